@@ -1,0 +1,60 @@
+# Every target makes what it needs from nothing: python3, its venv module and a package index are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Another package's dependency on torch must not replace the pinned build: the constraint goes with every install.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+TESTS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench docs build clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+$(VENV)/.pip: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.pip pyproject.toml
+	$(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(PIP) --group dev
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.run
+	$(PIP) --group docs
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.run
+	$(PIP) --group bench
+	@touch $@
+
+setup: $(VENV)/.dev ## make the development environment in .venv
+
+demo: $(VENV)/.run ## train on the embedded task: which language is this name written in?
+	$(BIN)/linkboy train --demo --out demo-model --overwrite
+
+test: $(VENV)/.dev ## run the tests (TESTS="-m slow" for the long ones)
+	$(BIN)/python -m pytest -q $(TESTS)
+
+check: $(VENV)/.dev ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+bench: $(VENV)/.bench ## measure beside the peers and print the tables
+	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.docs ## build the documentation into site/
+	$(BIN)/zensical build --strict
+
+build: $(VENV)/.pip ## build the wheel and the source distribution into dist/
+	$(PIP) build
+	$(BIN)/python -m build
+
+clean: ## remove everything that was made
+	rm -rf $(VENV) dist build site .pytest_cache .ruff_cache .hypothesis .benchmarks

@@ -1,0 +1,35 @@
+"""linkboy: practical PyTorch, done right.
+
+Every public name is available here (`import linkboy as lb; lb.focal_loss(...)`). Importing linkboy loads no room and not even
+torch; a room is loaded when one of its names is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list equal to _ROOM_OF
+    pass
+
+_ROOM_OF: dict[str, str] = {
+}  # fmt: skip
+
+__all__: list[str] = []
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+# A module-level __getattr__ that type checkers can see would make every misspelled name pass them.
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        if name not in _ROOM_OF:
+            from linkboy._checks import did_you_mean
+
+            raise AttributeError(f"module 'linkboy' has no attribute {name!r}{did_you_mean(name, _ROOM_OF)}")
+        value = getattr(import_module(f"linkboy.{_ROOM_OF[name]}"), name)
+        globals()[name] = value
+        return value

@@ -1,0 +1,116 @@
+"""The one way to say that an argument is wrong: what was needed, what came, how to mend it."""
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SHORT_DTYPE = {
+    "float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16", "complex64": "c64", "complex128": "c128",
+    "int64": "i64", "int32": "i32", "int16": "i16", "int8": "i8", "uint8": "u8", "bool": "bool",
+}  # fmt: skip
+
+
+def did_you_mean(name: object, candidates: Iterable[object]) -> str:
+    """Return `"; did you mean 'x'?"` for the nearest candidate, or an empty string where none is near.
+
+    Examples:
+        >>> did_you_mean("avg_pool", ["max_pool", "avgpool"])
+        "; did you mean 'avgpool'?"
+        >>> did_you_mean("xyz", ["mean", "sum"])
+        ''
+    """
+    near = difflib.get_close_matches(str(name), [str(candidate) for candidate in candidates], n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def check_choice(argument: str, value: object, choices: Iterable[object]) -> None:
+    """Raise a `ValueError` unless `value` is one of `choices`.
+
+    Examples:
+        >>> check_choice("reduction", "avg", ("none", "mean", "sum"))
+        Traceback (most recent call last):
+        ValueError: reduction must be one of ('none', 'mean', 'sum'), got 'avg'
+    """
+    choices = tuple(choices)
+    if value not in choices:
+        raise ValueError(f"{argument} must be one of {choices}, got {value!r}{did_you_mean(value, choices)}")
+
+
+def check_number(
+    argument: str,
+    value: object,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    integer: bool = False,
+) -> None:
+    """Raise unless `value` is a finite number (an integer if asked) within the bounds.
+
+    Args:
+        argument: the name to put first in the message.
+        value: what the caller passed.
+        minimum: smallest value allowed.
+        maximum: largest value allowed.
+        above: value that must be exceeded.
+        integer: refuse anything but an `int`.
+
+    Raises:
+        TypeError: `value` is no number, or no integer where one is due.
+        ValueError: it is not finite or lies outside the bounds.
+
+    Examples:
+        >>> check_number("gamma", -1.0, minimum=0)
+        Traceback (most recent call last):
+        ValueError: gamma must be a number of at least 0, got -1.0
+    """
+    kind = "an integer" if integer else "a number"
+    bounds = [
+        f"{word} {bound}"
+        for word, bound in (("above", above), ("of at least", minimum), ("of at most", maximum))
+        if bound is not None
+    ]
+    need = " ".join([kind, " and ".join(bounds)]).strip()
+    if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)):
+        raise TypeError(f"{argument} must be {need}, got {value!r} of type {type(value).__name__}")
+    if (
+        not math.isfinite(value)
+        or (minimum is not None and value < minimum)
+        or (maximum is not None and value > maximum)
+        or (above is not None and value <= above)
+    ):
+        raise ValueError(f"{argument} must be {need}, got {value!r}")
+
+
+def describe(value: object) -> str:
+    """Name a tensor by dtype and shape, `f32[4, 3]`, and anything else by its type, for messages.
+
+    Examples:
+        >>> import torch
+        >>> describe(torch.zeros(4, 3)), describe([1, 2])
+        ('f32[4, 3]', 'list')
+    """
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is None or dtype is None:
+        return type(value).__name__
+    name = str(dtype).rpartition(".")[2]
+    return f"{_SHORT_DTYPE.get(name, name)}[{', '.join(str(size) for size in shape)}]"
+
+
+def check_same_shape(argument: str, value: "Tensor", other: str, reference: "Tensor") -> None:
+    """Raise a `ValueError` unless `value` has exactly the shape of `reference`: nothing is broadcast.
+
+    Examples:
+        >>> import torch
+        >>> check_same_shape("target", torch.zeros(3), "input", torch.zeros(3, 1))
+        Traceback (most recent call last):
+        ValueError: target must have the shape of input (3, 1), got (3,)
+    """
+    if value.shape != reference.shape:
+        raise ValueError(
+            f"{argument} must have the shape of {other} {tuple(reference.shape)}, got {tuple(value.shape)}"
+        )
