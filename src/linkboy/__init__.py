@@ -10,12 +10,27 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list equal to _ROOM_OF
-    pass
+    from linkboy.losses import class_weights as class_weights
+    from linkboy.losses import focal_loss as focal_loss
+    from linkboy.losses import logit_adjusted_loss as logit_adjusted_loss
+    from linkboy.parameters import ParameterCount as ParameterCount
+    from linkboy.parameters import count_parameters as count_parameters
 
 _ROOM_OF: dict[str, str] = {
+    "ParameterCount": "parameters",
+    "class_weights": "losses",
+    "count_parameters": "parameters",
+    "focal_loss": "losses",
+    "logit_adjusted_loss": "losses",
 }  # fmt: skip
 
-__all__: list[str] = []
+__all__: list[str] = [
+    "ParameterCount",
+    "class_weights",
+    "count_parameters",
+    "focal_loss",
+    "logit_adjusted_loss",
+]
 
 
 def __dir__() -> list[str]:
