@@ -1,0 +1,43 @@
+"""The arithmetic of the focal loss, once: everything is a function of the margin between a class and all others.
+
+With `gap = x_t - logsumexp(x_j, j != t)` the softmax probability of class `t` is `p = sigmoid(gap)`, so `1 - p` is
+`sigmoid(-gap)` and `-log p` is `softplus(-gap)`: nothing is subtracted from 1, and an easy sample keeps its digits.
+The functions here are plain differentiable torch; they serve `torch.compile`, `torch.func` and double backward.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from linkboy.losses._arguments import wide_dtype
+
+# Below this gap p is zero beside 1 in every dtype, and the loss is the straight line -gap. Taking that line instead of
+# the product keeps `p * log p` from being 0 * inf where the target class is masked with -inf.
+_STRAIGHT_BELOW = -100.0
+
+
+def margin(logits: Tensor, target: Tensor) -> Tensor:
+    """Return `x_t - logsumexp(others)`, `(N, S)` in the wide dtype, of logits `(N, C, S)` and labels `(N, S)`.
+
+    The shift is the largest of the *other* logits: with the target's own, the rounding of `x_j - x_t` alone would cost
+    half an ulp of the gap, which `(1 - p)**gamma` amplifies.
+    """
+    wide = wide_dtype(logits.device)
+    work = logits.float() if logits.dtype.itemsize < 4 else logits
+    index = target.unsqueeze(1)
+    others = work.scatter(1, index, -torch.inf)
+    top = others.detach().amax(1, keepdim=True)
+    top = torch.where(top == -torch.inf, 0.0, top)
+    rest = (others - top).exp().sum(1).to(wide)
+    # No other class at all (C = 1, or all of them masked): the gap is infinite, its slope 0.
+    log_rest = torch.where(rest > 0, torch.where(rest > 0, rest, 1.0).log(), -torch.inf)
+    return work.gather(1, index).squeeze(1).to(wide) - top.squeeze(1).to(wide) - log_rest
+
+
+def focal_of_margin(gap: Tensor, gamma: float) -> Tensor:
+    """Return `(1 - p)**gamma * -log(p)` of `p = sigmoid(gap)`, differentiable to any order."""
+    inner = gap.clamp(min=_STRAIGHT_BELOW)
+    value = -F.logsigmoid(inner)
+    if gamma:
+        value = value * (gamma * F.logsigmoid(-inner)).exp()  # a power would have the slope 0 * inf at q = 0
+    return torch.where(gap < _STRAIGHT_BELOW, -gap, value)
