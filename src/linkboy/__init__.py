@@ -15,8 +15,10 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.losses import logit_adjusted_loss as logit_adjusted_loss
     from linkboy.parameters import ParameterCount as ParameterCount
     from linkboy.parameters import count_parameters as count_parameters
+    from linkboy.text import BasicTokenizer as BasicTokenizer
 
 _ROOM_OF: dict[str, str] = {
+    "BasicTokenizer": "text",
     "ParameterCount": "parameters",
     "class_weights": "losses",
     "count_parameters": "parameters",
@@ -25,6 +27,7 @@ _ROOM_OF: dict[str, str] = {
 }  # fmt: skip
 
 __all__: list[str] = [
+    "BasicTokenizer",
     "ParameterCount",
     "class_weights",
     "count_parameters",
