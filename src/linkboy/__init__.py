@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list equal to _ROOM_OF
+    from linkboy.classify import Classifier as Classifier
+    from linkboy.classify import LabelledTexts as LabelledTexts
+    from linkboy.classify import TrainingOptions as TrainingOptions
+    from linkboy.classify import load_classifier as load_classifier
+    from linkboy.classify import read_labelled as read_labelled
+    from linkboy.classify import train_classifier as train_classifier
     from linkboy.losses import class_weights as class_weights
     from linkboy.losses import focal_loss as focal_loss
     from linkboy.losses import logit_adjusted_loss as logit_adjusted_loss
@@ -19,20 +25,32 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
 
 _ROOM_OF: dict[str, str] = {
     "BasicTokenizer": "text",
+    "Classifier": "classify",
+    "LabelledTexts": "classify",
     "ParameterCount": "parameters",
+    "TrainingOptions": "classify",
     "class_weights": "losses",
     "count_parameters": "parameters",
     "focal_loss": "losses",
+    "load_classifier": "classify",
     "logit_adjusted_loss": "losses",
+    "read_labelled": "classify",
+    "train_classifier": "classify",
 }  # fmt: skip
 
 __all__: list[str] = [
     "BasicTokenizer",
+    "Classifier",
+    "LabelledTexts",
     "ParameterCount",
+    "TrainingOptions",
     "class_weights",
     "count_parameters",
     "focal_loss",
+    "load_classifier",
     "logit_adjusted_loss",
+    "read_labelled",
+    "train_classifier",
 ]
 
 

@@ -85,7 +85,17 @@ class Report:
 
     def to_json(self, *, indent: int | None = None) -> str:
         """Return `to_dict()` as strict JSON: NaN and infinities, which JSON does not have, become `null`."""
-        return json.dumps(_strict(self.to_dict()), ensure_ascii=False, indent=indent, allow_nan=False)
+        return json_text(self.to_dict(), indent=indent)
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """Write a report, or plain values with reports and arrays in them, as strict JSON, in which NaN is `null`.
+
+    Examples:
+        >>> json_text({"类别": "体育", "recall": math.nan})
+        '{"类别": "体育", "recall": null}'
+    """
+    return json.dumps(_strict(_plain(value)), ensure_ascii=False, indent=indent, allow_nan=False)
 
 
 def format_count(count: int) -> str:

@@ -1,0 +1,265 @@
+"""A trained classifier: predicts, is saved into a directory, and is loaded from it."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from linkboy import __version__
+from linkboy._checks import check_number
+from linkboy._files import atomic_write
+from linkboy._report import Block, Report, Table, format_percent
+from linkboy.classify.data import LabelledTexts
+from linkboy.classify.dataset import Encoder
+from linkboy.classify.features import NgramEncoder
+from linkboy.classify.metrics import ClassificationMetrics, classification_metrics
+from linkboy.classify.models import NgramClassifier, TextCNN
+from linkboy.classify.split import targets_of
+from linkboy.classify.tokens import TokenEncoder
+
+FORMAT = "linkboy-classifier"
+FORMAT_VERSION = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_ENCODER_PREFIX = "encoder."
+
+
+def make_encoder(model: str, texts: Sequence[str]) -> Encoder:
+    """Learn the encoder that a kind of model takes."""
+    return {"ngram": NgramEncoder, "cnn": TokenEncoder}[model].fit(texts)
+
+
+def make_model(model: str, encoder: Encoder, classes: int) -> nn.Module:
+    """Build a model with initial weights from torch's global generator."""
+    return {"ngram": NgramClassifier, "cnn": TextCNN}[model](len(encoder), classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions(Report):
+    """The likeliest classes of each text.
+
+    Args:
+        texts: the texts.
+        labels: the likeliest class of each.
+        probabilities: its probability.
+        top: per text, the likeliest classes with their probabilities, best first.
+    """
+
+    texts: Sequence[str]
+    labels: Sequence[str]
+    probabilities: Sequence[float]
+    top: Sequence[Sequence[tuple[str, float]]]
+
+    def _blocks(self) -> Iterator[Block]:
+        yield Table(
+            ("label", "probability", "text"),
+            [(l, format_percent(p), t) for l, p, t in zip(self.labels, self.probabilities, self.texts, strict=True)],
+        )
+
+
+class Classifier:
+    """A model with its encoder and the names of its classes.
+
+    Args:
+        kind: `"ngram"` or `"cnn"`.
+        model: takes what the encoder collates and gives logits `(B, C)`.
+        encoder: turns texts into features.
+        class_names: the C class names.
+        about: whatever else the configuration file should hold.
+
+    Examples:
+        >>> import linkboy as lb
+        >>> classifier = lb.load_classifier("demo-model")  # doctest: +SKIP
+        >>> classifier.predict(["Schweizerdeutsch"]).labels  # doctest: +SKIP
+        ['de']
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        model: nn.Module,
+        encoder: Encoder,
+        class_names: Sequence[str],
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.kind, self.model, self.encoder = kind, model, encoder
+        self.class_names, self.about = list(class_names), dict(about or {})
+
+    @torch.no_grad()
+    def logits(self, texts: Sequence[str], *, batch_size: int = 1024) -> Tensor:
+        """Return `(len(texts), C)` float32 logits on the CPU."""
+        device = next(self.model.parameters()).device
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            features = self.encoder.encode(texts)
+            parts = [torch.zeros(0, len(self.class_names))]
+            for start in range(0, len(texts), batch_size):
+                rows = torch.arange(start, min(start + batch_size, len(texts))).numpy()
+                inputs = self.encoder.collate(features.gather(rows))
+                parts.append(self.model(*(x.to(device) for x in inputs)).float().cpu())
+            return torch.cat(parts)
+        finally:
+            self.model.train(was_training)
+
+    def predict(self, texts: Sequence[str], *, top: int = 1) -> Predictions:
+        """Tell the class of each text.
+
+        Args:
+            texts: a list of strings; an empty list gives empty predictions.
+            top: how many classes to tell per text, at most as many as there are.
+
+        Raises:
+            TypeError: `texts` is a single string, or holds something that is no string.
+            ValueError: `top` is less than 1.
+        """
+        if isinstance(texts, str):
+            raise TypeError("texts must be a list of strings, got one str; put it in brackets: predict([text])")
+        for position, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"texts must be a list of strings, got {type(text).__name__} at position {position}")
+        check_number("top", top, minimum=1, integer=True)
+        best = self.logits(texts).softmax(1).topk(min(top, len(self.class_names)))
+        pairs = [
+            [
+                (self.class_names[number], probability)
+                for number, probability in zip(numbers, probabilities, strict=True)
+            ]
+            for numbers, probabilities in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+        return Predictions(list(texts), [row[0][0] for row in pairs], [row[0][1] for row in pairs], pairs)
+
+    def predict_stream(self, texts: Iterable[str], *, top: int = 1, batch_size: int = 4096) -> Iterator[Predictions]:
+        """Predict batch after batch, so that any number of texts takes the memory of one batch."""
+        remaining = iter(texts)
+        while batch := list(islice(remaining, batch_size)):
+            yield self.predict(batch, top=top)
+
+    def evaluate(self, data: LabelledTexts) -> ClassificationMetrics:
+        """Measure the classifier on labelled texts.
+
+        Args:
+            data: as `read_labelled` gives them.
+
+        Raises:
+            ValueError: a label is not among the classes; the message names its line.
+        """
+        numbered = bool(self.about.get("numbered_labels"))
+        target = targets_of(data, self.class_names, "evaluation", numbered=numbered)
+        return classification_metrics(target, self.logits(data.texts).argmax(1).numpy(), self.class_names)
+
+    def files(self) -> dict[str, bytes]:
+        """Return the files that hold the classifier; the configuration names the hash of the weights."""
+        from safetensors.torch import save
+
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+        tensors |= {_ENCODER_PREFIX + name: tensor for name, tensor in self.encoder.arrays().items()}
+        weights = save(tensors)
+        config = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "linkboy": __version__,
+            "model": self.kind,
+            "class_names": self.class_names,
+            "encoder": self.encoder.settings(),
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            **self.about,
+        }
+        return {WEIGHTS: weights, CONFIG: json.dumps(config, ensure_ascii=False, indent=1).encode()}
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Write the classifier into a directory, which is made where it is missing."""
+        write_files(directory, self.files())
+
+
+def write_files(directory: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
+    """Write files so that a directory with a configuration always holds the files that belong to it.
+
+    The configuration is taken away first and written last; each file appears whole or not at all.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / CONFIG).unlink(missing_ok=True)
+    for name in sorted(files, key=lambda name: name == CONFIG):
+        with atomic_write(directory / name) as file:
+            file.write(files[name])
+
+
+def load_classifier(directory: str | os.PathLike[str], *, device: str = "cpu") -> Classifier:
+    """Load what `linkboy train` or `Classifier.save` wrote; nothing in the directory is executed.
+
+    Args:
+        directory: the directory.
+        device: where the model shall be.
+
+    Raises:
+        FileNotFoundError: there is no such directory, or it holds no classifier.
+        ValueError: the files are damaged or do not belong together.
+
+    Examples:
+        >>> import linkboy as lb
+        >>> lb.load_classifier("no-such-directory")
+        Traceback (most recent call last):
+        FileNotFoundError: there is no directory no-such-directory; ...
+    """
+    directory = Path(directory)
+    config = _read_config(directory)
+    tensors = _read_weights(directory, config)
+    arrays = {name.removeprefix(_ENCODER_PREFIX): t for name, t in tensors.items() if name.startswith(_ENCODER_PREFIX)}
+    state = {name: t for name, t in tensors.items() if not name.startswith(_ENCODER_PREFIX)}
+    try:
+        kind, class_names = config["model"], config["class_names"]
+        encoder = {"ngram": NgramEncoder, "cnn": TokenEncoder}[kind].restore(config["encoder"], arrays)
+        with torch.device("meta"):  # no initial weights are drawn: the ones read take their place
+            model = make_model(kind, encoder, len(class_names))
+        model.load_state_dict(state, assign=True)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"{directory} holds a classifier whose {CONFIG} and {WEIGHTS} do not fit each other ({error}); train it anew"
+        ) from error
+    return Classifier(kind, model.to(device).eval(), encoder, class_names, config)
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    if not directory.is_dir():
+        raise FileNotFoundError(f"there is no directory {directory}; name one that linkboy train has written")
+    try:
+        config = json.loads((directory / CONFIG).read_text("utf-8"))
+    except FileNotFoundError:
+        hint = (
+            "; its training was not finished: run it again with --resume" if (directory / "run.json").exists() else ""
+        )
+        raise FileNotFoundError(f"{directory} holds no classifier (there is no {CONFIG} in it){hint}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{directory / CONFIG} is damaged ({error}); train the classifier anew") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ValueError(f"{directory / CONFIG} is not that of a linkboy classifier; name a directory of linkboy train")
+    if config.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{directory} has format version {config.get('format_version')}, this linkboy ({__version__}) reads version "
+            f"{FORMAT_VERSION}; update linkboy or train the classifier anew"
+        )
+    return config
+
+
+def _read_weights(directory: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        content = (directory / WEIGHTS).read_bytes()
+        if hashlib.sha256(content).hexdigest() != config.get("weights_sha256"):
+            raise ValueError(
+                f"{directory / WEIGHTS} is damaged or of another run: its hash is not the one in {CONFIG}; train it anew"
+            )
+        return load(content)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{directory} holds no weights (there is no {WEIGHTS} in it); train it anew") from None
+    except SafetensorError as error:
+        raise ValueError(f"{directory / WEIGHTS} is no safetensors file ({error}); train it anew") from error

@@ -1,0 +1,247 @@
+"""Texts as bags of n-grams: vectorised hashing, a learned vocabulary, TF-IDF weights in three flat arrays.
+
+Every n-gram is a 64-bit hash of its code points, computed for all positions of all texts at once, so no n-gram is ever
+a Python string. Two n-grams with one hash would share a weight; with a million n-grams the chance that this happens
+anywhere is about 3e-8.
+"""
+
+import dataclasses
+import unicodedata
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+START, END = "\x02", "\x03"
+CHUNK_CHARACTERS = 1 << 20
+# Odd, so that they can be undone modulo 2**64; otherwise arbitrary (digits of the golden ratio, xxhash, murmur).
+_GOLDEN, _SECOND, _THIRD = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0xFF51AFD7ED558CCD
+# Scripts that are written without spaces between words: kana, Han, Thai, Lao, Myanmar, Khmer.
+_UNSPACED = (
+    (0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF),
+    (0x20000, 0x3FFFF),
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class FlatFeatures:
+    """Sparse rows in three flat arrays: row `r` is `ids[offsets[r]:offsets[r + 1]]` with the weights beside it.
+
+    Args:
+        ids: `(K,)` int64.
+        weights: `(K,)` float32, or `None` where an entry has no weight.
+        offsets: `(rows + 1,)` int64.
+    """
+
+    ids: NDArray[np.int64]
+    weights: NDArray[np.float32] | None
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def gather(self, rows: NDArray[np.int64]) -> "FlatFeatures":
+        """Return the given rows, in the given order."""
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        where = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return FlatFeatures(self.ids[where], None if self.weights is None else self.weights[where], offsets)
+
+
+def share_unspaced(texts: Sequence[str]) -> float:
+    """Return the share of letters that belong to scripts written without spaces, in a sample of the texts."""
+    sample = "".join(texts[:: max(1, len(texts) // 1000)])
+    codes = np.frombuffer(sample.encode("utf-32-le", "surrogatepass"), np.uint32)
+    unspaced = sum(int(((codes >= low) & (codes <= high)).sum()) for low, high in _UNSPACED)
+    letters = sum(map(str.isalpha, sample))
+    return unspaced / letters if letters else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class NgramEncoder:
+    """Character n-grams, and words with word pairs where the script has them, weighted by TF-IDF.
+
+    The weight of an n-gram is `(1 + ln count) * (ln((1 + N) / (1 + df)) + 1)`, and each text is scaled to unit length;
+    n-grams outside the vocabulary are dropped.
+
+    Args:
+        longest: length of the longest character n-gram.
+        words: whether words and pairs of words count too.
+        hashes: `(V,)` uint64, sorted: the vocabulary.
+        idf: `(V,)` float32.
+    """
+
+    longest: int
+    words: bool
+    hashes: NDArray[np.uint64]
+    idf: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    @classmethod
+    def fit(
+        cls, texts: Sequence[str], *, longest: int | None = None, words: bool | None = None, min_df: int = 2
+    ) -> Self:
+        """Learn the vocabulary: all n-grams that occur in at least `min_df` of the texts.
+
+        Where `longest` or `words` is `None` the script decides: 3 and no words for scripts without spaces, else 5 and words.
+        """
+        spaced = share_unspaced(texts) < 0.5
+        longest = (5 if spaced else 3) if longest is None else longest
+        words = spaced if words is None else words
+        chunks = [np.sort(_ngrams(chunk, longest, words)[1]) for chunk in _chunks(texts)]
+        # What stands in min_df texts stands at least min_df times: most n-grams are gone before rows are looked at.
+        candidates = _kept(np.sort(np.concatenate(chunks)) if len(chunks) > 1 else chunks[0], min_df)
+        df = np.zeros(len(candidates), np.int64)
+        for chunk in _chunks(texts):
+            _, ids, _ = _counted(chunk, longest, words, candidates)
+            df += np.bincount(ids, minlength=len(candidates))
+        kept = df >= min_df
+        idf = np.log((1 + len(texts)) / (1 + df[kept])) + 1
+        return cls(longest, words, candidates[kept], idf.astype(np.float32))
+
+    def encode(self, texts: Sequence[str]) -> FlatFeatures:
+        """Turn texts into weighted n-grams; a text without a known one gets an empty row."""
+        parts = [self._encode_chunk(chunk) for chunk in _chunks(texts)]
+        ids = np.concatenate([part[0] for part in parts])
+        weights = np.concatenate([part[1] for part in parts])
+        lengths = np.concatenate([part[2] for part in parts])
+        return FlatFeatures(ids, weights, np.concatenate(([0], np.cumsum(lengths))))
+
+    def _encode_chunk(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+        rows, ids, counts = _counted(texts, self.longest, self.words, self.hashes)
+        weights = (1 + np.log(counts)) * self.idf[ids]
+        norms = np.sqrt(np.bincount(rows, weights * weights, minlength=len(texts)))
+        weights = (weights / norms[rows]).astype(np.float32)
+        return ids, weights, np.bincount(rows, minlength=len(texts))
+
+    def collate(self, rows: FlatFeatures) -> tuple[Tensor, ...]:
+        """Return ids `(K,)`, offsets `(B + 1,)` and weights `(K,)`."""
+        return torch.from_numpy(rows.ids), torch.from_numpy(rows.offsets), torch.from_numpy(rows.weights)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what JSON can hold of the encoder."""
+        return {"longest": self.longest, "words": self.words}
+
+    def arrays(self) -> dict[str, Tensor]:
+        """Return the tensors of the encoder."""
+        # torch has few operations on uint64, but it stores and views it well.
+        return {"hashes": torch.from_numpy(self.hashes), "idf": torch.from_numpy(self.idf)}
+
+    @classmethod
+    def restore(cls, settings: dict[str, Any], arrays: dict[str, Tensor]) -> Self:
+        """Build the encoder that `settings` and `arrays` were taken from."""
+        return cls(settings["longest"], settings["words"], arrays["hashes"].numpy(), arrays["idf"].numpy())
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Split into runs of about a million characters, which bounds the temporary memory; at least one, maybe empty."""
+    start = size = 0
+    for index, text in enumerate(texts):
+        size += len(text) + 2
+        if size >= CHUNK_CHARACTERS:
+            yield texts[start : index + 1]
+            start, size = index + 1, 0
+    if start < len(texts) or start == 0:
+        yield texts[start:]
+
+
+def _counted(
+    texts: Sequence[str], longest: int, words: bool, vocabulary: NDArray[np.uint64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return rows, vocabulary ids and counts of the distinct known n-grams of each text, ordered by row, then id."""
+    rows, hashes = _ngrams(texts, longest, words)
+    ids = _look_up(hashes, vocabulary)
+    known = ids >= 0
+    keys = np.sort(rows[known] * max(len(vocabulary), 1) + ids[known])
+    first = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if len(keys) else np.zeros(0, np.int64)
+    counts = np.diff(np.append(first, len(keys)))
+    rows, ids = np.divmod(keys[first], max(len(vocabulary), 1))
+    return rows, ids, counts
+
+
+def _kept(ordered: NDArray[np.uint64], at_least: int) -> NDArray[np.uint64]:
+    """Return the distinct values that occur `at_least` times in a sorted array."""
+    first = (
+        np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1]))) if len(ordered) else np.zeros(0, np.int64)
+    )
+    counts = np.diff(np.append(first, len(ordered)))
+    return ordered[first[counts >= at_least]]
+
+
+def _look_up(hashes: NDArray[np.uint64], vocabulary: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return the position of each hash in the sorted vocabulary, -1 where it is not there."""
+    if not len(vocabulary):
+        return np.full(len(hashes), -1)
+    found = np.searchsorted(vocabulary, hashes)
+    found[found == len(vocabulary)] = 0
+    found[vocabulary[found] != hashes] = -1
+    return found
+
+
+def _ngrams(texts: Sequence[str], longest: int, words: bool) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Return row and hash of every n-gram of every text; no n-gram crosses from one text into the next."""
+    marked = [f"{START}{text.lower()}{END}" for text in texts]
+    codes = np.frombuffer("".join(marked).encode("utf-32-le", "surrogatepass"), np.uint32)
+    rows = np.repeat(np.arange(len(marked)), [len(text) for text in marked])
+    mixed = _mix(codes.astype(np.uint64))
+    parts = list(_character_ngrams(codes, mixed, rows, longest))
+    if words:
+        parts += _word_ngrams(codes, mixed, rows)
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
+def _character_ngrams(
+    codes: NDArray[np.uint32], mixed: NDArray[np.uint64], rows: NDArray[np.int64], longest: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint64]]]:
+    inside = codes > 3  # the markers count as part of an n-gram, not as one
+    yield rows[inside], mixed[inside]
+    rolling = mixed
+    for n in range(2, longest + 1):
+        rolling = _mix(rolling[:-1] * np.uint64(_GOLDEN) + mixed[n - 1 :])
+        whole = rows[: len(rolling)] == rows[n - 1 :]
+        yield rows[: len(rolling)][whole], rolling[whole]
+
+
+def _word_ngrams(
+    codes: NDArray[np.uint32], mixed: NDArray[np.uint64], rows: NDArray[np.int64]
+) -> list[tuple[NDArray[np.int64], NDArray[np.uint64]]]:
+    """Words are runs of letters, digits and marks; a pair is two words of one text that follow each other."""
+    distinct, inverse = np.unique(codes, return_inverse=True)
+    in_word = np.array([_is_word_character(chr(code)) for code in distinct.tolist()])[inverse]
+    edges = np.flatnonzero(np.diff(in_word, prepend=False, append=False))
+    starts, ends = edges[::2], edges[1::2]
+    # A word's hash is a difference of running sums: sum of mixed[i] * g**i over the word, divided by g**start.
+    powers = _powers(_GOLDEN, len(codes))
+    running = np.concatenate((np.zeros(1, np.uint64), np.cumsum(mixed * powers)))
+    inverse_powers = _powers(pow(_GOLDEN, -1, 2**64), len(codes))
+    hashes = _mix((running[ends] - running[starts]) * inverse_powers[starts] + np.uint64(_SECOND))
+    word_rows = rows[starts]
+    pairs = _mix(hashes[:-1] * np.uint64(_SECOND) + hashes[1:])
+    together = word_rows[:-1] == word_rows[1:]
+    return [(word_rows, hashes), (word_rows[:-1][together], pairs[together])]
+
+
+def _is_word_character(character: str) -> bool:
+    # Combining marks are not alphanumeric, yet they belong to the words of Hindi, Thai and decomposed Latin.
+    return character.isalnum() or character == "_" or unicodedata.category(character)[0] == "M"
+
+
+def _powers(base: int, count: int) -> NDArray[np.uint64]:
+    powers = np.full(count, base, np.uint64)
+    powers[:1] = 1
+    return np.cumprod(powers)
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scramble 64 bits so that every input bit reaches every output bit (the finaliser of splitmix64, simplified)."""
+    mixed = values * np.uint64(_THIRD)
+    mixed ^= mixed >> np.uint64(32)
+    mixed *= np.uint64(_SECOND)
+    mixed ^= mixed >> np.uint64(29)
+    return mixed

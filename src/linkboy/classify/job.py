@@ -1,0 +1,262 @@
+"""One training run from labelled texts to a directory that predicts."""
+
+import dataclasses
+import math
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from linkboy import __version__
+from linkboy._report import Block, Report, Table, format_count, format_seconds
+from linkboy.classify.classifier import Classifier, make_encoder, make_model, write_files
+from linkboy.classify.data import LabelledTexts
+from linkboy.classify.dataset import EncodedTexts
+from linkboy.classify.metrics import ClassificationMetrics, classification_metrics, macro_f1
+from linkboy.classify.outputs import (
+    CHECKPOINTS,
+    CONTENTS,
+    begin_run,
+    check_directory,
+    check_same_run,
+    fingerprint,
+    finish_run,
+    result_files,
+)
+from linkboy.classify.recipe import Recipe, TrainingOptions, choose_recipe
+from linkboy.classify.split import PARTS, Parts, make_parts
+from linkboy.losses import class_weights, focal_loss, logit_adjusted_loss
+from linkboy.memory import MemoryReport, release_memory
+from linkboy.parameters import count_parameters
+from linkboy.training import (
+    Checkpointer,
+    EarlyStopping,
+    History,
+    fit,
+    is_main_process,
+    predict,
+    process_count,
+    wait_for_everyone,
+)
+
+METRIC_KEYS = {"accuracy": "accuracy", "macro-f1": "macro_f1"}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingReport(Report):
+    """What a run did and how good the result is.
+
+    Args:
+        directory: where everything is.
+        metrics: of `train`, `valid` and `test`; empty for a run that was stopped.
+        history: of the training loop.
+        recipe: the settings used.
+        seconds: of `encoding`, `training` and in `total`.
+        memory: what was released at the end; `None` for a run that was stopped.
+    """
+
+    directory: Path
+    metrics: Mapping[str, ClassificationMetrics]
+    history: History
+    recipe: Recipe
+    seconds: Mapping[str, float]
+    memory: MemoryReport | None
+
+    def _blocks(self) -> Iterator[Block]:
+        if not self.metrics:
+            yield f"stopped by {self.history.stopped} after {format_count(self.history.steps)} steps; what was learned is saved"
+            return
+        yield "Test part"
+        yield from self.metrics["test"]._blocks()
+        yield Table(("file", "what it holds"), list(CONTENTS.items()), f"Everything is in {self.directory}")
+        times = ", ".join(f"{what} {format_seconds(seconds)}" for what, seconds in self.seconds.items())
+        yield times + (f"; {self.memory.summary}" if self.memory is not None else "")
+
+
+def train_classifier(
+    train: LabelledTexts,
+    out: str | os.PathLike[str],
+    *,
+    valid: LabelledTexts | None = None,
+    test: LabelledTexts | None = None,
+    class_names: Sequence[str] | None = None,
+    options: TrainingOptions | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    show: Callable[[Report | str], None] | None = None,
+) -> TrainingReport:
+    """Train a text classifier and write it, with its figures and pictures, into a directory.
+
+    Under `torchrun` the processes train together and the first one writes.
+
+    Args:
+        train: the training texts, as `read_labelled` gives them.
+        out: the directory; made if it is missing.
+        valid: validation texts, which choose the epoch to keep; a tenth of `train` by default.
+        test: test texts, which are only measured; a tenth of `train` by default.
+        class_names: names of the classes where labels are numbers from 0.
+        options: what to train and how; the defaults suit most data.
+        overwrite: replace what an earlier run wrote into `out`.
+        resume: go on with a run that was stopped.
+        show: called with each result as soon as it is there, e.g. `print`; nothing is shown by default.
+
+    Raises:
+        FileExistsError: `out` is not empty and neither `overwrite` nor `resume` is given.
+        FileNotFoundError: there is nothing to resume.
+        NotADirectoryError: `out` is a file.
+        PermissionError: `out` cannot be written.
+        ValueError: the data or the options do not fit; the message says what.
+
+    Examples:
+        >>> import tempfile, linkboy as lb
+        >>> from linkboy.classify.data import LabelledTexts
+        >>> texts = [f"{word} {n}" for n in range(20) for word in ("好吃", "难吃")]
+        >>> data = LabelledTexts("example", texts, ["good", "bad"] * 20, list(range(1, 41)))
+        >>> report = lb.train_classifier(data, tempfile.mkdtemp(), options=lb.TrainingOptions(epochs=4))
+        >>> report.metrics["test"].accuracy
+        1.0
+    """
+    options = options or TrainingOptions()
+    show = show or (lambda block: None)
+    out = Path(out)
+    started = time.perf_counter()
+    check_directory(out, overwrite=overwrite, resume=resume)
+    parts = make_parts(train, valid=valid, test=test, class_names=class_names, seed=options.seed)
+    recipe = choose_recipe(options, len(parts.texts["train"]))
+    run = {
+        "linkboy": __version__,
+        "options": options.to_dict(),
+        "data": fingerprint(parts),
+        "processes": process_count(),
+    }
+    if resume:
+        check_same_run(out, run)
+    wait_for_everyone()  # no process may find files that another has just written
+    if is_main_process():
+        begin_run(out, run, resume=resume)
+    show(parts)
+    show(recipe)
+
+    encoding_started = time.perf_counter()
+    encoder = make_encoder(options.model, parts.texts["train"].texts)
+    weights = _row_weights(parts, options)
+    data = {
+        part: EncodedTexts(encoder, encoder.encode(parts.texts[part].texts), parts.targets[part], weights[part])
+        for part in PARTS
+    }
+    seconds = {"encoding": time.perf_counter() - encoding_started}
+    torch.manual_seed(options.seed)
+    classifier = Classifier(
+        options.model, make_model(options.model, encoder, len(parts.class_names)), encoder, parts.class_names
+    )
+    show(count_parameters(classifier.model))
+
+    training_started = time.perf_counter()
+    history = _fit(classifier, data, parts, options, recipe, out)
+    seconds["training"] = time.perf_counter() - training_started
+    if history.stopped in ("SIGINT", "SIGTERM"):
+        return TrainingReport(out, {}, history, recipe, seconds, None)
+
+    logits = {part: _predict(classifier, data[part], options) for part in PARTS}
+    metrics = {
+        part: classification_metrics(parts.targets[part], logits[part].argmax(1).numpy(), parts.class_names)
+        for part in PARTS
+    }
+    if is_main_process():
+        classifier.about = {
+            "numbered_labels": parts.numbered,
+            "training": {**run, "recipe": recipe.to_dict(), "history": history.to_dict()},
+        }
+        metric = METRIC_KEYS[options.metric]
+        write_files(out, result_files(classifier, parts, metrics, history, logits["test"], metric))
+        finish_run(out)
+    wait_for_everyone()
+    gone = [weakref.ref(part) for part in data.values()]
+    del data, logits
+    memory = release_memory(*gone)
+    seconds["total"] = time.perf_counter() - started
+    return TrainingReport(out, metrics, history, recipe, seconds, memory)
+
+
+def _row_weights(parts: Parts, options: TrainingOptions) -> dict[str, NDArray[np.float32] | None]:
+    """Return the weights of the rows: those of the file, in training times those of the classes."""
+    weights = {
+        part: None if texts.weights is None else np.array(texts.weights, np.float32)
+        for part, texts in parts.texts.items()
+    }
+    if options.class_weight != "none":
+        target = torch.from_numpy(parts.targets["train"])
+        per_class = class_weights(target, options.class_weight, num_classes=len(parts.class_names))
+        by_class = per_class[target].float().numpy()
+        own = weights["train"]
+        weights["train"] = by_class if own is None else own * by_class
+    return weights
+
+
+def _loss_function(options: TrainingOptions, recipe: Recipe, parts: Parts) -> Callable[[Tensor, Tensor], Tensor]:
+    if options.loss == "focal":
+        return lambda logits, target: focal_loss(logits, target, gamma=options.gamma, reduction="none")
+    if options.loss == "logit-adjusted":
+        counts = torch.from_numpy(np.bincount(parts.targets["train"], minlength=len(parts.class_names)))
+        # A class without training rows cannot be predicted; counted as one row it gets a finite prior.
+        priors = counts.clamp_min(1).float()
+        return lambda logits, target: logit_adjusted_loss(logits, target, priors=priors, reduction="none")
+    smoothing = recipe.label_smoothing
+    return lambda logits, target: F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="none")
+
+
+def _fit(
+    classifier: Classifier,
+    data: Mapping[str, EncodedTexts],
+    parts: Parts,
+    options: TrainingOptions,
+    recipe: Recipe,
+    out: Path,
+) -> History:
+    model, processes = classifier.model, process_count()
+    per_process = max(1, recipe.batch_size // processes)
+    batches = math.ceil(math.ceil(len(data["train"]) / processes) / per_process)
+    steps = recipe.epochs * math.ceil(batches / options.accumulate)
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=recipe.lr,
+        betas=(0.9, recipe.beta2),
+        eps=recipe.eps,
+        weight_decay=recipe.weight_decay,
+        fused=options.device != "mps",
+    )
+    return fit(
+        model,
+        _loss_function(options, recipe, parts),
+        optimizer,
+        data["train"].loader(per_process, shuffle=True),
+        val_loader=data["valid"].loader(1024),
+        metrics={
+            "accuracy": lambda logits, target: (logits.argmax(1) == target).double().mean(),
+            "macro_f1": lambda logits, target: macro_f1(target.numpy(), logits.argmax(1).numpy()),
+        },
+        epochs=recipe.epochs,
+        scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.rate_at(step, steps)),
+        accumulate=options.accumulate,
+        precision=options.precision,
+        early_stopping=EarlyStopping(METRIC_KEYS[options.metric], mode="max"),
+        checkpoint=Checkpointer(out / CHECKPOINTS, every_minutes=1, keep=1),
+        seed=options.seed,
+        device=None if options.device == "auto" else options.device,
+    )
+
+
+def _predict(classifier: Classifier, rows: EncodedTexts, options: TrainingOptions) -> Tensor:
+    return predict(
+        classifier.model,
+        rows.loader(1024),
+        precision=options.precision,
+        device=None if options.device == "auto" else options.device,
+    )

@@ -1,0 +1,127 @@
+"""How good predictions are: accuracy, precision, recall and F1 by class, and what is taken for what."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linkboy._report import Block, Report, Table, format_count, format_percent
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassMetrics:
+    """One class: precision, recall and F1 as shares of one, `nan` where a ratio has no denominator; support = its rows."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationMetrics(Report):
+    """Predictions against the truth.
+
+    Args:
+        rows: how many rows were judged.
+        accuracy: share of rows that are right.
+        macro_f1: mean F1 over the classes that occur in the truth or among the predictions.
+        weighted_f1: mean F1 weighted by the rows of each class.
+        per_class: one entry per class.
+        confusion: `confusion[true][predicted]`, counts.
+    """
+
+    rows: int
+    accuracy: float
+    macro_f1: float
+    weighted_f1: float
+    per_class: Sequence[ClassMetrics]
+    confusion: Sequence[Sequence[int]]
+
+    def _blocks(self) -> Iterator[Block]:
+        yield Table(
+            ("class", "precision", "recall", "F1", "rows"),
+            [
+                (
+                    c.label,
+                    format_percent(c.precision),
+                    format_percent(c.recall),
+                    format_percent(c.f1),
+                    format_count(c.support),
+                )
+                for c in self.per_class
+            ],
+        )
+        confused = self.most_confused()
+        if confused:
+            yield "taken for another: " + ", ".join(f"{true} -> {taken} {count}" for true, taken, count in confused)
+        yield self.summary
+
+    @property
+    def summary(self) -> str:
+        """Accuracy and macro-F1 in one line, with the standard error of the accuracy."""
+        error = float(np.sqrt(self.accuracy * (1 - self.accuracy) / self.rows))
+        return (
+            f"accuracy {format_percent(self.accuracy)} (standard error {error:.2%})   macro-F1 {format_percent(self.macro_f1)}"
+            f"   {format_count(self.rows)} rows"
+        )
+
+    def most_confused(self, count: int = 5) -> list[tuple[str, str, int]]:
+        """Return the pairs (true class, predicted class, rows) that go wrong most often."""
+        table = np.array(self.confusion)
+        np.fill_diagonal(table, 0)
+        names = [c.label for c in self.per_class]
+        order = np.argsort(table, axis=None, kind="stable")[::-1][:count]
+        pairs = [(int(cell) // len(names), int(cell) % len(names)) for cell in order]
+        return [(names[true], names[taken], int(table[true, taken])) for true, taken in pairs if table[true, taken]]
+
+
+def macro_f1(target: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+    """Return the mean F1 over the classes that occur in `target` or in `predicted`.
+
+    Args:
+        target: `(N,)` class indices.
+        predicted: `(N,)` class indices.
+    """
+    _, _, f1 = _precision_recall_f1(_confusion(target, predicted, int(max(target.max(), predicted.max())) + 1))
+    return float(np.nanmean(f1))
+
+
+def classification_metrics(
+    target: NDArray[np.int64], predicted: NDArray[np.int64], class_names: Sequence[str]
+) -> ClassificationMetrics:
+    """Judge predictions.
+
+    Args:
+        target: `(N,)` class indices, N at least 1.
+        predicted: `(N,)` class indices.
+        class_names: the names that the indices stand for.
+    """
+    confusion = _confusion(target, predicted, len(class_names))
+    precision, recall, f1 = _precision_recall_f1(confusion)
+    support = confusion.sum(1)
+    return ClassificationMetrics(
+        rows=len(target),
+        accuracy=float((target == predicted).mean()),
+        macro_f1=float(np.nanmean(f1)),
+        weighted_f1=float(np.nansum(f1 * support) / support.sum()),
+        per_class=tuple(
+            ClassMetrics(name, float(p), float(r), float(f), int(n))
+            for name, p, r, f, n in zip(class_names, precision, recall, f1, support, strict=True)
+        ),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+    )
+
+
+def _confusion(target: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    return np.bincount(target * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def _precision_recall_f1(confusion: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:
+    right = np.diag(confusion).astype(np.float64)
+    taken, support = confusion.sum(0), confusion.sum(1)
+    # F1 straight from counts: 0 for a class that occurs but is never hit, nan only for one that occurs nowhere.
+    with np.errstate(invalid="ignore"):
+        return right / taken, right / support, 2 * right / (taken + support)

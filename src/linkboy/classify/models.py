@@ -1,0 +1,74 @@
+"""The models of the main job: plain modules that take what their encoder collates."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class NgramClassifier(nn.Module):
+    """Multinomial logistic regression over weighted n-grams, as a bag of embeddings as wide as there are classes.
+
+    Args:
+        vocabulary: number of n-grams.
+        classes: number of classes.
+
+    Shape: ids `(K,)` int64, offsets `(B + 1,)` int64, weights `(K,)` floating point -> logits `(B, classes)`.
+    """
+
+    def __init__(self, vocabulary: int, classes: int) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(max(vocabulary, 1), classes, mode="sum", include_last_offset=True)
+        self.bias = nn.Parameter(torch.zeros(classes))
+        nn.init.zeros_(self.bag.weight)  # the problem is convex: zero is as good a start as any, and reproducible
+
+    def forward(self, ids: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+        """Return logits `(B, classes)`."""
+        return self.bag(ids, offsets, per_sample_weights=weights.to(self.bag.weight.dtype)) + self.bias
+
+
+class TextCNN(nn.Module):
+    """Convolutions of several widths over token embeddings, the maximum over time of each, and a linear layer.
+
+    The maximum looks at real tokens only, so a text's logits do not depend on the texts it is batched with.
+
+    Args:
+        vocabulary: number of token ids; id 0 is padding.
+        classes: number of classes.
+        embedding_dim: width of the embeddings.
+        channels: filters of each width.
+        widths: how many tokens a filter sees.
+        dropout: share of the pooled features dropped in training.
+
+    Shape: ids `(B, T)` int64 -> logits `(B, classes)`.
+
+    Source: Kim 2014, https://arxiv.org/abs/1408.5882.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        classes: int,
+        *,
+        embedding_dim: int = 128,
+        channels: int = 128,
+        widths: tuple[int, ...] = (2, 3, 4),
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, embedding_dim, padding_idx=0)
+        self.convolutions = nn.ModuleList(nn.Conv1d(embedding_dim, channels, width) for width in widths)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(channels * len(widths), classes)
+        self.widths = widths
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return logits `(B, classes)`."""
+        ids = F.pad(ids, (0, max(self.widths) - 1))  # every token begins a window of every width
+        real = ids != 0  # (B, T + w - 1)
+        x = self.embedding(ids).transpose(1, 2)  # (B, E, T + w - 1)
+        pooled = []
+        for width, convolution in zip(self.widths, self.convolutions, strict=True):
+            features = F.relu(convolution(x))  # (B, C, T')
+            begins_in_text = real[:, None, : real.shape[1] - width + 1]
+            pooled.append(features.masked_fill(~begins_in_text, 0.0).amax(2))  # relu: 0 is the least there is
+        return self.head(self.dropout(torch.cat(pooled, 1)))

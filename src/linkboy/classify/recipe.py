@@ -1,0 +1,117 @@
+"""What the user asks for, and the training settings that follow from it and from the data."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+from linkboy._checks import check_choice, check_number
+from linkboy._report import Block, Report
+
+MODELS = ("ngram", "cnn")
+LOSSES = ("cross-entropy", "focal", "logit-adjusted")
+CLASS_WEIGHTS = ("none", "balanced", "sqrt", "effective")
+METRICS = ("accuracy", "macro-f1")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions(Report):
+    """What can be asked of a training run.
+
+    Args:
+        model: `"ngram"` (a linear model over character and word n-grams) or `"cnn"` (convolutions over tokens).
+        loss: `"cross-entropy"`, `"focal"` or `"logit-adjusted"` (for classes of very unequal size).
+        gamma: focusing exponent of the focal loss.
+        class_weight: weigh rows by the size of their class: `"none"`, `"balanced"`, `"sqrt"` or `"effective"`.
+        metric: the epoch that is best in this on the validation part is kept: `"accuracy"` or `"macro-f1"`.
+        epochs: passes over the training part; by default chosen from its size.
+        batch_size: rows per batch over all processes; by default chosen from the size of the training part.
+        lr: peak learning rate; by default that of the model.
+        seed: of the split, the order of the rows and the initial weights.
+        device: `"auto"` (the fastest there is), `"cpu"`, `"cuda"` or `"mps"`.
+        precision: `"fp32"`, `"bf16"` or `"fp16"` (mixed precision).
+        accumulate: batches per step of the optimizer.
+
+    Raises:
+        ValueError: a value is not among the choices, or a number is out of range.
+        TypeError: a number is due.
+
+    Examples:
+        >>> import linkboy as lb
+        >>> lb.TrainingOptions(loss="focal", gamma=1.5).gamma
+        1.5
+    """
+
+    model: str = "ngram"
+    loss: str = "cross-entropy"
+    gamma: float = 2.0
+    class_weight: str = "none"
+    metric: str = "accuracy"
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "fp32"
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        check_choice("model", self.model, MODELS)
+        check_choice("loss", self.loss, LOSSES)
+        check_choice("class_weight", self.class_weight, CLASS_WEIGHTS)
+        check_choice("metric", self.metric, METRICS)
+        check_choice("device", self.device, DEVICES)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_number("gamma", self.gamma, minimum=0)
+        check_number("seed", self.seed, minimum=0, integer=True)
+        check_number("accumulate", self.accumulate, minimum=1, integer=True)
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), minimum=1, integer=True)
+        if self.lr is not None:
+            check_number("lr", self.lr, above=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe(Report):
+    """The settings that a run uses: AdamW with a short warm-up and a linear decay to zero."""
+
+    batch_size: int
+    epochs: int
+    lr: float
+    weight_decay: float
+    eps: float
+    label_smoothing: float
+    beta2: float = 0.99
+    warmup_share: float = 0.05
+
+    def _blocks(self) -> Iterator[Block]:
+        yield (
+            f"training: {self.epochs} epochs in batches of {self.batch_size}, AdamW with peak rate {self.lr:g}, weight decay "
+            f"{self.weight_decay:g}, label smoothing {self.label_smoothing:g}"
+        )
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """Return the share of the peak rate for a step (from 0) of `steps`."""
+        warmup = max(1, math.ceil(self.warmup_share * steps))
+        return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup + 1))
+
+
+def choose_recipe(options: TrainingOptions, rows: int) -> Recipe:
+    """Choose the training settings from the number of training rows, except where the options name them.
+
+    The number of updates matters more than the number of epochs: some 700 to 1,600 are enough from five thousand rows
+    to fifty thousand, and small sets get at least 300.
+    """
+    batch_size = options.batch_size or (
+        256 if rows >= 40_000 else 128 if rows >= 15_000 else max(8, min(64, rows // 16))
+    )
+    steps_per_epoch = math.ceil(rows / batch_size)
+    epochs = options.epochs or max(5 if rows >= 40_000 else 8, min(100, math.ceil(300 / steps_per_epoch)))
+    # Label smoothing shrinks the logits, on which focal and adjusted losses build; it goes with cross-entropy alone.
+    smoothing = 0.2 if options.loss == "cross-entropy" else 0.0
+    if options.model == "cnn":
+        return Recipe(batch_size, epochs, options.lr or 2e-3, 0.01, 1e-8, smoothing / 2, beta2=0.999)
+    # An epsilon far above the usual 1e-8 keeps the steps of rare n-grams, whose gradients are tiny, small as well.
+    return Recipe(batch_size, epochs, options.lr or 0.1, 0.02, 1e-4, smoothing)

@@ -1,0 +1,191 @@
+"""Training, validation and test parts: classes agreed between them, equal texts on one side."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linkboy._checks import did_you_mean
+from linkboy._report import Block, Report, Table, format_count, format_percent
+from linkboy.classify.data import LabelledTexts
+
+PARTS = ("train", "valid", "test")
+HELD_OUT = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts(Report):
+    """The three parts of a labelled data set.
+
+    Args:
+        class_names: the classes; a target is an index into them.
+        numbered: whether a label may be the number of its class, because the names came from elsewhere.
+        texts: the rows of `train`, `valid` and `test`.
+        targets: `(rows,)` int64 per part.
+        notes: what a reader should know: how it was split, texts that stand in two parts or under two labels.
+    """
+
+    class_names: Sequence[str]
+    numbered: bool
+    texts: Mapping[str, LabelledTexts]
+    targets: Mapping[str, NDArray[np.int64]]
+    notes: Sequence[str]
+
+    def _blocks(self) -> Iterator[Block]:
+        rows = []
+        for part in PARTS:
+            lengths = [len(text) for text in self.texts[part].texts]
+            rows.append(
+                (part, format_count(len(lengths)), int(np.median(lengths)), max(lengths), self.texts[part].source)
+            )
+        yield Table(("part", "rows", "median length", "longest", "source"), rows)
+        counts = np.bincount(self.targets["train"], minlength=len(self.class_names))
+        least, most = int(counts.argmin()), int(counts.argmax())
+        yield (
+            f"{len(self.class_names)} classes, {format_count(int(counts[least]))} ({self.class_names[least]}) to "
+            f"{format_count(int(counts[most]))} ({self.class_names[most]}) training rows each"
+        )
+        yield "\n".join(self.notes)
+
+
+def make_parts(
+    train: LabelledTexts,
+    *,
+    valid: LabelledTexts | None = None,
+    test: LabelledTexts | None = None,
+    class_names: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Parts:
+    """Settle the classes and cut the parts that were not given from the training data.
+
+    A part that is missing takes a tenth of each class, at least one text where the class has three or more; equal
+    texts go to one side together, and a class with one or two texts stays in training.
+
+    Args:
+        train: the training rows.
+        valid: the validation rows; cut from `train` by default.
+        test: the test rows; cut from `train` by default.
+        class_names: names of the classes where the labels are numbers, in their order.
+        seed: of the split.
+
+    Raises:
+        ValueError: there is one class only, a label is not among the classes of the training data, or there are too few
+            rows to split.
+    """
+    classes = _class_names(train, class_names)
+    notes: list[str] = []
+    given = {"valid": valid, "test": test}
+    numbered = class_names is not None
+    targets = {"train": targets_of(train, classes, "training", numbered=numbered)}
+    if len(np.unique(targets["train"])) < 2:
+        only = classes[int(targets["train"][0])]
+        raise ValueError(
+            f"{train.source}: training needs rows of at least two classes, got {len(train)} rows of {only!r} only"
+        )
+    missing = [part for part in ("valid", "test") if given[part] is None]
+    texts: dict[str, LabelledTexts] = {"train": train}
+    if missing:
+        side = _split(train.texts, targets["train"], len(missing), seed)
+        for number, part in enumerate(missing, 1):
+            texts[part] = train.take(np.flatnonzero(side == number).tolist())
+            if not len(texts[part]):
+                raise ValueError(
+                    f"{train.source} has too few rows to cut a {part} part from ({len(train)} rows, no class with three "
+                    f"different texts); pass --{part} FILE"
+                )
+        texts["train"] = dataclasses.replace(train.take(np.flatnonzero(side == 0).tolist()), skipped=train.skipped)
+        notes.append(f"{' and '.join(missing)}: a tenth of each class held out of the training file, seed {seed}")
+    texts |= {part: rows for part, rows in given.items() if rows is not None}
+    targets = {part: targets_of(texts[part], classes, part, numbered=numbered) for part in PARTS}
+    return Parts(classes, numbered, {part: texts[part] for part in PARTS}, targets, (*notes, *_overlaps(texts)))
+
+
+def _class_names(train: LabelledTexts, given: Sequence[str] | None) -> list[str]:
+    if given is not None:
+        return list(given)
+    labels = set(train.labels)
+    if all(label.lstrip("-").isdecimal() and label.isascii() for label in labels):
+        return sorted(labels, key=int)
+    return sorted(labels)
+
+
+def targets_of(
+    rows: LabelledTexts, class_names: Sequence[str], part: str, *, numbered: bool = False
+) -> NDArray[np.int64]:
+    """Return the class of each row as an index into `class_names`.
+
+    Args:
+        rows: the labelled texts.
+        class_names: the classes.
+        part: what to call the rows in a message.
+        numbered: whether a label may also be the number of its class.
+
+    Raises:
+        ValueError: a label is not among the classes; the message names its line.
+    """
+    index = {str(number): number for number in range(len(class_names))} if numbered else {}
+    index |= {name: number for number, name in enumerate(class_names)}
+    targets = np.empty(len(rows), np.int64)
+    for row, label in enumerate(rows.labels):
+        number = index.get(label)
+        if number is None:
+            shown = ", ".join(map(repr, class_names[:5])) + (", ..." if len(class_names) > 5 else "")
+            raise ValueError(
+                f"{rows.source} line {rows.lines[row]}: the label {label!r} of the {part} part is not among the "
+                f"{len(class_names)} classes ({shown}){did_you_mean(label, class_names)}; mend the label or leave the row out"
+            )
+        targets[row] = number
+    return targets
+
+
+def _split(texts: Sequence[str], targets: NDArray[np.int64], parts: int, seed: int) -> NDArray[np.int64]:
+    """Return 0 (training) or the number of a held-out part for each row."""
+    first_seen: dict[str, int] = {}
+    group = np.array([first_seen.setdefault(text, row) for row, text in enumerate(texts)])
+    leaders = np.unique(group)
+    generator = np.random.default_rng(seed)
+    side_of_leader = np.zeros(len(texts), np.int64)
+    for target in np.unique(targets):
+        members = generator.permutation(leaders[targets[leaders] == target])
+        held_out = max(round(HELD_OUT * len(members)), 1 if len(members) > parts else 0)
+        for part in range(parts):
+            side_of_leader[members[part * held_out : (part + 1) * held_out]] = part + 1
+    return side_of_leader[group]
+
+
+def _overlaps(texts: Mapping[str, LabelledTexts]) -> Iterator[str]:
+    train = texts["train"]
+    known = set(train.texts)
+    for part in ("valid", "test"):
+        shared = sum(text in known for text in texts[part].texts)
+        if shared:
+            yield f"{format_count(shared)} {part} texts ({format_percent(shared / len(texts[part]))}) stand in training too"
+    labels_of = Counter(text for text, _ in set(zip(train.texts, train.labels, strict=True)))
+    doubtful = sum(count > 1 for count in labels_of.values())
+    if doubtful:
+        yield f"{format_count(doubtful)} training texts stand under more than one label"
+
+
+def read_class_names(path: str | Path) -> list[str]:
+    """Read one class name per line, in the order of the numbers that the labels are.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not UTF-8, empty, or names a class twice.
+    """
+    try:
+        lines = Path(path).read_text("utf-8-sig").split("\n")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file {path} with class names") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 (byte {error.start + 1}); save it as UTF-8") from None
+    names = [line.strip() for line in lines if line.strip()]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated or not names:
+        raise ValueError(
+            f"{path} must name each class once, got " + (f"{repeated[0]!r} twice" if repeated else "nothing")
+        )
+    return names

@@ -1,0 +1,369 @@
+"""The command line: every command calls one public function and prints its report."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from linkboy import __version__
+from linkboy._report import Report, format_percent, json_text
+
+if TYPE_CHECKING:  # importing a room costs time that --help must not pay
+    from linkboy.classify.classifier import Predictions
+    from linkboy.classify.data import LabelledTexts
+
+app = App(
+    name="linkboy",
+    help="Practical PyTorch, done right: train a text classifier, predict with it, and look into models and memory.",
+    version=__version__,
+    default_parameter=Parameter(negative=()),
+    result_action="return_value",
+)
+DEMO_NAMES = ("Plattdüütsch", "尼德兰王国", "Ελληνόφωνα νησιά")
+
+
+@app.command
+def train(
+    file: Path | None = None,
+    /,
+    *,
+    demo: bool = False,
+    valid: Path | None = None,
+    test: Path | None = None,
+    out: Path | None = None,
+    model: Literal["ngram", "cnn"] = "ngram",
+    loss: Literal["cross-entropy", "focal", "logit-adjusted"] = "cross-entropy",
+    gamma: float = 2.0,
+    class_weight: Literal["none", "balanced", "sqrt", "effective"] = "none",
+    metric: Literal["accuracy", "macro-f1"] = "accuracy",
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    accumulate: int = 1,
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    seed: int = 0,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    weight_column: str | None = None,
+    class_names: Path | None = None,
+    encoding: str = "utf-8",
+    on_bad_row: Literal["raise", "skip"] = "raise",
+    overwrite: bool = False,
+    resume: bool = False,
+) -> int:
+    """Train a text classifier on labelled text and write it into a directory.
+
+    FILE holds one text and one label per row: .tsv or .txt (`text<TAB>label`, or with a header), .csv with a header,
+    .jsonl or .parquet, each also with .gz behind it. Labels are words or numbers, text is UTF-8 in any script.
+
+    Train on several processes with `torchrun --nproc-per-node 2 -m linkboy train FILE`.
+
+    Parameters
+    ----------
+    file
+        The labelled texts to learn from.
+    demo
+        Train on a task that needs no file: which of 32 languages is a name written in?
+    valid
+        Labelled texts that choose the epoch to keep; a tenth of FILE by default.
+    test
+        Labelled texts that are only measured; a tenth of FILE by default.
+    out
+        Directory for the classifier, its figures and pictures; by default FILE's name with -model behind it.
+    model
+        ngram: a linear model over character and word n-grams, trained in seconds. cnn: convolutions over tokens.
+    loss
+        What is made small: cross-entropy, focal, or logit-adjusted for classes of very unequal size.
+    gamma
+        How strongly the focal loss looks away from what is already right.
+    class_weight
+        Weigh rows by the size of their class.
+    metric
+        What the validation part chooses the epoch by.
+    epochs
+        Passes over the training texts; chosen from their number by default.
+    batch_size
+        Rows per batch, over all processes; chosen from the number of texts by default.
+    lr
+        Peak learning rate; that of the model by default.
+    accumulate
+        Batches per step of the optimizer.
+    precision
+        Arithmetic of the model; bf16 and fp16 are mixed precision.
+    device
+        Where to train; auto takes the fastest there is.
+    seed
+        Of the split, the order of the rows and the initial weights.
+    text_column
+        Name of the column with the text, where it is not a usual one such as text, review or 文本.
+    label_column
+        Name of the column with the label, where it is not a usual one such as label, class or 标签.
+    weight_column
+        Name of a column with the weight of each row.
+    class_names
+        File with one class name per line, for labels that are numbers from 0.
+    encoding
+        Of text files, for instance gb18030.
+    on_bad_row
+        Stop at a row that cannot be read, or skip and count it.
+    overwrite
+        Replace what an earlier run wrote into the directory.
+    resume
+        Go on with a run that was stopped.
+    """
+    from linkboy import TrainingOptions, read_labelled, train_classifier
+    from linkboy.classify.demo import demo_data
+    from linkboy.classify.split import read_class_names
+
+    options = TrainingOptions(
+        model=model, loss=loss, gamma=gamma, class_weight=class_weight, metric=metric, epochs=epochs,
+        batch_size=batch_size, lr=lr, seed=seed, device=device, precision=precision, accumulate=accumulate,
+    )  # fmt: skip
+
+    def read(path: Path | None) -> "LabelledTexts | None":
+        if path is None:
+            return None
+        return read_labelled(
+            path,
+            text_column=text_column,
+            label_column=label_column,
+            weight_column=weight_column,
+            on_bad_row=on_bad_row,
+            encoding=encoding,
+        )
+
+    if demo == (file is not None):
+        raise ValueError("name one FILE of labelled text to train on, or pass --demo")
+    if demo and (valid or test or class_names):
+        raise ValueError("--demo brings its own parts; --valid, --test and --class-names cannot go with it")
+    train_part = read(file)
+    parts = demo_data() if train_part is None else {"train": train_part, "valid": read(valid), "test": read(test)}
+    directory = out or Path("demo-model" if file is None else f"{file.name.split('.')[0]}-model")
+    show = _printer()
+    report = train_classifier(
+        parts["train"],
+        directory,
+        valid=parts["valid"],
+        test=parts["test"],
+        class_names=read_class_names(class_names) if class_names else None,
+        options=options,
+        overwrite=overwrite,
+        resume=resume,
+        show=show,
+    )
+    show(report)
+    if report.history.stopped in ("SIGINT", "SIGTERM"):
+        show(f"go on with: {_same_command('--resume', without='--overwrite')}")
+        return 128 + signal.Signals[report.history.stopped]
+    if demo:
+        _show_demo(directory, show)
+    else:
+        show(f'try next:  linkboy predict {directory} "a text"    linkboy evaluate {directory} FILE')
+    return 0
+
+
+@app.command
+def predict(
+    directory: Path,
+    /,
+    *texts: str,
+    file: Path | None = None,
+    top: int = 1,
+    json: bool = False,
+    encoding: str = "utf-8",
+) -> None:
+    """Tell the class of texts: label, probability and text, one line each, with tabs between.
+
+    Parameters
+    ----------
+    directory
+        What linkboy train has written.
+    texts
+        The texts; a single - reads one text per line from standard input.
+    file
+        A file with one text per line, any number of lines; blank lines are answered too, so that lines correspond.
+    top
+        How many classes to tell per text.
+    json
+        Print one JSON object per line.
+    encoding
+        Of the file.
+    """
+    from linkboy import load_classifier
+
+    if bool(texts) == (file is not None):
+        raise ValueError('give texts to predict ("a text" ..., or - for standard input), or --file FILE')
+    classifier = load_classifier(directory)
+    if file is not None:
+        source = _lines_of(file, encoding)
+    elif texts == ("-",):
+        source = _lines_of(None, encoding)
+    else:
+        source = iter(texts)
+    write = _json_lines if json else _tab_lines
+    for predictions in classifier.predict_stream(source, top=top):
+        sys.stdout.write(write(predictions))
+    sys.stdout.flush()
+
+
+@app.command
+def evaluate(
+    directory: Path,
+    file: Path,
+    /,
+    *,
+    json: bool = False,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    encoding: str = "utf-8",
+    on_bad_row: Literal["raise", "skip"] = "raise",
+) -> None:
+    """Measure a classifier on labelled texts: precision, recall and F1 by class, accuracy and macro-F1.
+
+    Parameters
+    ----------
+    directory
+        What linkboy train has written.
+    file
+        Labelled texts, in a form that linkboy train reads.
+    json
+        Print one JSON object.
+    text_column
+        Name of the column with the text.
+    label_column
+        Name of the column with the label.
+    encoding
+        Of text files.
+    on_bad_row
+        Stop at a row that cannot be read, or skip and count it.
+    """
+    from linkboy import load_classifier, read_labelled
+
+    classifier = load_classifier(directory)
+    data = read_labelled(
+        file, text_column=text_column, label_column=label_column, on_bad_row=on_bad_row, encoding=encoding
+    )
+    metrics = classifier.evaluate(data)
+    if json:
+        print(metrics.to_json())
+    else:
+        show = _printer()
+        show(data)
+        show(metrics)
+
+
+def main() -> None:
+    """Run the command line; end with 0, 2 for a mistake of the caller, 130 for Ctrl-C."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return the exit status; a mistake of the caller is told in one sentence."""
+    try:
+        result = app(arguments, exit_on_error=False, print_error=False)
+        return result if isinstance(result, int) else 0
+    except CycloptsError as error:
+        return _complain(" ".join(str(error).split()))
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader (`| head`) has had enough; nothing may be written at exit either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        if os.environ.get("LINKBOY_DEBUG"):
+            raise
+        return _complain(_sentence(error))
+    except KeyboardInterrupt:
+        print("linkboy: interrupted", file=sys.stderr)
+        return 130
+
+
+def _complain(sentence: str) -> int:
+    if os.environ.get("RANK", "0") == "0":
+        print(f"linkboy: {sentence}", file=sys.stderr)
+    return 2
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def _printer() -> Callable[[Report | str], None]:
+    """Return a function that prints reports, on the first of several processes only."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
+
+    def show(block: Report | str) -> None:
+        if os.environ.get("RANK", "0") != "0":
+            return
+        if sys.stdout.isatty():
+            console.print(block, markup=False)
+        else:
+            print(block)
+        console.print()
+        sys.stdout.flush()
+
+    return show
+
+
+def _same_command(addition: str, *, without: str) -> str:
+    import shlex
+
+    arguments = [argument for argument in sys.argv[1:] if argument not in (addition, without)]
+    return shlex.join(["linkboy", *arguments, addition])
+
+
+def _show_demo(directory: Path, show: Callable[[Report | str], None]) -> None:
+    from linkboy import load_classifier
+
+    if os.environ.get("RANK", "0") != "0":
+        return
+    show("Three names it has never seen:")
+    show(load_classifier(directory).predict(DEMO_NAMES))
+    show(
+        "try next:\n"
+        f'  linkboy predict {directory} "your own name"     predict with what was just trained\n'
+        "  linkboy train your.csv                         train on your own texts: a text and a label per row\n"
+        "  linkboy train --demo --model cnn --overwrite   the same task with convolutions"
+    )
+
+
+def _lines_of(file: Path | None, encoding: str) -> Iterator[str]:
+    """Yield the lines of a file or of standard input as they come; only a line feed ends a line."""
+    name = str(file) if file is not None else "standard input"
+    stream = file.open("rb") if file is not None else sys.stdin.buffer
+    with stream:
+        for number, raw in enumerate(stream, 1):
+            try:
+                line = raw.decode(encoding)
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{name} line {number}: byte {error.start + 1} is not {encoding.upper()}; mend the line or pass --encoding"
+                ) from None
+            yield (line.removeprefix("\ufeff") if number == 1 else line).rstrip("\r\n")
+
+
+def _tab_lines(predictions: "Predictions") -> str:
+    lines = []
+    for text, top in zip(predictions.texts, predictions.top, strict=True):
+        pairs = "\t".join(f"{label}\t{format_percent(probability)}" for label, probability in top)
+        lines.append(f"{pairs}\t{text}\n")
+    return "".join(lines)
+
+
+def _json_lines(predictions: "Predictions") -> str:
+    lines = []
+    for text, top in zip(predictions.texts, predictions.top, strict=True):
+        label, probability = top[0]
+        record = {"text": text, "label": label, "probability": probability}
+        if len(top) > 1:
+            record["top"] = [{"label": name, "probability": share} for name, share in top]
+        lines.append(json_text(record) + "\n")
+    return "".join(lines)
