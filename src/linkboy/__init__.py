@@ -22,33 +22,57 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.parameters import ParameterCount as ParameterCount
     from linkboy.parameters import count_parameters as count_parameters
     from linkboy.text import BasicTokenizer as BasicTokenizer
+    from linkboy.training import Checkpointer as Checkpointer
+    from linkboy.training import EarlyStopping as EarlyStopping
+    from linkboy.training import Evaluation as Evaluation
+    from linkboy.training import History as History
+    from linkboy.training import evaluate as evaluate
+    from linkboy.training import fit as fit
+    from linkboy.training import is_main_process as is_main_process
+    from linkboy.training import predict as predict
 
 _ROOM_OF: dict[str, str] = {
     "BasicTokenizer": "text",
+    "Checkpointer": "training",
     "Classifier": "classify",
+    "EarlyStopping": "training",
+    "Evaluation": "training",
+    "History": "training",
     "LabelledTexts": "classify",
     "ParameterCount": "parameters",
     "TrainingOptions": "classify",
     "class_weights": "losses",
     "count_parameters": "parameters",
+    "evaluate": "training",
+    "fit": "training",
     "focal_loss": "losses",
+    "is_main_process": "training",
     "load_classifier": "classify",
     "logit_adjusted_loss": "losses",
+    "predict": "training",
     "read_labelled": "classify",
     "train_classifier": "classify",
 }  # fmt: skip
 
 __all__: list[str] = [
     "BasicTokenizer",
+    "Checkpointer",
     "Classifier",
+    "EarlyStopping",
+    "Evaluation",
+    "History",
     "LabelledTexts",
     "ParameterCount",
     "TrainingOptions",
     "class_weights",
     "count_parameters",
+    "evaluate",
+    "fit",
     "focal_loss",
+    "is_main_process",
     "load_classifier",
     "logit_adjusted_loss",
+    "predict",
     "read_labelled",
     "train_classifier",
 ]

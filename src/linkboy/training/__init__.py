@@ -1,0 +1,23 @@
+"""Train, evaluate and predict with plain torch objects; exact under accumulation, several processes, crashes and resume."""
+
+from linkboy.training.averaging import EarlyStopping
+from linkboy.training.checkpoint import Checkpointer, CheckpointReport
+from linkboy.training.evaluation import evaluate, predict
+from linkboy.training.fit import fit
+from linkboy.training.history import Evaluation, History
+from linkboy.training.processes import is_main_process, process_count, process_index, wait_for_everyone
+
+__all__ = [
+    "CheckpointReport",
+    "Checkpointer",
+    "EarlyStopping",
+    "Evaluation",
+    "History",
+    "evaluate",
+    "fit",
+    "is_main_process",
+    "predict",
+    "process_count",
+    "process_index",
+    "wait_for_everyone",
+]

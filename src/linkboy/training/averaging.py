@@ -1,0 +1,128 @@
+"""Weights other than the last ones: their running average, and those of the best epoch."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from linkboy._checks import check_choice, check_number, did_you_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when a validation figure no longer improves, and bring back the weights of the best epoch.
+
+    Args:
+        metric: `"val_loss"`, `"train_loss"` or the name of one of `fit`'s metrics.
+        mode: `"min"` or `"max"`, whichever is better.
+        patience: epochs without improvement after which to stop; `None` never stops early, and only brings back the best.
+        min_delta: an improvement must be larger than this.
+        restore_best: leave the model with the weights of the best epoch (the first of equals).
+
+    Raises:
+        TypeError: `patience` or `min_delta` is no number.
+        ValueError: `mode` is unknown or a number is out of range.
+
+    Examples:
+        >>> from linkboy.training import EarlyStopping
+        >>> EarlyStopping("accuracy", mode="max", patience=3)
+        EarlyStopping(metric='accuracy', mode='max', patience=3, min_delta=0.0, restore_best=True)
+    """
+
+    metric: str = "val_loss"
+    mode: str = "min"
+    patience: int | None = None
+    min_delta: float = 0.0
+    restore_best: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("mode", self.mode, ("min", "max"))
+        if self.patience is not None:
+            check_number("patience", self.patience, minimum=1, integer=True)
+        check_number("min_delta", self.min_delta, minimum=0)
+
+
+class BestEpoch:
+    """The state behind `EarlyStopping`: best value so far, its epoch and weights, epochs without improvement."""
+
+    def __init__(self, rule: EarlyStopping, model: nn.Module) -> None:
+        self.rule, self.model = rule, model
+        self.value: float | None = None
+        self.epoch: int | None = None
+        self.waited = 0
+        self.weights: dict[str, Tensor] = {}
+
+    @property
+    def exhausted(self) -> bool:
+        return self.rule.patience is not None and self.waited >= self.rule.patience
+
+    def see(self, row: Mapping[str, Any]) -> None:
+        """Take note of an epoch's row, while the model holds the weights it was made with."""
+        value = float(row[self.rule.metric])
+        if self._is_better(value):
+            self.value, self.epoch, self.waited = value, row["epoch"], 0
+            if self.rule.restore_best:
+                self.weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        else:
+            self.waited += 1
+
+    def restore(self) -> None:
+        if self.weights:
+            self.model.load_state_dict(self.weights)
+
+    def _is_better(self, value: float) -> bool:
+        if math.isnan(value):
+            return False
+        if self.value is None:
+            return True
+        gain = value - self.value if self.rule.mode == "max" else self.value - value
+        return gain > self.rule.min_delta
+
+
+class MovingAverage:
+    """Exponential moving average of the parameters: `average += (1 - d) * (weight - average)` after every step.
+
+    `d = min(decay, (1 + n) / (10 + n))` at the n-th step, so that the first weights fade in short runs too (the `num_updates`
+    form of TensorFlow's `ExponentialMovingAverage`). Buffers are not averaged.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], decay: float) -> None:
+        self.parameters = [parameter.detach() for parameter in parameters]
+        self.average = [parameter.clone() for parameter in self.parameters]
+        self.decay, self.updates = decay, 0
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
+
+    @torch.no_grad()
+    def use(self) -> None:
+        """Leave the average in the model."""
+        torch._foreach_copy_(self.parameters, self.average)
+
+    @contextmanager
+    def in_model(self) -> Any:
+        """Have the average in the model for the block, and the last weights, bit for bit, after it."""
+        kept = [parameter.clone() for parameter in self.parameters]
+        self.use()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self.parameters, kept)
+
+
+def check_metric(rule: EarlyStopping, available: Iterable[str]) -> None:
+    """Refuse a rule on a figure that no epoch will have."""
+    available = list(available)
+    if rule.metric not in available:
+        raise ValueError(
+            f"early_stopping needs one of the epoch's figures {available}, got metric {rule.metric!r}"
+            f"{did_you_mean(rule.metric, available)}"
+        )

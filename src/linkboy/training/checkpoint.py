@@ -1,0 +1,318 @@
+"""Checkpoints that are whole or not there.
+
+A checkpoint is written into a hidden directory, every file flushed to the disk, the manifest with sizes and SHA-256 last, and
+then renamed to `step-<n>`, a name that never existed before. A directory with that name and a true manifest is a checkpoint;
+everything else is litter. Nothing is ever unpickled: tensors are safetensors, the rest is JSON.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from linkboy._checks import check_number
+from linkboy._report import Report, format_bytes
+from linkboy.training import processes
+from linkboy.training.packing import pack, unpack
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointReport(Report):
+    """What a checkpoint's manifest promises and whether its files keep it."""
+
+    path: str
+    valid: bool
+    problem: str
+    step: int
+    processes: int
+    files: int
+    nbytes: int
+    exact: bool
+    reason: str
+
+
+class Checkpointer:
+    """Save a nested dict of tensors and plain values so that a crash at any moment leaves a loadable checkpoint.
+
+    It knows nothing of training. Under `torchrun` every process calls `save` with its own state; the directory must then be
+    visible to all machines.
+
+    Args:
+        directory: where the checkpoints go, made when the first is saved.
+        every_steps: for `fit`: save after that many optimizer steps.
+        every_minutes: for `fit`: save when that many minutes have passed. With neither, `fit` saves after each epoch.
+        keep: how many checkpoints stay; older ones are removed after a newer one is safe.
+
+    Raises:
+        TypeError: a number is of the wrong type.
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> import tempfile, torch
+        >>> from linkboy.training import Checkpointer
+        >>> checkpointer = Checkpointer(tempfile.mkdtemp(), keep=2)
+        >>> path = checkpointer.save({"weight": torch.ones(2), "epoch": 3}, step=40)
+        >>> checkpointer.latest().name, checkpointer.verify(path).valid
+        ('step-40', True)
+        >>> checkpointer.load(path)
+        {'weight': tensor([1., 1.]), 'epoch': 3}
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        every_steps: int | None = None,
+        every_minutes: float | None = None,
+        keep: int = 3,
+    ) -> None:
+        if every_steps is not None:
+            check_number("every_steps", every_steps, minimum=1, integer=True)
+        if every_minutes is not None:
+            check_number("every_minutes", every_minutes, above=0)
+        check_number("keep", keep, minimum=1, integer=True)
+        self.directory = Path(directory)
+        self.every_steps, self.every_minutes, self.keep = every_steps, every_minutes, keep
+
+    def save(self, state: Mapping[str, Any], step: int, *, exact: bool = True, reason: str = "") -> Path:
+        """Write `state` as `step-<step>` and return its path once it is safe on the disk.
+
+        Args:
+            state: nested dicts, lists and tuples of tensors, numbers, strings, booleans and `None`.
+            step: number in the name; a directory of that name must not exist.
+            exact: whether a run that continues from here gives the same bits, as the manifest will say.
+            reason: why not, when it does not.
+
+        Raises:
+            FileExistsError: there is a checkpoint for this step.
+            OSError: a write failed (a full disk); earlier checkpoints are untouched.
+            TypeError: `state` holds something that is neither tensor nor plain value.
+        """
+        tensors, values = pack(state)
+        target = self.directory / f"step-{step}"
+        temporary = self.directory / processes.broadcast(f".tmp-{step}-{secrets.token_hex(4)}")
+        try:
+            self._open(temporary, target)
+            written = self._agree(lambda: _write_part(temporary, tensors, values))
+            self._commit(temporary, target, [entry for part in written for entry in part], step, exact, reason)
+        finally:
+            if processes.is_main_process() and temporary.exists():
+                shutil.rmtree(temporary, ignore_errors=True)
+        return target
+
+    def latest(self) -> Path | None:
+        """Return the newest checkpoint whose files are all as its manifest says, or `None`."""
+        found = None
+        if processes.is_main_process():
+            found = next((path for path in reversed(self.paths()) if self.verify(path).valid), None)
+        return processes.broadcast(found)
+
+    def paths(self) -> list[Path]:
+        """Return all directories named as checkpoints, oldest first, unverified."""
+        return sorted(_named_steps(self.directory), key=_step_of)
+
+    def verify(self, path: str | os.PathLike[str]) -> CheckpointReport:
+        """Compare every file with the manifest by size and SHA-256."""
+        path = Path(path)
+        try:
+            manifest = _read_manifest(path)
+            problem = next(filter(None, (_problem_of(path, entry) for entry in manifest["files"])), "")
+        except ValueError as error:
+            return CheckpointReport(str(path), False, str(error), -1, 0, 0, 0, False, "")
+        return CheckpointReport(
+            path=str(path),
+            valid=not problem,
+            problem=problem,
+            step=manifest["step"],
+            processes=manifest["world_size"],
+            files=len(manifest["files"]),
+            nbytes=sum(entry["size"] for entry in manifest["files"]),
+            exact=manifest["exact"],
+            reason=manifest["reason"],
+        )
+
+    def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
+        """Return the state that this process saved at `path`, tensors on the CPU.
+
+        Raises:
+            ValueError: the checkpoint is damaged or incomplete, or was written by another number of processes.
+        """
+        path = Path(path)
+        report = processes.broadcast(self.verify(path) if processes.is_main_process() else None)
+        if report is None or not report.valid:
+            raise ValueError(f"{path} is no whole checkpoint: {report.problem if report else 'not verified'}")
+        if report.processes != processes.process_count():
+            raise ValueError(
+                f"{path} was written by {_processes(report.processes)} and cannot be read by "
+                f"{_processes(processes.process_count())}; start as many as then"
+            )
+        return read_part(path, processes.process_index())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory for one run and clear what a killed one left; a second run is refused."""
+        if not processes.is_main_process():
+            yield
+            return
+        import fcntl
+
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with (self.directory / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RuntimeError(
+                    f"another run is writing checkpoints to {self.directory}; use another directory"
+                ) from None
+            for litter in self.directory.glob(".tmp-*"):
+                shutil.rmtree(litter, ignore_errors=True)
+            yield
+
+    def _open(self, temporary: Path, target: Path) -> None:
+        def make() -> None:
+            if processes.is_main_process():
+                if target.exists():
+                    if self.verify(target).valid:
+                        raise FileExistsError(f"{target} exists already; a checkpoint is never overwritten")
+                    _remove(target)
+                temporary.mkdir(parents=True)
+
+        self._agree(make)
+
+    def _commit(
+        self, temporary: Path, target: Path, files: list[dict[str, Any]], step: int, exact: bool, reason: str
+    ) -> None:
+        def rename() -> None:
+            if not processes.is_main_process():
+                return
+            manifest = {
+                "format": FORMAT, "step": step, "world_size": processes.process_count(), "exact": exact,
+                "reason": reason, "saved": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "files": files,
+            }  # fmt: skip
+            with (temporary / "manifest.json").open("w", encoding="utf-8") as file:
+                json.dump(manifest, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            _sync_directory(temporary)
+            temporary.rename(target)
+            _sync_directory(self.directory)
+            for old in self.paths()[: -self.keep]:
+                if _step_of(old) < step:
+                    _remove(old)
+
+        self._agree(rename)
+
+    def _agree(self, action: Any) -> list[Any]:
+        """Run `action` on every process; if it fails on one, all raise, so that none waits for ever."""
+        try:
+            outcome: tuple[Any, Exception | None] = (action(), None)
+        except (OSError, ValueError) as error:
+            outcome = (None, error)
+        outcomes = processes.gather(outcome)
+        failed = next((error for _, error in outcomes if error is not None), None)
+        if failed is not None:
+            raise outcome[1] or failed
+        return [value for value, _ in outcomes]
+
+
+def read_part(path: Path, process: int) -> dict[str, Any]:
+    """Return what one process saved in a verified checkpoint."""
+    from safetensors.torch import load_file
+
+    values = json.loads((path / f"process-{process}.json").read_text("utf-8"))
+    return unpack(load_file(path / f"process-{process}.safetensors"), values)
+
+
+def _write_part(directory: Path, tensors: dict[str, Tensor], values: Any) -> list[dict[str, Any]]:
+    """Write this process's two files, on the disk when it returns, and describe them for the manifest."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    name = f"process-{processes.process_index()}"
+    paths = [directory / f"{name}.safetensors", directory / f"{name}.json"]
+    text = json.dumps(values, ensure_ascii=False).encode()
+    nbytes = sum(tensor.nbytes for tensor in tensors.values()) + len(text)
+    try:
+        save_file(tensors, paths[0])
+        paths[1].write_bytes(text)
+        for path in paths:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            getattr(error, "errno", None),
+            f"no checkpoint written: {directory.parent} needs room for {format_bytes(nbytes)} ({nbytes} bytes); {error}",
+        ) from error
+    return [{"name": path.name, "size": path.stat().st_size, "sha256": _sha256(path)} for path in paths]
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        raise ValueError("there is no such directory")
+    try:
+        manifest = json.loads((path / "manifest.json").read_text("utf-8"))
+    except FileNotFoundError:
+        raise ValueError("manifest.json is missing") from None
+    except (ValueError, OSError):
+        raise ValueError("manifest.json is unreadable") from None
+    fields = {"format": int, "step": int, "world_size": int, "exact": bool, "reason": str, "files": list}
+    if not isinstance(manifest, dict) or any(not isinstance(manifest.get(key), kind) for key, kind in fields.items()):
+        raise ValueError("manifest.json is not a checkpoint's manifest")
+    if manifest["format"] != FORMAT:
+        raise ValueError(f"its format is {manifest['format']}, this linkboy reads format {FORMAT}")
+    return manifest
+
+
+def _problem_of(path: Path, entry: Any) -> str:
+    name = entry.get("name") if isinstance(entry, dict) else None
+    if not isinstance(name, str) or Path(name).name != name:
+        return "manifest.json is not a checkpoint's manifest"
+    file = path / name
+    if not file.is_file():
+        return f"{name} is missing"
+    if file.stat().st_size != entry.get("size"):
+        return f"{name} has {file.stat().st_size} bytes instead of {entry.get('size')}"
+    return "" if _sha256(file) == entry.get("sha256") else f"{name} has other content than when it was saved"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _named_steps(directory: Path) -> Iterator[Path]:
+    return (path for path in directory.glob("step-*") if path.name.removeprefix("step-").isdecimal())
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _remove(path: Path) -> None:
+    # Renamed first: a kill half-way leaves litter, never half a checkpoint under its proper name.
+    litter = path.with_name(f".tmp-old-{secrets.token_hex(4)}")
+    path.rename(litter)
+    shutil.rmtree(litter, ignore_errors=True)
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"

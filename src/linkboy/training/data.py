@@ -1,0 +1,268 @@
+"""Which samples a process takes, when, and with which random numbers: a function of `(seed, process, epoch, batch)`.
+
+The user's `DataLoader` is rebuilt around its own dataset, collate function and workers. Instead of bare indices its sampler
+hands over `(key, indices)`; the key seeds torch, Python and NumPy before the batch is made. So order and augmentation are the
+same with 0 or 8 workers, and a resumed run starts at batch k without making batches 0 to k-1 again.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+    get_worker_info,
+)
+
+from linkboy.training import processes, streams
+
+_ORDER, _BATCH = 1, 2  # keeps the keys of orders and of batches apart
+_PLAIN_SAMPLERS = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+
+
+class Batch(NamedTuple):
+    """One micro-batch; a `filler` only keeps this process in step with the others and has weight 0."""
+
+    data: Any
+    filler: bool
+
+
+class KeyedDataset(Dataset):
+    """Makes a whole batch from `(key, indices)`, collated, under the random numbers that the key stands for."""
+
+    def __init__(self, dataset: Any, collate: Callable[[Any], Any], *, one_by_one: bool) -> None:
+        self.dataset, self.collate, self.one_by_one = dataset, collate, one_by_one
+
+    def __getitems__(self, keyed: tuple[int, Any]) -> Any:
+        key, indices = keyed
+        # In a worker nobody else draws from these streams; here the model's dropout does.
+        model_stream = torch.get_rng_state() if get_worker_info() is None else None
+        streams.seed_host(key)
+        try:
+            return self.collate(self._fetch(indices))
+        finally:
+            if model_stream is not None:
+                torch.set_rng_state(model_stream)
+
+    def _fetch(self, indices: Any) -> Any:
+        if self.one_by_one:
+            return self.dataset[indices]
+        many = getattr(self.dataset, "__getitems__", None)
+        return many(indices) if many else [self.dataset[index] for index in indices]
+
+
+class MapSource:
+    """The training batches of a `DataLoader` over a map-style dataset, shared out over the processes without a repeat.
+
+    Process r takes samples r, r + world, ... of the epoch's order (of the list of batches, where the loader has a batch
+    sampler of its own). All processes run the same number of micro-batches; the shorter ones end with fillers.
+    """
+
+    def __init__(self, loader: DataLoader, seed: int, *, rank: int, world: int, every_sample: bool = False) -> None:
+        self.loader, self.seed, self.rank, self.world = loader, seed, rank, world
+        self.lists = loader.batch_size is None  # the sampler yields what makes a whole batch
+        self.batch_size, self.drop_last = loader.batch_size or 1, loader.drop_last and not every_sample
+        self.sampler: Any = loader.batch_sampler if self.lists and loader.batch_sampler is not None else loader.sampler
+        if every_sample and isinstance(self.sampler, RandomSampler):
+            self.sampler = SequentialSampler(loader.dataset)  # type: ignore[arg-type]  # map-style
+        self.epoch = 0
+        drawn = self.sampler.sampler if type(self.sampler) is BatchSampler else self.sampler
+        known = type(drawn) in _PLAIN_SAMPLERS or hasattr(drawn, "set_epoch")
+        self.reason = "" if known else f"{type(drawn).__name__} may keep random state of its own"
+        self.order: Sequence[Any] | Tensor = ()
+        self._feed = _Feed()
+        self._loader = _rebuild(loader, self._feed)
+
+    def facts(self) -> dict[str, Any]:
+        """What must not change between a run and its continuation, because positions are counted in it."""
+        size = len(self.loader.dataset)  # type: ignore[arg-type]  # map-style
+        return {"samples": size, "batch_size": self.loader.batch_size, "sampler": type(self.sampler).__name__}
+
+    def begin(self, epoch: int, order: Sequence[Any] | None = None) -> int:
+        """Fix the order of an epoch and return its number of micro-batches, the same on every process."""
+        drawn = order if order is not None else draw_order(self.sampler, self.seed, epoch)
+        if self.reason and order is None:
+            drawn = processes.broadcast(list(drawn))
+        self.order, self.epoch = drawn, epoch
+        first = -(-len(drawn) // self.world)  # what process 0 takes, and no other takes more
+        return first // self.batch_size if self.drop_last else -(-first // self.batch_size)
+
+    def indices(self, number: int) -> Any:
+        """Return the indices of this process's micro-batch `number`, or `None` where it has no more."""
+        size = self.batch_size
+        start = self.rank + number * size * self.world
+        part = self.order[start : start + size * self.world : self.world]
+        indices = part.tolist() if isinstance(part, Tensor) else list(part)
+        if len(indices) < (size if self.drop_last else 1):
+            return None
+        return indices[0] if self.lists else indices
+
+    def batches(self, start: int, count: int) -> Iterator[Batch]:
+        """Yield micro-batches `start` to `count - 1` of the epoch begun last."""
+        plan = [self.indices(number) for number in range(start, count)]
+        spare = self.indices(0)
+        if spare is None and None in plan:
+            first = self.order[0]
+            spare = first if self.lists else [int(first)]
+        self._feed.entries = [
+            (streams.mix(self.seed, _BATCH, self.rank, self.epoch, start + offset), spare if mine is None else mine)
+            for offset, mine in enumerate(plan)
+        ]
+        return (Batch(data, mine is None) for data, mine in zip(self._loader, plan, strict=True))
+
+    def order_to_save(self) -> list[Any] | None:
+        """The order of the epoch, where it cannot be drawn again."""
+        return list(self.order) if self.reason else None
+
+
+class IterableSource:
+    """Training batches from anything else that can be iterated; every process is given its own.
+
+    Such a source cannot jump: a resumed run fetches the batches it has seen again and drops them.
+    """
+
+    def __init__(self, loader: Iterable[Any], seed: int, *, rank: int, world: int) -> None:
+        self.loader, self.seed, self.rank, self.world = loader, seed, rank, world
+        kind = type(loader.dataset if isinstance(loader, DataLoader) else loader).__name__
+        self.reason = f"{kind} cannot say where it stands; a resumed run fetches the epoch's batches again"
+        self.epoch = 0
+
+    def facts(self) -> dict[str, Any]:
+        return {"batch_size": getattr(self.loader, "batch_size", None)}
+
+    def begin(self, epoch: int, order: Sequence[Any] | None = None) -> None:
+        self.epoch = epoch
+        for part in (self.loader, getattr(self.loader, "dataset", None), getattr(self.loader, "sampler", None)):
+            if callable(advance := getattr(part, "set_epoch", None)):
+                advance(epoch)
+
+    def indices(self, number: int) -> None:
+        return None
+
+    def batches(self, start: int, count: int | None) -> Iterator[Batch]:
+        model_stream = torch.get_rng_state()
+        streams.seed_host(streams.mix(self.seed, _BATCH, self.rank, self.epoch))
+        iterator = iter(self.loader)
+        torch.set_rng_state(model_stream)
+        last: Any = None
+        for number in itertools.count():
+            try:
+                data = next(iterator)
+                last, filler = data, False
+            except StopIteration:
+                data, filler = last, True
+            # The others may have more: go on with fillers until all are at the end.
+            if processes.add_up(0.0 if filler else 1.0)[0] == 0:
+                return
+            if filler and last is None:
+                raise ValueError(f"train_loader gave process {self.rank} no batch, while others have some")
+            if number >= start:
+                yield Batch(data, filler)
+
+    def order_to_save(self) -> None:
+        return None
+
+
+Source = MapSource | IterableSource
+
+
+def training_source(loader: Iterable[Any], seed: int) -> Source:
+    """Choose how `loader` is read; refuse one that shares out the samples by itself."""
+    rank, world = processes.process_index(), processes.process_count()
+    if isinstance(loader, DataLoader):
+        if isinstance(loader.sampler, DistributedSampler):
+            raise ValueError(
+                "train_loader has a DistributedSampler, which repeats samples; pass shuffle=True instead: "
+                "fit shares the samples out over the processes itself"
+            )
+        if not isinstance(loader.dataset, IterableDataset) and type(loader).__iter__ is DataLoader.__iter__:
+            return MapSource(loader, seed, rank=rank, world=world)
+    elif not hasattr(loader, "__iter__"):
+        raise TypeError(
+            f"train_loader must be a DataLoader or another iterable of batches, got {type(loader).__name__}"
+        )
+    elif iter(loader) is loader:
+        raise TypeError("train_loader must be iterable once per epoch, got an iterator, which ends after the first")
+    return IterableSource(loader, seed, rank=rank, world=world)
+
+
+def draw_order(sampler: Any, seed: int, epoch: int) -> Sequence[Any] | Tensor:
+    """Return the order of an epoch: indices, or lists of them from a batch sampler; a function of seed and epoch."""
+    key = streams.mix(seed, _ORDER, epoch)
+    if type(sampler) is SequentialSampler:
+        return torch.arange(len(sampler))
+    if type(sampler) is RandomSampler and not sampler.replacement and len(sampler) == len(sampler.data_source):
+        return torch.randperm(len(sampler), generator=torch.Generator().manual_seed(key))
+    if hasattr(sampler, "set_epoch"):
+        sampler.set_epoch(epoch)
+    generators = [
+        (owner, owner.generator)
+        for owner in (sampler, getattr(sampler, "sampler", None))
+        if isinstance(getattr(owner, "generator", None), torch.Generator)
+    ]
+    before = streams.capture(torch.device("cpu"))
+    try:
+        streams.seed_host(key)
+        for owner, _ in generators:
+            owner.generator = torch.Generator().manual_seed(key)
+        return list(sampler)
+    finally:
+        for owner, generator in generators:
+            owner.generator = generator
+        streams.restore(before, torch.device("cpu"))
+
+
+class _Feed:
+    """The batch sampler of the rebuilt loader: what it yields is set anew for every epoch."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[int, Any]] = []
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _rebuild(loader: DataLoader, feed: _Feed) -> Iterable[Any]:
+    dataset = KeyedDataset(loader.dataset, loader.collate_fn, one_by_one=loader.batch_sampler is None)
+    if loader.num_workers == 0 and not loader.pin_memory:
+        return _InProcess(dataset, feed)
+    return DataLoader(
+        dataset,
+        batch_sampler=feed,  # type: ignore[arg-type]  # yields (key, indices) for KeyedDataset.__getitems__
+        num_workers=loader.num_workers,
+        collate_fn=_as_it_is,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=torch.Generator(),  # otherwise its iterator draws a seed from the model's stream
+        prefetch_factor=loader.prefetch_factor,
+        persistent_workers=loader.persistent_workers,
+    )
+
+
+class _InProcess:
+    """What a `DataLoader` without workers does, without its cost per batch."""
+
+    def __init__(self, dataset: KeyedDataset, feed: _Feed) -> None:
+        self.dataset, self.feed = dataset, feed
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.dataset.__getitems__, self.feed)

@@ -1,0 +1,312 @@
+"""Evaluate and predict: every sample exactly once, on any number of processes, and nothing is left changed."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from linkboy._checks import check_choice, describe
+from linkboy.training import batches, processes, streams
+from linkboy.training.data import Batch, MapSource
+from linkboy.training.history import Evaluation
+from linkboy.training.placement import is_sharded, placed
+
+Metrics = Mapping[str, Callable[[Any, Any], Any]]
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+def evaluate(
+    model: nn.Module,
+    loader: Iterable[Any],
+    metrics: Metrics,
+    *,
+    loss_fn: batches.Loss | None = None,
+    unpack: batches.Unpack | None = None,
+    sample_weight: batches.SampleWeight | None = None,
+    precision: str = "fp32",
+    device: str | torch.device | None = None,
+) -> Evaluation:
+    """Measure a model on all samples of a loader, each exactly once, and leave no trace.
+
+    Under `torchrun` process r takes samples r, r + world, ...; nothing is padded and every process returns the same figures.
+    Mode, gradient mode and random streams are as before on return. A `shuffle=True` or `drop_last=True` of the loader is not
+    followed: the order does not matter to a metric, and no sample is left out.
+
+    Args:
+        model: a plain module; put into evaluation mode for the call.
+        loader: a `DataLoader` over a map-style dataset; on one process also any iterable of batches.
+        metrics: name to function of `(output, target)`, called once with the outputs of all samples, on the CPU, in dataset
+            order: a mean of per-batch means can never come about.
+        loss_fn: function of `(output, target)` that returns losses *not reduced*.
+        unpack: function of the batch that returns `(input, target)` or `(input, target, weight)`; `None` when the batch is
+            that already. A tuple of inputs is called `model(*inputs)`, a mapping `model(**inputs)`.
+        sample_weight: function of the batch that returns the weights of the losses; metrics are never weighted.
+        precision: `"fp32"`, or `"bf16"` or `"fp16"` for autocast; outputs come back in float32.
+        device: where to run; `None` for the accelerator of this process, else the CPU.
+
+    Raises:
+        ValueError: a batch, a loss or an output has the wrong form, or an iterable should be shared by several processes.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from linkboy.training import evaluate
+        >>> data = torch.utils.data.TensorDataset(torch.arange(5.0)[:, None], torch.arange(5.0)[:, None])
+        >>> loader = torch.utils.data.DataLoader(data, batch_size=2)
+        >>> worst = {"worst": lambda output, target: (output - target).abs().max()}
+        >>> evaluate(nn.Identity(), loader, worst, loss_fn=nn.MSELoss(reduction="none")).to_dict()
+        {'samples': 5, 'loss': 0.0, 'metrics': {'worst': 0.0}}
+    """
+    check_choice("precision", precision, PRECISIONS)
+    check_metrics(metrics)
+    with placed(model, None, device=device, precision=precision, training=False) as placement:
+        job = Evaluator(
+            model, loader, metrics, loss_fn=loss_fn, unpack=unpack, sample_weight=sample_weight, device=placement.device
+        )
+        return job.run()
+
+
+def predict(
+    model: nn.Module,
+    loader: Iterable[Any],
+    *,
+    unpack: batches.Unpack | None = None,
+    precision: str = "fp32",
+    device: str | torch.device | None = None,
+) -> Any:
+    """Return the model's outputs for all samples of a loader, in dataset order, each once, on the CPU.
+
+    Args:
+        model: a plain module; put into evaluation mode for the call.
+        loader: as for `evaluate`.
+        unpack: function of the batch that returns `(input, ...)`. Without it the first part of a tuple or list is the input,
+            anything else is the input itself.
+        precision: as for `evaluate`.
+        device: as for `evaluate`.
+
+    Returns:
+        What the model returns (a tensor, or a tuple, list or mapping of tensors), concatenated along the first dimension;
+        the same on every process.
+
+    Raises:
+        ValueError: an output has not one row per sample, or its other dimensions differ between batches.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from linkboy.training import predict
+        >>> loader = torch.utils.data.DataLoader(torch.arange(5.0), batch_size=2, shuffle=True)
+        >>> predict(nn.Identity(), loader)
+        tensor([0., 1., 2., 3., 4.])
+    """
+    check_choice("precision", precision, PRECISIONS)
+    with placed(model, None, device=device, precision=precision, training=False) as placement:
+        job = Evaluator(model, loader, {}, unpack=unpack, device=placement.device, targets=False)
+        return job.outputs()
+
+
+def check_metrics(metrics: Any) -> None:
+    """Refuse anything but a mapping from names to functions."""
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"metrics must map names to functions of (output, target), got {describe(metrics)}")
+    for name, metric in metrics.items():
+        if not callable(metric):
+            raise TypeError(f"metrics[{name!r}] must be a function of (output, target), got {describe(metric)}")
+
+
+class Evaluator:
+    """One loader made ready to be evaluated any number of times; its workers are started once."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loader: Iterable[Any],
+        metrics: Metrics,
+        *,
+        device: torch.device,
+        loss_fn: batches.Loss | None = None,
+        unpack: batches.Unpack | None = None,
+        sample_weight: batches.SampleWeight | None = None,
+        targets: bool = True,
+    ) -> None:
+        self.model, self.loader, self.metrics, self.device = model, loader, metrics, device
+        self.loss_fn, self.unpack, self.sample_weight, self.targets = loss_fn, unpack, sample_weight, targets
+        self.source = _evaluation_source(loader)
+
+    def run(self) -> Evaluation:
+        """Return loss and metrics; keep outputs only where a metric wants them."""
+        keep = bool(self.metrics)
+        with _untouched(self.model, self.device):
+            outputs, targets, keys, loss, weight, rows = self._pass(keep=keep)
+        loss, weight, rows = processes.add_up(loss, weight, rows)
+        values = {}
+        if keep:
+            output, target = _in_order(outputs, keys), _in_order(targets, keys)
+            values = {name: _as_float(name, metric(output, target)) for name, metric in self.metrics.items()}
+        mean = None if self.loss_fn is None else loss / weight if weight else float("nan")
+        return Evaluation(int(rows), mean, values)
+
+    def outputs(self) -> Any:
+        """Return the outputs of all samples in dataset order."""
+        with _untouched(self.model, self.device):
+            outputs, _, keys, *_ = self._pass(keep=True)
+        return _in_order(outputs, keys)
+
+    @torch.no_grad()
+    def _pass(self, *, keep: bool) -> tuple[list[Any], list[Any], list[Tensor], float, float, int]:
+        outputs: list[Any] = []
+        targets: list[Any] = []
+        keys: list[Tensor] = []
+        loss_sum: Any = 0.0
+        weight_sum, rows = 0.0, 0
+        for batch, place in self._batches():
+            inputs, target, weight = self._split(batch.data)
+            output = batches.call(self.model, batches.move(inputs, self.device))
+            if batch.filler:
+                continue
+            count = _rows(output)
+            rows += count
+            if self.loss_fn is not None:
+                losses = self.loss_fn(output, batches.move(target, self.device))
+                batches.check_losses(losses)
+                summed, total = batches.weighted_sum(losses, weight)
+                loss_sum, weight_sum = loss_sum + summed, weight_sum + total
+            if keep:
+                outputs.append(_to_cpu(output))
+                targets.append(_to_cpu(target))
+                keys.append(_keys(place, count))
+        return outputs, targets, keys, float(loss_sum), weight_sum, rows
+
+    def _split(self, batch: Any) -> batches.Parts:
+        if self.targets:
+            return batches.split(batch, self.unpack, self.sample_weight)
+        return batches.inputs_only(batch, self.unpack), None, None
+
+    def _batches(self) -> Iterator[tuple[Batch, Tensor | int]]:
+        """Yield batches with the places of their rows in the dataset's order, or with their own place as a whole."""
+        if self.source is None:
+            yield from ((Batch(data, filler=False), number) for number, data in enumerate(self.loader))
+            return
+        source, world = self.source, processes.process_count()
+        count = source.begin(0)
+        # Under FSDP2 every forward is a collective: the processes must call equally often. Otherwise fillers are not run.
+        own = count if is_sharded(self.model) else sum(source.indices(number) is not None for number in range(count))
+        for number, batch in enumerate(source.batches(0, own)):
+            if source.lists or batch.filler:
+                yield batch, number * world + source.rank
+            else:
+                rows = torch.arange(len(source.indices(number))) + number * source.batch_size
+                yield batch, source.rank + world * rows
+
+
+@contextlib.contextmanager
+def _untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Evaluation mode for the block; modes of all submodules and all random streams as before on leaving it."""
+    modes = [(module, module.training) for module in model.modules()]
+    before = streams.capture(device)
+    model.eval()
+    try:
+        yield
+    finally:
+        streams.restore(before, device)
+        for module, training in modes:
+            module.training = training
+
+
+def _evaluation_source(loader: Iterable[Any]) -> MapSource | None:
+    rank, world = processes.process_index(), processes.process_count()
+    if (
+        isinstance(loader, DataLoader)
+        and not isinstance(loader.dataset, IterableDataset)
+        and type(loader).__iter__ is DataLoader.__iter__
+    ):
+        return MapSource(loader, 0, rank=rank, world=world, every_sample=True)
+    if not hasattr(loader, "__iter__"):
+        raise TypeError(f"loader must be a DataLoader or another iterable of batches, got {type(loader).__name__}")
+    if world > 1:
+        raise ValueError(
+            f"an iterable cannot be shared out over {world} processes so that each sample counts once; "
+            "pass a DataLoader over a map-style dataset"
+        )
+    return None
+
+
+def _keys(place: Tensor | int, count: int) -> Tensor:
+    """Sort keys of a batch's rows: their places, or, for a whole batch at a place, one after the other."""
+    if isinstance(place, int):
+        return (place << 32) + torch.arange(count)
+    if len(place) != count:
+        raise ValueError(f"the model must return one row per sample: {len(place)} samples gave {count} rows")
+    return place
+
+
+def _rows(output: Any) -> int:
+    for leaf in _leaves(output):
+        if leaf.ndim:
+            return leaf.shape[0]
+    raise ValueError(f"the model must return a tensor with one row per sample, got {describe(output)}")
+
+
+def _leaves(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _leaves(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _leaves(item)
+
+
+def _to_cpu(value: Any) -> Any:
+    return _map(lambda leaf: leaf.detach().cpu(), value)
+
+
+def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {key: _map(function, item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        items = [_map(function, item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    return value
+
+
+def _in_order(parts: list[Any], keys: list[Tensor]) -> Any:
+    """Put the batches of all processes together, their rows sorted by key."""
+    gathered = processes.gather((parts, keys))
+    parts = [part for own, _ in gathered for part in own]
+    keys = [key for _, own in gathered for key in own]
+    if not parts:
+        raise ValueError("loader has no batch")
+    order = torch.cat(keys).argsort()
+    return _join(parts, order)
+
+
+def _join(parts: list[Any], order: Tensor) -> Any:
+    first = parts[0]
+    if isinstance(first, Tensor):
+        shapes = {tuple(part.shape[1:]) for part in parts}
+        if len(shapes) > 1:
+            raise ValueError(
+                f"batches must agree in all dimensions but the first to be put together, got {sorted(shapes)}; "
+                "pad them to one length, or return what does not depend on it"
+            )
+        return torch.cat(parts)[order]
+    if isinstance(first, Mapping):
+        return {key: _join([part[key] for part in parts], order) for key in first}
+    if isinstance(first, (tuple, list)):
+        items = [_join([part[index] for part in parts], order) for index in range(len(first))]
+        return tuple(items) if isinstance(first, tuple) else items
+    raise ValueError(f"outputs and targets must be tensors or tuples, lists or mappings of them, got {describe(first)}")
+
+
+def _as_float(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"metrics[{name!r}] must return one number, got {describe(value)}") from None

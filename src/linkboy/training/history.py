@@ -1,0 +1,147 @@
+"""What a training run did: one row per epoch, one per log line, and how it ended."""
+
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from linkboy._files import atomic_write
+from linkboy._report import Block, Report, Table, format_count, format_seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation(Report):
+    """Loss and metrics over every sample, each counted once.
+
+    Args:
+        samples: rows evaluated, over all processes.
+        loss: `sum(w * l) / sum(w)`; `None` without a loss function.
+        metrics: value of each metric on all outputs together.
+
+    Examples:
+        >>> from linkboy.training import Evaluation
+        >>> print(Evaluation(samples=3, loss=0.5, metrics={"accuracy": 1.0}))
+        3 samples
+        <BLANKLINE>
+        loss      0.5
+        accuracy    1
+    """
+
+    samples: int
+    loss: float | None
+    metrics: dict[str, float]
+
+    def _blocks(self) -> Iterable[Block]:
+        yield f"{format_count(self.samples)} samples"
+        loss = {} if self.loss is None else {"loss": self.loss}
+        yield Table(("", ""), list({**loss, **self.metrics}.items()))
+
+
+@dataclasses.dataclass(frozen=True)
+class History(Report):
+    """What `fit` did. The same on every process; after a resume, the same as if the run had never stopped.
+
+    Only `seconds`, `examples_per_second`, `resumed_from`, `checkpoint` and `notes` tell of this machine and this start.
+
+    Args:
+        steps: groups of `accumulate` micro-batches done since the very first start, skipped ones included.
+        epochs: epochs finished.
+        skipped_steps: groups that made no step: weight 0, not finite with `on_nan="skip"`, or refused by the fp16 scaler.
+        rows: one dict per epoch: epoch, step, train_loss, val_loss, each metric, lr, seconds, examples_per_second.
+        log: one dict per `log_every` steps: step, epoch, loss (over the steps since the line before), lr.
+        stopped: `None` for a run that came to its end, else `"SIGINT"`, `"SIGTERM"`, `"early stopping"` or `"callback"`.
+        best_epoch: epoch with the best value of the metric that `early_stopping` names.
+        best_value: that value.
+        seed: the seed given or drawn; with it a new run repeats this one.
+        processes: how many trained together.
+        device: where.
+        precision: `"fp32"`, `"bf16"` or `"fp16"`.
+        exact: whether a resumed run gives the same bits.
+        exact_reason: why not.
+        resumed_from: path of the checkpoint this start went on from.
+        checkpoint: path of the last checkpoint saved or resumed from.
+        notes: sentences a reader should know.
+        versions: of Python, torch, accelerate and linkboy.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from linkboy.training import fit
+        >>> model = nn.Linear(2, 1)
+        >>> data = torch.utils.data.TensorDataset(torch.randn(8, 2), torch.randn(8, 1))
+        >>> loader = torch.utils.data.DataLoader(data, batch_size=4)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> history = fit(model, nn.MSELoss(reduction="none"), optimizer, loader, epochs=3, progress=False)
+        >>> history.steps, [row["epoch"] for row in history.rows]
+        (6, [1, 2, 3])
+    """
+
+    steps: int
+    epochs: int
+    skipped_steps: int
+    rows: tuple[dict[str, Any], ...]
+    log: tuple[dict[str, Any], ...]
+    stopped: str | None
+    best_epoch: int | None
+    best_value: float | None
+    seed: int
+    processes: int
+    device: str
+    precision: str
+    exact: bool
+    exact_reason: str
+    resumed_from: str | None
+    checkpoint: str | None
+    notes: tuple[str, ...]
+    versions: dict[str, str]
+
+    @property
+    def resume_hint(self) -> str:
+        """One sentence on how to go on, empty for a run that came to its end."""
+        if self.stopped not in ("SIGINT", "SIGTERM"):
+            return ""
+        if self.checkpoint is None:
+            return f"stopped by {self.stopped} at step {self.steps}; nothing was saved, because no checkpoint was asked for"
+        return f"stopped by {self.stopped} at step {self.steps}; the same call goes on from {self.checkpoint}"
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write the rows as a CSV file, wholly or not at all."""
+        with atomic_write(path) as file:
+            file.write(rows_as_csv(self.rows).encode())
+
+    def _blocks(self) -> Iterable[Block]:
+        ending = f"stopped by {self.stopped}" if self.stopped else "finished"
+        skipped = f", {format_count(self.skipped_steps)} skipped" if self.skipped_steps else ""
+        yield (
+            f"{ending} after {format_count(self.steps)} steps{skipped}, {self.epochs} epochs; seed {self.seed}, "
+            f"{self.precision} on {self.processes} x {self.device}"
+        )
+        if self.rows:
+            columns = columns_of(self.rows)
+            show = {"seconds": format_seconds, "examples_per_second": lambda rate: format_count(round(rate))}
+            cells = [[show.get(name, _same)(row[name]) if name in row else "" for name in columns] for row in self.rows]
+            yield Table([name.replace("_", " ") for name in columns], cells)
+        if self.best_epoch is not None and self.best_value is not None:
+            yield f"best epoch {self.best_epoch}: {self.best_value:.6g}"
+        yield "\n".join(filter(None, (self.resume_hint, *self.notes)))
+
+
+def columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the keys of all rows in the order of their first appearance."""
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def rows_as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Write rows as CSV text; a key that a row lacks is an empty cell."""
+    rows = list(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns_of(rows), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _same(value: Any) -> Any:
+    return value

@@ -1,0 +1,322 @@
+"""The loop itself: groups of micro-batches, each one optimizer step whose gradient is that of the whole group.
+
+The gradient of a step is that of `sum(w * l) / sum(w)` over every element of every micro-batch of the group on every process.
+One micro-batch on one process is divided before the backward pass. Otherwise the division is put off: the sums are
+back-propagated as they are, the total weight is added up over micro-batches and processes, and the gradients are multiplied
+once, before clipping. The number of micro-batches is never a divisor, and the number of processes does not matter.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import time
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from linkboy._progress import Progress
+from linkboy.training import batches, processes
+from linkboy.training.averaging import BestEpoch, MovingAverage
+from linkboy.training.data import Batch, Source
+from linkboy.training.evaluation import Evaluator
+from linkboy.training.placement import Placement
+from linkboy.training.settings import Settings
+from linkboy.training.signals import StopSignals
+
+
+class Mean:
+    """`sum(w * l) / sum(w)`; on a GPU the sum stays there until it is read."""
+
+    def __init__(self) -> None:
+        self.loss: Any = 0.0
+        self.weight = 0.0
+
+    def add(self, loss: Any, weight: float) -> None:
+        self.loss, self.weight = self.loss + loss, self.weight + weight
+
+    def value(self) -> float:
+        """The mean over all processes, each of which must ask; `nan` over nothing."""
+        loss = processes.add_up(float(self.loss))[0]
+        return loss / self.weight if self.weight else math.nan
+
+
+@dataclasses.dataclass
+class Progression:
+    """How far the run is, and the numbers it has collected: what a checkpoint keeps besides weights and streams."""
+
+    epoch: int = 0
+    group: int = 0
+    step: int = 0
+    skipped: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    log: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class GroupTotals:
+    """What the micro-batches of a group came to; `loss` is this process's own, the rest that of all."""
+
+    loss: Any = 0.0
+    weight: float = 0.0
+    bad: float = 0.0
+    examples: float = 0.0
+    stop: float = 0.0
+    save: float = 0.0
+
+
+class Observer(Protocol):
+    """Who is told what happens, and decides on checkpoints."""
+
+    def save_due(self, step: int) -> bool: ...
+    def ready(self, loop: "Loop") -> None: ...
+    def stepped(self, loop: "Loop", totals: GroupTotals) -> None: ...
+    def logged(self, loop: "Loop", line: dict[str, Any]) -> None: ...
+    def cut_short(self, loop: "Loop") -> None: ...
+    def epoch_ended(self, loop: "Loop", row: dict[str, Any]) -> None: ...
+
+
+class Loop:
+    """Everything a run holds while it runs; `run` trains from wherever `at` stands to the end or a stop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: nn.Module,
+        optimizer: Optimizer,
+        placement: Placement,
+        source: Source,
+        validation: Evaluator | None,
+        signals: StopSignals,
+    ) -> None:
+        self.settings, self.model, self.optimizer = settings, model, optimizer
+        self.placement, self.source, self.validation, self.signals = placement, source, validation, signals
+        self.called = torch.compile(placement.model) if settings.compile else placement.model
+        self.parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
+        self.world = processes.process_count()
+        # On a CPU reading a value is free; elsewhere it waits for the device, so it is done only when that is asked for.
+        self.check_each = placement.device.type == "cpu" or settings.on_nan == "skip"
+        self.at = Progression()
+        self.epoch_mean, self.window = Mean(), Mean()
+        self.average = MovingAverage(self.parameters, settings.ema) if settings.ema is not None else None
+        self.best = BestEpoch(settings.early_stopping, model) if settings.early_stopping is not None else None
+        self.order: list[Any] | None = None  # of the epoch a resumed run goes on in, where it cannot be drawn again
+        self.stopped: str | None = None
+
+    def run(self, observer: Observer) -> None:
+        """Train until the totals are reached or something stops the run."""
+        at = self.at
+        self.optimizer.zero_grad()
+        if self.best is not None and self.best.exhausted:
+            self.stopped = "early stopping"
+        while not self.stopped and at.epoch < self.settings.epochs and not (at.group == 0 and self._at_max_steps()):
+            complete = self._run_epoch(observer)
+            if self.stopped in ("SIGINT", "SIGTERM"):
+                return
+            if not complete:
+                # Saved before the row of the partial epoch is made, so that a longer run goes on as if never cut.
+                observer.cut_short(self)
+                self._close_epoch()
+                return
+            row = self._close_epoch()
+            at.epoch, at.group, at.examples, at.seconds = at.epoch + 1, 0, 0, 0.0
+            self.epoch_mean = Mean()
+            if self.best is not None and self.best.exhausted:
+                self.stopped = self.stopped or "early stopping"
+            observer.epoch_ended(self, row)
+
+    def _run_epoch(self, observer: Observer) -> bool:
+        """Train on what is left of the epoch; `False` when `max_steps` or a stop came before its end."""
+        at, settings = self.at, self.settings
+        count = self.source.begin(at.epoch, self.order)
+        self.order = None
+        if count == 0:
+            raise ValueError("train_loader has no batch to train on")
+        self.model.train()
+        if self.called is not self.model:
+            self.called.train()
+        micro_batches = self.source.batches(at.group * settings.accumulate, count)  # type: ignore[arg-type]
+        observer.ready(self)  # a resumed run's streams are put back here, after the iterator was made
+        started = time.perf_counter() - at.seconds
+        with self._progress() as progress:
+            progress.done = at.examples
+            while not self._at_max_steps() and (group := list(itertools.islice(micro_batches, settings.accumulate))):
+                totals = self._train_group(group, observer)
+                at.seconds = time.perf_counter() - started
+                if at.step % settings.log_every == 0:
+                    line = self._log()
+                    observer.logged(self, line)
+                    progress.advance(int(totals.examples), loss=f"{line['loss']:.4g}")
+                else:
+                    progress.advance(int(totals.examples))
+                observer.stepped(self, totals)
+                if self.stopped:
+                    break
+        at_end = count is not None and at.group * settings.accumulate >= count
+        return at_end or not (self.stopped or self._at_max_steps())
+
+    def _train_group(self, group: list[Batch], observer: Observer) -> GroupTotals:
+        totals, at = GroupTotals(), self.at
+        at_once = self.world == 1 and len(group) == 1
+        for number, batch in enumerate(group):
+            with self._synchronised(last=number == len(group) - 1):
+                self._forward_backward(batch, totals, at_once=at_once)
+        if processes.is_main_process():
+            totals.save = float(observer.save_due(at.step + 1))
+        totals.stop = float(self.signals.received is not None)
+        totals.weight, totals.bad, totals.examples, totals.stop, totals.save = processes.add_up(
+            totals.weight, totals.bad, totals.examples, totals.stop, totals.save
+        )
+        stepped = False
+        if totals.bad:
+            self._not_finite(group, "the loss")
+        elif totals.weight:
+            self.epoch_mean.add(totals.loss, totals.weight)
+            self.window.add(totals.loss, totals.weight)
+            stepped = self._update(group, None if at_once else self.world / totals.weight)
+        self.optimizer.zero_grad()
+        at.skipped += not stepped
+        at.step, at.group, at.examples = at.step + 1, at.group + 1, at.examples + int(totals.examples)
+        return totals
+
+    def _forward_backward(self, batch: Batch, totals: GroupTotals, *, at_once: bool) -> None:
+        settings, device = self.settings, self.placement.device
+        inputs, target, weight = batches.split(batch.data, settings.unpack, settings.sample_weight)
+        output = batches.call(self.called, batches.move(inputs, device))
+        losses = settings.loss_fn(output, batches.move(target, device))
+        batches.check_losses(losses)
+        summed, total = batches.weighted_sum(losses, 0.0 if batch.filler else weight)
+        value = summed.detach()
+        if self.check_each:
+            value = value.item()
+            totals.bad += not math.isfinite(value)
+        totals.loss, totals.weight = totals.loss + value, totals.weight + total
+        totals.examples += 0 if batch.filler else losses.shape[0]
+        if at_once:
+            if totals.bad or not total:
+                return
+            summed = summed / total
+        if self.placement.scaler is not None:
+            summed = self.placement.scaler.scale(summed)
+        summed.backward()
+
+    def _update(self, group: list[Batch], factor: float | None) -> bool:
+        """Normalise, clip and step; `False` when no step was made."""
+        settings, scaler = self.settings, self.placement.scaler
+        if scaler is not None:
+            scaler.unscale_(self.optimizer)
+        if factor is not None:
+            _multiply([p.grad for p in self.parameters if p.grad is not None], factor)
+        if settings.clip_grad_norm is not None:
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip_grad_norm)
+            if self.check_each and scaler is None and not math.isfinite(norm.item()):
+                self._not_finite(group, "the gradient")
+                return False
+        if scaler is None:
+            self.optimizer.step()
+        else:
+            scale = scaler.get_scale()
+            scaler.step(self.optimizer)
+            scaler.update()
+            if scaler.get_scale() < scale:
+                return False
+        if settings.scheduler is not None:
+            settings.scheduler.step()
+        if self.average is not None:
+            self.average.update()
+        return True
+
+    def _synchronised(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Let the processes exchange gradients in the last backward pass of a group only."""
+        if self.world == 1:
+            return _NOTHING
+        if self.placement.sharded:
+            self.model.set_requires_gradient_sync(last)  # type: ignore[operator]  # FSDP2 adds it
+            return _NOTHING
+        return _NOTHING if last else self.placement.model.no_sync()
+
+    def _log(self) -> dict[str, Any]:
+        loss = self._finite(self.window.value())
+        self.window = Mean()
+        line = {"step": self.at.step, "epoch": self.at.epoch + 1, "loss": loss, "lr": self._rate()}
+        self.at.log.append(line)
+        return line
+
+    def _close_epoch(self) -> dict[str, Any]:
+        """Validate, and write down the row of the epoch."""
+        at = self.at
+        row: dict[str, Any] = {
+            "epoch": at.epoch + 1,
+            "step": at.step,
+            "train_loss": self._finite(self.epoch_mean.value()),
+        }
+        with self.average.in_model() if self.average is not None else _NOTHING:
+            if self.validation is not None:
+                self.synchronise_buffers()
+                evaluation = self.validation.run()
+                row |= {"val_loss": evaluation.loss, **evaluation.metrics}
+            rate = at.examples / at.seconds if at.seconds else 0.0
+            row |= {"lr": self._rate(), "seconds": at.seconds, "examples_per_second": rate}
+            row = processes.broadcast(row)  # the clock of the main process counts
+            at.rows.append(row)
+            if self.best is not None:
+                self.best.see(row)
+        if self.settings.progress and processes.is_main_process():
+            shown = "  ".join(f"{key} {value:.4g}" for key, value in row.items() if key not in ("epoch", "step"))
+            Progress("").write(f"epoch {row['epoch']}/{self.settings.epochs}  step {row['step']}  {shown}")
+        return row
+
+    def synchronise_buffers(self) -> None:
+        """Give every process the buffers of the main one, as the next forward pass of several processes would."""
+        if self.world > 1 and not self.placement.sharded:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def check_parameters(self) -> None:
+        """Raise where a parameter is not finite, so that no checkpoint and no returned model ever holds one."""
+        for name, parameter in self.model.named_parameters():
+            if not parameter.detach().isfinite().all():
+                raise FloatingPointError(f"{name} is not finite after step {self.at.step}")
+
+    def _progress(self) -> Progress:
+        order = getattr(self.source, "order", None)
+        return Progress(
+            f"epoch {self.at.epoch + 1}/{self.settings.epochs}",
+            total=None if order is None or getattr(self.source, "lists", False) else len(order),
+            unit="examples",
+            enabled=self.settings.progress and processes.is_main_process(),
+        )
+
+    def _at_max_steps(self) -> bool:
+        return self.settings.max_steps is not None and self.at.step >= self.settings.max_steps
+
+    def _rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def _finite(self, value: float) -> float:
+        # On a GPU the losses are not looked at one by one: here at the latest a bad one shows.
+        if math.isinf(value) or (math.isnan(value) and not self.check_each):
+            raise FloatingPointError(f"the loss is not finite; it became so in one of the steps up to {self.at.step}")
+        return value
+
+    def _not_finite(self, group: list[Batch], what: str) -> None:
+        """Raise, or with `on_nan="skip"` let the group go by without a step, on all processes alike."""
+        if self.settings.on_nan == "skip":
+            return
+        raise FloatingPointError(f"{what} is not finite in step {self.at.step + 1}")
+
+
+_NOTHING = contextlib.nullcontext()
+
+
+def _multiply(gradients: list[Tensor], factor: float) -> None:
+    dense = [gradient for gradient in gradients if gradient.layout is torch.strided]
+    if dense:
+        torch._foreach_mul_(dense, factor)
+    for gradient in gradients:
+        if gradient.layout is not torch.strided:
+            gradient.mul_(factor)

@@ -1,0 +1,69 @@
+"""Nested Python values with tensors in them, as one flat dict of tensors and one JSON value, and back."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+_TENSOR, _TUPLE, _ITEMS = "__tensor__", "__tuple__", "__items__"
+
+
+def pack(state: Any) -> tuple[dict[str, Tensor], Any]:
+    """Split `state` into contiguous CPU tensors, none sharing memory, and a value that JSON can hold.
+
+    Raises:
+        TypeError: something is neither tensor, number, string, boolean, `None` nor a dict, list or tuple of such.
+    """
+    tensors: dict[str, Tensor] = {}
+    used: set[int] = set()
+
+    def walk(value: Any, path: str) -> Any:
+        if value is None or isinstance(value, (bool, int, float, str)):
+            # A NumPy or torch scalar that is a float by inheritance must not come back as another type.
+            return value if type(value) in (type(None), bool, int, float, str) else _plain_number(value)
+        if isinstance(value, Tensor):
+            local = value.detach().cpu().contiguous()
+            storage = local.untyped_storage().data_ptr()
+            if storage in used or local.untyped_storage().nbytes() != local.nbytes:
+                local = local.clone()
+            used.add(local.untyped_storage().data_ptr())
+            name = str(len(tensors)) + path
+            tensors[name] = local
+            return {_TENSOR: name}
+        if isinstance(value, Mapping):
+            plain = all(isinstance(key, str) and not key.startswith("__") for key in value)
+            if plain:
+                return {key: walk(item, f"{path}/{key}") for key, item in value.items()}
+            return {_ITEMS: [[walk(key, path), walk(item, f"{path}/{key}")] for key, item in value.items()]}
+        if isinstance(value, tuple):
+            return {_TUPLE: [walk(item, f"{path}/{index}") for index, item in enumerate(value)]}
+        if isinstance(value, list):
+            return [walk(item, f"{path}/{index}") for index, item in enumerate(value)]
+        raise TypeError(
+            f"state{path.replace('/', '.')} must be a tensor, a plain value or a dict, list or tuple of them, "
+            f"got {type(value).__name__}"
+        )
+
+    return tensors, walk(state, "")
+
+
+def unpack(tensors: dict[str, Tensor], packed: Any) -> Any:
+    """Put together again what `pack` split."""
+    if isinstance(packed, list):
+        return [unpack(tensors, item) for item in packed]
+    if not isinstance(packed, dict):
+        return packed
+    if _TENSOR in packed:
+        return tensors[packed[_TENSOR]]
+    if _TUPLE in packed:
+        return tuple(unpack(tensors, item) for item in packed[_TUPLE])
+    if _ITEMS in packed:
+        return {unpack(tensors, key): unpack(tensors, item) for key, item in packed[_ITEMS]}
+    return {key: unpack(tensors, item) for key, item in packed.items()}
+
+
+def _plain_number(value: Any) -> Any:
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value

@@ -1,0 +1,105 @@
+"""Where the model runs and in which precision: the only file that speaks with accelerate.
+
+accelerate picks the device, wraps the model for several processes, and brings autocast and the fp16 scaler. Its loaders,
+schedulers, `accumulate` and `save_state` are not used: they are where weighted accumulation and resume go wrong.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from linkboy.training import processes
+
+_NAMES = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+class Placement(NamedTuple):
+    """A model made ready: `model` is called, `scaler` is for fp16 only, `sharded` says that FSDP2 split the weights."""
+
+    model: Any
+    device: torch.device
+    scaler: Any
+    sharded: bool
+
+
+@contextlib.contextmanager
+def placed(
+    model: nn.Module, optimizer: Optimizer | None, *, device: str | torch.device | None, precision: str, training: bool
+) -> Iterator[Placement]:
+    """Make the model ready for the block; afterwards it is the plain module it was, on the device it was on.
+
+    Several fits in one process may differ in device and precision, so accelerate's process-wide record is put back too.
+    """
+    from accelerate import Accelerator
+
+    processes.join()
+    target = torch.device(device) if device is not None else default_device()
+    if precision == "fp16" and target.type == "cpu":
+        raise ValueError(
+            'precision="fp16" needs a GPU (its loss scaler has no CPU form); use "bf16" or "fp32" on a CPU'
+        )
+    home = next((p.device for p in model.parameters()), target)
+    attributes = set(vars(model))
+    sharded = is_sharded(model)
+    with _own_record():
+        accelerator = Accelerator(cpu=target.type == "cpu", mixed_precision=_NAMES[precision])
+        if not sharded and home != target:
+            _move(model, optimizer, target)
+        wrap = training and not sharded and any(p.requires_grad for p in model.parameters())
+        try:
+            ready = accelerator.prepare_model(model, device_placement=False, evaluation_mode=not wrap)
+            yield Placement(ready, target, accelerator.scaler, sharded)
+        finally:
+            for name in set(vars(model)) - attributes:
+                delattr(model, name)
+            if not sharded and home != target:
+                _move(model, optimizer, home)
+
+
+def default_device() -> torch.device:
+    """The accelerator that belongs to this process (`LOCAL_RANK` of torchrun), or the CPU."""
+    import os
+
+    if not torch.accelerator.is_available():
+        return torch.device("cpu")
+    kind = torch.accelerator.current_accelerator()
+    if kind is None or kind.type == "mps":
+        return kind or torch.device("cpu")
+    index = int(os.environ["LOCAL_RANK"]) if "LOCAL_RANK" in os.environ else torch.accelerator.current_device_index()
+    torch.accelerator.set_device_index(index)
+    return torch.device(kind.type, index)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Say whether `fully_shard` has split the model's parameters over the processes."""
+    if processes.process_count() == 1:
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return any(isinstance(p, DTensor) for p in model.parameters())
+
+
+@contextlib.contextmanager
+def _own_record() -> Iterator[None]:
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    records = [state._shared_state for state in (AcceleratorState, GradientState, PartialState)]
+    before = [dict(record) for record in records]
+    for record in records:
+        record.clear()
+    try:
+        yield
+    finally:
+        for record, content in zip(records, before, strict=True):
+            record.clear()
+            record.update(content)
+
+
+def _move(model: nn.Module, optimizer: Optimizer | None, device: torch.device) -> None:
+    model.to(device)
+    if optimizer is not None and optimizer.state:
+        optimizer.load_state_dict(optimizer.state_dict())  # casts the state to where the parameters now are

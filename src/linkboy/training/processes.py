@@ -1,0 +1,114 @@
+"""The processes that train together: who this one is, and the few words they exchange.
+
+`torchrun` starts the processes and tells each its place in environment variables; without it there is one process and every
+function here is trivial. Numbers travel over gloo, so that asking for them never waits for a GPU.
+"""
+
+import atexit
+import os
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+def process_index() -> int:
+    """Return the place of this process among those that train together, 0 for the first or the only one.
+
+    Known from the environment of `torchrun` before a process group exists.
+
+    Examples:
+        >>> from linkboy.training import process_index
+        >>> process_index()
+        0
+    """
+    return dist.get_rank() if _joined() else int(os.environ.get("RANK", "0"))
+
+
+def process_count() -> int:
+    """Return how many processes train together.
+
+    Examples:
+        >>> from linkboy.training import process_count
+        >>> process_count()
+        1
+    """
+    return dist.get_world_size() if _joined() else int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Say whether this process is the one that prints and writes.
+
+    Examples:
+        >>> from linkboy.training import is_main_process
+        >>> if is_main_process():
+        ...     print("written once, however many processes train")
+        written once, however many processes train
+    """
+    return process_index() == 0
+
+
+def wait_for_everyone() -> None:
+    """Wait until every process has come to this line; one process alone goes on at once.
+
+    Examples:
+        >>> from linkboy.training import wait_for_everyone
+        >>> wait_for_everyone()
+    """
+    join()
+    if _joined():
+        dist.barrier()
+
+
+def join() -> None:
+    """Join the group that `torchrun` announced, once; leave it when the interpreter ends."""
+    if _joined() or process_count() == 1 or "MASTER_ADDR" not in os.environ:
+        return
+    on_gpu = torch.cuda.is_available() and dist.is_nccl_available()
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    atexit.register(_leave)
+
+
+def broadcast(value: T) -> T:
+    """Return process 0's `value` on every process."""
+    if process_count() == 1:
+        return value
+    box: list[Any] = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather(value: T) -> list[T]:
+    """Return the `value` of every process, in their order."""
+    if process_count() == 1:
+        return [value]
+    values: list[Any] = [None] * process_count()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def add_up(*numbers: float) -> list[float]:
+    """Return the sums of `numbers` over all processes, in float64."""
+    if process_count() == 1:
+        return list(numbers)
+    vector = torch.tensor(numbers, dtype=torch.float64, device=_word_device())
+    dist.all_reduce(vector)
+    return vector.tolist()
+
+
+def _joined() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _word_device() -> torch.device:
+    # A group that the user opened for nccl alone cannot carry host memory.
+    if "gloo" in str(dist.get_backend_config()):
+        return torch.device("cpu")
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
+
+
+def _leave() -> None:
+    if _joined():
+        dist.destroy_process_group()

@@ -1,0 +1,87 @@
+"""What `fit` was asked to do, checked once before anything is touched."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from linkboy._checks import check_choice, check_number, describe
+from linkboy.training import batches
+from linkboy.training.averaging import EarlyStopping, check_metric
+from linkboy.training.evaluation import PRECISIONS, Metrics, check_metrics
+
+Callback = Callable[[str, Any], object]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The arguments of `fit` that the loop reads."""
+
+    loss_fn: batches.Loss
+    metrics: Metrics
+    epochs: int
+    max_steps: int | None
+    scheduler: LRScheduler | None
+    sample_weight: batches.SampleWeight | None
+    unpack: batches.Unpack | None
+    accumulate: int
+    clip_grad_norm: float | None
+    precision: str
+    ema: float | None
+    compile: bool
+    on_nan: str
+    early_stopping: EarlyStopping | None
+    callbacks: Sequence[Callback]
+    resume: str | os.PathLike[str]
+    log_every: int
+    log: Sequence[str]
+    seed: int | None
+    progress: bool
+
+    def check(self, model: nn.Module, optimizer: Optimizer, *, validated: bool) -> None:
+        """Raise for anything that cannot be done."""
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {describe(model)}")
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {describe(optimizer)}")
+        check_number("epochs", self.epochs, minimum=1, integer=True)
+        for name, value in (
+            ("max_steps", self.max_steps),
+            ("accumulate", self.accumulate),
+            ("log_every", self.log_every),
+        ):
+            if value is not None:
+                check_number(name, value, minimum=1, integer=True)
+        if self.clip_grad_norm is not None:
+            check_number("clip_grad_norm", self.clip_grad_norm, above=0)
+        if self.ema is not None:
+            check_number("ema", self.ema, above=0, maximum=1)
+        if self.seed is not None:
+            check_number("seed", self.seed, minimum=0, integer=True)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("on_nan", self.on_nan, ("stop", "skip"))
+        for kind in self.log:
+            check_choice("log", kind, ("csv", "tensorboard"))
+        check_metrics(self.metrics)
+        self._check_together(model, optimizer, validated=validated)
+
+    def _check_together(self, model: nn.Module, optimizer: Optimizer, *, validated: bool) -> None:
+        if self.metrics and not validated:
+            raise ValueError("metrics are computed on val_loader, which is missing")
+        if self.early_stopping is not None:
+            check_metric(self.early_stopping, ["train_loss", *(["val_loss", *self.metrics] if validated else [])])
+        if self.scheduler is not None and not isinstance(self.scheduler, LRScheduler):
+            raise TypeError(f"scheduler must be a torch.optim.lr_scheduler.LRScheduler, got {describe(self.scheduler)}")
+        if self.scheduler is not None and type(self.scheduler).__name__ == "ReduceLROnPlateau":
+            raise ValueError(
+                "scheduler steps once per optimizer step and cannot be ReduceLROnPlateau, which needs a metric"
+            )
+        if self.scheduler is not None and self.scheduler.optimizer is not optimizer:
+            raise ValueError("scheduler belongs to another optimizer than the one passed")
+        own = {id(parameter) for parameter in model.parameters()}
+        if not any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
+            raise ValueError("optimizer holds no parameter of model; make it from model.parameters()")
