@@ -45,6 +45,11 @@ def wide_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def work_dtype(logits: Tensor) -> torch.dtype:
+    """Return the dtype of arithmetic on whole logits: float32 for half precision, else their own."""
+    return torch.float32 if logits.dtype.itemsize < 4 else logits.dtype
+
+
 def result_dtype(input: Tensor) -> torch.dtype:
     """Return the dtype that `F.cross_entropy` gives: the input's, but float32 for half precision under autocast."""
     half = input.dtype in (torch.float16, torch.bfloat16)

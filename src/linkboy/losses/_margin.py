@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from linkboy.losses._arguments import wide_dtype
+from linkboy.losses._arguments import wide_dtype, work_dtype
 
 # Below this gap p is zero beside 1 in every dtype, and the loss is the straight line -gap. Taking that line instead of
 # the product keeps `p * log p` from being 0 * inf where the target class is masked with -inf.
@@ -23,7 +23,7 @@ def margin(logits: Tensor, target: Tensor) -> Tensor:
     half an ulp of the gap, which `(1 - p)**gamma` amplifies.
     """
     wide = wide_dtype(logits.device)
-    work = logits.float() if logits.dtype.itemsize < 4 else logits
+    work = logits.to(work_dtype(logits))
     index = target.unsqueeze(1)
     others = work.scatter(1, index, -torch.inf)
     top = others.detach().amax(1, keepdim=True)
@@ -41,3 +41,11 @@ def focal_of_margin(gap: Tensor, gamma: float) -> Tensor:
     if gamma:
         value = value * (gamma * F.logsigmoid(-inner)).exp()  # a power would have the slope 0 * inf at q = 0
     return torch.where(gap < _STRAIGHT_BELOW, -gap, value)
+
+
+def plain_margin_loss(logits: Tensor, target: Tensor, masked: Tensor | None, gamma: float) -> Tensor:
+    """Return `focal_of_margin(margin(...))`, 0 where `masked`, `(N, S)`: no NaN there reaches value or gradient."""
+    if masked is not None:  # before the arithmetic: selecting afterwards would leave 0 * NaN in the backward pass
+        logits = logits.masked_fill(masked.unsqueeze(1), 0)
+    values = focal_of_margin(margin(logits, target), gamma)
+    return values if masked is None else values.masked_fill(masked, 0)

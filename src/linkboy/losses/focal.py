@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from linkboy._checks import check_number
-from linkboy.losses._arguments import Rows, check_reduction, class_rows, denominator, result_dtype, wide_dtype
-from linkboy.losses._margin import focal_of_margin, margin
+from linkboy.losses._arguments import Rows, check_reduction, class_rows, denominator, result_dtype
+from linkboy.losses._fused import margin_loss, margin_loss_sum
 from linkboy.losses._soft import soft_values
 
 
@@ -82,32 +81,9 @@ def reduce_rows(rows: Rows, gamma: float, label_smoothing: float, reduction: str
     """Return the loss of prepared rows in the wide dtype, `(N, S)` or a scalar."""
     weight = rows.effective_weight()
     divisor = denominator(rows, normalizer, weight) if reduction == "mean" else 1.0
-    values = weighted_values(rows, weight, gamma, label_smoothing)
-    return values if reduction == "none" else values.sum() / divisor
-
-
-def weighted_values(rows: Rows, effective_weight: Tensor | None, gamma: float, label_smoothing: float) -> Tensor:
-    """Return each sample's weighted loss, `(N, S)` in the wide dtype, by differentiable torch operations alone."""
-    logits, target, sample_weight, class_weight = rows
-    smooth = label_smoothing > 0
-    weight = sample_weight if smooth else effective_weight
-    if weight is not None:
-        # Masked before the arithmetic: selecting afterwards would leave 0 * NaN in the backward pass.
-        logits = logits.masked_fill((weight == 0).unsqueeze(1), 0)
-    if rows.soft or smooth:
-        target = _soft_target(rows, label_smoothing)
-        values = soft_values(logits, target, class_weight, gamma)
-    else:
-        values = focal_of_margin(margin(logits, target), gamma)
-    return values if weight is None else torch.where(weight == 0, 0.0, weight * values)
-
-
-def _soft_target(rows: Rows, label_smoothing: float) -> Tensor:
-    """Return the shares `(N, C, S)` of every class, smoothed, and 0 for masked samples."""
-    target, classes = rows.target, rows.logits.shape[1]
-    if not rows.soft:
-        nothing = torch.zeros_like(rows.logits, dtype=wide_dtype(target.device))
-        target = nothing.scatter(1, target.unsqueeze(1), 1.0)
-    if label_smoothing:
-        target = target * (1 - label_smoothing) + label_smoothing / classes
-    return target if rows.weight is None else target.masked_fill((rows.weight == 0).unsqueeze(1), 0)
+    if rows.soft or label_smoothing:
+        values = soft_values(rows, label_smoothing, gamma)
+        return values if reduction == "none" else values.sum() / divisor
+    if reduction == "none":
+        return margin_loss(rows.logits, rows.target, weight, gamma)
+    return margin_loss_sum(rows.logits, rows.target, weight, divisor, gamma)
