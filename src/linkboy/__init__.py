@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.losses import class_weights as class_weights
     from linkboy.losses import focal_loss as focal_loss
     from linkboy.losses import logit_adjusted_loss as logit_adjusted_loss
+    from linkboy.memory import is_out_of_memory as is_out_of_memory
+    from linkboy.memory import release_memory as release_memory
+    from linkboy.memory import retry_on_oom as retry_on_oom
     from linkboy.parameters import ParameterCount as ParameterCount
     from linkboy.parameters import count_parameters as count_parameters
     from linkboy.text import BasicTokenizer as BasicTokenizer
@@ -47,10 +50,13 @@ _ROOM_OF: dict[str, str] = {
     "fit": "training",
     "focal_loss": "losses",
     "is_main_process": "training",
+    "is_out_of_memory": "memory",
     "load_classifier": "classify",
     "logit_adjusted_loss": "losses",
     "predict": "training",
     "read_labelled": "classify",
+    "release_memory": "memory",
+    "retry_on_oom": "memory",
     "train_classifier": "classify",
 }  # fmt: skip
 
@@ -70,10 +76,13 @@ __all__: list[str] = [
     "fit",
     "focal_loss",
     "is_main_process",
+    "is_out_of_memory",
     "load_classifier",
     "logit_adjusted_loss",
     "predict",
     "read_labelled",
+    "release_memory",
+    "retry_on_oom",
     "train_classifier",
 ]
 

@@ -1,0 +1,224 @@
+"""Try again with half the batch when memory runs out."""
+
+import dataclasses
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from linkboy._checks import check_number
+from linkboy._report import Block, Report, Table, format_seconds
+from linkboy.memory.release import release_memory
+
+Result = TypeVar("Result")
+
+OUT_OF_MEMORY_TEXTS = (
+    "out of memory",  # CUDA, ROCm, MPS, XPU, NCCL
+    "cublas_status_alloc_failed",
+    "can't allocate memory",  # the CPU allocator on Linux and macOS
+    "defaultcpuallocator: not enough memory",  # the CPU allocator on Windows
+)
+FINE, OUT_OF_MEMORY, OTHER_ERROR = 0, 1, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """One call of the function: the sizes it was given, how long it took, and how it failed (empty: it did not)."""
+
+    batch_size: int
+    accumulate: int
+    seconds: float
+    failure: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RetryReport(Report, Generic[Result]):
+    """What `retry_on_oom` ended with.
+
+    Args:
+        result: what the function returned (left out of `to_dict`).
+        batch_size: the batch size that fitted.
+        accumulate: the accumulation steps that go with it.
+        effective_batch: `batch_size * accumulate`.
+        requested_batch: the same product at the start; smaller only where halving an odd number had to round.
+        attempts: each call, in order.
+    """
+
+    result: Result
+    batch_size: int
+    accumulate: int
+    effective_batch: int
+    requested_batch: int
+    attempts: tuple[Attempt, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain Python values, without the function's own result."""
+        return {
+            name: value
+            for name, value in Report.to_dict(dataclasses.replace(self, result=None)).items()
+            if name != "result"
+        }
+
+    def _blocks(self) -> Iterable[Block]:
+        rounded = (
+            ""
+            if self.effective_batch == self.requested_batch
+            else f" (rounded up from {self.requested_batch}, so that no step sees less)"
+        )
+        yield (
+            f"ran with batch size {self.batch_size} x {self.accumulate} accumulated = "
+            f"effective batch {self.effective_batch}{rounded}"
+        )
+        rows = [(a.batch_size, a.accumulate, format_seconds(a.seconds), a.failure or "ran") for a in self.attempts]
+        yield Table(("batch size", "accumulate", "took", "outcome"), rows)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on a CPU or on a device.
+
+    True for `torch.OutOfMemoryError`, for `MemoryError` (NumPy's among them), and for a `RuntimeError` that says so:
+    CUDA, cuBLAS, NCCL and the CPU allocator raise plain ones. A size that no machine has ("Storage size calculation
+    overflowed") and "CUDNN_STATUS_NOT_SUPPORTED" are other faults. Only the exception itself counts, not its causes.
+
+    Args:
+        error: any exception.
+
+    Returns:
+        `True` where a smaller batch may help.
+
+    Examples:
+        >>> import torch
+        >>> try:
+        ...     torch.empty(2**46)
+        ... except RuntimeError as error:
+        ...     is_out_of_memory(error)
+        True
+        >>> is_out_of_memory(RuntimeError("shape '[3]' is invalid for input of size 4"))
+        False
+    """
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(known in text for known in OUT_OF_MEMORY_TEXTS)
+
+
+def retry_on_oom(
+    fn: Callable[[int, int], Result], batch_size: int, *, accumulate: int = 1, minimum: int = 1
+) -> RetryReport[Result]:
+    """Call `fn(batch_size, accumulate)`, with half the batch and more accumulation whenever memory runs out.
+
+    The effective batch `batch_size * accumulate` never shrinks. Before each new attempt the failed one is gone: its
+    exception, the frames of its traceback with their tensors, and what the device caches kept. Nothing is
+    remembered: the next call starts at the size it is given. With `torch.distributed` initialised, all processes
+    agree after each attempt, so that they go on with the same sizes; each must pass the same numbers, and `fn` must
+    not leave a collective half done when it fails.
+
+    Args:
+        fn: does the work; called with `(batch_size, accumulate)`. It must be safe to call again after a failure:
+            no optimizer step before the last thing that may fail.
+        batch_size: size of the first attempt.
+        accumulate: accumulation steps of the first attempt.
+        minimum: smallest batch size to try.
+
+    Returns:
+        A `RetryReport`: `.result`, `.batch_size`, `.accumulate`, `.effective_batch`, `.attempts`.
+
+    Raises:
+        TypeError: `fn` cannot be called, or a size is no integer.
+        ValueError: a size is below 1, or `minimum` is above `batch_size`.
+        Exception: memory runs out at `minimum` too: the exception of that attempt, with a note on all of them. Any
+            other exception of `fn` passes through untouched.
+
+    Examples:
+        >>> def step(batch_size, accumulate):
+        ...     if batch_size > 50:
+        ...         raise MemoryError("no room")
+        ...     return batch_size * accumulate
+        >>> report = retry_on_oom(step, 100)
+        >>> report.batch_size, report.accumulate, report.result, len(report.attempts)
+        (50, 2, 100, 2)
+
+    Differs from accelerate's `find_executable_batch_size`: halves (that takes 10 % off), keeps the effective batch,
+    cleans after the exception is gone, forgets the reduced size, and reads `MemoryError`, cuBLAS and NCCL failures.
+    """
+    if not callable(fn):
+        raise TypeError(f"fn must be a function of (batch_size, accumulate), got {type(fn).__name__}")
+    check_number("batch_size", batch_size, minimum=1, integer=True)
+    check_number("accumulate", accumulate, minimum=1, integer=True)
+    check_number("minimum", minimum, minimum=1, integer=True)
+    if minimum > batch_size:
+        raise ValueError(f"minimum must be at most batch_size {batch_size}, got {minimum}")
+    requested = batch_size * accumulate
+    attempts: list[Attempt] = []
+    while True:
+        start = time.perf_counter()
+        result, failure = _attempt(fn, batch_size, accumulate, minimum, attempts)
+        attempts.append(Attempt(batch_size, accumulate, time.perf_counter() - start, failure))
+        if not failure:
+            sizes = (batch_size, accumulate, batch_size * accumulate, requested)
+            return RetryReport(result, *sizes, tuple(attempts))  # type: ignore[arg-type]  # a result without failure
+        del result
+        release_memory(trim=False)
+        batch_size = max(batch_size // 2, minimum)
+        accumulate = -(-requested // batch_size)
+
+
+def _attempt(
+    fn: Callable[[int, int], Result], batch_size: int, accumulate: int, minimum: int, before: list[Attempt]
+) -> tuple[Result | None, str]:
+    """Call once; return the result, or the failure as text, with nothing left of the exception."""
+    try:
+        result = fn(batch_size, accumulate)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            _agree(OTHER_ERROR)
+            raise
+        verdict = _agree(OUT_OF_MEMORY)
+        if batch_size <= minimum or verdict == OTHER_ERROR:
+            error.add_note(_history(before, batch_size, accumulate))
+            raise
+        _clear_frames(error)
+        return None, f"{type(error).__name__}: {_first_line(error)}"
+    verdict = _agree(FINE)
+    if verdict == OTHER_ERROR:
+        raise RuntimeError("another process stopped with an error that is not out of memory; its own message says why")
+    if verdict == OUT_OF_MEMORY and batch_size <= minimum:
+        error = torch.OutOfMemoryError(f"another process ran out of memory at batch_size {batch_size}")
+        error.add_note(_history(before, batch_size, accumulate))
+        raise error
+    return (result, "") if verdict == FINE else (None, "another process ran out of memory")
+
+
+def _agree(outcome: int) -> int:
+    """Return the worst outcome of all processes."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return outcome
+    on_device = dist.get_backend() in ("nccl", "xccl")
+    device = torch.accelerator.current_accelerator() if on_device else torch.device("cpu")
+    worst = torch.tensor(outcome, device=device)
+    dist.all_reduce(worst, op=dist.ReduceOp.MAX)
+    return int(worst)
+
+
+def _clear_frames(error: BaseException) -> None:
+    """Drop the local variables that the tracebacks of an exception and of all it is chained to keep alive."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        link = waiting.pop()
+        if id(link) in seen:
+            continue
+        seen.add(id(link))
+        traceback.clear_frames(link.__traceback__)
+        waiting += [other for other in (link.__context__, link.__cause__) if other is not None]
+
+
+def _history(before: list[Attempt], batch_size: int, accumulate: int) -> str:
+    tried = [(attempt.batch_size, attempt.accumulate) for attempt in before] + [(batch_size, accumulate)]
+    return "retry_on_oom ran out of memory at batch_size x accumulate = " + ", ".join(f"{b} x {a}" for b, a in tried)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0]

@@ -1,0 +1,118 @@
+"""What the operating system, the heap and the device allocators say about this process."""
+
+import ctypes
+import dataclasses
+import functools
+import sys
+from pathlib import Path
+
+import torch
+
+STATUS = Path("/proc/self/status")
+NO_TRIM = "heap trim not done: this C library has no malloc_trim (only glibc has it), so free blocks stay with the heap"
+# A function that only this allocator exports, found among the symbols that are loaded.
+FOREIGN_ALLOCATORS = {"mallctl": "jemalloc", "MallocExtension_ReleaseFreeMemory": "tcmalloc", "mi_collect": "mimalloc"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessMemory:
+    """Pages of this process that are in physical memory, in bytes; `None` where the system does not say.
+
+    Args:
+        resident: all of them.
+        anonymous: heap, stacks and tensors: what a release can give back.
+        file_backed: libraries and mapped files, which the system drops by itself when it needs the room.
+        shared: shared memory, such as tensors passed between processes.
+        source: where the figures were read.
+    """
+
+    resident: int | None
+    anonymous: int | None
+    file_backed: int | None
+    shared: int | None
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceMemory:
+    """One device as its allocator counts it, in bytes.
+
+    Args:
+        device: `"cuda:0"` and the like.
+        allocated: held by live tensors.
+        reserved: held by the allocator, the free blocks of its cache included.
+    """
+
+    device: str
+    allocated: int
+    reserved: int
+
+
+def read_process_memory() -> ProcessMemory:
+    """Read the resident memory of this process: from `/proc` where there is one, otherwise through psutil."""
+    try:
+        fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
+        counts = [int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "RssAnon", "RssFile", "RssShmem")]
+        return ProcessMemory(*counts, source=str(STATUS))
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        import psutil
+
+        return ProcessMemory(psutil.Process().memory_info().rss, None, None, None, source="psutil")
+    except Exception:  # noqa: BLE001  # whatever this system lacks, a report is due and not an error
+        return ProcessMemory(None, None, None, None, source="none: neither /proc/self/status nor psutil can be read")
+
+
+def read_devices() -> tuple[DeviceMemory, ...]:
+    """Read the caching allocators of devices that are in use; an untouched device stays untouched."""
+    devices = []
+    for name in ("cuda", "xpu"):
+        backend = getattr(torch, name)
+        if backend.is_initialized():
+            devices += [
+                DeviceMemory(f"{name}:{i}", backend.memory_allocated(i), backend.memory_reserved(i))
+                for i in range(backend.device_count())
+            ]
+    if torch.backends.mps.is_available():
+        devices.append(DeviceMemory("mps", torch.mps.current_allocated_memory(), torch.mps.driver_allocated_memory()))
+    return tuple(devices)
+
+
+def empty_device_caches(devices: tuple[DeviceMemory, ...]) -> None:
+    """Hand the free blocks of each allocator back to its device; a device without any is not even synchronised."""
+    for kind in {device.device.partition(":")[0] for device in devices if device.reserved}:
+        backend = getattr(torch, kind)
+        for device in devices:
+            if device.reserved and device.device.startswith(f"{kind}:"):
+                backend.synchronize(device.device)
+        if kind == "mps":
+            backend.synchronize()
+        backend.empty_cache()
+
+
+@functools.cache
+def _loaded_symbols() -> ctypes.CDLL | None:
+    # CDLL(None) is the process itself: it finds glibc's malloc_trim without naming a file that other systems lack.
+    return None if sys.platform == "win32" else ctypes.CDLL(None)
+
+
+def has_symbol(name: str) -> bool:
+    """Whether a C function is loaded in this process."""
+    return getattr(_loaded_symbols(), name, None) is not None
+
+
+def foreign_allocator() -> str | None:
+    """Name the allocator that serves `malloc` in place of the C library's, where one can be told by its symbols."""
+    return next((allocator for symbol, allocator in FOREIGN_ALLOCATORS.items() if has_symbol(symbol)), None)
+
+
+def trim_heap() -> str:
+    """Ask glibc to hand free heap pages back; return why that does nothing here, or an empty string."""
+    if not (sys.platform == "linux" and has_symbol("malloc_trim")):
+        return NO_TRIM
+    trim = _loaded_symbols().malloc_trim  # type: ignore[union-attr]  # has_symbol has just found it
+    trim.argtypes, trim.restype = [ctypes.c_size_t], ctypes.c_int
+    trim(0)
+    allocator = foreign_allocator()
+    return f"heap trim does nothing here: {allocator} serves malloc, malloc_trim is glibc's" if allocator else ""
