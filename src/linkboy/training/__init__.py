@@ -3,9 +3,10 @@
 from linkboy.training.averaging import EarlyStopping
 from linkboy.training.checkpoint import Checkpointer, CheckpointReport
 from linkboy.training.evaluation import evaluate, predict
-from linkboy.training.fit import fit
+from linkboy.training.fitting import fit
 from linkboy.training.history import Evaluation, History
 from linkboy.training.processes import is_main_process, process_count, process_index, wait_for_everyone
+from linkboy.training.session import TrainingState
 
 __all__ = [
     "CheckpointReport",
@@ -13,6 +14,7 @@ __all__ = [
     "EarlyStopping",
     "Evaluation",
     "History",
+    "TrainingState",
     "evaluate",
     "fit",
     "is_main_process",

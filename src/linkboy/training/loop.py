@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import math
 import time
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from linkboy._progress import Progress
-from linkboy.training import batches, processes
+from linkboy.training import batches, diagnosis, processes
 from linkboy.training.averaging import BestEpoch, MovingAverage
 from linkboy.training.data import Batch, Source
 from linkboy.training.evaluation import Evaluator
@@ -67,17 +68,18 @@ class GroupTotals:
     examples: float = 0.0
     stop: float = 0.0
     save: float = 0.0
+    culprit: tuple[Any, list[Any]] | None = None  # inputs and samples of the first batch whose loss is not finite
 
 
 class Observer(Protocol):
-    """Who is told what happens, and decides on checkpoints."""
+    """Who is told what happens, and decides on checkpoints: the `Session`."""
 
-    def save_due(self, step: int) -> bool: ...
-    def ready(self, loop: "Loop") -> None: ...
-    def stepped(self, loop: "Loop", totals: GroupTotals) -> None: ...
-    def logged(self, loop: "Loop", line: dict[str, Any]) -> None: ...
-    def cut_short(self, loop: "Loop") -> None: ...
-    def epoch_ended(self, loop: "Loop", row: dict[str, Any]) -> None: ...
+    def save_due(self, step: int) -> bool: ...  # noqa: D102  # described in Session
+    def ready(self, loop: "Loop") -> None: ...  # noqa: D102
+    def stepped(self, loop: "Loop", totals: GroupTotals) -> None: ...  # noqa: D102
+    def logged(self, loop: "Loop", line: dict[str, Any]) -> None: ...  # noqa: D102
+    def cut_short(self, loop: "Loop") -> None: ...  # noqa: D102
+    def epoch_ended(self, loop: "Loop") -> None: ...  # noqa: D102
 
 
 class Loop:
@@ -95,7 +97,7 @@ class Loop:
     ) -> None:
         self.settings, self.model, self.optimizer = settings, model, optimizer
         self.placement, self.source, self.validation, self.signals = placement, source, validation, signals
-        self.called = torch.compile(placement.model) if settings.compile else placement.model
+        self.called: Any = torch.compile(placement.model) if settings.compile else placement.model
         self.parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
         self.world = processes.process_count()
         # On a CPU reading a value is free; elsewhere it waits for the device, so it is done only when that is asked for.
@@ -105,6 +107,7 @@ class Loop:
         self.average = MovingAverage(self.parameters, settings.ema) if settings.ema is not None else None
         self.best = BestEpoch(settings.early_stopping, model) if settings.early_stopping is not None else None
         self.order: list[Any] | None = None  # of the epoch a resumed run goes on in, where it cannot be drawn again
+        self.last_checkpoint: Path | None = None
         self.stopped: str | None = None
 
     def run(self, observer: Observer) -> None:
@@ -122,12 +125,12 @@ class Loop:
                 observer.cut_short(self)
                 self._close_epoch()
                 return
-            row = self._close_epoch()
+            self._close_epoch()
             at.epoch, at.group, at.examples, at.seconds = at.epoch + 1, 0, 0, 0.0
             self.epoch_mean = Mean()
             if self.best is not None and self.best.exhausted:
                 self.stopped = self.stopped or "early stopping"
-            observer.epoch_ended(self, row)
+            observer.epoch_ended(self)
 
     def _run_epoch(self, observer: Observer) -> bool:
         """Train on what is left of the epoch; `False` when `max_steps` or a stop came before its end."""
@@ -136,9 +139,7 @@ class Loop:
         self.order = None
         if count == 0:
             raise ValueError("train_loader has no batch to train on")
-        self.model.train()
-        if self.called is not self.model:
-            self.called.train()
+        self.placement.model.train()
         micro_batches = self.source.batches(at.group * settings.accumulate, count)  # type: ignore[arg-type]
         observer.ready(self)  # a resumed run's streams are put back here, after the iterator was made
         started = time.perf_counter() - at.seconds
@@ -164,7 +165,7 @@ class Loop:
         at_once = self.world == 1 and len(group) == 1
         for number, batch in enumerate(group):
             with self._synchronised(last=number == len(group) - 1):
-                self._forward_backward(batch, totals, at_once=at_once)
+                self._forward_backward(batch, number, totals, at_once=at_once)
         if processes.is_main_process():
             totals.save = float(observer.save_due(at.step + 1))
         totals.stop = float(self.signals.received is not None)
@@ -173,17 +174,17 @@ class Loop:
         )
         stepped = False
         if totals.bad:
-            self._not_finite(group, "the loss")
+            self._not_finite("the loss", totals.culprit)
         elif totals.weight:
             self.epoch_mean.add(totals.loss, totals.weight)
             self.window.add(totals.loss, totals.weight)
-            stepped = self._update(group, None if at_once else self.world / totals.weight)
+            stepped = self._update(None if at_once else self.world / totals.weight)
         self.optimizer.zero_grad()
         at.skipped += not stepped
         at.step, at.group, at.examples = at.step + 1, at.group + 1, at.examples + int(totals.examples)
         return totals
 
-    def _forward_backward(self, batch: Batch, totals: GroupTotals, *, at_once: bool) -> None:
+    def _forward_backward(self, batch: Batch, number: int, totals: GroupTotals, *, at_once: bool) -> None:
         settings, device = self.settings, self.placement.device
         inputs, target, weight = batches.split(batch.data, settings.unpack, settings.sample_weight)
         output = batches.call(self.called, batches.move(inputs, device))
@@ -193,7 +194,9 @@ class Loop:
         value = summed.detach()
         if self.check_each:
             value = value.item()
-            totals.bad += not math.isfinite(value)
+            if not math.isfinite(value):
+                totals.bad += 1
+                totals.culprit = totals.culprit or (inputs, self._bad_samples(losses, number))
         totals.loss, totals.weight = totals.loss + value, totals.weight + total
         totals.examples += 0 if batch.filler else losses.shape[0]
         if at_once:
@@ -204,7 +207,7 @@ class Loop:
             summed = self.placement.scaler.scale(summed)
         summed.backward()
 
-    def _update(self, group: list[Batch], factor: float | None) -> bool:
+    def _update(self, factor: float | None) -> bool:
         """Normalise, clip and step; `False` when no step was made."""
         settings, scaler = self.settings, self.placement.scaler
         if scaler is not None:
@@ -214,7 +217,7 @@ class Loop:
         if settings.clip_grad_norm is not None:
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip_grad_norm)
             if self.check_each and scaler is None and not math.isfinite(norm.item()):
-                self._not_finite(group, "the gradient")
+                self._not_finite("the gradient", None)
                 return False
         if scaler is None:
             self.optimizer.step()
@@ -278,9 +281,10 @@ class Loop:
 
     def check_parameters(self) -> None:
         """Raise where a parameter is not finite, so that no checkpoint and no returned model ever holds one."""
-        for name, parameter in self.model.named_parameters():
-            if not parameter.detach().isfinite().all():
-                raise FloatingPointError(f"{name} is not finite after step {self.at.step}")
+        if name := next(filter(None, processes.gather(diagnosis.non_finite_parameter(self.model))), None):
+            raise FloatingPointError(
+                f"the parameter {name!r} is not finite after step {self.at.step}, so nothing was saved"
+            )
 
     def _progress(self) -> Progress:
         order = getattr(self.source, "order", None)
@@ -303,11 +307,35 @@ class Loop:
             raise FloatingPointError(f"the loss is not finite; it became so in one of the steps up to {self.at.step}")
         return value
 
-    def _not_finite(self, group: list[Batch], what: str) -> None:
-        """Raise, or with `on_nan="skip"` let the group go by without a step, on all processes alike."""
+    def _bad_samples(self, losses: Tensor, number: int) -> list[Any]:
+        """Dataset indices of the samples whose loss is not finite; of the whole batch where rows are no samples."""
+        indices = self.source.indices(self.at.group * self.settings.accumulate + number)
+        if not isinstance(indices, list):
+            return []
+        if len(indices) != losses.shape[0]:
+            return indices
+        finite = losses.detach().isfinite().flatten(1).all(1) if losses.ndim > 1 else losses.detach().isfinite()
+        return [index for index, good in zip(indices, finite.tolist(), strict=True) if not good]
+
+    def _not_finite(self, what: str, culprit: tuple[Any, list[Any]] | None) -> None:
+        """Raise on every process, or with `on_nan="skip"` let the group go by without a step."""
         if self.settings.on_nan == "skip":
             return
-        raise FloatingPointError(f"{what} is not finite in step {self.at.step + 1}")
+        reason = ""
+        if what == "the gradient":
+            reason = diagnosis.non_finite_gradient(self.model)
+        elif culprit is not None and not self.placement.sharded:
+            reason = diagnosis.where_it_began(self.model, batches.move(culprit[0], self.placement.device))
+            if culprit[1]:
+                shown = ", ".join(map(str, culprit[1][:8])) + (", ..." if len(culprit[1]) > 8 else "")
+                reason += f", samples [{shown}]"
+        reason = next(filter(None, processes.gather(reason)), "")
+        good = (
+            f"the last good checkpoint is {self.last_checkpoint}" if self.last_checkpoint else "there is no checkpoint"
+        )
+        raise FloatingPointError(
+            f"{what} is not finite in step {self.at.step + 1} of epoch {self.at.epoch + 1}; {reason}; {good}"
+        )
 
 
 _NOTHING = contextlib.nullcontext()
@@ -316,7 +344,7 @@ _NOTHING = contextlib.nullcontext()
 def _multiply(gradients: list[Tensor], factor: float) -> None:
     dense = [gradient for gradient in gradients if gradient.layout is torch.strided]
     if dense:
-        torch._foreach_mul_(dense, factor)
+        torch._foreach_mul_(dense, factor)  # type: ignore[attr-defined]  # public in all but name
     for gradient in gradients:
         if gradient.layout is not torch.strided:
             gradient.mul_(factor)

@@ -64,7 +64,7 @@ def wait_for_everyone() -> None:
 
 def join() -> None:
     """Join the group that `torchrun` announced, once; leave it when the interpreter ends."""
-    if _joined() or process_count() == 1 or "MASTER_ADDR" not in os.environ:
+    if _joined() or not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
         return
     on_gpu = torch.cuda.is_available() and dist.is_nccl_available()
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from linkboy._checks import did_you_mean
 from linkboy.training import processes, streams
-from linkboy.training.loop import Loop, Mean, Progression
+from linkboy.training.loop import Loop, Progression
 
 
 def to_state(loop: Loop, seed: int) -> dict[str, Any]:

@@ -1,105 +1,69 @@
-"""`fit`: the pieces put together around the loop."""
+"""The outside of a run: its checkpoints, logs and callbacks."""
 
 import contextlib
 import os
 import platform
 import time
-from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from linkboy.training import batches, processes, streams
-from linkboy.training.averaging import EarlyStopping
+from linkboy.training import processes, streams
 from linkboy.training.checkpoint import Checkpointer, read_part
-from linkboy.training.data import training_source
-from linkboy.training.evaluation import Evaluator, Metrics
 from linkboy.training.history import History
+from linkboy.training.logs import Logs
 from linkboy.training.loop import GroupTotals, Loop
-from linkboy.training.placement import placed
-from linkboy.training.settings import Callback, Settings
-from linkboy.training.signals import StopSignals
+from linkboy.training.settings import Settings
 from linkboy.training.state import from_state, to_state
 
 
-def fit(
-    model: nn.Module,
-    loss_fn: batches.Loss,
-    optimizer: Optimizer,
-    train_loader: Iterable[Any],
-    *,
-    val_loader: Iterable[Any] | None = None,
-    metrics: Metrics | None = None,
-    epochs: int = 1,
-    max_steps: int | None = None,
-    scheduler: LRScheduler | None = None,
-    sample_weight: batches.SampleWeight | None = None,
-    unpack: batches.Unpack | None = None,
-    accumulate: int = 1,
-    clip_grad_norm: float | None = None,
-    precision: str = "fp32",
-    ema: float | None = None,
-    compile: bool = False,
-    on_nan: str = "stop",
-    early_stopping: EarlyStopping | None = None,
-    callbacks: Sequence[Callback] = (),
-    checkpoint: str | os.PathLike[str] | Checkpointer | None = None,
-    resume: str | os.PathLike[str] = "auto",
-    log_every: int = 50,
-    log: Sequence[str] = ("csv", "tensorboard"),
-    seed: int | None = None,
-    device: str | torch.device | None = None,
-    progress: bool = True,
-) -> History:
-    """Train a plain module with a plain optimizer on a plain loader, exactly, and resumably to the same bits.
+class TrainingState:
+    """What a callback sees: the run as it stands, all numbers final, and a way to end it."""
 
-    Examples:
-        >>> import torch
-        >>> from torch import nn
-        >>> from linkboy.training import fit
-        >>> inputs = torch.randn(64, 3)
-        >>> data = torch.utils.data.TensorDataset(inputs, inputs.sum(1, keepdim=True))
-        >>> loader = torch.utils.data.DataLoader(data, batch_size=16, shuffle=True)
-        >>> model = nn.Linear(3, 1)
-        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> history = fit(model, nn.MSELoss(reduction="none"), optimizer, loader, epochs=20, seed=0, progress=False)
-        >>> history.rows[-1]["train_loss"] < 0.01
-        True
-    """
-    settings = Settings(
-        loss_fn=loss_fn, metrics=metrics or {}, epochs=epochs, max_steps=max_steps, scheduler=scheduler,
-        sample_weight=sample_weight, unpack=unpack, accumulate=accumulate, clip_grad_norm=clip_grad_norm,
-        precision=precision, ema=ema, compile=compile, on_nan=on_nan, early_stopping=early_stopping,
-        callbacks=tuple(callbacks), resume=resume, log_every=log_every, log=tuple(log), seed=seed, progress=progress,
-    )  # fmt: skip
-    settings.check(model, optimizer, validated=val_loader is not None)
-    processes.join()
-    drawn = seed if seed is not None else processes.broadcast(int(torch.randint(2**31, ()).item()))
-    with contextlib.ExitStack() as stack:
-        placement = stack.enter_context(placed(model, optimizer, device=device, precision=precision, training=True))
-        stack.enter_context(_left_as_found(model, placement.device))
-        session = Session(settings, checkpoint, stack)
-        found = session.find_checkpoint()
-        session.seed = session.agree_on_seed(drawn)
-        streams.seed_everything(streams.mix(session.seed, processes.process_index()), placement.device)
-        signals = stack.enter_context(StopSignals())
-        validation = None
-        if val_loader is not None:
-            validation = Evaluator(
-                model, val_loader, settings.metrics, loss_fn=loss_fn, unpack=unpack, sample_weight=sample_weight,
-                device=placement.device,
-            )  # fmt: skip
-        source = training_source(train_loader, session.seed)
-        loop = Loop(settings, model, optimizer, placement, source, validation, signals)
-        if found is not None:
-            session.put_back(loop)
-        loop.run(session)
-        return session.finish(loop)
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    @property
+    def model(self) -> nn.Module:
+        """The plain module that trains."""
+        return self._loop.model
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """Its optimizer; a change of `param_groups` counts from the next step."""
+        return self._loop.optimizer
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self._loop.at.step
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished."""
+        return self._loop.at.epoch
+
+    @property
+    def rows(self) -> tuple[dict[str, Any], ...]:
+        """One dict per finished epoch, as in `History.rows`."""
+        return tuple(self._loop.at.rows)
+
+    @property
+    def log(self) -> tuple[dict[str, Any], ...]:
+        """One dict per log line, as in `History.log`."""
+        return tuple(self._loop.at.log)
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The last checkpoint."""
+        return self._loop.last_checkpoint
+
+    def stop(self) -> None:
+        """End the run after this step or epoch, as if it had been asked for no more."""
+        self._loop.stopped = self._loop.stopped or "callback"
 
 
 class Session:
@@ -111,21 +75,24 @@ class Session:
         checkpoint: str | os.PathLike[str] | Checkpointer | None,
         stack: contextlib.ExitStack,
     ) -> None:
-        self.settings = settings
-        is_path = checkpoint is not None and not isinstance(checkpoint, Checkpointer)
-        self.checkpointer = Checkpointer(checkpoint) if is_path else checkpoint  # type: ignore[arg-type]
+        self.settings, self.stack = settings, stack
+        if checkpoint is None or isinstance(checkpoint, Checkpointer):
+            self.checkpointer = checkpoint
+        else:
+            self.checkpointer = Checkpointer(checkpoint)
         self.seed = 0
         self.resumed_from: Path | None = None
         self.last: Path | None = None
         self.notes: list[str] = []
         self._parts: tuple[dict[str, Any], dict[str, Any]] | None = None
         self._streams: dict[str, Any] | None = None
+        self._logs: Logs | None = None
         self._saved_step = -1
         self._saved_at = time.monotonic()
         if self.checkpointer is not None:
             stack.enter_context(self.checkpointer.locked())
 
-    def find_checkpoint(self) -> Path | None:
+    def find_checkpoint(self) -> None:
         """Choose the checkpoint to go on from, and read it."""
         path = self._chosen()
         if path is not None:
@@ -133,28 +100,30 @@ class Session:
             own = reader.load(path)
             self._parts = (own, own if "model" in own else read_part(path, 0))
             self.resumed_from = self.last = path
-        return path
 
-    def agree_on_seed(self, drawn: int) -> int:
-        """A resumed run keeps its seed; another one given is an error."""
-        if self._parts is None:
-            return drawn
-        saved = self._parts[0]["seed"]
-        if self.settings.seed is not None and self.settings.seed != saved:
+    def settle_seed(self, drawn: int) -> None:
+        """Take the seed given or drawn; a resumed run keeps its own, and another one given is an error."""
+        self.seed = drawn if self._parts is None else self._parts[0]["seed"]
+        if self.settings.seed not in (None, self.seed):
             raise ValueError(
-                f"the checkpoint was made with seed={saved}, this run has seed={self.settings.seed}; they must agree"
+                f"the checkpoint was made with seed={self.seed}, this run has seed={self.settings.seed}; they must agree"
             )
-        return saved
 
-    def put_back(self, loop: Loop) -> None:
-        if self._parts is None:
-            return
-        own, shared = self._parts
-        from_state(loop, own, shared)
-        self._streams, self._parts = own["streams"], None
-        self._saved_step = loop.at.step
+    def begin(self, loop: Loop) -> None:
+        """Put a resumed run back to where it was, and open the logs."""
+        if self._parts is not None:
+            own, shared = self._parts
+            from_state(loop, own, shared)
+            self._streams, self._parts = own["streams"], None
+            self._saved_step = loop.at.step
+        loop.last_checkpoint = self.last
+        if self.checkpointer is not None and self.settings.log and processes.is_main_process():
+            self._logs = Logs(self.settings.log, self.checkpointer.directory, step=loop.at.step)
+            self.stack.callback(self._logs.close)
+        self.notes += processes.broadcast(self._logs.notes if self._logs is not None else [])
 
     def save_due(self, step: int) -> bool:
+        """Say whether the `Checkpointer` wants one after this step."""
         if self.checkpointer is None:
             return False
         steps, minutes = self.checkpointer.every_steps, self.checkpointer.every_minutes
@@ -162,11 +131,13 @@ class Session:
         return by_clock or (steps is not None and step % steps == 0)
 
     def ready(self, loop: Loop) -> None:
+        """Put the streams of a resumed run back, now that nothing else will draw from them."""
         if self._streams is not None:
             streams.restore(self._streams, loop.placement.device)
             self._streams = None
 
     def stepped(self, loop: Loop, totals: GroupTotals) -> None:
+        """Tell the callbacks; stop at a signal that any process received; save where that is due."""
         self._tell("step", loop)
         if totals.stop:
             loop.stopped = next(filter(None, processes.gather(loop.signals.received)))
@@ -174,12 +145,19 @@ class Session:
             self.save(loop)
 
     def logged(self, loop: Loop, line: dict[str, Any]) -> None:
+        """Write a log line."""
+        if self._logs is not None:
+            self._logs.line(line)
         self._tell("log", loop)
 
     def cut_short(self, loop: Loop) -> None:
+        """Save a run that ends inside an epoch."""
         self.save(loop)
 
-    def epoch_ended(self, loop: Loop, row: dict[str, Any]) -> None:
+    def epoch_ended(self, loop: Loop) -> None:
+        """Write the epoch's row."""
+        if self._logs is not None:
+            self._logs.epoch(loop.at.rows)
         self._tell("epoch", loop)
         keeper = self.checkpointer
         if keeper is not None and keeper.every_steps is None and keeper.every_minutes is None:
@@ -199,6 +177,7 @@ class Session:
         finally:
             loop.signals.held = False
         self._saved_step, self._saved_at = loop.at.step, time.monotonic()
+        loop.last_checkpoint = self.last
         self._tell("checkpoint", loop)
 
     def finish(self, loop: Loop) -> History:
@@ -252,21 +231,10 @@ class Session:
         return latest
 
     def _tell(self, event: str, loop: Loop) -> None:
-        for callback in self.settings.callbacks:
-            callback(event, loop)
-
-
-@contextlib.contextmanager
-def _left_as_found(model: nn.Module, device: torch.device) -> Any:
-    """Put modes and random streams back to what they were, and leave no gradient behind."""
-    modes = [(module, module.training) for module in model.modules()]
-    before = streams.capture(device)
-    try:
-        yield
-    finally:
-        streams.restore(before, device)
-        for module, training in modes:
-            module.training = training
+        if self.settings.callbacks:
+            state = TrainingState(loop)
+            for callback in self.settings.callbacks:
+                callback(event, state)
 
 
 def _versions() -> dict[str, str]:
