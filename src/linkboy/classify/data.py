@@ -331,7 +331,7 @@ def _parquet_rows(path: Path, content: bytes, wanted: Mapping[str, str | None]) 
     try:
         frame = pl.read_parquet(io.BytesIO(content))
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise ValueError(f"{path} is no whole Parquet file ({str(error).splitlines()[0]}); write it anew") from error
+        raise ValueError(f"{path} is no whole Parquet file; write it anew") from error
     columns = _columns(path, frame.columns, wanted)
     weight = frame.columns[columns["weight"]] if "weight" in columns else None
     texts, labels = frame[frame.columns[columns["text"]]], frame[frame.columns[columns["label"]]]

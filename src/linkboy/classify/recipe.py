@@ -113,5 +113,8 @@ def choose_recipe(options: TrainingOptions, rows: int) -> Recipe:
     smoothing = 0.2 if options.loss == "cross-entropy" else 0.0
     if options.model == "cnn":
         return Recipe(batch_size, epochs, options.lr or 2e-3, 0.01, 1e-8, smoothing / 2, beta2=0.999)
-    # An epsilon far above the usual 1e-8 keeps the steps of rare n-grams, whose gradients are tiny, small as well.
+    if rows >= 40_000:
+        return Recipe(batch_size, epochs, options.lr or 0.05, 0.1, 1e-8, smoothing)
+    # Fewer rows leave more n-grams rare; an epsilon far above the usual 1e-8 keeps the steps of those, whose gradients
+    # are tiny, small as well.
     return Recipe(batch_size, epochs, options.lr or 0.1, 0.02, 1e-4, smoothing)

@@ -1,0 +1,212 @@
+"""Labelled files are read as they are meant, and a bad one is named by line."""
+
+import gzip
+import json
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from linkboy.classify.data import read_labelled
+
+ROWS = [("房间很干净", "好评"), ("服务太差", "差评"), ("a\tb", "好评"), ("«quoted, text»", "差评")]
+
+
+def written(tmp_path, name, content, *, encoding="utf-8"):
+    path = tmp_path / name
+    raw = content if isinstance(content, bytes) else content.encode(encoding)
+    path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    return path
+
+
+def pairs(data):
+    return list(zip(data.texts, data.labels, strict=True))
+
+
+FORMS = {
+    "rows.tsv": "".join(f"{text}\t{label}\n" for text, label in ROWS),
+    "rows.txt.gz": "".join(f"{text}\t{label}\n" for text, label in ROWS),
+    "rows.csv": "text,label\n" + "".join(f'"{text}",{label}\n' for text, label in ROWS),
+    "named.tsv": "label\ttext\n" + "".join(f'{label}\t"{text}"\n' for text, label in ROWS),
+    "rows.csv.gz": "标签,评论\r\n" + "".join(f'{label},"{text}"\r\n' for text, label in ROWS),
+    "rows.jsonl": "".join(json.dumps({"label": label, "text": text}) + "\n" for text, label in ROWS),
+    "rows.ndjson.gz": "".join(json.dumps({"review": text, "other": 1, "class": label}) + "\n" for text, label in ROWS),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_gives_the_same_rows(tmp_path, name):
+    assert pairs(read_labelled(written(tmp_path, name, FORMS[name]))) == ROWS
+
+
+def test_parquet_gives_the_same_rows(tmp_path):
+    frame = pl.DataFrame(ROWS, schema=["sentence", "target"], orient="row")
+    frame.write_parquet(tmp_path / "rows.parquet")
+    assert pairs(read_labelled(tmp_path / "rows.parquet")) == ROWS
+    (tmp_path / "rows.parquet.gz").write_bytes(gzip.compress((tmp_path / "rows.parquet").read_bytes()))
+    assert pairs(read_labelled(tmp_path / "rows.parquet.gz")) == ROWS
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text(st.characters(codec="utf-8", exclude_characters="\n\r"), min_size=1).map(str.strip),
+            st.text(st.characters(codec="utf-8", exclude_characters="\n\r\t"), min_size=1).map(str.strip),
+        ).filter(all),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_any_text_without_a_line_feed_survives_tsv(tmp_path_factory, rows):
+    # Text that begins with a byte order mark, or looks like a header, is the exception that the form allows.
+    rows = [("x " + text, label) for text, label in rows]
+    path = written(tmp_path_factory.mktemp("tsv"), "rows.tsv", "".join(f"{text}\t{label}\n" for text, label in rows))
+    assert pairs(read_labelled(path)) == [(text.strip(), label) for text, label in rows]
+
+
+def test_byte_order_mark_crlf_and_blank_lines_are_taken_away(tmp_path):
+    path = written(tmp_path, "rows.tsv", b"\xef\xbb\xbfgood food\tyes\r\n\r\nbad food\tno\r\n  \n")
+    data = read_labelled(path)
+    assert pairs(data) == [("good food", "yes"), ("bad food", "no")]
+    assert list(data.lines) == [1, 3]
+
+
+def test_only_a_line_feed_ends_a_line(tmp_path):
+    path = written(tmp_path, "rows.tsv", "one\u2028two\x85three\tyes\nfour\tno\n")
+    assert pairs(read_labelled(path)) == [("one\u2028two\x85three", "yes"), ("four", "no")]
+
+
+def test_gb18030_is_read_when_asked_for(tmp_path):
+    path = written(tmp_path, "rows.tsv", "很好\t好评\n很差\t差评\n", encoding="gb18030")
+    assert pairs(read_labelled(path, encoding="gb18030")) == [("很好", "好评"), ("很差", "差评")]
+
+
+def test_quoted_line_breaks_belong_to_the_text(tmp_path):
+    path = written(tmp_path, "rows.csv", 'text,label\n"two\nlines",a\nshort,b\n')
+    data = read_labelled(path)
+    assert pairs(data) == [("two\nlines", "a"), ("short", "b")]
+    assert list(data.lines) == [2, 4]
+
+
+def test_columns_and_weights_by_name(tmp_path):
+    path = written(tmp_path, "rows.csv", "id,body,topic,w\n1,hello,a,0.5\n2,world,b,2\n")
+    data = read_labelled(path, text_column="body", label_column="topic", weight_column="w")
+    assert pairs(data) == [("hello", "a"), ("world", "b")]
+    assert data.weights == [0.5, 2.0]
+
+
+def test_numbers_as_labels_are_read_alike_from_every_form(tmp_path):
+    frame = pl.DataFrame({"text": ["x", "y"], "label": [1.0, 0.0]})
+    frame.write_parquet(tmp_path / "rows.parquet")
+    path = written(tmp_path, "rows.jsonl", '{"text": "x", "label": 1}\n{"text": "y", "label": 0}\n')
+    assert list(read_labelled(tmp_path / "rows.parquet").labels) == list(read_labelled(path).labels) == ["1", "0"]
+
+
+def test_skipped_rows_are_counted_and_named(tmp_path):
+    path = written(tmp_path, "rows.tsv", b"good\tyes\nno tab\nbroken \xff\tyes\n\tempty\nbad\tno\n")
+    data = read_labelled(path, on_bad_row="skip")
+    assert pairs(data) == [("good", "yes"), ("bad", "no")]
+    assert [(row.line, row.reason) for row in data.skipped] == [
+        (2, "there is no tab between text and label"),
+        (3, "byte 8 is not UTF-8 (0xff)"),
+        (4, "the text is empty"),
+    ]
+    assert str(data).startswith(f"{path}: 2 rows, 2 labels, 3 rows skipped\n\nline  why it was skipped\n")
+
+
+BAD = {
+    "no tab": ("rows.tsv", b"good\tyes\nno tab\n", "{path} line 2: there is no tab between text and label; {mend}"),
+    "utf-8": ("rows.tsv", b"good\tyes\nb\xe4d\tno\n", "{path} line 2: byte 2 is not UTF-8 (0xe4); {mend}"),
+    "empty label": ("rows.tsv", b"good\tyes\nbad\t \n", "{path} line 2: the label is empty; {mend}"),
+    "fields": ("rows.csv", b"text,label\na,b\na,b,c\n", "{path} line 3: 3 fields where the header has 2; {mend}"),
+    "json": ("rows.jsonl", b'{"text": "a", "label": 1}\n{"text": \n',
+        "{path} line 2: no JSON (Expecting value at column 10); {mend}"),
+    "json list": ("rows.jsonl", b"[1]\n", "{path} line 1: a JSON object is due, got list; {mend}"),
+    "json key": ("rows.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"}\n', "{path} line 2: there is no key 'label'; {mend}"),
+    "empty file": ("rows.tsv", b"", "{path} holds no labelled text; it is empty"),
+    "blank file": ("rows.csv", b"\n \n", "{path} holds no labelled text; it is empty"),
+    "header only": ("rows.csv", b"text,label\n", "{path} holds no labelled text; it is empty"),
+    "utf-16": ("rows.tsv", "a\tb\n".encode("utf-16"), "{path} is UTF-16, not UTF-8; pass --encoding utf-16 or save it as UTF-8"),
+    "not parquet": ("rows.parquet", b"PAR0 nothing", "{path} is no whole Parquet file; write it anew"),
+    "unknown form": ("rows.xlsx", b"PK", "cannot tell the form of {path} from its name; it must end in "
+        "one of ('.txt', '.tsv', '.csv', '.jsonl', '.ndjson', '.parquet'), also with .gz"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_content_is_one_sentence(tmp_path, case):
+    name, content, message = BAD[case]
+    path = written(tmp_path, name, content)
+    with pytest.raises(ValueError) as caught:
+        read_labelled(path)
+    mend = "mend the line or pass --on-bad-row skip"
+    assert str(caught.value) == message.format(path=path, mend=mend)
+
+
+def test_a_damaged_gzip_file_is_one_sentence(tmp_path):
+    path = tmp_path / "rows.tsv.gz"
+    path.write_bytes(gzip.compress(b"good\tyes\n" * 100)[:20])
+    with pytest.raises(ValueError) as caught:
+        read_labelled(path)
+    assert str(caught.value) == (
+        f"{path} is no whole gzip file (Compressed file ended before the end-of-stream marker was reached); "
+        "compress it anew"
+    )
+    path.write_bytes(b"good\tyes\n")
+    with pytest.raises(ValueError) as caught:
+        read_labelled(path)
+    assert str(caught.value) == f"{path} is no whole gzip file (Not a gzipped file (b'go')); compress it anew"
+
+
+def test_a_missing_file_and_a_directory_are_named(tmp_path):
+    written(tmp_path, "train.tsv", "a\tb\n")
+    with pytest.raises(FileNotFoundError) as missing:
+        read_labelled(tmp_path / "trian.tsv")
+    assert str(missing.value) == f"there is no file {tmp_path / 'trian.tsv'}; did you mean 'train.tsv'?"
+    with pytest.raises(IsADirectoryError) as directory:
+        read_labelled(tmp_path)
+    assert str(directory.value) == f"{tmp_path} is a directory; name the file with the labelled texts in it"
+
+
+def test_a_missing_column_names_those_that_exist_and_the_nearest(tmp_path):
+    path = written(tmp_path, "rows.csv", "id,headline,label\n1,hello,a\n")
+    with pytest.raises(ValueError) as caught:
+        read_labelled(path, text_column="headlin")
+    assert str(caught.value) == (
+        f"{path} has no column 'headlin'; did you mean 'headline'?; it has the columns 'id', 'headline', 'label'"
+    )
+    with pytest.raises(ValueError) as caught:
+        read_labelled(path)
+    assert str(caught.value) == (
+        f"{path}: cannot tell which column is the text; it has the columns 'id', 'headline', 'label': "
+        "name one with --text-column"
+    )
+
+
+@pytest.mark.parametrize("weight", ["-1", "nan", "inf", "heavy", ""])
+def test_a_weight_is_a_number_of_at_least_zero(tmp_path, weight):
+    path = written(tmp_path, "rows.csv", f"text,label,w\na,b,1\nc,d,{weight}\n")
+    with pytest.raises(ValueError) as caught:
+        read_labelled(path, weight_column="w")
+    assert str(caught.value) == (
+        f"{path} line 3: the weight must be a number of at least 0, got {weight!r}; "
+        "mend the line or pass --on-bad-row skip"
+    )
+
+
+def test_all_rows_bad_is_an_error_even_when_skipping(tmp_path):
+    path = written(tmp_path, "rows.tsv", "no tab\nno tab either\n")
+    with pytest.raises(ValueError) as caught:
+        read_labelled(path, on_bad_row="skip")
+    assert str(caught.value) == (
+        f"{path} holds no labelled text: all 2 rows were skipped, the first (line 1) since "
+        "there is no tab between text and label"
+    )
+
+
+def test_an_unknown_encoding_is_one_sentence(tmp_path):
+    path = written(tmp_path, "rows.tsv", "a\tb\n")
+    with pytest.raises(ValueError) as caught:
+        read_labelled(path, encoding="utf8x")
+    assert str(caught.value) == "encoding must be one that Python knows, such as 'utf-8' or 'gb18030', got 'utf8x'"

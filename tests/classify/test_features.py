@@ -1,0 +1,115 @@
+"""The vectorised n-grams equal a plain-Python count, and scikit-learn's weights."""
+
+import itertools
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from linkboy.classify import features
+from linkboy.classify.features import END, START, FlatFeatures, NgramEncoder, share_unspaced
+
+ALPHABET = "abAB 中国，。é\u0301१😀\ud800"
+TEXTS = st.lists(st.text(ALPHABET, max_size=12), min_size=1, max_size=12)
+
+
+def plain_ngrams(text, longest, words):
+    """The n-grams of a text as strings, by the definition."""
+    marked = START + text.lower() + END
+    grams = [marked[i : i + n] for n in range(1, longest + 1) for i in range(len(marked) - n + 1)]
+    grams = [gram for gram in grams if gram not in (START, END)]
+    if words:
+        spaced = "".join(c if features._is_word_character(c) else " " for c in text.lower())
+        tokens = spaced.split(" ")
+        tokens = [token for token in tokens if token]
+        grams += [("word", token) for token in tokens]
+        grams += [("pair", *pair) for pair in itertools.pairwise(tokens)]
+    return Counter(grams)
+
+
+@settings(deadline=None)
+@given(TEXTS, st.integers(1, 5), st.booleans())
+def test_counts_and_weights_equal_the_definition(texts, longest, words):
+    encoder = NgramEncoder.fit(texts, longest=longest, words=words)
+    counted = [plain_ngrams(text, longest, words) for text in texts]
+    df = Counter(gram for grams in counted for gram in grams)
+    kept = {gram: math.log((1 + len(texts)) / (1 + n)) + 1 for gram, n in df.items() if n >= 2}
+    assert len(encoder) == len(kept)
+    encoded = encoder.encode(texts)
+    for row, grams in enumerate(counted):
+        expected = [(1 + math.log(n)) * kept[gram] for gram, n in grams.items() if gram in kept]
+        norm = math.sqrt(sum(weight * weight for weight in expected))
+        got = encoded.weights[encoded.offsets[row] : encoded.offsets[row + 1]]
+        np.testing.assert_allclose(np.sort(got), np.sort([weight / norm for weight in expected]), rtol=1e-5)
+
+
+def test_character_weights_equal_scikit_learn():
+    texts = ["deep learning", "deep sea", "Sea Level", "learning to learn"] * 3
+    oracle = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, min_df=2)
+    expected = oracle.fit_transform([f"{START}{text.lower()}{END}" for text in texts])
+    # scikit-learn counts the lone markers, which ours does not: compare without them, scaled anew.
+    columns = [i for gram, i in oracle.vocabulary_.items() if gram not in (START, END)]
+    expected = expected[:, columns].toarray()
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    encoder = NgramEncoder.fit(texts, longest=3, words=False)
+    got = encoder.encode(texts)
+    assert len(encoder) == expected.shape[1]
+    for row in range(len(texts)):
+        weights = got.weights[got.offsets[row] : got.offsets[row + 1]]
+        np.testing.assert_allclose(np.sort(weights), np.sort(expected[row][expected[row] > 0]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 40])
+def test_chunks_change_nothing(monkeypatch, chunk):
+    texts = [f"text number {n} 中文{n % 7}" for n in range(50)]
+    whole = NgramEncoder.fit(texts)
+    encoded = whole.encode(texts)
+    monkeypatch.setattr(features, "CHUNK_CHARACTERS", chunk)
+    cut = NgramEncoder.fit(texts)
+    assert np.array_equal(whole.hashes, cut.hashes)
+    assert np.array_equal(whole.idf, cut.idf)
+    again = cut.encode(texts)
+    assert np.array_equal(encoded.ids, again.ids)
+    assert np.array_equal(encoded.weights, again.weights)
+    assert np.array_equal(encoded.offsets, again.offsets)
+
+
+def test_texts_without_a_known_ngram_and_no_texts_at_all_give_empty_rows():
+    encoder = NgramEncoder.fit(["abc", "abd"])
+    encoded = encoder.encode(["", "中", "abc"])
+    lengths = np.diff(encoded.offsets)
+    assert lengths[1] == 0
+    assert lengths[2] > 0
+    assert len(encoder.encode([])) == 0
+
+
+def test_an_empty_vocabulary_is_no_error():
+    encoder = NgramEncoder.fit(["a"])
+    assert len(encoder) == 0
+    assert list(np.diff(encoder.encode(["a", "b"]).offsets)) == [0, 0]
+
+
+@given(st.data())
+def test_gather_returns_the_rows_asked_for(data):
+    lengths = np.array(data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=8)))
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    flat = FlatFeatures(np.arange(offsets[-1]), np.arange(offsets[-1], dtype=np.float32), offsets)
+    rows = np.array(data.draw(st.lists(st.integers(0, len(lengths) - 1), max_size=8)), np.int64)
+    gathered = flat.gather(rows)
+    expected = [list(range(offsets[row], offsets[row + 1])) for row in rows]
+    got = [list(gathered.ids[gathered.offsets[i] : gathered.offsets[i + 1]]) for i in range(len(rows))]
+    assert got == expected
+    assert np.array_equal(gathered.ids, gathered.weights)
+
+
+def test_the_script_decides_what_counts():
+    assert share_unspaced(["机器学习很有趣 abc"]) > 0.5
+    assert share_unspaced(["machine learning", "машинное обучение"]) == 0
+    assert share_unspaced(["123 !", ""]) == 0
+    chinese, english = NgramEncoder.fit(["机器学习"] * 2), NgramEncoder.fit(["machine learning"] * 2)
+    assert (chinese.longest, chinese.words) == (3, False)
+    assert (english.longest, english.words) == (5, True)

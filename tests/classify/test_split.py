@@ -1,0 +1,132 @@
+"""Parts are stratified, repeatable, and equal texts stay on one side."""
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from linkboy.classify.data import LabelledTexts
+from linkboy.classify.split import make_parts, read_class_names, targets_of
+
+
+def labelled(pairs, source="rows.tsv"):
+    texts, labels = zip(*pairs, strict=True)
+    return LabelledTexts(source, list(texts), list(labels), list(range(1, len(pairs) + 1)))
+
+
+def test_every_row_stands_in_exactly_one_part_and_each_class_gives_a_tenth():
+    rows = labelled([(f"text {n}", "rare" if n % 10 == 0 else "common") for n in range(400)])
+    parts = make_parts(rows)
+    texts = [text for part in parts.texts.values() for text in part.texts]
+    assert sorted(texts) == sorted(rows.texts)
+    for part in ("valid", "test"):
+        assert Counter(parts.texts[part].labels) == {"common": 36, "rare": 4}
+
+
+def test_equal_texts_stay_on_one_side():
+    rows = labelled([(f"text {n // 4}", "ab"[n // 4 % 2]) for n in range(400)])
+    parts = make_parts(rows)
+    train, valid, test = (set(part.texts) for part in parts.texts.values())
+    assert not train & valid
+    assert not (train | valid) & test
+
+
+def test_the_seed_decides_the_split():
+    rows = labelled([(f"text {n}", "ab"[n % 2]) for n in range(100)])
+    one, same, other = (make_parts(rows, seed=seed).texts["test"].texts for seed in (1, 1, 2))
+    assert one == same
+    assert one != other
+
+
+def test_a_class_with_few_rows_stays_in_training():
+    rows = labelled([(f"text {n}", "a") for n in range(50)] + [("only", "b")])
+    parts = make_parts(rows)
+    assert "b" in parts.texts["train"].labels
+    assert set(parts.texts["test"].labels) == {"a"}
+
+
+def test_given_parts_are_taken_as_they_are_and_only_the_missing_one_is_cut():
+    rows = labelled([(f"text {n}", "ab"[n % 2]) for n in range(100)])
+    test = labelled([("text 3", "b"), ("new", "a")], "test.tsv")
+    parts = make_parts(rows, test=test)
+    assert list(parts.texts["test"].texts) == ["text 3", "new"]
+    assert (len(parts.texts["train"]), len(parts.texts["valid"])) == (90, 10)
+    assert list(parts.notes[:1]) == ["valid: a tenth of each class held out of the training file, seed 0"]
+
+
+def test_texts_in_two_parts_and_under_two_labels_are_reported():
+    rows = labelled([(f"text {n}", "ab"[n % 2]) for n in range(20)] + [("text 0", "b")])
+    seen = labelled([("text 1", "b"), ("new", "a")])
+    parts = make_parts(rows, valid=seen, test=seen)
+    assert list(parts.notes) == [
+        "1 valid texts (50.00%) stand in training too",
+        "1 test texts (50.00%) stand in training too",
+        "1 training texts stand under more than one label",
+    ]
+
+
+def test_numbers_are_ordered_as_numbers_and_words_as_words():
+    rows = labelled([(f"text {n}", str(n % 12)) for n in range(240)])
+    assert list(make_parts(rows).class_names) == [str(n) for n in range(12)]
+    rows = labelled([(f"text {n}", "乙甲b"[n % 3]) for n in range(60)])
+    assert list(make_parts(rows).class_names) == sorted("乙甲b")
+
+
+def test_class_names_give_numbers_their_meaning(tmp_path):
+    (tmp_path / "class.txt").write_text("财经\r\n体育\r\n", "utf-8-sig")
+    names = read_class_names(tmp_path / "class.txt")
+    rows = labelled([(f"text {n}", str(n % 2)) for n in range(40)])
+    parts = make_parts(rows, class_names=names)
+    assert list(parts.class_names) == ["财经", "体育"]
+    assert np.array_equal(targets_of(labelled([("x", "1"), ("y", "财经")]), names, "test", numbered=True), [1, 0])
+
+
+def message_of(error, call, *arguments, **keywords):
+    with pytest.raises(error) as caught:
+        call(*arguments, **keywords)
+    return str(caught.value)
+
+
+def test_a_label_that_training_never_saw_is_named_by_line():
+    rows = labelled([(f"text {n}", ("sports", "finance")[n % 2]) for n in range(40)])
+    test = labelled([("x", "sports"), ("y", "sport")], "test.tsv")
+    assert message_of(ValueError, make_parts, rows, test=test) == (
+        "test.tsv line 2: the label 'sport' of the test part is not among the 2 classes ('finance', 'sports'); "
+        "did you mean 'sports'?; mend the label or leave the row out"
+    )
+
+
+def test_one_class_only_is_refused():
+    rows = labelled([(f"text {n}", "a") for n in range(40)])
+    assert message_of(ValueError, make_parts, rows) == (
+        "rows.tsv: training needs rows of at least two classes, got 40 rows of 'a' only"
+    )
+
+
+def test_too_few_rows_to_split_are_refused():
+    rows = labelled([("one", "a"), ("two", "b")])
+    assert message_of(ValueError, make_parts, rows) == (
+        "rows.tsv has too few rows to cut a valid part from (2 rows, no class with three different texts); pass --valid FILE"
+    )
+
+
+def test_class_names_must_exist_and_differ(tmp_path):
+    path = tmp_path / "class.txt"
+    assert message_of(FileNotFoundError, read_class_names, path) == f"there is no file {path} with class names"
+    path.write_text("a\nb\na\n")
+    assert message_of(ValueError, read_class_names, path) == f"{path} must name each class once, got 'a' twice"
+    path.write_text("\n")
+    assert message_of(ValueError, read_class_names, path) == f"{path} must name each class once, got nothing"
+    path.write_bytes(b"\xff\n")
+    assert message_of(ValueError, read_class_names, path) == f"{path} is not UTF-8 (byte 1); save it as UTF-8"
+
+
+def test_rows_that_were_skipped_stay_with_the_training_part():
+    from linkboy.classify.data import BadRow
+
+    rows = dataclasses.replace(
+        labelled([(f"text {n}", "ab"[n % 2]) for n in range(100)]), skipped=(BadRow(7, "the text is empty"),)
+    )
+    parts = make_parts(rows)
+    assert [len(part.skipped) for part in parts.texts.values()] == [1, 0, 0]
