@@ -16,15 +16,40 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.classify import load_classifier as load_classifier
     from linkboy.classify import read_labelled as read_labelled
     from linkboy.classify import train_classifier as train_classifier
+    from linkboy.losses import BinaryFocalLoss as BinaryFocalLoss
+    from linkboy.losses import FocalLoss as FocalLoss
+    from linkboy.losses import HuberLoss as HuberLoss
+    from linkboy.losses import LinearFocalLoss as LinearFocalLoss
+    from linkboy.losses import LogitAdjustedLoss as LogitAdjustedLoss
+    from linkboy.losses import MAELoss as MAELoss
+    from linkboy.losses import MSELoss as MSELoss
+    from linkboy.losses import MSLELoss as MSLELoss
+    from linkboy.losses import QuantileLoss as QuantileLoss
+    from linkboy.losses import RMSELoss as RMSELoss
+    from linkboy.losses import RMSLELoss as RMSLELoss
+    from linkboy.losses import binary_focal_loss as binary_focal_loss
     from linkboy.losses import class_weights as class_weights
     from linkboy.losses import focal_loss as focal_loss
+    from linkboy.losses import huber_loss as huber_loss
+    from linkboy.losses import linear_focal_loss as linear_focal_loss
     from linkboy.losses import logit_adjusted_loss as logit_adjusted_loss
+    from linkboy.losses import mae_loss as mae_loss
+    from linkboy.losses import mse_loss as mse_loss
+    from linkboy.losses import msle_loss as msle_loss
+    from linkboy.losses import quantile_loss as quantile_loss
+    from linkboy.losses import rmse_loss as rmse_loss
+    from linkboy.losses import rmsle_loss as rmsle_loss
+    from linkboy.losses import weighted_mean as weighted_mean
     from linkboy.memory import is_out_of_memory as is_out_of_memory
     from linkboy.memory import release_memory as release_memory
     from linkboy.memory import retry_on_oom as retry_on_oom
+    from linkboy.parameters import ModelSummary as ModelSummary
     from linkboy.parameters import ParameterCount as ParameterCount
     from linkboy.parameters import count_parameters as count_parameters
+    from linkboy.parameters import summarize as summarize
     from linkboy.text import BasicTokenizer as BasicTokenizer
+    from linkboy.text import BertTokenizer as BertTokenizer
+    from linkboy.text import TokenizationReport as TokenizationReport
     from linkboy.training import Checkpointer as Checkpointer
     from linkboy.training import EarlyStopping as EarlyStopping
     from linkboy.training import Evaluation as Evaluation
@@ -36,54 +61,104 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
 
 _ROOM_OF: dict[str, str] = {
     "BasicTokenizer": "text",
+    "BertTokenizer": "text",
+    "BinaryFocalLoss": "losses",
     "Checkpointer": "training",
     "Classifier": "classify",
     "EarlyStopping": "training",
     "Evaluation": "training",
+    "FocalLoss": "losses",
     "History": "training",
+    "HuberLoss": "losses",
     "LabelledTexts": "classify",
+    "LinearFocalLoss": "losses",
+    "LogitAdjustedLoss": "losses",
+    "MAELoss": "losses",
+    "MSELoss": "losses",
+    "MSLELoss": "losses",
+    "ModelSummary": "parameters",
     "ParameterCount": "parameters",
+    "QuantileLoss": "losses",
+    "RMSELoss": "losses",
+    "RMSLELoss": "losses",
+    "TokenizationReport": "text",
     "TrainingOptions": "classify",
+    "binary_focal_loss": "losses",
     "class_weights": "losses",
     "count_parameters": "parameters",
     "evaluate": "training",
     "fit": "training",
     "focal_loss": "losses",
+    "huber_loss": "losses",
     "is_main_process": "training",
     "is_out_of_memory": "memory",
+    "linear_focal_loss": "losses",
     "load_classifier": "classify",
     "logit_adjusted_loss": "losses",
+    "mae_loss": "losses",
+    "mse_loss": "losses",
+    "msle_loss": "losses",
     "predict": "training",
+    "quantile_loss": "losses",
     "read_labelled": "classify",
     "release_memory": "memory",
     "retry_on_oom": "memory",
+    "rmse_loss": "losses",
+    "rmsle_loss": "losses",
+    "summarize": "parameters",
     "train_classifier": "classify",
+    "weighted_mean": "losses",
 }  # fmt: skip
 
 __all__: list[str] = [
     "BasicTokenizer",
+    "BertTokenizer",
+    "BinaryFocalLoss",
     "Checkpointer",
     "Classifier",
     "EarlyStopping",
     "Evaluation",
+    "FocalLoss",
     "History",
+    "HuberLoss",
     "LabelledTexts",
+    "LinearFocalLoss",
+    "LogitAdjustedLoss",
+    "MAELoss",
+    "MSELoss",
+    "MSLELoss",
+    "ModelSummary",
     "ParameterCount",
+    "QuantileLoss",
+    "RMSELoss",
+    "RMSLELoss",
+    "TokenizationReport",
     "TrainingOptions",
+    "binary_focal_loss",
     "class_weights",
     "count_parameters",
     "evaluate",
     "fit",
     "focal_loss",
+    "huber_loss",
     "is_main_process",
     "is_out_of_memory",
+    "linear_focal_loss",
     "load_classifier",
     "logit_adjusted_loss",
+    "mae_loss",
+    "mse_loss",
+    "msle_loss",
     "predict",
+    "quantile_loss",
     "read_labelled",
     "release_memory",
     "retry_on_oom",
+    "rmse_loss",
+    "rmsle_loss",
+    "summarize",
     "train_classifier",
+    "weighted_mean",
 ]
 
 

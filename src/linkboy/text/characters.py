@@ -1,7 +1,7 @@
 """What becomes of one character: dropped, a space, a token of its own, or a letter, and how letters are folded.
 
 These few functions are the specification of the whole room. They follow `BasicTokenizer` of google-research/bert
-(`tokenization.py`) and ask the running Python's `unicodedata`, so the answer is what the reference gives on this Python.
+(`tokenization.py`) and ask the running Python's `unicodedata`, so the answer is the reference's on this Python.
 """
 
 import dataclasses

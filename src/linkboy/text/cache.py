@@ -1,0 +1,208 @@
+"""The words met so far and their pieces, found again by thousands at a time."""
+
+import os
+import threading
+import weakref
+from typing import NamedTuple
+
+import numpy as np
+
+from linkboy.text.hashtable import Array, Growing, HashTable, ranges
+from linkboy.text.symbols import DROPPED, SymbolTable
+from linkboy.text.trie import PieceTrie
+
+WORDS_KEPT = 1 << 18
+MIX = np.uint64(0xD6E8FEB86659FD93)
+# Keeps the first 0, 1, 2, 3 or 4 of the four 16-bit symbols in a 64-bit chunk.
+KEEP = np.array([0, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF], np.uint64)
+
+
+class Found(NamedTuple):
+    """Per word its first id (-1: no piece) and number of pieces; `pieces[at + k]` are all of them.
+
+    `collided` holds the words whose key belongs to another word: nothing said about them here is true.
+    """
+
+    first: Array
+    count: Array
+    at: Array
+    pieces: Array  # (number, 3): id, and the span in characters of the word
+    collided: Array
+
+
+class Keys(NamedTuple):
+    """Words as 64-bit chunks of four symbols: all words' first chunks, then those of ever fewer, longer words."""
+
+    hashes: Array
+    lengths: Array
+    first: Array
+    later: list[tuple[Array, Array]]  # the words that have this chunk, and the chunk
+
+
+def make_keys(symbols: Array, starts: Array, lengths: Array) -> Keys:
+    """Pack words into chunks and mix these into one hash each; a word of up to four symbols is its own hash."""
+    chunks = np.ndarray((len(symbols) - 3,), np.uint64, symbols, strides=(2,))  # overlapping; `symbols` ends in padding
+    first = chunks[starts] & KEEP.take(np.minimum(lengths, 4))
+    hashes, later = first.copy(), []
+    word, done = np.flatnonzero(lengths > 4), 4
+    while word.size:
+        left = lengths[word] - done
+        chunk = chunks[starts[word] + done] & KEEP.take(np.minimum(left, 4))
+        later.append((word, chunk))
+        mixed = hashes[word] * MIX
+        hashes[word] = (mixed ^ (mixed >> np.uint64(31))) + chunk
+        word, done = word[left > 4], done + 4
+    return Keys(hashes, lengths, first, later)
+
+
+class WordCache:
+    """Words, as symbols, to pieces. Bounded; safe with threads and forks; a hash decides nothing without a comparison.
+
+    Args:
+        table: gives what a symbol unfolds to.
+        trie: cuts new words.
+        unknown_id: the id of a word that has no cut.
+        limit: characters, after folding, above which a word is unknown.
+    """
+
+    def __init__(self, table: SymbolTable, trie: PieceTrie, unknown_id: int, limit: int) -> None:
+        self._table, self._trie, self._unknown_id, self._limit = table, trie, unknown_id, limit
+        self._lock = threading.Lock()
+        self._clear()
+        _CACHES.add(self)
+
+    def recover(self) -> None:
+        """Free the locks in a process just forked; what another thread of the parent was busy changing is forgotten."""
+        if self._lock.locked():
+            self._clear()
+        self._lock = threading.Lock()
+        self._table.recover()
+
+    def _clear(self) -> None:
+        self._numbers = HashTable(1024)
+        self._lengths, self._first_chunks = Growing(np.int32), Growing(np.uint64)
+        self._later_at, self._later_chunks = Growing(np.int32), Growing(np.uint64)
+        self._first_ids, self._counts, self._at = Growing(np.int32), Growing(np.int32), Growing(np.int32)
+        self._piece_count, self._pieces = 0, np.empty((64, 3), np.int32)
+
+    def __len__(self) -> int:
+        return self._lengths.size
+
+    def find(self, symbols: Array, starts: Array, lengths: Array) -> Found:
+        """Look up words, given as ranges of a symbol array that ends in four zeros; learn those not met before."""
+        keys = make_keys(symbols, starts, lengths)
+        with self._lock:
+            numbers = self._numbers.find(keys.hashes)
+            new = np.flatnonzero(numbers < 0)
+            if new.size:
+                unique, one, which = np.unique(keys.hashes[new], return_index=True, return_inverse=True)
+                if len(self) + len(unique) > WORDS_KEPT and len(self):
+                    self._clear()
+                    numbers[:] = -1
+                    new = np.arange(len(starts))
+                    unique, one, which = np.unique(keys.hashes, return_index=True, return_inverse=True)
+                numbers[new] = len(self) + which
+                self._learn(symbols, starts, keys, unique, new[one])
+            return Found(
+                self._first_ids.data.take(numbers),
+                self._counts.data.take(numbers),
+                self._at.data.take(numbers),
+                self._pieces,
+                self._collisions(keys, numbers),
+            )
+
+    def _collisions(self, keys: Keys, numbers: Array) -> Array:
+        wrong = self._lengths.data.take(numbers) != keys.lengths
+        wrong |= self._first_chunks.data.take(numbers) != keys.first
+        at = self._later_at.data
+        for level, (word, chunk) in enumerate(keys.later):
+            alike = ~wrong[word]  # the others' numbers may belong to words without so many chunks
+            word, chunk = word[alike], chunk[alike]
+            wrong[word] = self._later_chunks.data.take(at.take(numbers[word]) + level) != chunk
+        return np.flatnonzero(wrong)
+
+    def _learn(self, symbols: Array, starts: Array, keys: Keys, hashes: Array, words: Array) -> None:
+        """Cut `words`, one for each of the new `hashes`, and store key and pieces under the next numbers."""
+        lengths = keys.lengths[words]
+        size = len(self)
+        chunks = -(-lengths // 4) - 1  # beyond the first
+        later = np.zeros(int(chunks.sum()), np.uint64)
+        at = np.cumsum(chunks) - chunks
+        row = np.full(len(starts), -1, np.int64)
+        row[words] = np.arange(len(words))
+        for level, (word, chunk) in enumerate(keys.later):
+            mine = row[word] >= 0
+            later[at[row[word[mine]]] + level] = chunk[mine]
+        first, count, pieces = self._cut(symbols, starts[words], lengths)
+        self._at.extend(self._piece_count + np.cumsum(count) - count)
+        self._store_pieces(pieces)
+        self._later_at.extend(self._later_chunks.size + at)
+        self._later_chunks.extend(later)
+        self._first_chunks.extend(keys.first[words])
+        self._lengths.extend(lengths)
+        self._counts.extend(count)
+        self._first_ids.extend(first)
+        self._numbers.insert(hashes, size + np.arange(len(words)))
+
+    def _store_pieces(self, pieces: Array) -> None:
+        end = self._piece_count + len(pieces)
+        if end > len(self._pieces):
+            larger = np.empty((max(end, 2 * len(self._pieces)), 3), np.int32)
+            larger[: self._piece_count] = self._pieces[: self._piece_count]
+            self._pieces = larger
+        self._pieces[self._piece_count : end] = pieces
+        self._piece_count = end
+
+    def _cut(self, symbols: Array, starts: Array, lengths: Array) -> tuple[Array, Array, Array]:
+        """Return per word its first id and number of pieces, and `(id, start, end)` of all pieces in order."""
+        source = ranges(np.zeros_like(lengths), lengths)  # which character of its word
+        raw = symbols[np.repeat(starts, lengths) + source]
+        word = np.repeat(np.arange(len(starts)), lengths)
+        widths = self._table.widths[raw]
+        kept = np.flatnonzero(raw != DROPPED)
+        if (widths != 1).any():
+            folded = self._table.parts[np.repeat(raw, widths), ranges(np.zeros_like(widths, np.int64), widths)]
+            source, word = np.repeat(source, widths), np.repeat(word, widths)
+        else:
+            folded = raw
+        size = np.bincount(word, minlength=len(starts))
+        regular = np.flatnonzero((size > 0) & (size <= self._limit))
+        # A zero after each word stops the match there.
+        ends = np.cumsum(size + 1) - 1
+        stopped = np.zeros(len(folded) + len(starts), np.uint16)
+        stopped[np.arange(len(folded)) + word] = folded
+        cut, without = self._trie.match(stopped, (ends - size)[regular], ends[regular])
+        owner = regular[cut.word]
+        spans = np.stack([source[cut.start - owner], source[cut.end - 1 - owner] + 1], 1)
+
+        unknown = np.flatnonzero(size > self._limit)
+        unknown = np.union1d(unknown, regular[without])
+        row = np.repeat(np.arange(len(starts)), lengths)[kept]
+        at = ranges(np.zeros_like(lengths), lengths)[kept]
+        begin = at[np.searchsorted(row, unknown)]
+        end = at[np.searchsorted(row, unknown, "right") - 1] + 1
+        owner = np.concatenate([owner, unknown])
+        table = np.concatenate(
+            [
+                np.column_stack([cut.id, spans]),
+                np.column_stack([np.full(len(unknown), self._unknown_id), begin, end]),
+            ]
+        ).astype(np.int32)
+        table = table[np.argsort(owner, kind="stable")]
+        count = np.bincount(owner, minlength=len(starts)).astype(np.int32)
+        first = np.full(len(starts), -1, np.int32)
+        some = count > 0
+        first[some] = table[(np.cumsum(count) - count)[some], 0]
+        return first, count, table
+
+
+_CACHES: weakref.WeakSet[WordCache] = weakref.WeakSet()
+
+
+def _recover_after_fork() -> None:
+    for cache in _CACHES:
+        cache.recover()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_recover_after_fork)

@@ -1,0 +1,235 @@
+"""Many texts to ids at once, in arrays: one look-up per character, one per word, no loop over either."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from linkboy.text.cache import Found, WordCache
+from linkboy.text.characters import Rules
+from linkboy.text.hashtable import Array, ranges
+from linkboy.text.sigma import resolve_sigma
+from linkboy.text.symbols import LETTER, NEEDS_SIGMA, NEEDS_TEXT, SEPARATOR, SymbolTable
+from linkboy.text.trie import PieceTrie
+
+MARK = LETTER - 1  # stands before and after the ids of each text; above every id
+CHUNK = 1 << 17  # characters worked on at once: bounds the memory, and stays in the processor's cache
+LONGEST = 256  # characters of a word on the array path
+
+Pieces = list[tuple[int, int, int]]  # id, and the span in the text
+
+
+class Flat(NamedTuple):
+    """The ids of all texts in one array; text `i` has `ids[begin[i] + 1 : end[i]]`, with a mark on both sides.
+
+    `spans` holds, where asked for, the `(start, end)` in its own text of each id, and `(0, 0)` at the marks.
+    """
+
+    ids: Array
+    begin: Array
+    end: Array
+    spans: Array | None
+
+
+class ArrayEncoder:
+    """The array path of a WordPiece tokenizer.
+
+    Args:
+        vocabulary: token to id.
+        rules: what becomes of a character.
+        unknown_id: the id of words without a cut.
+        limit: characters above which a word is unknown.
+        readable: cuts one text the readable way; used for what the array path leaves alone.
+        literal: finds texts in which some tokens have to be matched before anything else; `None` where there are none.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Mapping[str, int],
+        rules: Rules,
+        *,
+        unknown_id: int,
+        limit: int,
+        readable: Callable[[str], Pieces],
+        literal: re.Pattern[str] | None,
+    ) -> None:
+        self._readable, self._literal = readable, literal
+        tokens = [token for token in vocabulary if token not in ("", "##")]
+        continued = np.array([token.startswith("##") for token in tokens], bool)
+        bodies = [token.removeprefix("##") for token in tokens]
+        codes = np.frombuffer("".join(bodies).encode("utf-32-le", "surrogatepass"), np.uint32)
+        self.table = SymbolTable(rules, vocabulary, unknown_id, np.unique(codes))
+        lengths = np.fromiter(map(len, bodies), np.int64, len(bodies))
+        numbers = np.fromiter(map(vocabulary.__getitem__, tokens), np.int32, len(tokens))
+        self.trie = PieceTrie(self.table.symbols_of(codes), lengths, continued, numbers)
+        self.cache = WordCache(self.table, self.trie, unknown_id, limit)
+        self.encode([body for body, more in zip(bodies, continued.tolist(), strict=True) if not more])
+
+    def encode(self, texts: Sequence[str], *, spans: bool = False) -> Flat:
+        """Return the ids of all texts; memory beyond the result stays that of one chunk."""
+        parts = [self._encode_chunk(chunk, spans) for chunk in _chunks(texts)]
+        if len(parts) == 1:
+            return parts[0]
+        shifts = np.cumsum([0] + [len(part.ids) for part in parts])[:-1].tolist()
+        empty = np.zeros(0, np.int32)
+        return Flat(
+            np.concatenate([empty, *(part.ids for part in parts)]),
+            np.concatenate([empty, *(part.begin + shift for part, shift in zip(parts, shifts, strict=True))]),
+            np.concatenate([empty, *(part.end + shift for part, shift in zip(parts, shifts, strict=True))]),
+            np.concatenate([np.zeros((0, 2), np.int32), *(p.spans for p in parts if p.spans is not None)])
+            if spans
+            else None,
+        )
+
+    def _encode_chunk(self, texts: Sequence[str], spans: bool) -> Flat:
+        sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+        ends = np.cumsum(sizes + 2) - 1  # the mark after each text
+        begins = ends - sizes - 1
+        joined = "\n" + "\n\n".join(texts) + "\n"
+        values = self.table.look_up(code_points(joined))
+        readable = self._texts_to_read(joined, texts, values, begins)
+        while True:
+            for text in readable:
+                values[begins[text] : ends[text]] = SEPARATOR
+            letters = values >= LETTER
+            edges = np.flatnonzero(letters[1:] != letters[:-1]) + 1
+            starts, lengths = edges[0::2], edges[1::2] - edges[0::2]
+            refused = np.flatnonzero(lengths > LONGEST)
+            if not refused.size:
+                found = self.cache.find(_symbols(values), starts, lengths)
+                refused = found.collided
+            if not refused.size:
+                break
+            readable |= set((np.searchsorted(begins, starts[refused], "right") - 1).tolist())
+        read = {text: self._readable(texts[text]) for text in sorted(readable)}
+        layout = _Layout(values, starts, lengths, begins, ends, found, read)
+        return layout.collect(spans)
+
+    def _texts_to_read(self, joined: str, texts: Sequence[str], values: Array, begins: Array) -> set[int]:
+        """Return the texts that the array path must leave alone; settle the sigmas of the others in `values`."""
+        chosen: set[int] = set()
+        if self._literal is not None and self._literal.search(joined):
+            chosen = {index for index, text in enumerate(texts) if self._literal.search(text)}
+        if values.max() >= NEEDS_TEXT:
+            for at in np.flatnonzero(values >= NEEDS_TEXT).tolist():
+                if values[at] == NEEDS_SIGMA:
+                    resolve_sigma(joined, at, values, self.table)
+                if values[at] >= NEEDS_TEXT:
+                    chosen.add(int(np.searchsorted(begins, at, "right")) - 1)
+        return chosen
+
+
+class _Layout:
+    """Puts ids where their characters stood, makes room where there are more ids than characters, and closes the gaps."""
+
+    def __init__(
+        self,
+        values: Array,
+        starts: Array,
+        lengths: Array,
+        begins: Array,
+        ends: Array,
+        found: Found,
+        read: Mapping[int, Pieces],
+    ) -> None:
+        self.values, self.found, self.read = values, found, read
+        self.starts, self.begins, self.ends = starts, begins, ends
+        self.word_starts = starts  # as places in the text, where `starts` are places in `values`
+        self.text_begins = begins
+        self.places: Array | None = None
+        several = np.flatnonzero(found.count > 1)
+        self.several = several
+        self._make_room(several, lengths)
+
+    def _make_room(self, several: Array, lengths: Array) -> None:
+        lack = self.found.count[several] - lengths[several]
+        crowded = lack > 0
+        room = self.ends - self.begins - 1
+        overfull = [(text, len(pieces) - room[text]) for text, pieces in self.read.items() if len(pieces) > room[text]]
+        if not crowded.any() and not overfull:
+            return
+        words = several[crowded]
+        size = len(self.values)
+        extra = np.zeros(size, np.int64)
+        extra[self.starts[words] + lengths[words]] = lack[crowded]
+        for text, more in overfull:
+            extra[self.ends[text]] += more
+        self.places = np.arange(size) + np.cumsum(extra)
+        spread = np.full(int(self.places[-1]) + 1, SEPARATOR, np.int32)
+        spread[self.places] = self.values
+        self.values = spread
+        self.starts, self.begins, self.ends = self.places[self.starts], self.places[self.begins], self.places[self.ends]
+
+    def collect(self, spans: bool) -> Flat:
+        values, found = self.values, self.found
+        values[self.starts] = found.first
+        several = self.several
+        count = found.count[several].astype(np.int64)
+        targets = ranges(self.starts[several], count)
+        if several.size:
+            values[targets] = found.pieces[ranges(found.at[several].astype(np.int64), count), 0]
+        values[self.begins] = values[self.ends] = MARK
+        for text, pieces in self.read.items():
+            at = int(self.begins[text]) + 1
+            values[at : at + len(pieces)] = [piece[0] for piece in pieces]
+        # Letters that got no id are above the mark, separators below zero: unsigned, both are above.
+        kept = np.flatnonzero(values.view(np.uint32) < LETTER)
+        ids = values.take(kept)
+        marks = np.flatnonzero(ids == MARK)
+        begin, end = marks[0::2], marks[1::2]
+        return Flat(ids, begin, end, self._spans(kept, begin, end) if spans else None)
+
+    def _spans(self, kept: Array, begin: Array, end: Array) -> Array:
+        """Return for each id kept where in its own text it came from."""
+        found, size = self.found, len(self.values)
+        start = np.arange(size) if self.places is None else np.zeros(size, np.int64)
+        if self.places is not None:
+            start[self.places] = np.arange(len(self.places))
+        stop = start + 1
+        some = np.flatnonzero(found.count > 0)
+        count = found.count[some].astype(np.int64)
+        targets = ranges(self.starts[some], count)
+        inner = found.pieces[ranges(found.at[some].astype(np.int64), count)]
+        word = np.repeat(self.word_starts[some], count)
+        start[targets], stop[targets] = word + inner[:, 1], word + inner[:, 2]
+        for text, pieces in self.read.items():
+            at, origin = int(self.begins[text]) + 1, int(self.text_begins[text]) + 1
+            start[at : at + len(pieces)] = [origin + piece[1] for piece in pieces]
+            stop[at : at + len(pieces)] = [origin + piece[2] for piece in pieces]
+        origin = np.repeat(self.text_begins + 1, end - begin + 1)
+        pairs = np.stack([start[kept] - origin, stop[kept] - origin], 1).astype(np.int32)
+        pairs[begin] = pairs[end] = 0
+        return pairs
+
+
+def code_points(text: str) -> Array:
+    """Return the code points of a text in the narrowest type that Python's encoders give."""
+    if text.isascii():
+        return np.frombuffer(text.encode("ascii"), np.uint8)
+    data = text.encode("utf-16-le", "surrogatepass")
+    if len(data) == 2 * len(text):
+        return np.frombuffer(data, np.uint16)
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def _symbols(values: Array) -> Array:
+    symbols = np.empty(len(values) + 4, np.uint16)
+    symbols[:-4] = values  # the low 16 bits
+    symbols[-4:] = 0
+    return symbols
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Split a list so that each part has about `CHUNK` characters, or a single text."""
+    if sum(map(len, texts)) <= CHUNK:
+        if texts:
+            yield texts
+        return
+    first, size = 0, 0
+    for index, text in enumerate(texts):
+        if size and size + len(text) + 2 > CHUNK:
+            yield texts[first:index]
+            first, size = index, 0
+        size += len(text) + 2
+    yield texts[first:]

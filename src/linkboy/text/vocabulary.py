@@ -1,0 +1,63 @@
+"""A vocabulary as a mapping from token to id, from a file, a sequence or a mapping, without ever shifting an id."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from linkboy._checks import did_you_mean
+
+MOST_IDS = (1 << 24) - 1
+UNK, CLS, SEP, PAD, MASK = "[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"
+SPECIAL = (PAD, UNK, CLS, SEP, MASK)
+
+Vocabulary = str | os.PathLike[str] | Sequence[str] | Mapping[str, int]
+
+
+def load_vocabulary(vocab: Vocabulary) -> dict[str, int]:
+    """Return token to id; of two equal tokens the later one counts, as in the reference, and both keep their place."""
+    if isinstance(vocab, Mapping):
+        tokens = _check_mapping(vocab)
+    elif isinstance(vocab, (str, os.PathLike)):
+        tokens = {token: number for number, token in enumerate(read_vocabulary(vocab))}
+    elif isinstance(vocab, Sequence) and not isinstance(vocab, bytes):
+        for number, token in enumerate(vocab):
+            if not isinstance(token, str):
+                raise TypeError(f"vocab[{number}] must be a string, got {type(token).__name__}")
+        tokens = {token: number for number, token in enumerate(vocab)}
+    else:
+        kind = type(vocab).__name__
+        raise TypeError(f"vocab must be a path, a list of tokens or a dict from token to id, got {kind}")
+    if UNK not in tokens:
+        raise ValueError(f"vocab needs the token {UNK}: words that have no pieces become it{did_you_mean(UNK, tokens)}")
+    if len(tokens) > MOST_IDS:
+        raise ValueError(f"vocab must have at most {MOST_IDS} tokens, got {len(tokens)}")
+    return tokens
+
+
+def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
+    r"""Return the lines of a `vocab.txt`: split at `\n` alone, so that a token U+2028 does not shift what follows."""
+    data = Path(path).read_bytes()
+    try:
+        text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"vocab must be UTF-8, but line {line} of {os.fspath(path)!r} is not") from None
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.strip(" \t\r") for line in lines]
+
+
+def _check_mapping(vocab: Mapping[str, int]) -> dict[str, int]:
+    tokens, owners = dict(vocab), dict[int, str]()
+    for token, number in tokens.items():
+        if not isinstance(token, str):
+            raise TypeError(f"vocab must map strings to ids, got the key {token!r}")
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < MOST_IDS:
+            raise ValueError(f"vocab must map every token to an id from 0 to {MOST_IDS - 1}, got {token!r}: {number!r}")
+        if number in owners:
+            raise ValueError(
+                f"vocab must give every token its own id, got {number} for {owners[number]!r} and {token!r}"
+            )
+        owners[number] = token
+    return tokens

@@ -1,0 +1,115 @@
+"""WordPiece for one word after the other: the specification, and the quick way for a text or two."""
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+
+from linkboy.text.basic import CharacterTable, DependsOnNeighboursError
+from linkboy.text.characters import Rules, scan
+
+WORDS_KEPT = 1 << 17
+
+Pieces = list[tuple[int, int, int]]
+
+
+def cut_word(word: str, vocabulary: Mapping[str, int], unknown_id: int, limit: int) -> Pieces:
+    """Return the pieces of a word, longest match first, as `(id, start, end)`; one unknown piece where there is no cut."""
+    unknown = [(unknown_id, 0, len(word))]
+    if len(word) > limit:
+        return unknown
+    pieces: Pieces = []
+    start = 0
+    while start < len(word):
+        prefix = "##" if start else ""
+        for end in range(len(word), start, -1):
+            number = vocabulary.get(prefix + word[start:end])
+            if number is not None:
+                pieces.append((number, start, end))
+                start = end
+                break
+        else:
+            return unknown
+    return pieces
+
+
+class TextReader:
+    """Cuts single texts.
+
+    Args:
+        vocabulary: token to id.
+        rules: what becomes of a character.
+        unknown_id: the id of words without a cut.
+        limit: characters above which a word is unknown.
+        never_split: tokens that stay whole when they stand between spaces.
+        special: tokens that are matched in the raw text before anything else.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Mapping[str, int],
+        rules: Rules,
+        *,
+        unknown_id: int,
+        limit: int,
+        never_split: frozenset[str] = frozenset(),
+        special: Iterable[str] = (),
+    ) -> None:
+        self._vocabulary, self._rules, self._unknown_id, self._limit = vocabulary, rules, unknown_id, limit
+        self._never_split = never_split
+        longest_first = sorted(special, key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        # A token that stays whole may be hidden behind dropped characters, so its first one is what to look for.
+        hints = [re.escape(token) for token in longest_first] + sorted({re.escape(t[0]) for t in never_split})
+        self.literal = re.compile("|".join(hints)) if hints else None
+        self._characters = CharacterTable(rules)
+        self._words = _WordTable(self)
+
+    def ids(self, text: str) -> list[int]:
+        """Return the ids of a text."""
+        if self.literal is None or not self.literal.search(text):
+            try:
+                words = text.translate(self._characters).split()
+            except DependsOnNeighboursError:
+                pass
+            else:
+                return list(itertools.chain.from_iterable(map(self._words.__getitem__, words)))
+        return [piece[0] for piece in self.read(text)]
+
+    def read(self, text: str) -> Pieces:
+        """Return id and span in the text of every piece, character by character as the rules say."""
+        if self._special is None:
+            return self._read_part(text, 0)
+        pieces: Pieces = []
+        position = 0
+        for match in self._special.finditer(text):
+            pieces += self._read_part(text[position : match.start()], position)
+            pieces.append((self._vocabulary[match.group()], *match.span()))
+            position = match.end()
+        return pieces + self._read_part(text[position:], position)
+
+    def cut(self, word: str) -> Pieces:
+        """Return the pieces of a word."""
+        return cut_word(word, self._vocabulary, self._unknown_id, self._limit)
+
+    def _read_part(self, text: str, origin: int) -> Pieces:
+        pieces: Pieces = []
+        for word in scan(text, self._rules, self._never_split):
+            whole = (self._vocabulary.get(word.text, self._unknown_id), 0, len(word.text))
+            for number, start, end in [whole] if word.verbatim else self.cut(word.text):
+                sources = word.sources[start:end]  # canonical order may have shuffled them
+                pieces.append((number, origin + min(sources), origin + max(sources) + 1))
+        return pieces
+
+
+class _WordTable(dict[str, tuple[int, ...]]):
+    """Word to ids, cut at first sight; forgets when it grows large."""
+
+    def __init__(self, reader: TextReader) -> None:
+        super().__init__()
+        self._reader = reader
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        if len(self) >= WORDS_KEPT:
+            self.clear()
+        value = self[word] = tuple(piece[0] for piece in self._reader.cut(word))
+        return value
