@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from linkboy.losses._arguments import transforms_active, wide_dtype, work_dtype
-from linkboy.losses._margin import plain_margin_loss
+from linkboy.losses._margin import focal_of_margin, plain_margin_loss
 
 # Elements of a chunk per thread; measured flat from 2**18 to 2**21 on two cores, worse on both sides.
 _CHUNK = 2**19
@@ -33,9 +33,17 @@ def margin_loss_sum(
 ) -> Tensor:
     """Return the sum of `margin_loss` over `divisor`, a scalar."""
     learned = any(isinstance(factor, Tensor) and factor.requires_grad for factor in (weight, divisor))
-    if learned or _needs_plain_operations():
+    # Half precision: a gradient divided by N before loss scaling has multiplied it would have lost its small entries.
+    if learned or logits.dtype.itemsize < 4 or _needs_plain_operations():
         return margin_loss(logits, target, weight, gamma).sum() / divisor
     return _MarginLossSum.apply(logits, target, weight, divisor, gamma)
+
+
+def pointwise_focal(gap: Tensor, gamma: float) -> Tensor:
+    """Return `focal_of_margin(gap, gamma)` of gaps of any shape, in their dtype."""
+    if _needs_plain_operations():
+        return focal_of_margin(gap.to(wide_dtype(gap.device)), gamma).to(gap.dtype)
+    return _PointwiseFocal.apply(gap, gamma)
 
 
 def _needs_plain_operations() -> bool:
@@ -73,9 +81,10 @@ class _MarginLoss(torch.autograd.Function):
             out = result[n, :, s]
             buffer = out if out.dtype == top.dtype else torch.empty_like(out, dtype=top.dtype)
             torch.sub(logits[n, :, s], top[n, None, s], out=buffer).exp_()
-            factor = grad[n, s].to(top.dtype)
             skip = None if masked is None else masked[n, s]
-            write_gradient(out, buffer, target[n, s], slope[n, s] * factor, share[n, s] * factor, skip)
+            write_gradient(buffer, target[n, s], slope[n, s] * grad[n, s], share[n, s] * grad[n, s], skip)
+            if buffer is not out:
+                out.copy_(buffer)
         return result, None, None, None
 
 
@@ -84,22 +93,21 @@ class _MarginLossSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, divisor: Any, gamma: float) -> Tensor:
-        work = work_dtype(logits)
         gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
         total = torch.zeros((), dtype=wide_dtype(logits.device), device=logits.device)
         for n, s in chunks(logits.shape):
-            out = None if gradient is None else gradient[n, :, s]
-            buffer = out if out is not None and out.dtype == work else torch.empty_like(logits[n, :, s], dtype=work)
-            _, rest, gap = exponentials_of_others(buffer.copy_(logits[n, :, s]), target[n, s])
+            part = logits[n, :, s]
+            buffer = torch.empty_like(part) if gradient is None else gradient[n, :, s]
+            _, rest, gap = exponentials_of_others(buffer.copy_(part), target[n, s])
             loss, slope = loss_and_slope(gap, gamma)
             skip = None
             if weight is not None:
                 skip = weight[n, s] == 0
                 loss, slope = (x.mul_(weight[n, s]).masked_fill_(skip, 0) for x in (loss, slope))
             total += loss.sum()
-            if out is not None:
+            if gradient is not None:
                 slope /= divisor
-                write_gradient(out, buffer, target[n, s], slope.to(work), (slope / -rest).to(work), skip)
+                write_gradient(buffer, target[n, s], slope, slope / -rest, skip)
         ctx.save_for_backward(logits, target, weight)
         ctx.gradient, ctx.divisor, ctx.gamma = gradient, divisor, gamma
         return total / divisor
@@ -118,6 +126,23 @@ class _MarginLossSum(torch.autograd.Function):
         else:
             result = gradient.mul_(grad)
         return result, None, None, None, None
+
+
+class _PointwiseFocal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gap: Tensor, gamma: float) -> Tensor:
+        loss, slope = loss_and_slope(gap.clone(), gamma)
+        ctx.save_for_backward(gap, slope)
+        ctx.gamma = gamma
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        gap, slope = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return grads[0] * slope, None
+        loss = focal_of_margin(gap, ctx.gamma)
+        return torch.autograd.grad(loss, gap, grads[0], create_graph=True)[0], None
 
 
 def _differentiable_gradient(
@@ -165,12 +190,9 @@ def loss_and_slope(gap: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
     return loss.mul_(factor), slope
 
 
-def write_gradient(
-    out: Tensor, exponentials: Tensor, target: Tensor, slope: Tensor, share: Tensor, masked: Tensor | None
-) -> None:
-    """Write `slope` at the target and `share * exponentials` elsewhere into `out`, `(N, C, S)`, 0 where masked."""
+def write_gradient(exponentials: Tensor, target: Tensor, slope: Tensor, share: Tensor, masked: Tensor | None) -> None:
+    """Turn `exponentials` `(N, C, S)` into the gradient: `slope` at the target, their `share` elsewhere, 0 if masked."""
+    slope, share = slope.to(exponentials.dtype), share.to(exponentials.dtype)
     exponentials.mul_(share.unsqueeze(1)).scatter_(1, target.unsqueeze(1), slope.unsqueeze(1))
     if masked is not None:  # 0 * NaN
         exponentials.masked_fill_(masked.unsqueeze(1), 0)
-    if out is not exponentials:
-        out.copy_(exponentials)

@@ -1,0 +1,295 @@
+"""Regression losses with a weight per element: squared, absolute, logarithmic, quantile and Huber."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from linkboy._checks import check_choice, check_number, describe
+from linkboy.losses._arguments import (
+    REDUCTIONS,
+    check_device,
+    check_floating,
+    check_not_negative,
+    values_visible,
+    work_dtype,
+)
+from linkboy.losses.weighting import weighted_mean
+
+
+def mse_loss(input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
+    r"""Weighted mean of squared errors, `sum(w * (input - target)**2) / sum(w)`.
+
+    Args:
+        input: predictions of any shape, floating point.
+        target: true values in exactly that shape: nothing is broadcast, above all not `(N, 1)` against `(N,)`.
+        sample_weight: non-negative, in the same shape; an element with weight 0 is masked, even if it is NaN.
+        reduction: `"none"` (weighted errors), `"mean"` or `"sum"`.
+
+    Returns:
+        The shape of `input` for `"none"`, else a scalar; float32 for half precision, so that squares do not overflow. A
+        mean over nothing is 0.
+
+    Raises:
+        TypeError: `input` is not floating point or `target` is no tensor.
+        ValueError: the shapes differ, a weight is negative, or `reduction` is unknown.
+
+    Examples:
+        >>> import torch
+        >>> from linkboy import mse_loss
+        >>> mse_loss(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 0.0]), sample_weight=torch.tensor([3.0, 1.0]))
+        tensor(1.7500)
+
+    The same as scikit-learn's `mean_squared_error(target, input, sample_weight=...)`. `F.mse_loss(weight=...)` broadcasts
+    its weight.
+    """
+    output, truth, weight = _prepare(input, target, sample_weight, reduction)
+    return _reduce((output - truth).square(), weight, reduction)
+
+
+def mae_loss(input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
+    r"""Weighted mean of absolute errors, `sum(w * |input - target|) / sum(w)`.
+
+    Arguments, result and errors are those of `mse_loss`. The gradient is 0 at a perfect fit.
+
+    Examples:
+        >>> import torch
+        >>> from linkboy import mae_loss
+        >>> mae_loss(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 0.0]), sample_weight=torch.tensor([3.0, 1.0]))
+        tensor(1.2500)
+    """
+    output, truth, weight = _prepare(input, target, sample_weight, reduction)
+    return _reduce((output - truth).abs(), weight, reduction)
+
+
+def rmse_loss(input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
+    r"""Root of the weighted mean of squared errors, with a gradient of 0 (not NaN) at a perfect fit.
+
+    A root of a mean has no values per sample and does not add up over batches: under gradient accumulation or several
+    processes train on `mse_loss`, which has the same minimum.
+
+    Args:
+        input: predictions of any shape, floating point.
+        target: true values in exactly that shape.
+        sample_weight: non-negative, in the same shape; 0 masks the element.
+
+    Returns:
+        A scalar; float32 for half precision.
+
+    Raises:
+        TypeError: `input` is not floating point or `target` is no tensor.
+        ValueError: the shapes differ or a weight is negative.
+
+    Examples:
+        >>> import torch
+        >>> from linkboy import rmse_loss
+        >>> rmse_loss(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 0.0]))
+        tensor(1.5811)
+
+    The same as scikit-learn's `root_mean_squared_error`. The snippet that is copied around returns the mean square where
+    no weights are given, and NaN gradients at a perfect fit.
+    """
+    return _root(mse_loss(input, target, sample_weight=sample_weight))
+
+
+def msle_loss(
+    input: Tensor,
+    target: Tensor,
+    *,
+    sample_weight: Tensor | None = None,
+    log_input: bool = False,
+    log_target: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Weighted mean of squared differences of `log(1 + x)`.
+
+    Args:
+        input: predictions above -1, of any shape, floating point.
+        target: true values above -1, in exactly that shape.
+        sample_weight: non-negative, in the same shape; 0 masks the element.
+        log_input: `input` is `log(1 + prediction)` already: the usual way, since a model can then not leave the domain.
+        log_target: `target` is `log(1 + value)` already.
+        reduction: `"none"`, `"mean"` or `"sum"`.
+
+    Returns:
+        The shape of `input` for `"none"`, else a scalar; float32 for half precision.
+
+    Raises:
+        TypeError: `input` is not floating point or `target` is no tensor.
+        ValueError: a value is not above -1 (looked at on a CPU only), the shapes differ, or a weight is negative.
+
+    Examples:
+        >>> import torch
+        >>> from linkboy import msle_loss
+        >>> msle_loss(torch.tensor([9.0, 0.0]), torch.tensor([99.0, 0.0]))
+        tensor(2.6509)
+
+    The same as scikit-learn's `mean_squared_log_error`.
+    """
+    output, truth, weight = _prepare(input, target, sample_weight, reduction)
+    output = output if log_input else _log1p("input", output)
+    truth = truth if log_target else _log1p("target", truth)
+    return _reduce((output - truth).square(), weight, reduction)
+
+
+def rmsle_loss(
+    input: Tensor,
+    target: Tensor,
+    *,
+    sample_weight: Tensor | None = None,
+    log_input: bool = False,
+    log_target: bool = False,
+) -> Tensor:
+    r"""Root of `msle_loss`; with weights it is the NWRMSLE of sales forecasting.
+
+    Arguments and errors are those of `msle_loss`, the gradient at a perfect fit and the advice on several batches those
+    of `rmse_loss`.
+
+    Examples:
+        >>> import torch
+        >>> from linkboy import rmsle_loss
+        >>> sales, weight = torch.tensor([99.0, 0.0]), torch.tensor([1.25, 1.0])
+        >>> rmsle_loss(torch.tensor([9.0, 0.0]), sales, sample_weight=weight)
+        tensor(1.7163)
+    """
+    loss = msle_loss(input, target, sample_weight=sample_weight, log_input=log_input, log_target=log_target)
+    return _root(loss)
+
+
+def quantile_loss(
+    input: Tensor,
+    target: Tensor,
+    *,
+    quantile: float = 0.5,
+    sample_weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Weighted mean of the pinball loss, whose minimum is a quantile of the target instead of its mean.
+
+    An error `d = target - input` costs `quantile * d` above the prediction and `(quantile - 1) * d` below it.
+
+    Args:
+        input: predictions of any shape, floating point.
+        target: true values in exactly that shape.
+        quantile: above 0 and below 1; 0.5 is half of `mae_loss`.
+        sample_weight: non-negative, in the same shape; 0 masks the element.
+        reduction: `"none"`, `"mean"` or `"sum"`.
+
+    Returns:
+        The shape of `input` for `"none"`, else a scalar; float32 for half precision.
+
+    Raises:
+        TypeError: `input` is not floating point or `target` is no tensor.
+        ValueError: `quantile` is not between 0 and 1, the shapes differ, or a weight is negative.
+
+    Examples:
+        >>> import torch
+        >>> from linkboy import quantile_loss
+        >>> quantile_loss(torch.tensor([1.0, 1.0]), torch.tensor([3.0, 0.0]), quantile=0.9)
+        tensor(0.9500)
+
+    The same as scikit-learn's `mean_pinball_loss`.
+    """
+    check_number("quantile", quantile, above=0)
+    if quantile >= 1:
+        raise ValueError(f"quantile must be a number above 0 and below 1, got {quantile!r}")
+    output, truth, weight = _prepare(input, target, sample_weight, reduction)
+    error = truth - output
+    return _reduce(torch.maximum(quantile * error, (quantile - 1) * error), weight, reduction)
+
+
+def huber_loss(
+    input: Tensor,
+    target: Tensor,
+    *,
+    delta: float = 1.0,
+    sample_weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Weighted mean of errors that count squared (halved) up to `delta` and linearly beyond.
+
+    Args:
+        input: predictions of any shape, floating point.
+        target: true values in exactly that shape.
+        delta: error at which the loss becomes linear, above 0, in the unit of the target.
+        sample_weight: non-negative, in the same shape; 0 masks the element.
+        reduction: `"none"`, `"mean"` or `"sum"`.
+
+    Returns:
+        The shape of `input` for `"none"`, else a scalar; float32 for half precision.
+
+    Raises:
+        TypeError: `input` is not floating point or `target` is no tensor.
+        ValueError: `delta` is not above 0, the shapes differ, or a weight is negative.
+
+    Examples:
+        >>> import torch
+        >>> from linkboy import huber_loss
+        >>> huber_loss(torch.tensor([0.0, 0.0]), torch.tensor([0.5, 3.0]))
+        tensor(1.3125)
+
+    Without weights the same as `F.huber_loss`, whose `weight` broadcasts.
+    """
+    check_number("delta", delta, above=0)
+    output, truth, weight = _prepare(input, target, sample_weight, reduction)
+    return _reduce(F.huber_loss(output, truth, reduction="none", delta=delta), weight, reduction)
+
+
+def _prepare(
+    input: Tensor, target: Tensor, sample_weight: Tensor | None, reduction: str
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Check the tensors and return them in the dtype of the arithmetic, masked elements as 0."""
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_floating("input", input)
+    if not isinstance(target, Tensor):
+        raise TypeError(f"target must be a tensor, got {describe(target)}")
+    if target.shape != input.shape:
+        mend = ""
+        if target.numel() == input.numel():
+            mend = "; bring them to one shape with input.squeeze(-1) or target.reshape(input.shape)"
+        raise ValueError(f"target must have the shape of input {tuple(input.shape)}, got {tuple(target.shape)}{mend}")
+    check_device("target", target, input)
+    weight = None if sample_weight is None else _check_weight(sample_weight, target)
+    dtype = work_dtype(input)
+    if target.is_floating_point():
+        dtype = torch.promote_types(dtype, work_dtype(target))
+    output, truth = input.to(dtype), target.to(dtype)
+    if weight is None:
+        return output, truth, None
+    return output.masked_fill(weight == 0, 0), truth.masked_fill(weight == 0, 0), weight.to(dtype)
+
+
+def _check_weight(sample_weight: Tensor, target: Tensor) -> Tensor:
+    if not isinstance(sample_weight, Tensor):
+        raise TypeError(f"sample_weight must be a tensor, got {describe(sample_weight)}")
+    if sample_weight.shape != target.shape:
+        mend = ""
+        if sample_weight.shape == target.shape[: sample_weight.dim()]:
+            axes = [":"] * sample_weight.dim() + ["None"] * (target.dim() - sample_weight.dim())
+            mend = f"; one weight per row is sample_weight[{', '.join(axes)}].expand_as(target)"
+        raise ValueError(
+            f"sample_weight must have the shape of target {tuple(target.shape)}, got {tuple(sample_weight.shape)}{mend}"
+        )
+    check_device("sample_weight", sample_weight, target)
+    check_not_negative("sample_weight", sample_weight)
+    return sample_weight
+
+
+def _reduce(values: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+    if reduction == "mean":
+        return values.sum() / max(values.numel(), 1) if weight is None else weighted_mean(values, weight)
+    weighted = values if weight is None else values * weight
+    return weighted if reduction == "none" else weighted.sum()
+
+
+def _log1p(argument: str, value: Tensor) -> Tensor:
+    if values_visible(value) and value.numel() and not value.detach().amin().item() > -1:
+        raise ValueError(
+            f"{argument} must be above -1 for a logarithmic loss, got {value.detach().amin().item():.6g}; "
+            f"pass what is already on the log scale with log_{argument}=True"
+        )
+    return value.log1p()
+
+
+def _root(mean: Tensor) -> Tensor:
+    # Masked before the root as well as after it: the branch not taken would give 0 * inf.
+    return torch.where(mean > 0, torch.where(mean > 0, mean, 1.0).sqrt(), mean)

@@ -1,0 +1,89 @@
+"""The one normaliser: a weighted mean that is right under masks, processes and gradient accumulation."""
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from linkboy._checks import check_number, check_same_shape
+from linkboy.losses._arguments import check_device, check_floating, check_not_negative, work_dtype
+
+
+def weighted_mean(
+    values: Tensor,
+    weights: Tensor,
+    *,
+    dim: int | tuple[int, ...] | None = None,
+    group: ProcessGroup | None = None,
+    total: Tensor | float | None = None,
+) -> Tensor:
+    r"""`sum(weights * values) / sum(weights)`, over one batch, several processes or a window of accumulated steps.
+
+    Under `DistributedDataParallel` pass `group`: the sum of the weights is taken over all its processes, and the result
+    multiplied by their number, since DDP averages gradients. Every process must call it, also one whose weights are all
+    0. Under gradient accumulation pass `total`: the weight of the whole window, over all processes of `group` where
+    that is given; nothing is then communicated. (Where a wrapper divides each step's loss by the number of steps, as
+    Accelerate's `backward` does, multiply by that number.)
+
+    Args:
+        values: losses of any shape, floating point.
+        weights: non-negative, in the shape of `values`: nothing is broadcast. Where a weight is 0 the value is masked,
+            even if it is NaN.
+        dim: dimension or dimensions to average over; `None` for all.
+        group: process group whose processes hold the rest of the batch, for example `torch.distributed.group.WORLD`.
+        total: what to divide by instead of the sum of `weights`.
+
+    Returns:
+        The mean in the dtype of `values`, float32 for half precision. 0, with a gradient of 0, where the weights sum to
+        0. Divisors that come from other processes are constants to autograd.
+
+    Raises:
+        TypeError: `values` or `weights` is not floating point, or `total` no number.
+        ValueError: the shapes differ, a weight or `total` is negative, or `weights` want a gradient under `group`.
+
+    Examples:
+        >>> import torch
+        >>> from linkboy import weighted_mean
+        >>> weighted_mean(torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([3.0, 1.0, 0.0]))
+        tensor(1.5000)
+        >>> batches = [(torch.tensor([1.0, 3.0]), torch.tensor([3.0, 1.0])), (torch.tensor([5.0]), torch.tensor([4.0]))]
+        >>> sum(weighted_mean(values, weights, total=8.0) for values, weights in batches)
+        tensor(3.2500)
+
+    torch has no weighted mean; `(values * weights).mean()` divides by the number of values, and the mean of the means of
+    uneven batches is not the mean.
+    """
+    check_floating("values", values)
+    check_floating("weights", weights)
+    if weights.shape != values.shape and weights.dim() < values.dim():
+        example = f"weights[{', '.join([':'] * weights.dim() + ['None'] * (values.dim() - weights.dim()))}]"
+        raise ValueError(
+            f"weights must have the shape of values {tuple(values.shape)}, got {tuple(weights.shape)}; "
+            f"say which dimension they belong to, for example {example}.expand_as(values)"
+        )
+    check_same_shape("weights", weights, "values", values)
+    check_device("weights", weights, values)
+    check_not_negative("weights", weights)
+    dtype = torch.promote_types(work_dtype(values), work_dtype(weights))
+    weights = weights.to(dtype)
+    dims = tuple(range(values.dim())) if dim is None else dim
+    summed = (values.masked_fill(weights == 0, 0) * weights).sum(dims)
+    divisor = weights.sum(dims) if total is None else _check_total(total, summed)
+    if group is not None:
+        if weights.requires_grad:
+            raise ValueError(
+                "weights must not require a gradient under group, which divides by a constant; detach them"
+            )
+        size = torch.distributed.get_world_size(group)
+        if total is None:
+            torch.distributed.all_reduce(divisor, group=group)
+        summed = summed * size
+    mean = summed / torch.where(divisor == 0, 1.0, divisor)
+    return mean.to(work_dtype(values))
+
+
+def _check_total(total: Tensor | float, like: Tensor) -> Tensor:
+    if not isinstance(total, Tensor):
+        check_number("total", total, minimum=0)
+        return torch.tensor(total, dtype=like.dtype, device=like.device)
+    check_not_negative("total", total)
+    return total.to(like)
