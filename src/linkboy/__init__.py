@@ -57,6 +57,7 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.training import evaluate as evaluate
     from linkboy.training import fit as fit
     from linkboy.training import is_main_process as is_main_process
+    from linkboy.training import lr_find as lr_find
     from linkboy.training import predict as predict
 
 _ROOM_OF: dict[str, str] = {
@@ -95,6 +96,7 @@ _ROOM_OF: dict[str, str] = {
     "linear_focal_loss": "losses",
     "load_classifier": "classify",
     "logit_adjusted_loss": "losses",
+    "lr_find": "training",
     "mae_loss": "losses",
     "mse_loss": "losses",
     "msle_loss": "losses",
@@ -146,6 +148,7 @@ __all__: list[str] = [
     "linear_focal_loss",
     "load_classifier",
     "logit_adjusted_loss",
+    "lr_find",
     "mae_loss",
     "mse_loss",
     "msle_loss",

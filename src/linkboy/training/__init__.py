@@ -6,6 +6,7 @@ from linkboy.training.evaluation import evaluate, predict
 from linkboy.training.fitting import fit
 from linkboy.training.history import Evaluation, History
 from linkboy.training.processes import is_main_process, process_count, process_index, wait_for_everyone
+from linkboy.training.rates import LearningRates, lr_find
 from linkboy.training.session import TrainingState
 
 __all__ = [
@@ -14,10 +15,12 @@ __all__ = [
     "EarlyStopping",
     "Evaluation",
     "History",
+    "LearningRates",
     "TrainingState",
     "evaluate",
     "fit",
     "is_main_process",
+    "lr_find",
     "predict",
     "process_count",
     "process_index",

@@ -58,6 +58,7 @@ class BestEpoch:
 
     @property
     def exhausted(self) -> bool:
+        """Whether the patience is at its end."""
         return self.rule.patience is not None and self.waited >= self.rule.patience
 
     def see(self, row: Mapping[str, Any]) -> None:
@@ -71,6 +72,7 @@ class BestEpoch:
             self.waited += 1
 
     def restore(self) -> None:
+        """Leave the weights of the best epoch in the model."""
         if self.weights:
             self.model.load_state_dict(self.weights)
 
@@ -97,14 +99,15 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
+        """Move the average towards the weights after a step."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
+        torch._foreach_lerp_(self.average, self.parameters, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     @torch.no_grad()
     def use(self) -> None:
         """Leave the average in the model."""
-        torch._foreach_copy_(self.parameters, self.average)
+        torch._foreach_copy_(self.parameters, self.average)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def in_model(self) -> Any:
@@ -115,7 +118,7 @@ class MovingAverage:
             yield
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(self.parameters, kept)
+                torch._foreach_copy_(self.parameters, kept)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def check_metric(rule: EarlyStopping, available: Iterable[str]) -> None:

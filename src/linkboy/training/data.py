@@ -138,18 +138,21 @@ class IterableSource:
         self.epoch = 0
 
     def facts(self) -> dict[str, Any]:
+        """What must not change between a run and its continuation."""
         return {"batch_size": getattr(self.loader, "batch_size", None)}
 
     def begin(self, epoch: int, order: Sequence[Any] | None = None) -> None:
+        """Tell the loader the epoch, where it wants to know; how many batches come is not known."""
         self.epoch = epoch
         for part in (self.loader, getattr(self.loader, "dataset", None), getattr(self.loader, "sampler", None)):
             if callable(advance := getattr(part, "set_epoch", None)):
                 advance(epoch)
 
     def indices(self, number: int) -> None:
-        return None
+        """Samples have no indices here."""
 
     def batches(self, start: int, count: int | None) -> Iterator[Batch]:
+        """Yield the micro-batches from `start` on, as long as any process has one."""
         model_stream = torch.get_rng_state()
         streams.seed_host(streams.mix(self.seed, _BATCH, self.rank, self.epoch))
         iterator = iter(self.loader)
@@ -170,7 +173,7 @@ class IterableSource:
                 yield Batch(data, filler)
 
     def order_to_save(self) -> None:
-        return None
+        """There is no order to keep."""
 
 
 Source = MapSource | IterableSource
@@ -203,12 +206,11 @@ def draw_order(sampler: Any, seed: int, epoch: int) -> Sequence[Any] | Tensor:
         return torch.arange(len(sampler))
     if type(sampler) is RandomSampler and not sampler.replacement and len(sampler) == len(sampler.data_source):
         return torch.randperm(len(sampler), generator=torch.Generator().manual_seed(key))
-    if hasattr(sampler, "set_epoch"):
-        sampler.set_epoch(epoch)
+    if callable(advance := getattr(sampler, "set_epoch", None)):
+        advance(epoch)
+    owners: list[Any] = [sampler, getattr(sampler, "sampler", None)]
     generators = [
-        (owner, owner.generator)
-        for owner in (sampler, getattr(sampler, "sampler", None))
-        if isinstance(getattr(owner, "generator", None), torch.Generator)
+        (owner, owner.generator) for owner in owners if isinstance(getattr(owner, "generator", None), torch.Generator)
     ]
     before = streams.capture(torch.device("cpu"))
     try:

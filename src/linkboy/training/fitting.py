@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from linkboy.memory import is_out_of_memory
 from linkboy.training import batches, processes, streams
 from linkboy.training.averaging import EarlyStopping
 from linkboy.training.checkpoint import Checkpointer
@@ -21,6 +22,11 @@ from linkboy.training.placement import placed
 from linkboy.training.session import Session
 from linkboy.training.settings import Callback, Settings
 from linkboy.training.signals import StopSignals
+
+OUT_OF_MEMORY = (
+    "the batch does not fit: halve the loader's batch size and double accumulate, which gives the same gradients; "
+    "linkboy.retry_on_oom does that around a function that makes model, loader and fit"
+)
 
 
 def fit(
@@ -93,7 +99,12 @@ def fit(
         signals = stack.enter_context(StopSignals())
         loop = Loop(settings, model, optimizer, placement, source, validation, signals)
         session.begin(loop)
-        loop.run(session)
+        try:
+            loop.run(session)
+        except Exception as error:
+            if is_out_of_memory(error):
+                error.add_note(OUT_OF_MEMORY)
+            raise
         return session.finish(loop)
 
 

@@ -36,6 +36,7 @@ class Mean:
         self.weight = 0.0
 
     def add(self, loss: Any, weight: float) -> None:
+        """Add `sum(w * l)` of this process and `sum(w)` of all."""
         self.loss, self.weight = self.loss + loss, self.weight + weight
 
     def value(self) -> float:
@@ -282,9 +283,7 @@ class Loop:
     def check_parameters(self) -> None:
         """Raise where a parameter is not finite, so that no checkpoint and no returned model ever holds one."""
         if name := next(filter(None, processes.gather(diagnosis.non_finite_parameter(self.model))), None):
-            raise FloatingPointError(
-                f"the parameter {name!r} is not finite after step {self.at.step}, so nothing was saved"
-            )
+            raise FloatingPointError(f"the parameter {name!r} is not finite after step {self.at.step}")
 
     def _progress(self) -> Progress:
         order = getattr(self.source, "order", None)

@@ -140,15 +140,10 @@ def _to_local(tensor: Tensor) -> Tensor:
 
 
 def _as(like: Tensor, local: Tensor) -> Tensor:
-    local = local.to(like.device)
-    if not hasattr(like, "to_local"):
-        return local
+    """Return a process's part of a tensor as what `like` is: a shard of a whole, or just a tensor on its device."""
     from torch.distributed.tensor import DTensor
 
-    return DTensor.from_local(
-        local,
-        like.device_mesh,
-        like.placements,
-        shape=like.shape,
-        stride=like.stride(),  # type: ignore[attr-defined]
-    )
+    local = local.to(like.device)
+    if not isinstance(like, DTensor):
+        return local
+    return DTensor.from_local(local, like.device_mesh, like.placements, shape=like.shape, stride=like.stride())

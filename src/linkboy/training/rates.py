@@ -1,0 +1,186 @@
+"""A learning-rate range test that leaves everything as it was."""
+
+import copy
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from linkboy._checks import check_number
+from linkboy._report import Block, Report, Table
+from linkboy.training import batches
+from linkboy.training.fitting import fit
+from linkboy.training.session import TrainingState
+
+_SMOOTHING = 0.9  # weight of the past in the running mean of the loss
+_DIVERGED = 4.0  # the test ends once the running mean is that many times its lowest value
+
+
+@dataclasses.dataclass(frozen=True)
+class LearningRates(Report):
+    """The loss at each rate tried.
+
+    Args:
+        suggestion: the rate half-way down the longest fall of the smoothed loss; `None` where it never fell.
+        diverged_at: the rate at which the test was ended because the loss rose or was not finite; `None` at its full length.
+        rates: learning rates, one per step.
+        losses: loss of the batch at each rate, before the step.
+        smoothed: their running mean, its start corrected as in Adam.
+
+    Examples:
+        >>> from linkboy.training.rates import LearningRates
+        >>> print(LearningRates(0.1, None, (0.01, 0.1), (2.0, 1.0), (2.0, 1.5)))
+        suggested learning rate 0.1
+        <BLANKLINE>
+        rate  loss  smoothed
+        0.01     2         2
+         0.1     1       1.5
+    """
+
+    suggestion: float | None
+    diverged_at: float | None
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    smoothed: tuple[float, ...]
+
+    def _blocks(self) -> Iterable[Block]:
+        found = (
+            "no learning rate lowered the loss"
+            if self.suggestion is None
+            else f"suggested learning rate {self.suggestion:.3g}"
+        )
+        yield found + (f"; the loss rose from {self.diverged_at:.3g} on" if self.diverged_at is not None else "")
+        every = max(1, len(self.rates) // 20)
+        yield Table(
+            ("rate", "loss", "smoothed"), list(zip(self.rates, self.losses, self.smoothed, strict=True))[::every]
+        )
+
+
+def lr_find(
+    model: nn.Module,
+    loss_fn: batches.Loss,
+    optimizer: Optimizer,
+    train_loader: Iterable[Any],
+    *,
+    min_lr: float = 1e-6,
+    max_lr: float = 10.0,
+    steps: int = 100,
+    sample_weight: batches.SampleWeight | None = None,
+    unpack: batches.Unpack | None = None,
+    accumulate: int = 1,
+    precision: str = "fp32",
+    seed: int | None = None,
+    device: str | torch.device | None = None,
+) -> LearningRates:
+    """Raise the learning rate step by step from `min_lr` to `max_lr` and see where the loss falls fastest.
+
+    Model, optimizer and random streams are afterwards bit for bit as before. Where the optimizer has several groups they all
+    get the same rate.
+
+    Args:
+        model: as for `fit`, like the other arguments not named here.
+        loss_fn: function of `(output, target)` that returns losses not reduced.
+        optimizer: the optimizer to be used; its own rates do not matter.
+        train_loader: gone through as often as `steps` needs.
+        min_lr: first rate.
+        max_lr: last rate.
+        steps: optimizer steps at most.
+        sample_weight: function of the batch that returns the weights of the losses.
+        unpack: function of the batch that returns `(input, target)` or `(input, target, weight)`.
+        accumulate: micro-batches per step.
+        precision: `"fp32"`, `"bf16"` or `"fp16"`.
+        seed: of order, augmentation and dropout.
+        device: where to run.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: `max_lr` is not above `min_lr`, or as for `fit`.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from linkboy.training import lr_find
+        >>> _ = torch.manual_seed(0)
+        >>> inputs = torch.randn(64, 3)
+        >>> data = torch.utils.data.TensorDataset(inputs, inputs.sum(1, keepdim=True))
+        >>> loader = torch.utils.data.DataLoader(data, batch_size=16, shuffle=True)
+        >>> model = nn.Linear(3, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        >>> found = lr_find(model, nn.MSELoss(reduction="none"), optimizer, loader, steps=40, seed=0)
+        >>> 1e-3 < found.suggestion < 1 and optimizer.param_groups[0]["lr"] == 1.0
+        True
+
+    Source: Smith 2017, https://arxiv.org/abs/1506.01186, with smoothing; the suggestion follows fastai's `valley`, at the middle of the fall.
+    """
+    check_number("min_lr", min_lr, above=0)
+    check_number("max_lr", max_lr, above=min_lr)
+    check_number("steps", steps, minimum=2, integer=True)
+    rates = [min_lr * (max_lr / min_lr) ** (step / (steps - 1)) for step in range(steps)]
+    losses: list[float] = []
+
+    def climb(event: str, state: TrainingState) -> None:
+        if event == "log":
+            losses.append(state.log[-1]["loss"])
+            if _rose(_smooth(losses)):
+                state.stop()
+        if event == "step" and state.step < steps:
+            _set_rate(optimizer, rates[state.step])
+
+    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    before = copy.deepcopy(optimizer.state_dict())
+    finite = True
+    try:
+        _set_rate(optimizer, rates[0])
+        fit(
+            model, loss_fn, optimizer, train_loader, epochs=steps, max_steps=steps, sample_weight=sample_weight,
+            unpack=unpack, accumulate=accumulate, precision=precision, seed=seed, device=device, log_every=1, log=(),
+            callbacks=[climb], progress=False,
+        )  # fmt: skip
+    except FloatingPointError:
+        finite = False
+    finally:
+        model.load_state_dict(weights)
+        optimizer.load_state_dict(before)
+    smoothed = _smooth(losses)
+    stopped = not finite or _rose(smoothed)
+    return LearningRates(
+        suggestion=_valley(rates, smoothed),
+        diverged_at=rates[min(len(losses), steps) - 1 if finite else min(len(losses), steps - 1)] if stopped else None,
+        rates=tuple(rates[: len(losses)]),
+        losses=tuple(losses),
+        smoothed=tuple(smoothed),
+    )
+
+
+def _set_rate(optimizer: Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _smooth(losses: Sequence[float]) -> list[float]:
+    mean, smoothed = 0.0, []
+    for count, loss in enumerate(losses, 1):
+        mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
+        smoothed.append(mean / (1 - _SMOOTHING**count))
+    return smoothed
+
+
+def _rose(smoothed: Sequence[float]) -> bool:
+    return bool(smoothed) and smoothed[-1] > _DIVERGED * min(smoothed)
+
+
+def _valley(rates: Sequence[float], smoothed: Sequence[float]) -> float | None:
+    """The rate half-way down the longest fall of the loss.
+
+    A fall is a longest decreasing subsequence: unlike the steepest point it is not moved by noise at the first steps.
+    """
+    length, start = [1] * len(smoothed), list(range(len(smoothed)))
+    for end in range(len(smoothed)):
+        for earlier in range(end):
+            if smoothed[earlier] > smoothed[end] and length[earlier] + 1 > length[end]:
+                length[end], start[end] = length[earlier] + 1, start[earlier]
+    last = max(range(len(smoothed)), key=length.__getitem__, default=0)
+    return rates[(start[last] + last) // 2] if length and length[last] > 1 else None
