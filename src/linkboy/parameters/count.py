@@ -38,7 +38,7 @@ class ParameterRow:
     kind: str
     tensors: tuple[tuple[str, tuple[int, ...]], ...]
     parameters: int
-    trainable: int
+    trainable: int | None
     bytes: int
 
 
@@ -55,8 +55,8 @@ class ParameterCount(Report):
 
     source: str
     total: int
-    trainable: int
-    frozen: int
+    trainable: int | None
+    frozen: int | None
     buffers: int
     logical: int
     bytes: int
@@ -82,11 +82,12 @@ class ParameterCount(Report):
     def _headline(self) -> str:
         at_least = "at least " if self.uninitialized else ""
         packed = f" (packed in {format_count(self.total)})" if self.logical != self.total else ""
-        if self.frozen:
-            share = f"{format_count(self.trainable)} trainable, {format_count(self.frozen)} frozen"
-        else:
-            share = "all trainable"
-        text = f"{self.source}: {at_least}{format_count(self.logical)} parameters{packed}, {share}"
+        share = ""
+        if self.trainable is not None and self.frozen is not None:
+            share = ", all trainable"
+            if self.frozen:
+                share = f", {format_count(self.trainable)} trainable, {format_count(self.frozen)} frozen"
+        text = f"{self.source}: {at_least}{format_count(self.logical)} parameters{packed}{share}"
         text += f", {format_bytes(self.bytes)}"
         if self.unique_storage_bytes != self.bytes:
             text += f" (in {format_bytes(self.unique_storage_bytes)} of storage)"
@@ -100,21 +101,20 @@ class ParameterCount(Report):
         return text
 
     def _table(self) -> Table:
-        shares = [_share(row.trainable, row.parameters) for row in self.rows]
-        if self.by == "module":
-            columns = ["module", "type", "shapes", "parameters", "trainable", "size"]
-            lead = [[row.name, row.kind, _shapes(row.tensors)] for row in self.rows]
-            total = ["total", "", ""]
-        else:
-            columns = [self.by or "", "tensors", "parameters", "trainable", "size"]
-            lead = [[row.name, format_count(len(row.tensors))] for row in self.rows]
-            total = ["total", format_count(sum(len(row.tensors) for row in self.rows))]
-        body = [
-            [*first, format_count(row.parameters), share, format_bytes(row.bytes)]
-            for first, row, share in zip(lead, self.rows, shares, strict=True)
-        ]
-        body.append([*total, format_count(self.total), _share(self.trainable, self.total), format_bytes(self.bytes)])
-        return Table(columns, body)
+        per_module, trained = self.by == "module", self.trainable is not None
+        body: list[list[str]] = []
+        for row in self.rows:
+            cells = [row.name]
+            if per_module:
+                cells += [row.kind] * trained + [_shapes(row.tensors)]
+            else:
+                cells += [format_count(len(row.tensors))]
+            cells += [format_count(row.parameters)] + [_share(row.trainable, row.parameters)] * trained
+            body.append([*cells, format_bytes(row.bytes)])
+        columns = ["module"] + ["type"] * trained + ["shapes"] if per_module else [str(self.by), "tensors"]
+        total = ["total"] + [""] * (len(columns) - 1) + [format_count(self.total)]
+        total += [_share(self.trainable, self.total)] * trained + [format_bytes(sum(row.bytes for row in self.rows))]
+        return Table([*columns, "parameters", *["trainable"] * trained, "size"], [*body, total])
 
 
 def count_parameters(
@@ -131,14 +131,17 @@ def count_parameters(
             row for each dtype.
 
     Returns:
-        `total` elements of all parameters, equal to `sum(p.numel() for p in model.parameters())`; of these
-        `trainable` and `frozen`. `logical`: what packed weights stand for (a 4-bit tensor holds two in a byte; weights
-        that quantised modules hide from `parameters()` are in it). `bytes`: what the parameters take where they are
-        stored, with scales and zero points; `unique_storage_bytes`: the storages behind them, each counted once.
-        `buffers` and `buffer_bytes` likewise. `nonzero`: what is left after pruning by `torch.nn.utils.prune`, else
-        `None`. `tied`: all names of each tensor that has several. `uninitialized`: lazy parameters, which make
-        `total` a lower bound. `sharded`: `(local, global)` elements where a parameter is a DTensor. `notes`: what the
-        count cannot know.
+        `total`: elements of all parameters, equal to `sum(p.numel() for p in model.parameters())`; of these
+        `trainable` and `frozen` (`None` for a file, which does not know).
+        `logical`: what packed weights stand for (a 4-bit tensor holds two in a byte), with the weights that quantised
+        modules hide from `parameters()`.
+        `bytes`: what the parameters take where they are stored, with scales and zero points; `unique_storage_bytes`:
+        the storages behind them, each counted once; `buffers` and `buffer_bytes` likewise for buffers.
+        `nonzero`: what `torch.nn.utils.prune` has left, `None` where nothing is pruned.
+        `tied`: all names of each tensor that has several.
+        `uninitialized`: lazy parameters, which make `total` a lower bound.
+        `sharded`: `(local, global)` elements where a parameter is a DTensor.
+        `notes`: what the count cannot know.
 
     Raises:
         TypeError: `model` is neither a module nor a path.
@@ -314,12 +317,12 @@ def _abridged(tied: Sequence[tuple[str, ...]], most: int = 8) -> list[tuple[str,
     return shown + ([(f"and {len(tied) - most} more tensors",)] if len(tied) > most else [])
 
 
-def _share(trainable: int, parameters: int) -> str:
+def _share(trainable: int | None, parameters: int) -> str:
     if trainable == parameters:
         return "yes"
     return format_count(trainable) if trainable else "no"
 
 
-def _shapes(tensors: Sequence[tuple[str, tuple[int, ...]]], most: int = 3) -> str:
+def _shapes(tensors: Sequence[tuple[str, tuple[int, ...]]], most: int = 4) -> str:
     shapes = [" x ".join(map(str, shape)) or "()" for _, shape in tensors]
     return listed(shapes, most)

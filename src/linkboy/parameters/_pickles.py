@@ -1,0 +1,328 @@
+"""Read the tensors' names, shapes and dtypes out of a checkpoint's pickle without running any of it.
+
+A pickle is a program for a small stack machine. This one knows the opcodes that `torch.save` writes and no others; it
+imports nothing and calls nothing: a class is a pair of strings, a call is a record of what would have been called, and
+only the calls that rebuild a tensor are understood. No size in the file is believed before the bytes are there.
+"""
+
+import dataclasses
+import math
+import operator
+import struct
+from typing import Any, NamedTuple
+
+MOST_BYTES = 16 * 2**20  # a state dict takes about 200 bytes a tensor: room for 80,000 tensors
+MOST_ON_STACK = 50_000
+
+DTYPES = {  # name -> bytes an element
+    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "complex128": 16, "complex64": 8, "complex32": 4,
+    "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8, "bool": 1,
+    "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1, "float8_e8m0fnu": 1,
+    "qint8": 1, "quint8": 1, "qint32": 4,
+}  # fmt: skip
+_STORAGE_DTYPES = {
+    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
+    "ComplexDoubleStorage": "complex128", "ComplexFloatStorage": "complex64", "LongStorage": "int64",
+    "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8",
+    "BoolStorage": "bool", "QInt8Storage": "qint8", "QUInt8Storage": "quint8", "QInt32Storage": "qint32",
+    "UntypedStorage": "uint8",
+}  # fmt: skip
+
+
+class Global(NamedTuple):
+    """The name of a class or function, never the thing."""
+
+    module: str
+    name: str
+
+
+class Storage(NamedTuple):
+    """A run of bytes beside the pickle, by its key."""
+
+    dtype: str
+    key: str
+    nbytes: int
+
+
+class FileTensor(NamedTuple):
+    """What a checkpoint says about one tensor; `nbytes` is what it takes there, scales and indices included."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+    storage: Storage | None = None
+    place: tuple[object, ...] = ()  # equal for two names of one tensor
+    is_parameter: bool | None = None  # None: a file that holds plain tensors cannot tell
+    requires_grad: bool | None = None
+
+    @property
+    def numel(self) -> int:
+        """Elements of the tensor."""
+        return math.prod(self.shape)
+
+
+@dataclasses.dataclass(slots=True)
+class Opaque:
+    """A call that was not made: what would have been called, with what, and the state it would have been given."""
+
+    function: object
+    arguments: object
+    state: object = None
+
+
+def read_pickle(data: bytes, start: int = 0) -> tuple[object, int]:
+    """Return what a pickle would build, made of inert values, and the position behind it.
+
+    Raises:
+        ValueError: the bytes are cut off, or hold something that `torch.save` does not write.
+    """
+    try:
+        return _run(data, start)
+    except (IndexError, KeyError, struct.error, OverflowError):
+        raise ValueError("its pickle is cut off or damaged") from None
+    except UnicodeDecodeError:
+        raise ValueError("its pickle holds text that is not UTF-8") from None
+
+
+def _run(data: bytes, at: int) -> tuple[object, int]:
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[int, object] = {}  # not a list: an index of 2**31 costs no more than one of 0
+    push = stack.append
+    # The most frequent opcodes first, and those written out: this loop is the whole time of a count.
+    while len(stack) <= MOST_ON_STACK and len(marks) <= MOST_ON_STACK:
+        code = data[at]
+        at += 1
+        if code == 0x72:  # LONG_BINPUT
+            memo[int.from_bytes(data[at : at + 4], "little")] = stack[-1]
+            at += 4
+        elif code == 0x68:  # BINGET
+            push(memo[data[at]])
+            at += 1
+        elif code == 0x58:  # BINUNICODE
+            end = at + 4 + int.from_bytes(data[at : at + 4], "little")
+            push(data[at + 4 : end].decode("utf-8", "surrogatepass"))
+            at = end
+        elif code == 0x4B:  # BININT1
+            push(data[at])
+            at += 1
+        elif code == 0x4D:  # BININT2
+            push(data[at] + 256 * data[at + 1])
+            at += 2
+        elif code == 0x28:  # MARK
+            marks.append(len(stack))
+        elif code == 0x74:  # TUPLE
+            push(tuple(_to_mark(stack, marks)))
+        elif code == 0x71:  # BINPUT
+            memo[data[at]] = stack[-1]
+            at += 1
+        elif 0x85 <= code <= 0x87:  # TUPLE1, TUPLE2, TUPLE3
+            push(tuple(_pop(stack, code - 0x84)))
+        elif code == 0x6A:  # LONG_BINGET
+            push(memo[int.from_bytes(data[at : at + 4], "little")])
+            at += 4
+        elif code == 0x4A:  # BININT
+            push(int.from_bytes(data[at : at + 4], "little", signed=True))
+            at += 4
+        elif code in _LENGTHS:
+            value, at = _text(data, at, code)
+            push(value)
+        elif code in _NUMBERS:
+            value, at = _number(data, at, code)
+            push(value)
+        elif code == 0x63:  # GLOBAL
+            module, name, rest = data[at : at + 2048].split(b"\n", 2)
+            push(Global(module.decode(), name.decode()))
+            at += 2 + len(module) + len(name)
+            del rest
+        elif code == 0x2E:  # STOP
+            return stack.pop(), at
+        elif code in (0x80, 0x95):  # PROTO, FRAME: nothing to do
+            at += 1 if code == 0x80 else 8
+        elif code == 0x94:  # MEMOIZE
+            memo[len(memo)] = stack[-1]
+        else:
+            _act(code, stack, marks)
+    raise ValueError(f"its pickle nests more than {MOST_ON_STACK:,} values")
+
+
+def _act(code: int, stack: list[Any], marks: list[int]) -> None:
+    """Carry out an opcode that reads only the stack."""
+    if code in (0x52, 0x81):  # REDUCE, NEWOBJ
+        function, arguments = _pop(stack, 2)
+        stack.append(_call(function, arguments))
+    elif code in _CONSTANTS:
+        stack.append(_CONSTANTS[code])
+    elif code == 0x51:  # BINPERSID
+        stack.append(_storage(stack.pop()))
+    elif code in (0x7D, 0x5D, 0x8F):  # EMPTY_DICT, EMPTY_LIST, EMPTY_SET
+        stack.append({} if code == 0x7D else [])
+    elif code == 0x92:  # NEWOBJ_EX
+        function, arguments, keywords = _pop(stack, 3)
+        stack.append(Opaque(function, arguments, keywords))
+    elif code in (0x73, 0x75):  # SETITEM, SETITEMS
+        items = _pop(stack, 2) if code == 0x73 else _to_mark(stack, marks)
+        _set_items(stack[-1], items)
+    elif code in (0x61, 0x65, 0x90):  # APPEND, APPENDS, ADDITEMS
+        items = _pop(stack, 1) if code == 0x61 else _to_mark(stack, marks)
+        if isinstance(stack[-1], list):
+            stack[-1].extend(items)
+    elif code == 0x91:  # FROZENSET
+        stack.append(_to_mark(stack, marks))
+    elif code == 0x62:  # BUILD
+        (state,) = _pop(stack, 1)
+        if isinstance(stack[-1], Opaque):
+            stack[-1].state = state
+    elif code == 0x93:  # STACK_GLOBAL
+        module, name = _pop(stack, 2)
+        stack.append(Global(str(module)[:200], str(name)[:200]) if isinstance(module, str) else Opaque(None, None))
+    elif code == 0x30:  # POP
+        stack.pop()
+    elif code == 0x31:  # POP_MARK
+        _to_mark(stack, marks)
+    elif code == 0x32:  # DUP
+        stack.append(stack[-1])
+    else:
+        raise ValueError(f"its pickle holds opcode 0x{code:02x}, which torch.save does not write")
+
+
+_CONSTANTS = {0x29: (), 0x4E: None, 0x88: True, 0x89: False}  # EMPTY_TUPLE, NONE, NEWTRUE, NEWFALSE
+_NUMBERS = {0x47: 8, 0x8A: 1, 0x8B: 4}  # BINFLOAT; LONG1 and LONG4 with the width of their length field
+_LENGTHS = {  # width of the length field, and whether the bytes are text
+    0x8C: (1, True), 0x8D: (8, True), 0x54: (4, False), 0x55: (1, False),
+    0x42: (4, False), 0x43: (1, False), 0x8E: (8, False), 0x96: (8, False),
+}  # fmt: skip
+
+
+def _number(data: bytes, at: int, code: int) -> tuple[object, int]:
+    width = _NUMBERS[code]
+    if code == 0x47:
+        return struct.unpack(">d", data[at : at + 8])[0], at + 8
+    count = int.from_bytes(data[at : at + width], "little")
+    if count > 255:
+        raise ValueError(f"its pickle holds an integer of {count:,} bytes")
+    at += width
+    return int.from_bytes(data[at : at + count], "little", signed=True), at + count
+
+
+def _text(data: bytes, at: int, code: int) -> tuple[object, int]:
+    width, is_text = _LENGTHS[code]
+    end = at + width + int.from_bytes(data[at : at + width], "little")  # a slice never reaches beyond the data
+    raw = data[at + width : end]
+    return raw.decode("utf-8", "surrogatepass") if is_text else raw, end
+
+
+def _pop(stack: list[Any], count: int) -> list[Any]:
+    if count > len(stack):
+        raise IndexError
+    values = stack[len(stack) - count :]
+    del stack[len(stack) - count :]
+    return values
+
+
+def _to_mark(stack: list[Any], marks: list[int]) -> list[Any]:
+    return _pop(stack, max(len(stack) - marks.pop(), 0))
+
+
+def _set_items(target: object, items: list[Any]) -> None:
+    if not isinstance(target, dict) or len(items) % 2:
+        return
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        # Only these keys are hashed: hashing a tuple nested a million deep would end the process.
+        plain = type(key) in (str, int, float, bool, bytes) or key is None
+        target[key if plain else f"<key {len(target)}>"] = value
+
+
+def _storage(identity: object) -> Storage | Opaque:
+    if isinstance(identity, tuple) and len(identity) >= 5:
+        _, kind, key, _, numel, *_ = identity
+        dtype = _STORAGE_DTYPES.get(kind.name) if isinstance(kind, Global) else None
+        if dtype is not None and isinstance(key, str) and type(numel) is int and numel >= 0:
+            return Storage(dtype, key, numel * DTYPES[dtype])
+    return Opaque(None, identity)
+
+
+def _call(function: object, arguments: object) -> object:
+    """Understand the calls that rebuild a tensor or an ordered dict; record every other."""
+    if isinstance(function, Global) and isinstance(arguments, tuple):
+        if function == ("collections", "OrderedDict"):
+            ordered: dict[object, object] = {}
+            if arguments and isinstance(arguments[0], list):  # the way of protocol 0 and 1
+                for pair in arguments[0]:
+                    _set_items(ordered, list(pair) if isinstance(pair, (list, tuple)) and len(pair) == 2 else [])
+            return ordered
+        rebuild = _REBUILD.get(function.name) if function.module in ("torch._utils", "torch._tensor") else None
+        made = rebuild(arguments) if rebuild else None
+        if made is not None:
+            return made
+    return Opaque(function, arguments)
+
+
+def _dense(arguments: tuple[Any, ...]) -> FileTensor | None:
+    storage, offset, size, stride, *rest = arguments if len(arguments) > 3 else (None, 0, (), ())
+    if not isinstance(storage, Storage):
+        return None
+    dtype = storage.dtype
+    if rest and isinstance(rest[-1], Global) and rest[-1].module == "torch":  # v3 names the dtype itself
+        dtype = rest[-1].name
+    itemsize = DTYPES.get(dtype)
+    if itemsize is None or not _whole((offset,)) or not _whole(size) or not _whole(stride) or len(size) != len(stride):
+        raise ValueError("its pickle describes a tensor that cannot be")
+    numel = math.prod(size)
+    last = offset + sum(map(operator.mul, size, stride)) - sum(stride) if numel else -1
+    if (last + 1) * itemsize > storage.nbytes:
+        raise ValueError(f"its pickle describes a tensor of shape {size} that reaches beyond its storage")
+    requires_grad = rest[0] if rest and isinstance(rest[0], bool) else None
+    place = (storage.key, offset, size, stride, dtype)
+    return FileTensor(size, dtype, numel * itemsize, storage, place, None, requires_grad)
+
+
+def _parameter(arguments: tuple[Any, ...]) -> FileTensor | None:
+    match arguments:
+        case (FileTensor() as data, bool(requires_grad), *_):
+            return data._replace(is_parameter=True, requires_grad=requires_grad)
+    return None
+
+
+def _sparse(arguments: tuple[Any, ...]) -> FileTensor | None:
+    if len(arguments) < 2 or not isinstance(arguments[1], tuple):
+        return None
+    dense = [part for part in arguments[1] if isinstance(part, FileTensor)]
+    for part in arguments[1]:
+        match part:
+            case Opaque(Global("torch", "Size"), (tuple(size),)) if dense and _whole(size):
+                return FileTensor(tuple(size), dense[-1].dtype, sum(part.nbytes for part in dense))
+    return None
+
+
+def _meta(arguments: tuple[Any, ...]) -> FileTensor | None:
+    match arguments:
+        case (Global("torch", dtype), tuple(size), *_) if dtype in DTYPES and _whole(size):
+            return FileTensor(tuple(size), dtype, 0)
+    return None
+
+
+def _from_type(arguments: tuple[Any, ...]) -> object:
+    match arguments:
+        case (Global() as function, _, tuple(inner), *_) if function.name != "_rebuild_from_type_v2":
+            return _call(function, inner)
+    return None
+
+
+_REBUILD = {
+    "_rebuild_tensor": _dense,
+    "_rebuild_tensor_v2": _dense,
+    "_rebuild_tensor_v3": _dense,
+    "_rebuild_qtensor": _dense,
+    "_rebuild_parameter": _parameter,
+    "_rebuild_parameter_with_state": _parameter,
+    "_rebuild_sparse_tensor": _sparse,
+    "_rebuild_meta_tensor_no_storage": _meta,
+    "_rebuild_from_type_v2": _from_type,
+}
+
+
+def _whole(values: object) -> bool:
+    if type(values) is not tuple or len(values) > 64:
+        return False
+    return all([type(value) is int and 0 <= value < 2**62 for value in values])  # noqa: C419 (twice as fast)

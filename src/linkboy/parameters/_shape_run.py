@@ -1,0 +1,172 @@
+"""Run a model on shapes alone and record what comes out of every module; leave the model as it was."""
+
+import contextlib
+import dataclasses
+import random
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+
+@dataclasses.dataclass
+class Run:
+    """What one forward pass showed; modules are keyed by `id`, FLOPs by name."""
+
+    outputs: dict[int, tuple[tuple[int, ...], ...]] = dataclasses.field(default_factory=dict)
+    calls: dict[int, int] = dataclasses.field(default_factory=dict)
+    flops: dict[str, int] = dataclasses.field(default_factory=dict)
+    without_formula: set[str] = dataclasses.field(default_factory=set)
+    saved_bytes: int = 0
+
+
+def run_shapes(model: nn.Module, inputs: tuple[object, ...], device: str | None) -> tuple[Run | None, str]:
+    """Return the record of a forward pass, or `None` and the reason why there is none."""
+    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper: shapes need no compiler
+    with _untouched(model), _same_random_numbers():
+        if device is None:  # a forward pass on request: its errors are the user's
+            buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+            return _run(model, dict(model.named_parameters()) | buffers, inputs, contextlib.nullcontext()), ""
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
+
+        def fake(tensor: Tensor) -> Any:
+            made = mode.from_tensor(tensor.detach().to("meta") if device == "meta" else tensor.detach())
+            return made.requires_grad_(tensor.requires_grad)
+
+        try:
+            with contextlib.ExitStack() as stack:
+                state = {name: fake(t) for name, t in [*model.named_parameters(), *model.named_buffers()]}
+                given = tree_map_only(Tensor, fake, inputs)
+                if device == "meta":
+                    stack.enter_context(torch.device("meta"))
+                else:
+                    stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+                return _run(model, state, given, mode), ""
+        except Exception as error:  # noqa: BLE001 - a forward may fail on fake tensors in any way: the reason is reported
+            lines = str(error).strip().splitlines()
+            what = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+            return None, f"no shapes: the run on {device} tensors failed ({what}); device=None computes for real"
+
+
+def _run(
+    model: nn.Module,
+    state: dict[str, Tensor],
+    inputs: tuple[Any, ...],
+    mode: contextlib.AbstractContextManager[Any],
+) -> Run:
+    run = Run()
+    saved: dict[int, Any] = {}  # storages, kept alive so that no key is used twice
+
+    def note_output(module: nn.Module, _: object, output: object) -> None:
+        run.calls[id(module)] = run.calls.get(id(module), 0) + 1
+        shapes = tuple(tuple(leaf.shape) for leaf in tree_leaves(_plain(output)) if isinstance(leaf, Tensor))
+        run.outputs.setdefault(id(module), shapes)
+
+    def note_saved(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage._cdata] = storage
+        return tensor
+
+    counter = FlopCounterMode(display=False)
+    args, keywords = (inputs, {})
+    if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+        args, keywords = (), dict(inputs[0])
+    handles = [module.register_forward_hook(note_output) for module in model.modules() if _takes_hooks(module)]
+    try:
+        saving = torch.autograd.graph.saved_tensors_hooks(note_saved, lambda tensor: tensor)
+        with mode, torch.enable_grad(), saving, counter, _Formulas(run.without_formula):
+            kept = functional_call(model, state, args, keywords)
+    finally:
+        for handle in handles:
+            handle.remove()
+    given = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    for tensor in [*state.values(), *given]:
+        saved.pop(tensor.untyped_storage()._cdata, None)
+    run.saved_bytes = sum(storage.nbytes() for storage in saved.values())
+    del kept
+    root = type(model).__name__
+    for path, counts in counter.get_flop_counts().items():
+        name = "" if path == "Global" else path.removeprefix(root).removeprefix(".")
+        if path == "Global" or path.startswith(f"{root}."):
+            run.flops[name] = sum(counts.values())
+    return run
+
+
+def _plain(output: object) -> object:
+    # transformers' outputs are mappings that torch's pytree does not always know
+    return dict(output) if isinstance(output, Mapping) else output
+
+
+def _takes_hooks(module: nn.Module) -> bool:
+    return not isinstance(module, torch.jit.ScriptModule)
+
+
+class _Formulas(TorchDispatchMode):
+    """Collect the operators for which torch's counter has no formula; views and bookkeeping cost nothing."""
+
+    def __init__(self, missing: set[str]) -> None:
+        super().__init__()
+        self.missing = missing
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        packet = func._overloadpacket
+        if (
+            func.namespace != "prim"
+            and packet not in flop_registry
+            and not func.is_view
+            and packet.__name__ not in _FREE
+        ):
+            self.missing.add(packet.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+_FREE = frozenset((
+    "_unsafe_view", "arange", "clone", "copy_", "detach", "empty", "empty_like", "empty_strided", "fill_", "full",
+    "full_like", "new_empty", "new_full", "new_ones", "new_zeros", "ones", "ones_like", "scalar_tensor", "_to_copy",
+    "zero_", "zeros", "zeros_like", "lift_fresh", "_local_scalar_dense", "new_empty_strided", "_reshape_alias",
+))  # fmt: skip
+
+
+@contextlib.contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """Give every module its attributes back: flags, hooks, tensors, and whatever `forward` hung on it."""
+    before = []
+    for module in model.modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            tables = {k: dict(v) for k, v in module.__dict__.items() if k.startswith("_") and isinstance(v, dict)}
+            before.append((module, type(module), dict(module.__dict__), tables))
+    try:
+        yield
+    finally:
+        for module, kind, attributes, tables in before:
+            if type(module) is not kind:
+                module.__class__ = kind
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
+            for key, table in tables.items():
+                held = module.__dict__[key]
+                if list(map(id, held.values())) != list(map(id, table.values())) or list(held) != list(table):
+                    held.clear()
+                    held.update(table)
+
+
+@contextlib.contextmanager
+def _same_random_numbers() -> Iterator[None]:
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    numpy = sys.modules.get("numpy")
+    python_state, numpy_state = random.getstate(), numpy.random.get_state() if numpy else None
+    try:
+        with torch.random.fork_rng(devices=list(devices)):
+            yield
+    finally:
+        random.setstate(python_state)
+        if numpy:
+            numpy.random.set_state(numpy_state)

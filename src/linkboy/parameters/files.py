@@ -1,0 +1,337 @@
+"""Count what a checkpoint file holds, from its header or the opcodes of its pickle; nothing is loaded or executed."""
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from linkboy._report import format_count
+from linkboy.parameters._pickles import DTYPES, MOST_BYTES, FileTensor, Global, Opaque, read_pickle
+from linkboy.parameters.count import ParameterCount, ParameterRow, listed
+
+# Where nothing but the name tells a buffer from a parameter.
+_BUFFER_NAMES = frozenset((
+    "running_mean", "running_var", "num_batches_tracked", "position_ids", "token_type_ids", "inv_freq",
+    "original_inv_freq", "masked_bias", "relative_position_index", "weight_mask", "bias_mask",
+))  # fmt: skip
+# What packed weights keep beside themselves (bitsandbytes, GPTQ, AWQ): stored, but not a parameter.
+_SCALE_NAMES = frozenset((
+    "absmax", "quant_map", "nested_absmax", "nested_quant_map", "SCB", "weight_format", "qzeros", "scales", "g_idx",
+    "weight_scale", "weight_scale_inv", "input_scale",
+))  # fmt: skip
+_WEIGHT_KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
+_SAFETENSORS_DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
+    "I16": "int16", "I8": "int8", "U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64", "BOOL": "bool",
+    "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+}  # fmt: skip
+_LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+_MOST_NODES = 500_000
+
+Sections = dict[str, dict[str, FileTensor]]
+
+
+def count_file(path: str | os.PathLike[str], by: str | None) -> ParameterCount:
+    """Count the checkpoint in a file or folder; see `count_parameters`."""
+    path = Path(path)
+    notes: list[str] = []
+    if path.is_dir():
+        path = _choose(path, notes)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {str(path)!r}")
+    try:
+        sections, aliases = _read(path, notes)
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} cannot be read as a checkpoint: {error}") from None
+    return _summed(path, sections, aliases, by, notes)
+
+
+def _choose(folder: Path, notes: list[str]) -> Path:
+    """Pick the one checkpoint of a folder, safetensors before pickles and an index before the shards it names."""
+    for suffixes in ((".safetensors",), (".bin", ".pt", ".pth")):
+        indexes = sorted(p for suffix in suffixes for p in folder.glob(f"*{suffix}.index.json"))
+        found = indexes or sorted(p for suffix in suffixes for p in folder.glob(f"*{suffix}"))
+        if len(found) > 1:
+            raise ValueError(
+                f"folder {str(folder)!r} holds {len(found)} checkpoints: {listed([p.name for p in found])}; name one"
+            )
+        if found:
+            others = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
+            if others and suffixes == (".safetensors",):
+                notes.append(f"{found[0].name} was counted; the folder also holds {listed(others)}")
+            return found[0]
+    raise FileNotFoundError(f"folder {str(folder)!r} holds no .safetensors, .bin, .pt or .pth file")
+
+
+def _read(path: Path, notes: list[str]) -> tuple[Sections, dict[str, str]]:
+    if path.suffix == ".json":
+        return _read_index(path, notes)
+    with path.open("rb") as file:
+        magic = file.read(len(_LEGACY_MAGIC))
+    if magic.startswith(b"PK\x03\x04"):
+        return _read_archive(path, notes), {}
+    if magic == _LEGACY_MAGIC:
+        return _read_legacy(path, notes), {}
+    if path.suffix == ".safetensors":
+        tensors, aliases = _read_safetensors(path)
+        if not aliases:
+            notes.append("a safetensors file does not record tied weights; each tensor in it was counted")
+        return {"": tensors}, aliases
+    raise ValueError("it is neither a safetensors file nor one that torch.save wrote")
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, FileTensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    tensors: dict[str, FileTensor] = {}
+    try:  # its reader checks the length of the header, every span, and that they fill the file
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                entry = file.get_slice(name)
+                stored = str(entry.get_dtype())
+                dtype = _SAFETENSORS_DTYPES.get(stored, stored.lower())
+                tensor = FileTensor(tuple(entry.get_shape()), dtype, 0)
+                tensors[name] = tensor._replace(nbytes=_nbytes(tensor.numel, dtype))
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
+    return tensors, {name: kept for name, kept in metadata.items() if kept in tensors and name not in tensors}
+
+
+def _nbytes(numel: int, dtype: str) -> int:
+    if dtype in DTYPES:
+        return numel * DTYPES[dtype]
+    bits = {"f4": 4, "f6_e2m3": 6, "f6_e3m2": 6}.get(dtype)
+    if bits is None:
+        raise ValueError(f"its dtype {dtype!r} is not known")
+    return numel * bits // 8
+
+
+def _read_index(path: Path, notes: list[str]) -> tuple[Sections, dict[str, str]]:
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"an index of more than {MOST_BYTES:,} bytes")
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise ValueError("it is not a JSON file") from None
+    wanted = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(wanted, dict) or not all(isinstance(shard, str) for shard in wanted.values()):
+        raise ValueError("its 'weight_map' must map tensor names to file names")
+    tensors: dict[str, FileTensor] = {}
+    aliases: dict[str, str] = {}
+    for shard in sorted(set(wanted.values())):
+        if shard != Path(shard).name or shard in ("", ".", "..") or "\\" in shard or shard.endswith(".json"):
+            raise ValueError(f"its shard {shard!r} is not a plain file name")
+        if not (path.parent / shard).is_file():
+            raise FileNotFoundError(f"index {str(path)!r} names shard {shard!r}, which is not beside it")
+        part, names = _read(path.parent / shard, [])
+        for section in part.values():
+            tensors |= {name: _in_shard(tensor, shard) for name, tensor in section.items()}
+        aliases |= names
+    if missing := [name for name in wanted if name not in tensors and name not in aliases]:
+        raise ValueError(f"its shards lack {len(missing)} tensors that it names: {listed(missing)}")
+    if not aliases and any(name.endswith(".safetensors") for name in wanted.values()):
+        notes.append("a safetensors file does not record tied weights; each tensor in it was counted")
+    return {"": tensors}, aliases
+
+
+def _in_shard(tensor: FileTensor, shard: str) -> FileTensor:
+    if tensor.storage is None:
+        return tensor
+    storage = tensor.storage._replace(key=f"{shard}/{tensor.storage.key}")  # keys start anew in every file
+    return tensor._replace(storage=storage, place=(shard, *tensor.place))
+
+
+def _read_archive(path: Path, notes: list[str]) -> Sections:
+    """Read the pickle of a zip archive as torch.save writes it, and hold its claims against the archive's entries."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
+            entry = entries.get("data.pkl")
+            if entry is None:
+                raise ValueError("the archive holds no data.pkl, so torch.save did not write it")
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise ValueError("its data.pkl is compressed, which torch.save never does")
+            if entry.file_size > MOST_BYTES:
+                raise ValueError(f"its data.pkl has {entry.file_size:,} bytes, more than the {MOST_BYTES:,} allowed")
+            data = archive.read(entry)
+    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, RuntimeError) as error:
+        raise ValueError(f"the archive is cut off or damaged ({error})") from None
+    sections = _sections(read_pickle(data)[0], notes)
+    held = {name.removeprefix("data/"): entry.file_size for name, entry in entries.items()}
+    _check_storages(sections, held)
+    return sections
+
+
+def _read_legacy(path: Path, notes: list[str]) -> Sections:
+    """Read a file of torch.save before 1.6: magic number, protocol, machine, object, storage keys, bytes."""
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES)
+    at, values = 0, []
+    for _ in range(5):
+        value, at = read_pickle(data, at)
+        values.append(value)
+    sections = _sections(values[3], notes)
+    storages = {tensor.storage for tensors in sections.values() for tensor in tensors.values()} - {None}
+    claimed = sum(storage.nbytes for storage in storages if storage is not None)
+    left = path.stat().st_size - at - 8 * len(storages)  # each storage is preceded by its length
+    if claimed > left:
+        raise ValueError(f"its tensors claim {claimed:,} bytes, the file has {left:,} left")
+    return sections
+
+
+def _tensors(value: object) -> dict[str, FileTensor]:
+    """Walk dicts, lists and pickled modules; return each tensor under its dotted name."""
+    found: dict[str, FileTensor] = {}
+    todo: list[tuple[str, object, bool | None]] = [("", value, None)]
+    left = _MOST_NODES  # an object that contains itself, or many times another, would never end
+    while todo:
+        name, item, is_parameter = todo.pop()
+        if isinstance(item, FileTensor):
+            found[name] = item if is_parameter is None else item._replace(is_parameter=is_parameter)
+            continue
+        children = _children(item, is_parameter)
+        left -= 1 + len(children) + len(name) // 64
+        if left < 0:
+            raise ValueError(f"its pickle unfolds to more than {_MOST_NODES:,} values")
+        prefix = f"{name}." if name else ""
+        todo += [(f"{prefix}{key}" if key else name, child, kind) for key, child, kind in reversed(children)]
+    return found
+
+
+def _children(item: object, kind: bool | None) -> list[tuple[str, object, bool | None]]:
+    if isinstance(item, Opaque) and isinstance(item.state, dict):
+        if "_parameters" in item.state and "_buffers" in item.state:  # a whole nn.Module was pickled
+            parts = (("_parameters", True), ("_buffers", False), ("_modules", None))
+            return [("", item.state.get(part), is_parameter) for part, is_parameter in parts]
+        item = item.state
+    if isinstance(item, dict):
+        return [(str(key), child, kind) for key, child in item.items() if isinstance(child, _WALKED)]
+    if isinstance(item, (list, tuple)) and not isinstance(item, Global):
+        return [(str(index), child, kind) for index, child in enumerate(item) if isinstance(child, _WALKED)]
+    return []
+
+
+_WALKED = (FileTensor, dict, Opaque, list, tuple)
+
+
+def _check_storages(sections: Sections, held: Mapping[str, int]) -> None:
+    for tensors in sections.values():
+        for storage in (tensor.storage for tensor in tensors.values()):
+            if storage is not None and held.get(storage.key, -1) < storage.nbytes:
+                size = format_count(held[storage.key]) if storage.key in held else "no"
+                raise ValueError(f"storage {storage.key!r} claims {storage.nbytes:,} bytes, the archive has {size}")
+
+
+def _sections(value: object, notes: list[str]) -> Sections:
+    """Split a training checkpoint by its top-level keys; a plain state dict or module is one section named ''."""
+    if isinstance(value, FileTensor):
+        return {"": {"(tensor)": value}}
+    parts: dict[str, Any] = {"": value}
+    if isinstance(value, dict) and not any(isinstance(item, FileTensor) for item in value.values()):
+        parts = {str(key): item for key, item in value.items()}
+    sections = {key: _tensors(item) for key, item in parts.items()}
+    sections = {key: tensors for key, tensors in sections.items() if tensors}
+    if not sections:
+        raise ValueError("it holds no tensors")
+    notes += [f"an object of class {name} was read but not built" for name in _classes(value)]
+    return sections
+
+
+def _classes(value: object) -> list[str]:
+    top = list(value.values()) if isinstance(value, dict) else [value]
+    opaque = [item.function for item in top if isinstance(item, Opaque)]
+    return sorted({f"{f.module}.{f.name}" for f in opaque if isinstance(f, Global)})
+
+
+def _weights(sections: Sections, notes: list[str]) -> dict[str, FileTensor]:
+    """Decide which sections are the model; the rest is named in a note and never added to it."""
+    likely = [key for key in sections if "optim" not in key and "sched" not in key and "scaler" not in key]
+    named = [key for key in _WEIGHT_KEYS if key in likely][:1]
+    chosen = named if len(likely) > 1 and named else likely
+    rest = [key for key in sections if key not in chosen]
+    if rest:
+        sizes = [f"{key!r} ({format_count(sum(t.numel for t in sections[key].values()))} elements)" for key in rest]
+        notes.append(f"beside the weights the file holds {listed(sizes)}, which are not counted")
+    return {
+        f"{key}.{name}" if key and len(chosen) > 1 else name: tensor
+        for key in chosen
+        for name, tensor in sections[key].items()
+    }
+
+
+def _is_parameter(name: str, tensor: FileTensor, weights: Mapping[str, FileTensor]) -> bool:
+    if tensor.is_parameter is not None:
+        return tensor.is_parameter
+    parent, _, last = name.rpartition(".")
+    packed_state = "quant_state." in name and name.partition(".quant_state.")[0] in weights
+    return not (packed_state or last in _BUFFER_NAMES or (last in _SCALE_NAMES and parent != ""))
+
+
+def _summed(
+    path: Path, sections: Sections, aliases: dict[str, str], by: str | None, notes: list[str]
+) -> ParameterCount:
+    weights = _weights(sections, notes)
+    names: dict[object, list[str]] = {}
+    for name, tensor in weights.items():
+        names.setdefault(tensor.place or name, []).append(name)
+    for name, kept in aliases.items():
+        names[kept].append(name)
+    once = {known[0]: weights[known[0]] for known in names.values()}
+    kinds = {name: _is_parameter(name, tensor, weights) for name, tensor in once.items()}
+    parameters = {name: tensor for name, tensor in once.items() if kinds[name]}
+    buffers = {name: tensor for name, tensor in once.items() if not kinds[name]}
+    four_bit = [name for name in parameters if any(f"{name}.quant_state.bitsandbytes__{k}" in once for k in _FOUR_BIT)]
+    scales = [name for name in buffers if name.rpartition(".")[2] in _SCALE_NAMES or ".quant_state." in name]
+    guessed = [name for name in buffers if buffers[name].is_parameter is None and name not in scales]
+    if guessed:
+        notes.append(f"taken for buffers by their names: {listed(guessed)}")
+    if packed := [name for name in parameters if name.endswith(".qweight")]:
+        notes.append(f"packed weights counted as stored, not as what they stand for: {listed(packed)}")
+    storages = {t.storage: t.storage.nbytes for name, t in parameters.items() if t.storage is not None}
+    plain = sum(t.nbytes for t in parameters.values() if t.storage is None)
+    scale_bytes = sum(buffers[name].nbytes for name in scales)
+    held = {name: tensor for name, tensor in buffers.items() if name not in set(scales)}
+    total = sum(tensor.numel for tensor in parameters.values())
+    return ParameterCount(
+        source=path.name,
+        total=total,
+        trainable=None,
+        frozen=None,
+        buffers=sum(tensor.numel for tensor in held.values()),
+        logical=total + sum(parameters[name].numel for name in four_bit),
+        bytes=sum(tensor.nbytes for tensor in parameters.values()) + scale_bytes,
+        unique_storage_bytes=sum(storages.values()) + plain + scale_bytes,
+        buffer_bytes=sum(tensor.nbytes for tensor in held.values()),
+        tied=tuple(tuple(known) for known in names.values() if len(known) > 1),
+        by=by,
+        rows=_rows(parameters, by) if by else (),
+        notes=tuple(notes),
+    )
+
+
+_FOUR_BIT = ("nf4", "fp4")
+
+
+def _rows(parameters: Mapping[str, FileTensor], by: str) -> tuple[ParameterRow, ...]:
+    groups: dict[str, list[tuple[str, FileTensor]]] = {}
+    for name, tensor in parameters.items():
+        parent, _, last = name.rpartition(".")
+        if by == "module":
+            groups.setdefault(parent or "(root)", []).append((last, tensor))
+        else:
+            groups.setdefault(tensor.dtype, []).append((name, tensor))
+    return tuple(
+        ParameterRow(
+            name=key,
+            kind="",
+            tensors=tuple((name, tensor.shape) for name, tensor in group),
+            parameters=sum(tensor.numel for _, tensor in group),
+            trainable=None,
+            bytes=sum(tensor.nbytes for _, tensor in group),
+        )
+        for key, group in groups.items()
+    )

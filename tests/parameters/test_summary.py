@@ -1,0 +1,206 @@
+"""`summarize`: FLOPs against the count by hand, and a model that is the same bit for bit afterwards."""
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from linkboy.parameters import count_parameters, summarize
+
+sys.path.insert(0, str(Path(__file__).parent))
+import zoo
+
+
+def bert_layer_flops(tokens, width, inner):
+    """Four projections, two products of attention, two of the feed-forward part; a multiply-add is 2."""
+    return 2 * tokens * (4 * width * width + 2 * width * inner) + 2 * 2 * tokens * tokens * width
+
+
+@pytest.mark.parametrize("device", ["meta", "fake"])
+def test_bert_flops_equal_the_analytic_number_to_the_last_unit(device):
+    import transformers as hf
+
+    with torch.device("meta"):
+        config = hf.BertConfig(num_hidden_layers=1)
+        model = hf.BertModel(config).eval()
+    summary = summarize(model, torch.zeros(1, 128, dtype=torch.long, device="meta"), device=device)
+    assert summary.notes == ()
+    assert summary.flops == bert_layer_flops(128, 768, 3072) + 2 * 768 * 768 == 1_863_450_624  # and the pooler
+
+
+def test_llama_flops_equal_the_analytic_number():
+    import transformers as hf
+
+    config = hf.LlamaConfig(**zoo.TINY, num_key_value_heads=1)
+    tokens, width, inner, vocabulary, layers = 6, 16, 32, 64, 2
+    per_token = 2 * (width * width * 2 + width * 8 * 2 + 3 * width * inner)  # one key and value head of 8 channels
+    layer = tokens * per_token + 2 * 2 * tokens * tokens * width
+    summary = summarize(hf.LlamaForCausalLM(config).eval(), zoo.IDS[:1])
+    assert summary.flops == layers * layer + 2 * tokens * width * vocabulary
+
+
+def test_flops_shapes_and_memory_of_a_convolution_by_hand():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 6 * 6, 5))
+    summary = summarize(model, torch.zeros(4, 3, 8, 8))
+    convolution, linear = 2 * 4 * 8 * 6 * 6 * 3 * 9, 2 * 4 * 288 * 5
+    assert summary.flops == convolution + linear
+    rows = {row.name: row for row in summary.rows}
+    assert (rows["0"].flops, rows["3"].flops) == (convolution, linear)
+    assert rows["0"].outputs == ((4, 8, 6, 6),)
+    # kept for backward: the ReLU's output, which is also the Linear's input; the inputs and weights are not activations
+    assert summary.activation_bytes == 4 * 288 * 4
+    assert summary.training_bytes == {
+        "weights": 6644, "buffers": 0, "gradients": 6644, "AdamW states": 13_288, "activations": 4608,
+    }  # fmt: skip
+    assert summary.ops_without_flops == ("relu",)
+
+
+def calls():
+    return {
+        "count": lambda model, inputs: count_parameters(model, by="module"),
+        "tree": lambda model, inputs: summarize(model),
+        "meta": lambda model, inputs: summarize(model, *inputs),
+        "fake": lambda model, inputs: summarize(model, *inputs, device="fake"),
+        "real": lambda model, inputs: summarize(model, *inputs, device=None),
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", zoo.ARCHITECTURES)
+def test_every_read_only_call_leaves_the_model_bit_identical(name):
+    torch.manual_seed(0)
+    model, inputs = zoo.ARCHITECTURES[name]()
+    flags = random.Random(name)
+    for module in model.modules():  # a mixture that nobody else would have set
+        module.training = flags.random() < 0.5
+    next(model.parameters()).grad = torch.ones_like(next(model.parameters()))
+    before = zoo.fingerprint(model)
+    for call, run in calls().items():
+        report = run(model, inputs)
+        after = zoo.fingerprint(model)
+        for part, value in before.items():
+            assert after[part] == value, f"{call} changed {part}"
+        if call in ("meta", "fake", "real") and name not in ("mixtral", "mamba"):
+            assert report.notes == (), report.notes
+            assert report.flops > 0
+    assert summarize(model).count.total == sum(p.numel() for p in model.parameters())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from(["linear", "relu", "norm", "dropout", "batchnorm"]), max_size=6), st.data())
+def test_random_stacks_are_bit_identical_and_flops_add_up(kinds, data):
+    build = {
+        "linear": lambda: nn.Linear(4, 4), "relu": lambda: nn.ReLU(inplace=True), "norm": lambda: nn.LayerNorm(4),
+        "dropout": lambda: nn.Dropout(0.5), "batchnorm": lambda: nn.BatchNorm1d(4),
+    }  # fmt: skip
+    model = nn.Sequential(*[build[kind]() for kind in kinds])
+    for module in model.modules():
+        module.training = data.draw(st.booleans())
+    before = zoo.fingerprint(model)
+    summary = summarize(
+        model, torch.zeros(3, 4, requires_grad=False), device=data.draw(st.sampled_from(["meta", "fake", None]))
+    )
+    assert zoo.fingerprint(model) == before
+    assert summary.flops == 2 * 3 * 4 * 4 * kinds.count("linear")
+
+
+class Raises(nn.Module):
+    def __init__(self, error):
+        super().__init__()
+        self.norm, self.error, self.seen = nn.BatchNorm1d(2), error, None
+
+    def forward(self, x):
+        self.train(not self.training)
+        self.seen = self.norm(x)
+        torch.rand(3)
+        random.random()
+        raise self.error
+
+
+@pytest.mark.parametrize("device", ["meta", "fake", None])
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
+def test_a_forward_that_raises_or_is_interrupted_leaves_the_model_as_it_was(device, error):
+    model = Raises(error)
+    before, state = zoo.fingerprint(model), random.getstate()
+    if device is None or isinstance(error, KeyboardInterrupt):
+        with pytest.raises(type(error)):
+            summarize(model, torch.ones(3, 2), device=device)
+    else:
+        summary = summarize(model, torch.ones(3, 2), device=device)
+        assert summary.flops is None
+        assert summary.notes == (
+            f"no shapes: the run on {device} tensors failed (RuntimeError: boom); device=None computes for real",
+        )
+    assert zoo.fingerprint(model) == before
+    assert model.seen is None
+    assert random.getstate() == state
+
+
+def test_lazy_modules_stay_lazy_and_the_report_says_so():
+    model = nn.Sequential(nn.LazyLinear(3))
+    summary = summarize(model, torch.zeros(2, 5))
+    assert isinstance(model[0], nn.LazyLinear)
+    assert "no shapes: the model has lazy parameters; run one batch through it first" in summary.notes
+
+
+def test_data_dependent_control_flow_is_reported_and_a_real_run_works():
+    class Branch(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    assert summarize(Branch(), torch.ones(2)).notes[0].startswith("no shapes: the run on meta tensors failed (")
+    assert summarize(Branch(), torch.ones(2), device=None).rows[0].outputs == ((2,),)
+
+
+def test_a_scripted_model_gives_its_table_without_shapes():
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = torch.jit.script(nn.Sequential(nn.Linear(2, 3)))
+    summary = summarize(model, torch.zeros(1, 2))
+    assert summary.count.total == 9
+
+
+def test_a_deep_model_prints_equal_layers_once():
+    import transformers as hf
+
+    with torch.device("meta"):
+        model = hf.LlamaForCausalLM(hf.LlamaConfig())
+    summary = summarize(model)
+    assert summary.count.total == 6_738_415_616
+    text = str(summary)
+    assert len(text.splitlines()) < 25
+    assert "LlamaDecoderLayer x 32" in text
+    assert "0-31" in text
+    assert len(summary.rows) > 32
+
+
+def test_depth_limits_the_tree():
+    model = nn.Sequential(nn.Sequential(nn.Linear(2, 2)))
+    assert [row.name for row in summarize(model, depth=1).rows] == ["", "0"]
+    assert len(summarize(model, depth=0).rows) == 1
+
+
+def test_tied_weights_count_once_and_packed_inputs_as_keywords_work():
+    model, inputs = zoo.ARCHITECTURES["lstm"]()
+    summary = summarize(model, {"ids": inputs[0]})
+    assert summary.rows[0].parameters == summary.count.total == sum(p.numel() for p in model.parameters())
+    assert summary.rows[0].outputs == ((2, 6, 64),)
+
+
+def test_messages():
+    for arguments, error, message in [
+        ((3,), TypeError, "model must be an nn.Module, got int"),
+        ((nn.ReLU(), 1, {"depth": -1}), ValueError, "depth must be an integer of at least 0, got -1"),
+        ((nn.ReLU(), 1, {"device": "cuda"}), ValueError, "device must be one of ('meta', 'fake', None), got 'cuda'"),
+    ]:
+        *positional, keywords = arguments if isinstance(arguments[-1], dict) else (*arguments, {})
+        with pytest.raises(error) as caught:
+            summarize(*positional, **keywords)
+        assert str(caught.value) == message
