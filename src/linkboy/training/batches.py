@@ -69,24 +69,40 @@ def check_losses(loss: Any) -> None:
         )
 
 
-def weighted_sum(loss: Tensor, weight: Tensor | float | None) -> tuple[Tensor, float]:
-    """Return `sum(w * l)` as a scalar tensor in float64 (float32 on a device without it), and `sum(w)`.
+def weigh(losses: Tensor, weight: Tensor | None) -> tuple[Tensor | float, float]:
+    """Return the weights as factors of `losses`, and `sum(w)` over all elements of `losses`.
 
-    `weight` has the dimensions of `loss`, each either equal or 1: a `(B,)` weight for `(B, T)` losses could mean two things.
+    `weight` has the dimensions of `losses`, each either equal or 1: a `(B,)` weight for `(B, T)` losses could mean two things.
     It is summed where it lies, before it moves to the device, so that no GPU is waited for.
     """
-    wide = torch.float32 if loss.device.type == "mps" else torch.float64
     if weight is None:
-        return loss.sum(dtype=wide), float(loss.numel())
-    if not isinstance(weight, Tensor):
-        return loss.sum(dtype=wide) * weight, loss.numel() * weight
-    if weight.ndim != loss.ndim or any(w not in (1, size) for w, size in zip(weight.shape, loss.shape, strict=True)):
+        return 1.0, float(losses.numel())
+    fits = isinstance(weight, Tensor) and weight.ndim == losses.ndim
+    if not fits or any(w not in (1, size) for w, size in zip(weight.shape, losses.shape, strict=True)):
         raise ValueError(
-            f"weight must have the dimensions of the losses, each equal or 1: losses have shape {tuple(loss.shape)}, "
-            f"weight has shape {tuple(weight.shape)}"
+            f"weight must have the dimensions of the losses, each equal or 1: the losses are {describe(losses)}, "
+            f"weight is {describe(weight)}"
         )
-    share = loss.numel() / weight.numel() if weight.numel() else 0.0
-    total = weight.sum(dtype=wide).item() * share
+    share = losses.numel() / weight.numel() if weight.numel() else 0.0
+    total = weight.sum(dtype=_wide(weight)).item() * share
     if not 0 <= total < float("inf"):
         raise ValueError(f"the weights of a batch must add up to a finite number of at least 0, got {total}")
-    return (loss * weight.to(loss.device)).sum(dtype=wide), total
+    return weight.to(device=losses.device, dtype=losses.dtype), total
+
+
+def weighted_sum(losses: Tensor, weight: Tensor | float) -> Tensor:
+    """Return `sum(w * l)` outside the graph, in float64 (float32 on a device without it); a number for `w` is 1."""
+    losses = losses.detach()
+    return (losses * weight if isinstance(weight, Tensor) else losses).sum(dtype=_wide(losses))
+
+
+def backward(losses: Tensor, weight: Tensor | float, divisor: float) -> None:
+    """Back-propagate `sum(w * l) / divisor`: the weights are the gradient of the losses, so the graph needs no sum."""
+    if isinstance(weight, Tensor):
+        losses.backward((weight / divisor).expand_as(losses))
+    else:
+        losses.backward(torch.full_like(losses, weight / divisor))
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.float32 if tensor.device.type == "mps" else torch.float64

@@ -172,8 +172,8 @@ class Evaluator:
             if self.loss_fn is not None:
                 losses = self.loss_fn(output, batches.move(target, self.device))
                 batches.check_losses(losses)
-                summed, total = batches.weighted_sum(losses, weight)
-                loss_sum, weight_sum = loss_sum + summed, weight_sum + total
+                factor, total = batches.weigh(losses, weight)
+                loss_sum, weight_sum = loss_sum + batches.weighted_sum(losses, factor), weight_sum + total
             if keep:
                 outputs.append(_to_cpu(output))
                 targets.append(_to_cpu(target))

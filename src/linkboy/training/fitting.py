@@ -58,7 +58,65 @@ def fit(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> History:
-    """Train a plain module with a plain optimizer on a plain loader, exactly, and resumably to the same bits.
+    """Train a plain module with a plain optimizer on a plain loader: exact gradients, and a resume to the same bits.
+
+    The gradient of a step is that of `sum(w * l) / sum(w)` over every loss element of every micro-batch of the step on every
+    process. Neither `accumulate` nor the number of processes changes it, nor a short last group, nor unequal batches. Without
+    weights every element counts 1. Started with `torchrun`, the same call trains on many processes: the samples of an epoch
+    are shared out, none is seen twice, only the main process prints and writes, and all return the same `History`.
+
+    With `checkpoint`, a run that was stopped or killed goes on when the same call is made again, and ends with the same bits
+    as one that was never stopped: weights, optimizer, scheduler, averages, random streams, history. SIGTERM and Ctrl-C end
+    the run after the current step; it is saved, and `History.stopped` names the signal.
+
+    Args:
+        model: any module; it is put into training mode for the call. A model split by `fully_shard` (FSDP2) stays split.
+        loss_fn: function of `(output, target)` that returns losses *not reduced*, one per sample or element
+            (`reduction="none"`). It runs outside autocast, on outputs in float32.
+        optimizer: made from the model's parameters.
+        train_loader: a `DataLoader`. It is rebuilt around its dataset, collate function and workers so that order and
+            augmentation are functions of `(seed, process, epoch, batch)`; its batch size is that of one process. A dataset
+            with `__getitems__` gets whole index lists. Anything else that can be iterated once per epoch works too, but
+            resumes by fetching the batches it has seen again, and `History.exact` is `False`.
+        val_loader: evaluated after each epoch, every sample once.
+        metrics: name to function of `(output, target)` over all validation outputs at once, on the CPU.
+        epochs: in total: a run resumed after epoch 1 of 3 runs two more.
+        max_steps: in total; the run ends there even inside an epoch.
+        scheduler: stepped once after each optimizer step, on any number of processes.
+        sample_weight: function of the batch that returns weights with the dimensions of the losses, each equal or 1.
+        unpack: function of the batch that returns `(input, target)` or `(input, target, weight)`; `None` when the batch is
+            that already. A tuple or list of inputs is called `model(*inputs)`, a mapping `model(**inputs)`.
+        accumulate: micro-batches per step.
+        clip_grad_norm: largest norm of the gradient of a step, applied once to the normalised, unscaled gradient.
+        precision: `"fp32"`; `"bf16"` or `"fp16"` run the forward pass under autocast, fp16 with a loss scaler (GPU only).
+        ema: decay of a running average of the weights, such as 0.999; validation and the model on return use the average.
+        compile: run the model through `torch.compile`.
+        on_nan: what to do when a loss (on a CPU with `clip_grad_norm`, also a gradient) is not finite: `"stop"` raises with
+            step, samples and layer; `"skip"` leaves the step out on all processes and counts it. On a GPU `"stop"` looks
+            at every `log_every` steps and before every checkpoint, `"skip"` waits for the device in each step.
+        early_stopping: an `EarlyStopping`: when to stop, and whose weights to bring back.
+        callbacks: functions of `(event, state)`; events are `"step"`, `"log"`, `"epoch"` and `"checkpoint"`, the state is a
+            `TrainingState`.
+        checkpoint: a directory, saved to after each epoch, or a `Checkpointer`. The end of a run is always saved.
+        resume: `"auto"` goes on from the newest whole checkpoint if there is one; `"never"` refuses a directory that has
+            some; a path names a checkpoint or a directory of them.
+        log_every: steps between two log lines.
+        log: which of `"csv"` and `"tensorboard"` to write into the checkpoint directory; nothing is written without one.
+        seed: of order, augmentation and dropout; `None` draws one. The caller's random streams are afterwards as before.
+        device: `None` for the accelerator of this process (`LOCAL_RANK` under `torchrun`), else the CPU. The model is
+            afterwards on the device it came from.
+        progress: show a bar and a line per epoch, on standard error.
+
+    Returns:
+        A `History`, the same on every process.
+
+    Raises:
+        FloatingPointError: a loss, a gradient or a parameter is not finite.
+        OSError: a checkpoint could not be written; the earlier ones are untouched.
+        RuntimeError: another run is writing to the checkpoint directory.
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument does not fit another, a batch or loss has the wrong form, or the checkpoint is damaged or of
+            another run.
 
     Examples:
         >>> import torch
@@ -72,6 +130,9 @@ def fit(
         >>> history = fit(model, nn.MSELoss(reduction="none"), optimizer, loader, epochs=20, seed=0, progress=False)
         >>> history.rows[-1]["train_loss"] < 0.01
         True
+
+    Differs from accelerate's loop, whose `accumulate` divides by the number of micro-batches: unequal batches, a short last
+    group and weights then give another gradient; and whose saved state does not bring back the same samples and dropout.
     """
     settings = Settings(
         loss_fn=loss_fn, metrics=metrics or {}, epochs=epochs, max_steps=max_steps, scheduler=scheduler,

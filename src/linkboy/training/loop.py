@@ -191,22 +191,20 @@ class Loop:
         output = batches.call(self.called, batches.move(inputs, device))
         losses = settings.loss_fn(output, batches.move(target, device))
         batches.check_losses(losses)
-        summed, total = batches.weighted_sum(losses, 0.0 if batch.filler else weight)
-        value = summed.detach()
-        if self.check_each:
+        factor, total = (0.0, 0.0) if batch.filler else batches.weigh(losses, weight)
+        value: Any = 0.0 if batch.filler else batches.weighted_sum(losses, factor)
+        if self.check_each and not batch.filler:
             value = value.item()
             if not math.isfinite(value):
                 totals.bad += 1
                 totals.culprit = totals.culprit or (inputs, self._bad_samples(losses, number))
         totals.loss, totals.weight = totals.loss + value, totals.weight + total
         totals.examples += 0 if batch.filler else losses.shape[0]
-        if at_once:
-            if totals.bad or not total:
-                return
-            summed = summed / total
+        if at_once and (totals.bad or not total):
+            return
         if self.placement.scaler is not None:
-            summed = self.placement.scaler.scale(summed)
-        summed.backward()
+            losses = self.placement.scaler.scale(losses)
+        batches.backward(losses, factor, total if at_once else 1.0)
 
     def _update(self, factor: float | None) -> bool:
         """Normalise, clip and step; `False` when no step was made."""

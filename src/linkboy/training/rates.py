@@ -113,7 +113,8 @@ def lr_find(
         >>> 1e-3 < found.suggestion < 1 and optimizer.param_groups[0]["lr"] == 1.0
         True
 
-    Source: Smith 2017, https://arxiv.org/abs/1506.01186, with smoothing; the suggestion follows fastai's `valley`, at the middle of the fall.
+    Source: Smith 2017, https://arxiv.org/abs/1506.01186, with the loss smoothed; the suggestion
+    follows fastai's `valley`, at the middle of the fall.
     """
     check_number("min_lr", min_lr, above=0)
     check_number("max_lr", max_lr, above=min_lr)
