@@ -43,13 +43,22 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.memory import is_out_of_memory as is_out_of_memory
     from linkboy.memory import release_memory as release_memory
     from linkboy.memory import retry_on_oom as retry_on_oom
+    from linkboy.parameters import FreezeReport as FreezeReport
+    from linkboy.parameters import ModelComparison as ModelComparison
     from linkboy.parameters import ModelSummary as ModelSummary
     from linkboy.parameters import ParameterCount as ParameterCount
+    from linkboy.parameters import compare as compare
     from linkboy.parameters import count_parameters as count_parameters
+    from linkboy.parameters import freeze as freeze
+    from linkboy.parameters import param_groups as param_groups
     from linkboy.parameters import summarize as summarize
+    from linkboy.parameters import unfreeze as unfreeze
     from linkboy.text import BasicTokenizer as BasicTokenizer
     from linkboy.text import BertTokenizer as BertTokenizer
     from linkboy.text import TokenizationReport as TokenizationReport
+    from linkboy.text import TokenizedFile as TokenizedFile
+    from linkboy.text import tokenize_file as tokenize_file
+    from linkboy.text import train_wordpiece as train_wordpiece
     from linkboy.training import Checkpointer as Checkpointer
     from linkboy.training import EarlyStopping as EarlyStopping
     from linkboy.training import Evaluation as Evaluation
@@ -69,6 +78,7 @@ _ROOM_OF: dict[str, str] = {
     "EarlyStopping": "training",
     "Evaluation": "training",
     "FocalLoss": "losses",
+    "FreezeReport": "parameters",
     "History": "training",
     "HuberLoss": "losses",
     "LabelledTexts": "classify",
@@ -77,19 +87,23 @@ _ROOM_OF: dict[str, str] = {
     "MAELoss": "losses",
     "MSELoss": "losses",
     "MSLELoss": "losses",
+    "ModelComparison": "parameters",
     "ModelSummary": "parameters",
     "ParameterCount": "parameters",
     "QuantileLoss": "losses",
     "RMSELoss": "losses",
     "RMSLELoss": "losses",
     "TokenizationReport": "text",
+    "TokenizedFile": "text",
     "TrainingOptions": "classify",
     "binary_focal_loss": "losses",
     "class_weights": "losses",
+    "compare": "parameters",
     "count_parameters": "parameters",
     "evaluate": "training",
     "fit": "training",
     "focal_loss": "losses",
+    "freeze": "parameters",
     "huber_loss": "losses",
     "is_main_process": "training",
     "is_out_of_memory": "memory",
@@ -100,6 +114,7 @@ _ROOM_OF: dict[str, str] = {
     "mae_loss": "losses",
     "mse_loss": "losses",
     "msle_loss": "losses",
+    "param_groups": "parameters",
     "predict": "training",
     "quantile_loss": "losses",
     "read_labelled": "classify",
@@ -108,7 +123,10 @@ _ROOM_OF: dict[str, str] = {
     "rmse_loss": "losses",
     "rmsle_loss": "losses",
     "summarize": "parameters",
+    "tokenize_file": "text",
     "train_classifier": "classify",
+    "train_wordpiece": "text",
+    "unfreeze": "parameters",
     "weighted_mean": "losses",
 }  # fmt: skip
 
@@ -121,6 +139,7 @@ __all__: list[str] = [
     "EarlyStopping",
     "Evaluation",
     "FocalLoss",
+    "FreezeReport",
     "History",
     "HuberLoss",
     "LabelledTexts",
@@ -129,19 +148,23 @@ __all__: list[str] = [
     "MAELoss",
     "MSELoss",
     "MSLELoss",
+    "ModelComparison",
     "ModelSummary",
     "ParameterCount",
     "QuantileLoss",
     "RMSELoss",
     "RMSLELoss",
     "TokenizationReport",
+    "TokenizedFile",
     "TrainingOptions",
     "binary_focal_loss",
     "class_weights",
+    "compare",
     "count_parameters",
     "evaluate",
     "fit",
     "focal_loss",
+    "freeze",
     "huber_loss",
     "is_main_process",
     "is_out_of_memory",
@@ -152,6 +175,7 @@ __all__: list[str] = [
     "mae_loss",
     "mse_loss",
     "msle_loss",
+    "param_groups",
     "predict",
     "quantile_loss",
     "read_labelled",
@@ -160,7 +184,10 @@ __all__: list[str] = [
     "rmse_loss",
     "rmsle_loss",
     "summarize",
+    "tokenize_file",
     "train_classifier",
+    "train_wordpiece",
+    "unfreeze",
     "weighted_mean",
 ]
 

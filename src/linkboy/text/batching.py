@@ -145,7 +145,7 @@ def make_rows(flat: Flat, count: int, pair: bool, options: Options, cls_id: int,
 
 
 def _whole_rows(flat: Flat, count: int, options: Options, cls_id: int, sep_id: int) -> Rows:
-    ids = flat.ids.copy()
+    ids = flat.ids  # nobody else's
     ids[flat.begin], ids[flat.end] = cls_id, sep_id
     special = None
     if options.special_mask:

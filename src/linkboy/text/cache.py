@@ -24,7 +24,7 @@ class Found(NamedTuple):
     """
 
     first: Array
-    count: Array
+    counts: Array
     at: Array
     pieces: Array  # (number, 3): id, and the span in characters of the word
     collided: Array

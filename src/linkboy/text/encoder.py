@@ -14,7 +14,7 @@ from linkboy.text.symbols import LETTER, NEEDS_SIGMA, NEEDS_TEXT, SEPARATOR, Sym
 from linkboy.text.trie import PieceTrie
 
 MARK = LETTER - 1  # stands before and after the ids of each text; above every id
-CHUNK = 1 << 17  # characters worked on at once: bounds the memory, and stays in the processor's cache
+CHUNK = 1 << 18  # characters worked on at once: bounds the memory, and stays in the processor's cache
 LONGEST = 256  # characters of a word on the array path
 
 Pieces = list[tuple[int, int, int]]  # id, and the span in the text
@@ -68,22 +68,20 @@ class ArrayEncoder:
 
     def encode(self, texts: Sequence[str], *, spans: bool = False) -> Flat:
         """Return the ids of all texts; memory beyond the result stays that of one chunk."""
-        parts = [self._encode_chunk(chunk, spans) for chunk in _chunks(texts)]
+        sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+        parts = [self._encode_chunk(texts[a:b], sizes[a:b], spans) for a, b in _chunks(sizes)]
         if len(parts) == 1:
             return parts[0]
         shifts = np.cumsum([0] + [len(part.ids) for part in parts])[:-1].tolist()
-        empty = np.zeros(0, np.int32)
+        no_ids, no_places, no_spans = np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0, 2), np.int32)
         return Flat(
-            np.concatenate([empty, *(part.ids for part in parts)]),
-            np.concatenate([empty, *(part.begin + shift for part, shift in zip(parts, shifts, strict=True))]),
-            np.concatenate([empty, *(part.end + shift for part, shift in zip(parts, shifts, strict=True))]),
-            np.concatenate([np.zeros((0, 2), np.int32), *(p.spans for p in parts if p.spans is not None)])
-            if spans
-            else None,
+            np.concatenate([no_ids, *(part.ids for part in parts)]),
+            np.concatenate([no_places, *(part.begin + shift for part, shift in zip(parts, shifts, strict=True))]),
+            np.concatenate([no_places, *(part.end + shift for part, shift in zip(parts, shifts, strict=True))]),
+            np.concatenate([no_spans, *(p.spans for p in parts if p.spans is not None)]) if spans else None,
         )
 
-    def _encode_chunk(self, texts: Sequence[str], spans: bool) -> Flat:
-        sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+    def _encode_chunk(self, texts: Sequence[str], sizes: Array, spans: bool) -> Flat:
         ends = np.cumsum(sizes + 2) - 1  # the mark after each text
         begins = ends - sizes - 1
         joined = "\n" + "\n\n".join(texts) + "\n"
@@ -99,8 +97,8 @@ class ArrayEncoder:
             if not refused.size:
                 found = self.cache.find(_symbols(values), starts, lengths)
                 refused = found.collided
-            if not refused.size:
-                break
+                if not refused.size:
+                    break
             readable |= set((np.searchsorted(begins, starts[refused], "right") - 1).tolist())
         read = {text: self._readable(texts[text]) for text in sorted(readable)}
         layout = _Layout(values, starts, lengths, begins, ends, found, read)
@@ -138,12 +136,12 @@ class _Layout:
         self.word_starts = starts  # as places in the text, where `starts` are places in `values`
         self.text_begins = begins
         self.places: Array | None = None
-        several = np.flatnonzero(found.count > 1)
+        several = np.flatnonzero(found.counts > 1)
         self.several = several
         self._make_room(several, lengths)
 
     def _make_room(self, several: Array, lengths: Array) -> None:
-        lack = self.found.count[several] - lengths[several]
+        lack = self.found.counts[several] - lengths[several]
         crowded = lack > 0
         room = self.ends - self.begins - 1
         overfull = [(text, len(pieces) - room[text]) for text, pieces in self.read.items() if len(pieces) > room[text]]
@@ -165,7 +163,7 @@ class _Layout:
         values, found = self.values, self.found
         values[self.starts] = found.first
         several = self.several
-        count = found.count[several].astype(np.int64)
+        count = found.counts[several].astype(np.int64)
         targets = ranges(self.starts[several], count)
         if several.size:
             values[targets] = found.pieces[ranges(found.at[several].astype(np.int64), count), 0]
@@ -187,8 +185,8 @@ class _Layout:
         if self.places is not None:
             start[self.places] = np.arange(len(self.places))
         stop = start + 1
-        some = np.flatnonzero(found.count > 0)
-        count = found.count[some].astype(np.int64)
+        some = np.flatnonzero(found.counts > 0)
+        count = found.counts[some].astype(np.int64)
         targets = ranges(self.starts[some], count)
         inner = found.pieces[ranges(found.at[some].astype(np.int64), count)]
         word = np.repeat(self.word_starts[some], count)
@@ -220,16 +218,12 @@ def _symbols(values: Array) -> Array:
     return symbols
 
 
-def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Split a list so that each part has about `CHUNK` characters, or a single text."""
-    if sum(map(len, texts)) <= CHUNK:
-        if texts:
-            yield texts
-        return
-    first, size = 0, 0
-    for index, text in enumerate(texts):
-        if size and size + len(text) + 2 > CHUNK:
-            yield texts[first:index]
-            first, size = index, 0
-        size += len(text) + 2
-    yield texts[first:]
+def _chunks(sizes: Array) -> Iterator[tuple[int, int]]:
+    """Split texts of these sizes into runs of about `CHUNK` characters, or of one longer text."""
+    ends = np.cumsum(sizes + 2)
+    first = 0
+    while first < len(sizes):
+        limit = CHUNK + (int(ends[first - 1]) if first else 0)
+        last = max(first + 1, int(np.searchsorted(ends, limit, "right")))
+        yield first, last
+        first = last

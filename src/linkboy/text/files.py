@@ -1,0 +1,186 @@
+"""The files of a tokenizer: `vocab.txt`, `tokenizer.json` and `tokenizer_config.json`, read strictly and written to agree."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from linkboy._files import atomic_write
+from linkboy.text.vocabulary import CLS, MASK, PAD, SEP, SPECIAL, UNK, read_vocabulary
+
+if TYPE_CHECKING:
+    from linkboy.text.tokenizer import BertTokenizer
+
+CLASSES = tuple(
+    name + end for name in ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer") for end in ("", "Fast")
+)
+# Our own entry in tokenizer_config.json; other readers pass over it.
+COMPAT = "linkboy_compat"
+NO_LIMIT = 10**9  # transformers writes 10**30 for "no model_max_length"
+
+
+def read_tokenizer_json(path: str | os.PathLike[str]) -> tuple[dict[str, int], dict[str, Any]]:
+    """Return the vocabulary of a `tokenizer.json` and the options of the `BertTokenizer` it describes."""
+    content = _read_json(Path(path))
+    model = _part(content, "model", ("WordPiece",), path)
+    normalizer = _part(content, "normalizer", ("BertNormalizer",), path)
+    _part(content, "pre_tokenizer", ("BertPreTokenizer",), path)
+    for key, value in (("unk_token", UNK), ("continuing_subword_prefix", "##")):
+        if model.get(key, value) != value:
+            raise ValueError(f"{key} in {os.fspath(path)!r} must be {value!r}, got {model[key]!r}")
+    if not normalizer.get("clean_text", True):
+        raise ValueError(f"clean_text in {os.fspath(path)!r} must be true: BERT's tokenizer always cleans the text")
+    vocab = model.get("vocab")
+    if not isinstance(vocab, dict):
+        raise ValueError(f"model.vocab in {os.fspath(path)!r} must map tokens to ids, got {type(vocab).__name__}")
+    for token in content.get("added_tokens") or []:
+        _check_added(token, vocab, path)
+    return vocab, {
+        "do_lower_case": normalizer.get("lowercase", True),
+        "strip_accents": normalizer.get("strip_accents"),
+        "tokenize_chinese_chars": normalizer.get("handle_chinese_chars", True),
+        "compat": "hf",
+        "max_input_chars_per_word": model.get("max_input_chars_per_word", 100),
+    }
+
+
+def read_directory(directory: str | os.PathLike[str]) -> tuple[dict[str, int] | Path, dict[str, Any]]:
+    """Return the vocabulary and the options that the files of a model directory give; `tokenizer.json` goes first."""
+    folder = Path(directory)
+    config_path, json_path, vocab_path = (
+        folder / name for name in ("tokenizer_config.json", "tokenizer.json", "vocab.txt")
+    )
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no directory {os.fspath(directory)!r}; from_pretrained reads local files and never downloads"
+        )
+    config = _read_json(config_path) if config_path.is_file() else {}
+    if json_path.is_file():
+        vocab, options = read_tokenizer_json(json_path)
+    elif vocab_path.is_file():
+        kind = config.get("tokenizer_class", CLASSES[0])
+        if kind not in CLASSES:
+            raise ValueError(f"tokenizer_class in {str(config_path)!r} must be one of {CLASSES}, got {kind!r}")
+        keys = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
+        vocab, options = vocab_path, {key: config[key] for key in keys if key in config}
+    else:
+        raise FileNotFoundError(f"neither tokenizer.json nor vocab.txt in {os.fspath(directory)!r}")
+    longest = config.get("model_max_length")
+    options["model_max_length"] = longest if isinstance(longest, int) and longest < NO_LIMIT else None
+    options["compat"] = config.get(COMPAT, "hf")
+    return vocab, options
+
+
+def write_directory(tokenizer: "BertTokenizer", directory: str | os.PathLike[str]) -> None:
+    """Write the three files, or none where they could not express the tokenizer."""
+    rules, tokens = tokenizer.rules, _tokens_in_order(tokenizer)
+    extra = {"never_split": tokenizer.never_split, "kana": rules.kana, "emoji": rules.emoji, "han": rules.han == "all"}
+    for name, given in extra.items():
+        if given:
+            raise ValueError(f"save_pretrained cannot express {name} in tokenizer.json: other readers would disagree")
+    specials = {token: number for token, number in tokenizer.vocab.items() if token in SPECIAL}
+    contents = {
+        "vocab.txt": "".join(token + "\n" for token in tokens),
+        "tokenizer.json": _dump(_tokenizer_json(tokenizer, specials)),
+        "tokenizer_config.json": _dump(
+            {
+                "tokenizer_class": "BertTokenizer",
+                "do_lower_case": rules.lower,
+                "strip_accents": rules.strip_accents,
+                "tokenize_chinese_chars": rules.split_han,
+                "model_max_length": tokenizer.model_max_length or 10**30,
+                **{f"{token[1:-1].lower()}_token": token for token in specials},
+                COMPAT: tokenizer.compat,
+            }
+        ),
+    }
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in contents.items():
+        with atomic_write(folder / name) as file:
+            file.write(text.encode("utf-8"))
+    if read_vocabulary(folder / "vocab.txt") != tokens:
+        raise ValueError(
+            "save_pretrained wrote a vocab.txt that reads differently: a token has a line end or outer spaces"
+        )
+
+
+def _tokens_in_order(tokenizer: "BertTokenizer") -> list[str]:
+    by_id = {number: token for token, number in tokenizer.vocab.items()}
+    gaps = [number for number in range(tokenizer.vocab_size) if number not in by_id]
+    if gaps:
+        raise ValueError(
+            f"save_pretrained needs a token for every id, but {len(gaps)} have none, the first is {gaps[0]}"
+        )
+    tokens = [by_id[number] for number in range(tokenizer.vocab_size)]
+    for token in tokens:
+        if token != token.strip(" \t\r") or "\n" in token or any("\ud800" <= c <= "\udfff" for c in token):
+            raise ValueError(f"save_pretrained cannot write the token {token!r} on a line of vocab.txt")
+    return tokens
+
+
+def _tokenizer_json(tokenizer: "BertTokenizer", specials: dict[str, int]) -> dict[str, Any]:
+    rules, flags = tokenizer.rules, dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    processor = None
+    if CLS in specials and SEP in specials:
+        ends = {"sep": [SEP, specials[SEP]], "cls": [CLS, specials[CLS]]}
+        processor = {"type": "BertProcessing", **ends}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": number, "content": token, **flags, "special": True}
+            for token, number in sorted(specials.items(), key=lambda item: item[1])
+        ],
+        "normalizer": {
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "handle_chinese_chars": rules.split_han,
+            "strip_accents": rules.strip_accents,
+            "lowercase": rules.lower,
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": processor,
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {
+            "type": "WordPiece",
+            "unk_token": UNK,
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": tokenizer.max_input_chars_per_word,
+            "vocab": dict(tokenizer.vocab),
+        },
+    }
+
+
+def _check_added(token: dict[str, Any], vocab: dict[str, int], path: str | os.PathLike[str]) -> None:
+    content = token.get("content")
+    if content not in (PAD, UNK, CLS, SEP, MASK) or vocab.get(content) != token.get("id"):
+        raise ValueError(
+            f"added token {content!r} in {os.fspath(path)!r} is not supported: only {', '.join(SPECIAL)} with their ids"
+        )
+    for flag in ("single_word", "lstrip", "rstrip", "normalized"):
+        if token.get(flag):
+            raise ValueError(f"added token {content!r} in {os.fspath(path)!r} is not supported with {flag}=true")
+
+
+def _part(content: dict[str, Any], name: str, kinds: tuple[str, ...], path: str | os.PathLike[str]) -> dict[str, Any]:
+    part = content.get(name)
+    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(part, dict) or kind not in kinds:
+        raise ValueError(f"{name} in {os.fspath(path)!r} must be of type {kinds[0]}, as BERT's is, got {kind}")
+    return part
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is no JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{str(path)!r} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _dump(content: dict[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"

@@ -1,0 +1,116 @@
+"""A text file to ids or tokens, line by line, in bounded memory."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TextIO
+
+from linkboy._checks import check_choice
+from linkboy._progress import Progress
+from linkboy._report import Report
+from linkboy.text.vocabulary import UNK
+
+if TYPE_CHECKING:
+    from linkboy.text.tokenizer import BertTokenizer
+
+BATCH_BYTES = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizedFile(Report):
+    """How much a file held; made by `tokenize_file`.
+
+    Args:
+        lines: lines read, and written.
+        characters: characters in them.
+        tokens: tokens they became.
+        unknown: how many of these are `[UNK]`.
+
+    Examples:
+        >>> TokenizedFile(lines=2, characters=10, tokens=8, unknown=1).to_dict()
+        {'lines': 2, 'characters': 10, 'tokens': 8, 'unknown': 1}
+    """
+
+    lines: int
+    characters: int
+    tokens: int
+    unknown: int
+
+
+def tokenize_file(
+    tokenizer: "BertTokenizer",
+    source: str | os.PathLike[str],
+    destination: TextIO,
+    *,
+    output: str = "ids",
+    add_special_tokens: bool = False,
+    progress: bool = False,
+) -> TokenizedFile:
+    r"""Write the ids or tokens of each line of a file, separated by spaces, one line for one line.
+
+    Args:
+        tokenizer: what to tokenize with.
+        source: a path, or `"-"` for standard input; lines end at `\n` alone, and bytes that are not UTF-8 are left out.
+        destination: where to write, for instance `sys.stdout`.
+        output: `"ids"` or `"tokens"`.
+        add_special_tokens: begin each line with `[CLS]` and end it with `[SEP]`.
+        progress: show on standard error how far it has come.
+
+    Returns:
+        The numbers of lines, characters, tokens and unknown tokens.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: `output` is unknown.
+
+    Examples:
+        >>> import pathlib, sys, tempfile
+        >>> from linkboy import BertTokenizer, tokenize_file
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "lines.txt"
+        >>> _ = path.write_text("你好\n好\n", "utf-8")
+        >>> report = tokenize_file(BertTokenizer(["[UNK]", "你", "好"]), path, sys.stdout)
+        1 2
+        2
+        >>> report.tokens
+        3
+    """
+    check_choice("output", output, ("ids", "tokens"))
+    if output == "ids":
+        names = {number: str(number) for number in tokenizer.vocab.values()}
+    else:
+        names = {number: token for token, number in tokenizer.vocab.items()}
+    unknown_id = tokenizer.vocab[UNK]
+    standard = os.fspath(source) == "-"
+    total = None if standard else Path(source).stat().st_size
+    lines = characters = tokens = unknown = 0
+    with Progress("tokenizing", total=total, unit="bytes", enabled=progress) as bar:
+        for size, batch in _batches(sys.stdin.buffer if standard else Path(source)):
+            rows = tokenizer(batch, add_special_tokens=add_special_tokens)["input_ids"]
+            destination.write("".join([" ".join([names[number] for number in row]) + "\n" for row in rows]))
+            lines, characters = lines + len(batch), characters + sum(map(len, batch))
+            tokens, unknown = tokens + sum(map(len, rows)), unknown + sum(row.count(unknown_id) for row in rows)
+            bar.advance(size, lines=lines)
+    return TokenizedFile(lines, characters, tokens, unknown)
+
+
+def _batches(source: BinaryIO | Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the size in bytes and the lines of about a megabyte at a time."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            yield from _batches_of(file)
+    else:
+        yield from _batches_of(source)
+
+
+def _batches_of(file: Iterable[bytes]) -> Iterator[tuple[int, list[str]]]:
+    size, lines = 0, list[str]()
+    for line in file:
+        size += len(line)
+        lines.append(line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "ignore"))
+        if size >= BATCH_BYTES:
+            yield size, lines
+            size, lines = 0, []
+    if lines:
+        yield size, lines
