@@ -41,8 +41,11 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.losses import rmsle_loss as rmsle_loss
     from linkboy.losses import weighted_mean as weighted_mean
     from linkboy.memory import is_out_of_memory as is_out_of_memory
+    from linkboy.memory import memory_environment as memory_environment
+    from linkboy.memory import memory_report as memory_report
     from linkboy.memory import release_memory as release_memory
     from linkboy.memory import retry_on_oom as retry_on_oom
+    from linkboy.memory import who_holds as who_holds
     from linkboy.parameters import FreezeReport as FreezeReport
     from linkboy.parameters import ModelComparison as ModelComparison
     from linkboy.parameters import ModelSummary as ModelSummary
@@ -112,6 +115,8 @@ _ROOM_OF: dict[str, str] = {
     "logit_adjusted_loss": "losses",
     "lr_find": "training",
     "mae_loss": "losses",
+    "memory_environment": "memory",
+    "memory_report": "memory",
     "mse_loss": "losses",
     "msle_loss": "losses",
     "param_groups": "parameters",
@@ -128,6 +133,7 @@ _ROOM_OF: dict[str, str] = {
     "train_wordpiece": "text",
     "unfreeze": "parameters",
     "weighted_mean": "losses",
+    "who_holds": "memory",
 }  # fmt: skip
 
 __all__: list[str] = [
@@ -173,6 +179,8 @@ __all__: list[str] = [
     "logit_adjusted_loss",
     "lr_find",
     "mae_loss",
+    "memory_environment",
+    "memory_report",
     "mse_loss",
     "msle_loss",
     "param_groups",
@@ -189,6 +197,7 @@ __all__: list[str] = [
     "train_wordpiece",
     "unfreeze",
     "weighted_mean",
+    "who_holds",
 ]
 
 

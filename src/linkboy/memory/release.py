@@ -7,10 +7,9 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-
 from linkboy._checks import describe
 from linkboy._report import Block, Report, Table, format_bytes, format_seconds
+from linkboy.memory.holders import Holder, describe_target, holders_of
 from linkboy.memory.process import (
     DeviceMemory,
     ProcessMemory,
@@ -33,12 +32,12 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Watched:
-    """One object that should be gone: what it was, whether it is, and paths to what still holds it."""
+    """One object that should be gone: what it was, whether it is, what still holds it, and why that may be unknown."""
 
     what: str
     gone: bool
-    holders: tuple[str, ...] = ()
-    advice: tuple[str, ...] = ()
+    holders: tuple[Holder, ...]
+    note: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +174,7 @@ def release_memory(*watched: "weakref.ref[Any]", trim: bool = True) -> MemoryRep
         devices_before=devices_before,
         devices_after=devices_after,
         steps=tuple(steps),
-        watched=tuple(_verdict(label, reference) for label, reference in zip(labels, watched, strict=True)),
+        watched=_verdicts(labels, watched),
         notes=tuple(notes),
     )
 
@@ -191,18 +190,18 @@ def _check_watched(watched: tuple[object, ...]) -> None:
 
 def _label(reference: "weakref.ref[Any]") -> str:
     target = reference()
-    if target is None:
-        return "gone before the call"
-    if isinstance(target, torch.UntypedStorage):
-        return f"storage of {format_bytes(target.nbytes())}"
-    return describe(target)
+    return "an object that was gone before the call" if target is None else describe_target(target)
 
 
-def _verdict(label: str, reference: "weakref.ref[Any]") -> Watched:
-    target = reference()
-    if target is None:
-        return Watched(label, gone=True)
-    return Watched(label, gone=False)
+def _verdicts(labels: list[str], watched: tuple["weakref.ref[Any]", ...]) -> tuple[Watched, ...]:
+    alive = [target for target in (reference() for reference in watched) if target is not None]
+    reports = iter(holders_of(alive) if alive else [])
+    by_id = {id(target): report for target, report in zip(alive, reports, strict=True)}
+    found = [by_id.get(id(reference())) for reference in watched]  # `alive` still holds what had survived
+    return tuple(
+        Watched(label, report is None, report.holders if report else (), report.note if report else "")
+        for label, report in zip(labels, found, strict=True)
+    )
 
 
 def _empty_caches() -> list[tuple[DeviceMemory, DeviceMemory, float]]:
@@ -218,9 +217,9 @@ def _fall(before: ProcessMemory, after: ProcessMemory) -> int | None:
 
 def _watched_lines(watched: tuple[Watched, ...]) -> Iterable[str]:
     for index, item in enumerate(watched):
-        yield f"watched[{index}] {item.what}: {'gone' if item.gone else 'still held'}"
-        yield from (f"  by {holder}" for holder in item.holders)
-        yield from (f"  -> {line}" for line in item.advice)
+        yield f"watched[{index}], {item.what}: {'gone' if item.gone else 'still held by'}"
+        yield from (f"    {line}" for holder in item.holders for line in holder.lines())
+        yield from [f"    {item.note}"] if item.note else []
 
 
 def _bytes(nbytes: int | None) -> str:

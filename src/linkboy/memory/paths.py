@@ -1,0 +1,153 @@
+"""Paths to a holder as a reader would write them, and what to do about each."""
+
+import functools
+import inspect
+import sys
+import types
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from linkboy._checks import describe
+from linkboy._report import format_bytes
+
+if TYPE_CHECKING:
+    from linkboy.memory.holders import Found
+
+MODULE_DICTS = ("_parameters", "_buffers", "_modules")
+GENERATORS = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)
+
+
+def local_names(frame: types.FrameType) -> list[tuple[str, int]]:
+    """Return name and id of each local variable of a function's frame, leaving no reference to any behind."""
+    values = frame.f_locals
+    names = [(name, id(value)) for name, value in values.items()]
+    # Up to Python 3.12 the frame keeps this dict, and would hold every local until it returns, deleted or not. It is
+    # cleared unless someone else holds it too (2: the frame and `values`, +1 for the call) or a debugger may write it back.
+    alone = type(values) is dict and sys.getrefcount(values) <= 3
+    if alone and frame.f_code.co_flags & inspect.CO_OPTIMIZED and sys.gettrace() is None and frame.f_trace is None:
+        values.clear()
+    return names
+
+
+def render(found: "Found") -> str:
+    """Write a path from its root down: `__main__.history[3] -> MeanBackward0 -> ReluBackward0._saved_result`."""
+    text, node, above = found.root, found.node, None
+    named = found.root_object is not None and type(found.root_object) is dict  # the root is a namespace
+    while node.child is not None:
+        held, child = node.held, node.child.held
+        if node.edge is not None:
+            text, named = text + node.edge.text, False
+        else:
+            step, named = _step(held, child, above, named)
+            text += step
+        above, node = held, node.child
+    return text
+
+
+def _step(holder: Any, child: Any, above: Any, named: bool) -> tuple[str, bool]:
+    """Return the text between a holder and what it holds, and whether that is a dict of attributes to name next."""
+    if type(child) is dict and _own_dict(holder) is child:
+        return "", True
+    if isinstance(holder, dict):
+        return _dict_step(holder, child, named)
+    if isinstance(holder, types.FrameType):
+        return _frame_step(holder, child), False
+    if isinstance(holder, GENERATORS):
+        frame = next(getattr(holder, name) for name in ("gi_frame", "cr_frame", "ag_frame") if hasattr(holder, name))
+        return _frame_step(frame, child), False
+    if isinstance(holder, types.CellType) or (isinstance(holder, types.FunctionType) and type(child) is tuple):
+        return "", False
+    if isinstance(holder, tuple) and type(child) is types.CellType and isinstance(above, types.FunctionType):
+        index = next(i for i, item in enumerate(holder) if item is child)
+        return f" -> {above.__name__}'s closure variable {above.__code__.co_freevars[index]}", False
+    if isinstance(holder, (list, tuple, deque)):
+        return next((f"[{i}]" for i, item in enumerate(holder) if item is child), "[...]"), False
+    if isinstance(holder, (set, frozenset)):
+        return "{...}", False
+    if type(holder) is functools._lru_cache_wrapper:
+        return " -> its lru_cache", False
+    name = _attribute(holder, child)
+    return (f".{name}", name in MODULE_DICTS) if name else (f" -> inside {type(holder).__name__}", False)
+
+
+def _dict_step(holder: dict[Any, Any], child: Any, named: bool) -> tuple[str, bool]:
+    key = next((key for key, value in list(holder.items()) if value is child), None)
+    if key is None:
+        return " (a key)", False
+    if named and isinstance(key, str):
+        return ("", True) if key in MODULE_DICTS else (f".{key}", False)
+    shown = repr(key) if isinstance(key, (str, int, float, type(None))) else describe(key)
+    return f"[{shown[:40]}]", False
+
+
+def _frame_step(frame: types.FrameType, child: Any) -> str:
+    name = next((name for name, item in local_names(frame) if item == id(child)), "a temporary value")
+    code = frame.f_code
+    return f" -> {code.co_name}() at {Path(code.co_filename).name}:{frame.f_lineno}, local {name}"
+
+
+def _own_dict(holder: Any) -> Any:
+    try:
+        return object.__getattribute__(holder, "__dict__")
+    except AttributeError:
+        return None
+
+
+def _attribute(holder: Any, child: Any) -> str:
+    """Name the attribute of `holder` that is `child`, without running any code of its class."""
+    own = _own_dict(holder)
+    if type(own) is dict:
+        for name, value in list(own.items()):
+            if value is child:
+                return name
+    for kind in type(holder).__mro__:
+        for name, member in list(vars(kind).items()):
+            plain = isinstance(member, (types.MemberDescriptorType, types.GetSetDescriptorType))
+            if plain and kind.__module__ != "torch._C":
+                try:
+                    if member.__get__(holder) is child:
+                        return name
+                except (AttributeError, RuntimeError, TypeError, ValueError):
+                    continue
+    return ""
+
+
+def advise(found: "Found") -> tuple[str, ...]:
+    """Say what would let go, by the kinds of holder on the path."""
+    kinds, chain, node = set[str](), [], found.node
+    while node is not None:
+        chain.append(node.held)
+        kinds |= {node.edge.kind} if node.edge is not None else set()
+        node = node.child
+    path = render(found)
+    last_error = path.startswith("sys.last_")
+    notebook = path.startswith(("__main__.Out[", "__main__._")) and not path.startswith("__main__.__")
+    lines = [
+        (last_error, "the interpreter keeps the last error: `del sys.last_value, sys.last_traceback` (and `sys.last_exc`)"),
+        ("traceback" in kinds and not last_error,
+         "drop the exception (`del error`), or call `traceback.clear_frames(error.__traceback__)`"),
+        ("graph" in kinds, "store `loss.item()` or `.detach()`: a tensor with a graph keeps all activations"),
+        ("gradient" in kinds, "call `zero_grad(set_to_none=True)`"),
+        (any(isinstance(item, torch.optim.Optimizer) for item in chain), "delete the optimizer together with the model"),
+        (any(type(item) is functools._lru_cache_wrapper for item in chain), "call `cache_clear()` on that function"),
+        ("_hooks[" in path, "call `handle.remove()` on the hook"),
+        (notebook, "the notebook keeps its outputs: run `%reset -f out`"),
+        (_small_view(chain[-1]), f"store `.clone()`: this view {_view_sizes(chain[-1])}"),
+    ]  # fmt: skip
+    return tuple(line for applies, line in lines if applies) or ("delete that name, or take it out of that container",)
+
+
+def _small_view(item: Any) -> bool:
+    return isinstance(item, Tensor) and item.layout is torch.strided and bool(_view_sizes(item))
+
+
+def _view_sizes(item: Any) -> str:
+    try:
+        shown, whole = item.numel() * item.element_size(), item.untyped_storage().nbytes()
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return ""
+    return f"of {format_bytes(shown)} keeps all {format_bytes(whole)} of its storage" if shown < whole else ""
