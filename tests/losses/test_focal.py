@@ -1,11 +1,18 @@
 """Focal loss against a 50-digit oracle, against torch at gamma 0, and at every edge."""
 
+from unittest import mock
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from mpmath import mp, mpf
 
 from linkboy import focal_loss
+from linkboy.losses import _fused
 
 mp.dps = 50
 GAMMAS = (0, 0.25, 0.5, 1, 2, 5)
@@ -112,3 +119,327 @@ def test_weights_multiply_and_the_normalizer_divides():
         torch.testing.assert_close(focal_loss(logits, target, **arguments, normalizer=normalizer), value)
     torch.testing.assert_close(focal_loss(logits, target, **arguments, reduction="sum"), total)
     torch.testing.assert_close(focal_loss(logits, target, **arguments, reduction="none"), effective * plain)
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_soft_targets_are_exact_at_large_gaps(gamma):
+    shares = [0.05, 0.0, 0.95]
+    for gap in (0, 4, 12, 25):
+        logits = torch.tensor([[0.3, -1.0, 0.3 + gap]], requires_grad=True)
+        loss = focal_loss(logits, torch.tensor([shares]), gamma=gamma)
+        loss.backward()
+        parts = [exact_loss_and_gradient(logits[0].tolist(), index, gamma) for index in range(3)]
+        exact_shares = torch.tensor(shares).tolist()  # as rounded to float32
+        exact = sum(share * part[0] for share, part in zip(exact_shares, parts, strict=True))
+        assert relative_error(loss.item(), exact) <= 1e-6
+        exact_gradient = [
+            sum(share * part[1][j] for share, part in zip(exact_shares, parts, strict=True)) for j in range(3)
+        ]
+        largest = max(abs(float(value)) for value in exact_gradient)
+        for got, want in zip(logits.grad[0].tolist(), exact_gradient, strict=True):
+            assert abs(got - float(want)) <= 1e-6 * largest
+
+
+@given(
+    arrays(np.float64, (5, 4), elements=st.floats(-50, 50)),
+    st.lists(st.integers(0, 3), min_size=5, max_size=5),
+    st.sampled_from(GAMMAS),
+    st.sampled_from([1, 7, 2**19]),
+)
+def test_every_chunk_size_gives_the_definition(logits, labels, gamma, chunk):
+    x, target = torch.tensor(logits, requires_grad=True), torch.tensor(labels)
+    p = x.softmax(1).gather(1, target[:, None]).squeeze(1)
+    rest = x.softmax(1).scatter(1, target[:, None], 0.0).sum(1)
+    expected = rest**gamma * -torch.where(p > 0.5, torch.log1p(-rest), p.log())
+    with mock.patch.object(_fused, "_CHUNK", chunk):
+        each = focal_loss(x, target, gamma=gamma, reduction="none")
+        whole = focal_loss(x, target, gamma=gamma, reduction="sum")
+        by_sample, at_once = (torch.autograd.grad(loss.sum(), x)[0] for loss in (each, whole))
+    torch.testing.assert_close(each, expected, rtol=1e-9, atol=1e-25)
+    torch.testing.assert_close(whole, expected.sum(), rtol=1e-9, atol=1e-25)
+    torch.testing.assert_close(by_sample, at_once, rtol=1e-12, atol=1e-25)
+
+
+INFINITE = -torch.inf
+EDGES = [
+    ([1e4, 0.0, -1e4], 0, 0.0, [0, 0, 0]),
+    ([0.0, 1e4, -1e4], 0, 1e4, [-1, 1, 0]),
+    ([3e38, -3e38, 0.0], 0, 0.0, [0, 0, 0]),
+    ([5.0, INFINITE, INFINITE], 0, 0.0, [0, 0, 0]),
+    ([INFINITE, 0.0, 0.0], 0, float("inf"), [-1, 0.5, 0.5]),
+    ([7.0], 0, 0.0, [0]),
+]
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize(("logits", "target", "loss", "gradient"), EDGES)
+def test_extreme_and_masked_logits_stay_finite(logits, target, loss, gradient, gamma, reduction):
+    x = torch.tensor([logits], requires_grad=True)
+    got = focal_loss(x, torch.tensor([target]), gamma=gamma, reduction=reduction)
+    got.sum().backward()
+    assert got.sum().item() == loss
+    assert x.grad[0].tolist() == gradient
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_masked_class_has_no_gradient(create_graph):
+    x = torch.tensor([[1.0, INFINITE, 0.5]], dtype=torch.float64, requires_grad=True)
+    loss = focal_loss(x, torch.tensor([0]), gamma=0.5)
+    (gradient,) = torch.autograd.grad(loss, x, create_graph=create_graph)
+    kept = torch.tensor([[1.0, 0.5]], dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(focal_loss(kept, torch.tensor([0]), gamma=0.5), kept)
+    assert gradient[0, 1].item() == 0
+    torch.testing.assert_close(gradient[0, [0, 2]].detach(), expected[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("gamma", [0.25, 2])
+def test_half_precision_is_right_to_the_last_digit(dtype, reduction, gamma):
+    logits = (torch.randn(64, 5) * 6).to(dtype).requires_grad_()
+    exact = logits.detach().double().requires_grad_()
+    target = torch.randint(0, 5, (64,))
+    loss, truth = (focal_loss(x, target, gamma=gamma, reduction=reduction) for x in (logits, exact))
+    assert loss.dtype == dtype
+    tiny, eps = torch.finfo(dtype).smallest_normal, torch.finfo(dtype).eps
+    torch.testing.assert_close(loss.double(), truth, rtol=eps, atol=tiny)
+    scale = 1024.0  # as a gradient scaler does: what is lost to underflow before cannot be brought back
+    loss.sum().mul(scale).backward()
+    truth.sum().mul(scale).backward()
+    torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=eps, atol=tiny)
+
+
+def test_largest_float16_logits_are_finite():
+    logits = torch.tensor([[65504.0, -65504.0], [-65504.0, 65504.0]], dtype=torch.float16, requires_grad=True)
+    loss = focal_loss(logits, torch.tensor([0, 0]), reduction="none")
+    loss.float().clamp(max=1).sum().backward()
+    assert loss[0].item() == 0
+    assert logits.grad.isfinite().all()
+
+
+def test_autocast_gives_float32_as_cross_entropy_does():
+    logits, target = torch.randn(3, 4, dtype=torch.bfloat16), torch.tensor([0, 1, 2])
+    assert focal_loss(logits, target).dtype == torch.bfloat16
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert focal_loss(logits, target).dtype == F.cross_entropy(logits, target).dtype == torch.float32
+        assert focal_loss(logits.double(), target).dtype == torch.float64
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
+@pytest.mark.parametrize("ignored", ["weight", "label"])
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_masked_sample_may_be_nan(reduction, ignored, create_graph):
+    logits, target = make_batch(4, 3)
+    x = logits.detach().clone()
+    x[1] = torch.nan
+    x.requires_grad_()
+    options = {"reduction": reduction}
+    if ignored == "label":
+        target[1] = -100
+    else:
+        options["sample_weight"] = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    loss = focal_loss(x, target, **options).sum()
+    (gradient,) = torch.autograd.grad(loss, x, create_graph=create_graph)
+    kept = [0, 2, 3]
+    expected = focal_loss(logits[kept], target[kept], reduction=reduction).sum()
+    (wanted,) = torch.autograd.grad(expected, logits)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradient, wanted)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 3, 0), (4, 3)])
+@pytest.mark.parametrize("normalizer", ["weights", "count", "positives"])
+@pytest.mark.parametrize("kind", ["labels", "smoothed", "soft"])
+def test_a_mean_over_nothing_is_0_with_a_gradient_of_0(shape, normalizer, kind):
+    logits = torch.randn(shape, requires_grad=True)
+    options = {"label_smoothing": 0.1} if kind == "smoothed" else {}
+    if kind == "soft":
+        if normalizer == "positives":
+            return
+        target = torch.rand(shape)
+        options["sample_weight"] = torch.zeros(shape[0], *shape[2:])
+    else:
+        target = torch.full((shape[0], *shape[2:]), -100)
+    loss = focal_loss(logits, target, normalizer=normalizer, **options)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(logits.grad, torch.zeros(shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_every_integer_dtype_is_a_label(dtype):
+    logits, target = make_batch(5, 4)
+    assert torch.equal(focal_loss(logits, target.to(dtype)), focal_loss(logits, target))
+
+
+def test_ignore_index_may_be_a_class():
+    logits, target = make_batch(9, 3)
+    ours = focal_loss(logits, target, gamma=0, ignore_index=1)
+    torch.testing.assert_close(ours, F.cross_entropy(logits, target, ignore_index=1))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_strides_do_not_matter(reduction):
+    dense, target = make_batch(2, 3, 4, 5)
+    expected = torch.autograd.grad(focal_loss(dense, target, reduction=reduction).sum(), dense)[0]
+    versions = {
+        "channels_last": dense.detach().contiguous(memory_format=torch.channels_last),
+        "transposed": dense.detach().transpose(0, 3).contiguous().transpose(0, 3),
+        "sliced": torch.stack([dense.detach()] * 2, dim=-1)[..., 0],
+    }
+    for x in versions.values():
+        x.requires_grad_()
+        loss = focal_loss(x, target, reduction=reduction)
+        torch.testing.assert_close(torch.autograd.grad(loss.sum(), x)[0], expected)
+    row = torch.randn(3, requires_grad=True)
+    loss = focal_loss(row.expand(4, 3), torch.tensor([0, 1, 2, 0]), reduction=reduction).sum()
+    each = sum(focal_loss(row[None], torch.tensor([label]), reduction="sum") for label in (0, 1, 2, 0))
+    each = each / 4 if reduction == "mean" else each
+    torch.testing.assert_close(torch.autograd.grad(loss, row), torch.autograd.grad(each, row))
+
+
+VARIANTS = {
+    "mean": lambda x, t: focal_loss(x, t, gamma=0.5, alpha=[1.0, 2.0, 3.0], sample_weight=torch.tensor([1.0, 0, 2, 3])),
+    "none": lambda x, t: focal_loss(x, t, gamma=2, reduction="none"),
+    "smoothed": lambda x, t: focal_loss(x, t, gamma=1.5, label_smoothing=0.1),
+    "soft": lambda x, t: focal_loss(x, torch.full((4, 3), 1 / 3, dtype=x.dtype), gamma=0.5),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+def test_first_and_second_derivative_pass_finite_differences(variant):
+    logits, target = make_batch(4, 3)
+    target[0] = -100
+    assert torch.autograd.gradcheck(lambda x: variant(x, target), logits)
+    assert torch.autograd.gradgradcheck(lambda x: variant(x, target), logits)
+
+
+def test_weights_can_be_learned():
+    logits, target = make_batch(4, 3)
+    weight = torch.rand(4, dtype=torch.float64, requires_grad=True)
+    alpha = torch.rand(3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda x, w, a: focal_loss(x, target, sample_weight=w, alpha=a), (logits, weight, alpha)
+    )
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+def test_a_retained_graph_gives_the_same_gradient_again_and_takes_any_scale(variant):
+    logits, target = make_batch(4, 3)
+    loss = variant(logits, target)
+    first, second, third = (
+        torch.autograd.grad(loss, logits, factor * torch.ones_like(loss), retain_graph=True)[0]
+        for factor in (1.0, -3.0, 1.0)
+    )
+    torch.testing.assert_close(second, -3 * first)
+    assert torch.equal(first, third)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own, on the first jacfwd
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+def test_torch_func_transforms_agree(variant):
+    logits, target = make_batch(4, 3)
+    x = logits.detach()
+    expected = torch.autograd.grad(variant(logits, target).sum(), logits)[0]
+    torch.testing.assert_close(torch.func.grad(lambda x: variant(x, target).sum())(x), expected)
+    by_hessian = torch.func.hessian(lambda x: variant(x, target).sum())(x)
+    by_autograd = torch.autograd.functional.hessian(lambda x: variant(x, target).sum(), x)
+    torch.testing.assert_close(by_hessian, by_autograd)
+
+
+def test_vmap_over_the_batch_gives_gradients_per_sample():
+    logits, target = make_batch(4, 3)
+    per_sample = torch.func.vmap(torch.func.grad(lambda x, t: focal_loss(x[None], t[None])))(logits.detach(), target)
+    whole = torch.autograd.grad(focal_loss(logits, target, reduction="sum"), logits)[0]
+    torch.testing.assert_close(per_sample, whole)
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+def test_it_compiles_into_one_graph(variant):
+    logits, target = make_batch(4, 3)
+    compiled = torch.compile(variant, fullgraph=True, backend="aot_eager")
+    expected, got = (torch.autograd.grad(f(logits, target).sum(), logits)[0] for f in (variant, compiled))
+    torch.testing.assert_close(got, expected)
+
+
+def test_it_compiles_with_dynamic_shapes():
+    compiled = torch.compile(lambda x, t: focal_loss(x, t), fullgraph=True, dynamic=True, backend="aot_eager")
+    for rows in (3, 5, 8):
+        logits, target = make_batch(rows, 3)
+        torch.testing.assert_close(compiled(logits, target), focal_loss(logits, target))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_meta_tensors_have_the_shape_and_no_value(reduction):
+    logits = torch.empty(5, 3, 2, device="meta", dtype=torch.bfloat16, requires_grad=True)
+    target = torch.empty(5, 2, device="meta", dtype=torch.int64)
+    loss = focal_loss(logits, target, reduction=reduction, alpha=[1, 2, 3])
+    loss.sum().backward()
+    assert loss.shape == (() if reduction == "mean" else (5, 2))
+    assert logits.grad.shape == logits.shape
+
+
+LOGITS, LABELS = torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])
+MESSAGES = [
+    ({"alpha": [1.0, 2.0]},
+     "alpha needs one number per class: input has 3 classes (shape (4, 3)), alpha has shape (2,)"),
+    ({"alpha": [1.0, -2.0, 1.0]}, "alpha must not be negative or NaN, got -2"),
+    ({"alpha": torch.ones(3, device="meta")},
+     "alpha must be on the device of input (cpu), got meta; move it with .to()"),
+    ({"gamma": -0.5}, "gamma must be a number of at least 0, got -0.5"),
+    ({"gamma": "2"}, "gamma must be a number of at least 0, got '2' of type str"),
+    ({"label_smoothing": 1.5}, "label_smoothing must be a number of at least 0 and of at most 1, got 1.5"),
+    ({"sample_weight": -torch.ones(4)}, "sample_weight must not be negative or NaN, got -1"),
+    ({"sample_weight": torch.ones(4, 1)},
+     "sample_weight must have one number per sample, shape (4,), got (4, 1)"),
+    ({"sample_weight": [1, 1, 1, 1]}, "sample_weight must be a tensor, got list"),
+    ({"reduction": "avg"}, "reduction must be one of ('none', 'mean', 'sum'), got 'avg'"),
+    ({"reduction": "men"}, "reduction must be one of ('none', 'mean', 'sum'), got 'men'; did you mean 'mean'?"),
+    ({"normalizer": "weight"},
+     "normalizer must be one of ('weights', 'count', 'positives'), got 'weight'; did you mean 'weights'?"),
+    ({"normalizer": 0}, "normalizer must be a number above 0, got 0"),
+    ({"normalizer": "count", "reduction": "sum"},
+     "normalizer divides only under reduction='mean', got normalizer='count' with reduction='sum'; "
+     "leave one of them out"),
+    ({"target": torch.tensor([0, 1, 3, 0])},
+     "target must hold labels from 0 to 2 or ignore_index (-100), got 3"),
+    ({"target": torch.tensor([0, -1, 1, 0])},
+     "target must hold labels from 0 to 2 or ignore_index (-100), got -1"),
+    ({"target": LABELS[:, None]},
+     "target must have shape (4,) for input of shape (4, 3), got (4, 1); "
+     "drop the class dimension with target.squeeze(1)"),
+    ({"target": LABELS[:3]}, "target must have shape (4,) for input of shape (4, 3), got (3,)"),
+    ({"target": LABELS.float()},
+     "soft targets must have the shape of input (4, 3), got f32[4]; "
+     "class indices must be integers: convert them with .long()"),
+    ({"target": LABELS.bool()}, "target must hold integer class indices, got bool[4]; convert them with .long()"),
+    ({"target": [0, 1, 2, 0]}, "target must be a tensor of class indices, got list"),
+    ({"target": LOGITS, "ignore_index": 1},
+     "ignore_index needs class indices as target, got ignore_index=1 with soft targets f32[4, 3]; "
+     "give those samples a sample_weight of 0"),
+    ({"target": LOGITS, "normalizer": "positives"},
+     "normalizer='positives' counts labels other than 0, the background; it needs class indices as target, "
+     "got soft targets"),
+    ({"ignore_index": 0.5}, "ignore_index must be an integer, got 0.5 of type float"),
+    ({"input": [[0.0]]}, "input must be a floating point tensor, got list"),
+    ({"input": torch.zeros(4, 3, dtype=torch.int64)},
+     "input must be a floating point tensor, got i64[4, 3]; convert it with .float()"),
+    ({"input": torch.zeros(3)},
+     "input must have shape (N, C) or (N, C, d1, ...), got (3,); add the batch dimension with input[None]"),
+    ({"input": torch.zeros(4, 0)}, "input must have at least one class in dimension 1, got shape (4, 0)"),
+    ({"input": torch.tensor([[0.7, 0.2, 0.1]] * 4)},
+     "input must be logits, got rows that sum to 1; leave out the softmax before the loss"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("wrong", "message"), MESSAGES)
+def test_wrong_arguments_get_a_sentence(wrong, message):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        focal_loss(**({"input": LOGITS, "target": LABELS} | wrong))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("logits", [torch.eye(3), torch.full((3, 2), 0.5), torch.tensor([[0.7, 0.3], [2.0, 1.0]])])
+def test_logits_that_only_resemble_probabilities_pass(logits):
+    focal_loss(logits, torch.zeros(3 if len(logits) == 3 else 2, dtype=torch.int64))

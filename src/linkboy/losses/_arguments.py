@@ -50,10 +50,15 @@ def work_dtype(logits: Tensor) -> torch.dtype:
     return torch.float32 if logits.dtype.itemsize < 4 else logits.dtype
 
 
+def autocast_enabled(device: torch.device) -> bool:
+    """Say whether autocast is on for `device`; never for one that has none, such as `meta`."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
 def result_dtype(input: Tensor) -> torch.dtype:
     """Return the dtype that `F.cross_entropy` gives: the input's, but float32 for half precision under autocast."""
     half = input.dtype in (torch.float16, torch.bfloat16)
-    return torch.float32 if half and torch.is_autocast_enabled(input.device.type) else input.dtype
+    return torch.float32 if half and autocast_enabled(input.device) else input.dtype
 
 
 def values_visible(tensor: Tensor) -> bool:
@@ -253,7 +258,7 @@ def denominator(rows: Rows, normalizer: str | float, effective_weight: Tensor | 
         if rows.soft:
             raise ValueError(
                 "normalizer='positives' counts labels other than 0, the background; it needs class indices as target, "
-                f"got soft targets {describe(target)}"
+                "got soft targets"
             )
         positive = target > 0 if weight is None else (target > 0) & (weight != 0)
         return positive.sum().clamp(min=1).to(wide_dtype(target.device))

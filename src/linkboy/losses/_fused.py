@@ -93,39 +93,26 @@ class _MarginLossSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, divisor: Any, gamma: float) -> Tensor:
-        gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
-        total = torch.zeros((), dtype=wide_dtype(logits.device), device=logits.device)
-        for n, s in chunks(logits.shape):
-            part = logits[n, :, s]
-            buffer = torch.empty_like(part) if gradient is None else gradient[n, :, s]
-            _, rest, gap = exponentials_of_others(buffer.copy_(part), target[n, s])
-            loss, slope = loss_and_slope(gap, gamma)
-            skip = None
-            if weight is not None:
-                skip = weight[n, s] == 0
-                loss, slope = (x.mul_(weight[n, s]).masked_fill_(skip, 0) for x in (loss, slope))
-            total += loss.sum()
-            if gradient is not None:
-                slope /= divisor
-                write_gradient(buffer, target[n, s], slope, slope / -rest, skip)
+        ctx.gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
         ctx.save_for_backward(logits, target, weight)
-        ctx.gradient, ctx.divisor, ctx.gamma = gradient, divisor, gamma
-        return total / divisor
+        ctx.divisor, ctx.gamma = divisor, gamma
+        return sum_and_gradient(logits, target, weight, divisor, gamma, ctx.gradient)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         logits, target, weight = ctx.saved_tensors
         (grad,) = grads
-        # The buffer is handed over, scaled in place, and belongs to the caller from then on. A second pass over a
-        # retained graph, and one that will be differentiated again, make their own.
-        gradient, ctx.gradient = ctx.gradient, None
-        if gradient is None or torch.is_grad_enabled():
+        if torch.is_grad_enabled():
             masked = None if weight is None else weight == 0
             each = grad / ctx.divisor * (torch.ones_like(target, dtype=grad.dtype) if weight is None else weight)
-            result = _differentiable_gradient(logits, target, masked, ctx.gamma, each)
-        else:
-            result = gradient.mul_(grad)
-        return result, None, None, None, None
+            return _differentiable_gradient(logits, target, masked, ctx.gamma, each), None, None, None, None
+        # The buffer is handed over, scaled in place, and belongs to the caller from then on: a second pass over a
+        # retained graph fills a new one.
+        gradient, ctx.gradient = ctx.gradient, None
+        if gradient is None:
+            gradient = torch.empty_like(logits)
+            sum_and_gradient(logits, target, weight, ctx.divisor, ctx.gamma, gradient)
+        return gradient.mul_(grad), None, None, None, None
 
 
 class _PointwiseFocal(torch.autograd.Function):
@@ -148,11 +135,34 @@ class _PointwiseFocal(torch.autograd.Function):
 def _differentiable_gradient(
     logits: Tensor, target: Tensor, masked: Tensor | None, gamma: float, grad: Tensor
 ) -> Tensor:
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        leaf = logits if create_graph else logits.detach().requires_grad_()
-        values = plain_margin_loss(leaf, target, masked, gamma)
-    return torch.autograd.grad(values, leaf, grad, create_graph=create_graph)[0]
+    values = plain_margin_loss(logits, target, masked, gamma)
+    return torch.autograd.grad(values, logits, grad, create_graph=True)[0]
+
+
+def sum_and_gradient(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    divisor: Tensor | float,
+    gamma: float,
+    gradient: Tensor | None,
+) -> Tensor:
+    """Return the weighted sum over `divisor` and fill `gradient` with its derivative, unless it is `None`."""
+    total = torch.zeros((), dtype=wide_dtype(logits.device), device=logits.device)
+    for n, s in chunks(logits.shape):
+        part = logits[n, :, s]
+        buffer = torch.empty_like(part) if gradient is None else gradient[n, :, s]
+        _, rest, gap = exponentials_of_others(buffer.copy_(part), target[n, s])
+        loss, slope = loss_and_slope(gap, gamma)
+        masked = None
+        if weight is not None:
+            masked = weight[n, s] == 0
+            loss, slope = (x.mul_(weight[n, s]).masked_fill_(masked, 0) for x in (loss, slope))
+        total += loss.sum()
+        if gradient is not None:
+            slope /= divisor
+            write_gradient(buffer, target[n, s], slope, slope / -rest, masked)
+    return total / divisor
 
 
 def chunks(shape: torch.Size) -> Iterator[tuple[slice, slice]]:

@@ -1,6 +1,7 @@
 """Focal loss of a linear layer's output that never builds the output: for large vocabularies."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from linkboy._checks import check_number, describe
 from linkboy.losses._arguments import (
     Rows,
+    autocast_enabled,
     check_device,
     check_floating,
     check_reduction,
@@ -125,7 +127,7 @@ def _check_layer(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | Non
             )
     for name, tensor in tensors.items():
         check_device(name, tensor, input)
-        if tensor.dtype != input.dtype and not torch.is_autocast_enabled(input.device.type):
+        if tensor.dtype != input.dtype and not autocast_enabled(input.device):
             raise TypeError(f"{name} must have the dtype of input {describe(input)}, got {describe(tensor)}")
 
 
@@ -140,15 +142,17 @@ def _reduce(
     chunk: int | str,
 ) -> Tensor:
     """Return the loss in the wide dtype, `(N, 1)` or a scalar."""
-    device = hidden.device.type
+    weight = rows.effective_weight()
+    if weight is not None:  # the gradient of the layer is a product with the hidden states: 0 * NaN
+        hidden = hidden.masked_fill(weight == 0, 0)
     layer = [hidden, linear_weight, linear_bias]
-    if torch.is_autocast_enabled(device):
+    device, autocast = hidden.device.type, autocast_enabled(hidden.device)
+    if autocast:
         dtype = torch.get_autocast_dtype(device)
         layer = [None if tensor is None else tensor.to(dtype) for tensor in layer]
-    weight = rows.effective_weight()
     divisor = denominator(rows, normalizer, weight) if reduction == "mean" else 1.0
     learned = any(isinstance(factor, Tensor) and factor.requires_grad for factor in (weight, divisor))
-    with torch.autocast(device, enabled=False):
+    with torch.autocast(device, enabled=False) if autocast else nullcontext():
         if torch.compiler.is_compiling() or transforms_active():
             logits = F.linear(*layer).unsqueeze(2)  # pyright: ignore[reportArgumentType]
             return reduce_rows(rows._replace(logits=logits), gamma, 0.0, reduction, normalizer)
@@ -156,9 +160,8 @@ def _reduce(
         step = max(1, _CHUNK_LOGITS // classes) if isinstance(chunk, str) else chunk
         if reduction != "none" and not learned:
             return _LinearSum.apply(*layer, rows.target, weight, divisor, gamma, step)
-        masked = None if weight is None else weight == 0
-        values = _LinearLoss.apply(*layer, rows.target, masked, gamma, step)
-        values = values if weight is None else values * weight
+        values = _LinearLoss.apply(*layer, rows.target, gamma, step)
+        values = values if weight is None else torch.where(weight == 0, 0.0, values * weight)
         return values if reduction == "none" else values.sum() / divisor
 
 
@@ -194,7 +197,6 @@ def _run_chunks(
     layer: tuple[Tensor, Tensor, Tensor | None],
     target: Tensor,
     factor: Tensor | float,
-    masked: Tensor | None,
     gamma: float,
     step: int,
     gradients: _Gradients | None,
@@ -208,14 +210,11 @@ def _run_chunks(
         logits = F.linear(hidden[n], weight, bias).to(work).unsqueeze(2)
         _, rest, gap = exponentials_of_others(logits, target[n])
         losses[n], slope = loss_and_slope(gap, gamma)
-        skip = None if masked is None else masked[n]
         if gradients is not None:
             slope = slope * (factor[n] if isinstance(factor, Tensor) and factor.dim() else factor)
-            if skip is not None:
-                slope = slope.masked_fill(skip, 0)
-            write_gradient(logits, target[n], slope, slope / -rest, skip)
+            write_gradient(logits, target[n], slope, slope / -rest, None)
             gradients.add(n, logits.squeeze(2), hidden, weight)
-    return losses if masked is None else losses.masked_fill_(masked, 0)
+    return losses
 
 
 def _refuse_second_derivative() -> None:
@@ -226,7 +225,7 @@ def _refuse_second_derivative() -> None:
 
 
 class _LinearLoss(torch.autograd.Function):
-    """The loss of every sample, 0 where masked; backward makes the logits again."""
+    """The loss of every sample; backward makes the logits again."""
 
     @staticmethod
     def forward(
@@ -235,21 +234,20 @@ class _LinearLoss(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         target: Tensor,
-        masked: Tensor | None,
         gamma: float,
         step: int,
     ) -> Tensor:
-        ctx.save_for_backward(hidden, weight, bias, target, masked)
+        ctx.save_for_backward(hidden, weight, bias, target)
         ctx.gamma, ctx.step = gamma, step
-        return _run_chunks((hidden, weight, bias), target, 1.0, masked, gamma, step, None)
+        return _run_chunks((hidden, weight, bias), target, 1.0, gamma, step, None)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivative()
-        hidden, weight, bias, target, masked = ctx.saved_tensors
+        hidden, weight, bias, target = ctx.saved_tensors
         gradients = _Gradients(ctx.needs_input_grad, hidden, weight, bias)
-        _run_chunks((hidden, weight, bias), target, grads[0], masked, ctx.gamma, ctx.step, gradients)
-        return *gradients.result(hidden.dtype), None, None, None, None
+        _run_chunks((hidden, weight, bias), target, grads[0], ctx.gamma, ctx.step, gradients)
+        return *gradients.result(hidden.dtype), None, None, None
 
 
 class _LinearSum(torch.autograd.Function):
@@ -269,12 +267,12 @@ class _LinearSum(torch.autograd.Function):
     ) -> Tensor:
         gradients = _Gradients(ctx.needs_input_grad, hidden, weight, bias)
         factor = 1.0 if sample_weight is None else sample_weight
-        masked = None if sample_weight is None else sample_weight == 0
         wanted = gradients if gradients.any else None
-        losses = _run_chunks((hidden, weight, bias), target, factor, masked, gamma, step, wanted)
+        losses = _run_chunks((hidden, weight, bias), target, factor, gamma, step, wanted)
         ctx.save_for_backward(gradients.hidden, gradients.weight, gradients.bias)
         ctx.divisor, ctx.dtype = divisor, hidden.dtype
-        return (losses * factor).sum() / divisor
+        weighted = losses if sample_weight is None else torch.where(sample_weight == 0, 0.0, losses * sample_weight)
+        return weighted.sum() / divisor
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
