@@ -1,0 +1,140 @@
+"""Parameter groups for any torch optimizer: what decays is decided by type and shape, not by a list of names."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import ParametrizationList
+
+from linkboy._checks import check_choice, check_number
+
+_NORM_TYPES = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_NORM_NAME = re.compile(r"Norm(\dd)?$")  # LlamaRMSNorm, LayerNorm2d: classes that inherit from none of torch's
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?|resblocks|stages)\.\d+(?=\.)")
+
+
+def param_groups(
+    model: nn.Module,
+    *,
+    weight_decay: float,
+    layer_decay: float | None = None,
+    lr: float | None = None,
+    no_decay: Literal["norm_and_bias", "norm_bias_and_embedding", "nothing"] = "norm_and_bias",
+) -> list[dict[str, Any]]:
+    """Sort the trainable parameters into groups for an optimizer: what decays, what does not, and how fast each learns.
+
+    Each trainable parameter is in exactly one group, each frozen one in none. A group has `params`, `param_names`
+    (which torch keeps in its checkpoints), `weight_decay` and, with `layer_decay`, `lr`.
+
+    Args:
+        model: the module to train.
+        weight_decay: for everything that decays.
+        layer_decay: factor below 1 by which each layer learns slower than the one above it, counted from the head:
+            embeddings lowest, then the numbered containers (`layers.N`, `layer.N`, `h.N`, `blocks.N`, ...) in the order
+            in which the model holds them, then whatever comes after. Needs `lr`.
+        lr: learning rate of the head.
+        no_decay: `"norm_and_bias"` spares biases, tensors with fewer than two dimensions and all weights of
+            normalisation layers, whatever they are called; `"norm_bias_and_embedding"` embeddings too; `"nothing"`
+            lets all decay. A parametrised weight (`weight_norm` and the like) counts as the weight it computes.
+
+    Returns:
+        The groups, those that decay first within a layer; pass them to any `torch.optim` optimizer.
+
+    Raises:
+        ValueError: nothing is trainable, a parameter is lazy, `layer_decay` finds no numbered layers or comes without
+            `lr`, or a number is out of range.
+
+    Examples:
+        >>> import torch
+        >>> from linkboy import param_groups
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4))
+        >>> [(group["param_names"], group["weight_decay"]) for group in param_groups(model, weight_decay=0.1)]
+        [(['0.weight'], 0.1), (['0.bias', '1.weight', '1.bias'], 0.0)]
+        >>> optimizer = torch.optim.AdamW(param_groups(model, weight_decay=0.1), lr=1e-3)
+
+    Differs from the copied `["bias", "LayerNorm.weight"]`, which misses every norm of Llama and GPT-2.
+    """
+    check_number("weight_decay", weight_decay, minimum=0)
+    check_choice("no_decay", no_decay, ("norm_and_bias", "norm_bias_and_embedding", "nothing"))
+    if lr is not None:
+        check_number("lr", lr, minimum=0)
+    if layer_decay is not None:
+        check_number("layer_decay", layer_decay, above=0, maximum=1)
+        if lr is None:
+            raise ValueError("layer_decay needs lr, the learning rate of the head, got None")
+    places = _places(model)
+    if lazy := [sights[0][0] for sights in places if is_lazy(sights[0][2])]:
+        raise ValueError(f"parameter {lazy[0]!r} is not yet materialised: run one batch through the model first")
+    if not places:
+        raise ValueError("the model has no trainable parameter to group")
+    depths = _depths(model) if layer_decay is not None else {}
+    top = max(depths.values(), default=0)
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for sights in places:
+        name, _, parameter = sights[0]
+        decays = no_decay == "nothing" or not _spared(sights, no_decay)
+        depth = depths.get(name, 0)
+        group = groups.setdefault((depth, not decays), {"params": [], "param_names": []})
+        group["params"].append(parameter)
+        group["param_names"].append(name)
+        group["weight_decay"] = weight_decay if decays else 0.0
+        if lr is not None:
+            group["lr"] = lr if layer_decay is None else lr * layer_decay ** (top - depth)
+    return [groups[key] for key in sorted(groups)]
+
+
+Sight = tuple[str, nn.Module, nn.Parameter]
+
+
+def _sights(model: nn.Module) -> Iterator[Sight]:
+    for path, module in model.named_modules(remove_duplicate=False):
+        for key, parameter in module._parameters.items():
+            if parameter is not None:
+                yield (f"{path}.{key}" if path else key), module, parameter
+
+
+def _places(model: nn.Module) -> list[list[Sight]]:
+    """For each trainable parameter, every place it has, in order of the first."""
+    found: dict[int, list[Sight]] = {}
+    for sight in _sights(model):
+        if sight[2].requires_grad:
+            found.setdefault(id(sight[2]), []).append(sight)
+    return list(found.values())
+
+
+def _spared(sights: list[Sight], no_decay: str) -> bool:
+    spared = False
+    for name, owner, parameter in sights:
+        last, dim = name.rpartition(".")[2], parameter.dim()
+        if isinstance(owner, ParametrizationList):  # named after the weight, and as large as its largest original
+            last = name.split(".")[-2]
+            dim = max(original.dim() for original in owner.parameters(recurse=False))
+        norm = isinstance(owner, _NORM_TYPES) or _NORM_NAME.search(type(owner).__name__)
+        bias = last.startswith("bias") or last.endswith("bias")
+        embedding = no_decay == "norm_bias_and_embedding" and isinstance(owner, (nn.Embedding, nn.EmbeddingBag))
+        spared |= bool(norm or bias or embedding or dim < 2)
+    return spared
+
+
+def _depths(model: nn.Module) -> dict[str, int]:
+    """Number the layers: 0 before the first numbered container, then one for each, and one more behind the last."""
+    layers: dict[str, int] = {}
+    named = [(name, owner) for name, owner, _ in _sights(model)]
+    for name, _ in named:
+        if match := _LAYER.search(name):
+            layers.setdefault(name[: match.end()], len(layers) + 1)
+    if not layers:
+        raise ValueError(
+            "layer_decay found no numbered layers (such as 'layers.0', 'layer.0', 'h.0' or 'blocks.0') in the names of the model"
+        )
+    depths: dict[str, int] = {}
+    seen = False
+    for name, owner in named:
+        match = _LAYER.search(name)
+        seen |= match is not None
+        outside = len(layers) + 1 if seen and not isinstance(owner, (nn.Embedding, nn.EmbeddingBag)) else 0
+        depths[name] = layers[name[: match.end()]] if match else outside
+    return depths
