@@ -184,9 +184,9 @@ def predict(
     directory
         What linkboy train has written.
     texts
-        The texts; a single - reads one text per line from standard input.
+        The texts. A single - reads one text per line from standard input.
     file
-        A file with one text per line, any number of lines; blank lines are answered too, so that lines correspond.
+        A file with one text per line, any number of lines, or - for standard input; blank lines are answered too.
     top
         How many classes to tell per text.
     json
@@ -199,12 +199,7 @@ def predict(
     if bool(texts) == (file is not None):
         raise ValueError('give texts to predict ("a text" ..., or - for standard input), or --file FILE')
     classifier = load_classifier(directory)
-    if file is not None:
-        source = _lines_of(file, encoding)
-    elif texts == ("-",):
-        source = _lines_of(None, encoding)
-    else:
-        source = iter(texts)
+    source = iter(texts) if file is None else _lines_of(file, encoding)
     write = _json_lines if json else _tab_lines
     for predictions in classifier.predict_stream(source, top=top):
         sys.stdout.write(write(predictions))
@@ -265,7 +260,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return the exit status; a mistake of the caller is told in one sentence."""
     try:
-        result = app(arguments, exit_on_error=False, print_error=False)
+        result = app(_dash_as_file(arguments), exit_on_error=False, print_error=False)
         return result if isinstance(result, int) else 0
     except CycloptsError as error:
         return _complain(" ".join(str(error).split()))
@@ -280,6 +275,14 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("linkboy: interrupted", file=sys.stderr)
         return 130
+
+
+def _dash_as_file(arguments: list[str]) -> list[str]:
+    """Write a lone `-`, which the parser takes for an option without a name, as `--file=-`."""
+    return [
+        "--file=-" if argument == "-" and before != "--file" else argument
+        for before, argument in zip(["", *arguments], arguments, strict=False)
+    ]
 
 
 def _complain(sentence: str) -> int:
@@ -335,10 +338,11 @@ def _show_demo(directory: Path, show: Callable[[Report | str], None]) -> None:
     )
 
 
-def _lines_of(file: Path | None, encoding: str) -> Iterator[str]:
-    """Yield the lines of a file or of standard input as they come; only a line feed ends a line."""
-    name = str(file) if file is not None else "standard input"
-    stream = file.open("rb") if file is not None else sys.stdin.buffer
+def _lines_of(file: Path, encoding: str) -> Iterator[str]:
+    """Yield the lines of a file, or for `-` of standard input, as they come; only a line feed ends a line."""
+    from_stdin = file == Path("-")
+    name = "standard input" if from_stdin else str(file)
+    stream = sys.stdin.buffer if from_stdin else file.open("rb")
     with stream:
         for number, raw in enumerate(stream, 1):
             try:

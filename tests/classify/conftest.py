@@ -20,6 +20,11 @@ def make_rows(count: int, seed: int = 0) -> LabelledTexts:
     return LabelledTexts("made up", texts, labels, list(range(1, count + 1)))
 
 
+@pytest.fixture(scope="session", name="make_rows")
+def make_rows_fixture():
+    return make_rows
+
+
 @pytest.fixture
 def rows() -> LabelledTexts:
     return make_rows(240)

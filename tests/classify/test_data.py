@@ -112,7 +112,15 @@ def test_skipped_rows_are_counted_and_named(tmp_path):
         (3, "byte 8 is not UTF-8 (0xff)"),
         (4, "the text is empty"),
     ]
-    assert str(data).startswith(f"{path}: 2 rows, 2 labels, 3 rows skipped\n\nline  why it was skipped\n")
+    assert str(data) == (
+        f"{path}: 2 rows, 2 labels\n"
+        "\n"
+        "3 rows skipped\n"
+        "line  why it was skipped\n"
+        "   2  there is no tab between text and label\n"
+        "   3  byte 8 is not UTF-8 (0xff)\n"
+        "   4  the text is empty"
+    )
 
 
 BAD = {

@@ -74,10 +74,13 @@ class Classifier:
         about: whatever else the configuration file should hold.
 
     Examples:
-        >>> import linkboy as lb
-        >>> classifier = lb.load_classifier("demo-model")  # doctest: +SKIP
-        >>> classifier.predict(["Schweizerdeutsch"]).labels  # doctest: +SKIP
-        ['de']
+        >>> import tempfile, linkboy as lb
+        >>> texts = [f"{word} {n}" for n in range(20) for word in ("好吃", "难吃")]
+        >>> data = lb.LabelledTexts("by hand", texts, ["good", "bad"] * 20, range(1, 41))
+        >>> report = lb.train_classifier(data, tempfile.mkdtemp(), options=lb.TrainingOptions(epochs=4))
+        >>> classifier = lb.load_classifier(report.directory)
+        >>> classifier.predict(["真难吃"]).labels
+        ['bad']
     """
 
     def __init__(

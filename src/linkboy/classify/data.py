@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import gzip
 import io
+import itertools
 import json
 import math
 import zlib
@@ -50,6 +51,14 @@ class LabelledTexts(Report):
         lines: where each row stands in the file, from 1 (the row number for Parquet).
         weights: one non-negative number per row, or `None`.
         skipped: the rows left out with `on_bad_row="skip"`.
+
+    Examples:
+        >>> import linkboy as lb
+        >>> data = lb.LabelledTexts("by hand", texts=["很好", "很差"], labels=["good", "bad"], lines=[1, 2])
+        >>> print(data)
+        by hand: 2 rows, 2 labels
+        >>> data.take([1]).texts
+        ['很差']
     """
 
     source: str
@@ -74,12 +83,15 @@ class LabelledTexts(Report):
         )
 
     def _blocks(self) -> Iterator[Block]:
-        skipped = f", {format_count(len(self.skipped))} rows skipped" if self.skipped else ""
-        yield f"{self.source}: {format_count(len(self))} rows, {len(set(self.labels))} labels{skipped}"
+        yield f"{self.source}: {format_count(len(self))} rows, {len(set(self.labels))} labels"
+        yield from self.skipped_blocks()
+
+    def skipped_blocks(self) -> Iterator[Block]:
+        """Yield a table of the first rows that were skipped, and how many more there are."""
         if self.skipped:
             shown = [(row.line, row.reason) for row in self.skipped[:10]]
             more = len(self.skipped) - len(shown)
-            yield Table(("line", "why it was skipped"), shown)
+            yield Table(("line", "why it was skipped"), shown, f"{format_count(len(self.skipped))} rows skipped")
             if more:
                 yield f"and {format_count(more)} more"
 
@@ -266,7 +278,7 @@ def _delimited_rows(
         return
     names = [name.strip() for name in next(csv.reader([first[1]], delimiter=delimiter))]
     if delimiter == "\t" and not any(wanted.values()) and not _looks_like_header(names):
-        for number, line in [first, *lines]:
+        for number, line in itertools.chain([first], lines):
             text, tab, label = line.rpartition("\t")
             if tab:
                 yield number, text, label, None

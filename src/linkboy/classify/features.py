@@ -89,10 +89,12 @@ class NgramEncoder:
     ) -> Self:
         """Learn the vocabulary: all n-grams that occur in at least `min_df` of the texts.
 
-        Where `longest` or `words` is `None` the script decides: 3 and no words for scripts without spaces, else 5 and words.
+        Where `longest` or `words` is `None` the texts decide: scripts without spaces get 3 and no words; others get words,
+        and 5, or 4 where texts are as short as names.
         """
         spaced = share_unspaced(texts) < 0.5
-        longest = (5 if spaced else 3) if longest is None else longest
+        if longest is None:
+            longest = 3 if not spaced else 4 if np.median([len(text) for text in texts]) < 30 else 5
         words = spaced if words is None else words
         chunks = [np.sort(_ngrams(chunk, longest, words)[1]) for chunk in _chunks(texts)]
         # What stands in min_df texts stands at least min_df times: most n-grams are gone before rows are looked at.

@@ -116,9 +116,8 @@ def train_classifier(
 
     Examples:
         >>> import tempfile, linkboy as lb
-        >>> from linkboy.classify.data import LabelledTexts
         >>> texts = [f"{word} {n}" for n in range(20) for word in ("好吃", "难吃")]
-        >>> data = LabelledTexts("example", texts, ["good", "bad"] * 20, list(range(1, 41)))
+        >>> data = lb.LabelledTexts("by hand", texts, ["good", "bad"] * 20, range(1, 41))
         >>> report = lb.train_classifier(data, tempfile.mkdtemp(), options=lb.TrainingOptions(epochs=4))
         >>> report.metrics["test"].accuracy
         1.0

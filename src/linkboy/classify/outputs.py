@@ -71,9 +71,10 @@ def check_same_run(out: Path, run: Mapping[str, Any]) -> None:
         was = before["options"].get(name)
         if was != value:
             option = f"--{name.replace('_', '-')}"
-            raise ValueError(
-                f"cannot resume {out}: it was begun with {option} {was}, now it is {value}; pass {option} {was}"
-            )
+            begun, mend = ("without", f"leave {option} out") if was is None else ("with", f"pass {option} {was}")
+            value_then = "" if was is None else f" {was}"
+            now = "now it is not given" if value is None else f"now it is {value}"
+            raise ValueError(f"cannot resume {out}: it was begun {begun} {option}{value_then}, {now}; {mend}")
 
 
 def fingerprint(parts: Parts) -> str:

@@ -116,5 +116,6 @@ def choose_recipe(options: TrainingOptions, rows: int) -> Recipe:
     if rows >= 40_000:
         return Recipe(batch_size, epochs, options.lr or 0.05, 0.1, 1e-8, smoothing)
     # Fewer rows leave more n-grams rare; an epsilon far above the usual 1e-8 keeps the steps of those, whose gradients
-    # are tiny, small as well.
-    return Recipe(batch_size, epochs, options.lr or 0.1, 0.02, 1e-4, smoothing)
+    # are tiny, small as well, and then the rate can be higher.
+    lr, weight_decay = (0.5, 0.005) if rows >= 15_000 else (0.2, 0.02)
+    return Recipe(batch_size, epochs, options.lr or lr, weight_decay, 3e-4, smoothing)

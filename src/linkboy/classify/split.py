@@ -49,6 +49,8 @@ class Parts(Report):
             f"{format_count(int(counts[most]))} ({self.class_names[most]}) training rows each"
         )
         yield "\n".join(self.notes)
+        for texts in self.texts.values():
+            yield from texts.skipped_blocks()
 
 
 def make_parts(

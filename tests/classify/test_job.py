@@ -1,0 +1,381 @@
+"""A run from rows to a directory that predicts."""
+
+import csv
+import dataclasses
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import linkboy as lb
+from linkboy.classify import outputs
+from linkboy.classify.pictures import confusion_png, curves_png
+from linkboy.classify.recipe import choose_recipe
+
+QUICK = lb.TrainingOptions(epochs=4, batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, make_rows):
+    out = tmp_path_factory.mktemp("run") / "model"
+    return lb.train_classifier(make_rows(240), out, options=QUICK)
+
+
+def read_csv(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_directory_holds_what_was_promised(finished):
+    out = finished.directory
+    assert sorted(path.name for path in out.iterdir()) == sorted(outputs.CONTENTS)
+    metrics = json.loads((out / "metrics.json").read_text("utf-8"))
+    assert set(metrics) == {"train", "valid", "test"}
+    assert metrics["test"]["accuracy"] == finished.metrics["test"].accuracy == 1.0
+    assert metrics["test"]["macro_f1"] == 1.0
+    history = read_csv(out / "history.csv")
+    assert [row["epoch"] for row in history] == ["1", "2", "3", "4"]
+    for picture in ("curves.png", "confusion.png"):
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_predictions_of_the_test_part_are_each_written_once_and_agree_with_the_classifier(finished):
+    rows = read_csv(finished.directory / "predictions.csv")
+    assert len(rows) == finished.metrics["test"].rows == len({row["text"] for row in rows})
+    classifier = lb.load_classifier(finished.directory)
+    predictions = classifier.predict([row["text"] for row in rows])
+    assert [row["predicted"] for row in rows] == list(predictions.labels)
+    np.testing.assert_allclose([float(row["probability"]) for row in rows], predictions.probabilities, atol=1e-5)
+    assert np.mean([row["label"] == row["predicted"] for row in rows]) == finished.metrics["test"].accuracy
+
+
+def test_the_report_shows_classes_files_times_and_memory(finished):
+    text = str(finished)
+    for part in (
+        "class  precision",
+        "体育",
+        "accuracy 100.00%",
+        "model.safetensors",
+        "training",
+        finished.memory.summary,
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize("model", ["ngram", "cnn"])
+def test_predictions_do_not_depend_on_batch_mates(tmp_path, make_rows, model):
+    options = dataclasses.replace(QUICK, model=model)
+    report = lb.train_classifier(make_rows(240), tmp_path / "model", options=options)
+    assert report.metrics["test"].accuracy > 0.9
+    classifier = lb.load_classifier(tmp_path / "model")
+    texts = ["球队 夺冠", "x", "", "股市 大涨 " * 50, "the match"]
+    together = classifier.logits(texts)
+    alone = torch.cat([classifier.logits([text]) for text in texts])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+    in_small_batches = classifier.logits(texts, batch_size=2)
+    torch.testing.assert_close(together, in_small_batches, rtol=1e-5, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path, make_rows, finished):
+    lb.train_classifier(make_rows(240), tmp_path / "same", options=QUICK)
+    lb.train_classifier(make_rows(240), tmp_path / "other", options=dataclasses.replace(QUICK, seed=1))
+    first = (finished.directory / "model.safetensors").read_bytes()
+    assert (tmp_path / "same" / "model.safetensors").read_bytes() == first
+    assert (tmp_path / "other" / "model.safetensors").read_bytes() != first
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "focal", "gamma": 1.0},
+        {"loss": "logit-adjusted"},
+        {"class_weight": "balanced"},
+        {"class_weight": "effective", "metric": "macro-f1"},
+        {"accumulate": 2},
+        {"precision": "bf16"},
+    ],
+)
+def test_every_option_trains(tmp_path, make_rows, changes):
+    options = dataclasses.replace(QUICK, **changes)
+    report = lb.train_classifier(make_rows(240), tmp_path / "model", options=options)
+    assert report.metrics["test"].accuracy > 0.9
+
+
+def test_row_weights_decide_between_labels_that_contradict_each_other(tmp_path):
+    texts = ["same words here"] * 60 + ["other words there"] * 60
+    labels = ["yes", "no"] * 30 + ["no", "yes"] * 30
+    rows = lb.LabelledTexts("made up", texts, labels, range(120))
+    weights = [9.0 if label == "yes" else 1.0 for label in labels]
+    for weighted, answer in ((weights, "yes"), ([10 - w for w in weights], "no")):
+        data = dataclasses.replace(rows, weights=weighted)
+        lb.train_classifier(data, tmp_path / answer, valid=data, test=data, options=QUICK)
+        assert set(lb.load_classifier(tmp_path / answer).predict(texts).labels) == {answer}
+
+
+def test_the_epoch_with_the_best_metric_is_kept(finished):
+    rows = finished.history.rows
+    best = max(row["accuracy"] for row in rows)
+    assert finished.history.best_value == best == finished.metrics["valid"].accuracy
+
+
+def test_an_options_typo_is_named():
+    with pytest.raises(ValueError) as caught:
+        lb.TrainingOptions(loss="focl")
+    assert str(caught.value) == (
+        "loss must be one of ('cross-entropy', 'focal', 'logit-adjusted'), got 'focl'; did you mean 'focal'?"
+    )
+    with pytest.raises(ValueError) as caught:
+        lb.TrainingOptions(epochs=0)
+    assert str(caught.value) == "epochs must be an integer of at least 1, got 0"
+
+
+@pytest.mark.parametrize("rows", [3, 20, 100, 1000, 5000, 20_000, 45_000, 1_000_000])
+def test_the_recipe_makes_enough_updates_and_never_too_many_epochs(rows):
+    recipe = choose_recipe(lb.TrainingOptions(), rows)
+    steps = recipe.epochs * -(-rows // recipe.batch_size)
+    assert recipe.batch_size >= 1
+    assert 5 <= recipe.epochs <= 100
+    assert steps >= min(300, 100 * -(-rows // recipe.batch_size))
+    rates = [recipe.rate_at(step, steps) for step in range(steps)]
+    assert max(rates) <= 1
+    assert min(rates) > 0
+
+
+def test_the_options_of_the_user_hold():
+    recipe = choose_recipe(lb.TrainingOptions(epochs=2, batch_size=7, lr=0.5), 1000)
+    assert (recipe.epochs, recipe.batch_size, recipe.lr) == (2, 7, 0.5)
+
+
+# --- the directory -------------------------------------------------------------------------------------------------------
+
+
+def message_of(error, *arguments, **keywords):
+    with pytest.raises(error) as caught:
+        lb.train_classifier(*arguments, options=QUICK, **keywords)
+    return str(caught.value)
+
+
+def test_a_directory_that_is_not_empty_is_refused_and_left_alone(tmp_path, rows):
+    (tmp_path / "mine.txt").write_text("mine")
+    assert message_of(FileExistsError, rows, tmp_path) == (
+        f"{tmp_path} is not empty; pass --overwrite to replace it, --resume to go on, or another --out"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_overwriting_replaces_only_what_a_run_writes(tmp_path, rows):
+    (tmp_path / "mine.txt").write_text("mine")
+    lb.train_classifier(rows, tmp_path, options=QUICK, overwrite=True)
+    lb.train_classifier(rows, tmp_path, options=QUICK, overwrite=True)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert lb.load_classifier(tmp_path).class_names == sorted(set(rows.labels))
+
+
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path, rows):
+    (tmp_path / "file").write_text("")
+    assert message_of(NotADirectoryError, rows, tmp_path / "file") == (
+        f"--out must name a directory, got the file {tmp_path / 'file'}"
+    )
+
+
+def test_a_directory_that_cannot_be_written_is_refused(tmp_path, rows, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests may run as root, who can write anywhere
+    assert message_of(PermissionError, rows, tmp_path / "new") == f"cannot write into {tmp_path}; pass another --out"
+
+
+def test_nothing_is_written_when_the_data_is_bad(tmp_path):
+    rows = lb.LabelledTexts("one.tsv", ["a", "b"], ["x", "x"], [1, 2])
+    message_of(ValueError, rows, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_nothing_to_resume_is_said(tmp_path, rows, finished):
+    assert message_of(FileNotFoundError, rows, tmp_path / "new", resume=True) == (
+        f"there is nothing to resume: {tmp_path / 'new'} holds no run"
+    )
+    assert message_of(FileNotFoundError, rows, finished.directory, resume=True) == (
+        f"there is nothing to resume: {finished.directory} holds a finished run; train anew with --overwrite"
+    )
+    assert message_of(ValueError, rows, tmp_path, resume=True, overwrite=True) == (
+        "--overwrite and --resume cannot go together: one begins anew, the other goes on"
+    )
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, finished, monkeypatch):
+    import signal
+
+    from linkboy.classify import job
+
+    real = job.fit
+
+    def stopped_early(*arguments, **keywords):
+        def stop(event, state):
+            if event == "step" and state.step == 7:
+                signal.raise_signal(signal.SIGINT)
+
+        return real(*arguments, callbacks=(stop,), **keywords)
+
+    monkeypatch.setattr(job, "fit", stopped_early)
+    report = lb.train_classifier(rows, tmp_path / "model", options=QUICK)
+    assert report.history.stopped == "SIGINT"
+    assert str(report) == f"stopped by SIGINT after {report.history.steps} steps; what was learned is saved"
+    with pytest.raises(FileNotFoundError) as caught:
+        lb.load_classifier(tmp_path / "model")
+    assert str(caught.value) == (
+        f"{tmp_path / 'model'} holds no classifier (there is no config.json in it); its training was not finished: "
+        "run it again with --resume"
+    )
+    monkeypatch.setattr(job, "fit", real)
+    other = dataclasses.replace(QUICK, lr=0.3)
+    with pytest.raises(ValueError) as caught:
+        lb.train_classifier(rows, tmp_path / "model", options=other, resume=True)
+    assert str(caught.value) == (
+        f"cannot resume {tmp_path / 'model'}: it was begun without --lr, now it is 0.3; leave --lr out"
+    )
+    with pytest.raises(ValueError) as caught:
+        lb.train_classifier(make_rows(240, seed=1), tmp_path / "model", options=QUICK, resume=True)
+    assert str(caught.value) == (
+        f"cannot resume {tmp_path / 'model'}: the data is not that of the stopped run; pass the same files"
+    )
+    resumed = lb.train_classifier(rows, tmp_path / "model", options=QUICK, resume=True)
+    assert resumed.history.resumed_from is not None
+    one, other = (load_file(path / "model.safetensors") for path in (finished.directory, tmp_path / "model"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == sorted(outputs.CONTENTS)
+
+
+# --- a damaged or foreign directory --------------------------------------------------------------------------------------
+
+
+def load_message(path, error=ValueError):
+    with pytest.raises(error) as caught:
+        lb.load_classifier(path)
+    return str(caught.value)
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    import shutil
+
+    return shutil.copytree(finished.directory, tmp_path / "copy")
+
+
+def test_a_missing_or_foreign_directory_is_named(tmp_path):
+    assert load_message(tmp_path / "no", FileNotFoundError) == (
+        f"there is no directory {tmp_path / 'no'}; name one that linkboy train has written"
+    )
+    assert load_message(tmp_path, FileNotFoundError) == (
+        f"{tmp_path} holds no classifier (there is no config.json in it)"
+    )
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    assert load_message(tmp_path) == (
+        f"{tmp_path / 'config.json'} is not that of a linkboy classifier; name a directory of linkboy train"
+    )
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    assert load_message(tmp_path).startswith(f"{tmp_path / 'config.json'} is damaged (")
+    (tmp_path / "config.json").write_text("{")
+    assert load_message(tmp_path) == (
+        f"{tmp_path / 'config.json'} is damaged (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)); "
+        "train the classifier anew"
+    )
+
+
+def test_damaged_weights_are_refused(copy):
+    content = bytearray((copy / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(content)
+    assert load_message(copy) == (
+        f"{copy / 'model.safetensors'} is damaged or of another run: its hash is not the one in config.json; train it anew"
+    )
+    (copy / "model.safetensors").unlink()
+    assert load_message(copy, FileNotFoundError) == (
+        f"{copy} holds no weights (there is no model.safetensors in it); train it anew"
+    )
+
+
+def test_a_configuration_of_another_version_or_with_missing_parts_is_refused(copy):
+    config = json.loads((copy / "config.json").read_text("utf-8"))
+    (copy / "config.json").write_text(json.dumps({**config, "format_version": 99}))
+    assert load_message(copy) == (
+        f"{copy} has format version 99, this linkboy ({lb.__version__}) reads version 1; update linkboy or train the "
+        "classifier anew"
+    )
+    (copy / "config.json").write_text(json.dumps({**config, "class_names": ["one"]}))
+    assert "do not fit each other" in load_message(copy)
+    del config["encoder"]
+    (copy / "config.json").write_text(json.dumps(config))
+    assert load_message(copy) == (
+        f"{copy} holds a classifier whose config.json and model.safetensors do not fit each other ('encoder'); train it anew"
+    )
+
+
+# --- the classifier ------------------------------------------------------------------------------------------------------
+
+
+def test_predict_refuses_what_is_no_list_of_strings(finished):
+    classifier = lb.load_classifier(finished.directory)
+    for bad, message in (
+        ("text", "texts must be a list of strings, got one str; put it in brackets: predict([text])"),
+        (["a", None], "texts must be a list of strings, got NoneType at position 1"),
+    ):
+        with pytest.raises(TypeError) as caught:
+            classifier.predict(bad)
+        assert str(caught.value) == message
+    with pytest.raises(ValueError) as caught:
+        classifier.predict(["a"], top=0)
+    assert str(caught.value) == "top must be an integer of at least 1, got 0"
+
+
+def test_predict_ranks_classes_and_takes_any_number_of_texts(finished):
+    classifier = lb.load_classifier(finished.directory)
+    assert list(classifier.predict([]).labels) == []
+    predictions = classifier.predict(["冠军 进球"], top=99)
+    labels, shares = zip(*predictions.top[0], strict=True)
+    assert labels[0] == "体育"
+    assert set(labels) == set(classifier.class_names)
+    assert sum(shares) == pytest.approx(1)
+    assert list(shares) == sorted(shares, reverse=True)
+    streamed = [
+        p for part in classifier.predict_stream((f"基金 {n}" for n in range(25)), batch_size=10) for p in part.labels
+    ]
+    assert streamed == list(classifier.predict([f"基金 {n}" for n in range(25)]).labels)
+
+
+def test_evaluate_gives_the_figures_of_the_run(finished, rows):
+    classifier = lb.load_classifier(finished.directory)
+    metrics = classifier.evaluate(rows)
+    assert metrics.accuracy > 0.99
+    unknown = dataclasses.replace(rows.take([0, 1]), labels=["体育", "天气"])
+    with pytest.raises(ValueError) as caught:
+        classifier.evaluate(unknown)
+    assert str(caught.value) == (
+        "made up line 2: the label '天气' of the evaluation part is not among the 3 classes ('sport', '体育', '财经'); "
+        "mend the label or leave the row out"
+    )
+
+
+def test_predicting_leaves_mode_and_random_stream_alone(finished):
+    classifier = lb.load_classifier(finished.directory)
+    classifier.model.train()
+    before = torch.get_rng_state()
+    classifier.predict(["冠军"])
+    assert classifier.model.training
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# --- pictures ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [2, 25, 120])
+def test_confusion_pictures_of_any_size_and_script(classes):
+    names = [["体育", "العربية", "sport", "x" * 60][n % 4] + str(n) for n in range(classes)]
+    confusion = np.random.default_rng(0).integers(0, 50, (classes, classes))
+    assert confusion_png(confusion.tolist(), names).startswith(b"\x89PNG")
+
+
+def test_curves_of_one_epoch():
+    rows = [{"epoch": 1, "train_loss": 0.5, "val_loss": 0.6, "accuracy": 0.7}]
+    assert curves_png(rows, "accuracy", 1).startswith(b"\x89PNG")

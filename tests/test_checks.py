@@ -1,0 +1,88 @@
+"""The shared files: messages, atomic writes, progress."""
+
+import io
+
+import pytest
+import torch
+
+from linkboy._checks import check_choice, check_number, check_same_shape, describe, did_you_mean
+from linkboy._files import atomic_write
+from linkboy._progress import Progress
+
+
+def message_of(error, call, *arguments, **keywords):
+    with pytest.raises(error) as caught:
+        call(*arguments, **keywords)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "value", "bounds", "message"),
+    [
+        (TypeError, "3", {}, "n must be a number, got '3' of type str"),
+        (TypeError, True, {}, "n must be a number, got True of type bool"),
+        (TypeError, 1.5, {"integer": True}, "n must be an integer, got 1.5 of type float"),
+        (ValueError, float("nan"), {}, "n must be a number, got nan"),
+        (ValueError, 0, {"above": 0}, "n must be a number above 0, got 0"),
+        (ValueError, 2, {"minimum": 0, "maximum": 1}, "n must be a number of at least 0 and of at most 1, got 2"),
+    ],
+)
+def test_numbers(error, value, bounds, message):
+    assert message_of(error, check_number, "n", value, **bounds) == message
+
+
+def test_choices_shapes_and_descriptions():
+    assert message_of(ValueError, check_choice, "mode", "maxx", ("min", "max")) == (
+        "mode must be one of ('min', 'max'), got 'maxx'; did you mean 'max'?"
+    )
+    assert (
+        message_of(ValueError, check_same_shape, "weight", torch.ones(2), "input", torch.ones(2, 1))
+        == "weight must have the shape of input (2, 1), got (2,)"
+    )
+    assert describe(torch.zeros(2, 0, dtype=torch.bfloat16)) == "bf16[2, 0]"
+    assert did_you_mean("nothing", ["x"]) == ""
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path):
+    target = tmp_path / "file"
+    target.write_text("old")
+
+    def write_half():
+        with atomic_write(target) as file:
+            file.write(b"half")
+            raise RuntimeError("no more")
+
+    assert message_of(RuntimeError, write_half) == "no more"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert target.read_text() == "old"
+    with atomic_write(target) as file:
+        file.write(b"new")
+    assert target.read_text() == "new"
+
+
+def test_plain_progress_prints_now_and_then_and_a_disabled_one_nothing():
+    stream = io.StringIO()
+    with Progress("reading", total=4, unit="rows", every_seconds=0, stream=stream) as progress:
+        progress.advance(1, loss="0.5")
+        progress.advance(3)
+    lines = stream.getvalue().splitlines()
+    assert lines[0].startswith("reading 1/4 rows  loss 0.5  ")
+    assert lines[0].endswith(" left")
+    assert lines[1].startswith("reading 4/4 rows  loss 0.5  ")
+    silent = io.StringIO()
+    with Progress("reading", every_seconds=0, enabled=False, stream=silent) as progress:
+        progress.advance(1)
+    assert silent.getvalue() == ""
+
+
+def test_a_terminal_gets_a_live_bar():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    stream = Terminal()
+    with Progress("reading", total=2, stream=stream) as progress:
+        progress.advance(2, loss="0.25")
+        progress.write("a line [above]")
+    assert "a line [above]" in stream.getvalue()
+    assert "2/2" in stream.getvalue()

@@ -1,0 +1,249 @@
+"""The command line: what it prints, what it refuses, how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import linkboy as lb
+from linkboy import cli
+
+
+@pytest.fixture(scope="module")
+def tsv(tmp_path_factory):
+    words = {"好评": "干净 舒服 热情 方便", "差评": "脏 吵 冷漠 破旧"}
+    generator = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "reviews.tsv"
+    labels = [list(words)[n % 2] for n in range(200)]
+    texts = [" ".join(generator.choice(words[label].split(), 2)) + f" {n}" for n, label in enumerate(labels)]
+    path.write_text("".join(f"{text}\t{label}\n" for text, label in zip(texts, labels, strict=True)), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tsv, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "model"
+    assert cli.run(["train", str(tsv), "--out", str(out), "--epochs", "4"]) == 0
+    return out
+
+
+def refused(capsys, *arguments):
+    """Run a command that must fail and return its one sentence."""
+    capsys.readouterr()
+    assert cli.run([str(argument) for argument in arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("linkboy: ")
+    assert printed.err.count("\n") == 1
+    return printed.err.removeprefix("linkboy: ").rstrip("\n")
+
+
+def test_train_prints_data_parameters_epochs_table_and_where_everything_is(tsv, tmp_path, capsys):
+    out = tmp_path / "model"
+    assert cli.run(["train", str(tsv), "--out", str(out), "--epochs", "2"]) == 0
+    printed = capsys.readouterr()
+    order = [
+        "part",
+        "2 classes",
+        "held out",
+        "training: 2 epochs",
+        "parameters",
+        "class  precision",
+        "Everything is in",
+    ]
+    places = [printed.out.index(piece) for piece in order]
+    assert places == sorted(places)
+    assert "epoch 1/2" in printed.err
+    assert "epoch 2/2" in printed.err
+
+
+def test_train_writes_beside_where_it_is_called_by_default(tsv, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["train", str(tsv), "--epochs", "1"]) == 0
+    assert (tmp_path / "reviews-model" / "config.json").exists()
+
+
+def test_predict_prints_label_probability_and_text(model, capsys):
+    assert cli.run(["predict", str(model), "房间 干净", "太 吵 了"]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [(label, text) for label, _, text in lines] == [("好评", "房间 干净"), ("差评", "太 吵 了")]
+    assert all(share.endswith("%") and 50 < float(share[:-1]) <= 100 for _, share, _ in lines)
+
+
+def test_predict_json_and_top(model, capsys):
+    assert cli.run(["predict", str(model), "房间 干净", "--json", "--top", "2"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["text"], record["label"]) == ("房间 干净", "好评")
+    assert [entry["label"] for entry in record["top"]] == ["好评", "差评"]
+    assert sum(entry["probability"] for entry in record["top"]) == pytest.approx(1)
+
+
+def test_predict_answers_every_line_of_a_file_and_of_standard_input(model, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "texts.txt"
+    path.write_bytes("\ufeff干净\r\n\r\n吵".encode())
+    assert cli.run(["predict", str(model), "--file", str(path)]) == 0
+    from_file = capsys.readouterr().out
+    assert [line.split("\t")[2] for line in from_file.splitlines()] == ["干净", "", "吵"]
+    with path.open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": file}))
+        assert cli.run(["predict", str(model), "-"]) == 0
+    assert capsys.readouterr().out == from_file
+
+
+def test_evaluate_prints_the_table_and_json(model, tsv, capsys):
+    assert cli.run(["evaluate", str(model), str(tsv)]) == 0
+    assert "accuracy" in capsys.readouterr().out
+    assert cli.run(["evaluate", str(model), str(tsv), "--json"]) == 0
+    assert (
+        json.loads(capsys.readouterr().out)["accuracy"]
+        == lb.load_classifier(model).evaluate(lb.read_labelled(tsv)).accuracy
+    )
+
+
+def test_demo_reaches_what_a_linear_svm_reaches(tmp_path, capsys):
+    pytest.importorskip("babel")
+    assert cli.run(["train", "--demo", "--out", str(tmp_path / "demo")]) == 0
+    printed = capsys.readouterr().out
+    metrics = json.loads((tmp_path / "demo" / "metrics.json").read_text("utf-8"))["test"]
+    assert metrics["accuracy"] >= 0.888
+    assert metrics["macro_f1"] >= 0.858
+    assert "Three names it has never seen" in printed
+    assert "try next" in printed
+
+
+def test_the_three_names_of_the_demo_are_in_no_part():
+    pytest.importorskip("babel")
+    from linkboy.classify.demo import demo_data
+
+    known = {text for part in demo_data().values() for text in part.texts}
+    assert not known & set(cli.DEMO_NAMES)
+
+
+# --- mistakes ------------------------------------------------------------------------------------------------------------
+
+
+def test_mistakes_are_one_sentence_and_exit_code_2(capsys, tmp_path, tsv, model):
+    missing = tmp_path / "no.tsv"
+    out = ("--out", tmp_path / "new")
+    assert refused(capsys, "train", missing, *out) == f"there is no file {missing}"
+    assert refused(capsys, "train", tmp_path, *out) == (
+        f"{tmp_path} is a directory; name the file with the labelled texts in it"
+    )
+    assert refused(capsys, "train") == "name one FILE of labelled text to train on, or pass --demo"
+    assert refused(capsys, "train", tsv, "--demo") == "name one FILE of labelled text to train on, or pass --demo"
+    assert refused(capsys, "train", "--demo", "--valid", tsv) == (
+        "--demo brings its own parts; --valid, --test and --class-names cannot go with it"
+    )
+    assert refused(capsys, "train", tsv, "--out", model) == (
+        f"{model} is not empty; pass --overwrite to replace it, --resume to go on, or another --out"
+    )
+    assert refused(capsys, "predict", tmp_path / "none", "x") == (
+        f"there is no directory {tmp_path / 'none'}; name one that linkboy train has written"
+    )
+    assert refused(capsys, "predict", model) == (
+        'give texts to predict ("a text" ..., or - for standard input), or --file FILE'
+    )
+    assert refused(capsys, "predict", model, "--file", missing) == f"{missing}: No such file or directory"
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_unknown_option_value_names_the_choices(capsys, tsv):
+    assert refused(capsys, "train", tsv, "--loss", "focl") == (
+        'Invalid value "focl" for --loss. Choose from: "cross-entropy", "focal", "logit-adjusted". Did you mean "focal"?'
+    )
+    assert refused(capsys, "train", tsv, "--epochs", "0") == "epochs must be an integer of at least 1, got 0"
+    assert "--epoch" in refused(capsys, "train", tsv, "--epoch", "3")
+
+
+def test_a_broken_line_in_a_file_to_predict_is_named(capsys, model, tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_bytes(b"good\nb\xe4d\n")
+    assert refused(capsys, "predict", model, "--file", path) == (
+        f"{path} line 2: byte 2 is not UTF-8; mend the line or pass --encoding"
+    )
+
+
+def test_skipped_rows_are_counted_and_shown(capsys, tmp_path, tsv):
+    path = tmp_path / "broken.tsv"
+    path.write_bytes(tsv.read_bytes() + b"no tab here\n\xff\tgood\n")
+    assert refused(capsys, "train", path, "--out", tmp_path / "m") == (
+        f"{path} line 201: there is no tab between text and label; mend the line or pass --on-bad-row skip"
+    )
+    assert cli.run(["train", str(path), "--out", str(tmp_path / "m"), "--epochs", "1", "--on-bad-row", "skip"]) == 0
+    printed = capsys.readouterr().out
+    assert "2 rows skipped" in printed
+    assert "there is no tab between text and label" in printed
+
+
+def test_without_babel_the_demo_says_how_to_install_it(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "babel", None)
+    assert refused(capsys, "train", "--demo") == (
+        "the demo task needs the package babel, which is not installed; run: pip install 'linkboy[demo]'"
+    )
+
+
+# --- as a process --------------------------------------------------------------------------------------------------------
+
+
+def test_help_is_quick_and_loads_no_torch():
+    code = (
+        "import sys, contextlib, io\nfrom linkboy import cli\n"
+        "with contextlib.redirect_stdout(io.StringIO()): cli.run(['--help'])\nprint('torch' in sys.modules)"
+    )
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "False"
+    assert time.perf_counter() - started < 5  # 0.3 s on an idle machine
+
+
+@pytest.mark.parametrize("command", ["train", "predict", "evaluate"])
+def test_every_command_has_help(command, capsys):
+    assert cli.run([command, "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "Usage: linkboy " + command in printed
+    if command == "train":
+        assert "torchrun" in printed
+
+
+def wait_for(path, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_ctrl_c_saves_and_tells_how_to_resume(tsv, tmp_path):
+    out = tmp_path / "model"
+    command = [sys.executable, "-m", "linkboy", "train", str(tsv), "--out", str(out), "--epochs", "100000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(out / "checkpoints", process)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in errors
+    assert "stopped by SIGINT" in printed
+    assert f"go on with: linkboy train {tsv} --out {out} --epochs 100000 --resume" in printed
+    assert list((out / "checkpoints").glob("step-*"))
+    assert not (out / "config.json").exists()
+
+
+def test_two_processes_train_together_and_write_one_directory(tsv, tmp_path):
+    out = tmp_path / "model"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "linkboy"]
+    command = [*torchrun, "train", str(tsv), "--out", str(out), "--epochs", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Everything is in") == 1
+    assert "Traceback" not in done.stderr
+    metrics = json.loads((out / "metrics.json").read_text("utf-8"))
+    assert metrics["test"]["accuracy"] > 0.9
+    lines = (out / "predictions.csv").read_text("utf-8").splitlines()
+    assert len(lines) - 1 == metrics["test"]["rows"] == len(set(lines)) - 1

@@ -1,0 +1,90 @@
+"""Every result has one look: text, terminal, notebook, dict, JSON."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from linkboy._report import (
+    Report,
+    Table,
+    display_width,
+    format_bytes,
+    format_percent,
+    format_seconds,
+    json_text,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Nested(Report):
+    share: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Example(Report):
+    name: str
+    nested: Nested
+    where: Path
+    tensor: torch.Tensor
+    array: np.ndarray
+    dtype: torch.dtype
+    missing: None = None
+
+    def _blocks(self):
+        yield "a <b>paragraph</b> with [brackets]"
+        yield ""
+        yield Table(("class", "rows"), [("体育", 1200), ("a [b]", 7)], "Classes")
+
+
+EXAMPLE = Example("x", Nested(float("nan")), Path("a/b"), torch.tensor([1, 2]), np.array([[0.5]]), torch.float16)
+
+
+def test_text_lines_up_wide_characters_and_numbers():
+    assert str(EXAMPLE) == "a <b>paragraph</b> with [brackets]\n\nClasses\nclass  rows\n体育   1200\na [b]     7"
+
+
+def test_the_terminal_shows_the_same_cells_and_reads_no_markup():
+    console = Console(width=60, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console.print(EXAMPLE)
+    console.file.close()
+    shown = console.export_text()
+    for piece in ("a <b>paragraph</b> with [brackets]", "Classes", "体育", "1200", "a [b]"):
+        assert piece in shown
+
+
+def test_notebook_html_is_escaped():
+    html = EXAMPLE._repr_html_()
+    assert "&lt;b&gt;paragraph" in html
+    assert '<td style="text-align:right">1200</td>' in html
+    assert "<b>" not in html
+
+
+def test_the_dict_holds_plain_values_and_json_is_strict():
+    plain = EXAMPLE.to_dict()
+    assert plain["tensor"] == [1, 2]
+    assert plain["array"] == [[0.5]]
+    assert (plain["where"], plain["dtype"], plain["missing"]) == ("a/b", "torch.float16", None)
+    assert json.loads(EXAMPLE.to_json())["nested"] == {"share": None}
+    assert json.loads(json_text({"reports": [Nested(0.5)]})) == {"reports": [{"share": 0.5}]}
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (-(2**20), "-1.0 MiB"), (5 * 2**40, "5.0 TiB")],
+)
+def test_bytes_in_the_unit_that_keeps_them_short(nbytes, text):
+    assert format_bytes(nbytes) == text
+
+
+def test_durations_and_shares():
+    assert [format_seconds(s) for s in (0.9999, 59.97, 3599.6)] == ["1.0 s", "1 min 0 s", "1 h 0 min"]
+    assert [format_percent(p) for p in (1.0, 0.12345, float("nan"))] == ["100.00%", "12.35%", "-"]
+
+
+def test_width_counts_wide_as_two_and_marks_as_none():
+    assert [display_width(text) for text in ("abc", "中文", "e\u0301", "ｱ")] == [3, 4, 1, 1]
