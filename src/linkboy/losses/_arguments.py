@@ -99,10 +99,10 @@ def check_floating(argument: str, value: object) -> Tensor:
     return value
 
 
-def check_device(argument: str, value: Tensor, input: Tensor) -> None:
-    if value.device != input.device:
+def check_device(argument: str, value: Tensor, reference: Tensor, other: str = "input") -> None:
+    if value.device != reference.device:
         raise ValueError(
-            f"{argument} must be on the device of input ({input.device}), got {value.device}; move it with .to()"
+            f"{argument} must be on the device of {other} ({reference.device}), got {value.device}; move it with .to()"
         )
 
 

@@ -269,7 +269,7 @@ def _check_weight(sample_weight: Tensor, target: Tensor) -> Tensor:
         raise ValueError(
             f"sample_weight must have the shape of target {tuple(target.shape)}, got {tuple(sample_weight.shape)}{mend}"
         )
-    check_device("sample_weight", sample_weight, target)
+    check_device("sample_weight", sample_weight, target, "target")
     check_not_negative("sample_weight", sample_weight)
     return sample_weight
 

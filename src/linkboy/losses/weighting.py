@@ -61,7 +61,7 @@ def weighted_mean(
             f"say which dimension they belong to, for example {example}.expand_as(values)"
         )
     check_same_shape("weights", weights, "values", values)
-    check_device("weights", weights, values)
+    check_device("weights", weights, values, "values")
     check_not_negative("weights", weights)
     dtype = torch.promote_types(work_dtype(values), work_dtype(weights))
     weights = weights.to(dtype)

@@ -1,0 +1,101 @@
+"""The modules are the functions, with numbers per class as buffers."""
+
+import copy
+import inspect
+import io
+import pickle
+
+import pytest
+import torch
+
+import linkboy
+from linkboy import BinaryFocalLoss, FocalLoss, LinearFocalLoss, LogitAdjustedLoss, QuantileLoss
+from linkboy.losses import modules
+
+TWINS = {
+    "FocalLoss": "focal_loss",
+    "BinaryFocalLoss": "binary_focal_loss",
+    "LinearFocalLoss": "linear_focal_loss",
+    "LogitAdjustedLoss": "logit_adjusted_loss",
+    "MSELoss": "mse_loss",
+    "MAELoss": "mae_loss",
+    "RMSELoss": "rmse_loss",
+    "MSLELoss": "msle_loss",
+    "RMSLELoss": "rmsle_loss",
+    "QuantileLoss": "quantile_loss",
+    "HuberLoss": "huber_loss",
+}
+GIVEN_AT_THE_CALL = {"input", "target", "linear_weight", "linear_bias", "sample_weight"}
+
+
+def test_every_module_has_a_function():
+    classes = [name for name, thing in vars(modules).items() if inspect.isclass(thing) and name.endswith("Loss")]
+    assert sorted(set(classes) - {"_Loss"}) == sorted(TWINS)
+
+
+@pytest.mark.parametrize(("module", "function"), TWINS.items())
+def test_module_and_function_have_the_same_options_and_defaults(module, function):
+    options = {
+        name: (parameter.annotation, parameter.default)
+        for name, parameter in inspect.signature(getattr(linkboy, module)).parameters.items()
+    }
+    expected = {
+        name: (parameter.annotation, parameter.default)
+        for name, parameter in inspect.signature(getattr(linkboy, function)).parameters.items()
+        if name not in GIVEN_AT_THE_CALL
+    }
+    assert options == expected
+
+
+def test_options_and_weights_reach_the_function():
+    logits, target, weight = torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), torch.rand(4)
+    options = {"gamma": 1.0, "alpha": [1.0, 2.0, 3.0], "label_smoothing": 0.1}
+    ours = FocalLoss(**options)(logits, target, sample_weight=weight)
+    assert torch.equal(ours, linkboy.focal_loss(logits, target, sample_weight=weight, **options))
+    layer = torch.nn.Linear(3, 5)
+    ours = LinearFocalLoss(gamma=1.0)(logits, layer.weight, target, linear_bias=layer.bias, sample_weight=weight)
+    expected = linkboy.focal_loss(layer(logits), target, gamma=1.0, sample_weight=weight)
+    torch.testing.assert_close(ours, expected)
+    error = torch.randn(4)
+    assert torch.equal(QuantileLoss(quantile=0.9)(error, weight), linkboy.quantile_loss(error, weight, quantile=0.9))
+
+
+def test_numbers_per_class_are_saved_and_move():
+    loss = FocalLoss(alpha=[1.0, 2.0])
+    other = FocalLoss(alpha=[0.0, 0.0])
+    other.load_state_dict(loss.state_dict())
+    assert other.alpha.tolist() == [1, 2]
+    assert loss.to(torch.float64).alpha.dtype == torch.float64
+    assert loss.to("meta").alpha.device.type == "meta"
+    assert list(LogitAdjustedLoss(priors=[3, 1]).state_dict()) == ["priors"]
+    assert sorted(BinaryFocalLoss(alpha=0.5, pos_weight=[1.0, 2.0]).state_dict()) == ["alpha", "pos_weight"]
+    assert not FocalLoss().state_dict()
+
+
+def test_the_callers_tensor_is_not_shared():
+    alpha = torch.ones(2)
+    loss = FocalLoss(alpha=alpha)
+    alpha.zero_()
+    assert loss.alpha.tolist() == [1, 1]
+
+
+def test_modules_can_be_copied_pickled_and_saved():
+    loss, arguments = FocalLoss(alpha=[1.0, 2.0], gamma=0.5), (torch.randn(3, 2), torch.tensor([0, 1, 1]))
+    expected = loss(*arguments)
+    file = io.BytesIO()
+    torch.save(loss.state_dict(), file)
+    file.seek(0)
+    loaded = FocalLoss(alpha=[0.0, 0.0], gamma=0.5)
+    loaded.load_state_dict(torch.load(file, weights_only=True))
+    for twin in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss)), loaded):
+        assert torch.equal(twin(*arguments), expected)
+
+
+def test_modules_compile_and_print_their_options():
+    loss = FocalLoss(alpha=[1.0, 2.0], gamma=0.5)
+    arguments = (torch.randn(3, 2), torch.tensor([0, 1, 1]))
+    torch.testing.assert_close(torch.compile(loss, fullgraph=True, backend="aot_eager")(*arguments), loss(*arguments))
+    assert repr(loss) == (
+        "FocalLoss(alpha=[1.0, 2.0], gamma=0.5, ignore_index=-100, label_smoothing=0.0, reduction='mean', "
+        "normalizer='weights')"
+    )
