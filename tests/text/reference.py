@@ -10,16 +10,14 @@ ASCII_SIGNS = set("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 
 def clean(text: str, private: bool) -> str:
-    out = ""
+    out = []
     for c in text:
         kind = unicodedata.category(c)
         if c in "\t\n\r" or kind == "Zs":
-            out += " "
-        elif kind in {"Cc", "Cf"} or c == "\ufffd" or (kind == "Co" and not private):
-            pass
-        else:
-            out += c
-    return out
+            out.append(" ")
+        elif not (kind in {"Cc", "Cf"} or c == "\ufffd" or (kind == "Co" and not private)):
+            out.append(c)
+    return "".join(out)
 
 
 def sign(c: str) -> bool:

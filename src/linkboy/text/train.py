@@ -103,7 +103,7 @@ def _alphabet(counts: Counter[str], room: int, limit: int | None) -> list[str]:
 
 def _joined(counts: Counter[str], alphabet: set[str], min_frequency: int) -> Iterable[str]:
     """Yield joined pieces, the most frequent pair first; a heap of old counts is corrected when its top is stale."""
-    words = [(pieces, count) for word, count in sorted(counts.items()) for pieces in _runs(_split(word), alphabet)]
+    words = [(pieces, count) for word, count in counts.items() for pieces in _runs(_split(word), alphabet)]
     pairs: Counter[Pair] = Counter()
     where: defaultdict[Pair, set[int]] = defaultdict(set)
     for index, (pieces, count) in enumerate(words):
@@ -123,15 +123,12 @@ def _joined(counts: Counter[str], alphabet: set[str], min_frequency: int) -> Ite
         changed: set[Pair] = set()
         for index in where.pop(pair):
             pieces, count = words[index]
-            joined = _join(pieces, pair, token)
-            for old in itertools.pairwise(pieces):
+            for old, new in _join(pieces, pair, token):
                 pairs[old] -= count
-                changed.add(old)
-            for new in itertools.pairwise(joined):
                 pairs[new] += count
                 where[new].add(index)
-                changed.add(new)
-            words[index] = joined, count
+                changed.update((old, new))
+        pairs[pair] = 0
         for one in changed:
             if pairs[one] > 0:
                 heapq.heappush(heap, (-pairs[one], one))
@@ -147,14 +144,19 @@ def _runs(pieces: list[str], alphabet: set[str]) -> list[list[str]]:
     return [run for run in runs if len(run) > 1]
 
 
-def _join(pieces: list[str], pair: Pair, token: str) -> list[str]:
-    joined: list[str] = []
-    index = 0
-    while index < len(pieces):
-        if index + 1 < len(pieces) and (pieces[index], pieces[index + 1]) == pair:
-            joined.append(token)
-            index += 2
-        else:
-            joined.append(pieces[index])
-            index += 1
-    return joined
+def _join(pieces: list[str], pair: Pair, token: str) -> Iterable[tuple[Pair, Pair]]:
+    """Join a pair wherever it stands in a word, in place; yield each neighbouring pair that goes, and what it becomes."""
+    left, right = pair
+    at = -1
+    while True:
+        try:
+            at = pieces.index(left, at + 1)
+        except ValueError:
+            return
+        if at + 1 == len(pieces) or pieces[at + 1] != right:
+            continue
+        if at:
+            yield (pieces[at - 1], left), (pieces[at - 1], token)
+        if at + 2 < len(pieces):
+            yield (right, pieces[at + 2]), (token, pieces[at + 2])
+        pieces[at : at + 2] = [token]
