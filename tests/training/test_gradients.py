@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.training.helpers import Plain, Recorder, full_batch_gradient, relative_error
 from torch import nn
 from torch.utils.data import DataLoader
 
 from linkboy.training import fit
-from tests.training.helpers import Plain, Recorder, full_batch_gradient, relative_error
 
 SQUARED = nn.MSELoss(reduction="none")
 

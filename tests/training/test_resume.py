@@ -6,11 +6,11 @@ import threading
 
 import pytest
 import torch
+from tests.training.helpers import Augmented, make_model, same_state, small_run, without_clock
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler, WeightedRandomSampler
 
 from linkboy.training import Checkpointer, EarlyStopping, fit, streams
-from tests.training.helpers import Augmented, make_model, same_state, small_run, without_clock
 
 
 def accuracy(output, target):

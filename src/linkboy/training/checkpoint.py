@@ -120,7 +120,7 @@ class Checkpointer:
 
     def paths(self) -> list[Path]:
         """Return all directories named as checkpoints, oldest first, unverified."""
-        return sorted(_named_steps(self.directory), key=_step_of)
+        return sorted(filter(lambda path: is_checkpoint_name(path.name), self.directory.glob("step-*")), key=step_of)
 
     def verify(self, path: str | os.PathLike[str]) -> CheckpointReport:
         """Compare every file with the manifest by size and SHA-256."""
@@ -208,7 +208,7 @@ class Checkpointer:
             temporary.rename(target)
             _sync_directory(self.directory)
             for old in self.paths()[: -self.keep]:
-                if _step_of(old) < step:
+                if step_of(old) < step:
                     _remove(old)
 
         self._agree(rename)
@@ -291,11 +291,13 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _named_steps(directory: Path) -> Iterator[Path]:
-    return (path for path in directory.glob("step-*") if path.name.removeprefix("step-").isdecimal())
+def is_checkpoint_name(name: str) -> bool:
+    """Say whether a directory of that name would be a checkpoint."""
+    return name.startswith("step-") and name.removeprefix("step-").isdecimal()
 
 
-def _step_of(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """Return the step in the name of a checkpoint."""
     return int(path.name.removeprefix("step-"))
 
 

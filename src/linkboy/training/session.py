@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from linkboy.training import processes, streams
-from linkboy.training.checkpoint import Checkpointer, read_part
+from linkboy.training.checkpoint import Checkpointer, is_checkpoint_name, read_part, step_of
 from linkboy.training.history import History
 from linkboy.training.logs import Logs
 from linkboy.training.loop import GroupTotals, Loop
@@ -202,33 +202,36 @@ class Session:
 
     def _chosen(self) -> Path | None:
         resume, keeper = self.settings.resume, self.checkpointer
+        there = processes.broadcast(keeper.paths()) if keeper is not None else []
         if resume not in ("auto", "never"):
-            path = Path(resume)
-            if path.name.startswith("step-") or not path.is_dir():
-                return path
-            latest = Checkpointer(path).latest()
-            if latest is None:
-                raise FileNotFoundError(f"resume must name a checkpoint or a directory of them, found none in {path}")
-            return latest
-        if keeper is None:
+            return self._named(Path(resume), there)
+        if keeper is None or not there:
             return None
-        there = processes.broadcast(keeper.paths())
         if resume == "never":
-            if there:
-                raise FileExistsError(
-                    f'resume="never" but {keeper.directory} holds {there[-1].name}; use another directory or resume="auto"'
-                )
-            return None
+            raise FileExistsError(
+                f'resume="never" but {keeper.directory} holds {there[-1].name}; use another directory or resume="auto"'
+            )
         latest = keeper.latest()
-        if there and latest is None:
-            raise ValueError(
-                f"no checkpoint in {keeper.directory} is whole: {keeper.verify(there[-1]).problem} in {there[-1].name}"
-            )
-        if latest is not None and latest != there[-1]:
-            self.notes.append(
-                f"{there[-1].name} is damaged ({keeper.verify(there[-1]).problem}); went on from {latest.name}"
-            )
+        if latest != there[-1]:
+            problem = f"{there[-1].name} is damaged: {keeper.verify(there[-1]).problem}"
+            if latest is None:
+                raise ValueError(f"no checkpoint in {keeper.directory} is whole; {problem}")
+            self.notes.append(f"{problem}; went on from {latest.name}")
         return latest
+
+    def _named(self, path: Path, there: list[Path]) -> Path:
+        """Return the checkpoint that `resume` names, unless the run would come upon later ones in its own directory."""
+        if not is_checkpoint_name(path.name):
+            found = Checkpointer(path).latest()
+            if found is None:
+                raise FileNotFoundError(f"resume must name a checkpoint or a directory of them, found none in {path}")
+            path = found
+        later = [other.name for other in there if step_of(other) > step_of(path)]
+        if later:
+            raise FileExistsError(
+                f"resume names {path.name} but the checkpoint directory holds {later[-1]} already; use another directory"
+            )
+        return path
 
     def _tell(self, event: str, loop: Loop) -> None:
         if self.settings.callbacks:

@@ -1,0 +1,208 @@
+"""Every sample counts once, metrics see all outputs together, and evaluating leaves no trace."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.training.helpers import Plain, make_model, same_state
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, SubsetRandomSampler
+
+from linkboy.training import evaluate, predict, streams
+
+SQUARED = nn.MSELoss(reduction="none")
+
+
+class Numbered(Dataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return self.rows
+
+    def __getitem__(self, index):
+        return torch.tensor([float(index)]), torch.tensor([float(-index)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.integers(1, 50), batch_size=st.integers(1, 12), shuffle=st.booleans(), drop_last=st.booleans())
+def test_every_sample_comes_once_in_dataset_order(rows, batch_size, shuffle, drop_last):
+    loader = DataLoader(
+        Numbered(rows), batch_size=batch_size, shuffle=shuffle, drop_last=drop_last and rows >= batch_size
+    )
+    expected = torch.arange(float(rows))[:, None]
+    assert torch.equal(predict(nn.Identity(), loader), expected)
+    seen = []
+
+    def keep(output, target):
+        seen.append((output, target))
+        return output.sum()
+
+    report = evaluate(nn.Identity(), loader, {"sum": keep}, loss_fn=SQUARED)
+    assert same_state(seen, [(expected, -expected)])
+    assert report.samples == rows
+    assert report.metrics == {"sum": float(expected.sum())}
+    assert report.loss == pytest.approx(float((2 * expected.double()).square().mean()), rel=1e-12)
+
+
+def test_the_loss_is_weighted_and_metrics_are_not():
+    data, model = Plain(21), nn.Linear(4, 2, dtype=torch.float64)
+    with torch.no_grad():
+        losses = SQUARED(model(data.inputs), data.targets)
+    weights = data.weights.expand_as(losses)
+    metrics = {"mse": lambda output, target: SQUARED(output, target).mean()}
+    report = evaluate(model, DataLoader(data, batch_size=4), metrics, loss_fn=SQUARED)
+    assert report.loss == pytest.approx(float((weights * losses).sum() / weights.sum()), rel=1e-14)
+    assert report.metrics["mse"] == pytest.approx(float(losses.mean()), rel=1e-14)
+    same = evaluate(
+        model, DataLoader(data, batch_size=9), {}, loss_fn=SQUARED, unpack=lambda b: b[:2], sample_weight=lambda b: b[2]
+    )
+    assert same.loss == pytest.approx(report.loss, rel=1e-14)
+
+
+def test_outputs_may_be_nested_and_inputs_named():
+    class Two(nn.Module):
+        def forward(self, *, left, right):
+            return {"sum": left + right, "both": (left, right)}
+
+    loader = DataLoader(
+        [{"left": torch.tensor(float(i)), "right": torch.tensor(2.0 * i)} for i in range(5)], batch_size=2
+    )
+    out = predict(Two(), loader, unpack=lambda batch: (batch, None))
+    n = torch.arange(5.0)
+    assert same_state(out, {"sum": 3 * n, "both": (n, 2 * n)})
+
+
+def test_a_subset_sampler_and_a_batch_sampler_are_followed():
+    subset = DataLoader(Numbered(9), batch_size=2, sampler=SubsetRandomSampler([7, 1, 4]))
+    assert sorted(predict(nn.Identity(), subset)[:, 0].tolist()) == [1, 4, 7]
+    batches = DataLoader(Numbered(9), batch_sampler=[[3, 1], [8], [0, 2, 5]])
+    assert predict(nn.Identity(), batches)[:, 0].tolist() == [3, 1, 8, 0, 2, 5]
+    by_lists = DataLoader(
+        Bulk(7), batch_size=None, sampler=BatchSampler(SequentialSampler(range(7)), 3, drop_last=False)
+    )
+    assert predict(nn.Identity(), by_lists).tolist() == [0, 1, 2, 3, 4, 5, 6]
+
+
+class Bulk(Dataset):
+    def __init__(self, rows):
+        self.rows = torch.arange(rows)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, indices):
+        return (self.rows[indices],)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(torch.arange(7.0))
+
+
+def test_a_stream_and_a_list_of_batches_come_as_they_are():
+    assert predict(nn.Identity(), DataLoader(Stream(), batch_size=3)).tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert predict(nn.Identity(), [torch.ones(2), torch.zeros(1)]).tolist() == [1, 1, 0]
+
+
+def test_workers_give_the_same_outputs():
+    assert torch.equal(
+        predict(nn.Identity(), DataLoader(Numbered(9), batch_size=2, num_workers=2))[:, 0], torch.arange(9.0)
+    )
+
+
+def test_modes_weights_and_gradients_are_as_before():
+    model = make_model()
+    model[1].eval()
+    model[0].weight.grad = torch.ones_like(model[0].weight)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    predict(model, DataLoader(torch.randn(9, 6), batch_size=2, shuffle=True))
+    assert [module.training for module in model] == [True, False, True, True, True]
+    assert same_state(before, dict(model.state_dict()))
+    assert torch.equal(model[0].weight.grad, torch.ones_like(model[0].weight))
+    assert torch.is_grad_enabled()
+
+
+def test_streams_are_as_before():
+    model, loader = make_model(), DataLoader(torch.randn(9, 6), batch_size=2, shuffle=True, num_workers=1)
+    before = streams.capture(torch.device("cpu"))
+    predict(model, loader)
+    assert same_state(streams.capture(torch.device("cpu")), before)
+
+
+def test_bf16_returns_float32():
+    assert predict(nn.Linear(4, 2), DataLoader(torch.randn(5, 4)), precision="bf16").dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (
+            ValueError,
+            "loss_fn must return one loss per sample or element, got a scalar; "
+            'use reduction="none", the loop divides by the total weight itself',
+            lambda: evaluate(nn.Identity(), DataLoader(Numbered(1)), {}, loss_fn=nn.MSELoss()),
+        ),
+        (
+            TypeError,
+            "loss_fn must return a tensor with one loss per sample or element, got float",
+            lambda: evaluate(nn.Identity(), DataLoader(Numbered(1)), {}, loss_fn=lambda o, t: 0.5),
+        ),
+        (
+            ValueError,
+            "the model must return one row per sample: 2 samples gave 1 rows",
+            lambda: predict(nn.Flatten(0), DataLoader(Numbered(2), batch_size=2), unpack=lambda b: (b[0][:1],)),
+        ),
+        (
+            ValueError,
+            "batches must agree in all dimensions but the first to be put together, got [(1,), (2,)]; "
+            "pad them to one length, or return what does not depend on it",
+            lambda: predict(nn.Identity(), [torch.ones(3, 1), torch.ones(3, 2)]),
+        ),
+        (
+            ValueError,
+            "the model must return a tensor with one row per sample, got NoneType",
+            lambda: evaluate(Nothing(), DataLoader(Numbered(2)), {}),
+        ),
+        (
+            ValueError,
+            "metrics['m'] must return one number, got f32[2, 1]",
+            lambda: evaluate(nn.Identity(), DataLoader(Numbered(2)), {"m": lambda o, t: o}),
+        ),
+        (
+            TypeError,
+            "metrics must map names to functions of (output, target), got list",
+            lambda: evaluate(nn.Identity(), DataLoader(Numbered(2)), [len]),
+        ),
+        (
+            TypeError,
+            "metrics['m'] must be a function of (output, target), got float",
+            lambda: evaluate(nn.Identity(), DataLoader(Numbered(2)), {"m": 0.5}),
+        ),
+        (
+            TypeError,
+            "loader must be a DataLoader or another iterable of batches, got int",
+            lambda: predict(nn.Identity(), 3),
+        ),
+        (ValueError, "loader has no batch", lambda: predict(nn.Identity(), [])),
+        (
+            ValueError,
+            "outputs and targets must be tensors or tuples, lists or mappings of them, got str",
+            lambda: evaluate(nn.Identity(), [(torch.ones(1), "label")], {"m": lambda o, t: 0.0}),
+        ),
+        (
+            ValueError,
+            "precision must be one of ('fp32', 'bf16', 'fp16'), got 'fp8'",
+            lambda: predict(nn.Identity(), [], precision="fp8"),
+        ),
+    ],
+)
+def test_messages(error, message, call):
+    with pytest.raises(error) as caught:
+        call()
+    assert str(caught.value) == message
+
+
+class Nothing(nn.Module):
+    def forward(self, x):
+        return None
