@@ -16,6 +16,16 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.classify import load_classifier as load_classifier
     from linkboy.classify import read_labelled as read_labelled
     from linkboy.classify import train_classifier as train_classifier
+    from linkboy.init import ActivationAudit as ActivationAudit
+    from linkboy.init import InitReport as InitReport
+    from linkboy.init import Rule as Rule
+    from linkboy.init import audit_activations as audit_activations
+    from linkboy.init import gpt2 as gpt2
+    from linkboy.init import initialize as initialize
+    from linkboy.init import kaiming as kaiming
+    from linkboy.init import orthogonal as orthogonal
+    from linkboy.init import trunc_normal as trunc_normal
+    from linkboy.init import xavier as xavier
     from linkboy.losses import BinaryFocalLoss as BinaryFocalLoss
     from linkboy.losses import FocalLoss as FocalLoss
     from linkboy.losses import HuberLoss as HuberLoss
@@ -40,11 +50,13 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.losses import rmse_loss as rmse_loss
     from linkboy.losses import rmsle_loss as rmsle_loss
     from linkboy.losses import weighted_mean as weighted_mean
+    from linkboy.memory import LeakDetector as LeakDetector
     from linkboy.memory import is_out_of_memory as is_out_of_memory
     from linkboy.memory import memory_environment as memory_environment
     from linkboy.memory import memory_report as memory_report
     from linkboy.memory import release_memory as release_memory
     from linkboy.memory import retry_on_oom as retry_on_oom
+    from linkboy.memory import track_memory as track_memory
     from linkboy.memory import who_holds as who_holds
     from linkboy.parameters import FreezeReport as FreezeReport
     from linkboy.parameters import ModelComparison as ModelComparison
@@ -73,6 +85,7 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.training import predict as predict
 
 _ROOM_OF: dict[str, str] = {
+    "ActivationAudit": "init",
     "BasicTokenizer": "text",
     "BertTokenizer": "text",
     "BinaryFocalLoss": "losses",
@@ -84,7 +97,9 @@ _ROOM_OF: dict[str, str] = {
     "FreezeReport": "parameters",
     "History": "training",
     "HuberLoss": "losses",
+    "InitReport": "init",
     "LabelledTexts": "classify",
+    "LeakDetector": "memory",
     "LinearFocalLoss": "losses",
     "LogitAdjustedLoss": "losses",
     "MAELoss": "losses",
@@ -96,9 +111,11 @@ _ROOM_OF: dict[str, str] = {
     "QuantileLoss": "losses",
     "RMSELoss": "losses",
     "RMSLELoss": "losses",
+    "Rule": "init",
     "TokenizationReport": "text",
     "TokenizedFile": "text",
     "TrainingOptions": "classify",
+    "audit_activations": "init",
     "binary_focal_loss": "losses",
     "class_weights": "losses",
     "compare": "parameters",
@@ -107,9 +124,12 @@ _ROOM_OF: dict[str, str] = {
     "fit": "training",
     "focal_loss": "losses",
     "freeze": "parameters",
+    "gpt2": "init",
     "huber_loss": "losses",
+    "initialize": "init",
     "is_main_process": "training",
     "is_out_of_memory": "memory",
+    "kaiming": "init",
     "linear_focal_loss": "losses",
     "load_classifier": "classify",
     "logit_adjusted_loss": "losses",
@@ -119,6 +139,7 @@ _ROOM_OF: dict[str, str] = {
     "memory_report": "memory",
     "mse_loss": "losses",
     "msle_loss": "losses",
+    "orthogonal": "init",
     "param_groups": "parameters",
     "predict": "training",
     "quantile_loss": "losses",
@@ -129,14 +150,18 @@ _ROOM_OF: dict[str, str] = {
     "rmsle_loss": "losses",
     "summarize": "parameters",
     "tokenize_file": "text",
+    "track_memory": "memory",
     "train_classifier": "classify",
     "train_wordpiece": "text",
+    "trunc_normal": "init",
     "unfreeze": "parameters",
     "weighted_mean": "losses",
     "who_holds": "memory",
+    "xavier": "init",
 }  # fmt: skip
 
 __all__: list[str] = [
+    "ActivationAudit",
     "BasicTokenizer",
     "BertTokenizer",
     "BinaryFocalLoss",
@@ -148,7 +173,9 @@ __all__: list[str] = [
     "FreezeReport",
     "History",
     "HuberLoss",
+    "InitReport",
     "LabelledTexts",
+    "LeakDetector",
     "LinearFocalLoss",
     "LogitAdjustedLoss",
     "MAELoss",
@@ -160,9 +187,11 @@ __all__: list[str] = [
     "QuantileLoss",
     "RMSELoss",
     "RMSLELoss",
+    "Rule",
     "TokenizationReport",
     "TokenizedFile",
     "TrainingOptions",
+    "audit_activations",
     "binary_focal_loss",
     "class_weights",
     "compare",
@@ -171,9 +200,12 @@ __all__: list[str] = [
     "fit",
     "focal_loss",
     "freeze",
+    "gpt2",
     "huber_loss",
+    "initialize",
     "is_main_process",
     "is_out_of_memory",
+    "kaiming",
     "linear_focal_loss",
     "load_classifier",
     "logit_adjusted_loss",
@@ -183,6 +215,7 @@ __all__: list[str] = [
     "memory_report",
     "mse_loss",
     "msle_loss",
+    "orthogonal",
     "param_groups",
     "predict",
     "quantile_loss",
@@ -193,11 +226,14 @@ __all__: list[str] = [
     "rmsle_loss",
     "summarize",
     "tokenize_file",
+    "track_memory",
     "train_classifier",
     "train_wordpiece",
+    "trunc_normal",
     "unfreeze",
     "weighted_mean",
     "who_holds",
+    "xavier",
 ]
 
 

@@ -62,45 +62,79 @@ class Edge:
     kind: str
 
 
-def hidden_edges(tensors: Iterable[Tensor]) -> list[Edge]:
-    """Find what gradients and autograd graphs keep; no saved-tensor hook is run, so nothing is recomputed or moved."""
-    edges: list[Edge] = []
-    seen: set[int] = set()
-    nodes: list[Any] = []  # keeps each node's Python object, and with it its id, for the length of the search
-    for tensor in tensors:
-        if tensor.is_leaf:
-            if tensor.grad is not None:
-                edges.append(Edge(tensor, ".grad", tensor.grad, "gradient"))
-        elif tensor.grad_fn is not None:
-            edges += _graph_edges(tensor, seen, nodes)
-    return edges
+class Hidden:
+    """What gradients and autograd graphs keep alive; no saved-tensor hook is run, so nothing is recomputed or moved.
+
+    Everything looked at is held by this object, so that an id stays the name of one thing for the length of a search.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        self.saved: list[Any] = []
+        self._gradients: dict[int, Tensor] = {}
+        self._owners: dict[int, list[Tensor]] = {}  # node -> tensors whose grad_fn it is
+        self._parents: dict[int, list[Any]] = {}  # node -> nodes that lead to it
+        self._nodes: dict[int, Any] = {}
+        self._keepers: dict[int, list[tuple[Any, str]]] = {}  # saved object -> node and attribute
+        for tensor in tensors:
+            if tensor.is_leaf:
+                if tensor.grad is not None:
+                    self._gradients[id(tensor.grad)] = tensor
+                    self.saved.append(tensor.grad)
+            elif tensor.grad_fn is not None:
+                self._owners.setdefault(id(tensor.grad_fn), []).append(tensor)
+                self._walk(tensor.grad_fn)
+
+    def _walk(self, first: Any) -> None:
+        waiting = [first]
+        while waiting:
+            node = waiting.pop()
+            if id(node) in self._nodes:
+                continue
+            self._nodes[id(node)] = node
+            for name, item in _saved_by(node):
+                self._keepers.setdefault(id(item), []).append((node, name))
+                self.saved.append(item)
+            for following, _ in node.next_functions:
+                if following is not None:
+                    self._parents.setdefault(id(following), []).append(node)
+                    waiting.append(following)
+
+    def edges_to(self, held: Any) -> Iterator[Edge]:
+        """Yield what keeps an object from C++: the leaf of a gradient, the tensors above a graph that saved it."""
+        if id(held) in self._gradients:
+            yield Edge(self._gradients[id(held)], ".grad", held, "gradient")
+        if id(held) in self._nodes:
+            yield from self._edges_above(held, "", held)
+        for node, name in self._keepers.get(id(held), ()):
+            yield from self._edges_above(node, f".{name}", held)
+
+    def _edges_above(self, node: Any, ending: str, held: Any) -> Iterator[Edge]:
+        seen = {id(node)}
+        waiting: list[tuple[Any, tuple[str, ...]]] = [(node, (_name(node),))]
+        for above, path in waiting:  # grows while it is walked: nearest tensors first
+            for owner in self._owners.get(id(above), ()):
+                yield Edge(owner, "".join(f" -> {name}" for name in path) + ending, held, "graph")
+            for parent in self._parents.get(id(above), ()):
+                if id(parent) not in seen:
+                    seen.add(id(parent))
+                    longer = (
+                        path if len(path) < 5 else (path[0], "...", *path[-2:])
+                    )  # deep graphs: leave out the middle
+                    waiting.append((parent, (_name(parent), *longer)))
 
 
-def _graph_edges(root: Tensor, seen: set[int], nodes: list[Any]) -> Iterator[Edge]:
-    waiting: list[tuple[Any, str]] = [(root.grad_fn, "")]
-    for node, path in waiting:  # grows while it is walked: breadth first
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        nodes.append(node)
-        here = _longer(path, node.name().rpartition("::")[2])
-        yield Edge(root, here, node, "graph")
-        for name in _saved_names(type(node)):
-            saved = getattr(node, name)
-            for item in saved if isinstance(saved, (list, tuple)) else [saved]:
-                if item is not None and item.data is not None:
-                    yield Edge(root, f"{here}.{name.removeprefix('_raw')}", item.data, "graph")
-        if node.name().endswith("AccumulateGrad"):
-            yield Edge(root, f"{here}.variable", node.variable, "graph")
-        waiting += [(following, here) for following, _ in node.next_functions if following is not None]
+def _name(node: Any) -> str:
+    return node.name().rpartition("::")[2]
 
 
-def _longer(path: str, name: str) -> str:
-    """Append a node to a path through a graph, leaving out the middle of a long one."""
-    steps = [*path.split(" -> ")[1:], name]
-    if len(steps) > 5:
-        steps = [steps[0], steps[1], "...", *steps[-2:]]
-    return " -> ".join(["", *steps])
+def _saved_by(node: Any) -> Iterator[tuple[str, Any]]:
+    for name in _saved_names(type(node)):
+        saved = getattr(node, name)
+        for item in saved if isinstance(saved, (list, tuple)) else [saved]:
+            if item is not None and item.data is not None:
+                yield name.removeprefix("_raw"), item.data
+    if _name(node) == "AccumulateGrad":
+        yield "variable", node.variable
 
 
 _NAMES_OF: dict[type, tuple[str, ...]] = {}

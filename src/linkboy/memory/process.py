@@ -3,12 +3,13 @@
 import ctypes
 import dataclasses
 import functools
+import mmap
 import sys
 from pathlib import Path
 
 import torch
 
-STATUS = Path("/proc/self/status")
+STATUS, STATM = Path("/proc/self/status"), Path("/proc/self/statm")
 NO_TRIM = "heap trim not done: this C library has no malloc_trim (only glibc has it), so free blocks stay with the heap"
 # A function that only this allocator exports, found among the symbols that are loaded.
 FOREIGN_ALLOCATORS = {"mallctl": "jemalloc", "MallocExtension_ReleaseFreeMemory": "tcmalloc", "mi_collect": "mimalloc"}
@@ -62,6 +63,15 @@ def read_process_memory() -> ProcessMemory:
         return ProcessMemory(psutil.Process().memory_info().rss, None, None, None, source="psutil")
     except Exception:  # noqa: BLE001  # whatever this system lacks, a report is due and not an error
         return ProcessMemory(None, None, None, None, source="none: neither /proc/self/status nor psutil can be read")
+
+
+def read_anonymous() -> int | None:
+    """Read the anonymous resident memory alone: a few microseconds, for use in every step of a loop."""
+    try:
+        _, resident, shared = STATM.read_bytes().split()[:3]  # pages; "shared" counts file-backed ones too
+        return (int(resident) - int(shared)) * mmap.PAGESIZE
+    except (OSError, ValueError):
+        return None
 
 
 def read_devices() -> tuple[DeviceMemory, ...]:

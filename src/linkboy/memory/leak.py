@@ -1,0 +1,229 @@
+"""Find what a loop leaves behind: memory that grows step after step, and who keeps it."""
+
+import dataclasses
+import gc
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from linkboy._checks import check_number
+from linkboy._report import Block, Report, format_bytes
+from linkboy.memory.holders import Holder, Search, verdict
+from linkboy.memory.live import StorageKey, scan, storages
+from linkboy.memory.process import read_anonymous
+
+Item = TypeVar("Item")
+
+
+@dataclasses.dataclass(frozen=True)
+class Survivor:
+    """Storages of one kind that outlived the step that made them, with the holders of the first of them."""
+
+    count: int
+    nbytes: int
+    shape: tuple[int, ...]
+    dtype: str
+    device: str
+    holders: tuple[Holder, ...]
+    note: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LeakReport(Report):
+    """What a `LeakDetector` saw after its warm-up.
+
+    Args:
+        leaking: whether live tensors or the process grew steadily past the tolerance.
+        steps: measured steps, without the warm-up.
+        tensor_growth: bytes that live tensors grew by over these steps.
+        process_growth: bytes that the anonymous memory of the process grew by; `None` where it cannot be read.
+        survivors: the tensors that outlived their step, largest first; empty where nothing leaks.
+        note: what the growth means.
+    """
+
+    leaking: bool
+    steps: int
+    tensor_growth: int
+    process_growth: int | None
+    survivors: tuple[Survivor, ...]
+    note: str
+
+    def _blocks(self) -> Iterable[Block]:
+        process = "unknown" if self.process_growth is None else format_bytes(self.process_growth)
+        yield (
+            f"{'leaking' if self.leaking else 'no leak'}: in {self.steps} steps live tensors grew by "
+            f"{format_bytes(self.tensor_growth)} ({format_bytes(self.tensor_growth / max(self.steps, 1))} a step), "
+            f"the process by {process}"
+        )
+        for item in self.survivors:
+            what = f"{item.count} x {item.dtype}{list(item.shape)} on {item.device}, {format_bytes(item.nbytes)}"
+            lines = [f"    {line}" for holder in item.holders for line in holder.lines()] or [f"    {item.note}"]
+            yield "\n".join([f"{what}, held by", *lines])
+        yield self.note
+
+
+class LeakDetector:
+    """Watch a loop, and say whether memory grows step after step, which tensors stay, and who keeps them.
+
+    A leak is steady growth past the tolerance, of live tensors or of the process: not one peak, not what the first
+    steps load, not pages of files. Where nothing has frozen the collector yet, `gc.freeze()` is on inside the block
+    (and undone at its end), so that a step only has to look at objects younger than the loop.
+
+    Args:
+        tolerance_mb: growth that is no leak, in MiB.
+        warmup: first steps to ignore: libraries load, optimizers make their state, the heap finds its size.
+
+    Raises:
+        TypeError: a number is none, or `warmup` is no integer.
+        ValueError: `tolerance_mb` or `warmup` is negative.
+
+    Examples:
+        >>> import torch
+        >>> history = []
+        >>> detector = LeakDetector(tolerance_mb=1.0, warmup=1)
+        >>> for batch in detector.watch(torch.ones(6, 200_000)):
+        ...     history.append(batch * 2)
+        >>> report = detector.report()
+        >>> report.leaking, report.survivors[0].shape
+        (True, (200000,))
+
+    Inside a loop of your own: `with LeakDetector() as detector:` and `detector.step()` at the end of each iteration.
+    """
+
+    def __init__(self, *, tolerance_mb: float = 5.0, warmup: int = 2) -> None:
+        check_number("tolerance_mb", tolerance_mb, minimum=0)
+        check_number("warmup", warmup, minimum=0, integer=True)
+        self._tolerance, self._warmup = tolerance_mb * 2**20, warmup
+        self._reset()
+        self._froze = self._entered = False
+        self._last: LeakReport | None = None
+
+    def _reset(self) -> None:
+        self._live: list[int] = []  # bytes of live tensors younger than the loop, at the end of each step
+        self._process: list[int] = []
+        self._born: dict[StorageKey, int] = {}
+        self._steps = 0
+
+    def __enter__(self) -> Self:
+        if self._entered:
+            raise RuntimeError("this LeakDetector is already watching a loop; make a second one for the inner loop")
+        self._reset()
+        self._entered, self._last = True, None
+        self._total_before = _total(scan()[1])
+        self._froze = gc.get_freeze_count() == 0
+        if self._froze:
+            gc.freeze()
+        self._note(0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._froze:
+            gc.unfreeze()
+        self._entered = self._froze = False
+        self._last = self._judge()
+
+    def watch(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Pass the items on, and take a step after each; `report()` has the result once the loop is over."""
+        with self:
+            for item in items:
+                yield item
+                del item
+                self.step()
+
+    def step(self) -> None:
+        """Take note of what is alive at the end of an iteration.
+
+        Raises:
+            RuntimeError: the detector is not watching: use it as a context manager or through `watch`.
+        """
+        if not self._entered:
+            raise RuntimeError("step() must be called inside the block: `with LeakDetector() as detector: ...`")
+        sizes = _sizes(scan()[1])
+        self._steps += 1
+        self._born = {key: self._born.get(key, self._steps) for key in sizes}
+        self._note(sum(sizes.values()))
+
+    def _note(self, live: int) -> None:
+        self._live.append(live)
+        anonymous = read_anonymous()
+        if anonymous is not None:
+            self._process.append(anonymous)
+
+    def report(self) -> LeakReport:
+        """Return the verdict so far; after the loop, the one from its end.
+
+        Raises:
+            RuntimeError: no loop has been watched yet.
+        """
+        if self._last is not None:
+            return self._last
+        if not self._entered:
+            raise RuntimeError("report() needs a watched loop: `for batch in detector.watch(loader): ...`")
+        if not self._froze:
+            return self._judge()
+        gc.unfreeze()  # the holders may be older than the loop
+        try:
+            return self._judge()
+        finally:
+            gc.freeze()
+
+    def _judge(self) -> LeakReport:
+        live, process = self._live[self._warmup :], self._process[self._warmup :]
+        tensors_leak = _grows_steadily(live, self._tolerance)
+        if tensors_leak:  # new tensors that only took the place of older ones are no growth
+            tensors_leak = _total(scan()[1]) - self._total_before > self._tolerance
+        process_leaks = _grows_steadily(process, self._tolerance)
+        note = ""
+        if process_leaks and not tensors_leak:
+            note = "no tensor accounts for it: other Python objects, or memory that a library keeps"
+        elif len(live) < 4:
+            note = f"fewer than 3 steps after a warm-up of {self._warmup} are too few to tell"
+        return LeakReport(
+            leaking=tensors_leak or process_leaks,
+            steps=max(len(live) - 1, 0),
+            tensor_growth=_growth(live),
+            process_growth=_growth(process) if process else None,
+            survivors=self._survivors() if tensors_leak else (),
+            note=note,
+        )
+
+    def _survivors(self, kinds: int = 5) -> tuple[Survivor, ...]:
+        search = Search()
+        groups: dict[tuple[tuple[int, ...], str, str], list[StorageKey]] = {}
+        for key, (_, tensors) in search.by_storage.items():
+            if self._warmup < self._born.get(key, self._steps) < self._steps:
+                largest = max(tensors, key=Tensor.numel)
+                kind = (tuple(largest.shape), str(largest.dtype).removeprefix("torch."), key[0])
+                groups.setdefault(kind, []).append(key)
+        size = {kind: sum(search.by_storage[key][0] for key in keys) for kind, keys in groups.items()}
+        top = sorted(groups, key=size.__getitem__, reverse=True)[:kinds]
+        found = search.find({kind: search.by_storage[groups[kind][0]][1] for kind in top}, limit=3, depth=8)
+        return tuple(Survivor(len(groups[kind]), size[kind], *kind, *verdict(found[kind])) for kind in top)
+
+
+def _sizes(tensors: Sequence[Tensor]) -> dict[StorageKey, int]:
+    with torch._C.DisableTorchFunctionSubclass():
+        return dict(item for tensor in tensors for item in storages(tensor))
+
+
+def _total(tensors: Sequence[Tensor]) -> int:
+    return sum(_sizes(tensors).values())
+
+
+def _growth(series: Sequence[int]) -> int:
+    return series[-1] - series[0] if series else 0
+
+
+def _grows_steadily(series: Sequence[int], tolerance: float) -> bool:
+    """Whether a series rises past the tolerance, in several steps and still in its second half: no single peak."""
+    if len(series) < 4:
+        return False
+    growth, late = series[-1] - series[0], series[-1] - series[len(series) // 2]
+    largest_rise = max(after - before for before, after in itertools.pairwise(series))
+    return growth > tolerance and 2 * largest_rise <= growth and 4 * late >= growth
