@@ -154,6 +154,8 @@ def check_texts(argument: str, texts: Iterable[str | bytes]) -> list[str]:
     """Return the texts as a list of strings; say which one is none."""
     if isinstance(texts, (str, bytes)):
         raise TypeError(f"{argument} must be a list of texts, got a single {type(texts).__name__}")
+    if not isinstance(texts, Iterable):
+        raise TypeError(f"{argument} must be a list of texts, got {type(texts).__name__}")
     texts = list(texts)
     # One pass in C for the usual case; the loop only runs where bytes are to be read or a message is due.
     if set(map(type, texts)) <= {str}:

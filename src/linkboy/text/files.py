@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 CLASSES = tuple(
     name + end for name in ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer") for end in ("", "Fast")
 )
+GENERIC = "PreTrainedTokenizerFast"
 # Our own entry in tokenizer_config.json; other readers pass over it.
 COMPAT = "linkboy_compat"
 NO_LIMIT = 10**9  # transformers writes 10**30 for "no model_max_length"
@@ -84,7 +85,9 @@ def write_directory(tokenizer: "BertTokenizer", directory: str | os.PathLike[str
         "tokenizer.json": _dump(_tokenizer_json(tokenizer, specials)),
         "tokenizer_config.json": _dump(
             {
-                "tokenizer_class": "BertTokenizer",
+                # Under its own class name transformers rebuilds BERT's tokenizer with the limit of 100, whatever the file says.
+                "tokenizer_class": "BertTokenizer" if tokenizer.max_input_chars_per_word == 100 else GENERIC,
+                "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
                 "do_lower_case": rules.lower,
                 "strip_accents": rules.strip_accents,
                 "tokenize_chinese_chars": rules.split_han,

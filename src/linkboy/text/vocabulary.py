@@ -4,8 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from linkboy._checks import did_you_mean
-
 MOST_IDS = (1 << 24) - 1
 UNK, CLS, SEP, PAD, MASK = "[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"
 SPECIAL = (PAD, UNK, CLS, SEP, MASK)
@@ -28,7 +26,7 @@ def load_vocabulary(vocab: Vocabulary) -> dict[str, int]:
         kind = type(vocab).__name__
         raise TypeError(f"vocab must be a path, a list of tokens or a dict from token to id, got {kind}")
     if UNK not in tokens:
-        raise ValueError(f"vocab needs the token {UNK}: words that have no pieces become it{did_you_mean(UNK, tokens)}")
+        raise ValueError(f"vocab needs the token {UNK}: words that have no pieces become it")
     if len(tokens) > MOST_IDS:
         raise ValueError(f"vocab must have at most {MOST_IDS} tokens, got {len(tokens)}")
     return tokens
