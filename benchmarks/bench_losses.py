@@ -1,0 +1,252 @@
+"""Focal loss beside F.cross_entropy, kornia, MONAI, torchvision's formula and the copied snippet: time and peak memory."""
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.harness import Row, median_seconds
+from linkboy import binary_focal_loss, focal_loss, linear_focal_loss
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+SHAPES = {  # shape: (rounds, most that our time may be of F.cross_entropy's on one thread, and on all)
+    (4096, 6): (51, 1.0, None),
+    (65536, 10): (11, 0.6, 1.0),
+    (512, 50000): (5, 0.6, 1.0),
+    (8, 21, 256, 256): (5, 0.6, 1.0),
+}
+QUICK_SHAPES = {(256, 6): (5, None, None), (2, 5, 16, 16): (5, None, None)}
+LAYER, QUICK_LAYER = (4096, 256, 50000), (64, 16, 1000)  # samples, width, classes
+
+
+def snippet(input: Tensor, target: Tensor) -> Tensor:
+    """What is copied from page to page, without its weights per class; classes must be in the last dimension."""
+    log_p = F.log_softmax(input.movedim(1, -1), -1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+    return (-torch.pow(1 - log_p.exp(), 2.0) * log_p).mean()
+
+
+def cross_entropy_with_factor(input: Tensor, target: Tensor) -> Tensor:
+    """torchvision's way of writing it, with the softmax's cross-entropy in place of the sigmoid's."""
+    ce = F.cross_entropy(input, target, reduction="none")
+    return ((1 - torch.exp(-ce)) ** 2.0 * ce).mean()
+
+
+def torchvision_sigmoid_focal_loss(input: Tensor, target: Tensor) -> Tensor:
+    """The formula of `torchvision.ops.sigmoid_focal_loss(alpha=0.25, gamma=2, reduction="mean")`, written out."""
+    p = torch.sigmoid(input)
+    ce = F.binary_cross_entropy_with_logits(input, target, reduction="none")
+    p_t = p * target + (1 - p) * (1 - target)
+    alpha_t = 0.25 * target + 0.75 * (1 - target)
+    return (alpha_t * ce * (1 - p_t) ** 2.0).mean()
+
+
+def kornia_focal_loss(input: Tensor, target: Tensor) -> Tensor:
+    import kornia.losses
+
+    return kornia.losses.focal_loss(input, target, alpha=None, gamma=2.0, reduction="mean") * input.shape[1]
+
+
+def monai_focal_loss(input: Tensor, target: Tensor) -> Tensor:
+    import monai.losses
+
+    loss = monai.losses.FocalLoss(use_softmax=True, to_onehot_y=True)
+    return loss(input, target.unsqueeze(1)) * input.shape[1]
+
+
+def ours_by_sample(input: Tensor, target: Tensor) -> Tensor:
+    return focal_loss(input, target, reduction="none").mean()
+
+
+PEERS: dict[str, Loss] = {
+    "F.cross_entropy": F.cross_entropy,
+    "kornia": kornia_focal_loss,
+    "MONAI": monai_focal_loss,
+    "torchvision-style": cross_entropy_with_factor,
+    "snippet": snippet,
+}
+
+
+def run(*, quick: bool) -> list[Row]:
+    """Measure everything; `quick` takes small shapes and leaves out peak memory."""
+    rows: list[Row] = []
+    shapes = QUICK_SHAPES if quick else SHAPES
+    for threads in sorted({1, torch.get_num_threads()}):
+        with limited_to(threads):
+            for shape, (rounds, one, several) in shapes.items():
+                rows += time_focal(shape, rounds, threads, one if threads == 1 else several)
+    rows.append(time_binary((1024, 10) if quick else (65536, 10)))
+    rows += time_linear(*(QUICK_LAYER if quick else LAYER))
+    if not quick:
+        rows += peak_memory()
+    return rows
+
+
+@contextmanager
+def limited_to(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def make_batch(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    input = torch.randn(shape, generator=generator).requires_grad_()  # noqa: A001
+    return input, torch.randint(0, shape[1], (shape[0], *shape[2:]), generator=generator)
+
+
+def forward_and_backward(loss: Loss, input: Tensor, target: Tensor) -> Callable[[], None]:
+    def step() -> None:
+        input.grad = None
+        loss(input, target).backward()
+
+    return step
+
+
+def check_equal(ours: Tensor, theirs: Tensor) -> None:
+    torch.testing.assert_close(ours.detach(), theirs.detach(), rtol=2e-5, atol=1e-7)
+
+
+def time_focal(shape: tuple[int, ...], rounds: int, threads: int, most: float | None) -> list[Row]:
+    input, target = make_batch(shape)  # noqa: A001
+    check_equal(focal_loss(input, target, gamma=0), F.cross_entropy(input, target))
+    for name, peer in PEERS.items():
+        if name != "F.cross_entropy":
+            check_equal(focal_loss(input, target), peer(input, target))
+    steps = {name: forward_and_backward(peer, input, target) for name, peer in PEERS.items()}
+    steps["ours"] = forward_and_backward(focal_loss, input, target)
+    steps["ours, none"] = forward_and_backward(ours_by_sample, input, target)
+    slow = {"MONAI"} if input.numel() > 10_000_000 else set()  # several seconds a step: one round says enough
+    seconds = median_seconds({name: step for name, step in steps.items() if name not in slow}, rounds=rounds)
+    seconds |= median_seconds({name: steps[name] for name in slow}, rounds=1, warmup=0)
+    what = f"focal_loss {'x'.join(map(str, shape))}, {threads} thread{'s' * (threads > 1)}, forward + backward"
+    rows = []
+    for name in PEERS:
+        plain = name == "F.cross_entropy"
+        equality = "equal at gamma 0 to 2e-5" if plain else "loss equal to 2e-5"
+        target_text = f"<= {most}x" if plain and most else ""
+        rows.append(Row(what, seconds["ours"], name, seconds[name], equality=equality, target=target_text))
+    equality = "equal at gamma 0 to 2e-5"
+    rows.append(
+        Row(
+            f"{what}, reduction='none'",
+            seconds["ours, none"],
+            "F.cross_entropy",
+            seconds["F.cross_entropy"],
+            equality=equality,
+        )
+    )
+    return rows
+
+
+def time_binary(shape: tuple[int, ...]) -> Row:
+    input, _ = make_batch(shape)  # noqa: A001
+    labels = torch.randint(0, 2, shape)
+    ours = lambda x, y: binary_focal_loss(x, y, alpha=0.25)  # noqa: E731
+    as_float = labels.float()
+    check_equal(ours(input, labels), torchvision_sigmoid_focal_loss(input, as_float))
+    seconds = median_seconds(
+        {
+            "ours": forward_and_backward(ours, input, labels),
+            "peer": forward_and_backward(torchvision_sigmoid_focal_loss, input, as_float),
+        }
+    )
+    what = f"binary_focal_loss {'x'.join(map(str, shape))}, forward + backward"
+    return Row(what, seconds["ours"], "torchvision's formula", seconds["peer"], equality="loss equal to 2e-5")
+
+
+def make_layer(samples: int, width: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(samples, width, generator=generator).requires_grad_()
+    weight = (torch.randn(classes, width, generator=generator) / width**0.5).requires_grad_()
+    return hidden, weight, torch.randint(0, classes, (samples,), generator=generator)
+
+
+def unfused(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(F.linear(hidden, weight), target)
+
+
+def fused(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    return linear_focal_loss(hidden, weight, target, gamma=0)
+
+
+def time_linear(samples: int, width: int, classes: int) -> list[Row]:
+    layer = make_layer(samples, width, classes)
+    losses = {"ours": fused, "unfused": unfused, "F.linear_cross_entropy": F.linear_cross_entropy}
+    for loss in losses.values():
+        check_equal(fused(*layer), loss(*layer))
+
+    def step(loss: Callable[..., Tensor]) -> Callable[[], None]:
+        def call() -> None:
+            layer[0].grad = layer[1].grad = None
+            loss(*layer).backward()
+
+        return call
+
+    seconds = median_seconds({name: step(loss) for name, loss in losses.items()}, rounds=3, warmup=0)
+    what = f"linear_focal_loss N={samples} D={width} V={classes}, gamma 0, forward + backward"
+    return [
+        Row(
+            what,
+            seconds["ours"],
+            name,
+            seconds[name],
+            equality="loss equal to 2e-5",
+            target="<= 1.0x" * (name == "unfused"),
+        )
+        for name in ("unfused", "F.linear_cross_entropy")
+    ]
+
+
+def peak_memory() -> list[Row]:
+    """Return the growth of the resident set of a fresh process over one step, over the size of the input."""
+    dense = {name: measure_in_a_fresh_process(name) for name in ("ours", "ours, none", *PEERS)}
+    rows = [
+        Row(
+            "focal_loss 8x21x256x256, peak extra memory over the input's",
+            dense["ours"],
+            name,
+            dense[name],
+            unit="x",
+            target="<= 1.25x the input" if name == "F.cross_entropy" else "",
+        )
+        for name in PEERS
+    ]
+    rows.append(
+        Row("the same, reduction='none'", dense["ours, none"], "F.cross_entropy", dense["F.cross_entropy"], unit="x")
+    )
+    layer = {name: measure_in_a_fresh_process(name) for name in ("fused", "unfused")}
+    what = "linear_focal_loss N=4096 D=256 V=50000, peak extra memory"
+    rows.append(Row(what, layer["fused"], "unfused", layer["unfused"], unit="MiB", target="<= 0.1x"))
+    return rows
+
+
+def measure_in_a_fresh_process(name: str) -> float:
+    command = [sys.executable, "-m", "benchmarks.bench_losses", name]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def print_peak(name: str) -> None:
+    resident = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # noqa: E731  # KiB on Linux
+    if name in ("fused", "unfused"):
+        loss, size = {"fused": fused, "unfused": unfused}[name], 2**20
+        warm, tensors = make_layer(8, 4, 16), make_layer(*LAYER)
+    else:
+        loss = {"ours": focal_loss, "ours, none": ours_by_sample, **PEERS}[name]
+        warm, tensors = make_batch((2, 3, 4, 4)), make_batch((8, 21, 256, 256))
+        size = tensors[0].nbytes
+    loss(*warm).backward()
+    before = resident()
+    loss(*tensors).backward()
+    print((resident() - before) / size)
+
+
+if __name__ == "__main__":
+    print_peak(sys.argv[1])
