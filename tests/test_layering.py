@@ -1,4 +1,4 @@
-"""Imports point one way: `_checks, _report, _files <- _progress <- rooms <- training <- classify <- cli`."""
+"""Imports point one way: `_checks, _report, _files, _untouched <- _progress <- rooms <- training <- classify <- cli`."""
 
 import ast
 from pathlib import Path
@@ -7,7 +7,17 @@ import linkboy
 
 SOURCE = Path(linkboy.__file__).parent
 ROOM = 2
-RANKS = {"_checks": 0, "_report": 0, "_files": 0, "_progress": 1, "training": 3, "classify": 4, "cli": 5, "__main__": 6}
+RANKS = {
+    "_checks": 0,
+    "_report": 0,
+    "_files": 0,
+    "_untouched": 0,
+    "_progress": 1,
+    "training": 3,
+    "classify": 4,
+    "cli": 5,
+    "__main__": 6,
+}
 TRAINING_MAY_USE = {"parameters", "memory"}
 
 

@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import random
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,6 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from linkboy._untouched import same_random_numbers, untouched
 
 
 @dataclasses.dataclass
@@ -31,7 +31,7 @@ class Run:
 def run_shapes(model: nn.Module, inputs: tuple[object, ...], device: str | None) -> tuple[Run | None, str]:
     """Return the record of a forward pass, or `None` and the reason why there is none."""
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper: shapes need no compiler
-    with _untouched(model), _same_random_numbers():
+    with untouched(model), same_random_numbers():
         if device is None:  # a forward pass on request: its errors are the user's
             buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
             return _run(model, dict(model.named_parameters()) | buffers, inputs, contextlib.nullcontext()), ""
@@ -133,40 +133,3 @@ _FREE = frozenset((
     "full_like", "new_empty", "new_full", "new_ones", "new_zeros", "ones", "ones_like", "scalar_tensor", "_to_copy",
     "zero_", "zeros", "zeros_like", "lift_fresh", "_local_scalar_dense", "new_empty_strided", "_reshape_alias",
 ))  # fmt: skip
-
-
-@contextlib.contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Give every module its attributes back: flags, hooks, tensors, and whatever `forward` hung on it."""
-    before = []
-    for module in model.modules():
-        if not isinstance(module, torch.jit.ScriptModule):
-            tables = {k: dict(v) for k, v in module.__dict__.items() if k.startswith("_") and isinstance(v, dict)}
-            before.append((module, type(module), dict(module.__dict__), tables))
-    try:
-        yield
-    finally:
-        for module, kind, attributes, tables in before:
-            if type(module) is not kind:
-                module.__class__ = kind
-            module.__dict__.clear()
-            module.__dict__.update(attributes)
-            for key, table in tables.items():
-                held = module.__dict__[key]
-                if list(map(id, held.values())) != list(map(id, table.values())) or list(held) != list(table):
-                    held.clear()
-                    held.update(table)
-
-
-@contextlib.contextmanager
-def _same_random_numbers() -> Iterator[None]:
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    numpy = sys.modules.get("numpy")
-    python_state, numpy_state = random.getstate(), numpy.random.get_state() if numpy else None
-    try:
-        with torch.random.fork_rng(devices=list(devices)):
-            yield
-    finally:
-        random.setstate(python_state)
-        if numpy:
-            numpy.random.set_state(numpy_state)

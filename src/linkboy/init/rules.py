@@ -1,0 +1,296 @@
+"""Rules that say which tensors get which values, and presets made of them."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from linkboy._checks import check_choice, check_number
+from linkboy.init.fans import FanOption, is_bias, is_embedding, is_matrix, is_norm_weight, is_slope
+
+Initializer = Callable[..., Any] | float
+Predicate = Callable[[nn.Module, str, tuple[int, ...]], bool]
+Target = type[nn.Module] | tuple[type[nn.Module], ...] | str | Predicate
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Rule:
+    """Which tensors, and how to fill them.
+
+    Args:
+        target: a module class or a tuple of classes, a glob over qualified parameter names (`"*.W"`; aliases count),
+            or a function of (module, parameter name, shape) that says yes or no.
+        param: name, or glob, of the parameter inside its module (`"weight"`, `"weight_ih_*"`); `None` means all.
+        init: a function in the convention of `torch.nn.init`, which fills the tensor it is given, or a number.
+        fan: `(fan_in, fan_out)`, or a function of (module, tensor) that gives them, for `xavier_*` and `kaiming_*`;
+            needed where the tensor is no weight of a layer that linkboy knows.
+        gain: for `xavier_*` and `orthogonal_`: a number, or the name of a nonlinearity for `calculate_gain`.
+        optional: whether the rule may match nothing; otherwise that is an error.
+        **options: passed on to `init`, such as `nonlinearity="relu"` or `std=0.02`.
+
+    Raises:
+        TypeError: `target` or `init` is of a kind that no rule can use.
+        ValueError: `fan` or `gain` is given to a function that has none.
+
+    Examples:
+        >>> from torch import nn
+        >>> from linkboy import Rule
+        >>> Rule((nn.Conv2d, nn.Linear), "weight", nn.init.kaiming_normal_, nonlinearity="relu")
+        Rule((Conv2d, Linear), 'weight', kaiming_normal_, nonlinearity='relu')
+        >>> Rule("*.bias", init=0)
+        Rule('*.bias', 0)
+    """
+
+    target: Target
+    param: str | None
+    init: Initializer
+    fan: FanOption
+    gain: float | str | None
+    optional: bool
+    options: Mapping[str, Any]
+
+    def __init__(
+        self,
+        target: Target,
+        param: str | None = None,
+        init: Initializer = nn.init.xavier_uniform_,
+        *,
+        fan: FanOption = None,
+        gain: float | str | None = None,
+        optional: bool = False,
+        **options: Any,
+    ) -> None:
+        classes = target if isinstance(target, tuple) else (target,)
+        if not isinstance(target, str) and not all(callable(kind) for kind in classes):
+            raise TypeError(f"target must be a module class, a tuple of them, a glob or a function, got {target!r}")
+        if isinstance(init, bool) or not (callable(init) or isinstance(init, (int, float))):
+            raise TypeError(f"init must be a function that fills a tensor or a number, got {init!r}")
+        if fan is not None and init not in FAN_BASED:
+            raise ValueError(f"fan has no meaning for {name_of(init)}, only for xavier_* and kaiming_*")
+        if gain is not None and init not in _WITH_GAIN:
+            raise ValueError(f"gain has no meaning for {name_of(init)}, only for xavier_* and orthogonal_")
+        if options and not callable(init):
+            raise ValueError(f"options {sorted(options)} have no meaning for the number {init!r}")
+        values = {"target": target, "param": param, "init": init, "fan": fan, "gain": gain}
+        for name, value in (values | {"optional": optional, "options": options}).items():
+            object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        parts = [name_of(self.target)] + [repr(self.param)] * (self.param is not None) + [name_of(self.init)]
+        parts += [f"fan={name_of(self.fan)}"] * (self.fan is not None)
+        parts += [f"gain={self.gain!r}"] * (self.gain is not None)
+        parts += [f"{name}={value!r}" for name, value in self.options.items()]
+        return f"Rule({', '.join(parts)})"
+
+    def keywords(self) -> dict[str, Any]:
+        """Return what to call `init` with."""
+        if self.gain is None:
+            return dict(self.options)
+        gain = nn.init.calculate_gain(self.gain) if isinstance(self.gain, str) else self.gain  # type: ignore[arg-type]
+        return {**self.options, "gain": gain}
+
+
+def name_of(value: object) -> str:
+    """Name a class, function or tuple of them as a reader would write it."""
+    if isinstance(value, tuple):
+        return f"({', '.join(name_of(item) for item in value)})"
+    return getattr(value, "__name__", None) or repr(value)
+
+
+_XAVIER = (nn.init.xavier_uniform_, nn.init.xavier_normal_)
+_KAIMING = (nn.init.kaiming_uniform_, nn.init.kaiming_normal_)
+FAN_BASED = (*_XAVIER, *_KAIMING)
+_WITH_GAIN = (*_XAVIER, nn.init.orthogonal_)
+
+
+def fan_scale(rule: Rule, shape_fan: tuple[float, float], fan: tuple[float, float]) -> float:
+    """Return the factor from values drawn with torch's fans to values with the right ones.
+
+    Xavier's standard deviation goes with 1/sqrt(fan_in + fan_out), Kaiming's with 1/sqrt of the fan of its mode.
+    """
+    if rule.init in _XAVIER:
+        return math.sqrt(sum(shape_fan) / sum(fan))
+    side = 1 if rule.options.get("mode", "fan_in") == "fan_out" else 0
+    return math.sqrt(shape_fan[side] / fan[side])
+
+
+def _preset(*matrix: Rule, embedding_std: float) -> list[Rule]:
+    check_number("embedding_std", embedding_std, minimum=0)
+    return [
+        Rule(is_embedding, init=nn.init.normal_, optional=True, std=embedding_std),
+        *matrix,
+        Rule(is_bias, init=0, optional=True),
+        Rule(is_norm_weight, init=1, optional=True),
+        Rule(is_slope, init=0.25, optional=True),
+    ]
+
+
+def xavier(*, gain: float | str = 1.0, uniform: bool = True, embedding_std: float = 0.02) -> list[Rule]:
+    """Rules for Glorot's initialisation: every weight that multiplies, with its true fans; biases 0, norms 1.
+
+    Args:
+        gain: factor, or the name of a nonlinearity (`"tanh"`).
+        uniform: draw from a uniform distribution, otherwise from a normal one.
+        embedding_std: standard deviation of embeddings.
+
+    Returns:
+        Rules for `initialize`, to be used alone or behind rules of your own.
+
+    Raises:
+        ValueError: `embedding_std` is negative.
+
+    Examples:
+        >>> from torch import nn
+        >>> from linkboy import initialize, xavier
+        >>> report = initialize(nn.Linear(300, 100), xavier())
+        >>> abs(report.rows[0].std_after - (2 / 400) ** 0.5) < 0.002
+        True
+
+    Source: Glorot and Bengio 2010, https://proceedings.mlr.press/v9/glorot10a.html.
+    """
+    init = nn.init.xavier_uniform_ if uniform else nn.init.xavier_normal_
+    return _preset(Rule(is_matrix, init=init, gain=gain, optional=True), embedding_std=embedding_std)
+
+
+def kaiming(
+    *, nonlinearity: str = "relu", mode: str = "fan_in", uniform: bool = False, embedding_std: float = 0.02
+) -> list[Rule]:
+    """Rules for He's initialisation: every weight that multiplies, with its true fans; biases 0, norms 1.
+
+    Args:
+        nonlinearity: what follows the layers: `"relu"`, `"leaky_relu"`, `"linear"`, ... as in `torch.nn.init`.
+        mode: `"fan_in"` keeps the scale of the signal, `"fan_out"` that of the gradient.
+        uniform: draw from a uniform distribution, otherwise from a normal one.
+        embedding_std: standard deviation of embeddings.
+
+    Returns:
+        Rules for `initialize`.
+
+    Raises:
+        ValueError: `mode` is unknown, or `embedding_std` negative.
+
+    Examples:
+        >>> from torch import nn
+        >>> from linkboy import initialize, kaiming
+        >>> report = initialize(nn.ConvTranspose2d(64, 16, 4), kaiming(nonlinearity="linear"))
+        >>> report.rows[0].fan
+        (1024.0, 256.0)
+
+    Source: He et al. 2015, https://arxiv.org/abs/1502.01852. Differs from `torch.nn.init`, which takes 256 for fan_in
+    above: it reads a transposed weight the wrong way round.
+    """
+    check_choice("mode", mode, ("fan_in", "fan_out"))
+    init = nn.init.kaiming_uniform_ if uniform else nn.init.kaiming_normal_
+    matrix = Rule(is_matrix, init=init, optional=True, mode=mode, nonlinearity=nonlinearity)
+    return _preset(matrix, embedding_std=embedding_std)
+
+
+def orthogonal(*, gain: float | str = 1.0, embedding_std: float = 0.02) -> list[Rule]:
+    """Rules for orthogonal weights, gate by gate and projection by projection; biases 0, norms 1.
+
+    Args:
+        gain: factor, or the name of a nonlinearity.
+        embedding_std: standard deviation of embeddings.
+
+    Returns:
+        Rules for `initialize`.
+
+    Raises:
+        ValueError: `embedding_std` is negative.
+
+    Examples:
+        >>> import torch
+        >>> from linkboy import initialize, orthogonal
+        >>> lstm = torch.nn.LSTM(8, 8)
+        >>> _ = initialize(lstm, orthogonal())
+        >>> gate = lstm.weight_hh_l0[8:16]
+        >>> torch.allclose(gate @ gate.T, torch.eye(8), atol=1e-5)
+        True
+
+    Source: Saxe et al. 2013, https://arxiv.org/abs/1312.6120.
+    """
+    return _preset(Rule(is_matrix, init=nn.init.orthogonal_, gain=gain, optional=True), embedding_std=embedding_std)
+
+
+def trunc_normal(*, std: float = 0.02, bound: float = 2.0) -> list[Rule]:
+    """Rules for normal values without tails: weights and embeddings cut at `bound` deviations; biases 0, norms 1.
+
+    The width of the distribution before the cut is enlarged so that the values have the standard deviation asked for.
+
+    Args:
+        std: standard deviation of the result.
+        bound: where to cut, in standard deviations of the normal distribution that is cut.
+
+    Returns:
+        Rules for `initialize`.
+
+    Raises:
+        ValueError: `std` or `bound` is not positive.
+
+    Examples:
+        >>> from torch import nn
+        >>> from linkboy import initialize, trunc_normal
+        >>> layer = nn.Linear(512, 512)
+        >>> report = initialize(layer, trunc_normal(std=0.02))
+        >>> bool(layer.weight.abs().max() <= 0.0456), round(report.rows[0].std_after, 3)
+        (True, 0.02)
+
+    Differs from `nn.init.trunc_normal_(std=0.02)`, whose bounds are absolute: at +-2 that is a hundred standard
+    deviations, so it cuts nothing. Give it to a `Rule` to have it that way.
+    """
+    check_number("std", std, above=0)
+    check_number("bound", bound, above=0)
+
+    def truncated_normal_(tensor: Tensor, generator: Any = None) -> Tensor:
+        density = math.exp(-bound * bound / 2) / math.sqrt(2 * math.pi)
+        kept = math.erf(bound / math.sqrt(2))
+        wide = std / math.sqrt(1 - 2 * bound * density / kept)
+        return nn.init.trunc_normal_(tensor, 0.0, wide, -bound * wide, bound * wide, generator=generator)
+
+    return [
+        Rule(is_embedding, init=truncated_normal_, optional=True),
+        Rule(is_matrix, init=truncated_normal_, optional=True),
+        *_preset(embedding_std=std)[1:],
+    ]
+
+
+def gpt2(
+    *,
+    layers: int,
+    residual: str | Sequence[str] = ("*.c_proj.weight", "*.o_proj.weight", "*.down_proj.weight", "*.out_proj.weight"),
+    std: float = 0.02,
+) -> list[Rule]:
+    """Rules in the manner of GPT-2: normal weights, those that write into the residual stream scaled by depth.
+
+    With two such projections in each of `layers` layers, the stream keeps its scale: they get `std / sqrt(2 * layers)`.
+
+    Args:
+        layers: number of layers.
+        residual: globs of the projections back into the residual stream; those that match nothing are ignored.
+        std: standard deviation of all other weights and of embeddings.
+
+    Returns:
+        Rules for `initialize`; biases 0, norms 1.
+
+    Raises:
+        ValueError: `layers` is below 1 or `std` is not positive.
+
+    Examples:
+        >>> from torch import nn
+        >>> from linkboy import gpt2, initialize
+        >>> block = nn.ModuleDict({"h": nn.ModuleDict({"c_fc": nn.Linear(64, 256), "c_proj": nn.Linear(256, 64)})})
+        >>> report = initialize(block, gpt2(layers=8))
+        >>> [round(row.std_after, 3) for row in report.rows if row.name.endswith("weight")]
+        [0.02, 0.005]
+
+    Source: Radford et al. 2019, section 2.3.
+    """
+    check_number("layers", layers, minimum=1, integer=True)
+    check_number("std", std, above=0)
+    globs = [residual] if isinstance(residual, str) else list(residual)
+    small = std / math.sqrt(2 * layers)
+    scaled = [Rule(glob, init=nn.init.normal_, optional=True, std=small) for glob in globs]
+    rest = Rule(is_matrix, init=nn.init.normal_, optional=True, std=std)
+    return [*scaled, *_preset(rest, embedding_std=std)]
