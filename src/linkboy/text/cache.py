@@ -17,6 +17,11 @@ MIX = np.uint64(0xD6E8FEB86659FD93)
 KEEP = np.array([0, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF], np.uint64)
 
 
+# What is kept of a word: one row, so that one look at the memory fetches it all.
+FIRST_CHUNK, LENGTH, LATER_AT, FIRST_ID, COUNT, AT = range(6)
+COLUMNS = 6
+
+
 class Found(NamedTuple):
     """Per word its first id (-1: no piece) and number of pieces; `pieces[at + k]` are all of them.
 
@@ -80,13 +85,12 @@ class WordCache:
 
     def _clear(self) -> None:
         self._numbers = HashTable(1024)
-        self._lengths, self._first_chunks = Growing(np.int32), Growing(np.uint64)
-        self._later_at, self._later_chunks = Growing(np.int32), Growing(np.uint64)
-        self._first_ids, self._counts, self._at = Growing(np.int32), Growing(np.int32), Growing(np.int32)
-        self._piece_count, self._pieces = 0, np.empty((64, 3), np.int32)
+        self._words = Growing(np.int64, COLUMNS)
+        self._later_chunks = Growing(np.uint64)
+        self._pieces = Growing(np.int32, 3)
 
     def __len__(self) -> int:
-        return self._lengths.size
+        return self._words.size
 
     def find(self, symbols: Array, starts: Array, lengths: Array) -> Found:
         """Look up words, given as ranges of a symbol array that ends in four zeros; learn those not met before."""
@@ -103,22 +107,19 @@ class WordCache:
                     unique, one, which = np.unique(keys.hashes, return_index=True, return_inverse=True)
                 numbers[new] = len(self) + which
                 self._learn(symbols, starts, keys, unique, new[one])
-            return Found(
-                self._first_ids.data.take(numbers),
-                self._counts.data.take(numbers),
-                self._at.data.take(numbers),
-                self._pieces,
-                self._collisions(keys, numbers),
-            )
+            words = self._words.data.take(numbers, axis=0)
+            wrong = self._collisions(keys, words)
+            return Found(words[:, FIRST_ID], words[:, COUNT], words[:, AT], self._pieces.data, wrong)
 
-    def _collisions(self, keys: Keys, numbers: Array) -> Array:
-        wrong = self._lengths.data.take(numbers) != keys.lengths
-        wrong |= self._first_chunks.data.take(numbers) != keys.first
-        at = self._later_at.data
+    def _collisions(self, keys: Keys, words: Array) -> Array:
+        wrong = (words[:, LENGTH] != keys.lengths) | (words[:, FIRST_CHUNK] != keys.first.view(np.int64))
+        later = self._later_chunks.data
         for level, (word, chunk) in enumerate(keys.later):
-            alike = ~wrong[word]  # the others' numbers may belong to words without so many chunks
-            word, chunk = word[alike], chunk[alike]
-            wrong[word] = self._later_chunks.data.take(at.take(numbers[word]) + level) != chunk
+            at = words[word, LATER_AT] + level
+            if wrong.any():
+                at[wrong[word]] = 0  # may belong to a word without so many chunks
+            if later.size:
+                wrong[word] |= later.take(at) != chunk
         return np.flatnonzero(wrong)
 
     def _learn(self, symbols: Array, starts: Array, keys: Keys, hashes: Array, words: Array) -> None:
@@ -134,24 +135,15 @@ class WordCache:
             mine = row[word] >= 0
             later[at[row[word[mine]]] + level] = chunk[mine]
         first, count, pieces = self._cut(symbols, starts[words], lengths)
-        self._at.extend(self._piece_count + np.cumsum(count) - count)
-        self._store_pieces(pieces)
-        self._later_at.extend(self._later_chunks.size + at)
+        rows = np.empty((len(words), COLUMNS), np.int64)
+        rows[:, FIRST_CHUNK] = keys.first[words].view(np.int64)
+        rows[:, LENGTH], rows[:, LATER_AT] = lengths, self._later_chunks.size + at
+        rows[:, FIRST_ID], rows[:, COUNT] = first, count
+        rows[:, AT] = self._pieces.size + np.cumsum(count) - count
         self._later_chunks.extend(later)
-        self._first_chunks.extend(keys.first[words])
-        self._lengths.extend(lengths)
-        self._counts.extend(count)
-        self._first_ids.extend(first)
+        self._pieces.extend(pieces)
+        self._words.extend(rows)
         self._numbers.insert(hashes, size + np.arange(len(words)))
-
-    def _store_pieces(self, pieces: Array) -> None:
-        end = self._piece_count + len(pieces)
-        if end > len(self._pieces):
-            larger = np.empty((max(end, 2 * len(self._pieces)), 3), np.int32)
-            larger[: self._piece_count] = self._pieces[: self._piece_count]
-            self._pieces = larger
-        self._pieces[self._piece_count : end] = pieces
-        self._piece_count = end
 
     def _cut(self, symbols: Array, starts: Array, lengths: Array) -> tuple[Array, Array, Array]:
         """Return per word its first id and number of pieces, and `(id, start, end)` of all pieces in order."""
@@ -189,7 +181,7 @@ class WordCache:
             ]
         ).astype(np.int32)
         table = table[np.argsort(owner, kind="stable")]
-        count = np.bincount(owner, minlength=len(starts)).astype(np.int32)
+        count = np.bincount(owner, minlength=len(starts))
         first = np.full(len(starts), -1, np.int32)
         some = count > 0
         first[some] = table[(np.cumsum(count) - count)[some], 0]

@@ -162,11 +162,10 @@ class _Layout:
     def collect(self, spans: bool) -> Flat:
         values, found = self.values, self.found
         values[self.starts] = found.first
-        several = self.several
-        count = found.counts[several].astype(np.int64)
-        targets = ranges(self.starts[several], count)
-        if several.size:
-            values[targets] = found.pieces[ranges(found.at[several].astype(np.int64), count), 0]
+        if self.several.size:
+            count, at, start = found.counts[self.several], found.at[self.several], self.starts[self.several]
+            piece = ranges(at, count)
+            values[piece + np.repeat(start - at, count)] = found.pieces[piece, 0]
         values[self.begins] = values[self.ends] = MARK
         for text, pieces in self.read.items():
             at = int(self.begins[text]) + 1
@@ -186,9 +185,9 @@ class _Layout:
             start[self.places] = np.arange(len(self.places))
         stop = start + 1
         some = np.flatnonzero(found.counts > 0)
-        count = found.counts[some].astype(np.int64)
+        count = found.counts[some]
         targets = ranges(self.starts[some], count)
-        inner = found.pieces[ranges(found.at[some].astype(np.int64), count)]
+        inner = found.pieces[ranges(found.at[some], count)]
         word = np.repeat(self.word_starts[some], count)
         start[targets], stop[targets] = word + inner[:, 1], word + inner[:, 2]
         for text, pieces in self.read.items():

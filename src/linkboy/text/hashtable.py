@@ -63,8 +63,8 @@ class HashTable:
 class Growing:
     """An array that is appended to; a reader's slice of an earlier state stays valid."""
 
-    def __init__(self, dtype: Any) -> None:
-        self._data, self.size = np.empty(64, dtype), 0
+    def __init__(self, dtype: Any, columns: int = 1) -> None:
+        self._data, self.size = np.empty((64, columns) if columns > 1 else 64, dtype), 0
 
     @property
     def data(self) -> Array:
@@ -75,7 +75,7 @@ class Growing:
         """Put values at the end."""
         end = self.size + len(values)
         if end > len(self._data):
-            larger = np.empty(max(end, 2 * len(self._data)), self._data.dtype)
+            larger = np.empty((max(end, 2 * len(self._data)), *self._data.shape[1:]), self._data.dtype)
             larger[: self.size] = self.data
             self._data = larger
         self._data[self.size : end] = values
@@ -85,6 +85,6 @@ class Growing:
 def ranges(starts: Array, counts: Array) -> Array:
     """Return `starts[0], starts[0]+1, ...` (`counts[0]` of them), then the same for the next, as one array."""
     counts = counts.astype(np.int64, copy=False)
-    total = int(counts.sum())
-    offsets = starts - (np.cumsum(counts) - counts)
-    return np.arange(total) + np.repeat(offsets, counts)
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) + np.repeat(starts - ends + counts, counts)

@@ -22,7 +22,7 @@ WIDEST = 4  # characters that one may be folded to
 
 
 class SymbolTable:
-    """Code point to class, id or symbol, filled in blocks of 256 when first met.
+    """Code point to class, id or symbol, filled in when a code point is first met.
 
     A symbol stands for what characters fold to, so `A`, `a` and `á` share one in lower-casing mode; what folds to several
     characters (a Hangul syllable) has a symbol of its own, unfolded only when a new word is met.
@@ -49,8 +49,8 @@ class SymbolTable:
             return values
         missing = values == UNFILLED
         with self._lock:
-            for block in np.unique(codes[missing] >> 8).tolist():
-                self._fill(block << 8)
+            for code in np.unique(codes[missing]).tolist():
+                self.table[code] = self._classify(chr(code))
         return self.table.take(codes, mode="clip")
 
     def look_up_character(self, character: str) -> int:
@@ -66,11 +66,6 @@ class SymbolTable:
     def recover(self) -> None:
         """Free the lock in a process just forked."""
         self._lock = threading.Lock()
-
-    def _fill(self, first: int) -> None:
-        values = [self._classify(chr(code)) for code in range(first, first + 256)]
-        block = self.table[first : first + 256]
-        block[:] = np.where(block == UNFILLED, values, block)
 
     def _fill_unified_han(self) -> None:
         # Unified ideographs fold to themselves, so the 90 000 of them need no look at each.
