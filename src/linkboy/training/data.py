@@ -114,8 +114,9 @@ class MapSource:
         if spare is None and None in plan:
             first = self.order[0]
             spare = first if self.lists else [int(first)]
+        epoch_key = streams.mix(self.seed, _BATCH, self.rank, self.epoch)
         self._feed.entries = [
-            (streams.mix(self.seed, _BATCH, self.rank, self.epoch, start + offset), spare if mine is None else mine)
+            (streams.mix(epoch_key, start + offset), spare if mine is None else mine)
             for offset, mine in enumerate(plan)
         ]
         return (Batch(data, mine is None) for data, mine in zip(self._loader, plan, strict=True))

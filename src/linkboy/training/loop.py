@@ -67,8 +67,8 @@ class GroupTotals:
     weight: float = 0.0
     bad: float = 0.0
     examples: float = 0.0
-    stop: float = 0.0
-    save: float = 0.0
+    stop: float = False
+    save: float = False
     culprit: tuple[Any, list[Any]] | None = None  # inputs and samples of the first batch whose loss is not finite
 
 
@@ -100,7 +100,7 @@ class Loop:
         self.placement, self.source, self.validation, self.signals = placement, source, validation, signals
         self.called: Any = torch.compile(placement.model) if settings.compile else placement.model
         self.parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
-        self.world = processes.process_count()
+        self.world, self.main = processes.process_count(), processes.is_main_process()
         # On a CPU reading a value is free; elsewhere it waits for the device, so it is done only when that is asked for.
         self.check_each = placement.device.type == "cpu" or settings.on_nan == "skip"
         self.at = Progression()
@@ -167,12 +167,12 @@ class Loop:
         for number, batch in enumerate(group):
             with self._synchronised(last=number == len(group) - 1):
                 self._forward_backward(batch, number, totals, at_once=at_once)
-        if processes.is_main_process():
-            totals.save = float(observer.save_due(at.step + 1))
-        totals.stop = float(self.signals.received is not None)
-        totals.weight, totals.bad, totals.examples, totals.stop, totals.save = processes.add_up(
-            totals.weight, totals.bad, totals.examples, totals.stop, totals.save
-        )
+        totals.stop = self.signals.received is not None
+        totals.save = self.main and observer.save_due(at.step + 1)
+        if self.world > 1:
+            totals.weight, totals.bad, totals.examples, totals.stop, totals.save = processes.add_up(
+                totals.weight, totals.bad, totals.examples, totals.stop, totals.save
+            )
         stepped = False
         if totals.bad:
             self._not_finite("the loss", totals.culprit)
@@ -242,7 +242,7 @@ class Loop:
         return _NOTHING if last else self.placement.model.no_sync()
 
     def _log(self) -> dict[str, Any]:
-        loss = self._finite(self.window.value())
+        loss = self._value(self.window)
         self.window = Mean()
         line = {"step": self.at.step, "epoch": self.at.epoch + 1, "loss": loss, "lr": self._rate()}
         self.at.log.append(line)
@@ -254,7 +254,7 @@ class Loop:
         row: dict[str, Any] = {
             "epoch": at.epoch + 1,
             "step": at.step,
-            "train_loss": self._finite(self.epoch_mean.value()),
+            "train_loss": self._value(self.epoch_mean),
         }
         with self.average.in_model() if self.average is not None else _NOTHING:
             if self.validation is not None:
@@ -298,9 +298,10 @@ class Loop:
     def _rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def _finite(self, value: float) -> float:
+    def _value(self, mean: Mean) -> float:
+        value = mean.value()
         # On a GPU the losses are not looked at one by one: here at the latest a bad one shows.
-        if math.isinf(value) or (math.isnan(value) and not self.check_each):
+        if mean.weight and not math.isfinite(value):
             raise FloatingPointError(f"the loss is not finite; it became so in one of the steps up to {self.at.step}")
         return value
 

@@ -1,0 +1,261 @@
+"""The price of the loop per step, and the gradient that each loop gives under accumulation."""
+
+import contextlib
+import functools
+import io
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.harness import Row, median_seconds
+from linkboy.training import fit
+
+BATCH = 32
+
+
+def make_data(steps: int) -> TensorDataset:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(BATCH * steps, 32, generator=generator)
+    return TensorDataset(inputs, inputs[:, :1] + 0.1 * torch.randn(len(inputs), 1, generator=generator))
+
+
+def make_model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 1))
+
+
+Loop = Callable[[nn.Module, torch.optim.Optimizer, DataLoader], None]
+
+
+def bare(model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader) -> None:
+    loss_fn = nn.MSELoss()
+    model.train()
+    for inputs, target in loader:
+        optimizer.zero_grad()
+        loss_fn(model(inputs), target).backward()
+        optimizer.step()
+
+
+def ours(model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader) -> None:
+    fit(model, nn.MSELoss(reduction="none"), optimizer, loader, seed=0, progress=False)
+
+
+def with_accelerate(model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader) -> None:
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True)
+    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    loss_fn = nn.MSELoss()
+    for inputs, target in loader:
+        with accelerator.accumulate(model):
+            optimizer.zero_grad()
+            accelerator.backward(loss_fn(model(inputs), target))
+            optimizer.step()
+
+
+def with_fabric(model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader) -> None:
+    from lightning_fabric import Fabric
+
+    fabric = Fabric(accelerator="cpu", devices=1)
+    wrapped, prepared = fabric.setup(model, optimizer)
+    batches = fabric.setup_dataloaders(loader)
+    loss_fn = nn.MSELoss()
+    for inputs, target in batches:
+        prepared.zero_grad()
+        fabric.backward(loss_fn(wrapped(inputs), target))
+        prepared.step()
+
+
+def with_skorch(model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader) -> None:
+    from skorch import NeuralNet
+
+    class Given(NeuralNet):  # the loader and the optimizer of the others, so that the work is the same
+        def get_iterator(self, dataset: object, training: bool = False) -> DataLoader:
+            return loader
+
+        def initialize_optimizer(self, *arguments: object, **keywords: object) -> "Given":
+            self.optimizer_ = optimizer
+            return self
+
+    net = Given(model, nn.MSELoss, max_epochs=1, train_split=None, verbose=0, device="cpu", compile=False)
+    net.fit(loader.dataset, None)
+
+
+def with_pytorch_accelerated(model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader) -> None:
+    from pytorch_accelerated import Trainer
+
+    class Given(Trainer):
+        def create_train_dataloader(self, *arguments: object, **keywords: object) -> DataLoader:
+            return loader
+
+    trainer = Given(model=model, loss_func=nn.MSELoss(), optimizer=optimizer, callbacks=[])
+    trainer.train(train_dataset=loader.dataset, num_epochs=1, per_device_batch_size=BATCH)
+
+
+def with_hf_trainer(model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader) -> None:
+    from transformers import Trainer, TrainingArguments
+
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, inputs: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+            output = self.inner(inputs)
+            return {"loss": nn.functional.mse_loss(output, labels), "logits": output}
+
+    class Given(Trainer):
+        def get_train_dataloader(self) -> DataLoader:
+            return loader
+
+    def collate(samples: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        inputs, labels = torch.utils.data.default_collate(samples)
+        return {"inputs": inputs, "labels": labels}
+
+    loader = DataLoader(loader.dataset, batch_size=BATCH, collate_fn=collate)
+    arguments = TrainingArguments(
+        output_dir="/nonexistent", per_device_train_batch_size=BATCH, num_train_epochs=1, report_to=[], save_strategy="no",
+        logging_strategy="no", disable_tqdm=True, use_cpu=True, max_grad_norm=0.0, remove_unused_columns=False,
+        lr_scheduler_type="constant",
+    )  # fmt: skip
+    Given(Wrapped(), arguments, train_dataset=loader.dataset, optimizers=(optimizer, None)).train()
+
+
+PEERS: dict[str, Loop] = {
+    "accelerate": with_accelerate,
+    "lightning-fabric": with_fabric,
+    "skorch": with_skorch,
+    "pytorch-accelerated": with_pytorch_accelerated,
+    "HF Trainer": with_hf_trainer,
+}
+
+
+def train(loop: Loop, data: TensorDataset) -> torch.Tensor:
+    """Train a fresh model for one epoch; the order is that of the data set, so that all end with the same weights."""
+    model = make_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    loader = DataLoader(data, batch_size=BATCH)
+    with silent():
+        loop(model, optimizer, loader)
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    logging.disable(logging.WARNING)
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def overhead(*, quick: bool) -> list[Row]:
+    steps, rounds = (60, 3) if quick else (600, 11)
+    data = make_data(steps)
+    loops: dict[str, Loop] = {"bare loop": bare, "linkboy": ours, **PEERS}
+    weights = {name: train(loop, data) for name, loop in loops.items()}
+    for name, final in weights.items():
+        assert torch.allclose(final, weights["bare loop"], rtol=1e-5, atol=1e-6), f"{name} trained something else"
+    seconds = median_seconds(
+        {name: functools.partial(train, loop, data) for name, loop in loops.items()},
+        rounds=rounds,
+        clock=time.process_time,
+    )
+    empty = median_seconds(
+        {name: functools.partial(train, loop, make_data(1)) for name, loop in loops.items()},
+        rounds=rounds,
+        clock=time.process_time,
+    )  # what starting and ending costs, which is not the price of a step
+    per_step = {name: (seconds[name] - empty[name]) / (steps - 1) * 1e6 for name in loops}
+    same = "weights after training equal to rtol 1e-5"
+    extra = per_step["linkboy"] - per_step["bare loop"]
+    rows = [
+        Row(
+            "CPU time of a step, MLP 32-64-1, batch 32",
+            per_step["linkboy"],
+            "bare loop",
+            per_step["bare loop"],
+            "us",
+            same,
+            "<= 1.25x",
+        ),
+    ]
+    rows += [
+        Row(
+            "CPU time of a step beyond the bare loop's", extra, name, per_step[name] - per_step["bare loop"], "us", same,
+            "<= 50 us",
+        )
+        for name in PEERS
+    ]  # fmt: skip
+    return rows
+
+
+def gradients() -> list[Row]:
+    """Relative error of the first step's gradient against the full batch: micro-batches of 8, 8, 8 and 3."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(27, 4, generator=generator, dtype=torch.float64)
+    target = torch.randn(27, 2, generator=generator, dtype=torch.float64)
+    data, model = TensorDataset(inputs, target), nn.Linear(4, 2, dtype=torch.float64)
+    expected = torch.autograd.grad(nn.functional.mse_loss(model(inputs), target), list(model.parameters()))
+
+    def error(gradient: list[torch.Tensor]) -> float:
+        got, right = (torch.cat([part.flatten() for part in parts]) for parts in (gradient, expected))
+        return float((got - right).norm() / right.norm())
+
+    class Recorder(torch.optim.SGD):
+        def step(self, closure: object = None) -> None:
+            self.kept = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    def of_ours() -> float:
+        optimizer = Recorder(model.parameters(), lr=0.0)
+        loader = DataLoader(data, batch_size=8)
+        fit(model, nn.MSELoss(reduction="none"), optimizer, loader, accumulate=4, progress=False)
+        return error(optimizer.kept)
+
+    def of_accelerate() -> float:
+        from accelerate import Accelerator
+
+        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=4)
+        optimizer = Recorder(model.parameters(), lr=0.0)
+        prepared, wrapped, loader = accelerator.prepare(model, optimizer, DataLoader(data, batch_size=8))
+        for x, y in loader:
+            with accelerator.accumulate(prepared):
+                accelerator.backward(nn.functional.mse_loss(prepared(x), y))
+                wrapped.step()
+        return error(optimizer.kept)
+
+    mine, theirs = of_ours(), of_accelerate()
+    assert mine <= 1e-12
+    return [
+        Row(
+            "relative error of the gradient, micro-batches 8, 8, 8, 3",
+            mine,
+            "accelerate",
+            theirs,
+            "",
+            "error against the full batch in float64",
+            "<= 1e-12",
+        )
+    ]
+
+
+def run(*, quick: bool) -> list[Row]:
+    os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return [*overhead(quick=quick), *gradients()]
+    finally:
+        torch.set_num_threads(threads)
