@@ -301,7 +301,7 @@ def _printer() -> Callable[[Report | str], None]:
     """Return a function that prints reports, on the first of several processes only."""
     from rich.console import Console
 
-    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
+    console = Console(highlight=False)
 
     def show(block: Report | str) -> None:
         if os.environ.get("RANK", "0") != "0":
@@ -310,8 +310,7 @@ def _printer() -> Callable[[Report | str], None]:
             console.print(block, markup=False)
         else:
             print(block)
-        console.print()
-        sys.stdout.flush()
+        print(flush=True)
 
     return show
 

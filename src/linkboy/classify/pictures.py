@@ -52,9 +52,9 @@ def confusion_png(confusion: Sequence[Sequence[int]], class_names: Sequence[str]
     with _figure(side + 1, side) as figure:
         axes = figure.subplots()
         picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        figure.colorbar(picture, label="share of the true class", shrink=0.8)
+        figure.colorbar(picture, label="share of the true class", shrink=0.5)
         names = _drawable(class_names)
-        size = 9 if classes <= 30 else 5
+        size = 9 if classes <= 40 else 6 if classes <= 80 else 4
         axes.set_xticks(range(classes), names, rotation=90, fontsize=size)
         axes.set_yticks(range(classes), names, fontsize=size)
         axes.set(xlabel="predicted", ylabel="true")
