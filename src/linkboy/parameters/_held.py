@@ -14,26 +14,28 @@ from torch.nn.parameter import is_lazy
 class Held:
     """Parameters and buffers of a module tree, each tensor once, in the order of `named_parameters()`.
 
-    `names[id(tensor)]` lists every name of a tensor, aliases included; `owners` runs beside `parameters`.
+    `names[id(tensor)]` lists every name of a tensor, aliases included; `owners` runs beside `parameters`. `masks`:
+    the buffers among them that `torch.nn.utils.prune` multiplies weights with.
     """
 
     parameters: list[Tensor]
     owners: list[tuple[str, nn.Module]]
     buffers: list[Tensor]
     names: dict[int, list[str]]
-    modules: dict[str, nn.Module]
+    modules: list[tuple[str, nn.Module]]
+    masks: list[Tensor]
 
 
 def held_tensors(model: nn.Module) -> Held:
     """Walk the module tree once; a module that contains itself is entered once on each path."""
-    held = Held([], [], [], {}, {})
+    held = Held([], [], [], {}, [], [])
     _visit(model, "", held, set())
     return held
 
 
 def _visit(module: nn.Module, path: str, held: Held, ancestors: set[int]) -> None:
     # One plain recursion instead of named_parameters + named_buffers + named_modules: a third of their time.
-    held.modules[path] = module
+    held.modules.append((path, module))
     prefix = f"{path}." if path else ""
     names = held.names
     for key, tensor in module._parameters.items():
@@ -51,6 +53,8 @@ def _visit(module: nn.Module, path: str, held: Held, ancestors: set[int]) -> Non
             if known is None:
                 names[id(tensor)] = [prefix + key]
                 held.buffers.append(tensor)
+                if key.endswith("_mask") and f"{key[:-4]}orig" in module._parameters:
+                    held.masks.append(tensor)
             else:
                 known.append(prefix + key)
     children = module._modules

@@ -49,16 +49,12 @@ class FileTensor(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: str
+    numel: int
     nbytes: int
     storage: Storage | None = None
     place: tuple[object, ...] = ()  # equal for two names of one tensor
     is_parameter: bool | None = None  # None: a file that holds plain tensors cannot tell
     requires_grad: bool | None = None
-
-    @property
-    def numel(self) -> int:
-        """Elements of the tensor."""
-        return math.prod(self.shape)
 
 
 @dataclasses.dataclass(slots=True)
@@ -89,8 +85,13 @@ def _run(data: bytes, at: int) -> tuple[object, int]:
     marks: list[int] = []
     memo: dict[int, object] = {}  # not a list: an index of 2**31 costs no more than one of 0
     push = stack.append
+    checked = at
     # The most frequent opcodes first, and those written out: this loop is the whole time of a count.
-    while len(stack) <= MOST_ON_STACK and len(marks) <= MOST_ON_STACK:
+    while True:
+        if at >= checked:  # an opcode pushes at most one value
+            if max(len(stack), len(marks)) > MOST_ON_STACK:
+                raise ValueError(f"its pickle nests more than {MOST_ON_STACK:,} values")
+            checked = at + 4096
         code = data[at]
         at += 1
         if code == 0x72:  # LONG_BINPUT
@@ -112,12 +113,18 @@ def _run(data: bytes, at: int) -> tuple[object, int]:
         elif code == 0x28:  # MARK
             marks.append(len(stack))
         elif code == 0x74:  # TUPLE
-            push(tuple(_to_mark(stack, marks)))
+            start = marks.pop()
+            values = tuple(stack[start:])
+            del stack[start:]
+            push(values)
         elif code == 0x71:  # BINPUT
             memo[data[at]] = stack[-1]
             at += 1
-        elif 0x85 <= code <= 0x87:  # TUPLE1, TUPLE2, TUPLE3
-            push(tuple(_pop(stack, code - 0x84)))
+        elif code == 0x85:  # TUPLE1
+            stack[-1] = (stack[-1],)
+        elif code == 0x86:  # TUPLE2
+            last = stack.pop()
+            stack[-1] = (stack[-1], last)
         elif code == 0x6A:  # LONG_BINGET
             push(memo[int.from_bytes(data[at : at + 4], "little")])
             at += 4
@@ -143,7 +150,6 @@ def _run(data: bytes, at: int) -> tuple[object, int]:
             memo[len(memo)] = stack[-1]
         else:
             _act(code, stack, marks)
-    raise ValueError(f"its pickle nests more than {MOST_ON_STACK:,} values")
 
 
 def _act(code: int, stack: list[Any], marks: list[int]) -> None:
@@ -157,6 +163,8 @@ def _act(code: int, stack: list[Any], marks: list[int]) -> None:
         stack.append(_storage(stack.pop()))
     elif code in (0x7D, 0x5D, 0x8F):  # EMPTY_DICT, EMPTY_LIST, EMPTY_SET
         stack.append({} if code == 0x7D else [])
+    elif code == 0x87:  # TUPLE3
+        stack.append(tuple(_pop(stack, 3)))
     elif code == 0x92:  # NEWOBJ_EX
         function, arguments, keywords = _pop(stack, 3)
         stack.append(Opaque(function, arguments, keywords))
@@ -274,7 +282,7 @@ def _dense(arguments: tuple[Any, ...]) -> FileTensor | None:
         raise ValueError(f"its pickle describes a tensor of shape {size} that reaches beyond its storage")
     requires_grad = rest[0] if rest and isinstance(rest[0], bool) else None
     place = (storage.key, offset, size, stride, dtype)
-    return FileTensor(size, dtype, numel * itemsize, storage, place, None, requires_grad)
+    return FileTensor(size, dtype, numel, numel * itemsize, storage, place, None, requires_grad)
 
 
 def _parameter(arguments: tuple[Any, ...]) -> FileTensor | None:
@@ -291,14 +299,15 @@ def _sparse(arguments: tuple[Any, ...]) -> FileTensor | None:
     for part in arguments[1]:
         match part:
             case Opaque(Global("torch", "Size"), (tuple(size),)) if dense and _whole(size):
-                return FileTensor(tuple(size), dense[-1].dtype, sum(part.nbytes for part in dense))
+                nbytes = sum(inner.nbytes for inner in dense)
+                return FileTensor(size, dense[-1].dtype, math.prod(size), nbytes)
     return None
 
 
 def _meta(arguments: tuple[Any, ...]) -> FileTensor | None:
     match arguments:
         case (Global("torch", dtype), tuple(size), *_) if dtype in DTYPES and _whole(size):
-            return FileTensor(tuple(size), dtype, 0)
+            return FileTensor(size, dtype, math.prod(size), 0)
     return None
 
 

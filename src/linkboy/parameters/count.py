@@ -176,6 +176,13 @@ def count_parameters(
     raise TypeError(f"model must be an nn.Module or the path of a checkpoint, got {type(model).__name__}")
 
 
+_PLAIN = (nn.Parameter, Tensor)
+# Most modules of most models: known to hide nothing.
+_TORCH_LAYERS = frozenset(
+    f"torch.nn.modules.{part}" for part in ("container", "linear", "dropout", "normalization", "conv")
+)
+
+
 def _count_module(model: nn.Module, by: str | None) -> ParameterCount:
     held = held_tensors(model)
     total = trainable = logical = nbytes = local = 0
@@ -183,7 +190,7 @@ def _count_module(model: nn.Module, by: str | None) -> ParameterCount:
     lazy: list[str] = []
     storages: dict[int, int] = {}
     for tensor in held.parameters:
-        if is_plain(tensor):
+        if type(tensor) in _PLAIN and tensor.layout is torch.strided:
             count = tensor.numel()
             total += count
             logical += count
@@ -243,8 +250,10 @@ def _count_hidden(held: Held, storages: dict[int, int]) -> tuple[int, int, list[
     count = nbytes = 0
     unreadable: list[str] = []
     seen: set[int] = set()
-    for name, module in held.modules.items():
-        weights = hidden_weights(module) if id(module) not in seen else []
+    for name, module in held.modules:
+        if type(module).__module__ in _TORCH_LAYERS or id(module) in seen:
+            continue
+        weights = hidden_weights(module)
         seen.add(id(module))
         if weights is None:
             unreadable.append(name)
@@ -258,15 +267,9 @@ def _count_hidden(held: Held, storages: dict[int, int]) -> tuple[int, int, list[
 
 
 def _count_unpruned(held: Held, total: int) -> int | None:
-    masks = [
-        mask
-        for module in {id(module): module for module in held.modules.values()}.values()
-        for key, mask in module._buffers.items()
-        if mask is not None and key.endswith("_mask") and f"{key.removesuffix('mask')}orig" in module._parameters
-    ]
-    if not masks or any(mask.is_meta for mask in masks):
+    if not held.masks or any(mask.is_meta for mask in held.masks):
         return None
-    return total - sum(mask.numel() - int(torch.count_nonzero(mask)) for mask in masks)
+    return total - sum(mask.numel() - int(torch.count_nonzero(mask)) for mask in held.masks)
 
 
 def _rows(held: Held, by: str) -> tuple[ParameterRow, ...]:

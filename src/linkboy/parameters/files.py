@@ -1,6 +1,7 @@
 """Count what a checkpoint file holds, from its header or the opcodes of its pickle; nothing is loaded or executed."""
 
 import json
+import math
 import os
 import zipfile
 from collections.abc import Mapping
@@ -93,8 +94,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, FileTensor], dict[str, str]
                 entry = file.get_slice(name)
                 stored = str(entry.get_dtype())
                 dtype = _SAFETENSORS_DTYPES.get(stored, stored.lower())
-                tensor = FileTensor(tuple(entry.get_shape()), dtype, 0)
-                tensors[name] = tensor._replace(nbytes=_nbytes(tensor.numel, dtype))
+                shape = tuple(entry.get_shape())
+                numel = math.prod(shape)
+                tensors[name] = FileTensor(shape, dtype, numel, _nbytes(numel, dtype))
             metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(str(error)) from None
@@ -284,7 +286,7 @@ def _summed(
     kinds = {name: _is_parameter(name, tensor, weights) for name, tensor in once.items()}
     parameters = {name: tensor for name, tensor in once.items() if kinds[name]}
     buffers = {name: tensor for name, tensor in once.items() if not kinds[name]}
-    four_bit = [name for name in parameters if any(f"{name}.quant_state.bitsandbytes__{k}" in once for k in _FOUR_BIT)]
+    four_bit = [name.partition(".quant_state.")[0] for name in buffers if name.endswith(_FOUR_BIT)]
     scales = [name for name in buffers if name.rpartition(".")[2] in _SCALE_NAMES or ".quant_state." in name]
     guessed = [name for name in buffers if buffers[name].is_parameter is None and name not in scales]
     if guessed:
@@ -313,7 +315,7 @@ def _summed(
     )
 
 
-_FOUR_BIT = ("nf4", "fp4")
+_FOUR_BIT = (".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4")
 
 
 def _rows(parameters: Mapping[str, FileTensor], by: str) -> tuple[ParameterRow, ...]:

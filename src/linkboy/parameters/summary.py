@@ -149,8 +149,8 @@ def summarize(
         run, reason = run_shapes(model, inputs, device)
         notes += [reason] if reason else []
     rows: list[SummaryRow] = []
-    _describe(model, "", depth, 0, run, rows, set())
-    training = _training_bytes(model, count, run)
+    held = _describe(model, "", depth, 0, run, rows, set())
+    training = _training_bytes(held, count, run)
     if count.logical != count.total:
         notes.append("the training memory of packed weights is that of their trainable parameters")
     return ModelSummary(
@@ -164,8 +164,18 @@ def summarize(
     )
 
 
-def _training_bytes(model: nn.Module, count: ParameterCount, run: Run | None) -> dict[str, int]:
-    gradients = sum(p.nbytes for p in model.parameters() if p.requires_grad and not is_uninitialized(p))
+Size = tuple[int, int, str, int]  # elements, trainable elements, dtype, bytes of gradient
+
+
+def _size(parameter: nn.Parameter) -> Size:
+    if is_uninitialized(parameter):
+        return 0, 0, str(parameter.dtype).removeprefix("torch."), 0
+    numel, trained = parameter.numel(), parameter.requires_grad
+    return numel, numel * trained, str(parameter.dtype).removeprefix("torch."), parameter.nbytes * trained
+
+
+def _training_bytes(held: dict[int, Size], count: ParameterCount, run: Run | None) -> dict[str, int]:
+    gradients = sum(size[3] for size in held.values())
     parts = {"weights": count.bytes, "buffers": count.buffer_bytes, "gradients": gradients}
     parts["AdamW states"] = 2 * gradients
     return parts | ({"activations": run.saved_bytes} if run else {})
@@ -173,25 +183,26 @@ def _training_bytes(model: nn.Module, count: ParameterCount, run: Run | None) ->
 
 def _describe(
     module: nn.Module, name: str, depth: int, level: int, run: Run | None, rows: list[SummaryRow], above: set[int]
-) -> dict[int, nn.Parameter]:
-    """Append the rows of a module and its children; return its parameters, each once."""
+) -> dict[int, Size]:
+    """Append the rows of a module and its children; return the sizes of its parameters, each once."""
     place = len(rows)
-    held = {id(p): p for p in module._parameters.values() if p is not None}
-    for key, child in module._modules.items():
-        if child is not None and id(child) not in above:
-            path = f"{name}.{key}" if name else key
-            held |= _describe(child, path, depth, level + 1, run, rows, above | {id(module)})
+    held = {id(p): _size(p) for p in module._parameters.values() if p is not None}
+    children = [(key, child) for key, child in module._modules.items() if child is not None and id(child) not in above]
+    if children:
+        above = above | {id(module)}
+    for key, child in children:
+        held |= _describe(child, f"{name}.{key}" if name else key, depth, level + 1, run, rows, above)
     if level <= depth:
-        known = [p for p in held.values() if not is_uninitialized(p)]
+        sizes = held.values()
         rows.insert(
             place,
             SummaryRow(
                 name=name,
                 kind=type(module).__name__,
                 depth=level,
-                parameters=sum(p.numel() for p in known),
-                trainable=sum(p.numel() for p in known if p.requires_grad),
-                dtype=", ".join(dict.fromkeys(str(p.dtype).removeprefix("torch.") for p in known)),
+                parameters=sum(size[0] for size in sizes),
+                trainable=sum(size[1] for size in sizes),
+                dtype=", ".join(dict.fromkeys(size[2] for size in sizes)),
                 outputs=run.outputs.get(id(module), ()) if run else (),
                 calls=run.calls.get(id(module), 0) if run else 0,
                 flops=run.flops.get(name, 0) if run else None,
@@ -228,8 +239,11 @@ def _folded(rows: tuple[SummaryRow, ...]) -> list[tuple[SummaryRow, str, int]]:
 
 
 def _look(block: tuple[SummaryRow, ...]) -> tuple[object, ...]:
-    top = block[0]
-    return tuple((row.name[len(top.name) :], *dataclasses.astuple(row)[1:]) for row in block)
+    start = len(block[0].name)
+    return tuple(
+        (row.name[start:], row.kind, row.parameters, row.trainable, row.dtype, row.outputs, row.calls, row.flops)
+        for row in block
+    )
 
 
 def _outputs(row: SummaryRow) -> str:
