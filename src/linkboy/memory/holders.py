@@ -81,14 +81,14 @@ class Search:
     """
 
     def __init__(self) -> None:
+        self.modules = _module_namespaces()
+        self.locals = _running_locals(self.modules)  # before the scan, whose list would hold what this must let go
         objects, self.tensors = scan()  # the list holds this search too, so keeping it would be a cycle
         self.known = set(map(id, objects))
         with torch._C.DisableTorchFunctionSubclass():
             self.hidden = Hidden(self.tensors)
             self.by_storage = self._tensors_by_storage()
         self.tracebacks = _first_tracebacks(objects)
-        self.modules = _module_namespaces()
-        self.locals = _running_locals(self.modules)
 
     def _tensors_by_storage(self) -> dict[StorageKey, tuple[int, list[Any]]]:
         found: dict[StorageKey, tuple[int, list[Any]]] = {}

@@ -178,7 +178,8 @@ class LeakDetector:
         tensors_leak = _grows_steadily(live, self._tolerance)
         if tensors_leak:  # new tensors that only took the place of older ones are no growth
             tensors_leak = _total(scan()[1]) - self._total_before > self._tolerance
-        process_leaks = _grows_steadily(process, self._tolerance)
+        # A heap takes its final size in leaps; only growth that goes on in every quarter is more than that.
+        process_leaks = _grows_steadily(process, self._tolerance, parts=4)
         note = ""
         if process_leaks and not tensors_leak:
             note = "no tensor accounts for it: other Python objects, or memory that a library keeps"
@@ -220,10 +221,12 @@ def _growth(series: Sequence[int]) -> int:
     return series[-1] - series[0] if series else 0
 
 
-def _grows_steadily(series: Sequence[int], tolerance: float) -> bool:
-    """Whether a series rises past the tolerance, in several steps and still in its second half: no single peak."""
-    if len(series) < 4:
+def _grows_steadily(series: Sequence[int], tolerance: float, *, parts: int = 2) -> bool:
+    """Whether a series rises past the tolerance, and in each of its parts: neither one peak nor a place that fills."""
+    if len(series) < max(4, 2 * parts):
         return False
-    growth, late = series[-1] - series[0], series[-1] - series[len(series) // 2]
+    growth = series[-1] - series[0]
     largest_rise = max(after - before for before, after in itertools.pairwise(series))
-    return growth > tolerance and 2 * largest_rise <= growth and 4 * late >= growth
+    cuts = [series[(len(series) - 1) * part // parts] for part in range(parts + 1)]
+    in_each = all(2 * parts * (after - before) >= growth for before, after in itertools.pairwise(cuts))
+    return growth > tolerance and 2 * largest_rise <= growth and in_each

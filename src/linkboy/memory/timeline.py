@@ -131,7 +131,13 @@ class track_memory:  # noqa: N801  # used like a function: `with track_memory() 
         return now
 
     def mark(self, name: str) -> None:
-        """Name this moment, and take a sample at it."""
+        """Name this moment, and take a sample at it.
+
+        Raises:
+            RuntimeError: recording has not begun.
+        """
+        if self._thread is None:
+            raise RuntimeError(f"mark({name!r}) must be called inside the block: `with track_memory() as memory: ...`")
         self._marks.append((self._sample(), name))
 
     def timeline(self) -> MemoryTimeline:
