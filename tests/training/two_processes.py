@@ -34,7 +34,7 @@ from linkboy.training import (
 )
 
 SQUARED = nn.MSELoss(reduction="none")
-SHARED = Path(sys.argv[1])
+SHARED = Path(sys.argv[1] if __name__ == "__main__" else ".")
 
 
 def everywhere(value):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from linkboy._checks import check_choice, check_number, did_you_mean
+from linkboy.training.placement import local_part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,7 @@ class MovingAverage:
     """
 
     def __init__(self, parameters: Iterable[Tensor], decay: float) -> None:
-        self.parameters = [parameter.detach() for parameter in parameters]
+        self.parameters = [local_part(parameter.detach()) for parameter in parameters]
         self.average = [parameter.clone() for parameter in self.parameters]
         self.decay, self.updates = decay, 0
 

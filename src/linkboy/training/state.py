@@ -13,6 +13,7 @@ from torch import Tensor
 from linkboy._checks import did_you_mean
 from linkboy.training import processes, streams
 from linkboy.training.loop import Loop, Progression
+from linkboy.training.placement import local_part
 
 
 def to_state(loop: Loop, seed: int) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def from_state(loop: Loop, own: Mapping[str, Any], shared: Mapping[str, Any]) ->
         loop.average.updates, saved = shared["average"]
         with torch.no_grad():
             for mine, tensor in zip(loop.average.average, saved, strict=True):
-                _to_local(mine).copy_(tensor)
+                local_part(mine).copy_(tensor)
     if loop.best is not None:
         loop.best.value, loop.best.epoch, loop.best.waited, weights = shared["best"]
         like = loop.model.state_dict()
@@ -95,7 +96,7 @@ def check_same_run(loop: Loop, own: Mapping[str, Any], shared: Mapping[str, Any]
             raise ValueError(
                 f"the checkpoint was made with {name}={then!r}, this run has {name}={now!r}; they must agree"
             )
-    have = {name: tuple(_to_local(tensor).shape) for name, tensor in loop.model.state_dict().items()}
+    have = {name: tuple(local_part(tensor).shape) for name, tensor in loop.model.state_dict().items()}
     saved = {name: tuple(tensor.shape) for name, tensor in shared["model"].items()}
     for name in sorted(have.keys() - saved.keys()):
         raise ValueError(f"the checkpoint has no {name!r}, which the model needs{did_you_mean(name, saved)}")
@@ -112,7 +113,7 @@ def check_same_run(loop: Loop, own: Mapping[str, Any], shared: Mapping[str, Any]
 
 def _load_tensors(into: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     for name, tensor in into.items():
-        _to_local(tensor).copy_(saved[name])
+        local_part(tensor).copy_(saved[name])
 
 
 def _load_optimizer(loop: Loop, saved: dict[str, Any]) -> None:
@@ -128,15 +129,10 @@ def _load_optimizer(loop: Loop, saved: dict[str, Any]) -> None:
 
 def _local(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return _to_local(value)
+        return local_part(value)
     if isinstance(value, Mapping):
         return {key: _local(item) for key, item in value.items()}
     return [_local(item) for item in value] if isinstance(value, list) else value
-
-
-def _to_local(tensor: Tensor) -> Tensor:
-    to_local = getattr(tensor, "to_local", None)
-    return tensor if to_local is None else to_local()
 
 
 def _as(like: Tensor, local: Tensor) -> Tensor:
