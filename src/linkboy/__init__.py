@@ -64,6 +64,7 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.parameters import ParameterCount as ParameterCount
     from linkboy.parameters import compare as compare
     from linkboy.parameters import count_parameters as count_parameters
+    from linkboy.parameters import describe_target as describe_target
     from linkboy.parameters import freeze as freeze
     from linkboy.parameters import param_groups as param_groups
     from linkboy.parameters import summarize as summarize
@@ -120,6 +121,7 @@ _ROOM_OF: dict[str, str] = {
     "class_weights": "losses",
     "compare": "parameters",
     "count_parameters": "parameters",
+    "describe_target": "parameters",
     "evaluate": "training",
     "fit": "training",
     "focal_loss": "losses",
@@ -196,6 +198,7 @@ __all__: list[str] = [
     "class_weights",
     "compare",
     "count_parameters",
+    "describe_target",
     "evaluate",
     "fit",
     "focal_loss",

@@ -5,6 +5,7 @@ from linkboy.parameters.count import ParameterCount, ParameterRow, count_paramet
 from linkboy.parameters.freeze import FreezeReport, freeze, unfreeze
 from linkboy.parameters.groups import param_groups
 from linkboy.parameters.summary import ModelSummary, SummaryRow, summarize
+from linkboy.parameters.target import describe_target
 
 __all__ = [
     "Difference",
@@ -16,6 +17,7 @@ __all__ = [
     "SummaryRow",
     "compare",
     "count_parameters",
+    "describe_target",
     "freeze",
     "param_groups",
     "summarize",
