@@ -280,6 +280,17 @@ def test_a_list_filled_by_a_forward_hook_is_named():
     assert watch() is None
 
 
+class HoldsOnItsClass:
+    kept = []
+
+
+def test_an_attribute_of_a_class_is_named():
+    tensor = torch.zeros(3)
+    HoldsOnItsClass.kept.append(tensor)
+    assert "class tests.test_memory.HoldsOnItsClass.kept[0]" in paths(tensor)
+    HoldsOnItsClass.kept.clear()
+
+
 def test_a_gradient_is_named():
     HELD.model = nn.Linear(3, 3)
     HELD.model(torch.ones(1, 3)).sum().backward()
@@ -616,6 +627,9 @@ def run_loop(body, steps=8, **options):
 
 
 LEAKS = {
+    "outputs saved in a graph, named by nobody": lambda kept: kept.append(
+        (torch.ones(1, requires_grad=True) + torch.zeros(600_000)).exp().sum()
+    ),
     "losses": lambda kept: kept.append(
         (torch.randn(1000, 600) @ torch.ones(600, 600, requires_grad=True)).relu().sum()
     ),

@@ -13,7 +13,7 @@ from torch import Tensor
 from linkboy._checks import check_number
 from linkboy._report import Block, Report, format_bytes
 from linkboy.memory.holders import Holder, Search, verdict
-from linkboy.memory.live import StorageKey, scan, storages
+from linkboy.memory.live import Hidden, StorageKey, scan, storages
 from linkboy.memory.process import read_anonymous
 
 Item = TypeVar("Item")
@@ -210,7 +210,8 @@ class LeakDetector:
 
 def _sizes(tensors: Sequence[Tensor]) -> dict[StorageKey, int]:
     with torch._C.DisableTorchFunctionSubclass():
-        return dict(item for tensor in tensors for item in storages(tensor))
+        saved = [item for item in Hidden(tensors).saved if isinstance(item, Tensor)]  # no name, yet alive in a graph
+        return dict(item for tensor in [*tensors, *saved] for item in storages(tensor))
 
 
 def _total(tensors: Sequence[Tensor]) -> int:

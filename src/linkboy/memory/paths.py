@@ -50,7 +50,7 @@ def render(found: "Found") -> str:
 
 def _step(holder: Any, child: Any, above: Any, named: bool) -> tuple[str, bool]:
     """Return the text between a holder and what it holds, and whether that is a dict of attributes to name next."""
-    if type(child) is dict and _own_dict(holder) is child:
+    if type(child) is dict and (isinstance(holder, type) or _own_dict(holder) is child):
         return "", True
     if isinstance(holder, dict):
         return _dict_step(holder, child, named)
