@@ -247,3 +247,56 @@ def test_two_processes_train_together_and_write_one_directory(tsv, tmp_path):
     assert metrics["test"]["accuracy"] > 0.9
     lines = (out / "predictions.csv").read_text("utf-8").splitlines()
     assert len(lines) - 1 == metrics["test"]["rows"] == len(set(lines)) - 1
+
+
+# --- the commands of other rooms -----------------------------------------------------------------------------------------
+
+
+def test_summary_counts_a_file_and_shows_a_model(model, capsys):
+    assert cli.run(["summary", str(model / "model.safetensors")]) == 0
+    assert "parameters" in capsys.readouterr().out
+    assert cli.run(["summary", "torch.nn:Identity"]) == 0
+    assert capsys.readouterr().out.startswith("Identity: 0 parameters")
+    assert cli.run(["summary", str(model / "model.safetensors"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["total"] == lb.count_parameters(model / "model.safetensors").total
+    assert refused(capsys, "summary", "torch.nn:Idntity") == (
+        "cannot find torch.nn:Idntity: module 'torch.nn' has no attribute 'Idntity'; "
+        "name a function as package.module:function"
+    )
+
+
+def test_tokenize_writes_a_line_for_a_line(tmp_path, capsys):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n你\n好\nplay\n##ing\n", "utf-8")
+    (tmp_path / "text.txt").write_text("你好\n\nPlaying x\n", "utf-8")
+    arguments = ["tokenize", str(tmp_path / "vocab.txt"), str(tmp_path / "text.txt")]
+    assert cli.run(arguments) == 0
+    assert capsys.readouterr().out == "4 5\n\n6 7 1\n"
+    assert cli.run([*arguments, "--tokens", "--special-tokens"]) == 0
+    assert capsys.readouterr().out == "[CLS] 你 好 [SEP]\n[CLS] [SEP]\n[CLS] play ##ing [UNK] [SEP]\n"
+
+
+def test_memory_says_what_can_be_released(capsys):
+    assert cli.run(["memory"]) == 0
+    assert "reference cycles" in capsys.readouterr().out
+
+
+def test_a_vocabulary_goes_with_the_cnn_only(capsys, tsv, tmp_path):
+    vocab = tmp_path / "vocab.txt"
+    vocab.write_text("[PAD]\n[UNK]\n" + "\n".join("干净舒服热情方便脏吵冷漠破旧") + "\n", "utf-8")
+    assert refused(capsys, "train", tsv, "--vocab", vocab) == (
+        "vocab is for model='cnn', which reads tokens, got model='ngram'; leave vocab out"
+    )
+    arguments = [
+        "train",
+        str(tsv),
+        "--model",
+        "cnn",
+        "--vocab",
+        str(vocab),
+        "--epochs",
+        "2",
+        "--out",
+        str(tmp_path / "m"),
+    ]
+    assert cli.run(arguments) == 0
+    assert len(lb.load_classifier(tmp_path / "m").encoder) == 16 + 1

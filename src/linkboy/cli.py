@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -13,6 +13,8 @@ from linkboy import __version__
 from linkboy._report import Report, format_percent, json_text
 
 if TYPE_CHECKING:  # importing a room costs time that --help must not pay
+    from torch import nn
+
     from linkboy.classify.classifier import Predictions
     from linkboy.classify.data import LabelledTexts
 
@@ -44,6 +46,11 @@ def train(
     batch_size: int | None = None,
     lr: float | None = None,
     accumulate: int = 1,
+    vocab: Path | None = None,
+    early_stopping: int | None = None,
+    ema: float | None = None,
+    compile: bool = False,
+    checkpoint_every: int | None = None,
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     seed: int = 0,
@@ -93,6 +100,16 @@ def train(
         Peak learning rate; that of the model by default.
     accumulate
         Batches per step of the optimizer.
+    vocab
+        For --model cnn: a BERT vocab.txt to use in place of a vocabulary learned from FILE.
+    early_stopping
+        Stop after that many epochs in which the metric did not improve.
+    ema
+        Decay of a moving average of the weights, which is then what is kept; for instance 0.999.
+    compile
+        Run the model through torch.compile.
+    checkpoint_every
+        Save for --resume after that many steps; once a minute by default.
     precision
         Arithmetic of the model; bf16 and fp16 are mixed precision.
     device
@@ -123,6 +140,8 @@ def train(
     options = TrainingOptions(
         model=model, loss=loss, gamma=gamma, class_weight=class_weight, metric=metric, epochs=epochs,
         batch_size=batch_size, lr=lr, seed=seed, device=device, precision=precision, accumulate=accumulate,
+        vocab=str(vocab) if vocab else None, early_stopping=early_stopping, ema=ema, compile=compile,
+        checkpoint_every=checkpoint_every,
     )  # fmt: skip
 
     def read(path: Path | None) -> "LabelledTexts | None":
@@ -243,13 +262,90 @@ def evaluate(
     data = read_labelled(
         file, text_column=text_column, label_column=label_column, on_bad_row=on_bad_row, encoding=encoding
     )
-    metrics = classifier.evaluate(data)
-    if json:
-        print(metrics.to_json())
+    if not json:
+        _show_report(data)
+    _show_report(classifier.evaluate(data), json=json)
+
+
+@app.command
+def summary(model: str, /, *, json: bool = False, depth: int = 3) -> None:
+    """Count the parameters of a checkpoint, or show what a model is made of.
+
+    Parameters
+    ----------
+    model
+        A .safetensors, .pt or .bin file, a directory of a model, or package.module:factory, a function that returns a
+        module. Of a file only the header is read and nothing in it is executed; a factory is called.
+    json
+        Print one JSON object.
+    depth
+        Levels of modules below the root to show.
+    """
+    from linkboy import count_parameters, summarize
+
+    path = Path(model)
+    if ":" in model and not path.exists():
+        _show_report(summarize(_made_by(model), depth=depth), json=json)
     else:
-        show = _printer()
-        show(data)
-        show(metrics)
+        _show_report(count_parameters(path), json=json)
+
+
+@app.command
+def tokenize(
+    vocab: Path,
+    file: Annotated[Path, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    tokens: bool = False,
+    special_tokens: bool = False,
+    cased: bool = False,
+) -> None:
+    """Turn each line of a file into BERT's ids, separated by spaces.
+
+    Parameters
+    ----------
+    vocab
+        A vocab.txt, a tokenizer.json, or a directory that holds one of them.
+    file
+        A text file, or - for standard input.
+    tokens
+        Print the tokens in place of their ids.
+    special_tokens
+        Begin each line with [CLS] and end it with [SEP].
+    cased
+        Keep upper case and accents; for a vocab.txt, which does not say.
+    """
+    from linkboy import BertTokenizer, tokenize_file
+
+    if vocab.is_dir():
+        tokenizer = BertTokenizer.from_pretrained(vocab)
+    elif vocab.suffix == ".json":
+        tokenizer = BertTokenizer.from_tokenizer_json(vocab)
+    else:
+        tokenizer = BertTokenizer(vocab, do_lower_case=not cased)
+    report = tokenize_file(
+        tokenizer,
+        str(file),
+        sys.stdout,
+        output="tokens" if tokens else "ids",
+        add_special_tokens=special_tokens,
+        progress=not sys.stdout.isatty(),
+    )
+    print(report, file=sys.stderr)
+
+
+@app.command
+def memory(*, json: bool = False) -> None:
+    """Say what memory this environment can release and measure, and what it cannot and why.
+
+    Parameters
+    ----------
+    json
+        Print one JSON object.
+    """
+    from linkboy import memory_environment
+
+    _show_report(memory_environment(), json=json)
 
 
 def main() -> None:
@@ -278,7 +374,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _dash_as_file(arguments: list[str]) -> list[str]:
-    """Write a lone `-`, which the parser takes for an option without a name, as `--file=-`."""
+    """Write a lone `-` for `predict`, which the parser takes for an option without a name, as `--file=-`."""
+    if arguments[:1] != ["predict"]:
+        return arguments
     return [
         "--file=-" if argument == "-" and before != "--file" else argument
         for before, argument in zip(["", *arguments], arguments, strict=False)
@@ -313,6 +411,30 @@ def _printer() -> Callable[[Report | str], None]:
         print(flush=True)
 
     return show
+
+
+def _show_report(report: Report, *, json: bool = False) -> None:
+    if json:
+        print(report.to_json())
+    else:
+        _printer()(report)
+
+
+def _made_by(name: str) -> "nn.Module":
+    """Return what the function named `package.module:factory` makes."""
+    import importlib
+
+    module_name, _, factory_name = name.partition(":")
+    sys.path.insert(0, "")  # as `python -m` does: a module beside the user is found
+    try:
+        factory: Any = importlib.import_module(module_name)
+        for part in factory_name.split("."):
+            factory = getattr(factory, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"cannot find {name}: {error}; name a function as package.module:function") from error
+    finally:
+        sys.path.remove("")
+    return factory()
 
 
 def _same_command(addition: str, *, without: str) -> str:

@@ -95,6 +95,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path, m
         {"class_weight": "balanced"},
         {"class_weight": "effective", "metric": "macro-f1"},
         {"accumulate": 2},
+        {"early_stopping": 1, "epochs": 50},
+        {"ema": 0.9},
+        {"checkpoint_every": 3},
         {"precision": "bf16"},
     ],
 )

@@ -30,9 +30,9 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _ENCODER_PREFIX = "encoder."
 
 
-def make_encoder(model: str, texts: Sequence[str]) -> Encoder:
-    """Learn the encoder that a kind of model takes."""
-    return {"ngram": NgramEncoder, "cnn": TokenEncoder}[model].fit(texts)
+def make_encoder(model: str, texts: Sequence[str], *, vocab: str | None = None) -> Encoder:
+    """Learn the encoder that a kind of model takes; `vocab` names a vocabulary file for one that reads tokens."""
+    return TokenEncoder.fit(texts, vocab=vocab) if model == "cnn" else NgramEncoder.fit(texts)
 
 
 def make_model(model: str, encoder: Encoder, classes: int) -> nn.Module:

@@ -144,7 +144,7 @@ def train_classifier(
     show(recipe)
 
     encoding_started = time.perf_counter()
-    encoder = make_encoder(options.model, parts.texts["train"].texts)
+    encoder = make_encoder(options.model, parts.texts["train"].texts, vocab=options.vocab)
     weights = _row_weights(parts, options)
     data = {
         part: EncodedTexts(encoder, encoder.encode(parts.texts[part].texts), parts.targets[part], weights[part])
@@ -245,8 +245,15 @@ def _fit(
         scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.rate_at(step, steps)),
         accumulate=options.accumulate,
         precision=options.precision,
-        early_stopping=EarlyStopping(METRIC_KEYS[options.metric], mode="max"),
-        checkpoint=Checkpointer(out / CHECKPOINTS, every_minutes=1, keep=1),
+        ema=options.ema,
+        compile=options.compile,
+        early_stopping=EarlyStopping(METRIC_KEYS[options.metric], mode="max", patience=options.early_stopping),
+        checkpoint=Checkpointer(
+            out / CHECKPOINTS,
+            every_steps=options.checkpoint_every,
+            every_minutes=None if options.checkpoint_every else 1,
+            keep=1,
+        ),
         seed=options.seed,
         device=None if options.device == "auto" else options.device,
     )

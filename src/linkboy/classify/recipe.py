@@ -32,6 +32,11 @@ class TrainingOptions(Report):
         device: `"auto"` (the fastest there is), `"cpu"`, `"cuda"` or `"mps"`.
         precision: `"fp32"`, `"bf16"` or `"fp16"` (mixed precision).
         accumulate: batches per step of the optimizer.
+        vocab: for `"cnn"`, a BERT `vocab.txt` to use in place of a vocabulary learned from the texts.
+        early_stopping: stop after that many epochs without a better `metric`; by default all epochs are run.
+        ema: decay of a moving average of the weights, which is then what is kept, e.g. 0.999.
+        compile: run the model through `torch.compile`.
+        checkpoint_every: save after that many steps; by default once a minute.
 
     Raises:
         ValueError: a value is not among the choices, or a number is out of range.
@@ -55,6 +60,11 @@ class TrainingOptions(Report):
     device: str = "auto"
     precision: str = "fp32"
     accumulate: int = 1
+    vocab: str | None = None
+    early_stopping: int | None = None
+    ema: float | None = None
+    compile: bool = False
+    checkpoint_every: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("model", self.model, MODELS)
@@ -66,11 +76,15 @@ class TrainingOptions(Report):
         check_number("gamma", self.gamma, minimum=0)
         check_number("seed", self.seed, minimum=0, integer=True)
         check_number("accumulate", self.accumulate, minimum=1, integer=True)
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "early_stopping", "checkpoint_every"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), minimum=1, integer=True)
         if self.lr is not None:
             check_number("lr", self.lr, above=0)
+        if self.ema is not None:
+            check_number("ema", self.ema, above=0, maximum=1)
+        if self.vocab is not None and self.model != "cnn":
+            raise ValueError(f"vocab is for model='cnn', which reads tokens, got model={self.model!r}; leave vocab out")
 
 
 @dataclasses.dataclass(frozen=True)

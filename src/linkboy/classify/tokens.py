@@ -1,7 +1,7 @@
 """Texts as sequences of token ids, for models that look at the order of tokens."""
 
 import dataclasses
-from collections import Counter
+import os
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -10,52 +10,56 @@ import torch
 from torch import Tensor
 
 from linkboy.classify.features import FlatFeatures
-from linkboy.text import BasicTokenizer
+from linkboy.text import BertTokenizer, train_wordpiece
 
-PAD, UNKNOWN = 0, 1
+VOCABULARY_SIZE = 8000
+MAX_LENGTH = 400
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenEncoder:
-    """BERT's basic tokens under a learned vocabulary: single Han characters, words and punctuation elsewhere.
+    """WordPiece tokens: single Han characters, words and pieces of words elsewhere.
 
     Args:
-        vocabulary: the tokens; ids begin behind those of padding (0) and of unknown tokens (1).
+        tokenizer: turns texts into ids; what the model sees is one more, so that 0 is free for padding.
         max_length: tokens of a text beyond this many are cut off.
     """
 
-    vocabulary: Sequence[str]
-    max_length: int
+    tokenizer: BertTokenizer
+    max_length: int = MAX_LENGTH
 
     def __len__(self) -> int:
-        return len(self.vocabulary) + 2
+        return self.tokenizer.vocab_size + 1
 
     @classmethod
-    def fit(cls, texts: Sequence[str], *, min_df: int = 2, max_length: int = 400) -> Self:
-        """Learn the vocabulary: all tokens that occur in at least `min_df` of the texts."""
-        df = Counter(token for tokens in BasicTokenizer().tokenize_batch(texts) for token in set(tokens))
-        return cls(sorted(token for token, count in df.items() if count >= min_df), max_length)
+    def fit(cls, texts: Sequence[str], *, vocab: str | os.PathLike[str] | None = None) -> Self:
+        """Learn a vocabulary from the texts, or take that of the file `vocab`."""
+        if vocab is not None:
+            return cls(BertTokenizer(vocab))
+        learned = train_wordpiece(texts, VOCABULARY_SIZE)
+        # What fills up the vocabulary of few texts would be embeddings that nothing ever trains.
+        return cls(BertTokenizer([token for token in learned if not token.startswith("[unused")]))
 
     def encode(self, texts: Sequence[str]) -> FlatFeatures:
         """Turn texts into token ids."""
-        id_of = {token: number for number, token in enumerate(self.vocabulary, 2)}
-        rows = [
-            [id_of.get(token, UNKNOWN) for token in tokens[: self.max_length]]
-            for tokens in BasicTokenizer().tokenize_batch(texts)
-        ]
-        ids = np.fromiter((number for row in rows for number in row), np.int64)
-        return FlatFeatures(ids, None, np.concatenate(([0], np.cumsum([len(row) for row in rows], dtype=np.int64))))
+        if not texts:
+            return FlatFeatures(np.zeros(0, np.int64), None, np.zeros(1, np.int64))
+        rows = self.tokenizer(
+            list(texts), add_special_tokens=False, truncation=True, max_length=self.max_length, return_tensors="flat"
+        )
+        return FlatFeatures(rows["input_ids"].numpy() + 1, None, rows["row_splits"].numpy().astype(np.int64))
 
     def collate(self, rows: FlatFeatures) -> tuple[Tensor, ...]:
         """Return ids `(B, T)`, padded to the longest row."""
         lengths = np.diff(rows.offsets)
-        padded = np.full((len(rows), max(int(lengths.max(initial=0)), 1)), PAD, np.int64)
+        padded = np.zeros((len(rows), max(int(lengths.max(initial=0)), 1)), np.int64)
         padded[np.arange(padded.shape[1]) < lengths[:, None]] = rows.ids
         return (torch.from_numpy(padded),)
 
     def settings(self) -> dict[str, Any]:
         """Return what JSON can hold of the encoder."""
-        return {"vocabulary": list(self.vocabulary), "max_length": self.max_length}
+        tokens = [self.tokenizer.id_to_token(number) for number in range(self.tokenizer.vocab_size)]
+        return {"vocabulary": tokens, "max_length": self.max_length}
 
     def arrays(self) -> dict[str, Tensor]:
         """Return the tensors of the encoder."""
@@ -64,4 +68,4 @@ class TokenEncoder:
     @classmethod
     def restore(cls, settings: dict[str, Any], arrays: dict[str, Tensor]) -> Self:
         """Build the encoder that `settings` and `arrays` were taken from."""
-        return cls(settings["vocabulary"], settings["max_length"])
+        return cls(BertTokenizer(settings["vocabulary"]), settings["max_length"])
