@@ -178,7 +178,7 @@ def bench_headlines(ours, peers, texts, rounds) -> list[Row]:
                 "us",
                 agrees,
                 "<= 2x",
-            ),  # fmt: skip
+            ),
         ]
     return rows
 
@@ -186,7 +186,7 @@ def bench_headlines(ours, peers, texts, rounds) -> list[Row]:
 def bench_tensors(ours, peers, texts, rounds) -> list[Row]:
     rows = []
     for width, target in ((1024, ""), (256, ">= 40x"), (32, ">= 10x"), (1, "")):
-        part = texts[: max(64, min(1024, 8 * width))]
+        part = texts[: 4096 if width > 1 else 256]
         groups = batches(part, width)
         for group in groups:
             one, other = (t(group, padding=True, return_tensors="pt") for t in (ours, peers.transformers))
@@ -307,8 +307,8 @@ def bench_agreement(vocab: Path, peers: Peers, texts, count: int) -> list[Row]:
             for who, got in wrong.items()
         }
         assert share["ours"] == 0, name
-        for who in list(share)[1:]:
-            rows.append(Row(f"wrong ids: {name} ({len(corpus)})", 0.0, who, share[who], "%", "ours identical", "0 %"))
+        what = f"wrong ids: {name} ({len(corpus)})"
+        rows += [Row(what, 0.0, who, share[who], "%", "ours identical", "0 %") for who in share if who != "ours"]
     return rows
 
 

@@ -207,7 +207,18 @@ def test_an_alphabet_larger_than_the_symbols_is_exact_too(monkeypatch):
 
 @pytest.mark.parametrize("size", [1, 7, 40])
 def test_chunk_borders_change_nothing(monkeypatch, size):
-    texts = ["", "中a", "", *AWKWARD, "한국 each"]
+    texts = [
+        "",
+        "中a",
+        "",
+        *AWKWARD,
+        "한국 each",
+        " ".join(AWKWARD),
+        "\n".join(words_fuzz(50, 1)),
+        "",
+        "a" * 90,
+        " " * 90,
+    ]
     whole = ours()._encoder.encode(texts, spans=True)
     monkeypatch.setattr(encoder, "CHUNK", size)
     parts = ours()._encoder.encode(texts, spans=True)

@@ -29,10 +29,6 @@ def ascii_signs_only(character):
     return ord(character) < 128 and ord(character) >= 33 and not character.isalnum()
 
 
-def medial_sigma(text, at, values, table):
-    values[at] = table.look_up_character("σ")
-
-
 FAULTS = {
     "format characters kept": (Rules, "is_dropped", drops_only_control),
     "control characters kept": (Rules, "is_dropped", keeps_control),
@@ -42,7 +38,7 @@ FAULTS = {
     "no Han alone": (Rules, "alone_ranges", lambda self: []),
     "compatibility ideographs forgotten": (characters, "GOOGLE_HAN", characters.GOOGLE_HAN[:6]),
     "spaces only in ASCII": (symbols, "is_space", lambda character: character in " \t\n\r"),
-    "sigma always medial": (encoder, "resolve_sigma", medial_sigma),
+    "sigma always medial": (encoder, "is_final_sigma", lambda text, at, rules: False),
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from linkboy.text.cache import Found, WordCache
 from linkboy.text.characters import Rules
 from linkboy.text.hashtable import Array, ranges
-from linkboy.text.sigma import resolve_sigma
+from linkboy.text.sigma import is_final_sigma
 from linkboy.text.symbols import LETTER, NEEDS_SIGMA, NEEDS_TEXT, SEPARATOR, SymbolTable
 from linkboy.text.trie import PieceTrie
 
@@ -69,6 +69,14 @@ class ArrayEncoder:
     def encode(self, texts: Sequence[str], *, spans: bool = False) -> Flat:
         """Return the ids of all texts; memory beyond the result stays that of one chunk."""
         sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+        if not len(sizes) or int(sizes.max()) <= CHUNK:
+            return self._encode_all(texts, sizes, spans)
+        cuts = [(number, start, end) for number, text in enumerate(texts) for start, end in _cuts(text)]
+        parts = [texts[number][start:end] for number, start, end in cuts]
+        owners, origins, ends = np.array(cuts).T
+        return _rejoin(self._encode_all(parts, ends - origins, spans), owners, origins)
+
+    def _encode_all(self, texts: Sequence[str], sizes: Array, spans: bool) -> Flat:
         parts = [self._encode_chunk(texts[a:b], sizes[a:b], spans) for a, b in _chunks(sizes)]
         if len(parts) == 1:
             return parts[0]
@@ -84,9 +92,28 @@ class ArrayEncoder:
     def _encode_chunk(self, texts: Sequence[str], sizes: Array, spans: bool) -> Flat:
         ends = np.cumsum(sizes + 2) - 1  # the mark after each text
         begins = ends - sizes - 1
+        values, readable = self._look_up(texts, begins)
+        starts, lengths, found = self._find_words(values, readable, begins, ends)
+        read = {text: self._readable(texts[text]) for text in sorted(readable)}
+        return _Layout(values, starts, lengths, begins, ends, found, read).collect(spans)
+
+    def _look_up(self, texts: Sequence[str], begins: Array) -> tuple[Array, set[int]]:
+        """Return the class of every character, and the texts that the array path must leave alone."""
         joined = "\n" + "\n\n".join(texts) + "\n"
         values = self.table.look_up(code_points(joined))
-        readable = self._texts_to_read(joined, texts, values, begins)
+        readable: set[int] = set()
+        if self._literal is not None and self._literal.search(joined):
+            readable = {index for index, text in enumerate(texts) if self._literal.search(text)}
+        if values.max() >= NEEDS_TEXT:
+            for at in np.flatnonzero(values >= NEEDS_TEXT).tolist():
+                if values[at] == NEEDS_SIGMA:
+                    values[at] = self.table.sigmas[is_final_sigma(joined, at, self.table.rules)]
+                if values[at] >= NEEDS_TEXT:
+                    readable.add(int(np.searchsorted(begins, at, "right")) - 1)
+        return values, readable
+
+    def _find_words(self, values: Array, readable: set[int], begins: Array, ends: Array) -> tuple[Array, Array, Found]:
+        """Return where words start, their lengths and pieces; blank, and add, the texts that are to be read."""
         while True:
             for text in readable:
                 values[begins[text] : ends[text]] = SEPARATOR
@@ -98,24 +125,8 @@ class ArrayEncoder:
                 found = self.cache.find(_symbols(values), starts, lengths)
                 refused = found.collided
                 if not refused.size:
-                    break
+                    return starts, lengths, found
             readable |= set((np.searchsorted(begins, starts[refused], "right") - 1).tolist())
-        read = {text: self._readable(texts[text]) for text in sorted(readable)}
-        layout = _Layout(values, starts, lengths, begins, ends, found, read)
-        return layout.collect(spans)
-
-    def _texts_to_read(self, joined: str, texts: Sequence[str], values: Array, begins: Array) -> set[int]:
-        """Return the texts that the array path must leave alone; settle the sigmas of the others in `values`."""
-        chosen: set[int] = set()
-        if self._literal is not None and self._literal.search(joined):
-            chosen = {index for index, text in enumerate(texts) if self._literal.search(text)}
-        if values.max() >= NEEDS_TEXT:
-            for at in np.flatnonzero(values >= NEEDS_TEXT).tolist():
-                if values[at] == NEEDS_SIGMA:
-                    resolve_sigma(joined, at, values, self.table)
-                if values[at] >= NEEDS_TEXT:
-                    chosen.add(int(np.searchsorted(begins, at, "right")) - 1)
-        return chosen
 
 
 class _Layout:
@@ -148,12 +159,12 @@ class _Layout:
         if not crowded.any() and not overfull:
             return
         words = several[crowded]
-        size = len(self.values)
-        extra = np.zeros(size, np.int64)
-        extra[self.starts[words] + lengths[words]] = lack[crowded]
+        steps = np.ones(len(self.values), np.int32)
+        steps[0] = 0
+        steps[self.starts[words] + lengths[words]] += lack[crowded].astype(np.int32)
         for text, more in overfull:
-            extra[self.ends[text]] += more
-        self.places = np.arange(size) + np.cumsum(extra)
+            steps[self.ends[text]] += more
+        self.places = np.cumsum(steps, out=steps)
         spread = np.full(int(self.places[-1]) + 1, SEPARATOR, np.int32)
         spread[self.places] = self.values
         self.values = spread
@@ -226,3 +237,33 @@ def _chunks(sizes: Array) -> Iterator[tuple[int, int]]:
         last = max(first + 1, int(np.searchsorted(ends, limit, "right")))
         yield first, last
         first = last
+
+
+def _cuts(text: str) -> Iterator[tuple[int, int]]:
+    """Cut a text into runs of about `CHUNK` characters at spaces, over which nothing looks; no space, no cut."""
+    start = 0
+    while len(text) - start > CHUNK:
+        end = max(text.rfind(space, start + 1, start + CHUNK) for space in " \n")
+        if end < 0:
+            after = [at for at in (text.find(space, start + CHUNK) for space in " \n") if at >= 0]
+            if not after:
+                break
+            end = min(after)
+        yield start, end
+        start = end
+    yield start, len(text)
+
+
+def _rejoin(flat: Flat, owners: Array, origins: Array) -> Flat:
+    """Make one text again of the parts with the same owner, each of which begins at its origin."""
+    inner = owners[1:] == owners[:-1]
+    kept = np.ones(len(flat.ids), bool)
+    kept[flat.end[:-1][inner]] = kept[flat.begin[1:][inner]] = False
+    ids = flat.ids[kept]
+    marks = np.flatnonzero(ids == MARK)
+    begin, end = marks[0::2], marks[1::2]
+    spans = flat.spans
+    if spans is not None:
+        spans = (spans[kept] + np.repeat(origins, flat.end - flat.begin + 1)[kept, None]).astype(np.int32)
+        spans[begin] = spans[end] = 0
+    return Flat(ids, begin, end, spans)

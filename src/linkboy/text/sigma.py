@@ -3,19 +3,15 @@
 import functools
 
 from linkboy.text.characters import SIGMA, Rules, is_space
-from linkboy.text.hashtable import Array
-from linkboy.text.symbols import SymbolTable
 
 
-def resolve_sigma(text: str, at: int, values: Array, table: SymbolTable) -> None:
-    """Put at `values[at]` what the capital sigma at `text[at]` becomes."""
-    rules = table.rules
-    final = _meets_cased(text, at, -1, rules) and not _meets_cased(text, at, 1, rules)
-    values[at] = table.look_up_character("ς" if final else "σ")
+def is_final_sigma(text: str, at: int, rules: Rules) -> bool:
+    """Say whether the capital sigma at `text[at]` becomes `ς`: a cased character before it in its token, none after."""
+    return _meets_cased(text, at, -1, rules) and not _meets_cased(text, at, 1, rules)
 
 
 def _meets_cased(text: str, at: int, step: int, rules: Rules) -> bool:
-    """Say whether the next character of the token that counts is a cased one; this is the condition of Unicode."""
+    """Say whether the nearest character of the token that is not ignored is a cased one."""
     while True:
         at += step
         kind = _kind(text[at], rules)

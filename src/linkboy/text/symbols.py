@@ -1,5 +1,6 @@
 """The table from code points to what the array path needs, and the dense alphabet of symbols that words are keyed by."""
 
+import functools
 import threading
 from collections.abc import Mapping
 
@@ -53,9 +54,11 @@ class SymbolTable:
                 self.table[code] = self._classify(chr(code))
         return self.table.take(codes, mode="clip")
 
-    def look_up_character(self, character: str) -> int:
-        """Return the class of one character."""
-        return int(self.look_up(np.array([ord(character)]))[0])
+    @functools.cached_property
+    def sigmas(self) -> tuple[int, int]:
+        """The classes of the small sigma inside a word and at its end."""
+        inner, final = self.look_up(np.array([ord("σ"), ord("ς")])).tolist()
+        return inner, final
 
     def symbols_of(self, codes: Array) -> Array:
         """Return the symbol of each code point of the vocabulary, 0 for those beyond the alphabet."""
