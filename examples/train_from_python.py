@@ -5,8 +5,8 @@ from pathlib import Path
 
 import linkboy as lb
 
-GOOD = "干净 舒服 热情 方便 安静 clean quiet friendly".split()
-BAD = "脏 吵 冷漠 破旧 太差 dirty noisy rude".split()
+GOOD = ["干净", "舒服", "热情", "方便", "安静", "clean", "quiet", "friendly"]
+BAD = ["脏", "吵", "冷漠", "破旧", "太差", "dirty", "noisy", "rude"]
 
 
 def main(out: Path) -> lb.Classifier:
