@@ -407,6 +407,22 @@ def _raises(tensor):
     raise RuntimeError("no")
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_sharded_parameter_is_refused():
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    torch.distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    try:
+        weight = distribute_tensor(torch.ones(4, 4), init_device_mesh("cpu", (2,)), [Shard(0)])
+        with pytest.raises(ValueError) as caught:
+            initialize(nn.ParameterList([nn.Parameter(weight)]), Rule("0", init=0))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert str(caught.value) == "'0' is a DTensor: initialise the model before it is sharded"
+
+
 # Messages.
 
 

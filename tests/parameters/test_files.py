@@ -242,6 +242,24 @@ def test_claims_of_a_tensor_are_held_against_its_storage_and_the_archive(tmp_pat
         assert refusal(archive(path, tensor_pickle(**wrong))) == "its pickle describes a tensor that cannot be"
 
 
+def test_a_tensor_that_is_rebuilt_in_an_unknown_way_is_not_left_out_in_silence(tmp_path):
+    data = b"\x80\x02ctorch._utils\n_rebuild_wrapper_subclass\n)R."
+    assert refusal(archive(tmp_path / "m.pt", data)) == (
+        "its pickle rebuilds a tensor by _rebuild_wrapper_subclass in a way that is not understood"
+    )
+
+
+def test_a_saved_script_module_is_read_by_its_attributes(tmp_path):
+    import warnings
+
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(model), tmp_path / "scripted.pt")
+    count = count_parameters(tmp_path / "scripted.pt")
+    assert (count.total, count.buffers) == (15, 7)
+
+
 def test_zip_bomb_and_foreign_archives(tmp_path):
     path = tmp_path / "m.pt"
     assert refusal(archive(path, b"\0" * 2**20, compression=zipfile.ZIP_DEFLATED)) == (

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from linkboy.parameters import count_parameters, summarize
+from linkboy.parameters import compare, count_parameters, param_groups, summarize
 
 sys.path.insert(0, str(Path(__file__).parent))
 import zoo
@@ -63,6 +63,8 @@ def test_flops_shapes_and_memory_of_a_convolution_by_hand():
 def calls():
     return {
         "count": lambda model, inputs: count_parameters(model, by="module"),
+        "compare": lambda model, inputs: compare(model, model),
+        "groups": lambda model, inputs: param_groups(model, weight_decay=0.1),
         "tree": lambda model, inputs: summarize(model),
         "meta": lambda model, inputs: summarize(model, *inputs),
         "fake": lambda model, inputs: summarize(model, *inputs, device="fake"),
@@ -179,6 +181,11 @@ def test_a_deep_model_prints_equal_layers_once():
     assert "LlamaDecoderLayer x 32" in text
     assert "0-31" in text
     assert len(summary.rows) > 32
+
+
+def test_a_compiled_wrapper_is_described_as_the_module_inside():
+    model = nn.Sequential(nn.Linear(3, 2))
+    assert summarize(torch.compile(model, backend="eager"), torch.zeros(1, 3)) == summarize(model, torch.zeros(1, 3))
 
 
 def test_depth_limits_the_tree():

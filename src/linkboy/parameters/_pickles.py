@@ -259,9 +259,11 @@ def _call(function: object, arguments: object) -> object:
                 for pair in arguments[0]:
                     _set_items(ordered, list(pair) if isinstance(pair, (list, tuple)) and len(pair) == 2 else [])
             return ordered
-        rebuild = _REBUILD.get(function.name) if function.module in ("torch._utils", "torch._tensor") else None
-        made = rebuild(arguments) if rebuild else None
-        if made is not None:
+        if function.module in ("torch._utils", "torch._tensor") and function.name.startswith("_rebuild"):
+            rebuild = _REBUILD.get(function.name)
+            made = rebuild(arguments) if rebuild else None
+            if made is None:  # a tensor left out in silence would be worse than no count
+                raise ValueError(f"its pickle rebuilds a tensor by {function.name} in a way that is not understood")
             return made
     return Opaque(function, arguments)
 

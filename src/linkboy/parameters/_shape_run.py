@@ -30,7 +30,6 @@ class Run:
 
 def run_shapes(model: nn.Module, inputs: tuple[object, ...], device: str | None) -> tuple[Run | None, str]:
     """Return the record of a forward pass, or `None` and the reason why there is none."""
-    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper: shapes need no compiler
     with untouched(model), same_random_numbers():
         if device is None:  # a forward pass on request: its errors are the user's
             buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}

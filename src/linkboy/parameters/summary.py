@@ -140,6 +140,7 @@ def summarize(
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     check_number("depth", depth, minimum=0, integer=True)
     check_choice("device", device, ("meta", "fake", None))
+    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper: shapes need no compiler
     count = count_parameters(model)
     notes: list[str] = []
     run = None
