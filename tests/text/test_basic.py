@@ -70,7 +70,7 @@ def check_code_points(codes, mode, context):
 
 
 @pytest.mark.parametrize("mode", MODES[:2], ids=str)
-@pytest.mark.parametrize("context", CONTEXTS[:2])
+@pytest.mark.parametrize("context", CONTEXTS[:1])
 def test_every_assigned_code_point_is_treated_as_in_the_reference(mode, context):
     for codes in WHERE_CHARACTERS_ARE:
         check_code_points(codes, mode, context)
