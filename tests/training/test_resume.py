@@ -1,8 +1,15 @@
 """A run that was cut anywhere and resumed ends with the bits of one that was not."""
 
+import contextlib
+import itertools
 import os
+import random
 import signal
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +18,8 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler, WeightedRandomSampler
 
 from linkboy.training import Checkpointer, EarlyStopping, fit, streams
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def accuracy(output, target):
@@ -25,7 +34,7 @@ def run(directory, *, max_steps=None, epochs=2, loader=None, validate=True, **op
     history = fit(
         model, loss_fn, optimizer, data, scheduler=scheduler, epochs=epochs, max_steps=max_steps, seed=7, log_every=2,
         val_loader=DataLoader(Augmented(7), batch_size=4) if validate else None,
-        metrics={"accuracy": accuracy} if validate else None,
+        metrics=options.pop("metrics", {"accuracy": accuracy} if validate else None),
         checkpoint=directory and Checkpointer(directory, every_steps=1000), log=(), progress=False, **options,
     )  # fmt: skip
     return model.state_dict(), optimizer.state_dict(), scheduler.state_dict(), without_clock(history)
@@ -87,8 +96,22 @@ def test_a_signal_in_any_step_loses_nothing(tmp_path):
 
             directory = tmp_path / f"{number}-{step}"
             *_, (_, first) = run(directory, callbacks=[kill])
-            assert first["stopped"] == (number.name if step < 6 else None)
+            assert first["stopped"] == number.name
             assert same_state(run(directory), whole)
+
+
+def test_a_signal_during_the_last_validation_is_reported_and_nothing_is_left_to_do(tmp_path):
+    calls = []
+
+    def interrupted(output, target):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return accuracy(output, target)
+
+    *_, (_, kept) = run(tmp_path, metrics={"accuracy": interrupted})
+    assert (kept["stopped"], kept["epochs"]) == ("SIGINT", 2)
+    assert same_state(run(tmp_path), run(None))
 
 
 def test_epochs_are_a_total_and_a_longer_run_goes_on_from_a_finished_one(tmp_path):
@@ -112,6 +135,84 @@ def test_early_stopping_holds_after_a_resume(tmp_path):
     run(tmp_path, epochs=30, early_stopping=rule, max_steps=steps - 1)
     assert same_state(run(tmp_path, epochs=30, early_stopping=rule), whole)
     assert same_state(run(tmp_path, epochs=30, early_stopping=rule), whole)
+
+
+# Forks a child that trains for every line it reads, so that torch is imported once for all kills.
+TRAINING_FOR_EVER = """
+import os, sys
+from pathlib import Path
+import accelerate, safetensors.torch, torch, torch._dynamo  # what training loads when it starts
+from linkboy.training import Checkpointer, fit
+from tests.training.helpers import small_run
+torch.set_num_threads(1)
+for line in sys.stdin:
+    if child := os.fork():
+        print("dead", os.waitpid(child, 0)[1], flush=True)
+        continue
+    print(os.getpid(), flush=True)
+    model, loss_fn, optimizer, data, scheduler = small_run()
+    def say(event, state):
+        if event == "step":
+            print("step", state.step, flush=True)
+        elif event == "checkpoint":
+            print("saved", state.checkpoint.name, flush=True)
+    history = fit(model, loss_fn, optimizer, data, scheduler=scheduler, epochs=6, accumulate=2, ema=0.9, seed=7, log=(),
+                  progress=False, checkpoint=Checkpointer(sys.argv[1], every_steps=3), callbacks=[say], device="cpu")
+    torch.save(model.state_dict(), Path(sys.argv[1]) / "final.pt")
+    os._exit(0)
+"""
+
+
+def kill_while_training(directory, seed):
+    """Kill a run at random moments until it comes to its end; return how often, and the weights it ended with."""
+    rng, kills, last_saved = random.Random(seed), 0, 0
+    command = [sys.executable, "-c", TRAINING_FOR_EVER, str(directory)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as server:
+        while not (directory / "final.pt").exists():
+            print("go", file=server.stdin, flush=True)
+            last_saved_before = last_saved
+            child, steps = int(server.stdout.readline()), []
+            lines_to_live = rng.randrange(1, 25)
+            for word, value in iter(lambda: server.stdout.readline().split(), None):
+                if word == "dead":
+                    kills += value != "0"
+                    break
+                if word == "saved":
+                    last_saved = int(value.removeprefix("step-"))
+                else:
+                    steps.append(int(value))
+                lines_to_live -= 1
+                if lines_to_live == 0:
+                    time.sleep(rng.uniform(0.0, 0.01))
+                    with contextlib.suppress(ProcessLookupError):  # it came to its end meanwhile
+                        os.kill(child, signal.SIGKILL)
+            if steps:
+                assert steps[0] > last_saved_before, "more than one interval was lost"
+    return kills, torch.load(directory / "final.pt", weights_only=True)
+
+
+def uncut_weights():
+    model, loss_fn, optimizer, data, scheduler = small_run()
+    fit(model, loss_fn, optimizer, data, scheduler=scheduler, epochs=6, accumulate=2, ema=0.9, seed=7, progress=False)
+    return model.state_dict()
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_bits_of_an_undisturbed_one(tmp_path):
+    kills, weights = kill_while_training(tmp_path, seed=0)
+    assert kills > 0
+    assert same_state(weights, dict(uncut_weights()))
+
+
+@pytest.mark.slow
+def test_runs_killed_200_times_end_with_the_bits_of_an_undisturbed_one(tmp_path):
+    total, expected = 0, dict(uncut_weights())
+    for seed in itertools.count():
+        (tmp_path / str(seed)).mkdir()
+        kills, weights = kill_while_training(tmp_path / str(seed), seed)
+        assert same_state(weights, expected)
+        total += kills
+        if total >= 200:
+            return
 
 
 class OwnState(Sampler):

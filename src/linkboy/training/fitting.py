@@ -95,8 +95,8 @@ def fit(
             step, samples and layer; `"skip"` leaves the step out on all processes and counts it. On a GPU `"stop"` looks
             at every `log_every` steps and before every checkpoint, `"skip"` waits for the device in each step.
         early_stopping: an `EarlyStopping`: when to stop, and whose weights to bring back.
-        callbacks: functions of `(event, state)`; events are `"step"`, `"log"`, `"epoch"` and `"checkpoint"`, the state is a
-            `TrainingState`.
+        callbacks: functions of `(event, state)`, called on every process; events are `"step"`, `"log"`, `"epoch"` and
+            `"checkpoint"`, the state is a `TrainingState`.
         checkpoint: a directory, saved to after each epoch, or a `Checkpointer`. The end of a run is always saved.
         resume: `"auto"` goes on from the newest whole checkpoint if there is one; `"never"` refuses a directory that has
             some; a path names a checkpoint or a directory of them.

@@ -62,7 +62,7 @@ class TrainingState:
         return self._loop.last_checkpoint
 
     def stop(self) -> None:
-        """End the run after this step or epoch, as if it had been asked for no more."""
+        """End the run after this step or epoch, as if it had been asked for no more; on all processes alike."""
         self._loop.stopped = self._loop.stopped or "callback"
 
 
@@ -140,7 +140,7 @@ class Session:
         """Tell the callbacks; stop at a signal that any process received; save where that is due."""
         self._tell("step", loop)
         if totals.stop:
-            loop.stopped = next(filter(None, processes.gather(loop.signals.received)))
+            loop.stopped = self._signal(loop)
         if totals.save or totals.stop:
             self.save(loop)
 
@@ -159,8 +159,10 @@ class Session:
         if self._logs is not None:
             self._logs.epoch(loop.at.rows)
         self._tell("epoch", loop)
+        # A signal during validation is obeyed here; otherwise one in the last epoch would go by unseen.
+        loop.stopped = self._signal(loop) or loop.stopped
         keeper = self.checkpointer
-        if keeper is not None and keeper.every_steps is None and keeper.every_minutes is None:
+        if loop.stopped or (keeper is not None and keeper.every_steps is None and keeper.every_minutes is None):
             self.save(loop)
 
     def save(self, loop: Loop) -> None:
@@ -199,6 +201,10 @@ class Session:
             resumed_from=str(self.resumed_from) if self.resumed_from else None,
             checkpoint=str(self.last) if self.last else None, notes=tuple(self.notes), versions=_versions(),
         )  # fmt: skip
+
+    def _signal(self, loop: Loop) -> str | None:
+        """The first signal that any process received."""
+        return next(filter(None, processes.gather(loop.signals.received)), None)
 
     def _chosen(self) -> Path | None:
         resume, keeper = self.settings.resume, self.checkpointer
