@@ -151,6 +151,20 @@ def test_all_real_texts_and_code_points_give_the_ids_of_the_reference(shared_dat
     assert_equal_ids(tokenizer, reference, fuzz(20_000, 5))
 
 
+def test_long_words_have_the_spans_of_the_readable_path():
+    texts = [
+        *LONG,
+        "\u200b" * 300 + "a" * 300 + "\u0301" * 300,
+        "中" + "x" * 999 + ".한국 " + "가" * 300,
+        "e " + "\ue000" * 400,
+    ]
+    tokenizer = TOKENIZERS[True]
+    flat = tokenizer._encoder.encode(texts, spans=True)
+    for text, begin, end in zip(texts, flat.begin.tolist(), flat.end.tolist(), strict=True):
+        expected = [piece[1:] for piece in tokenizer._reader.read(text)]
+        assert [tuple(span) for span in flat.spans[begin + 1 : end].tolist()] == expected
+
+
 def test_spans_index_the_original_text_through_everything_that_moves_characters():
     tokenizer = ours(vocab=["[UNK]", "e", "##b", "中", "\u1112", "##\u1161", "##\u11ab", ".", "α", "##ς", "="])
     text = "\ufeffÉ\u200bb中\u0301한 ΑΣ.≠"

@@ -132,7 +132,7 @@ def test_a_pickled_tokenizer_keeps_its_options():
     assert copy(TEXTS)["input_ids"] == tokenizer(TEXTS)["input_ids"]
 
 
-@pytest.mark.parametrize("letter", ["中", "a ", "é ", "😀 ", "한국 "])
+@pytest.mark.parametrize("letter", ["中", "a ", "é", "😀 ", "한국 "])
 @pytest.mark.parametrize("width", [100, 1_000_000], ids=["many short texts", "one long text"])
 def test_memory_stays_below_fifty_bytes_per_character_beyond_the_result(letter, width):
     texts = [letter * (width // len(letter))] * (1_200_000 // width)

@@ -10,7 +10,7 @@ from linkboy.text.cache import Found, WordCache
 from linkboy.text.characters import Rules
 from linkboy.text.hashtable import Array, ranges
 from linkboy.text.sigma import is_final_sigma
-from linkboy.text.symbols import LETTER, NEEDS_SIGMA, NEEDS_TEXT, SEPARATOR, SymbolTable
+from linkboy.text.symbols import DROPPED, LETTER, NEEDS_SIGMA, NEEDS_TEXT, SEPARATOR, SymbolTable
 from linkboy.text.trie import PieceTrie
 
 MARK = LETTER - 1  # stands before and after the ids of each text; above every id
@@ -54,7 +54,7 @@ class ArrayEncoder:
         readable: Callable[[str], Pieces],
         literal: re.Pattern[str] | None,
     ) -> None:
-        self._readable, self._literal = readable, literal
+        self._readable, self._literal, self._unknown_id, self._limit = readable, literal, unknown_id, limit
         tokens = [token for token in vocabulary if token not in ("", "##")]
         continued = np.array([token.startswith("##") for token in tokens], bool)
         bodies = [token.removeprefix("##") for token in tokens]
@@ -93,9 +93,10 @@ class ArrayEncoder:
         ends = np.cumsum(sizes + 2) - 1  # the mark after each text
         begins = ends - sizes - 1
         values, readable = self._look_up(texts, begins)
-        starts, lengths, found = self._find_words(values, readable, begins, ends)
+        wide: list[tuple[int, int]] = []
+        starts, lengths, found = self._find_words(values, readable, wide, begins, ends)
         read = {text: self._readable(texts[text]) for text in sorted(readable)}
-        return _Layout(values, starts, lengths, begins, ends, found, read).collect(spans)
+        return _Layout(values, starts, lengths, begins, ends, found, read, wide).collect(spans)
 
     def _look_up(self, texts: Sequence[str], begins: Array) -> tuple[Array, set[int]]:
         """Return the class of every character, and the texts that the array path must leave alone."""
@@ -112,8 +113,13 @@ class ArrayEncoder:
                     readable.add(int(np.searchsorted(begins, at, "right")) - 1)
         return values, readable
 
-    def _find_words(self, values: Array, readable: set[int], begins: Array, ends: Array) -> tuple[Array, Array, Found]:
-        """Return where words start, their lengths and pieces; blank, and add, the texts that are to be read."""
+    def _find_words(
+        self, values: Array, readable: set[int], wide: list[tuple[int, int]], begins: Array, ends: Array
+    ) -> tuple[Array, Array, Found]:
+        """Return where words start, their lengths and pieces; blank, and add, the texts that are to be read.
+
+        Words over the limit become one token, of which `wide` remembers the place and where the word ends.
+        """
         while True:
             for text in readable:
                 values[begins[text] : ends[text]] = SEPARATOR
@@ -121,12 +127,26 @@ class ArrayEncoder:
             edges = np.flatnonzero(letters[1:] != letters[:-1]) + 1
             starts, lengths = edges[0::2], edges[1::2] - edges[0::2]
             refused = np.flatnonzero(lengths > LONGEST)
-            if not refused.size:
+            if refused.size:
+                refused = refused[[not self._settle(values, int(starts[w]), int(lengths[w]), wide) for w in refused]]
+            else:
                 found = self.cache.find(_symbols(values), starts, lengths)
                 refused = found.collided
                 if not refused.size:
                     return starts, lengths, found
             readable |= set((np.searchsorted(begins, starts[refused], "right") - 1).tolist())
+
+    def _settle(self, values: Array, start: int, length: int, wide: list[tuple[int, int]]) -> bool:
+        """Put one unknown token in the place of a word that is over the limit; say whether it was."""
+        symbols = values[start : start + length] & 0xFFFF
+        if int(self.table.widths[symbols].sum()) <= self._limit:
+            return False  # long only by characters that are dropped
+        kept = np.flatnonzero(symbols != DROPPED)
+        first, last = start + int(kept[0]), start + int(kept[-1])
+        values[start : start + length] = SEPARATOR
+        values[first] = self._unknown_id
+        wide.append((first, last + 1))
+        return True
 
 
 class _Layout:
@@ -141,8 +161,9 @@ class _Layout:
         ends: Array,
         found: Found,
         read: Mapping[int, Pieces],
+        wide: Sequence[tuple[int, int]],
     ) -> None:
-        self.values, self.found, self.read = values, found, read
+        self.values, self.found, self.read, self.wide = values, found, read, wide
         self.starts, self.begins, self.ends = starts, begins, ends
         self.word_starts = starts  # as places in the text, where `starts` are places in `values`
         self.text_begins = begins
@@ -201,6 +222,8 @@ class _Layout:
         inner = found.pieces[ranges(found.at[some], count)]
         word = np.repeat(self.word_starts[some], count)
         start[targets], stop[targets] = word + inner[:, 1], word + inner[:, 2]
+        for place, stops_at in self.wide:
+            stop[place if self.places is None else self.places[place]] = stops_at
         for text, pieces in self.read.items():
             at, origin = int(self.begins[text]) + 1, int(self.text_begins[text]) + 1
             start[at : at + len(pieces)] = [origin + piece[1] for piece in pieces]
