@@ -149,20 +149,14 @@ def audit_activations(
     args: tuple[Any, ...] = batch if isinstance(batch, tuple) else () if isinstance(batch, Mapping) else (batch,)
     keywords = dict(batch) if isinstance(batch, Mapping) else {}
     with untouched(model), same_random_numbers():
-        handles = [
-            module.register_forward_hook(probe.hook(name), always_call=False)
-            for name, module in model.named_modules()
-            if not (any(True for _ in module.children()) or isinstance(module, _NOT_LAYERS))
-        ]
-        try:
-            buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-            with torch.set_grad_enabled(loss is not None):
-                output = functional_call(model, buffers, args, keywords)
-                if loss is not None:
-                    _backward(model, loss(output))
-        finally:
-            for handle in handles:
-                handle.remove()
+        for name, module in model.named_modules():
+            if not (any(True for _ in module.children()) or isinstance(module, _NOT_LAYERS)):
+                module.register_forward_hook(probe.hook(name))  # `untouched` takes it away again
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        with torch.set_grad_enabled(loss is not None):
+            output = functional_call(model, buffers, args, keywords)
+            if loss is not None:
+                _backward(model, loss(output))
     rows = probe.rows()
     verdict, layer = _judge(rows)
     return ActivationAudit(verdict, layer, tuple(rows))

@@ -78,14 +78,12 @@ def _run(
     args, keywords = (inputs, {})
     if len(inputs) == 1 and isinstance(inputs[0], Mapping):
         args, keywords = (), dict(inputs[0])
-    handles = [module.register_forward_hook(note_output) for module in model.modules() if _takes_hooks(module)]
-    try:
-        saving = torch.autograd.graph.saved_tensors_hooks(note_saved, lambda tensor: tensor)
-        with mode, torch.enable_grad(), saving, counter, _Formulas(run.without_formula):
-            kept = functional_call(model, state, args, keywords)
-    finally:
-        for handle in handles:
-            handle.remove()
+    for module in model.modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            module.register_forward_hook(note_output)  # `untouched` takes it away again
+    saving = torch.autograd.graph.saved_tensors_hooks(note_saved, lambda tensor: tensor)
+    with mode, torch.enable_grad(), saving, counter, _Formulas(run.without_formula):
+        kept = functional_call(model, state, args, keywords)
     given = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
     for tensor in [*state.values(), *given]:
         saved.pop(tensor.untyped_storage()._cdata, None)
@@ -102,10 +100,6 @@ def _run(
 def _plain(output: object) -> object:
     # transformers' outputs are mappings that torch's pytree does not always know
     return dict(output) if isinstance(output, Mapping) else output
-
-
-def _takes_hooks(module: nn.Module) -> bool:
-    return not isinstance(module, torch.jit.ScriptModule)
 
 
 class _Formulas(TorchDispatchMode):
