@@ -140,8 +140,8 @@ def test_lazy_parameters_are_listed_and_make_the_total_a_lower_bound():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_dynamically_quantised_weights_are_found_though_parameters_hides_them():
-    torch.backends.quantized.engine = torch.backends.quantized.supported_engines[-1]
+def test_dynamically_quantised_weights_are_found_though_parameters_hides_them(monkeypatch):
+    monkeypatch.setattr(torch.backends.quantized, "engine", torch.backends.quantized.supported_engines[-1])
     model = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(256, 256)), {nn.Linear}, dtype=torch.qint8)
     count = count_parameters(model)
     assert (count.total, count.logical, count.bytes) == (0, 65_792, 65_536 + 256 * 4)

@@ -1,5 +1,7 @@
 """Checkpoint files: counted like the model that wrote them, nothing loaded, nothing executed, hostile ones refused."""
 
+import contextlib
+import io
 import json
 import os
 import pickle
@@ -9,10 +11,14 @@ import zipfile
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file, save_model
 from torch import nn
 
 from linkboy.parameters import count_parameters
+from linkboy.parameters._pickles import read_pickle
+from linkboy.parameters.files import _sections
 
 
 class Net(nn.Module):
@@ -183,6 +189,7 @@ BOMBS = {
     "pop of nothing": (b"\x80\x020.", "its pickle is cut off or damaged"),
     "REDUCE of nothing": (b"\x80\x02R.", "its pickle is cut off or damaged"),
     "mark below the stack": (b"\x80\x02N(00t.", "its pickle is cut off or damaged"),
+    "GLOBAL without an end": (b"\x80\x02cos", "its pickle is cut off or damaged"),
     "unknown opcode": (b"\x80\x02I1\n.", "its pickle holds opcode 0x49, which torch.save does not write"),
     "not UTF-8": (b"\x80\x02X\x01\x00\x00\x00\xff.", "its pickle holds text that is not UTF-8"),
     "no tensors": (b"\x80\x02}.", "it holds no tensors"),
@@ -193,6 +200,23 @@ BOMBS = {
 def test_hostile_pickles_end_in_one_sentence_and_little_memory(tmp_path, name):
     data, expected = BOMBS[name]
     assert refusal(archive(tmp_path / "m.pt", data)) == expected
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_damaged_pickle_is_refused_or_read_but_never_raises_anything_else(data):
+    torch.manual_seed(0)
+    out = io.BytesIO()
+    torch.save({"model": nn.BatchNorm1d(3).state_dict(), "n": {"a": [1, 2.5, None]}}, out)
+    good = zipfile.ZipFile(out).read("archive/data.pkl")
+    bad = bytearray(good)
+    for _ in range(data.draw(st.integers(1, 4))):
+        bad[data.draw(st.integers(0, len(bad) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(ValueError):
+        value, end = read_pickle(bytes(bad[: data.draw(st.integers(1, len(bad)))]))
+        assert end <= len(bad)
+        with contextlib.suppress(ValueError):
+            _sections(value, [])
 
 
 def test_lists_that_unfold_without_end_are_refused(tmp_path):
@@ -218,8 +242,6 @@ def tensor_pickle(numel=3, offset=0, size=(3,), stride=(1,)):
     class Tensor:
         def __reduce__(self):
             return torch._utils._rebuild_tensor_v2, (Key(), offset, size, stride, False, {})
-
-    import io
 
     out = io.BytesIO()
     writer = Writer(out, protocol=2)

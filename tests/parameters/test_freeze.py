@@ -100,8 +100,22 @@ def test_batchnorm_without_parameters_is_reached_by_its_statistics_and_keep_lets
     assert model[1].running_mean.abs().sum() > 0
 
 
-def test_a_norm_of_which_only_a_part_is_frozen_keeps_its_statistics_moving():
-    assert freeze(network(), "1.bias").norms == ()
+def test_statistics_hold_still_exactly_while_nothing_of_the_norm_is_trained():
+    model = network()
+    assert freeze(model, "1.bias").norms == ()
+    assert freeze(model, "1.weight").norms == ("1",)
+    assert unfreeze(model, "1.weight").norms == ("1",)
+    assert model[1].training
+    assert unfreeze(model, "1.bias").norms == ()
+
+
+def test_of_a_norm_that_somebody_else_froze_only_the_statistics_come_back():
+    model = network()
+    model[1].requires_grad_(False)
+    assert freeze(model, "1.*").norms == ("1",)
+    report = unfreeze(model, "1.*")
+    assert (report.changed, report.norms) == ((), ("1",))
+    assert not model[1]._forward_pre_hooks
 
 
 def test_an_alias_freezes_the_tensor_and_all_names_are_listed():

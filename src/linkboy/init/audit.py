@@ -145,6 +145,7 @@ def audit_activations(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper: a compiled graph has no layers to look at
     probe = _Probe()
     args: tuple[Any, ...] = batch if isinstance(batch, tuple) else () if isinstance(batch, Mapping) else (batch,)
     keywords = dict(batch) if isinstance(batch, Mapping) else {}

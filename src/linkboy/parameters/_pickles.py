@@ -138,10 +138,9 @@ def _run(data: bytes, at: int) -> tuple[object, int]:
             value, at = _number(data, at, code)
             push(value)
         elif code == 0x63:  # GLOBAL
-            module, name, rest = data[at : at + 2048].split(b"\n", 2)
-            push(Global(module.decode(), name.decode()))
-            at += 2 + len(module) + len(name)
-            del rest
+            lines = data[at : at + 2048].split(b"\n", 2)
+            push(Global(lines[0].decode(), lines[1].decode()))
+            at += 2 + len(lines[0]) + len(lines[1])
         elif code == 0x2E:  # STOP
             return stack.pop(), at
         elif code in (0x80, 0x95):  # PROTO, FRAME: nothing to do

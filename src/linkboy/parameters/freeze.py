@@ -69,8 +69,8 @@ def freeze(
     Args:
         model: the module whose parameters to freeze, in place.
         patterns: one or several globs over qualified names, aliases included; `*` also matches dots: `"encoder.*"`.
-        batchnorm: `"eval"` holds the running statistics of normalisation layers still whose parameters are all frozen
-            by this call, also after `model.train()`; `"keep"` lets them move.
+        batchnorm: `"eval"` holds the running statistics of the normalisation layers still that this call reaches and of
+            which nothing is left to train, also after `model.train()`; `"keep"` lets them move.
         optimizer: take the frozen tensors out of its groups, in place, and keep their state for `unfreeze`. Not needed
             to hold a tensor still, except under `LBFGS`, whose direction spans all parameters.
 
@@ -108,7 +108,9 @@ def freeze(
     for name in changed:
         for module, key in found.places[name]:
             module.__dict__.setdefault(_FROZEN, set()).add(key)
-    norms = [name for name, module in found.norms.items() if batchnorm == "eval" and _hold(module)]
+    norms = [name for name, module in found.norms.items() if batchnorm == "eval" and not _trainable(module)]
+    for name in norms:
+        _hold(found.norms[name])
     moved = _take_out(optimizer, list(found.tensors.values())) if optimizer is not None else 0
     return _report("froze", found, changed, norms, moved)
 
@@ -152,7 +154,10 @@ def unfreeze(model: nn.Module, patterns: str | Sequence[str], *, optimizer: Opti
             module.__dict__.get(_FROZEN, set()).discard(key)
             if not module.__dict__.get(_FROZEN, True):
                 del module.__dict__[_FROZEN]
-    norms = [name for name, module in found.norms.items() if _release(module)]
+    free = {
+        name: module for name, module in found.norms.items() if _trainable(module) or _FROZEN not in module.__dict__
+    }
+    norms = [name for name, module in free.items() if _release(module)]
     moved = _put_back(optimizer, list(changed.values())) if optimizer is not None else 0
     return _report("unfroze", found, changed, norms, moved)
 
@@ -196,15 +201,9 @@ def _match(model: nn.Module, patterns: str | Sequence[str]) -> _Found:
         matched[glob] = len(hits)
         hit |= hits
         touched |= norms
-    hit_ids = {id(tensors[known]) for known in hit}
-    still = {
-        path: module
-        for path, module in touched.items()
-        if all(p is None or id(p) in hit_ids for p in module._parameters.values())
-    }
     order = [known for known in tensors if known in hit]
     aliases = {known: tuple(names[known]) for known in order}
-    return _Found({known: tensors[known] for known in order}, places, aliases, still, matched)
+    return _Found({known: tensors[known] for known in order}, places, aliases, touched, matched)
 
 
 def _is_norm_hit(path: str, module: nn.Module, glob: str) -> bool:
@@ -233,12 +232,15 @@ def _hold_still(module: nn.Module, _: object) -> None:
         module.training = False
 
 
-def _hold(module: nn.Module) -> bool:
+def _trainable(module: nn.Module) -> bool:
+    return any(parameter is not None and parameter.requires_grad for parameter in module._parameters.values())
+
+
+def _hold(module: nn.Module) -> None:
     if _HELD not in module.__dict__:
         module.__dict__[_HELD] = module.training
         module.register_forward_pre_hook(_hold_still)
     module.training = False
-    return True
 
 
 def _release(module: nn.Module) -> bool:
