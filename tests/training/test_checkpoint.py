@@ -279,7 +279,7 @@ def kill_while_saving(directory: Path, kills: int, seed: int) -> None:
 
 
 def test_kill_9_while_saving_leaves_a_whole_checkpoint(tmp_path):
-    kill_while_saving(tmp_path, kills=12, seed=0)
+    kill_while_saving(tmp_path, kills=6, seed=0)
 
 
 @pytest.mark.slow

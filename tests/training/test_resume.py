@@ -172,7 +172,7 @@ def kill_while_training(directory, seed):
             print("go", file=server.stdin, flush=True)
             last_saved_before = last_saved
             child, steps = int(server.stdout.readline()), []
-            lines_to_live = rng.randrange(1, 25)
+            lines_to_live = rng.randrange(1, 30)
             for word, value in iter(lambda: server.stdout.readline().split(), None):
                 if word == "dead":
                     kills += value != "0"
