@@ -329,7 +329,10 @@ def _as_lists(lists: dict[str, list[Any]], rows: Rows, single: bool) -> Encoding
 def _flat_encoding(rows: Rows) -> Encoding:
     import torch
 
-    arrays = {"input_ids": rows.ids.astype(np.int64), "row_splits": rows.splits.astype(np.int32)}
+    arrays = {
+        "input_ids": rows.ids.astype(np.int64),
+        "row_splits": rows.splits.astype(np.int32 if len(rows.ids) < 1 << 31 else np.int64),
+    }
     if rows.types is not None:
         arrays["token_type_ids"] = rows.types.astype(np.int64)
     if rows.special is not None:

@@ -46,7 +46,7 @@ class Keys(NamedTuple):
 
 def make_keys(symbols: Array, starts: Array, lengths: Array) -> Keys:
     """Pack words into chunks and mix these into one hash each; a word of up to four symbols is its own hash."""
-    chunks = np.ndarray((len(symbols) - 3,), np.uint64, symbols, strides=(2,))  # overlapping; `symbols` ends in padding
+    chunks = np.ndarray((len(symbols) - 3,), "<u8", symbols, strides=(2,))  # overlapping; `symbols` ends in padding
     first = chunks[starts] & KEEP.take(np.minimum(lengths, 4))
     hashes, later = first.copy(), []
     word, done = np.flatnonzero(lengths > 4), 4
@@ -148,44 +148,41 @@ class WordCache:
     def _cut(self, symbols: Array, starts: Array, lengths: Array) -> tuple[Array, Array, Array]:
         """Return per word its first id and number of pieces, and `(id, start, end)` of all pieces in order."""
         source = ranges(np.zeros_like(lengths), lengths)  # which character of its word
-        raw = symbols[np.repeat(starts, lengths) + source]
         word = np.repeat(np.arange(len(starts)), lengths)
-        widths = self._table.widths[raw]
-        kept = np.flatnonzero(raw != DROPPED)
+        raw = symbols[np.repeat(starts, lengths) + source]
+        kept = raw != DROPPED
+        kept_word, kept_source = word[kept], source[kept]
+        folded, widths = raw, self._table.widths[raw]
         if (widths != 1).any():
-            folded = self._table.parts[np.repeat(raw, widths), ranges(np.zeros_like(widths, np.int64), widths)]
+            part = ranges(np.zeros(len(raw), np.int64), widths)
+            folded = self._table.parts[np.repeat(raw, widths), part]
             source, word = np.repeat(source, widths), np.repeat(word, widths)
-        else:
-            folded = raw
         size = np.bincount(word, minlength=len(starts))
         regular = np.flatnonzero((size > 0) & (size <= self._limit))
-        # A zero after each word stops the match there.
+        # A zero after each word stops the match there; so word `i` lies `i` further on than in `folded`.
         ends = np.cumsum(size + 1) - 1
         stopped = np.zeros(len(folded) + len(starts), np.uint16)
         stopped[np.arange(len(folded)) + word] = folded
         cut, without = self._trie.match(stopped, (ends - size)[regular], ends[regular])
         owner = regular[cut.word]
-        spans = np.stack([source[cut.start - owner], source[cut.end - 1 - owner] + 1], 1)
-
-        unknown = np.flatnonzero(size > self._limit)
-        unknown = np.union1d(unknown, regular[without])
-        row = np.repeat(np.arange(len(starts)), lengths)[kept]
-        at = ranges(np.zeros_like(lengths), lengths)[kept]
-        begin = at[np.searchsorted(row, unknown)]
-        end = at[np.searchsorted(row, unknown, "right") - 1] + 1
-        owner = np.concatenate([owner, unknown])
-        table = np.concatenate(
+        begin, end = source[cut.start - owner], source[cut.end - 1 - owner] + 1
+        # A word without a cut is unknown from the first to the last of the characters that are not dropped.
+        unknown = np.union1d(np.flatnonzero(size > self._limit), regular[without])
+        first = kept_source[np.searchsorted(kept_word, unknown)]
+        last = kept_source[np.searchsorted(kept_word, unknown, "right") - 1]
+        pieces = np.concatenate(
             [
-                np.column_stack([cut.id, spans]),
-                np.column_stack([np.full(len(unknown), self._unknown_id), begin, end]),
+                np.column_stack([cut.id, begin, end]),
+                np.column_stack([np.full(len(unknown), self._unknown_id), first, last + 1]),
             ]
         ).astype(np.int32)
-        table = table[np.argsort(owner, kind="stable")]
+        owner = np.concatenate([owner, unknown])
+        pieces = pieces[np.argsort(owner, kind="stable")]
         count = np.bincount(owner, minlength=len(starts))
-        first = np.full(len(starts), -1, np.int32)
+        first_id = np.full(len(starts), -1, np.int32)
         some = count > 0
-        first[some] = table[(np.cumsum(count) - count)[some], 0]
-        return first, count, table
+        first_id[some] = pieces[(np.cumsum(count) - count)[some], 0]
+        return first_id, count, pieces
 
 
 _CACHES: weakref.WeakSet[WordCache] = weakref.WeakSet()

@@ -58,7 +58,7 @@ class ArrayEncoder:
         tokens = [token for token in vocabulary if token not in ("", "##")]
         continued = np.array([token.startswith("##") for token in tokens], bool)
         bodies = [token.removeprefix("##") for token in tokens]
-        codes = np.frombuffer("".join(bodies).encode("utf-32-le", "surrogatepass"), np.uint32)
+        codes = np.frombuffer("".join(bodies).encode("utf-32-le", "surrogatepass"), "<u4")
         self.table = SymbolTable(rules, vocabulary, unknown_id, np.unique(codes))
         lengths = np.fromiter(map(len, bodies), np.int64, len(bodies))
         numbers = np.fromiter(map(vocabulary.__getitem__, tokens), np.int32, len(tokens))
@@ -240,12 +240,12 @@ def code_points(text: str) -> Array:
         return np.frombuffer(text.encode("ascii"), np.uint8)
     data = text.encode("utf-16-le", "surrogatepass")
     if len(data) == 2 * len(text):
-        return np.frombuffer(data, np.uint16)
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        return np.frombuffer(data, "<u2")
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
 def _symbols(values: Array) -> Array:
-    symbols = np.empty(len(values) + 4, np.uint16)
+    symbols = np.empty(len(values) + 4, "<u2")  # as the 64-bit chunks are read: the first symbol lowest
     symbols[:-4] = values  # the low 16 bits
     symbols[-4:] = 0
     return symbols
