@@ -81,6 +81,15 @@ def test_a_training_checkpoint_never_adds_its_optimizer(tmp_path):
     count = count_parameters(tmp_path / "last.pt")
     agree(count, model)
     assert count.notes[0] == "beside the weights the file holds 'optimizer' (81 elements), which are not counted"
+    loose = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "loss": torch.tensor(0.5)}
+    torch.save(loose, tmp_path / "loose.pt")
+    count = count_parameters(tmp_path / "loose.pt")
+    agree(count, model)
+    assert "'loss' (1 elements)" in count.notes[0]
+    torch.save(model.state_dict() | {"norm._extra_state": {"seen": torch.ones(2)}}, tmp_path / "extra.pt")
+    assert count_parameters(tmp_path / "extra.pt").total == 48 + 2
+    torch.save({"optimizer": optimizer.state_dict()}, tmp_path / "only.pt")
+    assert count_parameters(tmp_path / "only.pt").total == 0
     torch.save({"generator": model.state_dict(), "critic": nn.Linear(2, 2).state_dict()}, tmp_path / "gan.pt")
     assert count_parameters(tmp_path / "gan.pt").total == 48 + 6
 

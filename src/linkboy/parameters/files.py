@@ -233,8 +233,12 @@ def _sections(value: object, notes: list[str]) -> Sections:
     if isinstance(value, FileTensor):
         return {"": {"(tensor)": value}}
     parts: dict[str, Any] = {"": value}
-    if isinstance(value, dict) and not any(isinstance(item, FileTensor) for item in value.values()):
-        parts = {str(key): item for key, item in value.items()}
+    if isinstance(value, dict):
+        # A checkpoint may hold a loose tensor (the loss) beside its parts, a state dict an extra state beside its tensors.
+        loose = any(isinstance(item, FileTensor) for item in value.values())
+        inner = [str(key) for key, item in value.items() if isinstance(item, (dict, Opaque))]
+        if not loose or any(key in _WEIGHT_KEYS or "optim" in key for key in inner):
+            parts = {str(key): item for key, item in value.items()}
     sections = {key: _tensors(item) for key, item in parts.items()}
     sections = {key: tensors for key, tensors in sections.items() if tensors}
     if not sections:
@@ -251,7 +255,9 @@ def _classes(value: object) -> list[str]:
 
 def _weights(sections: Sections, notes: list[str]) -> dict[str, FileTensor]:
     """Decide which sections are the model; the rest is named in a note and never added to it."""
-    likely = [key for key in sections if "optim" not in key and "sched" not in key and "scaler" not in key]
+    others = ("optim", "sched", "scaler")
+    likely = [key for key in sections if not any(word in key for word in others) and list(sections[key]) != [""]]
+    likely = likely or [key for key in sections if list(sections[key]) == [""]]
     named = [key for key in _WEIGHT_KEYS if key in likely][:1]
     chosen = named if len(likely) > 1 and named else likely
     rest = [key for key in sections if key not in chosen]
@@ -259,7 +265,7 @@ def _weights(sections: Sections, notes: list[str]) -> dict[str, FileTensor]:
         sizes = [f"{key!r} ({format_count(sum(t.numel for t in sections[key].values()))} elements)" for key in rest]
         notes.append(f"beside the weights the file holds {listed(sizes)}, which are not counted")
     return {
-        f"{key}.{name}" if key and len(chosen) > 1 else name: tensor
+        ".".join(part for part in (key, name) if part) if len(chosen) > 1 or not name else name: tensor
         for key in chosen
         for name, tensor in sections[key].items()
     }
@@ -281,13 +287,13 @@ def _summed(
     for name, tensor in weights.items():
         names.setdefault(tensor.place or name, []).append(name)
     for name, kept in aliases.items():
-        names[kept].append(name)
+        names.get(kept, []).append(name)
     once = {known[0]: weights[known[0]] for known in names.values()}
     kinds = {name: _is_parameter(name, tensor, weights) for name, tensor in once.items()}
     parameters = {name: tensor for name, tensor in once.items() if kinds[name]}
     buffers = {name: tensor for name, tensor in once.items() if not kinds[name]}
     four_bit = [name.partition(".quant_state.")[0] for name in buffers if name.endswith(_FOUR_BIT)]
-    scales = [name for name in buffers if name.rpartition(".")[2] in _SCALE_NAMES or ".quant_state." in name]
+    scales = {name for name in buffers if name.rpartition(".")[2] in _SCALE_NAMES or ".quant_state." in name}
     guessed = [name for name in buffers if buffers[name].is_parameter is None and name not in scales]
     if guessed:
         notes.append(f"taken for buffers by their names: {listed(guessed)}")
@@ -296,7 +302,7 @@ def _summed(
     storages = {t.storage: t.storage.nbytes for name, t in parameters.items() if t.storage is not None}
     plain = sum(t.nbytes for t in parameters.values() if t.storage is None)
     scale_bytes = sum(buffers[name].nbytes for name in scales)
-    held = {name: tensor for name, tensor in buffers.items() if name not in set(scales)}
+    held = {name: tensor for name, tensor in buffers.items() if name not in scales}
     total = sum(tensor.numel for tensor in parameters.values())
     return ParameterCount(
         source=path.name,
@@ -304,7 +310,7 @@ def _summed(
         trainable=None,
         frozen=None,
         buffers=sum(tensor.numel for tensor in held.values()),
-        logical=total + sum(parameters[name].numel for name in four_bit),
+        logical=total + sum(parameters[name].numel for name in four_bit if name in parameters),
         bytes=sum(tensor.nbytes for tensor in parameters.values()) + scale_bytes,
         unique_storage_bytes=sum(storages.values()) + plain + scale_bytes,
         buffer_bytes=sum(tensor.nbytes for tensor in held.values()),
