@@ -1,7 +1,6 @@
 """Many texts to ids at once, in arrays: one look-up per character, one per word, no loop over either."""
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +11,11 @@ from linkboy.text.hashtable import Array, ranges
 from linkboy.text.sigma import is_final_sigma
 from linkboy.text.symbols import DROPPED, LETTER, NEEDS_SIGMA, NEEDS_TEXT, SEPARATOR, SymbolTable
 from linkboy.text.trie import PieceTrie
+from linkboy.text.wordpiece import Pieces, TextReader
 
 MARK = LETTER - 1  # stands before and after the ids of each text; above every id
 CHUNK = 1 << 18  # characters worked on at once: bounds the memory, and stays in the processor's cache
 LONGEST = 256  # characters of a word on the array path
-
-Pieces = list[tuple[int, int, int]]  # id, and the span in the text
 
 
 class Flat(NamedTuple):
@@ -40,8 +38,7 @@ class ArrayEncoder:
         rules: what becomes of a character.
         unknown_id: the id of words without a cut.
         limit: characters above which a word is unknown.
-        readable: cuts one text the readable way; used for what the array path leaves alone.
-        literal: finds texts in which some tokens have to be matched before anything else; `None` where there are none.
+        reader: cuts one text at a time; used for what the array path leaves alone.
     """
 
     def __init__(
@@ -51,10 +48,9 @@ class ArrayEncoder:
         *,
         unknown_id: int,
         limit: int,
-        readable: Callable[[str], Pieces],
-        literal: re.Pattern[str] | None,
+        reader: TextReader,
     ) -> None:
-        self._readable, self._literal, self._unknown_id, self._limit = readable, literal, unknown_id, limit
+        self._reader, self._unknown_id, self._limit = reader, unknown_id, limit
         tokens = [token for token in vocabulary if token not in ("", "##")]
         continued = np.array([token.startswith("##") for token in tokens], bool)
         bodies = [token.removeprefix("##") for token in tokens]
@@ -95,16 +91,20 @@ class ArrayEncoder:
         values, readable = self._look_up(texts, begins)
         wide: list[tuple[int, int]] = []
         starts, lengths, found = self._find_words(values, readable, wide, begins, ends)
-        read = {text: self._readable(texts[text]) for text in sorted(readable)}
+        read = {text: self._read(texts[text], spans) for text in sorted(readable)}
         return _Layout(values, starts, lengths, begins, ends, found, read, wide).collect(spans)
+
+    def _read(self, text: str, spans: bool) -> Pieces:
+        return self._reader.read(text) if spans else [(number, 0, 0) for number in self._reader.ids(text)]
 
     def _look_up(self, texts: Sequence[str], begins: Array) -> tuple[Array, set[int]]:
         """Return the class of every character, and the texts that the array path must leave alone."""
         joined = "\n" + "\n\n".join(texts) + "\n"
         values = self.table.look_up(code_points(joined))
         readable: set[int] = set()
-        if self._literal is not None and self._literal.search(joined):
-            readable = {index for index, text in enumerate(texts) if self._literal.search(text)}
+        literal = self._reader.literal
+        if literal is not None and literal.search(joined):
+            readable = {index for index, text in enumerate(texts) if literal.search(text)}
         if values.max() >= NEEDS_TEXT:
             for at in np.flatnonzero(values >= NEEDS_TEXT).tolist():
                 if values[at] == NEEDS_SIGMA:

@@ -114,8 +114,7 @@ class BertTokenizer:
             self.rules,
             unknown_id=unknown,
             limit=self.max_input_chars_per_word,
-            readable=self._reader.read,
-            literal=self._reader.literal,
+            reader=self._reader,
         )
 
     @classmethod

@@ -2,14 +2,14 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from linkboy.text.basic import CharacterTable, DependsOnNeighboursError
 from linkboy.text.characters import Rules, scan
 
 WORDS_KEPT = 1 << 17
 
-Pieces = list[tuple[int, int, int]]
+Pieces = list[tuple[int, int, int]]  # id, and the span in the text
 
 
 def cut_word(word: str, vocabulary: Mapping[str, int], unknown_id: int, limit: int) -> Pieces:
@@ -59,33 +59,46 @@ class TextReader:
         longest_first = sorted(special, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
         # A token that stays whole may be hidden behind dropped characters, so its first one is what to look for.
-        hints = [re.escape(token) for token in longest_first] + sorted({re.escape(t[0]) for t in never_split})
+        self._first_characters = frozenset(token[0] for token in never_split)
+        hints = [re.escape(hint) for hint in (*longest_first, *sorted(self._first_characters))]
         self.literal = re.compile("|".join(hints)) if hints else None
         self._characters = CharacterTable(rules)
         self._words = _WordTable(self)
 
     def ids(self, text: str) -> list[int]:
         """Return the ids of a text."""
-        if self.literal is None or not self.literal.search(text):
+        if self._special is None or not self._special.search(text):
+            return self._part_ids(text)
+        ids: list[int] = []
+        for start, end, special in self._parts(text):
+            ids += [self._vocabulary[special]] if special else self._part_ids(text[start:end])
+        return ids
+
+    def read(self, text: str) -> Pieces:
+        """Return id and span in the text of every piece, character by character as the rules say."""
+        pieces: Pieces = []
+        for start, end, special in self._parts(text):
+            pieces += [(self._vocabulary[special], start, end)] if special else self._read_part(text[start:end], start)
+        return pieces
+
+    def _parts(self, text: str) -> Iterator[tuple[int, int, str]]:
+        """Yield the special tokens in a text and the stretches between them, these with no name."""
+        position = 0
+        for match in self._special.finditer(text) if self._special else ():
+            yield position, match.start(), ""
+            yield *match.span(), match.group()
+            position = match.end()
+        yield position, len(text), ""
+
+    def _part_ids(self, text: str) -> list[int]:
+        if not self._first_characters or self._first_characters.isdisjoint(text):
             try:
                 words = text.translate(self._characters).split()
             except DependsOnNeighboursError:
                 pass
             else:
                 return list(itertools.chain.from_iterable(map(self._words.__getitem__, words)))
-        return [piece[0] for piece in self.read(text)]
-
-    def read(self, text: str) -> Pieces:
-        """Return id and span in the text of every piece, character by character as the rules say."""
-        if self._special is None:
-            return self._read_part(text, 0)
-        pieces: Pieces = []
-        position = 0
-        for match in self._special.finditer(text):
-            pieces += self._read_part(text[position : match.start()], position)
-            pieces.append((self._vocabulary[match.group()], *match.span()))
-            position = match.end()
-        return pieces + self._read_part(text[position:], position)
+        return [piece[0] for piece in self._read_part(text, 0)]
 
     def cut(self, word: str) -> Pieces:
         """Return the pieces of a word."""
