@@ -259,10 +259,7 @@ def test_summary_counts_a_file_and_shows_a_model(model, capsys):
     assert capsys.readouterr().out.startswith("Identity: 0 parameters")
     assert cli.run(["summary", str(model / "model.safetensors"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["total"] == lb.count_parameters(model / "model.safetensors").total
-    assert refused(capsys, "summary", "torch.nn:Idntity") == (
-        "cannot find torch.nn:Idntity: module 'torch.nn' has no attribute 'Idntity'; "
-        "name a function as package.module:function"
-    )
+    assert refused(capsys, "summary", "torch.nn:Idntity") == "'torch.nn' has no 'Idntity'; did you mean 'Identity'?"
 
 
 def test_tokenize_writes_a_line_for_a_line(tmp_path, capsys):

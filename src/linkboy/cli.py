@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -13,8 +13,6 @@ from linkboy import __version__
 from linkboy._report import Report, format_percent, json_text
 
 if TYPE_CHECKING:  # importing a room costs time that --help must not pay
-    from torch import nn
-
     from linkboy.classify.classifier import Predictions
     from linkboy.classify.data import LabelledTexts
 
@@ -281,13 +279,10 @@ def summary(model: str, /, *, json: bool = False, depth: int = 3) -> None:
     depth
         Levels of modules below the root to show.
     """
-    from linkboy import count_parameters, summarize
+    from linkboy import describe_target
 
-    path = Path(model)
-    if ":" in model and not path.exists():
-        _show_report(summarize(_made_by(model), depth=depth), json=json)
-    else:
-        _show_report(count_parameters(path), json=json)
+    sys.path.insert(0, "")  # as `python -m` does: a module beside the user is found
+    _show_report(describe_target(model, depth=depth), json=json)
 
 
 @app.command
@@ -418,23 +413,6 @@ def _show_report(report: Report, *, json: bool = False) -> None:
         print(report.to_json())
     else:
         _printer()(report)
-
-
-def _made_by(name: str) -> "nn.Module":
-    """Return what the function named `package.module:factory` makes."""
-    import importlib
-
-    module_name, _, factory_name = name.partition(":")
-    sys.path.insert(0, "")  # as `python -m` does: a module beside the user is found
-    try:
-        factory: Any = importlib.import_module(module_name)
-        for part in factory_name.split("."):
-            factory = getattr(factory, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"cannot find {name}: {error}; name a function as package.module:function") from error
-    finally:
-        sys.path.remove("")
-    return factory()
 
 
 def _same_command(addition: str, *, without: str) -> str:
