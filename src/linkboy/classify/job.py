@@ -254,6 +254,7 @@ def _fit(
             every_minutes=None if options.checkpoint_every else 1,
             keep=1,
         ),
+        log=(),  # history.csv is written with the results
         seed=options.seed,
         device=None if options.device == "auto" else options.device,
     )
