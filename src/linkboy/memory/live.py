@@ -15,10 +15,14 @@ StorageKey = tuple[str, int]  # device, address: one storage, whichever of its v
 def scan() -> tuple[list[Any], list[Tensor]]:
     """Return every object the collector knows and, out of those, the tensors."""
     objects = gc.get_objects()
-    wanted = _subclasses(Tensor)
+    return objects, of_types(objects, _subclasses(Tensor))
+
+
+def of_types(objects: list[Any], wanted: set[type]) -> list[Any]:
+    """Return the objects whose type is one of `wanted`, subclasses not included."""
     # Chained C iterators: a million objects take some 50 ms, a Python loop twice that; and only types are asked,
     # since an attribute of a foreign object may run code (lazy modules import themselves).
-    return objects, list(itertools.compress(objects, map(wanted.__contains__, map(type, objects))))
+    return list(itertools.compress(objects, map(wanted.__contains__, map(type, objects))))
 
 
 def _subclasses(kind: type) -> set[type]:
@@ -131,8 +135,9 @@ def _saved_by(node: Any) -> Iterator[tuple[str, Any]]:
     for name in _saved_names(type(node)):
         saved = getattr(node, name)
         for item in saved if isinstance(saved, (list, tuple)) else [saved]:
-            if item is not None and item.data is not None:
-                yield name.removeprefix("_raw"), item.data
+            tensor = None if item is None else item.data  # `None` also once a backward pass has freed it
+            if tensor is not None:
+                yield name.removeprefix("_raw"), tensor
     if _name(node) == "AccumulateGrad":
         yield "variable", node.variable
 

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 import sys
 import types
 from collections import deque
@@ -17,6 +18,8 @@ from linkboy._report import format_bytes
 if TYPE_CHECKING:
     from linkboy.memory.holders import Found
 
+# The last three outputs `_`, `__`, `___`, each numbered one, and the dict of all; not a user's own `_name`.
+NOTEBOOK_OUTPUT = re.compile(r"__main__\.(Out|_oh|_{1,3}|_\d+)(?!\w)")
 MODULE_DICTS = ("_parameters", "_buffers", "_modules")
 GENERATORS = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)
 
@@ -65,7 +68,8 @@ def _step(holder: Any, child: Any, above: Any, named: bool) -> tuple[str, bool]:
         index = next(i for i, item in enumerate(holder) if item is child)
         return f" -> {above.__name__}'s closure variable {above.__code__.co_freevars[index]}", False
     if isinstance(holder, (list, tuple, deque)):
-        return next((f"[{i}]" for i, item in enumerate(holder) if item is child), "[...]"), False
+        # A copy, since a deque that another thread appends to cannot be walked.
+        return next((f"[{i}]" for i, item in enumerate(list(holder)) if item is child), "[...]"), False
     if isinstance(holder, (set, frozenset)):
         return "{...}", False
     if type(holder) is functools._lru_cache_wrapper:
@@ -125,7 +129,6 @@ def advise(found: "Found") -> tuple[str, ...]:
         node = node.child
     path = render(found)
     last_error = path.startswith("sys.last_")
-    notebook = path.startswith(("__main__.Out[", "__main__._")) and not path.startswith("__main__.__")
     lines = [
         (last_error, "the interpreter keeps the last error: `del sys.last_value, sys.last_traceback` (and `sys.last_exc`)"),
         ("traceback" in kinds and not last_error,
@@ -135,7 +138,7 @@ def advise(found: "Found") -> tuple[str, ...]:
         (any(isinstance(item, torch.optim.Optimizer) for item in chain), "delete the optimizer together with the model"),
         (any(type(item) is functools._lru_cache_wrapper for item in chain), "call `cache_clear()` on that function"),
         ("_hooks[" in path, "call `handle.remove()` on the hook"),
-        (notebook, "the notebook keeps its outputs: run `%reset -f out`"),
+        (NOTEBOOK_OUTPUT.match(path) is not None, "the notebook keeps its outputs: run `%reset -f out`"),
         (_small_view(chain[-1]), f"store `.clone()`: this view {_view_sizes(chain[-1])}"),
     ]  # fmt: skip
     return tuple(line for applies, line in lines if applies) or ("delete that name, or take it out of that container",)

@@ -1,15 +1,18 @@
 """What the operating system, the heap and the device allocators say about this process."""
 
+import bisect
 import ctypes
 import dataclasses
 import functools
 import mmap
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
-STATUS, STATM = Path("/proc/self/status"), Path("/proc/self/statm")
+STATUS, STATM, MAPS = Path("/proc/self/status"), Path("/proc/self/statm"), Path("/proc/self/maps")
+NOT_ON_DISK = ("/dev/", "/memfd:", "/SYSV")
 NO_TRIM = "heap trim not done: this C library has no malloc_trim (only glibc has it), so free blocks stay with the heap"
 # A function that only this allocator exports, found among the symbols that are loaded.
 FOREIGN_ALLOCATORS = {"mallctl": "jemalloc", "MallocExtension_ReleaseFreeMemory": "tcmalloc", "mi_collect": "mimalloc"}
@@ -72,6 +75,19 @@ def read_anonymous() -> int | None:
         return (int(resident) - int(shared)) * mmap.PAGESIZE
     except (OSError, ValueError):
         return None
+
+
+def in_mapped_files(addresses: Iterable[int]) -> set[int]:
+    """Return those addresses of this process that lie in a mapped file on disk, whose pages the system may drop."""
+    try:
+        mappings = [line.split(maxsplit=5) for line in MAPS.read_text().splitlines()]  # ascending
+    except OSError:
+        return set()
+    # Shared memory also has a path, but no disk behind it: it stays until nobody holds it.
+    files = [m[0].split("-") for m in mappings if m[5:] and m[5][0] == "/" and not m[5].startswith(NOT_ON_DISK)]
+    starts, ends = [int(start, 16) for start, _ in files], [int(end, 16) for _, end in files]
+    places = {address: bisect.bisect_right(starts, address) - 1 for address in addresses}
+    return {address for address, place in places.items() if place >= 0 and address < ends[place]}
 
 
 def read_devices() -> tuple[DeviceMemory, ...]:

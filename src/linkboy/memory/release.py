@@ -181,9 +181,11 @@ def release_memory(*watched: "weakref.ref[Any]", trim: bool = True) -> MemoryRep
 
 def _check_watched(watched: tuple[object, ...]) -> None:
     for index, reference in enumerate(watched):
-        if not isinstance(reference, weakref.ref):
+        proxy = type(reference) in weakref.ProxyTypes  # which answers for its object, and fails where that is gone
+        if proxy or not isinstance(reference, weakref.ref):
+            got = "weakref.proxy" if proxy else describe(reference)
             raise TypeError(
-                f"watched[{index}] must be a weak reference, got {describe(reference)}: passing the object itself "
+                f"watched[{index}] must be a weak reference, got {got}: passing the object itself "
                 "keeps it alive; before you delete it, make `watch = weakref.ref(it)` and pass `watch`"
             )
 
