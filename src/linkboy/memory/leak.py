@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import itertools
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
@@ -13,7 +14,7 @@ from torch import Tensor
 from linkboy._checks import check_number
 from linkboy._report import Block, Report, format_bytes
 from linkboy.memory.holders import Holder, Search, verdict
-from linkboy.memory.live import Hidden, StorageKey, scan, storages
+from linkboy.memory.live import Hidden, StorageKey, memory_below, scan, storages
 from linkboy.memory.process import in_mapped_files, read_anonymous
 
 Item = TypeVar("Item")
@@ -106,7 +107,7 @@ class LeakDetector:
         self._live: list[int] = []  # bytes of live tensors younger than the loop, at the end of each step
         self._process: list[int] = []
         self._born: dict[StorageKey, int] = {}
-        self._hidden: dict[StorageKey, int] = {}  # sizes of what `report` has frozen since the loop began
+        self._frozen: dict[StorageKey, weakref.ref[torch.UntypedStorage]] = {}  # younger than the loop, yet frozen
         self._steps = 0
 
     def __enter__(self) -> Self:
@@ -151,7 +152,8 @@ class LeakDetector:
         self._note(sum(sizes.values()))
 
     def _young(self) -> dict[StorageKey, int]:
-        return self._hidden | _sizes(scan()[1])
+        frozen = ((key, storage()) for key, storage in self._frozen.items())
+        return {key: storage.nbytes() for key, storage in frozen if storage is not None} | _sizes(scan()[1])
 
     def _note(self, live: int) -> None:
         self._live.append(live)
@@ -171,13 +173,14 @@ class LeakDetector:
             raise RuntimeError("report() needs a watched loop: `for batch in detector.watch(loader): ...`")
         if not self._froze:
             return self._judge()
-        young = self._young()
+        with torch._C.DisableTorchFunctionSubclass():
+            for tensor in _with_saved(scan()[1]):
+                self._frozen |= {key: weakref.ref(storage) for key, storage in memory_below(tensor)}
         gc.unfreeze()  # the holders may be older than the loop
         try:
             return self._judge()
         finally:
             gc.freeze()
-            self._hidden = young
 
     def _judge(self) -> LeakReport:
         live, process = self._live[self._warmup :], self._process[self._warmup :]
@@ -185,7 +188,8 @@ class LeakDetector:
         # New tensors that only took the place of older ones are no growth, nor are those that map a file.
         tensors_leak = growing and _total(scan()[1]) - self._total_before > self._tolerance
         # A heap takes its final size in leaps; only growth that goes on in every quarter is more than that.
-        process_leaks = _grows_steadily(process, self._tolerance, parts=4)
+        unexplained = _growth(process) - max(_growth(live), 0)
+        process_leaks = _grows_steadily(process, self._tolerance, parts=4) and unexplained > self._tolerance
         note = ""
         if process_leaks and not tensors_leak:
             note = "no tensor accounts for it: other Python objects, or memory that a library keeps"
@@ -221,8 +225,12 @@ class LeakDetector:
 
 def _sizes(tensors: Sequence[Tensor]) -> dict[StorageKey, int]:
     with torch._C.DisableTorchFunctionSubclass():
-        saved = [item for item in Hidden(tensors).saved if isinstance(item, Tensor)]  # no name, yet alive in a graph
-        return dict(item for tensor in [*tensors, *saved] for item in storages(tensor))
+        return dict(item for tensor in _with_saved(tensors) for item in storages(tensor))
+
+
+def _with_saved(tensors: Sequence[Tensor]) -> list[Tensor]:
+    saved = [item for item in Hidden(tensors).saved if isinstance(item, Tensor)]  # no name, yet alive in a graph
+    return [*tensors, *saved]
 
 
 def _total(tensors: Sequence[Tensor]) -> int:

@@ -36,6 +36,11 @@ def _subclasses(kind: type) -> set[type]:
 
 def storages(tensor: Tensor) -> Iterator[tuple[StorageKey, int]]:
     """Yield key and size in bytes of the memory below a tensor; nothing for meta, fake and opaque ones."""
+    return ((key, storage.nbytes()) for key, storage in memory_below(tensor))
+
+
+def memory_below(tensor: Tensor) -> Iterator[tuple[StorageKey, torch.UntypedStorage]]:
+    """Yield the key of each storage of a tensor, and the storage."""
     for part in _dense_parts(tensor):
         try:
             storage = part.untyped_storage()
@@ -43,7 +48,7 @@ def storages(tensor: Tensor) -> Iterator[tuple[StorageKey, int]]:
         except (RuntimeError, NotImplementedError):  # opaque (MKL-DNN), batched, functional: no storage to look at
             continue
         if address and storage.nbytes():
-            yield (str(storage.device), address), storage.nbytes()
+            yield (str(storage.device), address), storage
 
 
 def _dense_parts(tensor: Tensor) -> list[Tensor]:
