@@ -182,6 +182,20 @@ def test_extreme_and_masked_logits_stay_finite(logits, target, loss, gradient, g
     assert x.grad[0].tolist() == gradient
 
 
+@pytest.mark.parametrize("row", [[torch.nan, 0.0, 0.0], [0.0, torch.nan, 0.0], [0.0, torch.inf, 0.0], [INFINITE] * 3])
+@pytest.mark.parametrize("options", [{}, {"gamma": 0.0}, {"label_smoothing": 0.1}], ids=str)
+def test_broken_logits_are_never_hidden(row, options):
+    logits = torch.tensor([row], dtype=torch.float64, requires_grad=True)
+    compute = lambda x: focal_loss(x, torch.tensor([0]), **options)  # noqa: E731
+    gradient, value = torch.func.grad_and_value(compute)(logits.detach())
+    assert not value.isfinite()
+    assert gradient.isnan().any()
+    assert not compute(logits).isfinite()
+    for create_graph in (False, True):
+        (gradient,) = torch.autograd.grad(compute(logits), logits, create_graph=create_graph)
+        assert gradient.isnan().any()
+
+
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_a_masked_class_has_no_gradient(create_graph):
     x = torch.tensor([[1.0, INFINITE, 0.5]], dtype=torch.float64, requires_grad=True)

@@ -29,18 +29,20 @@ def margin(logits: Tensor, target: Tensor) -> Tensor:
     top = others.detach().amax(1, keepdim=True)
     top = torch.where(top == -torch.inf, 0.0, top)
     rest = (others - top).exp().sum(1).to(wide)
-    # No other class at all (C = 1, or all of them masked): the gap is infinite, its slope 0.
-    log_rest = torch.where(rest > 0, torch.where(rest > 0, rest, 1.0).log(), -torch.inf)
+    # No other class at all (C = 1, or all of them masked): the gap is infinite, its slope 0. A NaN is no 0, and stays.
+    empty = rest == 0
+    log_rest = torch.where(empty, -torch.inf, torch.where(empty, 1.0, rest).log())
     return work.gather(1, index).squeeze(1).to(wide) - top.squeeze(1).to(wide) - log_rest
 
 
 def focal_of_margin(gap: Tensor, gamma: float) -> Tensor:
     """Return `(1 - p)**gamma * -log(p)` of `p = sigmoid(gap)`, differentiable to any order."""
-    inner = gap.clamp(min=_STRAIGHT_BELOW)
+    straight = gap < _STRAIGHT_BELOW
+    inner = torch.where(straight, _STRAIGHT_BELOW, gap)  # not clamp, whose derivative at NaN is 0
     value = -F.logsigmoid(inner)
     if gamma:
         value = value * (gamma * F.logsigmoid(-inner)).exp()  # a power would have the slope 0 * inf at q = 0
-    return torch.where(gap < _STRAIGHT_BELOW, -gap, value)
+    return torch.where(straight, -gap, value)
 
 
 def plain_margin_loss(logits: Tensor, target: Tensor, masked: Tensor | None, gamma: float) -> Tensor:
