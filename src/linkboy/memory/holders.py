@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from linkboy._checks import check_number, describe
 from linkboy._report import Block, Report, format_bytes
-from linkboy.memory.live import Edge, Hidden, StorageKey, of_types, scan, storages
+from linkboy.memory.live import Edge, Hidden, StorageKey, scan_for, storages
 from linkboy.memory.paths import advise, local_names, render
 
 OWN_FOLDER = str(Path(__file__).parent)
@@ -84,13 +84,14 @@ class Search:
     def __init__(self) -> None:
         self.modules = _module_namespaces()
         self.locals = _running_locals(self.modules)  # before the scan, whose list would hold what this must let go
-        objects, self.tensors = scan()  # the list holds this search too, so keeping it would be a cycle
+        # The list of objects holds this search too, so keeping it would be a cycle.
+        objects, (self.tensors, tracebacks) = scan_for(Tensor, types.TracebackType)
         # A sorted array: for a million ids a quarter of the time, and a tenth of the memory, that a set takes.
         self.known = np.sort(np.fromiter(map(id, objects), np.uint64, len(objects)))
         with torch._C.DisableTorchFunctionSubclass():
             self.hidden = Hidden(self.tensors)
             self.by_storage = self._tensors_by_storage()
-        self.tracebacks = _first_tracebacks(objects)
+        self.tracebacks = _first_tracebacks(tracebacks)
 
     def _tensors_by_storage(self) -> dict[StorageKey, tuple[int, list[Any]]]:
         found: dict[StorageKey, tuple[int, list[Any]]] = {}
@@ -158,9 +159,8 @@ class Search:
         return None
 
 
-def _first_tracebacks(objects: list[Any]) -> dict[int, list[Any]]:
+def _first_tracebacks(links: list[Any]) -> dict[int, list[Any]]:
     # A traceback is a chain with one link per call; going from a frame to its head at once keeps paths short.
-    links = of_types(objects, {types.TracebackType})
     followers = {id(link.tb_next) for link in links}
     heads: dict[int, list[Any]] = {}
     for head in links:

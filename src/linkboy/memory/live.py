@@ -14,15 +14,20 @@ StorageKey = tuple[str, int]  # device, address: one storage, whichever of its v
 
 def scan() -> tuple[list[Any], list[Tensor]]:
     """Return every object the collector knows and, out of those, the tensors."""
+    objects, (tensors,) = scan_for(Tensor)
+    return objects, tensors
+
+
+def scan_for(*kinds: type) -> tuple[list[Any], list[list[Any]]]:
+    """Return every object the collector knows and, for each kind, those of that type or of a subclass."""
     objects = gc.get_objects()
-    return objects, of_types(objects, _subclasses(Tensor))
-
-
-def of_types(objects: list[Any], wanted: set[type]) -> list[Any]:
-    """Return the objects whose type is one of `wanted`, subclasses not included."""
+    wanted = {kind: index for index, base in enumerate(kinds) for kind in _subclasses(base)}
     # Chained C iterators: a million objects take some 50 ms, a Python loop twice that; and only types are asked,
     # since an attribute of a foreign object may run code (lazy modules import themselves).
-    return list(itertools.compress(objects, map(wanted.__contains__, map(type, objects))))
+    found: list[list[Any]] = [[] for _ in kinds]
+    for item in itertools.compress(objects, map(wanted.__contains__, map(type, objects))):
+        found[wanted[type(item)]].append(item)
+    return objects, found
 
 
 def _subclasses(kind: type) -> set[type]:
