@@ -234,6 +234,20 @@ def test_numbers_out_of_range_are_refused(tmp_path, options, message):
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(
+    ("error", "step", "message"),
+    [
+        (ValueError, -1, "step must be an integer of at least 0, got -1"),
+        (TypeError, "last", "step must be an integer of at least 0, got 'last' of type str"),
+    ],
+)
+def test_a_step_that_would_not_be_found_again_is_refused(tmp_path, error, step, message):
+    with pytest.raises(error) as caught:
+        Checkpointer(tmp_path).save({}, step)
+    assert str(caught.value) == message
+    assert not list(tmp_path.iterdir())
+
+
 # Forks a child that saves without pause for every line it reads, so that torch is imported once for all kills.
 SAVING_FOR_EVER = """
 import os, sys, torch

@@ -9,10 +9,12 @@ import pytest
 import torch
 from tests.training.helpers import Augmented, Plain, make_model, same_state
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, TensorDataset
 
 from linkboy.training import Checkpointer, EarlyStopping, fit, lr_find, streams
 from linkboy.training.averaging import MovingAverage
+from linkboy.training.data import KeyedDataset
+from linkboy.training.history import epoch_line
 
 SQUARED = nn.MSELoss(reduction="none")
 
@@ -175,6 +177,30 @@ def scripted(values):
     return {"score": lambda output, target: next(values)}
 
 
+class Jittered(TensorDataset):
+    def __getitem__(self, index):
+        return tuple(part + torch.rand(()) for part in super().__getitem__(index))
+
+
+def test_only_a_tensor_dataset_as_torch_makes_it_is_not_keyed_and_that_changes_no_bit():
+    parts = (torch.ones(4, 2), torch.ones(4, 1))
+    collate = torch.utils.data.default_collate
+    assert not KeyedDataset(TensorDataset(*parts), collate, one_by_one=False).draws
+    assert KeyedDataset(Jittered(*parts), collate, one_by_one=False).draws
+    assert KeyedDataset(TensorDataset(*parts), lambda rows: collate(rows), one_by_one=False).draws
+
+    def weights(**loader):
+        data = TensorDataset(torch.arange(36.0).reshape(6, 6).sin(), torch.arange(6) % 3)
+        model = make_model()
+        fit(
+            model, nn.CrossEntropyLoss(reduction="none"), torch.optim.SGD(model.parameters(), lr=0.1),
+            DataLoader(data, batch_size=2, shuffle=True, **loader), epochs=2, seed=3, progress=False,
+        )  # fmt: skip
+        return dict(model.state_dict())
+
+    assert same_state(weights(), weights(collate_fn=lambda rows: collate(rows)))
+
+
 def test_the_weights_of_the_best_epoch_come_back():
     model, optimizer = linear()
     kept = []
@@ -333,7 +359,14 @@ def test_progress_is_lines_on_standard_error_and_nothing_when_off(capsys):
         lines = err.splitlines()
         assert len(lines) == (2 if shown else 0)
     assert re.fullmatch(
-        r"epoch 2/2  step 8  train_loss \S+  val_loss \S+  lr 0.05  seconds \S+  examples_per_second \S+", lines[1]
+        r"epoch 2/2  step 8  train_loss \d\.\d{4}  val_loss \d\.\d{4}  lr 0.05  \d+ ms  [\d,]+ examples/s", lines[1]
+    )
+
+
+def test_an_epochs_line_reads_well():
+    row = {"epoch": 3, "step": 528, "train_loss": 12.5, "val_loss": math.nan, "f1": 1.0, "lr": 1.23456e-5}
+    assert epoch_line({**row, "seconds": 75.0, "examples_per_second": 1234567.8}, 10) == (
+        "epoch 3/10  step 528  train_loss 12.5000  val_loss nan  f1 1.0000  lr 1.23e-05  1 min 15 s  1,234,568 examples/s"
     )
 
 
@@ -551,6 +584,7 @@ def call(**changes):
 
 
 LAZY = ("scheduler", "optimizer")
+HALF = DistributedSampler(Plain(4), num_replicas=2, rank=0)
 PLATEAU = torch.optim.lr_scheduler.ReduceLROnPlateau
 OTHER = nn.Linear(1, 1)
 
@@ -563,7 +597,14 @@ OTHER = nn.Linear(1, 1)
         (ValueError, "epochs must be an integer of at least 1, got 0", {"epochs": 0}),
         (ValueError, "max_steps must be an integer of at least 1, got 0", {"max_steps": 0}),
         (TypeError, "accumulate must be an integer of at least 1, got 1.5 of type float", {"accumulate": 1.5}),
+        (TypeError, "accumulate must be an integer of at least 1, got None of type NoneType", {"accumulate": None}),
         (ValueError, "log_every must be an integer of at least 1, got 0", {"log_every": 0}),
+        (TypeError, "log_every must be an integer of at least 1, got None of type NoneType", {"log_every": None}),
+        (TypeError, "loss_fn must be a function, got str", {"loss_fn": "mse"}),
+        (TypeError, "unpack must be a function, got int", {"unpack": 1}),
+        (TypeError, "sample_weight must be a function, got f32[2]", {"sample_weight": torch.ones(2)}),
+        (TypeError, "callbacks[1] must be a function, got NoneType", {"callbacks": [print, None]}),
+        (TypeError, "early_stopping must be an EarlyStopping, got int", {"early_stopping": 3}),
         (ValueError, "clip_grad_norm must be a number above 0, got 0", {"clip_grad_norm": 0}),
         (ValueError, "ema must be a number above 0 and of at most 1, got 2", {"ema": 2}),
         (ValueError, "seed must be an integer of at least 0, got -1", {"seed": -1}),
@@ -579,6 +620,7 @@ OTHER = nn.Linear(1, 1)
         ),
         (ValueError, "on_nan must be one of ('stop', 'skip'), got 'ignore'", {"on_nan": "ignore"}),
         (ValueError, "log must be one of ('csv', 'tensorboard'), got 'wandb'", {"log": ("wandb",)}),
+        (ValueError, "log must be one of ('csv', 'tensorboard'), got 'wandb'", {"log": "wandb"}),
         (ValueError, "metrics are computed on val_loader, which is missing", {"metrics": {"m": len}}),
         (
             ValueError,
@@ -620,7 +662,19 @@ OTHER = nn.Linear(1, 1)
             ValueError,
             "train_loader has a DistributedSampler, which repeats samples; pass shuffle=True instead: "
             "fit shares the samples out over the processes itself",
-            {"train_loader": DataLoader(Plain(4), sampler=DistributedSampler(Plain(4), num_replicas=2, rank=0))},
+            {"train_loader": DataLoader(Plain(4), sampler=HALF)},
+        ),
+        (
+            ValueError,
+            "train_loader has a DistributedSampler, which repeats samples; pass shuffle=True instead: "
+            "fit shares the samples out over the processes itself",
+            {"train_loader": DataLoader(Plain(4), batch_sampler=BatchSampler(HALF, 2, drop_last=False))},
+        ),
+        (
+            ValueError,
+            "the loader to evaluate has a DistributedSampler, which repeats samples; leave it out: "
+            "linkboy shares the samples out over the processes itself",
+            {"val_loader": DataLoader(Plain(4), sampler=HALF)},
         ),
         (
             ValueError,
@@ -689,6 +743,10 @@ class Wider(nn.Linear):
         ("the checkpoint was made with samples=8, this run has samples=9; they must agree", {"train_loader": rows(9)}),
         ("the checkpoint was made with accumulate=1, this run has accumulate=2; they must agree", {"accumulate": 2}),
         ("the checkpoint was made with ema=False, this run has ema=True; they must agree", {"ema": 0.9}),
+        (
+            "the checkpoint was made with drop_last=False, this run has drop_last=True; they must agree",
+            {"train_loader": rows(8, 2, drop_last=True)},
+        ),
         (
             "the checkpoint was made with scheduler='StepLR', this run has scheduler=None; they must agree",
             {"scheduler": None},

@@ -26,7 +26,7 @@ def accuracy(output, target):
     return (output.argmax(1) == target).float().mean()
 
 
-def run(directory, *, max_steps=None, epochs=2, loader=None, validate=True, **options):
+def run(directory, *, max_steps=None, epochs=2, loader=None, validate=True, keeper=None, **options):
     model, loss_fn, optimizer, data, scheduler = small_run(**(loader or {}))
     options = {"accumulate": 3, "early_stopping": EarlyStopping("accuracy", "max"), "ema": 0.9, **options}
     if not validate:
@@ -35,7 +35,7 @@ def run(directory, *, max_steps=None, epochs=2, loader=None, validate=True, **op
         model, loss_fn, optimizer, data, scheduler=scheduler, epochs=epochs, max_steps=max_steps, seed=7, log_every=2,
         val_loader=DataLoader(Augmented(7), batch_size=4) if validate else None,
         metrics=options.pop("metrics", {"accuracy": accuracy} if validate else None),
-        checkpoint=directory and Checkpointer(directory, every_steps=1000), log=(), progress=False, **options,
+        checkpoint=keeper or (directory and Checkpointer(directory, every_steps=1000)), log=(), progress=False, **options,
     )  # fmt: skip
     return model.state_dict(), optimizer.state_dict(), scheduler.state_dict(), without_clock(history)
 
@@ -135,6 +135,46 @@ def test_early_stopping_holds_after_a_resume(tmp_path):
     run(tmp_path, epochs=30, early_stopping=rule, max_steps=steps - 1)
     assert same_state(run(tmp_path, epochs=30, early_stopping=rule), whole)
     assert same_state(run(tmp_path, epochs=30, early_stopping=rule), whole)
+
+
+def test_early_stopping_with_an_average_holds_after_a_resume_from_every_step(tmp_path):
+    options = {
+        "epochs": 30,
+        "accumulate": 4,
+        "early_stopping": EarlyStopping("accuracy", "max", patience=1),
+        "ema": 0.8,
+    }
+    whole = run(None, **options)
+    steps = whole[3][1]["steps"]
+    assert whole[3][1]["stopped"] == "early stopping"
+    # Every step is kept, among them the last of each epoch, saved before its validation.
+    assert same_state(run(tmp_path, keeper=Checkpointer(tmp_path, every_steps=1, keep=100), **options), whole)
+    assert len(list(tmp_path.glob("step-*"))) == steps
+    for step in range(1, steps + 1):
+        assert same_state(run(None, resume=tmp_path / f"step-{step}", **options), whole), f"from step {step}"
+
+
+def test_a_second_interrupt_ends_a_validation_at_once_and_leaves_the_last_weights(tmp_path):
+    def interrupted(output, target):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        return accuracy(output, target)
+
+    model, loss_fn, optimizer, data, _ = small_run()
+    modes = [module.training for module in model.modules()]
+    last = {}
+
+    def note(event, state):
+        last.update({name: tensor.clone() for name, tensor in state.model.state_dict().items()})
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            model, loss_fn, optimizer, data, val_loader=DataLoader(Augmented(7)), metrics={"accuracy": interrupted}, ema=0.9,
+            callbacks=[note], seed=7, progress=False,
+        )  # fmt: skip
+    assert same_state(dict(model.state_dict()), last)
+    assert [module.training for module in model.modules()] == modes
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 # Forks a child that trains for every line it reads, so that torch is imported once for all kills.

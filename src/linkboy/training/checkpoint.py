@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from linkboy._checks import check_number
 from linkboy._report import Report, format_bytes
 from linkboy.training import processes
@@ -97,14 +95,15 @@ class Checkpointer:
         Raises:
             FileExistsError: there is a checkpoint for this step.
             OSError: a write failed (a full disk); earlier checkpoints are untouched.
-            TypeError: `state` holds something that is neither tensor nor plain value.
+            TypeError: `state` holds something that is neither tensor nor plain value, or `step` is no integer.
+            ValueError: `step` is negative.
         """
-        tensors, values = pack(state)
+        check_number("step", step, minimum=0, integer=True)
         target = self.directory / f"step-{step}"
         temporary = self.directory / processes.broadcast(f".tmp-{step}-{secrets.token_hex(4)}")
         try:
             self._open(temporary, target)
-            written = self._agree(lambda: _write_part(temporary, tensors, values))
+            written = self._agree(lambda: _write_part(temporary, state))
             self._commit(temporary, target, [entry for part in written for entry in part], step, exact, reason)
         finally:
             if processes.is_main_process() and temporary.exists():
@@ -217,7 +216,7 @@ class Checkpointer:
         """Run `action` on every process; if it fails on one, all raise, so that none waits for ever."""
         try:
             outcome: tuple[Any, Exception | None] = (action(), None)
-        except (OSError, ValueError) as error:
+        except (OSError, TypeError, ValueError) as error:
             outcome = (None, error)
         outcomes = processes.gather(outcome)
         failed = next((error for _, error in outcomes if error is not None), None)
@@ -234,11 +233,12 @@ def read_part(path: Path, process: int) -> dict[str, Any]:
     return unpack(load_file(path / f"process-{process}.safetensors"), values)
 
 
-def _write_part(directory: Path, tensors: dict[str, Tensor], values: Any) -> list[dict[str, Any]]:
+def _write_part(directory: Path, state: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Write this process's two files, on the disk when it returns, and describe them for the manifest."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    tensors, values = pack(state)
     name = f"process-{processes.process_index()}"
     paths = [directory / f"{name}.safetensors", directory / f"{name}.json"]
     text = json.dumps(values, ensure_ascii=False).encode()

@@ -20,7 +20,9 @@ from torch.utils.data import (
     RandomSampler,
     SequentialSampler,
     SubsetRandomSampler,
+    TensorDataset,
     WeightedRandomSampler,
+    default_collate,
     get_worker_info,
 )
 
@@ -42,9 +44,13 @@ class KeyedDataset(Dataset):
 
     def __init__(self, dataset: Any, collate: Callable[[Any], Any], *, one_by_one: bool) -> None:
         self.dataset, self.collate, self.one_by_one = dataset, collate, one_by_one
+        # Seeding three generators takes as long as a small layer, and a TensorDataset draws from none.
+        self.draws = type(dataset) is not TensorDataset or collate is not default_collate
 
     def __getitems__(self, keyed: tuple[int, Any]) -> Any:
         key, indices = keyed
+        if not self.draws:
+            return self.collate(self._fetch(indices))
         # In a worker nobody else draws from these streams; here the model's dropout does.
         model_stream = torch.get_rng_state() if get_worker_info() is None else None
         streams.seed_host(key)
@@ -85,8 +91,12 @@ class MapSource:
 
     def facts(self) -> dict[str, Any]:
         """What must not change between a run and its continuation, because positions are counted in it."""
-        size = len(self.loader.dataset)  # type: ignore[arg-type]  # map-style
-        return {"samples": size, "batch_size": self.loader.batch_size, "sampler": type(self.sampler).__name__}
+        return {
+            "samples": len(self.loader.dataset),  # type: ignore[arg-type]  # map-style
+            "batch_size": self.loader.batch_size,
+            "drop_last": self.drop_last,
+            "sampler": type(self.sampler).__name__,
+        }
 
     def begin(self, epoch: int, order: Sequence[Any] | None = None) -> int:
         """Fix the order of an epoch and return its number of micro-batches, the same on every process."""
@@ -183,12 +193,8 @@ Source = MapSource | IterableSource
 def training_source(loader: Iterable[Any], seed: int) -> Source:
     """Choose how `loader` is read; refuse one that shares out the samples by itself."""
     rank, world = processes.process_index(), processes.process_count()
+    refuse_shared_out(loader, "train_loader", "pass shuffle=True instead: fit")
     if isinstance(loader, DataLoader):
-        if isinstance(loader.sampler, DistributedSampler):
-            raise ValueError(
-                "train_loader has a DistributedSampler, which repeats samples; pass shuffle=True instead: "
-                "fit shares the samples out over the processes itself"
-            )
         if not isinstance(loader.dataset, IterableDataset) and type(loader).__iter__ is DataLoader.__iter__:
             return MapSource(loader, seed, rank=rank, world=world)
     elif not hasattr(loader, "__iter__"):
@@ -198,6 +204,17 @@ def training_source(loader: Iterable[Any], seed: int) -> Source:
     elif iter(loader) is loader:
         raise TypeError("train_loader must be iterable once per epoch, got an iterator, which ends after the first")
     return IterableSource(loader, seed, rank=rank, world=world)
+
+
+def refuse_shared_out(loader: Any, argument: str, instead: str) -> None:
+    """Raise where a sampler has shared the samples out already: each process would take its share of a share."""
+    sampler = getattr(loader, "sampler", None)
+    inner = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+    if isinstance(sampler, DistributedSampler) or isinstance(inner, DistributedSampler):
+        raise ValueError(
+            f"{argument} has a DistributedSampler, which repeats samples; {instead} shares the samples out over the "
+            "processes itself"
+        )
 
 
 def draw_order(sampler: Any, seed: int, epoch: int) -> Sequence[Any] | Tensor:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from linkboy._checks import check_choice, describe
 from linkboy.training import batches, processes, streams
-from linkboy.training.data import Batch, MapSource
+from linkboy.training.data import Batch, MapSource, refuse_shared_out
 from linkboy.training.history import Evaluation
 from linkboy.training.placement import is_sharded, placed
 
@@ -218,6 +218,7 @@ def _untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 def _evaluation_source(loader: Iterable[Any]) -> MapSource | None:
     rank, world = processes.process_index(), processes.process_count()
+    refuse_shared_out(loader, "the loader to evaluate", "leave it out: linkboy")
     if (
         isinstance(loader, DataLoader)
         and not isinstance(loader.dataset, IterableDataset)

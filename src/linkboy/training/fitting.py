@@ -101,7 +101,8 @@ def fit(
         resume: `"auto"` goes on from the newest whole checkpoint if there is one; `"never"` refuses a directory that has
             some; a path names a checkpoint or a directory of them.
         log_every: steps between two log lines.
-        log: which of `"csv"` and `"tensorboard"` to write into the checkpoint directory; nothing is written without one.
+        log: which of `"csv"` and `"tensorboard"`, or one of them alone, to write into the checkpoint directory; nothing is
+            written without one.
         seed: of order, augmentation and dropout; `None` draws one. The caller's random streams are afterwards as before.
         device: `None` for the accelerator of this process (`LOCAL_RANK` under `torchrun`), else the CPU. The model is
             afterwards on the device it came from.
@@ -138,7 +139,8 @@ def fit(
         loss_fn=loss_fn, metrics=metrics or {}, epochs=epochs, max_steps=max_steps, scheduler=scheduler,
         sample_weight=sample_weight, unpack=unpack, accumulate=accumulate, clip_grad_norm=clip_grad_norm,
         precision=precision, ema=ema, compile=compile, on_nan=on_nan, early_stopping=early_stopping,
-        callbacks=tuple(callbacks), resume=resume, log_every=log_every, log=tuple(log), seed=seed, progress=progress,
+        callbacks=tuple(callbacks), resume=resume, log_every=log_every,
+        log=(log,) if isinstance(log, str) else tuple(log), seed=seed, progress=progress,
     )  # fmt: skip
     settings.check(model, optimizer, validated=val_loader is not None)
     processes.join()

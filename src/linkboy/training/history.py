@@ -120,7 +120,7 @@ class History(Report):
         )
         if self.rows:
             columns = columns_of(self.rows)
-            show = {"seconds": format_seconds, "examples_per_second": lambda rate: format_count(round(rate))}
+            show = {"seconds": format_seconds, "examples_per_second": _rounded}
             cells = [[show.get(name, _same)(row[name]) if name in row else "" for name in columns] for row in self.rows]
             yield Table([name.replace("_", " ") for name in columns], cells)
         if self.best_epoch is not None and self.best_value is not None:
@@ -141,6 +141,25 @@ def rows_as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
+    """Write an epoch's row as the line that is printed when the epoch ends.
+
+    Examples:
+        >>> row = {"epoch": 1, "step": 176, "train_loss": 1.352, "accuracy": 0.9, "lr": 0.084112}
+        >>> epoch_line({**row, "seconds": 2.996, "examples_per_second": 15019.6}, 5)
+        'epoch 1/5  step 176  train_loss 1.3520  accuracy 0.9000  lr 0.0841  3.0 s  15,020 examples/s'
+    """
+    figures = {name: f"{name} {value:.4f}" for name, value in row.items() if name not in ("epoch", "step")}
+    figures["lr"] = f"lr {row['lr']:.3g}"
+    figures["seconds"] = format_seconds(row["seconds"])
+    figures["examples_per_second"] = f"{_rounded(row['examples_per_second'])} examples/s"
+    return "  ".join([f"epoch {row['epoch']}/{epochs}", f"step {row['step']}", *figures.values()])
+
+
+def _rounded(rate: float) -> str:
+    return format_count(round(rate))
 
 
 def _same(value: Any) -> Any:

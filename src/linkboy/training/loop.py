@@ -23,6 +23,7 @@ from linkboy.training import batches, diagnosis, processes
 from linkboy.training.averaging import BestEpoch, MovingAverage
 from linkboy.training.data import Batch, Source
 from linkboy.training.evaluation import Evaluator
+from linkboy.training.history import epoch_line
 from linkboy.training.placement import Placement
 from linkboy.training.settings import Settings
 from linkboy.training.signals import StopSignals
@@ -268,8 +269,7 @@ class Loop:
             if self.best is not None:
                 self.best.see(row)
         if self.settings.progress and processes.is_main_process():
-            shown = "  ".join(f"{key} {value:.4g}" for key, value in row.items() if key not in ("epoch", "step"))
-            Progress("").write(f"epoch {row['epoch']}/{self.settings.epochs}  step {row['step']}  {shown}")
+            Progress("").write(epoch_line(row, self.settings.epochs))
         return row
 
     def synchronise_buffers(self) -> None:

@@ -49,13 +49,10 @@ class Settings:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {describe(optimizer)}")
         check_number("epochs", self.epochs, minimum=1, integer=True)
-        for name, value in (
-            ("max_steps", self.max_steps),
-            ("accumulate", self.accumulate),
-            ("log_every", self.log_every),
-        ):
-            if value is not None:
-                check_number(name, value, minimum=1, integer=True)
+        check_number("accumulate", self.accumulate, minimum=1, integer=True)
+        check_number("log_every", self.log_every, minimum=1, integer=True)
+        if self.max_steps is not None:
+            check_number("max_steps", self.max_steps, minimum=1, integer=True)
         if self.clip_grad_norm is not None:
             check_number("clip_grad_norm", self.clip_grad_norm, above=0)
         if self.ema is not None:
@@ -67,7 +64,20 @@ class Settings:
         for kind in self.log:
             check_choice("log", kind, ("csv", "tensorboard"))
         check_metrics(self.metrics)
+        self._check_functions()
         self._check_together(model, optimizer, validated=validated)
+
+    def _check_functions(self) -> None:
+        for name, function in (
+            ("loss_fn", self.loss_fn),
+            ("unpack", self.unpack),
+            ("sample_weight", self.sample_weight),
+            *((f"callbacks[{index}]", callback) for index, callback in enumerate(self.callbacks)),
+        ):
+            if not callable(function) and (function is not None or name not in ("unpack", "sample_weight")):
+                raise TypeError(f"{name} must be a function, got {describe(function)}")
+        if self.early_stopping is not None and not isinstance(self.early_stopping, EarlyStopping):
+            raise TypeError(f"early_stopping must be an EarlyStopping, got {describe(self.early_stopping)}")
 
     def _check_together(self, model: nn.Module, optimizer: Optimizer, *, validated: bool) -> None:
         if self.metrics and not validated:
