@@ -266,28 +266,30 @@ def test_nan_in_keys_and_values_hides_no_holder():
 
 
 def test_reports_are_right_while_other_threads_allocate():
-    HELD.queue, stop, failures = deque([torch.zeros(3)]), threading.Event(), []
-    target = HELD.queue[0]
+    target = torch.zeros(3)
+    HELD.queue, stop, failures = deque([*range(20_000), target]), threading.Event(), []  # long enough to be cut off
 
     def allocate():
         try:
             while not stop.is_set():
-                HELD.queue.append([torch.ones(100, requires_grad=True).exp().sum() for _ in range(20)])
-                while len(HELD.queue) > 50:
-                    HELD.queue.pop()
+                HELD.queue.appendleft([torch.ones(100, requires_grad=True).exp().sum() for _ in range(20)])
+                HELD.queue.popleft()
         except Exception as error:  # noqa: BLE001
             failures.append(error)
 
     threads = [threading.Thread(target=allocate) for _ in range(3)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
     for thread in threads:
         thread.start()
     try:
         for _ in range(3):
-            assert "held.queue[0]" in paths(target, limit=30)
+            assert any(path.startswith("held.queue[") for path in paths(target, limit=30))
             assert lb.memory_report(top=3).live[0].nbytes > 0
             assert lb.release_memory(weakref.ref(target)).watched[0].holders
     finally:
         stop.set()
+        sys.setswitchinterval(interval)
         for thread in threads:
             thread.join()
     assert failures == []
@@ -532,6 +534,25 @@ def test_every_attempt_starts_with_nothing_left_of_the_failed_one():
     lb.retry_on_oom(step, 64)
     assert len(live) == 4
     assert max(live) - min(live) < MIB
+
+
+def test_an_exception_that_someone_keeps_holds_nothing_of_the_failed_attempt():
+    HELD.log, watches = [], []
+
+    def step(batch_size, accumulate):
+        assert all(watch() is None for watch in watches)
+        big = torch.zeros(100)
+        watches.append(weakref.ref(big))
+        try:
+            raise KeyError("first")
+        except KeyError as error:
+            HELD.log.append(error)
+            if batch_size > 2:
+                raise MemoryError from error
+        return len(big)
+
+    assert lb.retry_on_oom(step, 8).batch_size == 2
+    assert len(watches) == 3
 
 
 def test_a_failure_inside_backward_is_retried_with_the_gradients_of_the_whole_batch():
