@@ -377,6 +377,7 @@ def test_it_compiles_into_one_graph(variant):
     torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.slow
 def test_it_compiles_with_dynamic_shapes():
     compiled = torch.compile(lambda x, t: focal_loss(x, t), fullgraph=True, dynamic=True, backend="aot_eager")
     for rows in (3, 5, 8):

@@ -60,12 +60,12 @@ class _MarginLoss(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, target: Tensor, masked: Tensor | None, gamma: float) -> Tensor:
         work = work_dtype(logits)
         values = torch.empty(target.shape, dtype=wide_dtype(logits.device), device=logits.device)
-        top, share, slope = torch.empty((3, *target.shape), dtype=work, device=logits.device)
-        for n, s in chunks(logits.shape):
-            buffer = logits[n, :, s].to(work, copy=True)
-            top[n, s], rest, gap = exponentials_of_others(buffer, target[n, s])
-            values[n, s], part = loss_and_slope(gap, gamma)
-            slope[n, s], share[n, s] = part, part / -rest
+        top, share, slope = torch.empty((3, *target.shape), dtype=work, device=logits.device).unbind()
+        for part, labels, *results in pieces(logits, target, values, top, share, slope):
+            largest, rest, gap = exponentials_of_others(part.to(work, copy=True), labels)
+            loss, step = loss_and_slope(gap, gamma)
+            for result, computed in zip(results, (loss, largest, step / -rest, step), strict=True):
+                result.copy_(computed)
         if masked is not None:
             for per_sample in (values, share, slope):
                 per_sample.masked_fill_(masked, 0)
@@ -80,13 +80,13 @@ class _MarginLoss(torch.autograd.Function):
         if torch.is_grad_enabled():
             return _differentiable_gradient(logits, target, masked, ctx.gamma, grad), None, None, None
         result = torch.empty_like(logits)
-        for n, s in chunks(logits.shape, in_place=result.dtype == top.dtype):
-            out = result[n, :, s]
-            buffer = out if out.dtype == top.dtype else torch.empty_like(out, dtype=top.dtype)
-            torch.sub(logits[n, :, s], top[n, None, s], out=buffer).exp_()
-            skip = None if masked is None else masked[n, s]
-            write_gradient(buffer, target[n, s], slope[n, s] * grad[n, s], share[n, s] * grad[n, s], skip)
-            if buffer is not out:
+        in_place = result.dtype == top.dtype
+        tensors = (logits, target, masked, top, share, slope, grad, result)
+        for part, labels, skip, largest, others, own, factor, out in pieces(*tensors, in_place=in_place):
+            buffer = out if in_place else torch.empty_like(out, dtype=top.dtype)
+            torch.sub(part, largest.unsqueeze(1), out=buffer).exp_()
+            write_gradient(buffer, labels, own * factor, others * factor, skip)
+            if not in_place:
                 out.copy_(buffer)
         return result, None, None, None
 
@@ -152,20 +152,30 @@ def sum_and_gradient(
 ) -> Tensor:
     """Return the weighted sum over `divisor` and fill `gradient` with its derivative, unless it is `None`."""
     total = torch.zeros((), dtype=wide_dtype(logits.device), device=logits.device)
-    for n, s in chunks(logits.shape, in_place=gradient is not None):
-        part = logits[n, :, s]
-        buffer = torch.empty_like(part) if gradient is None else gradient[n, :, s]
-        _, rest, gap = exponentials_of_others(buffer.copy_(part), target[n, s])
+    for part, labels, factor, out in pieces(logits, target, weight, gradient, in_place=gradient is not None):
+        buffer = torch.empty_like(part) if out is None else out
+        _, rest, gap = exponentials_of_others(buffer.copy_(part), labels)
         loss, slope = loss_and_slope(gap, gamma)
         masked = None
-        if weight is not None:
-            masked = weight[n, s] == 0
-            loss, slope = (x.mul_(weight[n, s]).masked_fill_(masked, 0) for x in (loss, slope))
+        if factor is not None:
+            masked = factor == 0
+            loss, slope = (x.mul_(factor).masked_fill_(masked, 0) for x in (loss, slope))
         total += loss.sum()
         if gradient is not None:
             slope /= divisor
-            write_gradient(buffer, target[n, s], slope, slope / -rest, masked)
+            write_gradient(buffer, labels, slope, slope / -rest, masked)
     return total / divisor
+
+
+def pieces(logits: Tensor, *others: Tensor | None, in_place: bool = False) -> Iterator[list[Any]]:
+    """Yield all tensors, `(N, C, S)` or `(N, S)`, cut to the chunks of `logits`; whole where there is but one."""
+    tensors = [logits, *others]
+    cuts = list(chunks(logits.shape, in_place=in_place))
+    if len(cuts) == 1:
+        yield tensors
+        return
+    for n, s in cuts:
+        yield [None if x is None else x[n, :, s] if x.dim() == 3 else x[n, s] for x in tensors]
 
 
 def chunks(shape: torch.Size, *, in_place: bool = False) -> Iterator[tuple[slice, slice]]:
@@ -187,7 +197,7 @@ def exponentials_of_others(buffer: Tensor, target: Tensor) -> tuple[Tensor, Tens
     index, wide = target.unsqueeze(1), wide_dtype(buffer.device)
     own = buffer.gather(1, index).squeeze(1)
     top = buffer.scatter_(1, index, -torch.inf).amax(1, keepdim=True)
-    top.masked_fill_(top == -torch.inf, 0)  # no other class: every exponential below is 0, not exp(inf - inf)
+    top.clamp_(min=torch.finfo(top.dtype).min)  # no other class: every exponential below is 0, not exp(inf - inf)
     rest = buffer.sub_(top).exp_().sum(1).to(wide)
     top = top.squeeze(1)
     gap = own.to(wide).sub_(top).sub_(rest.log())
@@ -196,8 +206,8 @@ def exponentials_of_others(buffer: Tensor, target: Tensor) -> tuple[Tensor, Tens
 
 def loss_and_slope(gap: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
     """Return `focal_of_margin` and its derivative `-q**gamma * (q + gamma * p * -log(p))`: no power below `gamma`."""
-    loss = F.logsigmoid(gap).neg_()
-    q = gap.neg_().sigmoid_()
+    loss = F.softplus(gap.neg_(), threshold=40.0)
+    q = gap.sigmoid_()
     if gamma == 0:
         return loss, q.neg_()
     factor = q.square() if gamma == 2 else q.pow(gamma)
