@@ -134,6 +134,14 @@ def test_a_list_of_losses_is_named_through_its_graph():
     assert watch() is None
 
 
+def test_a_leaf_that_only_a_graph_holds_is_named():
+    leaf = torch.ones(5, requires_grad=True)
+    watch = weakref.ref(leaf.untyped_storage())
+    HELD.loss = (leaf + 1).sum()
+    del leaf
+    assert held_by(watch)[0] == ".loss -> SumBackward0 -> AddBackward0 -> AccumulateGrad.variable"
+
+
 def test_an_intermediate_that_is_also_named_is_found_in_the_graph_of_the_loss():
     hidden = (torch.randn(4, 4, requires_grad=True) * 2).relu()
     HELD.loss = hidden.mean()
@@ -659,6 +667,7 @@ def test_a_planted_leak_is_found_within_five_steps(kind):
         ([0, 2, 4, 6, 8], True),
         ([0, 4, 8, 9, 9, 9, 9, 9], False),  # filled early
         ([0, 0, 9, 9, 9, 9], False),  # one peak
+        ([0, 3, 12, 12], False),  # mainly one step
         ([0, 3, 6, 9, 9, 9, 9, 9, 9, 9], False),  # filled and full
         ([0, 1, 2, 3, 4], False),  # below the tolerance
         ([0, 9, 18], False),  # too few to tell
