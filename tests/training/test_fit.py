@@ -11,10 +11,11 @@ from tests.training.helpers import Augmented, Plain, make_model, same_state
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, TensorDataset
 
-from linkboy.training import Checkpointer, EarlyStopping, fit, lr_find, streams
+from linkboy.training import Checkpointer, EarlyStopping, diagnosis, fit, lr_find, processes, streams
 from linkboy.training.averaging import MovingAverage
-from linkboy.training.data import KeyedDataset
+from linkboy.training.data import IterableSource, KeyedDataset
 from linkboy.training.history import epoch_line
+from linkboy.training.session import Session
 
 SQUARED = nn.MSELoss(reduction="none")
 
@@ -529,6 +530,43 @@ def test_the_message_says_where_a_nan_began(poison, message):
     assert str(caught.value) == f"the loss is not finite in step 1 of epoch 1; {message}; there is no checkpoint"
 
 
+def test_where_values_are_not_read_in_each_step_a_nan_stops_at_the_next_log_line(monkeypatch):
+    begin = Session.begin
+
+    def as_on_a_gpu(session, loop):
+        loop.check_each = False
+        begin(session, loop)
+
+    monkeypatch.setattr(Session, "begin", as_on_a_gpu)
+    model, optimizer = linear()
+    data = Plain(8, torch.float32)
+    data.inputs[3] = math.nan
+    with pytest.raises(FloatingPointError) as caught:
+        fit(model, SQUARED, optimizer, DataLoader(data, batch_size=2), log_every=3, progress=False)
+    assert str(caught.value) == "the loss is not finite; it became so in one of the steps up to 3"
+
+
+def test_a_process_without_a_batch_of_a_stream_is_named(monkeypatch):
+    monkeypatch.setattr(processes, "add_up", lambda *numbers: [1.0])  # another process has one
+    source = IterableSource([], 0, rank=1, world=2)
+    with pytest.raises(ValueError) as caught:
+        next(source.batches(0, None))
+    assert str(caught.value) == "train_loader gave process 1 no batch, while others have some"
+
+
+def test_the_diagnosis_names_the_loss_function_the_norm_or_the_layer():
+    model = nn.Linear(1, 1)
+    assert diagnosis.where_it_began(model, torch.ones(1, 1)) == "the loss function made it from a finite output"
+    assert diagnosis.non_finite_gradient(model) == "its norm is too large for its type"
+    deep = nn.Sequential(nn.Identity(), Late())
+    assert diagnosis.where_it_began(deep, torch.ones(1, 1)) == "it began in '1' (Late)"
+
+
+class Late(nn.Module):
+    def forward(self, x):
+        return x / 0
+
+
 def test_out_of_memory_says_how_to_make_the_batch_fit():
     class Greedy(nn.Linear):
         def forward(self, x):
@@ -564,6 +602,21 @@ def test_lr_find_ends_where_the_loss_rises_or_is_not_finite():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     found = lr_find(model, SQUARED, optimizer, rows(), steps=8, min_lr=1e30, max_lr=1e38)
     assert (found.suggestion, found.diverged_at, len(found.losses)) == (None, pytest.approx(1e30 * 1e8 ** (1 / 7)), 1)
+
+
+@pytest.mark.parametrize(
+    ("message", "changes"),
+    [
+        ("min_lr must be a number above 0, got 0", {"min_lr": 0}),
+        ("max_lr must be a number above 0.1, got 0.1", {"min_lr": 0.1, "max_lr": 0.1}),
+        ("steps must be an integer of at least 2, got 1", {"steps": 1}),
+    ],
+)
+def test_lr_find_refuses_a_range_that_is_none(message, changes):
+    model, optimizer = linear()
+    with pytest.raises(ValueError) as caught:
+        lr_find(model, SQUARED, optimizer, rows(), **changes)
+    assert str(caught.value) == message
 
 
 # --- what is refused
