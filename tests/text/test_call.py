@@ -236,6 +236,25 @@ def test_decode_of_headlines_gives_the_headline_back(shared_data):
         assert decoded == text or "[UNK]" in decoded
 
 
+def test_the_ids_of_special_tokens_have_the_names_that_training_code_asks_for():
+    tokenizer = BertTokenizer({"[MASK]": 9, "[UNK]": 4, "[CLS]": 7, "[SEP]": 2, "[PAD]": 5, "a": 0})
+    names = ("pad_token_id", "unk_token_id", "cls_token_id", "sep_token_id", "mask_token_id")
+    assert [getattr(tokenizer, name) for name in names] == [5, 4, 7, 2, 9]
+    assert [getattr(BertTokenizer(["a", "[UNK]"]), name) for name in names] == [None, 1, None, None, None]
+
+
+def test_tokens_and_ids_convert_into_each_other_one_or_many():
+    tokenizer = BertTokenizer(["[UNK]", "a", "##b"])
+    assert tokenizer.convert_tokens_to_ids("a") == 1
+    assert tokenizer.convert_tokens_to_ids(["a", "##b", "zz"]) == [1, 2, 0]
+    assert tokenizer.convert_ids_to_tokens(2) == "##b"
+    assert tokenizer.convert_ids_to_tokens(torch.tensor(2)) == "##b"
+    for ids in ([1, 2], np.array([1, 2]), torch.tensor([1, 2])):
+        assert tokenizer.convert_ids_to_tokens(ids) == ["a", "##b"]
+        assert tokenizer.decode(ids) == "ab"
+    assert tokenizer.convert_ids_to_tokens([]) == tokenizer.convert_tokens_to_ids([]) == []
+
+
 def test_explain_accounts_for_every_character():
     tokenizer = BertTokenizer(["[UNK]", "na", "##ive", "中", "."])
     report = tokenizer.explain(["na\u200bïve\u0301 中x\ufffd.", "\t"])
@@ -312,8 +331,25 @@ def bad_calls():
         (lambda: small("a", pad_to_multiple_of=8), "pad_to_multiple_of=8 has no effect without padding"),
         (
             lambda: small("a", padding=True, pad_to_multiple_of=0),
-            "pad_to_multiple_of must be an integer of at least 1, got 0",
+            "pad_to_multiple_of must be an integer of at least 1 and of at most 16777216, got 0",
         ),
+        (
+            lambda: small("a", padding="max_length", max_length=10**9),
+            "padding='max_length' needs max_length of at most 16777216, got 1000000000: "
+            "padding=True fills up to the longest row",
+        ),
+        (
+            lambda: small("a", padding=True, pad_to_multiple_of=10**9),
+            "pad_to_multiple_of must be an integer of at least 1 and of at most 16777216, got 1000000000",
+        ),
+        (lambda: small({"a", "b"}), "text must be a list of texts, got set"),
+        (lambda: small({"a": 1}), "text must be a list of texts, got dict"),
+        (lambda: small.decode([[1]]), "ids must be one row of whole numbers, got a list in it"),
+        (lambda: small.decode(1), "ids must be a list or a 1-D tensor of ids, got int"),
+        (lambda: small.id_to_token(1.0), "id must be a whole number, got 1.0"),
+        (lambda: small.convert_ids_to_tokens([5]), "id must be one of the vocabulary's, from 0 to 4, got 5"),
+        (lambda: small.convert_tokens_to_ids(["a", 3]), "tokens must be a string or a list of them, got int"),
+        (lambda: small.convert_tokens_to_ids(3), "tokens must be a string or a list of them, got int"),
         (
             lambda: small("a", padding=True, return_tensors="flat"),
             "padding has no effect with return_tensors='flat', which needs none",

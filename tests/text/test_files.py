@@ -1,6 +1,7 @@
 """Vocabularies and tokenizer files: read strictly, written so that transformers and tokenizers agree."""
 
 import json
+import pickle
 
 import pytest
 from tests.text.test_call import texts
@@ -61,6 +62,15 @@ def test_of_equal_tokens_the_later_id_counts_and_none_shifts():
         assert tokenizer(["a b c"] * 60, add_special_tokens=False)["input_ids"] == [[3, 2, 4]] * 60
         assert tokenizer.vocab_size == 5
         assert [tokenizer.id_to_token(number) for number in (2, 3, 4)] == ["b", "a", "c"]
+
+
+def test_the_earlier_of_equal_tokens_keeps_its_id_for_decoding_also_in_a_pickle(tmp_path):
+    lines = ["[UNK]", "a", "b", "a", "c"]
+    tokenizers_of = BertTokenizer(lines), BertTokenizer(write(tmp_path / "vocab.txt", "\n".join(lines)))
+    for tokenizer in (*tokenizers_of, pickle.loads(pickle.dumps(tokenizers_of[0]))):
+        assert [tokenizer.id_to_token(number) for number in range(5)] == lines
+        assert tokenizer.decode([1, 2, 3]) == "a b a"
+        assert tokenizer.token_to_id("a") == 3
 
 
 def test_ids_of_a_mapping_may_have_gaps():
@@ -164,6 +174,20 @@ def added(**changes):
             added(id=3),
             "added token '[PAD]' in {path!r} is not supported: only [PAD], [UNK], [CLS], [SEP], [MASK] with their ids",
         ),
+        (lambda c: c.update(added_tokens=5), "added_tokens in {path!r} must be a list of objects, got 5"),
+        (lambda c: c.update(added_tokens=["x"]), "added_tokens in {path!r} must be a list of objects, got ['x']"),
+        (
+            lambda c: c.update(post_processor={"type": "RobertaProcessing"}),
+            "post_processor in {path!r} must make [CLS] A [SEP] B [SEP], as BERT's does, got RobertaProcessing",
+        ),
+        (
+            lambda c: c["post_processor"].update(cls=["[SEP]", 3]),
+            "post_processor in {path!r} must make [CLS] A [SEP] B [SEP], as BERT's does, got BertProcessing",
+        ),
+        (
+            lambda c: c.update(post_processor={"type": "TemplateProcessing", "single": [], "special_tokens": {}}),
+            "post_processor in {path!r} must make [CLS] A [SEP] B [SEP], as BERT's does, got TemplateProcessing",
+        ),
         (added(lstrip=True), "added token '[PAD]' in {path!r} is not supported with lstrip=true"),
     ],
 )
@@ -178,6 +202,10 @@ def test_a_file_that_is_no_tokenizer_json_is_refused(tmp_path):
     path = write(tmp_path / "tokenizer.json", "[1")
     with pytest.raises(ValueError, match="is no JSON: Expecting"):
         BertTokenizer.from_tokenizer_json(path)
+    write(path, "[" * 200_000)
+    with pytest.raises(ValueError) as caught:
+        BertTokenizer.from_tokenizer_json(path)
+    assert str(caught.value) == f"{str(path)!r} must hold a tokenizer, got JSON nested too deeply to be read"
     write(path, "[1]")
     with pytest.raises(ValueError) as caught:
         BertTokenizer.from_tokenizer_json(path)
@@ -244,6 +272,10 @@ def test_bad_options_say_what_is_wrong(options, message):
         (
             lambda: BertTokenizer(["[UNK]", "a\n"]),
             "save_pretrained cannot write the token 'a\\n' on a line of vocab.txt",
+        ),
+        (
+            lambda: BertTokenizer(["\ufeffa", "[UNK]"]),
+            "save_pretrained cannot write the token '\\ufeffa' on a line of vocab.txt",
         ),
         (
             lambda: BertTokenizer(["[UNK]", "\ud800"]),

@@ -1,6 +1,6 @@
 """BasicTokenizer: from a string to words and signs, equal to Google's reference to the last character."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 
 from linkboy._checks import check_choice
 from linkboy.text.characters import Rules, is_punctuation, is_space, scan
@@ -154,7 +154,7 @@ def check_texts(argument: str, texts: Iterable[str | bytes]) -> list[str]:
     """Return the texts as a list of strings; say which one is none."""
     if isinstance(texts, (str, bytes)):
         raise TypeError(f"{argument} must be a list of texts, got a single {type(texts).__name__}")
-    if not isinstance(texts, Iterable):
+    if not isinstance(texts, Iterable) or isinstance(texts, (Set, Mapping)):  # which have no order, or are no texts
         raise TypeError(f"{argument} must be a list of texts, got {type(texts).__name__}")
     texts = list(texts)
     # One pass in C for the usual case; the loop only runs where bytes are to be read or a message is due.

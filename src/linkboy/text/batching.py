@@ -21,6 +21,9 @@ TRUNCATIONS = {
 }
 
 
+WIDEST = 1 << 24  # tokens that rows may be filled up to; a slip of the pen beyond it would take all memory
+
+
 class Encoding(dict[str, Any]):
     """What a tokenizer returns: a dict for `model(**encoding)`, its keys also as attributes, and `to(device)`.
 
@@ -85,6 +88,11 @@ def check_options(
         raise ValueError(f"max_length={max_length} has no effect without truncation=True or padding='max_length'")
     if max_length is not None:
         check_number("max_length", max_length, minimum=1, integer=True)
+        if pad == "max_length" and max_length > WIDEST:
+            raise ValueError(
+                f"padding='max_length' needs max_length of at most {WIDEST}, got {max_length}: "
+                "padding=True fills up to the longest row"
+            )
         least = (3 if pair else 2) if specials else 0
         if cut and max_length < least:
             names = "[CLS], [SEP] and [SEP]" if pair else "[CLS] and [SEP]"
@@ -97,7 +105,7 @@ def check_options(
     if stride and not overflow:
         raise ValueError(f"stride={stride} has no effect without return_overflowing_tokens=True")
     if multiple is not None:
-        check_number("pad_to_multiple_of", multiple, minimum=1, integer=True)
+        check_number("pad_to_multiple_of", multiple, minimum=1, maximum=WIDEST, integer=True)
         if pad is None:
             raise ValueError(f"pad_to_multiple_of={multiple} has no effect without padding")
     if tensors == "flat" and pad is not None:

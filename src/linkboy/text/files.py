@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linkboy._files import atomic_write
-from linkboy.text.vocabulary import CLS, MASK, PAD, SEP, SPECIAL, UNK, read_vocabulary
+from linkboy.text.vocabulary import CLS, MASK, PAD, SEP, SPECIAL, UNK
 
 if TYPE_CHECKING:
     from linkboy.text.tokenizer import BertTokenizer
@@ -34,8 +34,12 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> tuple[dict[str, int], d
     vocab = model.get("vocab")
     if not isinstance(vocab, dict):
         raise ValueError(f"model.vocab in {os.fspath(path)!r} must map tokens to ids, got {type(vocab).__name__}")
-    for token in content.get("added_tokens") or []:
+    added = content.get("added_tokens") or []
+    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
+        raise ValueError(f"added_tokens in {os.fspath(path)!r} must be a list of objects, got {added!r:.80}")
+    for token in added:
         _check_added(token, vocab, path)
+    _check_processor(content.get("post_processor"), vocab, path)
     return vocab, {
         "do_lower_case": normalizer.get("lowercase", True),
         "strip_accents": normalizer.get("strip_accents"),
@@ -102,10 +106,6 @@ def write_directory(tokenizer: "BertTokenizer", directory: str | os.PathLike[str
     for name, text in contents.items():
         with atomic_write(folder / name) as file:
             file.write(text.encode("utf-8"))
-    if read_vocabulary(folder / "vocab.txt") != tokens:
-        raise ValueError(
-            "save_pretrained wrote a vocab.txt that reads differently: a token has a line end or outer spaces"
-        )
 
 
 def _tokens_in_order(tokenizer: "BertTokenizer") -> list[str]:
@@ -116,8 +116,9 @@ def _tokens_in_order(tokenizer: "BertTokenizer") -> list[str]:
             f"save_pretrained needs a token for every id, but {len(gaps)} have none, the first is {gaps[0]}"
         )
     tokens = [by_id[number] for number in range(tokenizer.vocab_size)]
-    for token in tokens:
-        if token != token.strip(" \t\r") or "\n" in token or any("\ud800" <= c <= "\udfff" for c in token):
+    for number, token in enumerate(tokens):
+        unlike = token != token.strip(" \t\r") or "\n" in token or any("\ud800" <= c <= "\udfff" for c in token)
+        if unlike or (number == 0 and token.startswith("\ufeff")):  # there it would be read as a byte order mark
             raise ValueError(f"save_pretrained cannot write the token {token!r} on a line of vocab.txt")
     return tokens
 
@@ -167,6 +168,36 @@ def _check_added(token: dict[str, Any], vocab: dict[str, int], path: str | os.Pa
             raise ValueError(f"added token {content!r} in {os.fspath(path)!r} is not supported with {flag}=true")
 
 
+def _check_processor(processor: Any, vocab: dict[str, int], path: str | os.PathLike[str]) -> None:
+    """Refuse a file that puts anything but `[CLS] A [SEP] B [SEP]` round texts; one without a word of it is BERT's."""
+    kind = processor.get("type") if isinstance(processor, dict) else processor
+    if kind is None:
+        return
+    if kind == "BertProcessing":
+        same = all(processor.get(key) == [token, vocab.get(token)] for key, token in (("cls", CLS), ("sep", SEP)))
+    else:
+        special = processor.get("special_tokens") if kind == "TemplateProcessing" else None
+        same = (
+            isinstance(special, dict)
+            and processor.get("single") == _template((CLS, "A", SEP), (0, 0, 0))
+            and processor.get("pair") == _template((CLS, "A", SEP, "B", SEP), (0, 0, 0, 1, 1))
+            and all(_ids_of(special.get(token)) == [vocab.get(token)] for token in (CLS, SEP))
+        )
+    if not same:
+        raise ValueError(
+            f"post_processor in {os.fspath(path)!r} must make [CLS] A [SEP] B [SEP], as BERT's does, got {kind}"
+        )
+
+
+def _template(names: tuple[str, ...], types: tuple[int, ...]) -> list[dict[str, Any]]:
+    kinds = ["Sequence" if name in ("A", "B") else "SpecialToken" for name in names]
+    return [{kind: {"id": name, "type_id": number}} for kind, name, number in zip(kinds, names, types, strict=True)]
+
+
+def _ids_of(special: Any) -> Any:
+    return special.get("ids") if isinstance(special, dict) else None
+
+
 def _part(content: dict[str, Any], name: str, kinds: tuple[str, ...], path: str | os.PathLike[str]) -> dict[str, Any]:
     part = content.get(name)
     kind = part.get("type") if isinstance(part, dict) else None
@@ -180,6 +211,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{str(path)!r} is no JSON: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{str(path)!r} must hold a tokenizer, got JSON nested too deeply to be read") from None
     if not isinstance(content, dict):
         raise ValueError(f"{str(path)!r} must hold a JSON object, got {type(content).__name__}")
     return content

@@ -1,6 +1,7 @@
 """BertTokenizer: texts to what a BERT model takes, exact and at array speed."""
 
 import itertools
+import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from linkboy.text.batching import Encoding, check_options, make_rows, to_encodin
 from linkboy.text.decode import decode_tokens
 from linkboy.text.encoder import MARK, ArrayEncoder, Flat
 from linkboy.text.explain import TokenizationReport, explain_texts
-from linkboy.text.vocabulary import CLS, PAD, SEP, SPECIAL, UNK, Vocabulary, load_vocabulary
+from linkboy.text.vocabulary import CLS, MASK, PAD, SEP, SPECIAL, UNK, Vocabulary, load_vocabulary
 from linkboy.text.wordpiece import TextReader
 
 WORD_LIMITS = {"google": 200, "hf": 100}
@@ -93,13 +94,12 @@ class BertTokenizer:
         self.compat, self.model_max_length = compat, model_max_length
         self.never_split = check_never_split(never_split)
         self.max_input_chars_per_word = max_input_chars_per_word or WORD_LIMITS[compat]
-        self._vocabulary = load_vocabulary(vocab)
+        self._vocabulary, self._tokens = load_vocabulary(vocab)
         self._prepare()
 
     def _prepare(self) -> None:
         vocabulary, unknown = self._vocabulary, self._vocabulary[UNK]
         self.vocab_size = max(vocabulary.values()) + 1
-        self._tokens = {number: token for token, number in vocabulary.items()}
         special = [token for token in SPECIAL if token in vocabulary] if self.compat == "hf" else []
         self._reader = TextReader(
             vocabulary,
@@ -253,8 +253,7 @@ class BertTokenizer:
             '你好 berts'
         """
         check_choice("spaces", spaces, ("auto", True, False))
-        numbers = ids.tolist() if hasattr(ids, "tolist") else list(ids)  # type: ignore[attr-defined]
-        tokens = [self.id_to_token(number) for number in numbers]
+        tokens = self._tokens_of(ids)
         if skip_special_tokens:
             tokens = [token for token in tokens if token == UNK or token not in SPECIAL]
         return decode_tokens(tokens, spaces)
@@ -293,11 +292,54 @@ class BertTokenizer:
             ValueError: the vocabulary has no such id.
         """
         try:
-            return self._tokens[id]
+            return self._tokens[operator.index(id)]
+        except TypeError:
+            raise TypeError(f"id must be a whole number, got {id!r}") from None
         except KeyError:
             raise ValueError(
                 f"id must be one of the vocabulary's, from 0 to {self.vocab_size - 1}, got {id!r}"
             ) from None
+
+    def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> int | list[int]:
+        """Return the id of a token, or those of many; of a token that the vocabulary does not have, that of `[UNK]`."""
+        if isinstance(tokens, str):
+            return self._vocabulary.get(tokens, self._vocabulary[UNK])
+        items = list(tokens) if isinstance(tokens, Iterable) else [tokens]
+        for token in items:
+            if not isinstance(token, str):
+                raise TypeError(f"tokens must be a string or a list of them, got {type(token).__name__}")
+        return [self._vocabulary.get(token, self._vocabulary[UNK]) for token in items]
+
+    def convert_ids_to_tokens(self, ids: int | Iterable[int]) -> str | list[str]:
+        """Return the token of an id, or those of a list or a 1-D tensor."""
+        if hasattr(ids, "__index__") and not getattr(ids, "ndim", 0):
+            return self.id_to_token(ids)  # type: ignore[arg-type]
+        return self._tokens_of(ids)  # type: ignore[arg-type]
+
+    @property
+    def pad_token_id(self) -> int | None:
+        """The id of `[PAD]`, `None` if the vocabulary does not have it; likewise the four below."""
+        return self._vocabulary.get(PAD)
+
+    @property
+    def unk_token_id(self) -> int:
+        """The id of `[UNK]`, which every vocabulary has."""
+        return self._vocabulary[UNK]
+
+    @property
+    def cls_token_id(self) -> int | None:
+        """The id of `[CLS]`."""
+        return self._vocabulary.get(CLS)
+
+    @property
+    def sep_token_id(self) -> int | None:
+        """The id of `[SEP]`."""
+        return self._vocabulary.get(SEP)
+
+    @property
+    def mask_token_id(self) -> int | None:
+        """The id of `[MASK]`."""
+        return self._vocabulary.get(MASK)
 
     def __len__(self) -> int:
         return self.vocab_size
@@ -322,10 +364,11 @@ class BertTokenizer:
 
     def __getstate__(self) -> dict[str, Any]:
         # Everything else is made from these, quicker than it could be read.
-        return {"vocab": self._vocabulary, "options": self._options()}
+        return {"vocab": self._vocabulary, "tokens": self._tokens, "options": self._options()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["vocab"], **state["options"])
+        self._tokens = state["tokens"]  # with the earlier ones of equal tokens
 
     def _encode(self, texts: list[str], *, spans: bool) -> Flat:
         if spans or len(texts) > 16 or sum(map(len, texts)) > SMALL:
@@ -342,6 +385,14 @@ class BertTokenizer:
         if len(texts) != count:
             raise ValueError(f"text_pair must have as many texts as text, {count}, got {len(texts)}")
         return texts
+
+    def _tokens_of(self, ids: Iterable[int]) -> list[str]:
+        if not isinstance(ids, Iterable):
+            raise TypeError(f"ids must be a list or a 1-D tensor of ids, got {type(ids).__name__}")
+        numbers = ids.tolist() if hasattr(ids, "tolist") else list(ids)  # type: ignore[attr-defined]
+        if any(isinstance(number, list) for number in numbers):
+            raise TypeError("ids must be one row of whole numbers, got a list in it")
+        return [self.id_to_token(number) for number in numbers]
 
     def _special_id(self, token: str) -> int:
         number = self._vocabulary.get(token)

@@ -11,25 +11,26 @@ SPECIAL = (PAD, UNK, CLS, SEP, MASK)
 Vocabulary = str | os.PathLike[str] | Sequence[str] | Mapping[str, int]
 
 
-def load_vocabulary(vocab: Vocabulary) -> dict[str, int]:
-    """Return token to id; of two equal tokens the later one counts, as in the reference, and both keep their place."""
+def load_vocabulary(vocab: Vocabulary) -> tuple[dict[str, int], dict[int, str]]:
+    """Return token to id and id to token; of two equal tokens the later id counts, as in the reference, and none shifts."""
     if isinstance(vocab, Mapping):
-        tokens = _check_mapping(vocab)
+        names = _check_mapping(vocab)
     elif isinstance(vocab, (str, os.PathLike)):
-        tokens = {token: number for number, token in enumerate(read_vocabulary(vocab))}
+        names = dict(enumerate(read_vocabulary(vocab)))
     elif isinstance(vocab, Sequence) and not isinstance(vocab, bytes):
         for number, token in enumerate(vocab):
             if not isinstance(token, str):
                 raise TypeError(f"vocab[{number}] must be a string, got {type(token).__name__}")
-        tokens = {token: number for number, token in enumerate(vocab)}
+        names = dict(enumerate(vocab))
     else:
         kind = type(vocab).__name__
         raise TypeError(f"vocab must be a path, a list of tokens or a dict from token to id, got {kind}")
+    tokens = {token: number for number, token in names.items()}
     if UNK not in tokens:
         raise ValueError(f"vocab needs the token {UNK}: words that have no pieces become it")
     if len(tokens) > MOST_IDS:
         raise ValueError(f"vocab must have at most {MOST_IDS} tokens, got {len(tokens)}")
-    return tokens
+    return tokens, names
 
 
 def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
@@ -46,9 +47,9 @@ def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
     return [line.strip(" \t\r") for line in lines]
 
 
-def _check_mapping(vocab: Mapping[str, int]) -> dict[str, int]:
-    tokens, owners = dict(vocab), dict[int, str]()
-    for token, number in tokens.items():
+def _check_mapping(vocab: Mapping[str, int]) -> dict[int, str]:
+    owners = dict[int, str]()
+    for token, number in vocab.items():
         if not isinstance(token, str):
             raise TypeError(f"vocab must map strings to ids, got the key {token!r}")
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < MOST_IDS:
@@ -58,4 +59,4 @@ def _check_mapping(vocab: Mapping[str, int]) -> dict[str, int]:
                 f"vocab must give every token its own id, got {number} for {owners[number]!r} and {token!r}"
             )
         owners[number] = token
-    return tokens
+    return owners
