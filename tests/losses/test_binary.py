@@ -136,6 +136,9 @@ def test_func_compile_meta_and_autocast():
 X, Y = torch.zeros(2, 3), torch.zeros(2, 3)
 MESSAGES = [
     ({"target": torch.zeros(2)}, "target must have the shape of input (2, 3), got (2,)"),
+    ({"target": Y.cfloat()}, "target must hold real numbers, got c64[2, 3]"),
+    ({"pos_weight": "a"}, "pos_weight must be a tensor or hold numbers, got str"),
+    ({"pos_weight": torch.inf}, "pos_weight must be finite, got inf"),
     ({"target": [0]}, "target must be a tensor of labels from 0 to 1, got list"),
     ({"target": Y + 2}, "target must hold labels from 0 to 1, got 2"),
     ({"target": Y - 1}, "target must hold labels from 0 to 1, got -1"),

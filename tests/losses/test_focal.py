@@ -399,6 +399,11 @@ LOGITS, LABELS = torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])
 MESSAGES = [
     ({"alpha": [1.0, 2.0]},
      "alpha needs one number per class: input has 3 classes (shape (4, 3)), alpha has shape (2,)"),
+    ({"alpha": [1.0, torch.inf, 1.0]}, "alpha must be finite, got inf"),
+    ({"alpha": "abc"}, "alpha must be a tensor or hold numbers, got str"),
+    ({"sample_weight": torch.ones(4).cfloat()}, "sample_weight must hold real numbers, got c64[4]"),
+    ({"sample_weight": torch.full((4,), torch.inf)}, "sample_weight must be finite, got inf"),
+    ({"target": LOGITS - 0.5}, "soft targets must not be negative, got -0.5"),
     ({"alpha": [1.0, -2.0, 1.0]}, "alpha must not be negative or NaN, got -2"),
     ({"alpha": torch.ones(3, device="meta")},
      "alpha must be on the device of input (cpu), got meta; move it with .to()"),

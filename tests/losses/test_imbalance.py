@@ -75,6 +75,8 @@ MESSAGES = [
     (lambda: class_weights([0], "balance"),
      "scheme must be one of ('balanced', 'sqrt', 'inverse', 'effective'), got 'balance'; did you mean 'balanced'?"),
     (lambda: class_weights([0], num_classes=0), "num_classes must be an integer of at least 1, got 0"),
+    (lambda: class_weights(["a"]), "targets must be a tensor or hold numbers, got list"),
+    (lambda: class_weights([0], "effective", beta="a"), "beta must be a number, got 'a' of type str"),
     (lambda: class_weights([0], "effective", beta=1.0),
      "beta must be a number from 0 up to, not including, 1, got 1.0"),
     (lambda: logit_adjusted_loss(torch.zeros(1, 2), torch.tensor([0]), priors=[1.0, 0.0]),

@@ -152,6 +152,7 @@ MESSAGES = [
     (lambda: mse_loss(torch.zeros(3, 1), Y),
      "target must have the shape of input (3, 1), got (3,); "
      "bring them to one shape with input.squeeze(-1) or target.reshape(input.shape)"),
+    (lambda: mse_loss(X, Y.cfloat()), "target must hold real numbers, got c64[3]"),
     (lambda: mse_loss(X, torch.ones(2)), "target must have the shape of input (3,), got (2,)"),
     (lambda: mse_loss(X.int(), Y), "input must be a floating point tensor, got i32[3]; convert it with .float()"),
     (lambda: mse_loss(X, [1.0]), "target must be a tensor, got list"),

@@ -108,6 +108,11 @@ MESSAGES = [
     (([1.0], torch.ones(1)), {}, "values must be a floating point tensor, got list"),
     ((torch.zeros(3), torch.ones(3)), {"total": -1.0}, "total must be a number of at least 0, got -1.0"),
     ((torch.zeros(3), torch.ones(3)), {"total": torch.tensor(-1.0)}, "total must not be negative or NaN, got -1"),
+    ((torch.zeros(3), torch.ones(3)), {"total": torch.ones(7)},
+     "total must be one number or have the shape of the mean (), got (7,)"),
+    ((torch.zeros(3), torch.ones(3)), {"total": torch.ones((), device="meta")},
+     "total must be on the device of values (cpu), got meta; move it with .to()"),
+    ((torch.zeros(3), torch.ones(3)), {"total": torch.tensor(torch.inf)}, "total must be finite, got inf"),
     ((torch.zeros(3), torch.ones(3, device="meta")), {},
      "weights must be on the device of values (cpu), got meta; move it with .to()"),
 ]  # fmt: skip

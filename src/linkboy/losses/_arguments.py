@@ -107,16 +107,37 @@ def check_device(argument: str, value: Tensor, reference: Tensor, other: str = "
         )
 
 
-def check_not_negative(argument: str, value: Tensor) -> None:
-    """Raise where a weight is below 0 or NaN; only on a CPU, where looking costs nothing."""
-    if values_visible(value) and value.numel() and not value.detach().amin().item() >= 0:
-        raise ValueError(f"{argument} must not be negative or NaN, got {value.detach().amin().item():.6g}")
+def check_real(argument: str, value: Tensor) -> None:
+    if value.is_complex():
+        raise TypeError(f"{argument} must hold real numbers, got {describe(value)}")
+
+
+def check_weight_values(argument: str, value: Tensor) -> None:
+    """Raise where a weight is complex, or negative or not finite; the values only on a CPU, where looking is free."""
+    check_real(argument, value)
+    if not values_visible(value) or not value.numel():
+        return
+    low, high = (bound.item() for bound in value.detach().aminmax())
+    if not low >= 0:
+        raise ValueError(f"{argument} must not be negative or NaN, got {low:.6g}")
+    if high == math.inf:
+        raise ValueError(f"{argument} must be finite, got inf")
+
+
+def to_numbers(argument: str, value: float | Tensor | Sequence[float], dtype: torch.dtype | None) -> Tensor:
+    """Return a number, a sequence of them or a tensor as a tensor, or raise."""
+    if isinstance(value, Tensor):
+        return value
+    try:
+        return torch.tensor(value, dtype=dtype)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{argument} must be a tensor or hold numbers, got {describe(value)}") from error
 
 
 def class_numbers(argument: str, value: Tensor | Sequence[float], input: Tensor) -> Tensor:
     """Return one number per class of `input` in the wide dtype, or raise."""
     if not isinstance(value, Tensor):
-        value = torch.tensor(value, dtype=torch.float64).to(input.device)
+        value = to_numbers(argument, value, torch.float64).to(input.device)
     classes = input.shape[1]
     if value.shape != (classes,):
         raise ValueError(
@@ -124,7 +145,7 @@ def class_numbers(argument: str, value: Tensor | Sequence[float], input: Tensor)
             f"{argument} has shape {tuple(value.shape)}"
         )
     check_device(argument, value, input)
-    check_not_negative(argument, value)
+    check_weight_values(argument, value)
     return value.to(wide_dtype(input.device))
 
 
@@ -149,6 +170,7 @@ def check_class_target(input: Tensor, target: object, *, allow_soft: bool) -> Te
     shape = (input.shape[0], *input.shape[2:])
     if target.is_floating_point() and allow_soft:
         if target.shape == input.shape:
+            _check_shares(target)
             return target
         raise ValueError(
             f"soft targets must have the shape of input {tuple(input.shape)}, got {describe(target)}; "
@@ -164,6 +186,13 @@ def check_class_target(input: Tensor, target: object, *, allow_soft: bool) -> Te
     return target.long()
 
 
+def _check_shares(target: Tensor) -> None:
+    if values_visible(target) and target.numel():
+        lowest = target.detach().nan_to_num().amin().item()  # a masked sample may be NaN
+        if lowest < 0:
+            raise ValueError(f"soft targets must not be negative, got {lowest:.6g}")
+
+
 def check_sample_weight(sample_weight: object, shape: tuple[int, ...], input: Tensor) -> Tensor:
     """Return `sample_weight` in the wide dtype if it holds one number per sample, else raise."""
     if not isinstance(sample_weight, Tensor):
@@ -173,7 +202,7 @@ def check_sample_weight(sample_weight: object, shape: tuple[int, ...], input: Te
             f"sample_weight must have one number per sample, shape {shape}, got {tuple(sample_weight.shape)}"
         )
     check_device("sample_weight", sample_weight, input)
-    check_not_negative("sample_weight", sample_weight)
+    check_weight_values("sample_weight", sample_weight)
     return sample_weight.to(wide_dtype(input.device))
 
 

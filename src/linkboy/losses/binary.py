@@ -9,10 +9,12 @@ from linkboy._checks import check_number, check_same_shape, describe
 from linkboy.losses._arguments import (
     check_device,
     check_floating,
-    check_not_negative,
+    check_real,
     check_reduction,
     check_sample_weight,
+    check_weight_values,
     result_dtype,
+    to_numbers,
     values_visible,
     work_dtype,
 )
@@ -107,6 +109,7 @@ def _labels(input: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Te
         raise TypeError(f"target must be a tensor of labels from 0 to 1, got {describe(target)}")
     check_same_shape("target", target, "input", input)
     check_device("target", target, input)
+    check_real("target", target)
     if ignore_index is None:
         return target, None
     check_number("ignore_index", ignore_index, integer=True)
@@ -141,7 +144,7 @@ def _factors(
 
 def _factor(argument: str, value: float | Tensor | Sequence[float], input: Tensor, dtype: torch.dtype) -> Tensor:
     if not isinstance(value, Tensor):
-        value = torch.tensor(value, dtype=dtype, device=input.device)
+        value = to_numbers(argument, value, dtype).to(input.device)
     shape = value.shape
     fits = len(shape) <= input.dim() and all(
         size in (1, whole) for size, whole in zip(reversed(shape), reversed(input.shape), strict=False)
@@ -152,7 +155,7 @@ def _factor(argument: str, value: float | Tensor | Sequence[float], input: Tenso
             "one number per class belongs to the last dimension"
         )
     check_device(argument, value, input)
-    check_not_negative(argument, value)
+    check_weight_values(argument, value)
     return value.to(dtype)
 
 

@@ -12,6 +12,7 @@ from linkboy.losses._arguments import (
     class_numbers,
     class_rows,
     result_dtype,
+    to_numbers,
     values_visible,
     wide_dtype,
 )
@@ -119,6 +120,7 @@ def class_weights(
     Source: scikit-learn `compute_class_weight`; for `"effective"` Cui et al. 2019, https://arxiv.org/abs/1901.05555.
     """
     check_choice("scheme", scheme, SCHEMES)
+    check_number("beta", beta)
     if not 0 <= beta < 1:
         raise ValueError(f"beta must be a number from 0 up to, not including, 1, got {beta!r}")
     counts = _class_counts(targets, num_classes, ignore_index)
@@ -136,7 +138,7 @@ def class_weights(
 
 
 def _class_counts(targets: Tensor | Sequence[int], num_classes: int | None, ignore_index: int) -> Tensor:
-    labels = targets if isinstance(targets, Tensor) else torch.tensor(targets)
+    labels = to_numbers("targets", targets, None)
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         if labels.numel():
             raise TypeError(

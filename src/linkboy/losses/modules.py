@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from linkboy.losses._arguments import to_numbers
 from linkboy.losses.binary import binary_focal_loss
 from linkboy.losses.focal import focal_loss
 from linkboy.losses.imbalance import logit_adjusted_loss
@@ -31,9 +32,8 @@ class _Loss(nn.Module):
     def __init__(self, buffers: dict[str, PerClass], **options: object) -> None:
         super().__init__()
         for name, value in buffers.items():
-            if value is not None and not isinstance(value, Tensor):
-                value = torch.tensor(value, dtype=torch.get_default_dtype())
-            self.register_buffer(name, None if value is None else value.detach().clone())
+            kept = None if value is None else to_numbers(name, value, torch.get_default_dtype()).detach().clone()
+            self.register_buffer(name, kept)
         self.options: dict[str, Any] = options
 
     def forward(self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:

@@ -9,7 +9,8 @@ from linkboy.losses._arguments import (
     REDUCTIONS,
     check_device,
     check_floating,
-    check_not_negative,
+    check_real,
+    check_weight_values,
     values_visible,
     work_dtype,
 )
@@ -248,6 +249,7 @@ def _prepare(
             mend = "; bring them to one shape with input.squeeze(-1) or target.reshape(input.shape)"
         raise ValueError(f"target must have the shape of input {tuple(input.shape)}, got {tuple(target.shape)}{mend}")
     check_device("target", target, input)
+    check_real("target", target)
     weight = None if sample_weight is None else _check_weight(sample_weight, target)
     dtype = work_dtype(input)
     if target.is_floating_point():
@@ -270,7 +272,7 @@ def _check_weight(sample_weight: Tensor, target: Tensor) -> Tensor:
             f"sample_weight must have the shape of target {tuple(target.shape)}, got {tuple(sample_weight.shape)}{mend}"
         )
     check_device("sample_weight", sample_weight, target, "target")
-    check_not_negative("sample_weight", sample_weight)
+    check_weight_values("sample_weight", sample_weight)
     return sample_weight
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from linkboy._checks import check_number, check_same_shape
-from linkboy.losses._arguments import check_device, check_floating, check_not_negative, work_dtype
+from linkboy.losses._arguments import check_device, check_floating, check_weight_values, work_dtype
 
 
 def weighted_mean(
@@ -62,7 +62,7 @@ def weighted_mean(
         )
     check_same_shape("weights", weights, "values", values)
     check_device("weights", weights, values, "values")
-    check_not_negative("weights", weights)
+    check_weight_values("weights", weights)
     dtype = torch.promote_types(work_dtype(values), work_dtype(weights))
     weights = weights.to(dtype)
     dims = tuple(range(values.dim())) if dim is None else dim
@@ -85,5 +85,10 @@ def _check_total(total: Tensor | float, like: Tensor) -> Tensor:
     if not isinstance(total, Tensor):
         check_number("total", total, minimum=0)
         return torch.tensor(total, dtype=like.dtype, device=like.device)
-    check_not_negative("total", total)
+    if total.shape not in ((), like.shape):
+        raise ValueError(
+            f"total must be one number or have the shape of the mean {tuple(like.shape)}, got {tuple(total.shape)}"
+        )
+    check_device("total", total, like, "values")
+    check_weight_values("total", total)
     return total.to(like)
