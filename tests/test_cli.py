@@ -90,7 +90,7 @@ def test_predict_answers_every_line_of_a_file_and_of_standard_input(model, tmp_p
     from_file = capsys.readouterr().out
     assert [line.split("\t")[2] for line in from_file.splitlines()] == ["干净", "", "吵"]
     with path.open("rb") as file:
-        monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": file}))
+        monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": file, "isatty": lambda self: False}))
         assert cli.run(["predict", str(model), "-"]) == 0
     assert capsys.readouterr().out == from_file
 
@@ -130,14 +130,14 @@ def test_the_three_names_of_the_demo_are_in_no_part():
 def test_mistakes_are_one_sentence_and_exit_code_2(capsys, tmp_path, tsv, model):
     missing = tmp_path / "no.tsv"
     out = ("--out", tmp_path / "new")
-    assert refused(capsys, "train", missing, *out) == f"there is no file {missing}"
+    assert refused(capsys, "train", missing, *out) == f"there is no file {missing}; check the path"
     assert refused(capsys, "train", tmp_path, *out) == (
         f"{tmp_path} is a directory; name the file with the labelled texts in it"
     )
     assert refused(capsys, "train") == "name one FILE of labelled text to train on, or pass --demo"
     assert refused(capsys, "train", tsv, "--demo") == "name one FILE of labelled text to train on, or pass --demo"
     assert refused(capsys, "train", "--demo", "--valid", tsv) == (
-        "--demo brings its own parts; --valid, --test and --class-names cannot go with it"
+        "--demo brings its own parts; leave out the options that say which files to read and how"
     )
     assert refused(capsys, "train", tsv, "--out", model) == (
         f"{model} is not empty; pass --overwrite to replace it, --resume to go on, or another --out"
@@ -148,7 +148,9 @@ def test_mistakes_are_one_sentence_and_exit_code_2(capsys, tmp_path, tsv, model)
     assert refused(capsys, "predict", model) == (
         'give texts to predict ("a text" ..., or - for standard input), or --file FILE'
     )
-    assert refused(capsys, "predict", model, "--file", missing) == f"{missing}: No such file or directory"
+    assert refused(capsys, "predict", model, "--file", missing) == (
+        f"cannot use {missing}: no such file or directory; check the path"
+    )
     assert not (tmp_path / "new").exists()
 
 
@@ -166,6 +168,30 @@ def test_a_broken_line_in_a_file_to_predict_is_named(capsys, model, tmp_path):
     assert refused(capsys, "predict", model, "--file", path) == (
         f"{path} line 2: byte 2 is not UTF-8; mend the line or pass --encoding"
     )
+
+
+def test_every_text_gets_one_line_and_a_dash_can_be_a_text(model, capsys):
+    assert cli.run(["predict", str(model), "--", "-", "a\tb\nc"]) == 0
+    assert [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()] == ["-", "a b c"]
+
+
+def test_files_in_other_encodings_are_predicted(model, tmp_path, capsys):
+    path = tmp_path / "texts.txt"
+    for encoding in ("utf-16", "gb18030"):
+        path.write_bytes("干净\n吵\n".encode(encoding))
+        assert cli.run(["predict", str(model), "--file", str(path), "--encoding", encoding]) == 0
+        assert [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()] == ["干净", "吵"]
+    assert refused(capsys, "predict", model, "--file", path, "--encoding", "nosuch") == (
+        "encoding must be one that Python knows, such as 'utf-8' or 'gb18030', got 'nosuch'"
+    )
+
+
+def test_a_rate_that_explodes_is_one_sentence(capsys, tsv, tmp_path):
+    arguments = ["train", str(tsv), "--out", str(tmp_path / "m"), "--epochs", "3", "--lr", "1e38"]
+    assert cli.run(arguments) == 2
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    assert "linkboy: " in printed
 
 
 def test_skipped_rows_are_counted_and_shown(capsys, tmp_path, tsv):
@@ -229,7 +255,7 @@ def test_ctrl_c_saves_and_tells_how_to_resume(tsv, tmp_path):
     assert process.returncode == 128 + signal.SIGINT
     assert "Traceback" not in errors
     assert "stopped by SIGINT" in printed
-    assert f"go on with: linkboy train {tsv} --out {out} --epochs 100000 --resume" in printed
+    assert f"-m linkboy train {tsv} --out {out} --epochs 100000 --resume" in printed
     assert list((out / "checkpoints").glob("step-*"))
     assert not (out / "config.json").exists()
 

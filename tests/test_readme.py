@@ -44,7 +44,8 @@ def reviews_csv() -> str:
 @pytest.mark.parametrize("page", ENGLISH, ids=IDS)  # the Chinese pages show the same code
 def test_every_fence_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "reviews.csv").write_text(reviews_csv(), "utf-8")
+    for name in ("reviews.csv", "new_reviews.csv"):
+        (tmp_path / name).write_text(reviews_csv(), "utf-8")
     namespace: dict[str, object] = {"__name__": "__page__"}
     trained = False
     for kind, body in fences(page):

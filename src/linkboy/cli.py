@@ -22,6 +22,7 @@ app = App(
     version=__version__,
     default_parameter=Parameter(negative=()),
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 DEMO_NAMES = ("Plattdüütsch", "尼德兰王国", "Ελληνόφωνα νησιά")
 
@@ -37,7 +38,7 @@ def train(
     out: Path | None = None,
     model: Literal["ngram", "cnn"] = "ngram",
     loss: Literal["cross-entropy", "focal", "logit-adjusted"] = "cross-entropy",
-    gamma: float = 2.0,
+    gamma: float | None = None,
     class_weight: Literal["none", "balanced", "sqrt", "effective"] = "none",
     metric: Literal["accuracy", "macro-f1"] = "accuracy",
     epochs: int | None = None,
@@ -85,7 +86,7 @@ def train(
     loss
         What is made small: cross-entropy, focal, or logit-adjusted for classes of very unequal size.
     gamma
-        How strongly the focal loss looks away from what is already right.
+        For --loss focal: how strongly it looks away from what is already right; 2 by default.
     class_weight
         Weigh rows by the size of their class.
     metric
@@ -129,7 +130,7 @@ def train(
     overwrite
         Replace what an earlier run wrote into the directory.
     resume
-        Go on with a run that was stopped.
+        Go on with a run that was stopped; the other options must be those it was begun with.
     """
     from linkboy import TrainingOptions, read_labelled, train_classifier
     from linkboy.classify.demo import demo_data
@@ -156,23 +157,30 @@ def train(
 
     if demo == (file is not None):
         raise ValueError("name one FILE of labelled text to train on, or pass --demo")
-    if demo and (valid or test or class_names):
-        raise ValueError("--demo brings its own parts; --valid, --test and --class-names cannot go with it")
+    reading = (valid, test, class_names, text_column, label_column, weight_column)
+    if demo and (any(reading) or encoding != "utf-8" or on_bad_row != "raise"):
+        raise ValueError("--demo brings its own parts; leave out the options that say which files to read and how")
     train_part = read(file)
     parts = demo_data() if train_part is None else {"train": train_part, "valid": read(valid), "test": read(test)}
-    directory = out or Path("demo-model" if file is None else f"{file.name.split('.')[0]}-model")
+    directory = out or Path("demo-model" if file is None else f"{_stem(file)}-model")
     show = _printer()
-    report = train_classifier(
-        parts["train"],
-        directory,
-        valid=parts["valid"],
-        test=parts["test"],
-        class_names=read_class_names(class_names) if class_names else None,
-        options=options,
-        overwrite=overwrite,
-        resume=resume,
-        show=show,
-    )
+    try:
+        report = train_classifier(
+            parts["train"],
+            directory,
+            valid=parts["valid"],
+            test=parts["test"],
+            class_names=read_class_names(class_names) if class_names else None,
+            options=options,
+            overwrite=overwrite,
+            resume=resume,
+            show=show,
+        )
+    except KeyboardInterrupt:
+        if not (directory / "run.json").exists():
+            raise
+        show(f"interrupted; go on with: {_same_command('--resume', without='--overwrite')}")
+        return 128 + signal.SIGINT
     show(report)
     if report.history.stopped in ("SIGINT", "SIGTERM"):
         show(f"go on with: {_same_command('--resume', without='--overwrite')}")
@@ -180,7 +188,7 @@ def train(
     if demo:
         _show_demo(directory, show)
     else:
-        show(f'try next:  linkboy predict {directory} "a text"    linkboy evaluate {directory} FILE')
+        show(f'try next:  {_program()} predict {directory} "a text"    {_program()} evaluate {directory} FILE')
     return 0
 
 
@@ -201,7 +209,7 @@ def predict(
     directory
         What linkboy train has written.
     texts
-        The texts. A single - reads one text per line from standard input.
+        The texts. A single - reads one text per line from standard input. Put -- before texts that begin with a dash.
     file
         A file with one text per line, any number of lines, or - for standard input; blank lines are answered too.
     top
@@ -209,7 +217,7 @@ def predict(
     json
         Print one JSON object per line.
     encoding
-        Of the file.
+        Of the file or of standard input.
     """
     from linkboy import load_classifier
 
@@ -218,9 +226,11 @@ def predict(
     classifier = load_classifier(directory)
     source = iter(texts) if file is None else _lines_of(file, encoding)
     write = _json_lines if json else _tab_lines
-    for predictions in classifier.predict_stream(source, top=top):
+    # Someone who types waits for the answer to each line.
+    typed = file == Path("-") and sys.stdin.isatty()
+    for predictions in classifier.predict_stream(source, top=top, batch_size=1 if typed else 4096):
         sys.stdout.write(write(predictions))
-    sys.stdout.flush()
+        sys.stdout.flush()
 
 
 @app.command
@@ -314,6 +324,8 @@ def tokenize(
 
     if vocab.is_dir():
         tokenizer = BertTokenizer.from_pretrained(vocab)
+    elif cased and vocab.suffix == ".json":
+        raise ValueError("--cased is for a vocab.txt; a tokenizer.json says itself whether it is cased")
     elif vocab.suffix == ".json":
         tokenizer = BertTokenizer.from_tokenizer_json(vocab)
     else:
@@ -344,7 +356,7 @@ def memory(*, json: bool = False) -> None:
 
 
 def main() -> None:
-    """Run the command line; end with 0, 2 for a mistake of the caller, 130 for Ctrl-C."""
+    """Run the command line; end with 0, 2 for a mistake of the caller, 128 + the signal for a run that was stopped."""
     sys.exit(run(sys.argv[1:]))
 
 
@@ -355,7 +367,7 @@ def run(arguments: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except CycloptsError as error:
         return _complain(" ".join(str(error).split()))
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, ArithmeticError) as error:
         if isinstance(error, BrokenPipeError):
             # The reader (`| head`) has had enough; nothing may be written at exit either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -364,30 +376,40 @@ def run(arguments: list[str]) -> int:
             raise
         return _complain(_sentence(error))
     except KeyboardInterrupt:
-        print("linkboy: interrupted", file=sys.stderr)
-        return 130
+        print("linkboy: interrupted; nothing was written", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def _dash_as_file(arguments: list[str]) -> list[str]:
     """Write a lone `-` for `predict`, which the parser takes for an option without a name, as `--file=-`."""
     if arguments[:1] != ["predict"]:
         return arguments
+    end = arguments.index("--") if "--" in arguments else len(arguments)
     return [
-        "--file=-" if argument == "-" and before != "--file" else argument
-        for before, argument in zip(["", *arguments], arguments, strict=False)
+        "--file=-" if argument == "-" and before != "--file" and place < end else argument
+        for place, (before, argument) in enumerate(zip(["", *arguments], arguments, strict=False))
     ]
 
 
 def _complain(sentence: str) -> int:
-    if os.environ.get("RANK", "0") == "0":
+    if _is_first_process():
         print(f"linkboy: {sentence}", file=sys.stderr)
     return 2
 
 
+def _is_first_process() -> bool:
+    """Say whether this process prints; asked before torch is loaded, so the environment of torchrun has to answer."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
+        return (
+            f"cannot use {error.filename}: {error.strerror.lower()}; check the path"
+            if error.filename
+            else error.strerror
+        )
+    return " ".join(str(error).split())
 
 
 def _printer() -> Callable[[Report | str], None]:
@@ -397,7 +419,7 @@ def _printer() -> Callable[[Report | str], None]:
     console = Console(highlight=False)
 
     def show(block: Report | str) -> None:
-        if os.environ.get("RANK", "0") != "0":
+        if not _is_first_process():
             return
         if sys.stdout.isatty():
             console.print(block, markup=False)
@@ -419,43 +441,80 @@ def _same_command(addition: str, *, without: str) -> str:
     import shlex
 
     arguments = [argument for argument in sys.argv[1:] if argument not in (addition, without)]
-    return shlex.join(["linkboy", *arguments, addition])
+    return f"{_program()} {shlex.join([*arguments, addition])}"
+
+
+def _program() -> str:
+    """Return how linkboy can be called again from where it was called."""
+    import shutil
+
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1":
+        return f"torchrun --nproc-per-node {processes} -m linkboy"
+    if Path(sys.argv[0]).name != "linkboy":
+        return f"{Path(sys.executable).name} -m linkboy"
+    return "linkboy" if shutil.which("linkboy") else sys.argv[0]
+
+
+def _stem(file: Path) -> str:
+    """Return the name of a file of labelled texts without the endings that say its form."""
+    name = file.name.removesuffix(".gz")
+    return Path(name).stem or "linkboy"
 
 
 def _show_demo(directory: Path, show: Callable[[Report | str], None]) -> None:
     from linkboy import load_classifier
 
-    if os.environ.get("RANK", "0") != "0":
+    if not _is_first_process():
         return
     show("Three names it has never seen:")
     show(load_classifier(directory).predict(DEMO_NAMES))
     show(
         "try next:\n"
-        f'  linkboy predict {directory} "your own name"     predict with what was just trained\n'
-        "  linkboy train your.csv                         train on your own texts: a text and a label per row\n"
-        "  linkboy train --demo --model cnn --overwrite   the same task with convolutions"
+        f'  {_program()} predict {directory} "your own name"\n'
+        f"  {_program()} train your.csv   (a text and a label per row)\n"
+        f"  {_program()} train --demo --model cnn --out demo-cnn   (the same task with convolutions)"
     )
 
 
 def _lines_of(file: Path, encoding: str) -> Iterator[str]:
     """Yield the lines of a file, or for `-` of standard input, as they come; only a line feed ends a line."""
+    import codecs
+    import io
+
     from_stdin = file == Path("-")
     name = "standard input" if from_stdin else str(file)
+    try:
+        codecs.lookup(encoding)
+    except LookupError:
+        raise ValueError(
+            f"encoding must be one that Python knows, such as 'utf-8' or 'gb18030', got {encoding!r}"
+        ) from None
     stream = sys.stdin.buffer if from_stdin else file.open("rb")
-    with stream:
-        for number, raw in enumerate(stream, 1):
-            try:
-                line = raw.decode(encoding)
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{name} line {number}: byte {error.start + 1} is not {encoding.upper()}; mend the line or pass --encoding"
-                ) from None
-            yield (line.removeprefix("\ufeff") if number == 1 else line).rstrip("\r\n")
+    number = 0
+    try:
+        with stream:
+            if len("\n".encode(encoding)) == 1:  # a line feed is one byte, so each line stands for itself
+                for number, raw in enumerate(stream, 1):
+                    yield _ended(raw.decode(encoding), number)
+            else:
+                with io.TextIOWrapper(stream, encoding, newline="\n") as lines:
+                    for number, line in enumerate(lines, 1):
+                        yield _ended(line, number)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{name} line {number}: byte {error.start + 1} is not {encoding.upper()}; mend the line or pass --encoding"
+        ) from None
+
+
+def _ended(line: str, number: int) -> str:
+    return (line.removeprefix("\ufeff") if number == 1 else line).rstrip("\r\n")
 
 
 def _tab_lines(predictions: "Predictions") -> str:
     lines = []
     for text, top in zip(predictions.texts, predictions.top, strict=True):
+        text = " ".join(text.splitlines()).replace("\t", " ")  # one line and one field for each text
         pairs = "\t".join(f"{label}\t{format_percent(probability)}" for label, probability in top)
         lines.append(f"{pairs}\t{text}\n")
     return "".join(lines)

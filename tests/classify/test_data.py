@@ -103,6 +103,61 @@ def test_numbers_as_labels_are_read_alike_from_every_form(tmp_path):
     assert list(read_labelled(tmp_path / "rows.parquet").labels) == list(read_labelled(path).labels) == ["1", "0"]
 
 
+def test_quotes_in_a_tsv_with_a_header_never_join_rows(tmp_path):
+    rows = '"Good thing\tp\n"Bad thing\tn\n"Titanic" is great\tp\n"said ""hi"""\tn\n'
+    path = written(tmp_path, "rows.tsv", "text\tlabel\n" + rows)
+    assert pairs(read_labelled(path)) == [
+        ('"Good thing', "p"), ('"Bad thing', "n"), ('"Titanic" is great', "p"), ('said "hi"', "n")
+    ]  # fmt: skip
+
+
+def test_blank_lines_inside_quotes_stay_and_those_between_rows_go(tmp_path):
+    path = written(tmp_path, "rows.csv", 'text,label\n\n"one\n\nthree",a\n\nb,b\n')
+    assert pairs(read_labelled(path)) == [("one\n\nthree", "a"), ("b", "b")]
+
+
+def test_a_row_with_a_line_that_is_not_utf8_is_skipped_whole(tmp_path):
+    path = written(tmp_path, "rows.csv", b'text,label\n"one\n\xff\nthree",a\nb,b\n')
+    data = read_labelled(path, on_bad_row="skip")
+    assert pairs(data) == [("b", "b")]
+    assert [row.line for row in data.skipped] == [3]
+
+
+def test_fields_of_any_length_and_carriage_returns_are_read(tmp_path):
+    long = "x" * 200_000
+    path = written(tmp_path, "rows.csv", f"text,label\n{long},a\none\rtwo,b\n")
+    assert pairs(read_labelled(path)) == [(long, "a"), ("one two", "b")]
+    path = written(tmp_path, "mac.csv", "text,label\rone,a\rtwo,b\r")
+    assert pairs(read_labelled(path)) == [("one", "a"), ("two", "b")]
+
+
+def test_json_values_become_text_or_are_refused(tmp_path):
+    path = written(tmp_path, "rows.jsonl", '{"text": 5, "label": true}\n{"text": "b", "label": 0.5}\n')
+    assert pairs(read_labelled(path)) == [("5", "true"), ("b", "0.5")]
+    path = written(tmp_path, "bad.jsonl", '{"text": {"a": 1}, "label": 1}\n{"text": "b", "label": NaN}\n' + "[" * 100_000
+        + '\n{"text": "\\ud800", "label": 1}\n{"text": "c", "label": 1}\n{"text": "d", "label": ["x"]}\n')  # fmt: skip
+    data = read_labelled(path, on_bad_row="skip")
+    assert pairs(data) == [("c", "1")]
+    assert [row.reason for row in data.skipped] == [
+        "the text must be text or a number, got dict",
+        "the label is empty",
+        "no JSON that can be read (nested too deeply, or a number too long)",
+        "the text holds half of a surrogate pair, which no file can store",
+        "the label must be text or a number, got list",
+    ]
+
+
+def test_rows_made_by_hand_are_checked():
+    from linkboy import LabelledTexts
+
+    with pytest.raises(ValueError) as caught:
+        LabelledTexts("x", ["a", "b"], ["p"], [1, 2])
+    assert str(caught.value) == "labels must be as many as texts, got 1 for 2 texts"
+    with pytest.raises(TypeError) as wrong_type:
+        LabelledTexts("x", ["a"], [1], [1])
+    assert str(wrong_type.value) == "labels must be strings, got 1 of type int"
+
+
 def test_skipped_rows_are_counted_and_named(tmp_path):
     path = written(tmp_path, "rows.tsv", b"good\tyes\nno tab\nbroken \xff\tyes\n\tempty\nbad\tno\n")
     data = read_labelled(path, on_bad_row="skip")
@@ -130,11 +185,16 @@ BAD = {
     "fields": ("rows.csv", b"text,label\na,b\na,b,c\n", "{path} line 3: 3 fields where the header has 2; {mend}"),
     "json": ("rows.jsonl", b'{"text": "a", "label": 1}\n{"text": \n',
         "{path} line 2: no JSON (Expecting value at column 10); {mend}"),
+    "open quote": ("rows.csv", b'text,label\n"an open quote,p\nfine,p\n',
+        "{path} line 2: a quote is opened and never closed; close it"),
+    "loose quote": ("rows.csv", b'text,label\n"Titanic" is great,p\n',
+        "{path} line 2: a quote inside a field must be doubled and the field quoted (',' expected after '\"'); {mend}"),
+    "two columns": ("rows.csv", b"text,text,label\na,b,c\n", "{path} has 2 columns named 'text'; rename all but one"),
     "json list": ("rows.jsonl", b"[1]\n", "{path} line 1: a JSON object is due, got list; {mend}"),
     "json key": ("rows.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"}\n', "{path} line 2: there is no key 'label'; {mend}"),
     "empty file": ("rows.tsv", b"", "{path} holds no labelled text; it is empty"),
     "blank file": ("rows.csv", b"\n \n", "{path} holds no labelled text; it is empty"),
-    "header only": ("rows.csv", b"text,label\n", "{path} holds no labelled text; it is empty"),
+    "header only": ("rows.csv", b"text,label\n", "{path} holds no labelled text; it has a header and no rows"),
     "utf-16": ("rows.tsv", "a\tb\n".encode("utf-16"), "{path} is UTF-16, not UTF-8; pass --encoding utf-16 or save it as UTF-8"),
     "not parquet": ("rows.parquet", b"PAR0 nothing", "{path} is no whole Parquet file; write it anew"),
     "unknown form": ("rows.xlsx", b"PK", "cannot tell the form of {path} from its name; it must end in "
@@ -172,6 +232,9 @@ def test_a_missing_file_and_a_directory_are_named(tmp_path):
     with pytest.raises(FileNotFoundError) as missing:
         read_labelled(tmp_path / "trian.tsv")
     assert str(missing.value) == f"there is no file {tmp_path / 'trian.tsv'}; did you mean 'train.tsv'?"
+    with pytest.raises(FileNotFoundError) as missing:
+        read_labelled(tmp_path / "else" / "xyz.tsv")
+    assert str(missing.value) == f"there is no file {tmp_path / 'else' / 'xyz.tsv'}; check the path"
     with pytest.raises(IsADirectoryError) as directory:
         read_labelled(tmp_path)
     assert str(directory.value) == f"{tmp_path} is a directory; name the file with the labelled texts in it"

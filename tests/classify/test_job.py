@@ -133,6 +133,12 @@ def test_an_options_typo_is_named():
     with pytest.raises(ValueError) as caught:
         lb.TrainingOptions(epochs=0)
     assert str(caught.value) == "epochs must be an integer of at least 1, got 0"
+    with pytest.raises(ValueError) as caught:
+        lb.TrainingOptions(gamma=1.0)
+    assert str(caught.value) == "gamma is for loss='focal', got loss='cross-entropy'; leave gamma out"
+    with pytest.raises(ValueError) as caught:
+        lb.TrainingOptions(ema=1)
+    assert str(caught.value) == "ema must be a number above 0 and below 1, got 1"
 
 
 @pytest.mark.parametrize("rows", [3, 20, 100, 1000, 5000, 20_000, 45_000, 1_000_000])
@@ -170,11 +176,61 @@ def test_a_directory_that_is_not_empty_is_refused_and_left_alone(tmp_path, rows)
 
 
 def test_overwriting_replaces_only_what_a_run_writes(tmp_path, rows):
-    (tmp_path / "mine.txt").write_text("mine")
     lb.train_classifier(rows, tmp_path, options=QUICK, overwrite=True)
+    (tmp_path / "mine.txt").write_text("mine")
     lb.train_classifier(rows, tmp_path, options=QUICK, overwrite=True)
     assert (tmp_path / "mine.txt").read_text() == "mine"
     assert lb.load_classifier(tmp_path).class_names == sorted(set(rows.labels))
+
+
+def test_a_directory_of_others_is_never_overwritten(tmp_path, rows):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "checkpoints").mkdir()
+    assert message_of(FileExistsError, rows, tmp_path, overwrite=True) == (
+        f"{tmp_path} holds other files than those of linkboy train, and --overwrite would mix them up; pass another --out"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "config.json"]
+
+
+def test_two_runs_into_one_directory_are_refused(tmp_path, rows):
+    with outputs.run_in(tmp_path / "model", {}, overwrite=False, resume=False):
+        assert message_of(BlockingIOError, rows, tmp_path / "model", overwrite=True) == (
+            f"another run is writing into {tmp_path / 'model'}; wait for it or pass another --out"
+        )
+
+
+def test_a_damaged_note_of_a_run_is_named(tmp_path, rows):
+    for content in ("{}", "[]", "tru"):
+        (tmp_path / "run.json").write_text(content)
+        assert message_of(ValueError, rows, tmp_path, resume=True) == (
+            f"cannot resume {tmp_path}: run.json in it is damaged; train anew with --overwrite"
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"device": "cuda"}, "device must be one that this machine has, got 'cuda'; pass --device cpu or auto"),
+        (
+            {"precision": "fp16", "device": "cpu"},
+            "precision fp16 needs a GPU, and this run is on a CPU; pass --precision bf16 or fp32",
+        ),
+    ],
+)
+def test_what_the_machine_lacks_is_said_before_anything_is_written(tmp_path, rows, changes, message):
+    if torch.cuda.is_available() and "precision" not in changes:
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(ValueError) as caught:
+        lb.train_classifier(rows, tmp_path / "new", options=dataclasses.replace(QUICK, **changes))
+    assert str(caught.value) == message
+    assert not (tmp_path / "new").exists()
+
+
+def test_labels_with_dollars_and_underscores_are_drawn_as_they_are(tmp_path, rows):
+    names = {"体育": "$100 to $200", "财经": "$^$", "sport": "a_b"}
+    data = dataclasses.replace(rows, labels=[names[label] for label in rows.labels])
+    lb.train_classifier(data, tmp_path / "model", options=QUICK)
+    assert (tmp_path / "model" / "confusion.png").exists()
 
 
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path, rows):
@@ -236,13 +292,20 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, finis
     with pytest.raises(ValueError) as caught:
         lb.train_classifier(rows, tmp_path / "model", options=other, resume=True)
     assert str(caught.value) == (
-        f"cannot resume {tmp_path / 'model'}: it was begun without --lr, now it is 0.3; leave --lr out"
+        f"cannot resume {tmp_path / 'model'}: it was begun without --lr, now it is run with --lr 0.3; pass the same options"
     )
     with pytest.raises(ValueError) as caught:
         lb.train_classifier(make_rows(240, seed=1), tmp_path / "model", options=QUICK, resume=True)
-    assert str(caught.value) == (
-        f"cannot resume {tmp_path / 'model'}: the data is not that of the stopped run; pass the same files"
+    changed = (
+        f"cannot resume {tmp_path / 'model'}: texts, labels, class names or vocabulary are not those of the stopped run; "
+        "pass the same files"
     )
+    assert str(caught.value) == changed
+    with pytest.raises(ValueError) as caught:
+        lb.train_classifier(
+            rows, tmp_path / "model", options=QUICK, resume=True, class_names=sorted(set(rows.labels))[::-1]
+        )
+    assert str(caught.value) == changed
     resumed = lb.train_classifier(rows, tmp_path / "model", options=QUICK, resume=True)
     assert resumed.history.resumed_from is not None
     one, other = (load_file(path / "model.safetensors") for path in (finished.directory, tmp_path / "model"))
@@ -308,6 +371,12 @@ def test_a_configuration_of_another_version_or_with_missing_parts_is_refused(cop
     )
     (copy / "config.json").write_text(json.dumps({**config, "class_names": ["one"]}))
     assert "do not fit each other" in load_message(copy)
+    for wrong in ("ab", ["a", "a", "b"], [["a"], None, "b"]):
+        (copy / "config.json").write_text(json.dumps({**config, "class_names": wrong}))
+        assert "(class_names must be a list of different strings)" in load_message(copy)
+    for wrong in ({"longest": 10**9, "words": True}, {"longest": "3", "words": True}, {"longest": 3, "words": 1}):
+        (copy / "config.json").write_text(json.dumps({**config, "encoder": wrong}))
+        assert "(the encoder needs a longest n-gram of 1 to 16 characters" in load_message(copy)
     del config["encoder"]
     (copy / "config.json").write_text(json.dumps(config))
     assert load_message(copy) == (
@@ -330,6 +399,31 @@ def test_predict_refuses_what_is_no_list_of_strings(finished):
     with pytest.raises(ValueError) as caught:
         classifier.predict(["a"], top=0)
     assert str(caught.value) == "top must be an integer of at least 1, got 0"
+
+
+def test_a_changed_classifier_is_saved_as_it_is_now(finished, tmp_path):
+    classifier = lb.load_classifier(finished.directory)
+    with torch.no_grad():
+        classifier.model.bias.zero_()
+    classifier.class_names = ["a", "b", "c"]
+    classifier.save(tmp_path / "changed")
+    again = lb.load_classifier(tmp_path / "changed")
+    assert again.class_names == ["a", "b", "c"]
+    assert not again.model.bias.any()
+
+
+def test_space_around_a_text_changes_nothing(finished):
+    classifier = lb.load_classifier(finished.directory)
+    assert torch.equal(classifier.logits(["冠军 进球"]), classifier.logits(["  冠军 进球\n"]))
+
+
+def test_a_configuration_cannot_name_a_file_to_read(tmp_path, make_rows):
+    options = dataclasses.replace(QUICK, model="cnn", epochs=1)
+    lb.train_classifier(make_rows(60), tmp_path, options=options)
+    config = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    config["encoder"]["vocabulary"] = "/etc/hostname"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "(the encoder needs a list of tokens and a max_length of at least 1)" in load_message(tmp_path)
 
 
 def test_predict_ranks_classes_and_takes_any_number_of_texts(finished):

@@ -107,7 +107,7 @@ def test_one_class_only_is_refused():
 def test_too_few_rows_to_split_are_refused():
     rows = labelled([("one", "a"), ("two", "b")])
     assert message_of(ValueError, make_parts, rows) == (
-        "rows.tsv has too few rows to cut a valid part from (2 rows, no class with three different texts); pass --valid FILE"
+        "rows.tsv has too few rows to cut a valid part from (2 rows, no class with enough different texts); pass --valid FILE"
     )
 
 
@@ -130,3 +130,30 @@ def test_rows_that_were_skipped_stay_with_the_training_part():
     )
     parts = make_parts(rows)
     assert [len(part.skipped) for part in parts.texts.values()] == [1, 0, 0]
+
+
+def test_labels_in_the_first_column_are_suspected():
+    rows = labelled([("体育", f"text {n}") for n in range(60)], "cnews.txt")
+    assert message_of(ValueError, make_parts, rows) == (
+        "cnews.txt has 60 different labels in 60 rows; is the label in another column than the last? name the columns in a "
+        "first line such as label<TAB>text"
+    )
+
+
+def test_a_header_of_unusual_names_is_suspected():
+    rows = labelled([("headline", "y")] + [(f"text {n}", "ab"[n % 2]) for n in range(60)])
+    assert make_parts(rows).notes[-1] == (
+        "the label of the first line, 'y', occurs nowhere else: if it is a header, pass --text-column NAME"
+    )
+
+
+def test_weights_that_are_all_zero_are_refused():
+    rows = dataclasses.replace(labelled([(f"text {n}", "ab"[n % 2]) for n in range(60)]), weights=[0.0] * 60)
+    assert message_of(ValueError, make_parts, rows) == (
+        "rows.tsv: the weights of the training rows are all 0; at least one must be more"
+    )
+
+
+def test_labels_that_only_look_like_numbers_are_words():
+    rows = labelled([(f"text {n}", ("--1", "2")[n % 2]) for n in range(60)])
+    assert list(make_parts(rows).class_names) == ["--1", "2"]

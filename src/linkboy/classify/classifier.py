@@ -28,6 +28,7 @@ FORMAT = "linkboy-classifier"
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _ENCODER_PREFIX = "encoder."
+_ENCODERS: dict[str, type[Encoder]] = {"ngram": NgramEncoder, "cnn": TokenEncoder}
 
 
 def make_encoder(model: str, texts: Sequence[str], *, vocab: str | None = None) -> Encoder:
@@ -71,7 +72,8 @@ class Classifier:
         model: takes what the encoder collates and gives logits `(B, C)`.
         encoder: turns texts into features.
         class_names: the C class names.
-        about: whatever else the configuration file should hold.
+        numbered: whether a label to evaluate on may be the number of its class.
+        about: what else the configuration file should hold.
 
     Examples:
         >>> import tempfile, linkboy as lb
@@ -89,10 +91,12 @@ class Classifier:
         model: nn.Module,
         encoder: Encoder,
         class_names: Sequence[str],
+        *,
+        numbered: bool = False,
         about: Mapping[str, Any] | None = None,
     ) -> None:
         self.kind, self.model, self.encoder = kind, model, encoder
-        self.class_names, self.about = list(class_names), dict(about or {})
+        self.class_names, self.numbered, self.about = list(class_names), numbered, dict(about or {})
 
     @torch.no_grad()
     def logits(self, texts: Sequence[str], *, batch_size: int = 1024) -> Tensor:
@@ -101,7 +105,7 @@ class Classifier:
         was_training = self.model.training
         self.model.eval()
         try:
-            features = self.encoder.encode(texts)
+            features = self.encoder.encode([text.strip() for text in texts])  # as files are read
             parts = [torch.zeros(0, len(self.class_names))]
             for start in range(0, len(texts), batch_size):
                 rows = torch.arange(start, min(start + batch_size, len(texts))).numpy()
@@ -153,8 +157,7 @@ class Classifier:
         Raises:
             ValueError: a label is not among the classes; the message names its line.
         """
-        numbered = bool(self.about.get("numbered_labels"))
-        target = targets_of(data, self.class_names, "evaluation", numbered=numbered)
+        target = targets_of(data, self.class_names, "evaluation", numbered=self.numbered)
         return classification_metrics(target, self.logits(data.texts).argmax(1).numpy(), self.class_names)
 
     def files(self) -> dict[str, bytes]:
@@ -170,9 +173,10 @@ class Classifier:
             "linkboy": __version__,
             "model": self.kind,
             "class_names": self.class_names,
+            "numbered_labels": self.numbered,
             "encoder": self.encoder.settings(),
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
-            **self.about,
+            "about": self.about,
         }
         return {WEIGHTS: weights, CONFIG: json.dumps(config, ensure_ascii=False, indent=1).encode()}
 
@@ -217,19 +221,45 @@ def load_classifier(directory: str | os.PathLike[str], *, device: str = "cpu") -
     arrays = {name.removeprefix(_ENCODER_PREFIX): t for name, t in tensors.items() if name.startswith(_ENCODER_PREFIX)}
     state = {name: t for name, t in tensors.items() if not name.startswith(_ENCODER_PREFIX)}
     try:
-        kind, class_names = config["model"], config["class_names"]
-        encoder = {"ngram": NgramEncoder, "cnn": TokenEncoder}[kind].restore(config["encoder"], arrays)
+        kind, class_names = config["model"], _checked_names(config["class_names"])
+        encoder = _ENCODERS[kind].restore(config["encoder"], arrays)
         with torch.device("meta"):  # no initial weights are drawn: the ones read take their place
             model = make_model(kind, encoder, len(class_names))
         model.load_state_dict(state, assign=True)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        problem = " ".join(str(error).split())
         raise ValueError(
-            f"{directory} holds a classifier whose {CONFIG} and {WEIGHTS} do not fit each other ({error}); train it anew"
+            f"{directory} holds a classifier whose {CONFIG} and {WEIGHTS} do not fit each other ({problem}); train it anew"
         ) from error
-    return Classifier(kind, model.to(device).eval(), encoder, class_names, config)
+    numbered, about = config.get("numbered_labels") is True, config.get("about")
+    return Classifier(
+        kind,
+        model.to(device).eval(),
+        encoder,
+        class_names,
+        numbered=numbered,
+        about=about if isinstance(about, dict) else {},
+    )
+
+
+def is_classifier(directory: str | os.PathLike[str]) -> bool:
+    """Say whether a directory holds a configuration that `linkboy train` wrote, whatever its version."""
+    try:
+        config = json.loads((Path(directory) / CONFIG).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and config.get("format") == FORMAT
+
+
+def _checked_names(names: Any) -> list[str]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise TypeError("class_names must be a list of different strings")
+    return names
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
+    if directory.is_file():
+        raise NotADirectoryError(f"{directory} is a file; name the directory that linkboy train has written")
     if not directory.is_dir():
         raise FileNotFoundError(f"there is no directory {directory}; name one that linkboy train has written")
     try:

@@ -1,34 +1,23 @@
 """Read labelled text: TSV without a header, CSV and TSV with one, JSON lines and Parquet, each also as `.gz`."""
 
-import csv
 import dataclasses
-import gzip
-import io
-import itertools
-import json
 import math
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from linkboy._checks import check_choice, did_you_mean
 from linkboy._report import Block, Report, Table, format_count
-
-TEXT_NAMES = (
-    "text",
-    "sentence",
-    "content",
-    "review",
-    "comment",
-    "query",
-    "question",
-    "title",
-    "文本",
-    "内容",
-    "句子",
-    "评论",
+from linkboy.classify.formats import (
+    BadRowHandler,
+    Row,
+    csv_rows,
+    decoded_lines,
+    json_rows,
+    parquet_rows,
+    read_bytes,
+    tsv_rows,
 )
-LABEL_NAMES = ("label", "class", "category", "target", "intent", "标签", "类别", "分类")
+
 SUFFIXES = (".txt", ".tsv", ".csv", ".jsonl", ".ndjson", ".parquet")
 
 
@@ -67,6 +56,16 @@ class LabelledTexts(Report):
     lines: Sequence[int]
     weights: Sequence[float] | None = None
     skipped: Sequence[BadRow] = ()
+
+    def __post_init__(self) -> None:
+        columns = {"labels": self.labels, "lines": self.lines, "weights": self.weights}
+        for name, column in columns.items():
+            if column is not None and len(column) != len(self.texts):
+                raise ValueError(f"{name} must be as many as texts, got {len(column)} for {len(self.texts)} texts")
+        for name, column in (("texts", self.texts), ("labels", self.labels)):
+            wrong = next((value for value in column if not isinstance(value, str)), None)
+            if wrong is not None:
+                raise TypeError(f"{name} must be strings, got {wrong!r} of type {type(wrong).__name__}")
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -140,14 +139,14 @@ def read_labelled(
         raise IsADirectoryError(f"{path} is a directory; name the file with the labelled texts in it")
     if not path.exists():
         near = did_you_mean(path.name, [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else [])
-        raise FileNotFoundError(f"there is no file {path}{near}")
+        raise FileNotFoundError(f"there is no file {path}{near or '; check the path'}")
     suffix = Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix
     suffix = suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(
             f"cannot tell the form of {path} from its name; it must end in one of {SUFFIXES}, also with .gz"
         )
-    content = _read_bytes(path)
+    content = read_bytes(path)
     skipped: list[BadRow] = []
 
     def bad_row(line: int, reason: str) -> None:
@@ -156,34 +155,27 @@ def read_labelled(
         skipped.append(BadRow(line, reason))
 
     wanted = {"text": text_column, "label": label_column, "weight": weight_column}
-    rows: Iterable[_Row]
     if suffix == ".parquet":
-        rows = _parquet_rows(path, content, wanted)
+        rows = parquet_rows(path, content, wanted)
     else:
-        lines = _decoded_lines(path, content, encoding, bad_row)
-        if suffix in (".jsonl", ".ndjson"):
-            rows = _json_rows(path, lines, wanted, bad_row)
-        else:
-            rows = _delimited_rows(path, lines, "," if suffix == ".csv" else "\t", wanted, bad_row)
+        lines = decoded_lines(path, content, encoding, bad_row)
+        read_rows = {".csv": csv_rows, ".jsonl": json_rows, ".ndjson": json_rows}.get(suffix, tsv_rows)
+        rows = read_rows(path, lines, wanted, bad_row)
     return _collect(path, rows, weight_column, skipped, bad_row)
 
 
-_Row = tuple[int, object, object, object]  # line, text, label, weight
-_BadRow = Callable[[int, str], None]
-
-
 def _collect(
-    path: Path, rows: Iterable[_Row], weight_column: str | None, skipped: list[BadRow], bad_row: _BadRow
+    path: Path, rows: Iterable[Row], weight_column: str | None, skipped: list[BadRow], bad_row: BadRowHandler
 ) -> LabelledTexts:
     texts: list[str] = []
     labels: list[str] = []
     weights: list[float] = []
     lines: list[int] = []
     for line, raw_text, raw_label, raw_weight in rows:
-        text = "" if raw_text is None else str(raw_text).strip()
-        label = _label_name(raw_label)
-        if not text or not label:
-            bad_row(line, f"the {'label' if text else 'text'} is empty")
+        text, label = _as_string(raw_text), _as_string(raw_label)
+        problem = _problem("text", text, raw_text) or _problem("label", label, raw_label)
+        if problem:
+            bad_row(line, problem)
             continue
         if weight_column is not None:
             weight = _weight_value(raw_weight)
@@ -194,15 +186,13 @@ def _collect(
         texts.append(text)
         labels.append(label)
         lines.append(line)
-    if not texts:
+    if not texts and skipped:
         raise ValueError(
-            f"{path} holds no labelled text"
-            + (
-                f": all {len(skipped)} rows were skipped, the first (line {skipped[0].line}) since {skipped[0].reason}"
-                if skipped
-                else "; it is empty"
-            )
+            f"{path} holds no labelled text: all {len(skipped)} rows were skipped, the first (line {skipped[0].line}) since "
+            f"{skipped[0].reason}"
         )
+    if not texts:
+        raise ValueError(f"{path} holds no labelled text; it has a header and no rows")
     return LabelledTexts(
         source=str(path),
         texts=texts,
@@ -213,12 +203,28 @@ def _collect(
     )
 
 
-def _label_name(raw: object) -> str:
-    if raw is None:
-        return ""
+def _as_string(raw: object) -> str:
+    """Return a cell as text: words as they are, numbers and truth values as they are written, nothing else."""
+    if isinstance(raw, bool):
+        return str(raw).lower()
     if isinstance(raw, float) and raw.is_integer():
         raw = int(raw)  # a column of integers with a gap is read as floats
-    return str(raw).strip()
+    if isinstance(raw, str):
+        return raw.strip()
+    return str(raw) if isinstance(raw, int) or (isinstance(raw, float) and math.isfinite(raw)) else ""
+
+
+def _problem(role: str, value: str, raw: object) -> str:
+    if not value:
+        wrong_type = not (raw is None or isinstance(raw, (str, float)))
+        return (
+            f"the {role} must be text or a number, got {type(raw).__name__}" if wrong_type else f"the {role} is empty"
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return f"the {role} holds half of a surrogate pair, which no file can store"
+    return ""
 
 
 def _weight_value(raw: object) -> float | None:
@@ -227,160 +233,3 @@ def _weight_value(raw: object) -> float | None:
     except (TypeError, ValueError):
         return None
     return weight if math.isfinite(weight) and weight >= 0 else None
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-        if path.suffix.lower() == ".gz":
-            content = gzip.decompress(content)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is no whole gzip file ({error}); compress it anew") from error
-    if not content.strip():
-        raise ValueError(f"{path} holds no labelled text; it is empty")
-    return content
-
-
-def _decoded_lines(path: Path, content: bytes, encoding: str, bad_row: _BadRow) -> Iterator[tuple[int, str]]:
-    """Yield number and text of each line that is not blank."""
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")) and encoding.lower().replace("_", "-") == "utf-8":
-        raise ValueError(f"{path} is UTF-16, not UTF-8; pass --encoding utf-16 or save it as UTF-8")
-    try:
-        text = content.decode(encoding)
-    except LookupError:
-        raise ValueError(
-            f"encoding must be one that Python knows, such as 'utf-8' or 'gb18030', got {encoding!r}"
-        ) from None
-    except UnicodeDecodeError:
-        pass
-    else:
-        for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
-            if line.strip():
-                yield number, line.removesuffix("\r")
-        return
-    if encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
-        raise ValueError(f"{path} is not {encoding}; pass the encoding it was saved in")
-    for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        try:
-            line = raw.decode(encoding)
-        except UnicodeDecodeError as error:
-            bad_row(number, f"byte {error.start + 1} is not {encoding.upper()} (0x{raw[error.start]:02x})")
-            continue
-        if line.strip():
-            yield number, line.removesuffix("\r")
-
-
-def _delimited_rows(
-    path: Path, lines: Iterator[tuple[int, str]], delimiter: str, wanted: Mapping[str, str | None], bad_row: _BadRow
-) -> Iterator[_Row]:
-    first = next(lines, None)
-    if first is None:
-        return
-    names = [name.strip() for name in next(csv.reader([first[1]], delimiter=delimiter))]
-    if delimiter == "\t" and not any(wanted.values()) and not _looks_like_header(names):
-        for number, line in itertools.chain([first], lines):
-            text, tab, label = line.rpartition("\t")
-            if tab:
-                yield number, text, label, None
-            else:
-                bad_row(number, "there is no tab between text and label")
-        return
-    columns = _columns(path, names, wanted)
-    yield from _quoted_rows(lines, delimiter, names, columns, bad_row)
-
-
-def _quoted_rows(
-    lines: Iterator[tuple[int, str]], delimiter: str, names: list[str], columns: Mapping[str, int], bad_row: _BadRow
-) -> Iterator[_Row]:
-    numbers: list[int] = []
-
-    def fed() -> Iterator[str]:
-        for number, line in lines:
-            numbers.append(number)
-            yield line + "\n"
-
-    # A row may span lines (quoted line breaks); it is named by the line it begins on.
-    for fields in csv.reader(fed(), delimiter=delimiter):
-        number, numbers[:] = numbers[0], []
-        if len(fields) != len(names):
-            bad_row(number, f"{len(fields)} fields where the header has {len(names)}")
-            continue
-        yield (
-            number,
-            fields[columns["text"]],
-            fields[columns["label"]],
-            fields[columns["weight"]] if "weight" in columns else None,
-        )
-
-
-def _json_rows(
-    path: Path, lines: Iterator[tuple[int, str]], wanted: Mapping[str, str | None], bad_row: _BadRow
-) -> Iterator[_Row]:
-    names: list[str] | None = None
-    chosen: dict[str, str] = {}
-    for number, line in lines:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            bad_row(number, f"no JSON ({error.msg} at column {error.colno})")
-            continue
-        if not isinstance(record, dict):
-            bad_row(number, f"a JSON object is due, got {type(record).__name__}")
-            continue
-        if names is None:
-            names = list(record)
-            chosen = {role: names[index] for role, index in _columns(path, names, wanted).items()}
-        missing = [name for name in chosen.values() if name not in record]
-        if missing:
-            bad_row(number, f"there is no key {missing[0]!r}")
-            continue
-        yield number, record[chosen["text"]], record[chosen["label"]], record.get(chosen.get("weight", ""))
-
-
-def _parquet_rows(path: Path, content: bytes, wanted: Mapping[str, str | None]) -> Iterator[_Row]:
-    import polars as pl
-
-    try:
-        frame = pl.read_parquet(io.BytesIO(content))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise ValueError(f"{path} is no whole Parquet file; write it anew") from error
-    columns = _columns(path, frame.columns, wanted)
-    weight = frame.columns[columns["weight"]] if "weight" in columns else None
-    texts, labels = frame[frame.columns[columns["text"]]], frame[frame.columns[columns["label"]]]
-    weights: Iterable[object] = frame[weight] if weight is not None else [None] * len(frame)
-    yield from zip(range(1, len(frame) + 1), texts, labels, weights, strict=True)
-
-
-def _looks_like_header(names: Sequence[str]) -> bool:
-    lowered = {name.lower() for name in names}
-    return bool(lowered & set(TEXT_NAMES)) and bool(lowered & set(LABEL_NAMES))
-
-
-def _columns(path: Path, names: Sequence[str], wanted: Mapping[str, str | None]) -> dict[str, int]:
-    """Map `text`, `label` and, if asked for, `weight` to positions in `names`."""
-    found: dict[str, int] = {}
-    for role, name in wanted.items():
-        if name is None:
-            continue
-        if name not in names:
-            raise ValueError(
-                f"{path} has no column {name!r}{did_you_mean(name, names)}; it has the columns {', '.join(map(repr, names))}"
-            )
-        found[role] = names.index(name)
-    lowered = [name.lower() for name in names]
-    for role, usual in (("text", TEXT_NAMES), ("label", LABEL_NAMES)):
-        candidates = [lowered.index(name) for name in usual if name in lowered]
-        free = [index for index in candidates if index not in found.values()]
-        if role not in found and free:
-            found[role] = free[0]
-    left = [index for index in range(len(names)) if index not in found.values()]
-    missing = [role for role in ("text", "label") if role not in found]
-    if len(missing) == 1 and len(left) == 1:
-        found[missing[0]] = left[0]
-        missing = []
-    if missing:
-        raise ValueError(
-            f"{path}: cannot tell which column is the {missing[0]}; it has the columns {', '.join(map(repr, names))}: "
-            f"name one with --{missing[0]}-column"
-        )
-    return found

@@ -138,7 +138,10 @@ class NgramEncoder:
     @classmethod
     def restore(cls, settings: dict[str, Any], arrays: dict[str, Tensor]) -> Self:
         """Build the encoder that `settings` and `arrays` were taken from."""
-        return cls(settings["longest"], settings["words"], arrays["hashes"].numpy(), arrays["idf"].numpy())
+        longest, words = settings["longest"], settings["words"]
+        if not isinstance(longest, int) or not 1 <= longest <= 16 or not isinstance(words, bool):
+            raise TypeError("the encoder needs a longest n-gram of 1 to 16 characters, and to know whether words count")
+        return cls(longest, words, arrays["hashes"].numpy(), arrays["idf"].numpy())
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -161,19 +164,21 @@ def _counted(
     ids = _look_up(hashes, vocabulary)
     known = ids >= 0
     keys = np.sort(rows[known] * max(len(vocabulary), 1) + ids[known])
-    first = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if len(keys) else np.zeros(0, np.int64)
-    counts = np.diff(np.append(first, len(keys)))
+    first, counts = _runs(keys)
     rows, ids = np.divmod(keys[first], max(len(vocabulary), 1))
     return rows, ids, counts
 
 
 def _kept(ordered: NDArray[np.uint64], at_least: int) -> NDArray[np.uint64]:
     """Return the distinct values that occur `at_least` times in a sorted array."""
-    first = (
-        np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1]))) if len(ordered) else np.zeros(0, np.int64)
-    )
-    counts = np.diff(np.append(first, len(ordered)))
+    first, counts = _runs(ordered)
     return ordered[first[counts >= at_least]]
+
+
+def _runs(ordered: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where each distinct value of a sorted array begins, and how often it occurs."""
+    edges = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1], [True])))
+    return (edges[:-1], np.diff(edges)) if len(ordered) else (np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def _look_up(hashes: NDArray[np.uint64], vocabulary: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -6,29 +6,30 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from linkboy import __version__
 from linkboy._report import Block, Report, Table, format_count, format_seconds
 from linkboy.classify.classifier import Classifier, make_encoder, make_model, write_files
 from linkboy.classify.data import LabelledTexts
-from linkboy.classify.dataset import EncodedTexts
+from linkboy.classify.dataset import EncodedTexts, Encoder
 from linkboy.classify.metrics import ClassificationMetrics, classification_metrics, macro_f1
 from linkboy.classify.outputs import (
     CHECKPOINTS,
     CONTENTS,
-    begin_run,
     check_directory,
     check_same_run,
     fingerprint,
     finish_run,
     result_files,
+    run_in,
 )
 from linkboy.classify.recipe import Recipe, TrainingOptions, choose_recipe
 from linkboy.classify.split import PARTS, Parts, make_parts
@@ -127,61 +128,68 @@ def train_classifier(
     out = Path(out)
     started = time.perf_counter()
     check_directory(out, overwrite=overwrite, resume=resume)
+    options.check_machine()
     parts = make_parts(train, valid=valid, test=test, class_names=class_names, seed=options.seed)
     recipe = choose_recipe(options, len(parts.texts["train"]))
-    run = {
-        "linkboy": __version__,
-        "options": options.to_dict(),
-        "data": fingerprint(parts),
-        "processes": process_count(),
-    }
+    show(parts)
+    show(recipe)
+    encoding_started = time.perf_counter()
+    encoder = make_encoder(options.model, parts.texts["train"].texts, vocab=options.vocab)
+    data = _encode(encoder, parts, options)
+    seconds = {"encoding": time.perf_counter() - encoding_started}
+    torch.manual_seed(options.seed)
+    model = make_model(options.model, encoder, len(parts.class_names))
+    show(count_parameters(model))
+
+    run = {"linkboy": __version__, "options": options.to_dict(), "data": fingerprint(parts, encoder)}
+    run["processes"] = process_count()
     if resume:
         check_same_run(out, run)
     wait_for_everyone()  # no process may find files that another has just written
-    if is_main_process():
-        begin_run(out, run, resume=resume)
-    show(parts)
-    show(recipe)
+    with run_in(out, run, overwrite=overwrite, resume=resume) if is_main_process() else nullcontext():
+        training_started = time.perf_counter()
+        history = _fit(model, data, parts, options, recipe, out)
+        seconds["training"] = time.perf_counter() - training_started
+        if history.stopped in ("SIGINT", "SIGTERM"):
+            return TrainingReport(out, {}, history, recipe, seconds, None)
+        about = {"training": {**run, "recipe": recipe.to_dict(), "history": history.to_dict()}}
+        classifier = Classifier(options.model, model, encoder, parts.class_names, numbered=parts.numbered, about=about)
+        metrics = _judge_and_write(classifier, data, parts, options, history, out)
+    gone = [weakref.ref(part) for part in data.values()]
+    del data
+    memory = release_memory(*gone)
+    seconds["total"] = time.perf_counter() - started
+    return TrainingReport(out, metrics, history, recipe, seconds, memory)
 
-    encoding_started = time.perf_counter()
-    encoder = make_encoder(options.model, parts.texts["train"].texts, vocab=options.vocab)
+
+def _encode(encoder: Encoder, parts: Parts, options: TrainingOptions) -> dict[str, EncodedTexts]:
     weights = _row_weights(parts, options)
-    data = {
+    return {
         part: EncodedTexts(encoder, encoder.encode(parts.texts[part].texts), parts.targets[part], weights[part])
         for part in PARTS
     }
-    seconds = {"encoding": time.perf_counter() - encoding_started}
-    torch.manual_seed(options.seed)
-    classifier = Classifier(
-        options.model, make_model(options.model, encoder, len(parts.class_names)), encoder, parts.class_names
-    )
-    show(count_parameters(classifier.model))
 
-    training_started = time.perf_counter()
-    history = _fit(classifier, data, parts, options, recipe, out)
-    seconds["training"] = time.perf_counter() - training_started
-    if history.stopped in ("SIGINT", "SIGTERM"):
-        return TrainingReport(out, {}, history, recipe, seconds, None)
 
-    logits = {part: _predict(classifier, data[part], options) for part in PARTS}
+def _judge_and_write(
+    classifier: Classifier,
+    data: Mapping[str, EncodedTexts],
+    parts: Parts,
+    options: TrainingOptions,
+    history: History,
+    out: Path,
+) -> dict[str, ClassificationMetrics]:
+    """Measure the classifier on every part, on all processes, and write the results on the first."""
+    logits = {part: _predict(classifier.model, data[part], options) for part in PARTS}
     metrics = {
         part: classification_metrics(parts.targets[part], logits[part].argmax(1).numpy(), parts.class_names)
         for part in PARTS
     }
     if is_main_process():
-        classifier.about = {
-            "numbered_labels": parts.numbered,
-            "training": {**run, "recipe": recipe.to_dict(), "history": history.to_dict()},
-        }
         metric = METRIC_KEYS[options.metric]
         write_files(out, result_files(classifier, parts, metrics, history, logits["test"], metric))
         finish_run(out)
     wait_for_everyone()
-    gone = [weakref.ref(part) for part in data.values()]
-    del data, logits
-    memory = release_memory(*gone)
-    seconds["total"] = time.perf_counter() - started
-    return TrainingReport(out, metrics, history, recipe, seconds, memory)
+    return metrics
 
 
 def _row_weights(parts: Parts, options: TrainingOptions) -> dict[str, NDArray[np.float32] | None]:
@@ -201,7 +209,8 @@ def _row_weights(parts: Parts, options: TrainingOptions) -> dict[str, NDArray[np
 
 def _loss_function(options: TrainingOptions, recipe: Recipe, parts: Parts) -> Callable[[Tensor, Tensor], Tensor]:
     if options.loss == "focal":
-        return lambda logits, target: focal_loss(logits, target, gamma=options.gamma, reduction="none")
+        gamma = 2.0 if options.gamma is None else options.gamma
+        return lambda logits, target: focal_loss(logits, target, gamma=gamma, reduction="none")
     if options.loss == "logit-adjusted":
         counts = torch.from_numpy(np.bincount(parts.targets["train"], minlength=len(parts.class_names)))
         # A class without training rows cannot be predicted; counted as one row it gets a finite prior.
@@ -212,14 +221,14 @@ def _loss_function(options: TrainingOptions, recipe: Recipe, parts: Parts) -> Ca
 
 
 def _fit(
-    classifier: Classifier,
+    model: nn.Module,
     data: Mapping[str, EncodedTexts],
     parts: Parts,
     options: TrainingOptions,
     recipe: Recipe,
     out: Path,
 ) -> History:
-    model, processes = classifier.model, process_count()
+    processes = process_count()
     per_process = max(1, recipe.batch_size // processes)
     batches = math.ceil(math.ceil(len(data["train"]) / processes) / per_process)
     steps = recipe.epochs * math.ceil(batches / options.accumulate)
@@ -260,9 +269,9 @@ def _fit(
     )
 
 
-def _predict(classifier: Classifier, rows: EncodedTexts, options: TrainingOptions) -> Tensor:
+def _predict(model: nn.Module, rows: EncodedTexts, options: TrainingOptions) -> Tensor:
     return predict(
-        classifier.model,
+        model,
         rows.loader(1024),
         precision=options.precision,
         device=None if options.device == "auto" else options.device,

@@ -63,9 +63,11 @@ class ClassificationMetrics(Report):
     def summary(self) -> str:
         """Accuracy and macro-F1 in one line, with the standard error of the accuracy."""
         error = float(np.sqrt(self.accuracy * (1 - self.accuracy) / self.rows))
+        # At 0 and 1 the formula says 0, which would claim a certainty that a few rows do not give.
+        beside = f" (standard error {error:.2%})" if error else ""
         return (
-            f"accuracy {format_percent(self.accuracy)} (standard error {error:.2%})   macro-F1 {format_percent(self.macro_f1)}"
-            f"   {format_count(self.rows)} rows"
+            f"accuracy {format_percent(self.accuracy)}{beside}   macro-F1 {format_percent(self.macro_f1)}   "
+            f"{format_count(self.rows)} rows"
         )
 
     def most_confused(self, count: int = 5) -> list[tuple[str, str, int]]:

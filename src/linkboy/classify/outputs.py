@@ -5,7 +5,8 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ from torch import Tensor
 
 from linkboy._files import atomic_write
 from linkboy._report import json_text
-from linkboy.classify.classifier import CONFIG, WEIGHTS, Classifier
+from linkboy.classify.classifier import CONFIG, WEIGHTS, Classifier, is_classifier
+from linkboy.classify.dataset import Encoder
 from linkboy.classify.metrics import ClassificationMetrics
 from linkboy.classify.pictures import confusion_png, curves_png
 from linkboy.classify.split import PARTS, Parts
 from linkboy.training import History
 from linkboy.training.history import rows_as_csv
 
-RUN, CHECKPOINTS = "run.json", "checkpoints"
+RUN, CHECKPOINTS, LOCK = "run.json", "checkpoints", ".lock"
 CONTENTS = {
     CONFIG: "classes, encoder, settings",
     WEIGHTS: "weights",
@@ -42,10 +44,15 @@ def check_directory(out: Path, *, overwrite: bool, resume: bool) -> None:
         if not (out / RUN).exists():
             state = "holds a finished run; train anew with --overwrite" if (out / CONFIG).exists() else "holds no run"
             raise FileNotFoundError(f"there is nothing to resume: {out} {state}")
-    elif not overwrite and out.is_dir() and any(out.iterdir()):
-        raise FileExistsError(
-            f"{out} is not empty; pass --overwrite to replace it, --resume to go on, or another --out"
-        )
+    elif out.is_dir() and any(path.name != LOCK for path in out.iterdir()):
+        if not overwrite:
+            raise FileExistsError(
+                f"{out} is not empty; pass --overwrite to replace it, --resume to go on, or another --out"
+            )
+        if not ((out / RUN).exists() or is_classifier(out)):
+            raise FileExistsError(
+                f"{out} holds other files than those of linkboy train, and --overwrite would mix them up; pass another --out"
+            )
     existing = out
     while not existing.exists():
         existing = existing.parent
@@ -53,38 +60,70 @@ def check_directory(out: Path, *, overwrite: bool, resume: bool) -> None:
         raise PermissionError(f"cannot write into {existing}; pass another --out")
 
 
-def begin_run(out: Path, run: Mapping[str, Any], *, resume: bool) -> None:
-    """Make the directory and note in it what the run was asked for, so that `--resume` can tell whether it fits."""
+@contextmanager
+def run_in(out: Path, run: Mapping[str, Any], *, overwrite: bool, resume: bool) -> Iterator[None]:
+    """Hold the directory for one run, and note in it what was asked for, so that `--resume` can tell whether it fits.
+
+    An earlier classifier is no longer one from here on: its configuration goes first.
+
+    Raises:
+        BlockingIOError: another run holds the directory.
+    """
+    import fcntl
+
     out.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    with atomic_write(out / RUN) as file:
-        file.write(json_text(run, indent=1).encode())
+    with (out / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(f"another run is writing into {out}; wait for it or pass another --out") from None
+        try:
+            check_directory(out, overwrite=overwrite, resume=resume)  # the holder before may have filled it
+            if not resume:
+                shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+            (out / CONFIG).unlink(missing_ok=True)
+            with atomic_write(out / RUN) as file:
+                file.write(json_text(run, indent=1).encode())
+            yield
+        finally:
+            (out / LOCK).unlink(missing_ok=True)
 
 
 def check_same_run(out: Path, run: Mapping[str, Any]) -> None:
     """Raise unless `run` asks for what the stopped run in `out` was asked for."""
-    before = json.loads((out / RUN).read_text("utf-8"))
-    if before["data"] != run["data"]:
-        raise ValueError(f"cannot resume {out}: the data is not that of the stopped run; pass the same files")
+    try:
+        before = json.loads((out / RUN).read_text("utf-8"))
+        data, processes, options = before["data"], before["processes"], dict(before["options"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise ValueError(f"cannot resume {out}: {RUN} in it is damaged; train anew with --overwrite") from None
+    if data != run["data"]:
+        raise ValueError(
+            f"cannot resume {out}: texts, labels, class names or vocabulary are not those of the stopped run; pass the same files"
+        )
+    if processes != run["processes"]:
+        raise ValueError(
+            f"cannot resume {out}: it was begun by {processes} processes, now there are {run['processes']}; start as many as then"
+        )
     for name, value in run["options"].items():
-        was = before["options"].get(name)
-        if was != value:
-            option = f"--{name.replace('_', '-')}"
-            begun, mend = ("without", f"leave {option} out") if was is None else ("with", f"pass {option} {was}")
-            value_then = "" if was is None else f" {was}"
-            now = "now it is not given" if value is None else f"now it is {value}"
-            raise ValueError(f"cannot resume {out}: it was begun {begun} {option}{value_then}, {now}; {mend}")
+        if options.get(name) != value:
+            then, now, mend = _as_option(name, options.get(name)), _as_option(name, value), "pass the same options"
+            raise ValueError(f"cannot resume {out}: it was begun {then}, now it is run {now}; {mend}")
 
 
-def fingerprint(parts: Parts) -> str:
-    """Return a hash of all texts, labels and weights."""
-    digest = hashlib.sha256()
+def _as_option(name: str, value: object) -> str:
+    option = f"--{name.replace('_', '-')}"
+    if value is None or value is False:
+        return f"without {option}"
+    return f"with {option}" if value is True else f"with {option} {value}"
+
+
+def fingerprint(parts: Parts, encoder: Encoder) -> str:
+    """Return a hash of all that a run is about: texts, labels, weights, classes and vocabulary."""
+    digest = hashlib.sha256(json.dumps([parts.class_names, parts.numbered, encoder.settings()]).encode())
     for part in PARTS:
         texts = parts.texts[part]
-        digest.update(
-            json.dumps([texts.texts, texts.labels, texts.weights], ensure_ascii=False).encode("utf-8", "surrogatepass")
-        )
+        weights = None if texts.weights is None else list(texts.weights)
+        digest.update(json.dumps([list(texts.texts), list(texts.labels), weights]).encode())
     return digest.hexdigest()
 
 

@@ -55,8 +55,8 @@ def confusion_png(confusion: Sequence[Sequence[int]], class_names: Sequence[str]
         figure.colorbar(picture, label="share of the true class", shrink=0.5)
         names = _drawable(class_names)
         size = 9 if classes <= 40 else 6 if classes <= 80 else 4
-        axes.set_xticks(range(classes), names, rotation=90, fontsize=size)
-        axes.set_yticks(range(classes), names, fontsize=size)
+        axes.set_xticks(range(classes), names, rotation=90, fontsize=size, parse_math=False)
+        axes.set_yticks(range(classes), names, fontsize=size, parse_math=False)
         axes.set(xlabel="predicted", ylabel="true")
         if classes <= 20:
             for (row, column), share in np.ndenumerate(shares):

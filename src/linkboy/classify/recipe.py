@@ -22,7 +22,7 @@ class TrainingOptions(Report):
     Args:
         model: `"ngram"` (a linear model over character and word n-grams) or `"cnn"` (convolutions over tokens).
         loss: `"cross-entropy"`, `"focal"` or `"logit-adjusted"` (for classes of very unequal size).
-        gamma: focusing exponent of the focal loss.
+        gamma: focusing exponent, for `"focal"` only; 2 by default.
         class_weight: weigh rows by the size of their class: `"none"`, `"balanced"`, `"sqrt"` or `"effective"`.
         metric: the epoch that is best in this on the validation part is kept: `"accuracy"` or `"macro-f1"`.
         epochs: passes over the training part; by default chosen from its size.
@@ -50,7 +50,7 @@ class TrainingOptions(Report):
 
     model: str = "ngram"
     loss: str = "cross-entropy"
-    gamma: float = 2.0
+    gamma: float | None = None
     class_weight: str = "none"
     metric: str = "accuracy"
     epochs: int | None = None
@@ -73,8 +73,11 @@ class TrainingOptions(Report):
         check_choice("metric", self.metric, METRICS)
         check_choice("device", self.device, DEVICES)
         check_choice("precision", self.precision, PRECISIONS)
-        check_number("gamma", self.gamma, minimum=0)
-        check_number("seed", self.seed, minimum=0, integer=True)
+        if self.gamma is not None:
+            check_number("gamma", self.gamma, minimum=0)
+            if self.loss != "focal":
+                raise ValueError(f"gamma is for loss='focal', got loss={self.loss!r}; leave gamma out")
+        check_number("seed", self.seed, minimum=0, maximum=2**63 - 1, integer=True)
         check_number("accumulate", self.accumulate, minimum=1, integer=True)
         for name in ("epochs", "batch_size", "early_stopping", "checkpoint_every"):
             if getattr(self, name) is not None:
@@ -82,9 +85,28 @@ class TrainingOptions(Report):
         if self.lr is not None:
             check_number("lr", self.lr, above=0)
         if self.ema is not None:
-            check_number("ema", self.ema, above=0, maximum=1)
+            check_number("ema", self.ema, above=0)
+            if self.ema >= 1:
+                raise ValueError(f"ema must be a number above 0 and below 1, got {self.ema!r}")
         if self.vocab is not None and self.model != "cnn":
             raise ValueError(f"vocab is for model='cnn', which reads tokens, got model={self.model!r}; leave vocab out")
+
+    def check_machine(self) -> None:
+        """Raise unless this machine has what the options ask for.
+
+        Raises:
+            ValueError: the device is not there, or it has no such precision.
+        """
+        import torch
+
+        available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if not available.get(self.device, True):
+            raise ValueError(
+                f"device must be one that this machine has, got {self.device!r}; pass --device cpu or auto"
+            )
+        on_cpu = self.device == "cpu" or (self.device == "auto" and not torch.accelerator.is_available())
+        if on_cpu and self.precision == "fp16":
+            raise ValueError("precision fp16 needs a GPU, and this run is on a CPU; pass --precision bf16 or fp32")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Training, validation and test parts: classes agreed between them, equal texts on one side."""
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -78,6 +79,12 @@ def make_parts(
             rows to split.
     """
     classes = _class_names(train, class_names)
+    if len(classes) > max(10, len(train) // 2) and class_names is None:
+        raise ValueError(
+            f"{train.source} has {len(classes)} different labels in {len(train)} rows; is the label in another column than the "
+            "last? name the columns in a first line such as label<TAB>text"
+        )
+    _check_weights({"training": train, "validation": valid})
     notes: list[str] = []
     given = {"valid": valid, "test": test}
     numbered = class_names is not None
@@ -95,7 +102,7 @@ def make_parts(
             texts[part] = train.take(np.flatnonzero(side == number).tolist())
             if not len(texts[part]):
                 raise ValueError(
-                    f"{train.source} has too few rows to cut a {part} part from ({len(train)} rows, no class with three "
+                    f"{train.source} has too few rows to cut a {part} part from ({len(train)} rows, no class with enough "
                     f"different texts); pass --{part} FILE"
                 )
         texts["train"] = dataclasses.replace(train.take(np.flatnonzero(side == 0).tolist()), skipped=train.skipped)
@@ -105,11 +112,17 @@ def make_parts(
     return Parts(classes, numbered, {part: texts[part] for part in PARTS}, targets, (*notes, *_overlaps(texts)))
 
 
+def _check_weights(parts: Mapping[str, LabelledTexts | None]) -> None:
+    for part, rows in parts.items():
+        if rows is not None and rows.weights is not None and not sum(rows.weights):
+            raise ValueError(f"{rows.source}: the weights of the {part} rows are all 0; at least one must be more")
+
+
 def _class_names(train: LabelledTexts, given: Sequence[str] | None) -> list[str]:
     if given is not None:
         return list(given)
     labels = set(train.labels)
-    if all(label.lstrip("-").isdecimal() and label.isascii() for label in labels):
+    if all(re.fullmatch(r"-?[0-9]{1,18}", label) for label in labels):
         return sorted(labels, key=int)
     return sorted(labels)
 
@@ -165,6 +178,9 @@ def _overlaps(texts: Mapping[str, LabelledTexts]) -> Iterator[str]:
         shared = sum(text in known for text in texts[part].texts)
         if shared:
             yield f"{format_count(shared)} {part} texts ({format_percent(shared / len(texts[part]))}) stand in training too"
+    first = train.labels[0]
+    if len(train) > 20 and train.lines[0] == 1 and list(train.labels).count(first) == 1:
+        yield f"the label of the first line, {first!r}, occurs nowhere else: if it is a header, pass --text-column NAME"
     labels_of = Counter(text for text, _ in set(zip(train.texts, train.labels, strict=True)))
     doubtful = sum(count > 1 for count in labels_of.values())
     if doubtful:

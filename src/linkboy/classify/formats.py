@@ -1,0 +1,264 @@
+"""The forms of labelled files: bytes to lines, lines to rows of text, label and weight."""
+
+import codecs
+import csv
+import gzip
+import io
+import itertools
+import json
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from linkboy._checks import did_you_mean
+
+TEXT_NAMES = (
+    "text",
+    "sentence",
+    "content",
+    "review",
+    "comment",
+    "query",
+    "question",
+    "title",
+    "文本",
+    "内容",
+    "句子",
+    "评论",
+)
+LABEL_NAMES = ("label", "class", "category", "target", "intent", "标签", "类别", "分类")
+
+Row = tuple[int, object, object, object]  # line, text, label, weight
+Line = tuple[int, str | None]  # number and text; None for a line that could not be decoded
+BadRowHandler = Callable[[int, str], None]
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file, unpacked if it is `.gz`."""
+    try:
+        content = path.read_bytes()
+        if path.suffix.lower() == ".gz":
+            content = gzip.decompress(content)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is no whole gzip file ({error}); compress it anew") from error
+    if not content.strip():
+        raise ValueError(f"{path} holds no labelled text; it is empty")
+    return content
+
+
+def decoded_lines(path: Path, content: bytes, encoding: str, bad_row: BadRowHandler) -> Iterator[Line]:
+    """Yield number and text of each line, blank ones too; a line that cannot be decoded is reported and yields `None`."""
+    try:
+        codec = codecs.lookup(encoding).name
+    except LookupError:
+        raise ValueError(
+            f"encoding must be one that Python knows, such as 'utf-8' or 'gb18030', got {encoding!r}"
+        ) from None
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) and codec == "utf-8":
+        raise ValueError(f"{path} is UTF-16, not UTF-8; pass --encoding utf-16 or save it as UTF-8")
+    try:
+        text = content.decode(codec).removeprefix("\ufeff")
+    except UnicodeDecodeError:
+        if codec.startswith(("utf-16", "utf-32")):
+            raise ValueError(f"{path} is not {encoding}; pass the encoding it was saved in") from None
+    else:
+        # Files of old Macs end their lines with a carriage return alone.
+        separator = "\r" if "\n" not in text else "\n"
+        yield from ((number, line.removesuffix("\r")) for number, line in enumerate(text.split(separator), 1))
+        return
+    for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        try:
+            line = raw.decode(codec)
+        except UnicodeDecodeError as error:
+            bad_row(number, f"byte {error.start + 1} is not {encoding.upper()} (0x{raw[error.start]:02x})")
+            yield number, None
+        else:
+            yield number, line.removesuffix("\r")
+
+
+def _filled(lines: Iterable[Line]) -> Iterator[tuple[int, str]]:
+    """Leave out lines that are blank or could not be decoded."""
+    return ((number, line) for number, line in lines if line is not None and line.strip())
+
+
+def tsv_rows(
+    path: Path, lines: Iterator[Line], wanted: Mapping[str, str | None], bad_row: BadRowHandler
+) -> Iterator[Row]:
+    """Yield the rows of a tab-separated file, with a header or as `text<TAB>label`; a row is one line."""
+    filled = _filled(lines)
+    first = next(filled, None)
+    if first is None:
+        return
+    names = [name.strip() for name in first[1].split("\t")]
+    if not any(wanted.values()) and not _looks_like_header(names):
+        for number, line in itertools.chain([first], filled):
+            text, tab, label = line.rpartition("\t")
+            if tab:
+                yield number, text, label, None
+            else:
+                bad_row(number, "there is no tab between text and label")
+        return
+    columns = _columns(path, names, wanted)
+    for number, line in filled:
+        fields = _tsv_fields(line, len(names))
+        if len(fields) == len(names):
+            yield _row(number, fields, columns)
+        else:
+            bad_row(number, f"{len(fields)} fields where the header has {len(names)}")
+
+
+def _tsv_fields(line: str, expected: int) -> list[str]:
+    """Split a line at tabs; quotes count where the line is well-formed with them, and are text where it is not."""
+    if '"' in line:
+        try:
+            quoted = next(csv.reader([line.replace("\r", " ")], delimiter="\t", strict=True))
+        except csv.Error:
+            return line.split("\t")
+        if len(quoted) == expected:
+            return quoted
+    return line.split("\t")
+
+
+def csv_rows(
+    path: Path, lines: Iterator[Line], wanted: Mapping[str, str | None], bad_row: BadRowHandler
+) -> Iterator[Row]:
+    """Yield the rows of a comma-separated file with a header; a quoted field may span lines."""
+    numbers: list[int] = []
+    undecodable: list[int] = []
+
+    def fed() -> Iterator[str]:
+        for number, line in lines:
+            numbers.append(number)
+            if line is None:
+                undecodable.append(number)
+            # A bare carriage return ends a line for the csv module, here it is a space in a text.
+            yield (line or "").replace("\r", " ") + "\n"
+
+    names: list[str] = []
+    columns: dict[str, int] = {}
+    reader = csv.reader(fed(), strict=True)
+    while True:
+        numbers.clear()
+        undecodable.clear()
+        problem, fields = "", []
+        try:
+            with _long_fields():
+                fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "unexpected end" in str(error):
+                raise ValueError(f"{path} line {numbers[0]}: a quote is opened and never closed; close it") from None
+            problem = f"a quote inside a field must be doubled and the field quoted ({error})"
+        number = numbers[0]  # a row may span lines; it is named by the one it begins on
+        if not fields and not problem:
+            continue
+        if not names and not problem:
+            names = [name.strip() for name in fields]
+            columns = _columns(path, names, wanted)
+        elif problem or len(fields) != len(names):
+            if not undecodable:
+                bad_row(number, problem or f"{len(fields)} fields where the header has {len(names)}")
+        elif not undecodable:
+            yield _row(number, fields, columns)
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Let the csv module read fields of any length, and leave its limit as it was."""
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _row(number: int, fields: Sequence[str], columns: Mapping[str, int]) -> Row:
+    return (
+        number,
+        fields[columns["text"]],
+        fields[columns["label"]],
+        fields[columns["weight"]] if "weight" in columns else None,
+    )
+
+
+def json_rows(
+    path: Path, lines: Iterator[Line], wanted: Mapping[str, str | None], bad_row: BadRowHandler
+) -> Iterator[Row]:
+    """Yield the rows of JSON lines; the first one names the keys."""
+    chosen: dict[str, str] = {}
+    for number, line in _filled(lines):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            bad_row(number, f"no JSON ({error.msg} at column {error.colno})")
+            continue
+        except (ValueError, RecursionError):
+            bad_row(number, "no JSON that can be read (nested too deeply, or a number too long)")
+            continue
+        if not isinstance(record, dict):
+            bad_row(number, f"a JSON object is due, got {type(record).__name__}")
+            continue
+        if not chosen:
+            names = list(record)
+            chosen = {role: names[index] for role, index in _columns(path, names, wanted).items()}
+        missing = [name for name in chosen.values() if name not in record]
+        if missing:
+            bad_row(number, f"there is no key {missing[0]!r}")
+            continue
+        yield number, record[chosen["text"]], record[chosen["label"]], record.get(chosen.get("weight", ""))
+
+
+def parquet_rows(path: Path, content: bytes, wanted: Mapping[str, str | None]) -> Iterator[Row]:
+    """Yield the rows of a Parquet file, numbered from 1."""
+    import polars as pl
+
+    try:
+        frame = pl.read_parquet(io.BytesIO(content))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise ValueError(f"{path} is no whole Parquet file; write it anew") from error
+    columns = _columns(path, frame.columns, wanted)
+    weight = frame.columns[columns["weight"]] if "weight" in columns else None
+    texts, labels = frame[frame.columns[columns["text"]]], frame[frame.columns[columns["label"]]]
+    weights: Iterable[object] = frame[weight] if weight is not None else [None] * len(frame)
+    yield from zip(range(1, len(frame) + 1), texts, labels, weights, strict=True)
+
+
+def _looks_like_header(names: Sequence[str]) -> bool:
+    lowered = {name.lower() for name in names}
+    return bool(lowered & set(TEXT_NAMES)) and bool(lowered & set(LABEL_NAMES))
+
+
+def _columns(path: Path, names: Sequence[str], wanted: Mapping[str, str | None]) -> dict[str, int]:
+    """Map `text`, `label` and, if asked for, `weight` to positions in `names`."""
+    found: dict[str, int] = {}
+    for role, name in wanted.items():
+        if name is None:
+            continue
+        if name not in names:
+            raise ValueError(
+                f"{path} has no column {name!r}{did_you_mean(name, names)}; it has the columns {', '.join(map(repr, names))}"
+            )
+        found[role] = names.index(name)
+    lowered = [name.lower() for name in names]
+    for role, usual in (("text", TEXT_NAMES), ("label", LABEL_NAMES)):
+        candidates = [lowered.index(name) for name in usual if name in lowered]
+        free = [index for index in candidates if index not in found.values()]
+        if role not in found and free:
+            found[role] = free[0]
+    left = [index for index in range(len(names)) if index not in found.values()]
+    missing = [role for role in ("text", "label") if role not in found]
+    repeated = [names[index] for index in found.values() if names.count(names[index]) > 1]
+    if repeated:
+        raise ValueError(f"{path} has {names.count(repeated[0])} columns named {repeated[0]!r}; rename all but one")
+    if len(missing) == 1 and len(left) == 1:
+        found[missing[0]] = left[0]
+        missing = []
+    if missing:
+        raise ValueError(
+            f"{path}: cannot tell which column is the {missing[0]}; it has the columns {', '.join(map(repr, names))}: "
+            f"name one with --{missing[0]}-column"
+        )
+    return found
