@@ -147,6 +147,22 @@ def test_memory_stays_below_fifty_bytes_per_character_beyond_the_result(letter, 
     assert peak - result < 50 * characters
 
 
+def test_memory_for_new_words_is_bounded_by_cutting_some_at_a_time():
+    rng = np.random.default_rng(0)
+    texts = ["".join(word) + " " for word in rng.choice(list("abcdefgh"), (26_000, 7)).tolist()]
+    tokenizer = ours()
+    tracemalloc.start()
+    tokenizer._encoder.encode(texts)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 120 * sum(map(len, texts))  # 92; 152 where all are cut at once
+
+
+def test_words_cut_in_several_goes_have_the_same_ids(monkeypatch):
+    monkeypatch.setattr(cache, "CUT_AT_ONCE", 7)
+    assert_equal_ids(ours(), Reference(IDS), TEXTS)
+
+
 def test_the_hash_table_is_a_dictionary():
     rng = np.random.default_rng(0)
     keys = np.unique(rng.integers(0, 2**63, 5000, dtype=np.uint64) << np.uint64(1))

@@ -12,6 +12,7 @@ from linkboy.text.symbols import DROPPED, SymbolTable
 from linkboy.text.trie import PieceTrie
 
 WORDS_KEPT = 1 << 18
+CUT_AT_ONCE = 1 << 13  # new words: bounds the memory that cutting takes
 MIX = np.uint64(0xD6E8FEB86659FD93)
 # Keeps the first 0, 1, 2, 3 or 4 of the four 16-bit symbols in a 64-bit chunk.
 KEEP = np.array([0, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF], np.uint64)
@@ -134,7 +135,11 @@ class WordCache:
         for level, (word, chunk) in enumerate(keys.later):
             mine = row[word] >= 0
             later[at[row[word[mine]]] + level] = chunk[mine]
-        first, count, pieces = self._cut(symbols, starts[words], lengths)
+        parts = [
+            self._cut(symbols, starts[words[i : i + CUT_AT_ONCE]], lengths[i : i + CUT_AT_ONCE])
+            for i in range(0, len(words), CUT_AT_ONCE)
+        ]
+        first, count, pieces = (np.concatenate(column) for column in zip(*parts, strict=True))
         rows = np.empty((len(words), COLUMNS), np.int64)
         rows[:, FIRST_CHUNK] = keys.first[words].view(np.int64)
         rows[:, LENGTH], rows[:, LATER_AT] = lengths, self._later_chunks.size + at
