@@ -56,7 +56,7 @@ def kornia_focal_loss(input: Tensor, target: Tensor) -> Tensor:
 def monai_focal_loss(input: Tensor, target: Tensor) -> Tensor:
     import monai.losses
 
-    loss = monai.losses.FocalLoss(use_softmax=True, to_onehot_y=True)
+    loss = monai.losses.FocalLoss(use_softmax=True, to_onehot_y=True)  # pyright: ignore[reportPrivateImportUsage]
     return loss(input, target.unsqueeze(1)) * input.shape[1]
 
 
