@@ -90,7 +90,7 @@ def test_predict_answers_every_line_of_a_file_and_of_standard_input(model, tmp_p
     from_file = capsys.readouterr().out
     assert [line.split("\t")[2] for line in from_file.splitlines()] == ["干净", "", "吵"]
     with path.open("rb") as file:
-        monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": file, "isatty": lambda self: False}))
+        monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": file, "isatty": lambda: False}))
         assert cli.run(["predict", str(model), "-"]) == 0
     assert capsys.readouterr().out == from_file
 

@@ -211,11 +211,23 @@ def test_the_weights_of_the_best_epoch_come_back():
             kept.append({name: tensor.clone() for name, tensor in state.model.state_dict().items()})
 
     history = fit(
-        model, SQUARED, optimizer, rows(), val_loader=rows(), metrics=scripted([0.1, 0.7, 0.7, 0.2]), epochs=4,
+        model, SQUARED, optimizer, rows(), val_loader=rows(), metrics=scripted([0.1, 0.7, 0.6, 0.2]), epochs=4,
         early_stopping=EarlyStopping("score", mode="max"), callbacks=[keep], progress=False,
     )  # fmt: skip
     assert (history.best_epoch, history.best_value, history.stopped, len(history.rows)) == (2, 0.7, None, 4)
     assert same_state(model.state_dict(), kept[1])
+
+
+def test_of_equal_epochs_the_one_with_the_lowest_validation_loss_is_kept_and_patience_counts_on():
+    model, optimizer = linear()
+    history = fit(
+        model, SQUARED, optimizer, rows(), val_loader=rows(), metrics=scripted([0.7, 0.7, 0.7, 0.7, 0.7]), epochs=5,
+        early_stopping=EarlyStopping("score", mode="max", patience=3), progress=False,
+    )  # fmt: skip
+    losses = [row["val_loss"] for row in history.rows]
+    assert history.stopped == "early stopping"
+    assert len(losses) == 4
+    assert history.best_epoch == 1 + losses.index(min(losses)) > 1
 
 
 def test_patience_ends_the_run_and_nan_is_never_the_best():

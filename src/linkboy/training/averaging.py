@@ -22,7 +22,8 @@ class EarlyStopping:
         mode: `"min"` or `"max"`, whichever is better.
         patience: epochs without improvement after which to stop; `None` never stops early, and only brings back the best.
         min_delta: an improvement must be larger than this.
-        restore_best: leave the model with the weights of the best epoch (the first of equals).
+        restore_best: leave the model with the weights of the best epoch (of equal ones that with the lowest `val_loss`,
+            of those the first).
 
     Raises:
         TypeError: `patience` or `min_delta` is no number.
@@ -53,6 +54,7 @@ class BestEpoch:
     def __init__(self, rule: EarlyStopping, model: nn.Module) -> None:
         self.rule, self.model = rule, model
         self.value: float | None = None
+        self.loss = math.inf
         self.epoch: int | None = None
         self.waited = 0
         self.weights: dict[str, Tensor] = {}
@@ -64,13 +66,14 @@ class BestEpoch:
 
     def see(self, row: Mapping[str, Any]) -> None:
         """Take note of an epoch's row, while the model holds the weights it was made with."""
-        value = float(row[self.rule.metric])
-        if self._is_better(value):
-            self.value, self.epoch, self.waited = value, row["epoch"], 0
+        value, loss = float(row[self.rule.metric]), float(row.get("val_loss", math.inf))
+        better = self._is_better(value)
+        self.waited = 0 if better else self.waited + 1
+        # A small validation part soon gives the same accuracy epoch after epoch, while the loss still falls.
+        if better or (value == self.value and loss < self.loss):
+            self.value, self.loss, self.epoch = value, loss, row["epoch"]
             if self.rule.restore_best:
                 self.weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        else:
-            self.waited += 1
 
     def restore(self) -> None:
         """Leave the weights of the best epoch in the model."""

@@ -38,7 +38,13 @@ def to_state(loop: Loop, seed: int) -> dict[str, Any]:
         if loop.average is not None:
             state["average"] = [loop.average.updates, _local(loop.average.average)]
         if loop.best is not None:
-            state["best"] = [loop.best.value, loop.best.epoch, loop.best.waited, _local(loop.best.weights)]
+            state["best"] = [
+                loop.best.value,
+                loop.best.loss,
+                loop.best.epoch,
+                loop.best.waited,
+                _local(loop.best.weights),
+            ]
     return state
 
 
@@ -79,7 +85,7 @@ def from_state(loop: Loop, own: Mapping[str, Any], shared: Mapping[str, Any]) ->
             for mine, tensor in zip(loop.average.average, saved, strict=True):
                 local_part(mine).copy_(tensor)
     if loop.best is not None:
-        loop.best.value, loop.best.epoch, loop.best.waited, weights = shared["best"]
+        loop.best.value, loop.best.loss, loop.best.epoch, loop.best.waited, weights = shared["best"]
         like = loop.model.state_dict()
         loop.best.weights = {name: _as(like[name], tensor) for name, tensor in weights.items()}
     loop.at = Progression(**own["at"])
