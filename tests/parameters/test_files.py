@@ -306,6 +306,29 @@ def test_zip_bomb_and_foreign_archives(tmp_path):
     assert refusal(path) == "its data.pkl has 16,777,217 bytes, more than the 16,777,216 allowed"
 
 
+def test_many_small_values_cannot_fill_the_memory(tmp_path):
+    dicts = b"\x80\x02](" + b"}" * 40_000 + b"e"
+    dicts += (b"(" + b"}" * 40_000 + b"e") * 5 + b"."
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="unfolds"):
+        _sections([{}] * 2_000_000, [])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 24 * 2**20
+    assert read_pickle(dicts)[1] == len(dicts)
+    path = archive(tmp_path / "m.pt", b"\x80\x02" + b"N0" * 1_500_001 + b".")
+    with pytest.raises(ValueError) as caught:
+        count_parameters(path)
+    assert (
+        str(caught.value) == f"{str(path)!r} cannot be read as a checkpoint: its pickle has more than 3,000,000 opcodes"
+    )
+
+
+def test_a_tensor_of_more_elements_than_torch_can_count_is_refused(tmp_path):
+    path = archive(tmp_path / "m.pt", tensor_pickle(size=(2**32, 2**31), stride=(0, 0)))
+    assert refusal(path) == "its pickle describes a tensor that cannot be"
+
+
 def test_truncated_files(tmp_path):
     for old in (False, True):
         path = tmp_path / "m.pt"

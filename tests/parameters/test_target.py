@@ -25,8 +25,21 @@ def test_paths_are_counted_and_functions_called(tmp_path, monkeypatch):
             FileNotFoundError,
             "no file or folder 'nothing.pt'; a function that builds a model is package.module:name",
         ),
-        ("no_such_package:build", ModuleNotFoundError, "No module named 'no_such_package'"),
+        (
+            "no_such_package.models:build",
+            ModuleNotFoundError,
+            "target must be a path or package.module:name, got 'no_such_package.models:build', and there is no module "
+            "'no_such_package' here; start from the folder that holds it, install it, or check its name",
+        ),
     ]:
         with pytest.raises(error) as caught:
             describe_target(target)
         assert str(caught.value) == message
+
+
+def test_a_module_that_needs_a_missing_one_names_that_one(tmp_path, monkeypatch):
+    (tmp_path / "my_needy_models.py").write_text("import no_such_need\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        describe_target("my_needy_models:build")
+    assert str(caught.value) == "No module named 'no_such_need'"

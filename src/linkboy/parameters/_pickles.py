@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 MOST_BYTES = 16 * 2**20  # a state dict takes about 200 bytes a tensor: room for 80,000 tensors
 MOST_ON_STACK = 50_000
+MOST_OPCODES = 3_000_000  # about 35 a tensor; without it 16 MB of empty dicts would take a gigabyte
 
 DTYPES = {  # name -> bytes an element
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "complex128": 16, "complex64": 8, "complex32": 4,
@@ -87,7 +88,7 @@ def _run(data: bytes, at: int) -> tuple[object, int]:
     push = stack.append
     checked = at
     # The most frequent opcodes first, and those written out: this loop is the whole time of a count.
-    while True:
+    for _ in range(MOST_OPCODES):
         if at >= checked:  # an opcode pushes at most one value
             if max(len(stack), len(marks)) > MOST_ON_STACK:
                 raise ValueError(f"its pickle nests more than {MOST_ON_STACK:,} values")
@@ -149,6 +150,7 @@ def _run(data: bytes, at: int) -> tuple[object, int]:
             memo[len(memo)] = stack[-1]
         else:
             _act(code, stack, marks)
+    raise ValueError(f"its pickle has more than {MOST_OPCODES:,} opcodes")
 
 
 def _act(code: int, stack: list[Any], marks: list[int]) -> None:
@@ -277,7 +279,7 @@ def _dense(arguments: tuple[Any, ...]) -> FileTensor | None:
     itemsize = DTYPES.get(dtype)
     if itemsize is None or not _whole((offset,)) or not _whole(size) or not _whole(stride) or len(size) != len(stride):
         raise ValueError("its pickle describes a tensor that cannot be")
-    numel = math.prod(size)
+    numel = _elements(size)
     last = offset + sum(map(operator.mul, size, stride)) - sum(stride) if numel else -1
     if (last + 1) * itemsize > storage.nbytes:
         raise ValueError(f"its pickle describes a tensor of shape {size} that reaches beyond its storage")
@@ -301,14 +303,14 @@ def _sparse(arguments: tuple[Any, ...]) -> FileTensor | None:
         match part:
             case Opaque(Global("torch", "Size"), (tuple(size),)) if dense and _whole(size):
                 nbytes = sum(inner.nbytes for inner in dense)
-                return FileTensor(size, dense[-1].dtype, math.prod(size), nbytes)
+                return FileTensor(size, dense[-1].dtype, _elements(size), nbytes)
     return None
 
 
 def _meta(arguments: tuple[Any, ...]) -> FileTensor | None:
     match arguments:
         case (Global("torch", dtype), tuple(size), *_) if dtype in DTYPES and _whole(size):
-            return FileTensor(size, dtype, math.prod(size), 0)
+            return FileTensor(size, dtype, _elements(size), 0)
     return None
 
 
@@ -336,3 +338,10 @@ def _whole(values: object) -> bool:
     if type(values) is not tuple or len(values) > 64:
         return False
     return all([type(value) is int and 0 <= value < 2**62 for value in values])  # noqa: C419 (twice as fast)
+
+
+def _elements(size: tuple[int, ...]) -> int:
+    numel = math.prod(size)
+    if numel >= 2**63:  # torch counts elements in 64 bits
+        raise ValueError("its pickle describes a tensor that cannot be")
+    return numel

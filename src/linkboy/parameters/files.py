@@ -195,10 +195,11 @@ def _tensors(value: object) -> dict[str, FileTensor]:
         if isinstance(item, FileTensor):
             found[name] = item if is_parameter is None else item._replace(is_parameter=is_parameter)
             continue
-        children = _children(item, is_parameter)
-        left -= 1 + len(children) + len(name) // 64
+        width = len(item) if isinstance(item, (dict, list, tuple)) else 3
+        left -= 1 + width + len(name) // 64  # before the children are listed: they may be many
         if left < 0:
             raise ValueError(f"its pickle unfolds to more than {_MOST_NODES:,} values")
+        children = _children(item, is_parameter)
         prefix = f"{name}." if name else ""
         todo += [(f"{prefix}{key}" if key else name, child, kind) for key, child, kind in reversed(children)]
     return found

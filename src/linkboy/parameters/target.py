@@ -30,7 +30,7 @@ def describe_target(target: str | os.PathLike[str], *, depth: int = 3) -> Parame
         FileNotFoundError: there is no such file, and the text is not of the form `package.module:name`.
         ValueError: the module has no such name, or the file cannot be read.
         TypeError: what the name gives is no module.
-        ModuleNotFoundError: the package cannot be imported.
+        ModuleNotFoundError: there is no such package here, or it needs one that is not.
 
     Examples:
         >>> from linkboy import describe_target
@@ -45,7 +45,7 @@ def describe_target(target: str | os.PathLike[str], *, depth: int = 3) -> Parame
                 f"no file or folder {text!r}; a function that builds a model is package.module:name"
             )
         return count_parameters(text, by="module")
-    place: object = importlib.import_module(module_name)
+    place = _imported(module_name, text)
     for part in attribute.split("."):
         if not hasattr(place, part):
             raise ValueError(f"{module_name!r} has no {attribute!r}{did_you_mean(part, dir(place))}")
@@ -54,3 +54,17 @@ def describe_target(target: str | os.PathLike[str], *, depth: int = 3) -> Parame
     if not isinstance(model, nn.Module):
         raise TypeError(f"{text!r} must give an nn.Module, got {type(model).__name__}")
     return summarize(model, depth=depth)
+
+
+def _imported(module_name: str, target: str) -> object:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        if module_name != missing and not module_name.startswith(f"{missing}."):  # found, but it imports another
+            raise
+        raise ModuleNotFoundError(
+            f"target must be a path or package.module:name, got {target!r}, and there is no module {missing!r} here; "
+            "start from the folder that holds it, install it, or check its name",
+            name=missing,
+        ) from None
