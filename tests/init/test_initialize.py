@@ -83,7 +83,7 @@ def test_unmatched_warns_or_raises_before_anything_is_written(zoo):
     with pytest.warns(UserWarning, match="no rule matches") as warned:
         initialize(zoo, xavier())
     assert str(warned[0].message) == (
-        "no rule matches capsule.W, positions.positions, list.0, list.1; they are as they were"
+        "no rule matches capsule.W, positions.positions, list.0, list.1; they stay as they are"
     )
     report = initialize(zoo, xavier(), skip=["capsule.*", "positions.*", "list.*"], on_unmatched="error")
     assert set(report.skipped) == OTHER
@@ -366,7 +366,90 @@ def test_real_architectures_leave_only_positions_and_tokens_unmatched(name):
     assert set(report.unmatched) == left.get(name, set())
 
 
+class Picky(nn.Module):
+    """A model that cannot run once its bias is 1."""
+
+    def __init__(self, device=None):
+        super().__init__()
+        self.layer = nn.Linear(2, 2, device=device)
+
+    def forward(self, x):
+        if (self.layer.bias == 1).all():
+            raise RuntimeError("the bias is 1")
+        return self.layer(x)
+
+
+def test_an_audit_that_fails_after_the_writes_leaves_every_bit():
+    model = Picky()
+    before = state(model)
+    with pytest.raises(RuntimeError, match="the bias is 1"):
+        initialize(model, Rule("*", init=1), audit=torch.ones(1, 2))
+    assert same(before, state(model))
+
+
+def test_an_audit_that_fails_gives_the_meta_model_back():
+    model = Picky(device="meta")
+    parameters = list(model.parameters())
+    with pytest.raises(RuntimeError):
+        initialize(model, Rule("*", init=0), audit=torch.ones(1, 3))
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_warning_turned_into_an_error_comes_before_the_first_write():
+    for device in ("cpu", "meta"):
+        model = nn.Linear(2, 2, device=device)
+        before = state(model)
+        with pytest.raises(UserWarning, match="no rule matches bias"):
+            initialize(model, Rule("weight", init=7))
+        assert model.weight.device.type == device
+        assert device == "meta" or same(before, state(model))
+
+
+def test_a_rollback_gives_the_computed_weight_of_legacy_weight_norm_back():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = nn.Sequential(nn.utils.weight_norm(nn.Linear(3, 2)))
+    before, weight = state(model), model[0].weight
+    value = weight.detach().clone()
+    with pytest.raises(RuntimeError):
+        initialize(model, [Rule("0.weight", init=3), Rule("0.bias", init=_raises)])
+    assert same(before, state(model))
+    assert model[0].weight is weight
+    assert torch.equal(weight, value)
+
+
 # Models on the meta device.
+
+
+def test_what_is_said_of_unmatched_and_skipped_tensors_of_a_meta_model_is_true():
+    model = nn.Sequential(nn.Linear(2, 2, device="meta"), nn.BatchNorm1d(2, device="meta"))
+    with pytest.warns(UserWarning, match="no rule") as warned:
+        report = initialize(model, Rule("0.weight", init=0), skip="1.*")
+    assert str(warned[0].message) == (
+        "no rule matches 0.bias; those on the meta device are filled by their layers' own reset"
+    )
+    assert report.reset == ("0.bias", "1.weight", "1.bias")
+    assert [line for line in str(report).splitlines() if line.startswith(("unmatched", "skipped"))] == [
+        "unmatched, filled by their layers' own reset: 0.bias",
+        "skipped, filled by their layers' own reset: 1.weight, 1.bias",
+    ]
+
+
+def test_real_tensors_beside_meta_ones_stay_as_they_are():
+    layer, norm = nn.Linear(2, 2), nn.BatchNorm1d(2)
+    layer.bias = nn.Parameter(torch.empty(2, device="meta"))
+    norm.bias = nn.Parameter(torch.empty(2, device="meta"))
+    norm.running_mean.fill_(5)
+    norm.weight.data.fill_(6)
+    model = nn.Sequential(layer, norm, nn.Linear(2, 2))
+    before = layer.weight.detach().clone()
+    report = initialize(model, Rule("2.*", init=0), on_unmatched="keep")
+    assert torch.equal(layer.weight, before)
+    assert (norm.running_mean == 5).all()
+    assert (norm.weight == 6).all()
+    assert report.reset == ("0.bias", "1.bias")
+    assert "unmatched, left as they were: 0.weight, 1.weight" in str(report)
 
 
 def test_a_meta_model_is_materialised_with_ties_and_batchnorm_statistics():

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 
 def materialize(model: nn.Module, covered: set[int], generator: torch.Generator | None) -> Callable[[], None]:
-    """Put every tensor on the CPU, ties kept, and run the layers' own resets; return a function that undoes it.
+    """Put every meta tensor on the CPU, ties kept, and run the layers' own resets; return a function that undoes it.
 
     Args:
         model: the module to change.
@@ -22,7 +22,7 @@ def materialize(model: nn.Module, covered: set[int], generator: torch.Generator 
     """
     modules = list(model.named_modules())
     garbage: list[str] = []
-    resets: list[Callable[[], object]] = []
+    resets: list[tuple[nn.Module, Callable[[], object]]] = []
     for path, module in modules:
         prefix = f"{path}." if path else ""
         reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
@@ -34,10 +34,10 @@ def materialize(model: nn.Module, covered: set[int], generator: torch.Generator 
         if not isinstance(module, _NormBase):
             garbage += [prefix + key for key in buffers]
         elif buffers or open_names:
-            resets.append(module.reset_parameters)
+            resets.append((module, module.reset_parameters))
             continue
         if reset is not None and open_names:
-            resets.append(reset)
+            resets.append((module, reset))
     if garbage:
         raise ValueError(
             f"the model is on the meta device, and no rule and no reset_parameters would fill {', '.join(garbage[:10])}; "
@@ -58,16 +58,23 @@ def materialize(model: nn.Module, covered: set[int], generator: torch.Generator 
             module._parameters.update(parameters)
             module._buffers.update(buffers)
 
+    new = {id(tensor) for tensor in made.values()}
+    held = [t for module, _ in resets for t in (*module.parameters(), *module.buffers()) if id(t) not in new]
+    real = [(tensor, tensor.detach().clone()) for tensor in held]
     seeded = contextlib.nullcontext() if generator is None else torch.random.fork_rng(devices=[])
     try:
         with seeded:
             if generator is not None:
                 torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
-            for reset in resets:
+            for _, reset in resets:
                 reset()
     except BaseException:
         undo()
         raise
+    finally:  # a layer resets all it has, also what was never on the meta device
+        with torch.no_grad():
+            for tensor, old in real:
+                tensor.copy_(old)
     return undo
 
 

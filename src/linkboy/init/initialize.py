@@ -1,5 +1,6 @@
 """Initialise a model by rule: plan everything, refuse before the first write, write, and say what no rule reached."""
 
+import contextlib
 import dataclasses
 import hashlib
 import inspect
@@ -46,6 +47,8 @@ class InitRow:
 class InitReport(Report):
     """What `initialize` did, and what it did not reach.
 
+    `reset`: those of `unmatched` and `skipped` that were on the meta device, filled by their layers' own reset.
+
     Examples:
         >>> from torch import nn
         >>> from linkboy import Rule, initialize
@@ -63,6 +66,7 @@ class InitReport(Report):
     unused_rules: tuple[str, ...]
     before: ActivationAudit | None = None
     after: ActivationAudit | None = None
+    reset: tuple[str, ...] = ()
 
     def _blocks(self) -> Iterable[Block]:
         yield Table(
@@ -80,8 +84,10 @@ class InitReport(Report):
             ],
         )
         for title, names in (
-            ("unmatched, left as they were", self.unmatched),
-            ("skipped", self.skipped),
+            ("unmatched, left as they were", [name for name in self.unmatched if name not in self.reset]),
+            ("unmatched, filled by their layers' own reset", [name for name in self.unmatched if name in self.reset]),
+            ("skipped", [name for name in self.skipped if name not in self.reset]),
+            ("skipped, filled by their layers' own reset", [name for name in self.skipped if name in self.reset]),
             ("rules whose tensors an earlier rule had taken", self.unused_rules),
         ):
             if names:
@@ -117,7 +123,8 @@ def initialize(
 
     Args:
         model: the module to fill, in place; parameters stay the same objects, with their `requires_grad` and `grad`.
-            On the meta device it is materialised on the CPU first, ties kept.
+            On the meta device it is materialised on the CPU first, ties kept; what is there and no rule names is
+            filled by its layer's own `reset_parameters`.
         rules: a preset (`xavier()`, `kaiming()`, ...), one rule, or a sequence of rules, the first match wins.
         skip: globs over qualified names of tensors to leave alone, such as pretrained parts.
         on_unmatched: what to do about parameters that no rule and no `skip` names: `"warn"`, `"error"` before
@@ -134,7 +141,7 @@ def initialize(
         ValueError: a rule matches nothing, a tensor is lazy, expanded or would stay garbage, a fan is needed and
             unknown, or `on_unmatched="error"` found something.
         TypeError: `rules` holds something else than rules.
-        Exception: whatever an initialiser raises; all tensors are then as they were, bit for bit.
+        Exception: whatever an initialiser or the audited model raises; all tensors are then as they were, bit for bit.
 
     Examples:
         >>> from torch import nn
@@ -159,21 +166,21 @@ def initialize(
     if unmatched and on_unmatched == "error":
         raise ValueError(f"no rule matches {_names(unmatched)}; add a rule, or name them in skip")
     on_meta = any(slot.tensor.is_meta for slot in slots)
+    if unmatched and on_unmatched == "warn":  # before the first write: a filter may turn a warning into an error
+        kept = "those on the meta device are filled by their layers' own reset" if on_meta else "they stay as they are"
+        warnings.warn(f"no rule matches {_names(unmatched)}; {kept}", UserWarning, stacklevel=2)
+    reset = tuple(slot.name for slot in (*unmatched, *skipped) if slot.tensor.is_meta)
     before = None if audit is None or on_meta else audit_activations(model, audit)
-    undo = materialize(model, {id(job.slot.tensor) for job in jobs}, generator) if on_meta else None
-    try:
-        if on_meta:  # the tensors are new ones
-            jobs = _plan(find_slots(model), planned, globs)[0]
-        rows = _write_all(jobs, generator)
-    except BaseException:
-        if undo is not None:
-            undo()
-        raise
-    if unmatched and on_unmatched == "warn":
-        warnings.warn(f"no rule matches {_names(unmatched)}; they are as they were", UserWarning, stacklevel=2)
-    after = None if audit is None else audit_activations(model, audit)
+    with contextlib.ExitStack() as undo:  # what is put on it is done when anything in the block raises
+        if on_meta:
+            undo.callback(materialize(model, {id(job.slot.tensor) for job in jobs}, generator))
+            jobs = _plan(find_slots(model), planned, globs)[0]  # the tensors are new ones
+        rows = _write_all(jobs, generator, undo)
+        after = None if audit is None else audit_activations(model, audit)
+        undo.pop_all()
     names = tuple(slot.name for slot in unmatched)
-    return InitReport(tuple(rows), names, tuple(slot.name for slot in skipped), tuple(unused), before, after)
+    left = tuple(slot.name for slot in skipped)
+    return InitReport(tuple(rows), names, left, tuple(unused), before, after, reset)
 
 
 def _checked_rules(rules: Rule | Sequence[Rule]) -> list[Rule]:
@@ -280,20 +287,24 @@ def _no_fan(rule: Rule, slot: Slot) -> str:
     return f"{text}: give fan=(fan_in, fan_out); torch would take ({fan_in}, {fan_out})"
 
 
-def _write_all(jobs: list[_Job], generator: torch.Generator | None) -> list[InitRow]:
+def _write_all(jobs: list[_Job], generator: torch.Generator | None, undo: contextlib.ExitStack) -> list[InitRow]:
     base = None if generator is None else int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    kept: list[tuple[Tensor, Tensor]] = []
     rows: list[InitRow] = []
     with torch.no_grad():
-        try:
-            for job in jobs:
-                kept += [(t, t.detach().clone()) for t in job.slot.originals or [job.slot.tensor]]
-                rows.append(_fill(job, base, generator))
-        except BaseException:
-            for tensor, old in kept:
-                tensor.copy_(old)
-            raise
+        for job in jobs:
+            slot = job.slot
+            for tensor in slot.originals or [slot.tensor]:
+                undo.callback(_restore, tensor, tensor.detach().clone())
+            if slot.legacy is not None:  # the weight is an attribute that only a forward pass would compute anew
+                module, key = slot.places[0]
+                undo.callback(setattr, module, key, getattr(module, key))
+            rows.append(_fill(job, base, generator))
     return rows
+
+
+def _restore(tensor: Tensor, old: Tensor) -> None:
+    with torch.no_grad():
+        tensor.copy_(old)
 
 
 def _fill(job: _Job, base: int | None, generator: torch.Generator | None) -> InitRow:
