@@ -889,3 +889,14 @@ def test_a_detector_or_a_timeline_is_not_entered_twice():
     with pytest.raises(RuntimeError) as caught:
         memory.__enter__()
     assert str(caught.value) == "this track_memory has already recorded a block; make a new one for each"
+
+
+def test_a_view_that_torch_forbids_to_ask_about_its_graph_does_not_end_the_search():
+    base = torch.zeros(4, requires_grad=True).clone()
+    with torch.no_grad():
+        view = base[:2]
+    base.mul_(2)
+    with pytest.raises(RuntimeError):
+        view.grad_fn  # the trap itself
+    kept = [torch.zeros(1000)]
+    assert "kept" in str(lb.who_holds(kept[0]))

@@ -15,7 +15,7 @@ from linkboy._checks import check_number
 from linkboy._report import Block, Report, format_bytes
 from linkboy.memory.holders import Holder, Search, verdict
 from linkboy.memory.live import Hidden, StorageKey, memory_below, scan, storages
-from linkboy.memory.process import in_mapped_files, read_anonymous
+from linkboy.memory.process import in_mapped_files, read_anonymous, trim_heap
 
 Item = TypeVar("Item")
 
@@ -157,6 +157,8 @@ class LeakDetector:
 
     def _note(self, live: int) -> None:
         self._live.append(live)
+        if self._steps == self._warmup:
+            trim_heap()  # growth is counted from here: not from pages that happen to lie free in the heap
         anonymous = read_anonymous()
         if anonymous is not None:
             self._process.append(anonymous)
@@ -190,6 +192,10 @@ class LeakDetector:
         # A heap takes its final size in leaps; only growth that goes on in every quarter is more than that.
         unexplained = _growth(process) - max(_growth(live), 0)
         process_leaks = _grows_steadily(process, self._tolerance, parts=4) and unexplained > self._tolerance
+        if process_leaks:
+            trim_heap()  # what the heap only keeps for later is no leak
+            left = (read_anonymous() or process[-1]) - process[0] - max(_growth(live), 0)
+            process_leaks = left > self._tolerance
         note = ""
         if process_leaks and not tensors_leak:
             note = "no tensor accounts for it: other Python objects, or memory that a library keeps"

@@ -90,13 +90,17 @@ class Hidden:
         self._nodes: dict[int, Any] = {}
         self._keepers: dict[int, list[tuple[Any, str]]] = {}  # saved object -> node and attribute
         for tensor in tensors:
-            if tensor.is_leaf:
+            try:
+                leaf, node = tensor.is_leaf, tensor.grad_fn
+            except RuntimeError:
+                continue  # a view made without gradients whose base was then changed with them: it has no graph
+            if leaf:
                 if tensor.grad is not None:
                     self._gradients[id(tensor.grad)] = tensor
                     self.saved.append(tensor.grad)
-            elif tensor.grad_fn is not None:
-                self._owners.setdefault(id(tensor.grad_fn), []).append(tensor)
-                self._walk(tensor.grad_fn)
+            elif node is not None:
+                self._owners.setdefault(id(node), []).append(tensor)
+                self._walk(node)
 
     def _walk(self, first: Any) -> None:
         waiting = [first]
