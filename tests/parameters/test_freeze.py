@@ -90,6 +90,32 @@ def test_batchnorm_holds_still_through_train_deepcopy_and_pickle_and_is_released
         assert not [key for key in held[1].__dict__ if "linkboy" in key]
 
 
+def test_a_released_norm_follows_the_mode_that_the_model_has_got_since():
+    model = network()
+    freeze(model, "1.*")
+    model.eval()
+    unfreeze(model, "1.*")
+    assert not model[1].training
+    freeze(model, "1.*")
+    model.train()
+    freeze(model, "1.*")  # again, with no forward pass in between
+    unfreeze(model, "1.*")
+    assert model[1].training
+    freeze(model.eval(), "1.*")
+    model.train()(torch.randn(8, 4))
+    model.eval()
+    unfreeze(model, "1.*")
+    assert not model[1].training
+    model[1].train()  # in an eval model on purpose: freeze took it, unfreeze gives it back
+    freeze(model, "1.*")
+    unfreeze(model, "1.*")
+    assert model[1].training
+    norm = nn.BatchNorm1d(4)
+    freeze(norm, "*")
+    unfreeze(norm, "*")
+    assert norm.training
+
+
 def test_batchnorm_without_parameters_is_reached_by_its_statistics_and_keep_lets_it_move():
     model = network()
     assert freeze(model, "3.*").norms == ("3",)

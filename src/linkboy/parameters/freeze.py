@@ -15,7 +15,7 @@ from linkboy.parameters.count import listed
 
 # The records live in the modules themselves, as plain values under these keys: they survive deepcopy and pickle.
 _FROZEN = "_linkboy_frozen"  # names of the module's own parameters that `freeze` froze
-_HELD = "_linkboy_was_training"  # the flag that a norm layer had before it was held still
+_HELD = "_linkboy_was_training"  # the flags that a norm layer and the model had before the layer was held still
 _TAKEN = "_linkboy_taken"  # on an optimizer: (parameter, index of its group, its state)
 
 
@@ -110,7 +110,7 @@ def freeze(
             module.__dict__.setdefault(_FROZEN, set()).add(key)
     norms = [name for name, module in found.norms.items() if batchnorm == "eval" and not _trainable(module)]
     for name in norms:
-        _hold(found.norms[name])
+        _hold(found.norms[name], model)
     moved = _take_out(optimizer, list(found.tensors.values())) if optimizer is not None else 0
     return _report("froze", found, changed, norms, moved)
 
@@ -157,7 +157,7 @@ def unfreeze(model: nn.Module, patterns: str | Sequence[str], *, optimizer: Opti
     free = {
         name: module for name, module in found.norms.items() if _trainable(module) or _FROZEN not in module.__dict__
     }
-    norms = [name for name, module in free.items() if _release(module)]
+    norms = [name for name, module in free.items() if _release(module, model)]
     moved = _put_back(optimizer, list(changed.values())) if optimizer is not None else 0
     return _report("unfroze", found, changed, norms, moved)
 
@@ -228,7 +228,7 @@ def _no_match(glob: str, names: dict[str, list[str]], modules: dict[str, nn.Modu
 def _hold_still(module: nn.Module, _: object) -> None:
     """A forward pre-hook: `model.train()` may set the flag again, but no batch is seen with it."""
     if module.training:
-        module.__dict__[_HELD] = True
+        module.__dict__[_HELD] = (True, True)
         module.training = False
 
 
@@ -236,17 +236,22 @@ def _trainable(module: nn.Module) -> bool:
     return any(parameter is not None and parameter.requires_grad for parameter in module._parameters.values())
 
 
-def _hold(module: nn.Module) -> None:
-    if _HELD not in module.__dict__:
-        module.__dict__[_HELD] = module.training
+def _hold(module: nn.Module, model: nn.Module) -> None:
+    held = _HELD in module.__dict__
+    if not held:
         module.register_forward_pre_hook(_hold_still)
+    if not held or module.training:
+        module.__dict__[_HELD] = (module.training, model.training)
     module.training = False
 
 
-def _release(module: nn.Module) -> bool:
+def _release(module: nn.Module, model: nn.Module) -> bool:
     if _HELD not in module.__dict__:
         return False
-    module.training = module.__dict__.pop(_HELD) or module.training
+    was_training, model_was_training = module.__dict__.pop(_HELD)
+    # A held layer does not see `model.eval()`; of a layer that is the whole model there is no other flag to ask.
+    put_in_eval = model_was_training and not model.training and module is not model
+    module.training = module.training or (was_training and not put_in_eval)
     for key, hook in list(module._forward_pre_hooks.items()):
         if hook is _hold_still:
             del module._forward_pre_hooks[key]
