@@ -280,6 +280,15 @@ def test_a_tensor_that_is_rebuilt_in_an_unknown_way_is_not_left_out_in_silence(t
     )
 
 
+@pytest.mark.parametrize("function", ["somewhere\nrebuild_mine", "collections\nOrderedDict"])
+def test_a_subclass_around_an_unknown_function_is_not_left_out_in_silence(tmp_path, function):
+    call = f"ctorch._utils\n_rebuild_from_type_v2\n(c{function}\nctorch\nTensor\n)}}tR".encode()
+    data = tensor_pickle().removesuffix(b".") + b"X\x01\0\0\0v" + call + b"s."
+    assert refusal(archive(tmp_path / "m.pt", data)) == (
+        "its pickle rebuilds a tensor by _rebuild_from_type_v2 in a way that is not understood"
+    )
+
+
 def test_a_saved_script_module_is_read_by_its_attributes(tmp_path):
     import warnings
 

@@ -314,10 +314,11 @@ def _meta(arguments: tuple[Any, ...]) -> FileTensor | None:
     return None
 
 
-def _from_type(arguments: tuple[Any, ...]) -> object:
+def _from_type(arguments: tuple[Any, ...]) -> FileTensor | None:
     match arguments:
         case (Global() as function, _, tuple(inner), *_) if function.name != "_rebuild_from_type_v2":
-            return _call(function, inner)
+            made = _call(function, inner)
+            return made if isinstance(made, FileTensor) else None
     return None
 
 
