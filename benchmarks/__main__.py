@@ -11,6 +11,10 @@ from benchmarks.harness import Row
 HERE = Path(__file__).parent
 
 
+def ratio(row: Row) -> str:
+    return f"{row.ratio:.3g}x" if row.peer else "-"
+
+
 def table(room: str, rows: list[Row]) -> str:
     lines = [
         f"## {room}",
@@ -19,7 +23,7 @@ def table(room: str, rows: list[Row]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row.what} | {row.ours:.4g} {row.unit} | {row.peer_name} | {row.peer:.4g} {row.unit} | {row.ratio:.3g}x "
+        f"| {row.what} | {row.ours:.4g} {row.unit} | {row.peer_name} | {row.peer:.4g} {row.unit} | {ratio(row)} "
         f"| {row.target} | {row.equality} |"
         for row in rows
     ]
