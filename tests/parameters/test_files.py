@@ -315,6 +315,24 @@ def test_zip_bomb_and_foreign_archives(tmp_path):
     assert refusal(path) == "its data.pkl has 16,777,217 bytes, more than the 16,777,216 allowed"
 
 
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (100_001, "its archive has more than 100,000 entries"),
+        (350_000, "its archive has a directory or entry of more than 16,777,216 bytes"),
+    ],
+)
+@pytest.mark.parametrize("claimed", [0, 1, 65_535])
+def test_an_archive_of_very_many_entries_is_refused_before_they_are_built(tmp_path, entries, message, claimed):
+    local = struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 0, 0, 33, 0, 0, 0, 4, 0) + b"a/bc"
+    entry = struct.pack("<4s4B4H3L5H2L", b"PK\1\2", 20, 3, 20, 0, 0, 0, 0, 33, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0) + b"a/bc"
+    size = len(entry) * entries
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, claimed, claimed, size, len(local), 0)
+    path = tmp_path / "m.pt"
+    path.write_bytes(local + entry * entries + end)
+    assert refusal(path) == message
+
+
 def test_many_small_values_cannot_fill_the_memory(tmp_path):
     dicts = b"\x80\x02](" + b"}" * 40_000 + b"e"
     dicts += (b"(" + b"}" * 40_000 + b"e") * 5 + b"."

@@ -1,5 +1,6 @@
 """Count what a checkpoint file holds, from its header or the opcodes of its pickle; nothing is loaded or executed."""
 
+import io
 import json
 import math
 import os
@@ -31,6 +32,7 @@ _SAFETENSORS_DTYPES = {
 }  # fmt: skip
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _MOST_NODES = 500_000
+_MOST_ENTRIES = 100_000  # of an archive, one a storage; zipfile takes about half a kilobyte for each
 
 Sections = dict[str, dict[str, FileTensor]]
 
@@ -147,10 +149,25 @@ def _in_shard(tensor: FileTensor, shard: str) -> FileTensor:
     return tensor._replace(storage=storage, place=(shard, *tensor.place))
 
 
+class _Bounded(io.FileIO):
+    """A file for `zipfile`, which reads the whole directory at once and makes an object of each of its entries.
+
+    Held against the bytes themselves: the number of entries that the end of an archive claims is not what is read.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MOST_BYTES:  # without a size it reads the short end of the file
+            raise ValueError(f"its archive has a directory or entry of more than {MOST_BYTES:,} bytes")
+        data = super().read(size)
+        if data.count(b"PK\x01\x02") > _MOST_ENTRIES:  # how each entry of a directory begins
+            raise ValueError(f"its archive has more than {_MOST_ENTRIES:,} entries")
+        return data
+
+
 def _read_archive(path: Path, notes: list[str]) -> Sections:
     """Read the pickle of a zip archive as torch.save writes it, and hold its claims against the archive's entries."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _Bounded(path) as file, zipfile.ZipFile(file) as archive:
             entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
             entry = entries.get("data.pkl")
             if entry is None:
