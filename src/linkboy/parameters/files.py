@@ -94,8 +94,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, FileTensor], dict[str, str]
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 entry = file.get_slice(name)
-                stored = str(entry.get_dtype())
-                dtype = _SAFETENSORS_DTYPES.get(stored, stored.lower())
+                stored = entry.get_dtype()
+                dtype = _SAFETENSORS_DTYPES.get(stored) or str(stored).lower()
                 shape = tuple(entry.get_shape())
                 numel = math.prod(shape)
                 tensors[name] = FileTensor(shape, dtype, numel, _nbytes(numel, dtype))
@@ -106,8 +106,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, FileTensor], dict[str, str]
 
 
 def _nbytes(numel: int, dtype: str) -> int:
-    if dtype in DTYPES:
-        return numel * DTYPES[dtype]
+    itemsize = DTYPES.get(dtype)
+    if itemsize is not None:
+        return numel * itemsize
     bits = {"f4": 4, "f6_e2m3": 6, "f6_e3m2": 6}.get(dtype)
     if bits is None:
         raise ValueError(f"its dtype {dtype!r} is not known")
@@ -292,9 +293,9 @@ def _weights(sections: Sections, notes: list[str]) -> dict[str, FileTensor]:
 def _is_parameter(name: str, tensor: FileTensor, weights: Mapping[str, FileTensor]) -> bool:
     if tensor.is_parameter is not None:
         return tensor.is_parameter
-    parent, _, last = name.rpartition(".")
+    last = name[name.rfind(".") + 1 :]
     packed_state = "quant_state." in name and name.partition(".quant_state.")[0] in weights
-    return not (packed_state or last in _BUFFER_NAMES or (last in _SCALE_NAMES and parent != ""))
+    return not (packed_state or last in _BUFFER_NAMES or (last in _SCALE_NAMES and last != name))
 
 
 def _summed(
@@ -306,10 +307,11 @@ def _summed(
         names.setdefault(tensor.place or name, []).append(name)
     for name, kept in aliases.items():
         names.get(kept, []).append(name)
-    once = {known[0]: weights[known[0]] for known in names.values()}
-    kinds = {name: _is_parameter(name, tensor, weights) for name, tensor in once.items()}
-    parameters = {name: tensor for name, tensor in once.items() if kinds[name]}
-    buffers = {name: tensor for name, tensor in once.items() if not kinds[name]}
+    parameters: dict[str, FileTensor] = {}
+    buffers: dict[str, FileTensor] = {}
+    for name, *_ in names.values():  # each tensor once
+        tensor = weights[name]
+        (parameters if _is_parameter(name, tensor, weights) else buffers)[name] = tensor
     four_bit = [name.partition(".quant_state.")[0] for name in buffers if name.endswith(_FOUR_BIT)]
     scales = {name for name in buffers if name.rpartition(".")[2] in _SCALE_NAMES or ".quant_state." in name}
     guessed = [name for name in buffers if buffers[name].is_parameter is None and name not in scales]
