@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list equal to _ROOM_OF
+    from linkboy.autograd import GradientReversal as GradientReversal
+    from linkboy.autograd import clip_gradient as clip_gradient
+    from linkboy.autograd import decode_bits as decode_bits
+    from linkboy.autograd import encode_bits as encode_bits
+    from linkboy.autograd import gradient_reversal as gradient_reversal
+    from linkboy.autograd import quantize_uniform as quantize_uniform
+    from linkboy.autograd import scale_gradient as scale_gradient
+    from linkboy.autograd import straight_through as straight_through
     from linkboy.classify import Classifier as Classifier
     from linkboy.classify import LabelledTexts as LabelledTexts
     from linkboy.classify import TrainingOptions as TrainingOptions
@@ -96,6 +104,7 @@ _ROOM_OF: dict[str, str] = {
     "Evaluation": "training",
     "FocalLoss": "losses",
     "FreezeReport": "parameters",
+    "GradientReversal": "autograd",
     "History": "training",
     "HuberLoss": "losses",
     "InitReport": "init",
@@ -119,14 +128,18 @@ _ROOM_OF: dict[str, str] = {
     "audit_activations": "init",
     "binary_focal_loss": "losses",
     "class_weights": "losses",
+    "clip_gradient": "autograd",
     "compare": "parameters",
     "count_parameters": "parameters",
+    "decode_bits": "autograd",
     "describe_target": "parameters",
+    "encode_bits": "autograd",
     "evaluate": "training",
     "fit": "training",
     "focal_loss": "losses",
     "freeze": "parameters",
     "gpt2": "init",
+    "gradient_reversal": "autograd",
     "huber_loss": "losses",
     "initialize": "init",
     "is_main_process": "training",
@@ -145,11 +158,14 @@ _ROOM_OF: dict[str, str] = {
     "param_groups": "parameters",
     "predict": "training",
     "quantile_loss": "losses",
+    "quantize_uniform": "autograd",
     "read_labelled": "classify",
     "release_memory": "memory",
     "retry_on_oom": "memory",
     "rmse_loss": "losses",
     "rmsle_loss": "losses",
+    "scale_gradient": "autograd",
+    "straight_through": "autograd",
     "summarize": "parameters",
     "tokenize_file": "text",
     "track_memory": "memory",
@@ -173,6 +189,7 @@ __all__: list[str] = [
     "Evaluation",
     "FocalLoss",
     "FreezeReport",
+    "GradientReversal",
     "History",
     "HuberLoss",
     "InitReport",
@@ -196,14 +213,18 @@ __all__: list[str] = [
     "audit_activations",
     "binary_focal_loss",
     "class_weights",
+    "clip_gradient",
     "compare",
     "count_parameters",
+    "decode_bits",
     "describe_target",
+    "encode_bits",
     "evaluate",
     "fit",
     "focal_loss",
     "freeze",
     "gpt2",
+    "gradient_reversal",
     "huber_loss",
     "initialize",
     "is_main_process",
@@ -222,11 +243,14 @@ __all__: list[str] = [
     "param_groups",
     "predict",
     "quantile_loss",
+    "quantize_uniform",
     "read_labelled",
     "release_memory",
     "retry_on_oom",
     "rmse_loss",
     "rmsle_loss",
+    "scale_gradient",
+    "straight_through",
     "summarize",
     "tokenize_file",
     "track_memory",

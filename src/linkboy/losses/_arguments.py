@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 from linkboy._checks import check_choice, check_number, describe
+from linkboy._tensors import check_floating as check_floating
+from linkboy._tensors import transforms_active as transforms_active
+from linkboy._tensors import values_visible as values_visible
+from linkboy._tensors import wide_dtype as wide_dtype
 
 REDUCTIONS = ("none", "mean", "sum")
 NORMALIZERS = ("weights", "count", "positives")
@@ -41,11 +45,6 @@ class Rows(NamedTuple):
         return by_class if self.weight is None else by_class * self.weight
 
 
-def wide_dtype(device: torch.device) -> torch.dtype:
-    """Return the dtype of everything that exists once per sample: float64, where the device has it."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
 def work_dtype(logits: Tensor) -> torch.dtype:
     """Return the dtype of arithmetic on whole logits: float32 for half precision, else their own."""
     return torch.float32 if logits.dtype.itemsize < 4 else logits.dtype
@@ -62,21 +61,6 @@ def result_dtype(input: Tensor) -> torch.dtype:
     return torch.float32 if half and autocast_enabled(input.device) else input.dtype
 
 
-def values_visible(tensor: Tensor) -> bool:
-    """Say whether looking at values is free of synchronisation and graph breaks."""
-    return (
-        tensor.device.type == "cpu"
-        and type(tensor) in (Tensor, torch.nn.Parameter)
-        and not torch.compiler.is_compiling()
-        and not transforms_active()
-    )
-
-
-def transforms_active() -> bool:
-    """Say whether a `torch.func` transform is at work; torch's own `Function.apply` asks the same question."""
-    return torch._C._are_functorch_transforms_active()  # pyright: ignore[reportAttributeAccessIssue]
-
-
 def check_reduction(reduction: str, normalizer: str | float, default: str) -> None:
     """Raise unless both are known and `normalizer` is left alone where nothing is divided."""
     check_choice("reduction", reduction, REDUCTIONS)
@@ -89,15 +73,6 @@ def check_reduction(reduction: str, normalizer: str | float, default: str) -> No
             f"normalizer divides only under reduction='mean', got normalizer={normalizer!r} "
             f"with reduction={reduction!r}; leave one of them out"
         )
-
-
-def check_floating(argument: str, value: object) -> Tensor:
-    """Return `value` if it is a floating point tensor, else raise."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{argument} must be a floating point tensor, got {describe(value)}")
-    if not value.is_floating_point():
-        raise TypeError(f"{argument} must be a floating point tensor, got {describe(value)}; convert it with .float()")
-    return value
 
 
 def check_device(argument: str, value: Tensor, reference: Tensor, other: str = "input") -> None:

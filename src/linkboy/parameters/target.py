@@ -1,13 +1,12 @@
 """Describe whatever a command line names: a checkpoint, a folder, or a function that builds a model."""
 
-import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
 
-from linkboy._checks import did_you_mean
+from linkboy._named import load_named
 from linkboy.parameters.count import ParameterCount, count_parameters
 from linkboy.parameters.summary import ModelSummary, summarize
 
@@ -38,33 +37,14 @@ def describe_target(target: str | os.PathLike[str], *, depth: int = 3) -> Parame
         0
     """
     text = os.fspath(target)
-    module_name, colon, attribute = text.partition(":")
-    if Path(text).exists() or not isinstance(target, str) or not colon:
+    if Path(text).exists() or not isinstance(target, str) or ":" not in text:
         if not Path(text).exists():
             raise FileNotFoundError(
                 f"no file or folder {text!r}; a function that builds a model is package.module:name"
             )
         return count_parameters(text, by="module")
-    place = _imported(module_name, text)
-    for part in attribute.split("."):
-        if not hasattr(place, part):
-            raise ValueError(f"{module_name!r} has no {attribute!r}{did_you_mean(part, dir(place))}")
-        place = getattr(place, part)
+    place = load_named(target, need="a path or package.module:name")
     model = place() if isinstance(place, Callable) and not isinstance(place, nn.Module) else place
     if not isinstance(model, nn.Module):
         raise TypeError(f"{text!r} must give an nn.Module, got {type(model).__name__}")
     return summarize(model, depth=depth)
-
-
-def _imported(module_name: str, target: str) -> object:
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        missing = error.name or module_name
-        if module_name != missing and not module_name.startswith(f"{missing}."):  # found, but it imports another
-            raise
-        raise ModuleNotFoundError(
-            f"target must be a path or package.module:name, got {target!r}, and there is no module {missing!r} here; "
-            "start from the folder that holds it, install it, or check its name",
-            name=missing,
-        ) from None
