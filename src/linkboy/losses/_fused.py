@@ -16,11 +16,13 @@ from torch import Tensor
 from linkboy.losses._arguments import transforms_active, wide_dtype, work_dtype
 from linkboy.losses._margin import focal_of_margin, plain_margin_loss
 
-# Logits of a chunk per thread: what stays in the cache. Measured flat from 2**18 to 2**21 on two cores.
+# Logits of a chunk per thread: what stays in the cache. Measured flat from 2**18 to 2**20 on two cores.
 _CHUNK = 2**19
-# Samples of a chunk that several threads work on in place: every operation waits for all of them, so fewer are better,
-# and only what exists once per sample takes memory.
-_SHARED_CHUNK = 2**16
+# Samples of a chunk that is worked on in place: only what exists once per sample takes memory, and every operation waits
+# for all threads, so fewer are better.
+_SAMPLES_IN_PLACE = 2**16
+# Classes up to which a batch of rows is worked on as columns: softmax takes one short row at a time, and many columns.
+_SHORT_ROW = 30
 
 
 def margin_loss(logits: Tensor, target: Tensor, weight: Tensor | None, gamma: float) -> Tensor:
@@ -58,36 +60,31 @@ class _MarginLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, masked: Tensor | None, gamma: float) -> Tensor:
-        work = work_dtype(logits)
-        values = torch.empty(target.shape, dtype=wide_dtype(logits.device), device=logits.device)
-        top, share, slope = torch.empty((3, *target.shape), dtype=work, device=logits.device).unbind()
-        for part, labels, *results in pieces(logits, target, values, top, share, slope):
-            largest, rest, gap = exponentials_of_others(part.to(work, copy=True), labels)
-            loss, step = loss_and_slope(gap, gamma)
-            for result, computed in zip(results, (loss, largest, step / -rest, step), strict=True):
-                result.copy_(computed)
+        values, slopes = (torch.empty_like(target, dtype=wide_dtype(logits.device)) for _ in range(2))
+        for part, labels, loss, slope in pieces(logits, target, values, slopes):
+            gap = margin_and_shares(_scratch(part), labels)
+            for kept, computed in zip((loss, slope), loss_and_slope(gap, gamma), strict=True):
+                kept.copy_(computed)
         if masked is not None:
-            for per_sample in (values, share, slope):
-                per_sample.masked_fill_(masked, 0)
-        ctx.save_for_backward(logits, target, masked, top, share, slope)
+            values.masked_fill_(masked, 0)
+            slopes.masked_fill_(masked, 0)
+        ctx.save_for_backward(logits, target, masked, slopes)
         ctx.gamma = gamma
         return values
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        logits, target, masked, top, share, slope = ctx.saved_tensors
+        logits, target, masked, slopes = ctx.saved_tensors
         (grad,) = grads
         if torch.is_grad_enabled():
             return _differentiable_gradient(logits, target, masked, ctx.gamma, grad), None, None, None
         result = torch.empty_like(logits)
-        in_place = result.dtype == top.dtype
-        tensors = (logits, target, masked, top, share, slope, grad, result)
-        for part, labels, skip, largest, others, own, factor, out in pieces(*tensors, in_place=in_place):
-            buffer = out if in_place else torch.empty_like(out, dtype=top.dtype)
-            torch.sub(part, largest.unsqueeze(1), out=buffer).exp_()
-            write_gradient(buffer, labels, own * factor, others * factor, skip)
-            if not in_place:
-                out.copy_(buffer)
+        in_place = _fits_in_place(result) and result.dtype == work_dtype(logits)
+        tensors = (target, masked, slopes, grad, result)
+        for part, labels, skip, slope, factor, out in pieces(logits, *tensors, in_place=in_place):
+            shares = out.copy_(part) if in_place else _scratch(part)
+            shares_of_others(shares, labels)
+            write_gradient(out, shares, labels, slope * factor, skip)
         return result, None, None, None
 
 
@@ -154,24 +151,26 @@ def sum_and_gradient(
 ) -> Tensor:
     """Return the weighted sum over `divisor` and fill `gradient` with its derivative, unless it is `None`."""
     total = torch.zeros((), dtype=wide_dtype(logits.device), device=logits.device)
-    for part, labels, factor, out in pieces(logits, target, weight, gradient, in_place=gradient is not None):
-        buffer = torch.empty_like(part) if out is None else out
-        _, rest, gap = exponentials_of_others(buffer.copy_(part), labels)
-        loss, slope = loss_and_slope(gap, gamma)
+    in_place = gradient is not None and _fits_in_place(gradient)
+    for part, labels, factor, out in pieces(logits, target, weight, gradient, in_place=in_place):
+        shares = out.copy_(part) if in_place else _scratch(part)
+        loss, slope = loss_and_slope(margin_and_shares(shares, labels), gamma)
         masked = None
         if factor is not None:
             masked = factor == 0
             loss, slope = (x.mul_(factor).masked_fill_(masked, 0) for x in (loss, slope))
         total += loss.sum()
-        if gradient is not None:
-            slope /= divisor
-            write_gradient(buffer, labels, slope, slope / -rest, masked)
+        if out is not None:
+            write_gradient(out, shares, labels, slope.div_(divisor), masked)
     return total / divisor
 
 
 def pieces(logits: Tensor, *others: Tensor | None, in_place: bool = False) -> Iterator[list[Any]]:
-    """Yield all tensors, `(N, C, S)` or `(N, S)`, cut to the chunks of `logits`; whole where there is but one."""
+    """Yield all tensors, `(N, C, S)` or `(N, S)`, cut to the chunks of `logits`; short rows as `(1, C, N)`."""
     tensors = [logits, *others]
+    if logits.shape[2] == 1 and logits.shape[1] <= _SHORT_ROW:
+        tensors = [None if x is None else x.transpose(0, -1) for x in tensors]
+        logits = logits.transpose(0, 2)
     cuts = list(chunks(logits.shape, in_place=in_place))
     if len(cuts) == 1:
         yield tensors
@@ -183,10 +182,9 @@ def pieces(logits: Tensor, *others: Tensor | None, in_place: bool = False) -> It
 def chunks(shape: torch.Size, *, in_place: bool = False) -> Iterator[tuple[slice, slice]]:
     """Yield the samples and positions of `(N, C, S)` that are worked on at a time."""
     batch, classes, positions = shape
-    threads = torch.get_num_threads()
-    limit = _CHUNK * threads
-    if in_place and threads > 1:
-        limit = max(limit, _SHARED_CHUNK * classes)
+    limit = _CHUNK * torch.get_num_threads()
+    if in_place:
+        limit = max(limit, _SAMPLES_IN_PLACE * classes)
     samples = max(1, limit // max(1, classes * positions))
     width = positions if samples > 1 else min(positions, max(1, limit // classes))
     for first in range(0, batch, samples):
@@ -194,16 +192,37 @@ def chunks(shape: torch.Size, *, in_place: bool = False) -> Iterator[tuple[slice
             yield slice(first, first + samples), slice(start, start + width)
 
 
-def exponentials_of_others(buffer: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn logits `(N, C, S)` into `exp(x - top)`, 0 at the target; return `top`, their sum and the gap, `(N, S)`."""
-    index, wide = target.unsqueeze(1), wide_dtype(buffer.device)
-    own = buffer.gather(1, index).squeeze(1)
-    top = buffer.scatter_(1, index, -torch.inf).amax(1, keepdim=True)
-    top.clamp_(min=torch.finfo(top.dtype).min)  # no other class: every exponential below is 0, not exp(inf - inf)
-    rest = buffer.sub_(top).exp_().sum(1).to(wide)
-    top = top.squeeze(1)
-    gap = own.to(wide).sub_(top).sub_(rest.log())
-    return top, rest.clamp_(min=1), gap  # the largest gives 1: a sum below that is an empty one
+def _fits_in_place(gradient: Tensor) -> bool:
+    """Say whether softmax can work in the gradient itself: long rows, one after the other."""
+    return gradient.shape[2] == 1 and gradient.shape[1] > _SHORT_ROW and gradient.is_contiguous()
+
+
+def _scratch(part: Tensor) -> Tensor:
+    """Return a contiguous copy in the dtype of the arithmetic: small enough for the cache, where a view is not."""
+    return torch.empty(part.shape, dtype=work_dtype(part), device=part.device).copy_(part)
+
+
+def margin_and_shares(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the gap `x_t - logsumexp(x_j, j != t)`, `(N, S)` wide, of `(N, C, S)`, which turn into `shares_of_others`."""
+    wide = wide_dtype(logits.device)
+    own = logits.gather(1, target.unsqueeze(1)).squeeze(1).to(wide)
+    top = shares_of_others(logits, target)
+    # The largest of the others has the exponential 1, so its share is 1 over their sum.
+    return own.sub_(top).add_(logits.amax(1).to(wide).log_())
+
+
+def shares_of_others(logits: Tensor, target: Tensor) -> Tensor:
+    """Turn logits `(N, C, S)` into their softmax without the target, which gets 0; return the largest, `(N, S)`.
+
+    Where there is no other class (C = 1, or all of them masked) the shares are 1: the slope they are multiplied by is 0.
+    """
+    top = logits.scatter_(1, target.unsqueeze(1), -torch.inf).amax(1)
+    rows = logits.squeeze(2) if logits.shape[2] == 1 else logits  # one kernel for the last dimension, one for others
+    torch.softmax(rows, 1, out=rows)
+    looked = top.device.type == "cpu" and top.amin().item() > -torch.inf
+    if not looked:  # elsewhere looking would wait for the device
+        logits.masked_fill_((top == -torch.inf).unsqueeze(1), 1)
+    return top
 
 
 def loss_and_slope(gap: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
@@ -218,9 +237,9 @@ def loss_and_slope(gap: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
     return loss.mul_(factor), slope
 
 
-def write_gradient(exponentials: Tensor, target: Tensor, slope: Tensor, share: Tensor, masked: Tensor | None) -> None:
-    """Turn `exponentials` `(N, C, S)` into the gradient: `slope` at the target, their `share` elsewhere, 0 if masked."""
-    slope, share = slope.to(exponentials.dtype), share.to(exponentials.dtype)
-    exponentials.mul_(share.unsqueeze(1)).scatter_(1, target.unsqueeze(1), slope.unsqueeze(1))
+def write_gradient(out: Tensor, shares: Tensor, target: Tensor, slope: Tensor, masked: Tensor | None) -> None:
+    """Fill `out` `(N, C, S)`: `slope` at the target, minus its `shares` elsewhere, 0 if masked."""
+    slope = slope.to(shares.dtype).unsqueeze(1)
+    torch.mul(shares, slope.neg(), out=out).scatter_(1, target.unsqueeze(1), slope.to(out.dtype))
     if masked is not None:  # 0 * NaN
-        exponentials.masked_fill_(masked.unsqueeze(1), 0)
+        out.masked_fill_(masked.unsqueeze(1), 0)

@@ -23,7 +23,7 @@ from linkboy.losses._arguments import (
     wide_dtype,
     work_dtype,
 )
-from linkboy.losses._fused import exponentials_of_others, loss_and_slope, write_gradient
+from linkboy.losses._fused import loss_and_slope, margin_and_shares, write_gradient
 from linkboy.losses.focal import reduce_rows
 
 _CHUNK_LOGITS = 2**23  # logits that exist at a time under chunk="auto": 32 MiB
@@ -208,11 +208,10 @@ def _run_chunks(
     for first in range(0, len(hidden), step):
         n = slice(first, first + step)
         logits = F.linear(hidden[n], weight, bias).to(work).unsqueeze(2)
-        _, rest, gap = exponentials_of_others(logits, target[n])
-        losses[n], slope = loss_and_slope(gap, gamma)
+        losses[n], slope = loss_and_slope(margin_and_shares(logits, target[n]), gamma)
         if gradients is not None:
             slope = slope * (factor[n] if isinstance(factor, Tensor) and factor.dim() else factor)
-            write_gradient(logits, target[n], slope, slope / -rest, None)
+            write_gradient(logits, logits, target[n], slope, None)
             gradients.add(n, logits.squeeze(2), hidden, weight)
     return losses
 
