@@ -38,17 +38,22 @@ def relative_error(value: float, exact) -> float:
 
 @pytest.mark.parametrize("reduction", ["sum", "none"])
 @pytest.mark.parametrize("gamma", GAMMAS)
-def test_loss_and_gradient_have_all_digits_of_float32_at_every_gap(gamma, reduction):
+@pytest.mark.parametrize(("shape", "step"), [((1, 6), 4), ((1, 40), 16), ((1, 6, 2), 16)])  # columns, rows, a map
+def test_loss_and_gradient_have_all_digits_of_float32_at_every_gap(shape, step, gamma, reduction):
     generator = torch.Generator().manual_seed(0)
-    for gap in (*range(0, 81, 4), *range(-80, 0, 16)):
-        logits = torch.randn(1, 6, generator=generator)
-        logits[0, 2] = logits[0, [0, 1, 3, 4, 5]].max() + gap
+    for gap in (*range(0, 81, step), *range(-80, 0, 16)):
+        logits = torch.randn(shape, generator=generator)
+        first = logits.view(*shape[:2], -1)[0, :, 0]
+        others = torch.arange(shape[1]) != 2
+        first[2] = first[others].max() + gap
         logits.requires_grad_()
-        loss = focal_loss(logits, torch.tensor([2]), gamma=gamma, reduction=reduction)
+        target = torch.full((1, *shape[2:]), -100)
+        target.view(-1)[0] = 2
+        loss = focal_loss(logits, target, gamma=gamma, reduction=reduction)
         loss.sum().backward()
-        exact, exact_gradient = exact_loss_and_gradient(logits[0].tolist(), 2, gamma)
-        assert relative_error(loss.item(), exact) <= 1e-6, gap
-        for got, want in zip(logits.grad[0].tolist(), exact_gradient, strict=True):
+        exact, exact_gradient = exact_loss_and_gradient(first.tolist(), 2, gamma)
+        assert relative_error(loss.sum().item(), exact) <= 1e-6, gap
+        for got, want in zip(logits.grad.view(*shape[:2], -1)[0, :, 0].tolist(), exact_gradient, strict=True):
             assert relative_error(got, want) <= 1e-6, gap
 
 
@@ -145,13 +150,14 @@ def test_soft_targets_are_exact_at_large_gaps(gamma):
     st.lists(st.integers(0, 3), min_size=5, max_size=5),
     st.sampled_from(GAMMAS),
     st.sampled_from([1, 7, 2**19]),
+    st.sampled_from([1, 30]),
 )
-def test_every_chunk_size_gives_the_definition(logits, labels, gamma, chunk):
+def test_every_chunk_size_and_layout_gives_the_definition(logits, labels, gamma, chunk, short):
     x, target = torch.tensor(logits, requires_grad=True), torch.tensor(labels)
     p = x.softmax(1).gather(1, target[:, None]).squeeze(1)
     rest = x.softmax(1).scatter(1, target[:, None], 0.0).sum(1)
     expected = rest**gamma * -torch.where(p > 0.5, torch.log1p(-rest), p.log())
-    with mock.patch.object(_fused, "_CHUNK", chunk):
+    with mock.patch.multiple(_fused, _CHUNK=chunk, _SAMPLES_IN_PLACE=max(1, chunk // 4), _SHORT_ROW=short):
         each = focal_loss(x, target, gamma=gamma, reduction="none")
         whole = focal_loss(x, target, gamma=gamma, reduction="sum")
         by_sample, at_once = (torch.autograd.grad(loss.sum(), x)[0] for loss in (each, whole))

@@ -102,3 +102,122 @@ def test_monai_is_rescaled_by_an_ignore_index_that_ignores_nothing():
     rescaled = monai.FocalLoss(**options, ignore_index=9)(logits, target[:, None])
     torch.testing.assert_close(rescaled, plain * 4)
     assert torch.equal(focal_loss(logits, target, ignore_index=9), focal_loss(logits, target))
+
+
+# What the own test suites of the two ask for, asked anew of us; where the installed version answers too, of both.
+
+
+def loss_and_gradient(compute, logits):
+    logits = logits.detach().requires_grad_()
+    loss = compute(logits)
+    return loss.detach(), torch.autograd.grad(loss.sum(), logits)[0]
+
+
+REDUCTIONS = ["none", "mean", "sum"]
+UNUSABLE = [torch.finfo(torch.float64).max, torch.inf, -torch.inf, torch.nan]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("value", UNUSABLE)
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("dense", [False, True])
+def test_an_ignored_sample_may_hold_any_logit(reduction, value, gamma, dense):
+    harmless = torch.tensor([[0.0, 0.0], [0.3, -0.2]], dtype=torch.float64)
+    extreme = torch.tensor([[value, -value], [0.3, -0.2]], dtype=torch.float64)
+    target = torch.tensor([-100, 1])
+    if dense:
+        harmless, extreme, target = harmless.t()[None], extreme.t()[None], target[None]
+    compute = lambda x: focal_loss(x, target, gamma=gamma, alpha=[0.5, 1.5], reduction=reduction)  # noqa: E731
+    for got, expected in zip(loss_and_gradient(compute, extreme), loss_and_gradient(compute, harmless), strict=True):
+        assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("value", UNUSABLE)
+@pytest.mark.parametrize("ignore_index", [-100, 255])
+def test_a_batch_of_ignored_samples_costs_nothing(value, ignore_index):
+    compute = lambda x: focal_loss(x, torch.tensor([ignore_index]), ignore_index=ignore_index)  # noqa: E731
+    loss, gradient = loss_and_gradient(compute, torch.tensor([[value, -value]]))
+    assert loss.item() == 0
+    assert gradient.tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("gamma", [0.25, 0.5, 0.75, 1.0, 2.0])
+def test_at_saturated_logits_the_exponent_does_not_matter(gamma, reduction):
+    logits, target = torch.tensor([[1000.0, 0.0, 0.0], [0.0, 1000.0, 0.0]]), torch.tensor([0, 0])
+    got = loss_and_gradient(lambda x: focal_loss(x, target, gamma=gamma, reduction=reduction), logits)
+    expected = loss_and_gradient(lambda x: F.cross_entropy(x, target, reduction=reduction), logits)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(got, expected, strict=True))
+
+
+@pytest.mark.parametrize("ignore_index", [-100, 255])
+def test_an_ignored_label_is_a_further_class_that_nothing_is_lost_to(ignore_index):
+    logits, target = make_batch(2, 3, 3, 2)
+    ignored = torch.rand(target.shape) > 0.6
+    further = torch.cat([logits, torch.full((2, 1, 3, 2), -torch.inf)], 1)
+    expected = focal_loss(further, target, reduction="none").masked_fill(ignored, 0)
+    target = target.masked_fill(ignored, ignore_index)
+    assert torch.equal(focal_loss(logits, target, ignore_index=ignore_index, reduction="none"), expected)
+    theirs = kornia.focal_loss(logits, target, alpha=None, ignore_index=ignore_index).sum(1)
+    torch.testing.assert_close(expected, theirs)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_gamma_0_is_the_weighted_binary_cross_entropy_of_torch_and_kornia(reduction):
+    logits, labels = torch.randn(2, 3, 4, dtype=torch.float64), torch.rand(2, 3, 4, dtype=torch.float64)
+    pos_weight, weight = torch.rand(2, 3, 1, dtype=torch.float64)
+    options = {"pos_weight": pos_weight, "reduction": reduction}
+    ours = binary_focal_loss(logits, labels, gamma=0, sample_weight=weight.expand_as(logits), **options)
+    torch.testing.assert_close(ours, F.binary_cross_entropy_with_logits(logits, labels, weight=weight, **options))
+    theirs = kornia.binary_focal_loss_with_logits(logits, labels, alpha=None, gamma=0, weight=weight, **options)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_sure_binary_answers_cost_nothing():
+    logits, labels = torch.tensor([[100.0, -100.0]]), torch.tensor([[1.0, 0.0]])
+    assert binary_focal_loss(logits, labels, alpha=0.25, reduction="none").tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (2, 3, 4), (1, 3, 4, 4), (1, 2, 3, 4, 4)])
+@pytest.mark.parametrize("alpha", [None, 0.8])
+def test_one_sigmoid_a_class_is_the_default_of_monai(shape, alpha):
+    logits, target = make_batch(*shape)
+    one_hot = F.one_hot(target, shape[1]).movedim(-1, 1)
+    theirs = monai.FocalLoss(to_onehot_y=True, alpha=alpha)(logits, target[:, None])
+    torch.testing.assert_close(binary_focal_loss(logits, one_hot, alpha=alpha).float(), theirs)
+    without_background = monai.FocalLoss(to_onehot_y=True, include_background=False)(logits, target[:, None])
+    torch.testing.assert_close(binary_focal_loss(logits[:, 1:], one_hot[:, 1:]).float(), without_background)
+
+
+@pytest.mark.parametrize("classes", [2, 6])
+def test_a_perfect_segmentation_costs_nothing(classes):
+    target = torch.randint(0, classes, (1, 4, 4))
+    target[:, :2] = 0  # classes may be missing
+    one_hot = F.one_hot(target, classes).movedim(-1, 1)
+    logits = 1000.0 * one_hot - 500
+    assert focal_loss(logits, target).item() == 0
+    assert focal_loss(logits, one_hot.float()).item() == 0
+    assert binary_focal_loss(logits, one_hot).item() == 0
+
+
+def test_weights_of_classes_multiply_as_in_monai():
+    logits, target = make_batch(6, 3)
+    alpha = torch.tensor([0.5, 0.1, 0.2])
+    loss = monai.FocalLoss(use_softmax=True, to_onehot_y=True, weight=alpha, reduction="none")
+    theirs = loss(logits, target[:, None]).sum(1)
+    torch.testing.assert_close(focal_loss(logits, target, alpha=alpha, reduction="none").float(), theirs)
+
+
+def test_logits_of_ignored_positions_change_nothing():
+    labels = torch.randint(0, 2, (1, 1, 4, 4))
+    labels[:, :, 2:] = 255
+    logits = torch.randn(1, 1, 4, 4)
+    moved = logits.clone()
+    moved[:, :, 2:] += 5
+    losses = [binary_focal_loss(x, labels, ignore_index=255) for x in (logits, moved)]
+    assert torch.equal(*losses)
+    torch.testing.assert_close(losses[0], binary_focal_loss(logits[:, :, :2], labels[:, :, :2]))
+    target = labels[:, 0].clone()
+    two_classes = torch.cat([torch.zeros_like(logits), logits], 1)
+    moved = torch.cat([torch.zeros_like(logits), moved], 1)
+    assert torch.equal(*(focal_loss(x, target, ignore_index=255) for x in (two_classes, moved)))
