@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, never half of each."""
+"""Files that are either the old one or the new one, never half of each; and files that cannot fill the memory."""
 
 import contextlib
 import os
@@ -33,3 +33,26 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def read_bounded(path: str | os.PathLike[str], most_bytes: int) -> bytes:
+    """Return the content of a file that has no good reason to be large.
+
+    Nothing is read of a larger one, and not more than `most_bytes` of what has no size, such as a pipe.
+
+    Raises:
+        ValueError: there are more bytes than `most_bytes`, which should be whole MiB.
+
+    Examples:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "config.json"
+        >>> _ = target.write_bytes(b"{}")
+        >>> read_bounded(target, 2**20)
+        b'{}'
+    """
+    with Path(path).open("rb") as file:
+        whole = os.fstat(file.fileno()).st_size <= most_bytes
+        content = file.read(most_bytes + 1) if whole else b""
+    if not whole or len(content) > most_bytes:
+        raise ValueError(f"{os.fspath(path)!r} must be a file of at most {most_bytes >> 20} MiB, and is larger")
+    return content

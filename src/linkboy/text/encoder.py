@@ -51,7 +51,8 @@ class ArrayEncoder:
         reader: TextReader,
     ) -> None:
         self._reader, self._unknown_id, self._limit = reader, unknown_id, limit
-        tokens = [token for token in vocabulary if token not in ("", "##")]
+        # A word of this path is not longer than LONGEST, so longer pieces never match; the trie has a level for each character.
+        tokens = [t for t in vocabulary if t not in ("", "##") and len(t.removeprefix("##")) <= LONGEST]
         continued = np.array([token.startswith("##") for token in tokens], bool)
         bodies = [token.removeprefix("##") for token in tokens]
         codes = np.frombuffer("".join(bodies).encode("utf-32-le", "surrogatepass"), "<u4")

@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linkboy._files import atomic_write
-from linkboy.text.vocabulary import CLS, MASK, PAD, SEP, SPECIAL, UNK
+from linkboy._files import atomic_write, read_bounded
+from linkboy.text.vocabulary import CLS, MASK, MOST_BYTES, PAD, SEP, SPECIAL, UNK
 
 if TYPE_CHECKING:
     from linkboy.text.tokenizer import BertTokenizer
@@ -207,8 +207,9 @@ def _part(content: dict[str, Any], name: str, kinds: tuple[str, ...], path: str 
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    raw = read_bounded(path, MOST_BYTES)
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(raw)
     except ValueError as error:
         raise ValueError(f"{str(path)!r} is no JSON: {error}") from None
     except RecursionError:

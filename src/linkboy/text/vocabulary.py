@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+
+from linkboy._files import read_bounded
 
 MOST_IDS = (1 << 24) - 1
+MOST_BYTES, MOST_LINES = 1 << 26, 1 << 21  # of a file: fifty times the size of those that are published
 UNK, CLS, SEP, PAD, MASK = "[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"
 SPECIAL = (PAD, UNK, CLS, SEP, MASK)
 
@@ -35,7 +37,9 @@ def load_vocabulary(vocab: Vocabulary) -> tuple[dict[str, int], dict[int, str]]:
 
 def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
     r"""Return the lines of a `vocab.txt`: split at `\n` alone, so that a token U+2028 does not shift what follows."""
-    data = Path(path).read_bytes()
+    data = read_bounded(path, MOST_BYTES)
+    if data.count(b"\n") > MOST_LINES:
+        raise ValueError(f"vocab must be a file of at most {MOST_LINES} lines, {os.fspath(path)!r} has more")
     try:
         text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
     except UnicodeDecodeError as error:

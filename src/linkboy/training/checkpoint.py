@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from linkboy._checks import check_number
+from linkboy._files import read_bounded
 from linkboy._report import Report, format_bytes
 from linkboy.training import processes
 from linkboy.training.packing import pack, unpack
 
 FORMAT = 1
+_MOST_BYTES = 1 << 26  # of a manifest, which has two short entries for each process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,11 +228,21 @@ class Checkpointer:
 
 
 def read_part(path: Path, process: int) -> dict[str, Any]:
-    """Return what one process saved in a verified checkpoint."""
+    """Return what one process saved in a verified checkpoint.
+
+    Raises:
+        ValueError: the files were made by something else than a `Checkpointer`.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    values = json.loads((path / f"process-{process}.json").read_text("utf-8"))
-    return unpack(load_file(path / f"process-{process}.safetensors"), values)
+    try:
+        tensors, values = (path / name for name in _part_names(process))
+        return unpack(load_file(tensors), json.loads(values.read_text("utf-8")))
+    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+        raise ValueError(
+            f"{path} is no checkpoint: its files are as its manifest says, but not what a Checkpointer writes ({error})"
+        ) from error
 
 
 def _write_part(directory: Path, state: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -239,8 +251,7 @@ def _write_part(directory: Path, state: Mapping[str, Any]) -> list[dict[str, Any
     from safetensors.torch import save_file
 
     tensors, values = pack(state)
-    name = f"process-{processes.process_index()}"
-    paths = [directory / f"{name}.safetensors", directory / f"{name}.json"]
+    paths = [directory / name for name in _part_names(processes.process_index())]
     text = json.dumps(values, ensure_ascii=False).encode()
     nbytes = sum(tensor.nbytes for tensor in tensors.values()) + len(text)
     try:
@@ -261,28 +272,37 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise ValueError("there is no such directory")
     try:
-        manifest = json.loads((path / "manifest.json").read_text("utf-8"))
+        manifest = json.loads(read_bounded(path / "manifest.json", _MOST_BYTES))
     except FileNotFoundError:
         raise ValueError("manifest.json is missing") from None
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         raise ValueError("manifest.json is unreadable") from None
     fields = {"format": int, "step": int, "world_size": int, "exact": bool, "reason": str, "files": list}
     if not isinstance(manifest, dict) or any(not isinstance(manifest.get(key), kind) for key, kind in fields.items()):
         raise ValueError("manifest.json is not a checkpoint's manifest")
     if manifest["format"] != FORMAT:
         raise ValueError(f"its format is {manifest['format']}, this linkboy reads format {FORMAT}")
+    entries = [entry if isinstance(entry, dict) else {} for entry in manifest["files"]]
+    names = {name for process in range(len(entries) // 2) for name in _part_names(process)}
+    if (
+        len(entries) != 2 * manifest["world_size"]
+        or {entry.get("name") for entry in entries if isinstance(entry.get("name"), str)} != names
+        or not all(isinstance(entry.get("size"), int) for entry in entries)
+    ):
+        raise ValueError("manifest.json does not list two files of each process")
     return manifest
 
 
-def _problem_of(path: Path, entry: Any) -> str:
-    name = entry.get("name") if isinstance(entry, dict) else None
-    if not isinstance(name, str) or Path(name).name != name:
-        return "manifest.json is not a checkpoint's manifest"
-    file = path / name
+def _part_names(process: int) -> tuple[str, str]:
+    return f"process-{process}.safetensors", f"process-{process}.json"
+
+
+def _problem_of(path: Path, entry: Mapping[str, Any]) -> str:
+    name, file = entry["name"], path / entry["name"]
     if not file.is_file():
         return f"{name} is missing"
-    if file.stat().st_size != entry.get("size"):
-        return f"{name} has {file.stat().st_size} bytes instead of {entry.get('size')}"
+    if file.stat().st_size != entry["size"]:
+        return f"{name} has {file.stat().st_size} bytes instead of {entry['size']}"
     return "" if _sha256(file) == entry.get("sha256") else f"{name} has other content than when it was saved"
 
 
