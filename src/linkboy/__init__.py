@@ -77,6 +77,12 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.parameters import param_groups as param_groups
     from linkboy.parameters import summarize as summarize
     from linkboy.parameters import unfreeze as unfreeze
+    from linkboy.shapes import BatchReport as BatchReport
+    from linkboy.shapes import ShapeTrace as ShapeTrace
+    from linkboy.shapes import assert_batch_safe as assert_batch_safe
+    from linkboy.shapes import assert_shape as assert_shape
+    from linkboy.shapes import check_batch as check_batch
+    from linkboy.shapes import trace_shapes as trace_shapes
     from linkboy.text import BasicTokenizer as BasicTokenizer
     from linkboy.text import BertTokenizer as BertTokenizer
     from linkboy.text import TokenizationReport as TokenizationReport
@@ -96,6 +102,7 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
 _ROOM_OF: dict[str, str] = {
     "ActivationAudit": "init",
     "BasicTokenizer": "text",
+    "BatchReport": "shapes",
     "BertTokenizer": "text",
     "BinaryFocalLoss": "losses",
     "Checkpointer": "training",
@@ -122,11 +129,15 @@ _ROOM_OF: dict[str, str] = {
     "RMSELoss": "losses",
     "RMSLELoss": "losses",
     "Rule": "init",
+    "ShapeTrace": "shapes",
     "TokenizationReport": "text",
     "TokenizedFile": "text",
     "TrainingOptions": "classify",
+    "assert_batch_safe": "shapes",
+    "assert_shape": "shapes",
     "audit_activations": "init",
     "binary_focal_loss": "losses",
+    "check_batch": "shapes",
     "class_weights": "losses",
     "clip_gradient": "autograd",
     "compare": "parameters",
@@ -168,6 +179,7 @@ _ROOM_OF: dict[str, str] = {
     "straight_through": "autograd",
     "summarize": "parameters",
     "tokenize_file": "text",
+    "trace_shapes": "shapes",
     "track_memory": "memory",
     "train_classifier": "classify",
     "train_wordpiece": "text",
@@ -181,6 +193,7 @@ _ROOM_OF: dict[str, str] = {
 __all__: list[str] = [
     "ActivationAudit",
     "BasicTokenizer",
+    "BatchReport",
     "BertTokenizer",
     "BinaryFocalLoss",
     "Checkpointer",
@@ -207,11 +220,15 @@ __all__: list[str] = [
     "RMSELoss",
     "RMSLELoss",
     "Rule",
+    "ShapeTrace",
     "TokenizationReport",
     "TokenizedFile",
     "TrainingOptions",
+    "assert_batch_safe",
+    "assert_shape",
     "audit_activations",
     "binary_focal_loss",
+    "check_batch",
     "class_weights",
     "clip_gradient",
     "compare",
@@ -253,6 +270,7 @@ __all__: list[str] = [
     "straight_through",
     "summarize",
     "tokenize_file",
+    "trace_shapes",
     "track_memory",
     "train_classifier",
     "train_wordpiece",

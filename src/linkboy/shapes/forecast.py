@@ -1,0 +1,224 @@
+"""Foretell the shapes of every call from two runs at prime batches, and find the first call that differs."""
+
+import ast
+import linecache
+from collections.abc import Sequence
+
+from linkboy.shapes.calls import Shape
+from linkboy.shapes.findings import Finding, at_row, from_error
+from linkboy.shapes.fits import FittedShape, batch_dim, fit_shapes, fit_size, shape_text
+from linkboy.shapes.report import ShapeRow
+from linkboy.shapes.running import MakeInputs, Model, Run, run_once
+
+Key = tuple[str, int, int, str]  # what a call is recognised by in another run
+
+_SPECIAL_CASE = "a special case for some batch sizes; let the same lines run for all"
+
+
+class Runs:
+    """The runs of one model, made when first asked for, and what the two probes foretell for each call.
+
+    Calls are matched by place and by how often it was passed, so that a loop over the batch can be foretold as well.
+    """
+
+    def __init__(self, model: Model, make_inputs: MakeInputs, probe: tuple[int, int], *, fake: bool) -> None:
+        self._model, self._make_inputs = model, make_inputs
+        self.fake, self.probe = fake, probe
+        self.known: dict[int, Run] = {}
+        self.probes = first, second = self.at(probe[0]), self.at(probe[1])
+        self.inputs = fit_shapes(first.inputs, second.inputs, probe)
+        self.outputs = fit_shapes(first.outputs, second.outputs, probe)
+        groups = by_key(first.rows), by_key(second.rows)
+        self.counts = {key: fit_size(len(groups[0].get(key, ())), len(groups[1].get(key, ())), probe)
+                       for key in groups[0] | groups[1]}  # fmt: skip
+        self.fits = {
+            key: [fit_shapes(a.out_shapes, b.out_shapes, probe) for a, b in zip(rows, groups[1][key], strict=False)]
+            for key, rows in groups[0].items()
+            if key in groups[1]
+        }
+        self.unsteady = set() if fake else self._unsteady()
+
+    def at(self, batch: int) -> Run:
+        """Return the run at a batch size."""
+        if batch not in self.known:
+            self.known[batch] = self.again(batch, seed=0)
+        return self.known[batch]
+
+    def again(self, batch: int, *, seed: int) -> Run:
+        """Run once more, with other random numbers."""
+        return run_once(self._model, self._make_inputs, batch, fake=self.fake, seed=seed)
+
+    def fit_of(self, rows: Sequence[ShapeRow]) -> list[list[FittedShape | None]]:
+        """Return, for each row of a run, the fitted shapes of its outputs; nothing where there are none."""
+        seen: dict[Key, int] = {}
+        fits = []
+        for row in rows:
+            key = key_of(row)
+            nth = seen[key] = seen.get(key, -1) + 1
+            known = self.fits.get(key, [])
+            fits.append(known[nth] if nth < len(known) and key not in self.unsteady else [])
+        return fits
+
+    def _unsteady(self) -> set[Key]:
+        """Calls that depend on the data: their shapes, or how often they run, change with the random numbers."""
+        unsteady: set[Key] = set()
+        for run in self.probes:
+            one, other = by_key(run.rows), by_key(self.again(run.batch, seed=1).rows)
+            unsteady |= {key for key in one | other if _shapes(one.get(key, [])) != _shapes(other.get(key, []))}
+        return unsteady
+
+
+def key_of(row: ShapeRow) -> Key:
+    """Return what a call is recognised by in another run."""
+    return row.file, row.line, row.column, row.op
+
+
+def by_key(rows: Sequence[ShapeRow]) -> dict[Key, list[ShapeRow]]:
+    """Group the rows of a run by place and operation, each group in order."""
+    groups: dict[Key, list[ShapeRow]] = {}
+    for row in rows:
+        groups.setdefault(key_of(row), []).append(row)
+    return groups
+
+
+def compared(runs: Runs, sizes: Sequence[int]) -> tuple[list[Finding], list[str]]:
+    """Return what differs from the forecast, and what could not be compared."""
+    for run in runs.probes:
+        if run.error is not None:
+            return [from_error(run.batch, run.error, run.error_place)], []
+    notes = []
+    if not runs.probes[0].rows:
+        notes.append("no call was seen (torch.jit.script, or another thread): only outputs were compared")
+    if runs.unsteady:
+        file, line, _, op = min(runs.unsteady)
+        notes.append(
+            f"{len(runs.unsteady)} places depend on the data and were not compared, such as {op} at {file}:{line}"
+        )
+    findings = []
+    for batch in sizes:
+        finding = _first_difference(runs, runs.at(batch))
+        if finding and not runs.fake:  # data may have chosen another way: what counts shows with other data as well
+            again = _first_difference(runs, runs.again(batch, seed=1))
+            finding = finding if again and (again.kind, again.line) == (finding.kind, finding.line) else None
+        findings += [finding] if finding else []
+    leading = _leading_dim(runs)
+    return findings + ([leading] if leading else []), notes
+
+
+def _first_difference(runs: Runs, run: Run) -> Finding | None:
+    at, finding = _first_wrong_row(runs, run)
+    if run.error is None:
+        missing_at, missing = _first_missing(runs, run)
+        if missing is not None and missing_at < at:
+            return missing
+    if finding is None and run.error is not None:
+        return from_error(run.batch, run.error, run.error_place)
+    return finding or _wrong_output(runs, run)
+
+
+def _first_wrong_row(runs: Runs, run: Run) -> tuple[int, Finding | None]:
+    for at, (row, fits) in enumerate(zip(run.rows, runs.fit_of(run.rows), strict=True)):
+        key = key_of(row)
+        if key not in runs.counts and key not in runs.unsteady:
+            got = f"{row.op}, which does not run at batch {runs.probe[0]}"
+            return at, _control_flow(run.batch, row, f"the calls of batch {runs.probe[0]}", got)
+        for fitted, shape in zip(fits, row.out_shapes, strict=False):
+            foretold = _at(fitted, run.batch)
+            if not _fits(foretold, shape):
+                return at, at_row(
+                    "shape", run.batch, row, expected=_text(foretold), got=str(shape),
+                    advice=_shape_advice(row, run),
+                )  # fmt: skip
+    return len(run.rows), None
+
+
+def _first_missing(runs: Runs, run: Run) -> tuple[int, Finding | None]:
+    passed = {key: len(rows) for key, rows in by_key(run.rows).items()}
+    for at, row in enumerate(runs.probes[0].rows):
+        key = key_of(row)
+        foretold = runs.counts[key].at(run.batch)
+        if key not in runs.unsteady and foretold is not None and passed.get(key, 0) != foretold:
+            expected = f"{row.op}, as at batch {runs.probe[0]}"
+            return at, _control_flow(
+                run.batch, row, expected, f"{passed.get(key, 0)} calls of it in place of {foretold}"
+            )
+    return len(run.rows), None
+
+
+def _control_flow(batch: int, row: ShapeRow, expected: str, got: str) -> Finding:
+    line, text = _condition_around(row)
+    finding = at_row("control-flow", batch, row, expected=expected, got=got, advice=_SPECIAL_CASE)
+    return Finding(**{**finding.__dict__, "line": line, "code_text": text})
+
+
+def _condition_around(row: ShapeRow) -> tuple[int, str]:
+    """Return the `if` that encloses a call, the call itself where there is none."""
+    lines = linecache.getlines(row.file)
+    try:
+        tree = ast.parse("".join(lines))
+    except SyntaxError:  # a notebook cell with magics
+        return row.line, row.code
+    around = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and node.lineno <= row.line <= (node.end_lineno or node.lineno)
+    ]
+    innermost = max(around, key=lambda node: node.lineno, default=None)
+    return (row.line, row.code) if innermost is None else (innermost.lineno, ast.unparse(innermost.test))
+
+
+def _wrong_output(runs: Runs, run: Run) -> Finding | None:
+    for fitted, shape in zip(runs.outputs, run.outputs, strict=False):
+        foretold = _at(fitted, run.batch)
+        if not _fits(foretold, shape):
+            advice = "the shape of the output does not go with the batch size as it does for others"
+            return at_row("shape", run.batch, None, expected=_text(foretold), got=str(shape), advice=advice)
+    return None
+
+
+def _leading_dim(runs: Runs) -> Finding | None:
+    """Check that the first output which is no scalar has the batch where the first input has it."""
+    dim = next((d for d in map(batch_dim, runs.inputs) if d is not None), 0)
+    outputs = [fitted for fitted in runs.outputs if fitted is None or fitted]
+    if not runs.outputs or (outputs and outputs[0] is None):
+        return None
+    if outputs and len(outputs[0] or ()) > dim and (outputs[0] or ())[dim].is_batch:
+        return None
+    got = shape_text(outputs[0]) if outputs else "a scalar"
+    return at_row(
+        "leading-dim", runs.probe[0], _splitter(runs), expected=f"an output with B at dim {dim}", got=got,
+        advice="no dim, or another one, holds the samples from here on; give view or reshape the batch size and the -1 to "
+        "a feature dim, and leave a loss out of the model",
+    )  # fmt: skip
+
+
+def _splitter(runs: Runs) -> ShapeRow | None:
+    """Return the first call that takes the batch and gives none, after the last one that gives it."""
+    rows = runs.probes[0].rows
+    follows = [any(batch_dim(fitted) is not None for fitted in fits) for fits in runs.fit_of(rows)]
+    last = max((at for at, yes in enumerate(follows) if yes), default=-1)
+    batch = runs.probe[0]
+    return next((row for row in rows[last + 1 :] if any(batch in shape for shape in row.in_shapes)), None)
+
+
+def _shape_advice(row: ShapeRow, run: Run) -> str:
+    hazard = next((h for h in run.trace.hazards if (h.file, h.line, h.op) == (row.file, row.line, row.op)), None)
+    return hazard.advice if hazard else "this call treats some batch sizes in another way; name the dims it works on"
+
+
+def _shapes(rows: Sequence[ShapeRow]) -> list[tuple[Shape, ...]]:
+    return [row.out_shapes for row in rows]
+
+
+def _at(fitted: FittedShape | None, batch: int) -> tuple[int | None, ...] | None:
+    return None if fitted is None else tuple(fit.at(batch) for fit in fitted)
+
+
+def _fits(foretold: tuple[int | None, ...] | None, shape: Shape) -> bool:
+    if foretold is None:
+        return True
+    return len(foretold) == len(shape) and all(a is None or a == b for a, b in zip(foretold, shape, strict=True))
+
+
+def _text(foretold: tuple[int | None, ...] | None) -> str:
+    return str(tuple("?" if size is None else size for size in foretold or ()))

@@ -1,0 +1,228 @@
+"""The rules: what a shape step does silently that its author may not have meant."""
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+from torch import Tensor
+
+from linkboy._report import Block, Report, format_bytes, format_count
+from linkboy.shapes.calls import Call, Shape
+from linkboy.shapes.names import ELEMENTWISE, LOSSES, RESHAPING
+
+Kind = Literal["view", "copy", "same", ""]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hazard(Report):
+    """Something that a call did silently, and what to write instead.
+
+    Attributes:
+        code: name of the rule, such as `"squeeze-no-dim"`.
+        level: `"warn"`: rarely what was meant; `"info"`: a cost, or a thing to know; `"error"`: the call raised.
+        op: name of the torch function.
+        file: file of the call.
+        line: line of the call.
+        code_text: the sub-expression, empty where there is no source.
+        in_shapes: shapes of the operands before the call.
+        out_shape: shape of the result; of the first one, if there are several.
+        is_view: whether the result shares memory with an operand.
+        nbytes: bytes that were copied, 0 for a view.
+        advice: what happened, and how to mend it.
+
+    Examples:
+        >>> import torch
+        >>> from linkboy import trace_shapes
+        >>> with trace_shapes(hazards="collect") as trace:
+        ...     _ = torch.zeros(1, 3, 1).squeeze()
+        >>> trace.hazards[0].code, trace.hazards[0].in_shapes, trace.hazards[0].out_shape
+        ('squeeze-no-dim', ((1, 3, 1),), (3,))
+    """
+
+    code: str
+    level: Literal["error", "warn", "info"]
+    op: str
+    file: str
+    line: int
+    code_text: str
+    in_shapes: tuple[Shape, ...]
+    out_shape: Shape
+    is_view: bool
+    nbytes: int
+    advice: str
+
+    def _blocks(self) -> Iterable[Block]:
+        text = f" `{self.code_text}`" if self.code_text else ""
+        yield f"{self.file}:{self.line}{text}: {self.advice} [{self.code}]"
+
+
+Verdict = tuple[str, Literal["warn", "info"], str]  # code, level, advice
+
+
+def base_name(name: str) -> str:
+    """Return the name without what marks it as in-place or as an operator: `add` for `add_`, `__add__`, `__iadd__`."""
+    if name.startswith("__"):
+        bare = name.strip("_")
+        if bare == "getitem":
+            return name
+        return bare[1:] if bare[:1] == "i" and bare[1:] in ELEMENTWISE else bare
+    return name.removesuffix("_")
+
+
+def is_reshaping(name: str) -> bool:
+    """Say whether a function only rearranges, selects or joins values."""
+    return base_name(name) in RESHAPING
+
+
+def may_matter(name: str) -> bool:
+    """Say whether a call is of interest even where it leaves the shape of its first operand as it was."""
+    return is_reshaping(name) or name in LOSSES
+
+
+def judge(call: Call, kind: Kind) -> Verdict | None:
+    """Return what is wrong with a call, or `None`."""
+    if not call.before or any(tensor.is_nested for tensor in (*call.inputs, *call.outputs)):
+        return None
+    name = base_name(call.name)
+    rule = _RULES.get(name)
+    if rule is not None:
+        return rule(call, kind)
+    if name in LOSSES:
+        return _loss_shapes(call, kind)
+    return _mutual_broadcast(call, kind) if name in ELEMENTWISE and len(call.inputs) > 1 else None
+
+
+def _squeeze(call: Call, _: Kind) -> Verdict | None:
+    before, after = call.before[0], call.outputs[0].shape
+    dim = call.argument(1, "dim")
+    if dim is not None or len(call.args) > 1:
+        if before != after or not before:
+            return None
+        dims = dim if isinstance(dim, (tuple, list)) else (dim,)
+        if not dims:
+            return None
+        sizes = ", ".join(str(before[d]) for d in dims)
+        text = f"squeeze({', '.join(map(str, dims))}) did nothing: size {sizes}, not 1"
+        return "squeeze-no-op", "warn", f"{text}; name a dim of size 1, or index it with [..., 0] to insist"
+    removed = [d for d, size in enumerate(before) if size == 1]
+    if 0 in removed or len(removed) > 1:
+        batch = " including dim 0 (batch of one?)" if 0 in removed else ""
+        keep = [d - len(before) for d in removed if d != 0] or ["..."]
+        advice = f"squeeze() without dim removed dims {removed}{batch}; name the dim, such as squeeze({keep[-1]})"
+        return "squeeze-no-dim", "warn", advice
+    what = f"removed dim {removed[0]}" if removed else "removed nothing"
+    advice = f"squeeze() without dim {what}; the result depends on the sizes, so name the dim"
+    return "squeeze-no-dim", "info", advice
+
+
+def _mutual_broadcast(call: Call, _: Kind) -> Verdict | None:
+    for first, second in itertools.combinations(call.before, 2):
+        if len(first) == len(second):
+            continue
+        pairs = list(itertools.zip_longest(reversed(first), reversed(second), fillvalue=1))
+        both = {b for a, b in pairs if a == 1} & {a for a, b in pairs if b == 1} - {1}
+        if both:
+            out = tuple(call.outputs[0].shape)
+            times = call.outputs[0].numel() // max(_count(first), _count(second), 1)
+            return "mutual-broadcast", "warn", (
+                f"mutual broadcast: {tuple(first)} with {tuple(second)} -> {out} ({format_count(times)}x elements); give "
+                "both operands the same shape, for instance with squeeze(-1) or unsqueeze(-1) on one of them"
+            )  # fmt: skip
+    return None
+
+
+def _loss_shapes(call: Call, _: Kind) -> Verdict | None:
+    if len(call.before) < 2 or call.before[0] == call.before[1]:
+        return None
+    first, second = (tuple(shape) for shape in call.before[:2])
+    return "loss-shapes", "warn", (
+        f"{call.name} of {first} and {second} broadcasts: every prediction meets targets of other samples; "
+        "give both the same shape"
+    )  # fmt: skip
+
+
+def _copies(call: Call, kind: Kind) -> Verdict | None:
+    if kind == "copy" and call.outputs[0].numel():
+        size = format_bytes(call.outputs[0].nbytes)
+        if base_name(call.name) == "contiguous":
+            return (
+                "reshape-copy",
+                "info",
+                f"contiguous() copied {size}; needed only before view() or a kernel that asks",
+            )
+        return "reshape-copy", "info", (
+            f"{call.name} copied {size}: {tuple(call.before[0])} is not laid out so that a view can have the new shape"
+        )  # fmt: skip
+    return _permutes(call, kind)
+
+
+def _permutes(call: Call, _: Kind) -> Verdict | None:
+    before = [size for size in call.before[0] if size != 1]
+    after = [size for size in call.outputs[0].shape if size != 1]
+    if before == after or Counter(before) != Counter(after):
+        return None
+    return "reshape-permutes", "info", (
+        f"{call.name} only relabels {tuple(call.before[0])} as {tuple(call.outputs[0].shape)}: values of one row land in "
+        "another; to move dims use transpose, permute or einops.rearrange"
+    )  # fmt: skip
+
+
+def _repeats(call: Call, _: Kind) -> Verdict | None:
+    output = call.outputs[0]
+    pairs = list(itertools.zip_longest(reversed(call.before[0]), reversed(output.shape), fillvalue=1))
+    if output.numel() <= _count(call.before[0]) or not all(a in (1, b) for a, b in pairs):
+        return None
+    sizes = ", ".join(str(size) for size in output.shape)
+    return "repeat-for-expand", "info", (
+        f"{call.name} copied {format_bytes(output.nbytes)} where expand({sizes}) is a view of 0 bytes, "
+        "as long as the result is only read"
+    )  # fmt: skip
+
+
+_RULES: dict[str, Callable[[Call, Kind], Verdict | None]] = {
+    "squeeze": _squeeze,
+    "reshape": _copies,
+    "reshape_as": _copies,
+    "flatten": _copies,
+    "ravel": _copies,
+    "contiguous": _copies,
+    "view": _permutes,
+    "view_as": _permutes,
+    "repeat": _repeats,
+    "tile": _repeats,
+    "repeat_interleave": _repeats,
+}
+
+
+def _count(shape: Shape) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total
+
+
+def failure_note(call: Call, error: Exception) -> str:
+    """Describe the operands of a call that raised; for a view also what a reshape would cost."""
+    operands = "; ".join(_layout(tensor, shape) for tensor, shape in zip(call.inputs, call.before, strict=True))
+    what = f"linkboy: in {call.name} of {operands}" if operands else f"linkboy: in {call.name}"
+    if call.place is not None:
+        text = f" `{call.place.text}`" if call.place.text else ""
+        what = f"linkboy: {call.place.where}{text}: {call.name} of {operands or 'no tensor'}"
+    if failed_for_strides(call, error):
+        what += f"; reshape would copy {format_bytes(call.inputs[0].nbytes)}"
+    return what
+
+
+def failed_for_strides(call: Call, error: Exception) -> bool:
+    """Say whether a view failed because of how its input lies in memory; torch and fake tensors word it differently."""
+    told = "not compatible with input tensor's size and stride" in str(error) or "Cannot view a tensor" in str(error)
+    return base_name(call.name) in ("view", "view_as") and told
+
+
+def _layout(tensor: Tensor, shape: Shape) -> str:
+    if tensor.is_nested or tensor.layout.__repr__() != "torch.strided":
+        return f"{tuple(shape)}"
+    kind = "contiguous" if tensor.is_contiguous() else "not contiguous"
+    return f"{tuple(shape)} strides {tuple(tensor.stride())} {kind}"

@@ -1,0 +1,198 @@
+"""Do samples mix? Replace one sample, and see whether the results of another one change."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from linkboy.shapes.calls import Call, CallMode, shape_of, tensors_of
+from linkboy.shapes.findings import Finding, at_row
+from linkboy.shapes.fits import FittedShape, batch_dim
+from linkboy.shapes.forecast import Key, Runs
+from linkboy.shapes.report import ShapeRow, Step
+from linkboy.shapes.running import MakeInputs, Model, left_alone, run_model
+
+BATCH = 3
+_ADVICE = {
+    ("lstm", "gru", "rnn_tanh", "rnn_relu"): "the first dim is taken for time; pass batch_first=True",
+    ("multi_head_attention_forward", "scaled_dot_product_attention", "_native_multi_head_attention"): (
+        "samples attend to each other; pass batch_first=True, or check which dim holds the batch"
+    ),
+    ("batch_norm", "instance_norm"): (
+        "BatchNorm in training mode mixes the batch by design; call eval() before the check to see the rest"
+    ),
+    ("view", "reshape", "view_as", "reshape_as"): (
+        "values of one sample land in the place of another; to move dims use transpose, permute or einops.rearrange"
+    ),
+}  # fmt: skip
+
+
+def find_leak(model: Model, make_inputs: MakeInputs, runs: Runs) -> tuple[Finding | None, str]:
+    """Return the finding for samples that mix, on the first line where they do, and a note on what was not tested."""
+    if isinstance(model, nn.Module) and any(p.is_meta for p in [*model.parameters(), *model.buffers()]):
+        return None, "leaks were not tested: the model is on the meta device and has no values"
+    followed = [fitted for fitted in runs.outputs if _single_batch(fitted)]
+    if not followed:
+        return None, "leaks were not tested: no output has the batch in exactly one dim"
+    test = _Test(model, make_inputs, runs)
+    try:
+        base = test.outputs(None)
+        if any(map(_differ, base, test.outputs(None))):
+            return None, "leaks were not tested: two equal runs gave different outputs"
+        if not test.can_replace:
+            return None, (
+                "leaks were not tested: there is nothing to replace, as no input both follows the batch and holds "
+                "different values; let make_inputs draw random values"
+            )
+        for sample in range(BATCH):
+            changed = _changed_samples(base, test.outputs(sample), runs.outputs, sample)
+            if changed:
+                return test.finding(sample, changed), ""
+    except Exception as error:  # noqa: BLE001 - what the check of shapes accepted may still refuse other values
+        return (
+            None,
+            f"leaks were not tested: the model raised {type(error).__name__}: {' '.join(str(error).split())[:200]}",
+        )
+    return None, ""
+
+
+class _Test:
+    """Runs a model on a batch of `BATCH` in which one sample was replaced, always with the same random numbers."""
+
+    def __init__(self, model: Model, make_inputs: MakeInputs, runs: Runs) -> None:
+        self._model, self._make_inputs, self._runs = model, make_inputs, runs
+        self.can_replace = False
+
+    def outputs(self, sample: int | None, mode: CallMode | None = None) -> list[Tensor]:
+        with left_alone(self._model, seed=0):
+            inputs = self._inputs(sample)
+            torch.manual_seed(0)  # dropout draws the same masks, whatever the replacement drew
+            if mode is None:
+                return tensors_of((run_model(self._model, inputs),))
+            with mode:
+                return tensors_of((run_model(self._model, inputs),))
+
+    def finding(self, sample: int, changed: Sequence[int]) -> Finding:
+        recorder = _Recorder(self._runs, None, sample)
+        self.outputs(None, recorder)
+        watcher = _Recorder(self._runs, recorder, sample)
+        self.outputs(sample, watcher)
+        row = watcher.first
+        advice = next((text for ops, text in _ADVICE.items() if row is not None and row.op in ops), None)
+        return at_row(
+            "leak", BATCH, row, expected="samples that do not depend on each other",
+            got=f"samples {', '.join(map(str, changed))} change with sample {sample}",
+            advice=advice or "this call works along the batch; choose another dim",
+        )  # fmt: skip
+
+    def _inputs(self, sample: int | None) -> Any:
+        inputs = self._make_inputs(BATCH)
+        fits = iter(self._runs.inputs)
+
+        def changed(tensor: Tensor) -> Tensor:
+            dim = batch_dim(next(fits, None))
+            if dim is None or tensor.dim() <= dim or tensor.shape[dim] != BATCH:
+                return tensor
+            other = _with_other_sample(tensor, dim, sample or 0)
+            self.can_replace |= not torch.equal(other, tensor)
+            return tensor if sample is None else other
+
+        return tree_map_only(Tensor, changed, dict(inputs) if isinstance(inputs, Mapping) else inputs)
+
+
+class _Recorder(CallMode):
+    """Keeps what each call gave, or, beside an earlier recorder, finds the first call that gave others something else."""
+
+    def __init__(self, runs: Runs, base: "_Recorder | None", sample: int) -> None:
+        super().__init__()
+        self._runs, self._base, self._sample = runs, base, sample
+        self._kept: dict[tuple[Key, int], list[Tensor]] = {}
+        self._passed: Counter[Key] = Counter()
+        self.first: ShapeRow | None = None
+
+    def called(self, call: Call) -> None:
+        place = self.places.current()
+        if place is None or self.first is not None:
+            return
+        key = (place.file, place.line, place.column, call.name)
+        nth = self._passed[key]
+        self._passed[key] += 1
+        fits = self._runs.fits.get(key, [])
+        if nth >= len(fits) or key in self._runs.unsteady:
+            return
+        if self._base is None:
+            self._kept[key, nth] = [output.detach().clone() for output in call.outputs]
+        elif any(
+            _leaks(before, after, fitted, self._sample)
+            for before, after, fitted in zip(
+                self._base._kept.get((key, nth), []), call.outputs, fits[nth], strict=False
+            )
+        ):
+            after = [shape_of(output) for output in call.outputs]
+            self.first = Step(call.name, place, call.before, after, "", 0, ()).row()
+
+
+def _leaks(before: Tensor, after: Tensor, fitted: FittedShape | None, sample: int) -> bool:
+    """Say whether other samples changed, in whichever way the samples may lie along the dims that follow the batch."""
+    if before.shape != after.shape or before.is_nested:
+        return False
+    readings = list(zip(_by_sample(before, fitted), _by_sample(after, fitted), strict=True))
+    return bool(readings) and all(_others(one, other, sample) for one, other in readings)
+
+
+def _by_sample(tensor: Tensor, fitted: FittedShape | None) -> Iterator[Tensor]:
+    for dim, fit in enumerate(fitted or ()):
+        each = fit.per_sample
+        if each and tensor.shape[dim] == each * BATCH:
+            moved = tensor.movedim(dim, 0)
+            yield moved.reshape(BATCH, -1)  # all of a sample side by side
+            if each > 1:
+                yield moved.reshape(each, BATCH, -1).transpose(0, 1).reshape(BATCH, -1)  # the samples in turn
+
+
+def _changed_samples(
+    base: Sequence[Tensor], other: Sequence[Tensor], fits: Sequence[FittedShape | None], sample: int
+) -> list[int]:
+    changed: set[int] = set()
+    for before, after, fitted in zip(base, other, fits, strict=False):
+        if _single_batch(fitted) and before.shape == after.shape:
+            for one, two in zip(_by_sample(before, fitted), _by_sample(after, fitted), strict=True):
+                changed |= set(_others(one, two, sample))
+                break
+    return sorted(changed)
+
+
+def _single_batch(fitted: FittedShape | None) -> bool:
+    return sum(fit.is_batch for fit in fitted or ()) == 1
+
+
+def _others(before: Tensor, after: Tensor, sample: int) -> list[int]:
+    """Return the samples other than the one replaced whose values differ; both are `(BATCH, n)`."""
+    return [i for i in range(BATCH) if i != sample and _differ(before[i], after[i], scale=before)]
+
+
+def _differ(before: Tensor, after: Tensor, scale: Tensor | None = None) -> bool:
+    """Say whether values differ by more than rounding: groups of another size make kernels add in another order."""
+    if before.shape != after.shape:
+        return True
+    if not before.dtype.is_floating_point:
+        return not torch.equal(before, after)
+    finite = (before if scale is None else scale).abs().nan_to_num(0, 0, 0)
+    bound = torch.finfo(before.dtype).eps ** 0.75 * float(finite.max()) if finite.numel() else 0.0
+    return not torch.allclose(before, after, rtol=0, atol=bound, equal_nan=True)
+
+
+def _with_other_sample(tensor: Tensor, dim: int, sample: int) -> Tensor:
+    """Return a copy in which one sample has new random values: of the same scale, or within the range of integers."""
+    new = tensor.clone(memory_format=torch.contiguous_format)
+    slot = new.select(dim, sample)
+    if tensor.is_floating_point() or tensor.is_complex():
+        spread = float(tensor.abs().nan_to_num(0, 0, 0).mean()) or 1.0
+        slot.add_(torch.randn_like(slot), alpha=3 * spread)
+    elif tensor.numel():
+        low, high = int(tensor.min()), int(tensor.max())
+        slot.copy_(torch.randint(low, high + 1, slot.shape, device=slot.device))
+    return new

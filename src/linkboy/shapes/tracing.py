@@ -1,0 +1,193 @@
+"""Record every shape step of the code that runs, with its place in the source."""
+
+import contextlib
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from linkboy._checks import check_choice
+from linkboy._report import format_bytes
+from linkboy.shapes.calls import Call, CallMode, is_view_of, shape_of
+from linkboy.shapes.hazards import Hazard, Kind, failed_for_strides, failure_note, is_reshaping, judge, may_matter
+from linkboy.shapes.places import Place
+from linkboy.shapes.report import ShapeTrace, Step, plain_shapes
+
+_NOTE = "linkboy: "  # how a note on an exception begins, so that nested traces give it once
+_BLIND = {
+    "backward": "backward() ran: its steps are not calls that you wrote, so they are not in the trace",
+    "multi_head_attention_forward": (
+        "multi_head_attention_forward is one row: what happens inside it is not seen (deep=True shows it)"
+    ),
+}  # fmt: skip
+_NOTHING_SEEN = (
+    "no calls were seen: calls inside torch.jit.script, in other threads and in compiled graphs do not come by here"
+)
+
+
+@contextlib.contextmanager
+def trace_shapes(
+    *,
+    hazards: Literal["warn", "raise", "collect"] = "warn",
+    ops: Literal["changes", "all"] = "changes",
+    under: object = None,
+    deep: bool = False,
+) -> Iterator[ShapeTrace]:
+    """Show each shape step in a block of your code, and warn about what shapes do silently.
+
+    Calls are recorded as you wrote them, on the line on which you wrote them; what `nn.Module`s of torch do inside is
+    put down to the line that calls them. Shapes are stored and tensors are not: results are the same to the bit, no
+    activation is kept alive, no value is read, so no device has to wait.
+
+    Not seen, because torch does not pass them by: the steps inside Python functions of `torch.nn.functional` (each is
+    one row), `torch.jit.script`, other threads, and backward. Functions compiled before the block run eagerly inside
+    it; where `torch.compile` is first used inside the block, its graphs stay unseen.
+
+    Args:
+        hazards: `"warn"` gives one warning for each hazard and source line, on that line; `"raise"` makes it a
+            `ValueError`; `"collect"` only lists it. Hazards of level `"info"` are only ever listed.
+        ops: `"changes"` keeps calls that change or rearrange a shape, and hazards; `"all"` keeps every call.
+        under: keep only calls in one file: its path, a Python module, or a class, function or `nn.Module` from it.
+        deep: also run torch's DebugMode (private to torch) and keep its text, down to the aten operators; slow.
+
+    Yields:
+        A `ShapeTrace`, which fills while the block runs and can be read after an exception as well. An exception from
+        a torch call passes through with a note (PEP 678): place, operation, shapes and strides of the operands.
+
+    Raises:
+        ValueError: `hazards` or `ops` is none of the above; with `hazards="raise"`, a hazard was met.
+        TypeError: `under` has no source file.
+        RuntimeError: `deep=True`, and this torch has no DebugMode.
+
+    Examples:
+        >>> x = torch.zeros(2, 3, 4)
+        >>> with trace_shapes() as trace:
+        ...     y = x.transpose(1, 2).reshape(2, 12)
+        >>> [(row.op, row.kind, row.nbytes) for row in trace.rows]
+        [('transpose', 'view', 0), ('reshape', 'copy', 96)]
+        >>> trace.hazards[0].code
+        'reshape-copy'
+    """
+    check_choice("hazards", hazards, ("warn", "raise", "collect"))
+    check_choice("ops", ops, ("changes", "all"))
+    trace = ShapeTrace()
+    dynamo_loaded = "torch._dynamo" in sys.modules
+    with contextlib.ExitStack() as stack:
+        debug = stack.enter_context(_debug_mode()) if deep else None
+        stack.enter_context(_eagerly() if dynamo_loaded else contextlib.nullcontext())
+        stack.enter_context(_Tracer(trace, hazards, everything=ops == "all", file=_file_of(under)))
+        try:
+            yield trace
+        finally:
+            if debug is not None:
+                object.__setattr__(trace, "deep", debug.debug_string(show_stack_trace=True))
+            if not dynamo_loaded and "torch._dynamo" in sys.modules:
+                trace.notes.append("torch.compile was first used inside the block: its graphs were not seen")
+            if not trace._steps and ops == "all":
+                trace.notes.append(_NOTHING_SEEN)
+
+
+class _Tracer(CallMode):
+    def __init__(self, trace: ShapeTrace, hazards: str, *, everything: bool, file: str | None) -> None:
+        super().__init__()
+        self._trace, self._hazards, self._everything, self._file = trace, hazards, everything, file
+        self._interesting: dict[str, tuple[bool, bool]] = {}
+        self._met: set[tuple[str, Place]] = set()
+
+    def called(self, call: Call) -> None:
+        known = self._interesting.get(call.name)
+        if known is None:
+            known = self._interesting[call.name] = (may_matter(call.name), is_reshaping(call.name))
+            if call.name in _BLIND:
+                self._trace.notes.append(_BLIND[call.name])
+        if not call.outputs:
+            return
+        matters, reshaping = known
+        before = call.before
+        changed = bool(before) and shape_of(call.outputs[0]) != before[0]
+        if not (matters or changed or self._everything):
+            return
+        place = self.places.current()
+        if place is None or (self._file is not None and place.file != self._file):
+            return
+        call.place = place
+        kind = _kind_of(call) if reshaping else ""
+        verdict = judge(call, kind) if matters or changed else None
+        nbytes = sum(output.nbytes for output in call.outputs) if kind == "copy" else 0
+        codes = () if verdict is None else (verdict[0],)
+        after = [shape_of(output) for output in call.outputs]
+        self._trace._steps.append(Step(call.name, place, before, after, kind, nbytes, codes))
+        if verdict is not None:
+            code, level, advice = verdict
+            self._report(code, level, advice, call, kind, nbytes)
+
+    def failed(self, call: Call, error: Exception) -> None:
+        call.place = self.places.current()
+        if not any(note.startswith(_NOTE) for note in getattr(error, "__notes__", ())):
+            error.add_note(failure_note(call, error))
+        if call.place is not None and failed_for_strides(call, error):
+            size = format_bytes(call.inputs[0].nbytes)
+            advice = f"a view needs another layout; reshape copies {size}, or call it before the dims are moved"
+            self._trace.hazards.append(_hazard("view-non-contiguous", "error", advice, call, call.place, "", 0))
+
+    def _report(self, code: str, level: Any, advice: str, call: Call, kind: Kind, nbytes: int) -> None:
+        place = call.place
+        if place is None or (code, place) in self._met:
+            return
+        self._met.add((code, place))
+        hazard = _hazard(code, level, advice, call, place, kind, nbytes)
+        self._trace.hazards.append(hazard)
+        if level == "warn" and self._hazards == "raise":
+            raise ValueError(str(hazard))
+        if level == "warn" and self._hazards == "warn":
+            message = f"`{place.text}`: {advice} [{code}]" if place.text else f"{advice} [{code}]"
+            warnings.warn_explicit(message, UserWarning, place.file, place.line)
+
+
+def _hazard(code: str, level: Any, advice: str, call: Call, place: Place, kind: Kind, nbytes: int) -> Hazard:
+    shapes = plain_shapes([*call.before, shape_of(call.outputs[0]) if call.outputs else ()])
+    is_view = kind in ("view", "same")
+    where = place.file, place.line, place.text
+    return Hazard(code, level, call.name, *where, shapes[:-1], shapes[-1], is_view, nbytes, advice)
+
+
+def _kind_of(call: Call) -> Kind:
+    output = call.outputs[0]
+    if any(output is tensor for tensor in call.inputs):
+        return "same"
+    return "view" if is_view_of(output, call.inputs) else "copy"
+
+
+def _file_of(under: object) -> str | None:
+    if under is None or isinstance(under, (str, os.PathLike)):
+        return None if under is None else str(Path(under).resolve())
+    target = type(under) if isinstance(under, nn.Module) else under
+    if isinstance(target, (ModuleType, type, FunctionType)):
+        with contextlib.suppress(TypeError, OSError):
+            return inspect.getsourcefile(target)
+    raise TypeError(
+        "under must be a path, a Python module, or a class, function or nn.Module with a source file, "
+        f"got {type(under).__name__}"
+    )
+
+
+def _eagerly() -> contextlib.AbstractContextManager[Any]:
+    """Run compiled functions as they were written, so that their calls are seen."""
+    return torch.compiler.set_stance("force_eager")
+
+
+def _debug_mode() -> Any:
+    try:
+        from torch.utils._debug_mode import DebugMode
+    except ImportError:
+        raise RuntimeError(
+            "deep=True needs torch.utils._debug_mode, which this torch does not have; leave deep out"
+        ) from None
+    return DebugMode(record_torchfunction=False, record_stack_trace=True)
