@@ -2,6 +2,7 @@
 
 import ast
 import linecache
+import math
 from collections.abc import Sequence
 
 from linkboy.shapes.calls import Shape
@@ -109,14 +110,14 @@ def _first_difference(runs: Runs, run: Run) -> Finding | None:
     at, finding = _first_wrong_row(runs, run)
     if run.error is None:
         missing_at, missing = _first_missing(runs, run)
-        if missing is not None and missing_at < at:
+        if missing_at < at:
             return missing
     if finding is None and run.error is not None:
         return from_error(run.batch, run.error, run.error_place)
     return finding or _wrong_output(runs, run)
 
 
-def _first_wrong_row(runs: Runs, run: Run) -> tuple[int, Finding | None]:
+def _first_wrong_row(runs: Runs, run: Run) -> tuple[float, Finding | None]:
     for at, (row, fits) in enumerate(zip(run.rows, runs.fit_of(run.rows), strict=True)):
         key = key_of(row)
         if key not in runs.counts and key not in runs.unsteady:
@@ -129,10 +130,10 @@ def _first_wrong_row(runs: Runs, run: Run) -> tuple[int, Finding | None]:
                     "shape", run.batch, row, expected=_text(foretold), got=str(shape),
                     advice=_shape_advice(row, run),
                 )  # fmt: skip
-    return len(run.rows), None
+    return math.inf, None
 
 
-def _first_missing(runs: Runs, run: Run) -> tuple[int, Finding | None]:
+def _first_missing(runs: Runs, run: Run) -> tuple[float, Finding | None]:
     passed = {key: len(rows) for key, rows in by_key(run.rows).items()}
     for at, row in enumerate(runs.probes[0].rows):
         key = key_of(row)
@@ -142,7 +143,7 @@ def _first_missing(runs: Runs, run: Run) -> tuple[int, Finding | None]:
             return at, _control_flow(
                 run.batch, row, expected, f"{passed.get(key, 0)} calls of it in place of {foretold}"
             )
-    return len(run.rows), None
+    return math.inf, None
 
 
 def _control_flow(batch: int, row: ShapeRow, expected: str, got: str) -> Finding:
