@@ -82,6 +82,7 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.shapes import assert_batch_safe as assert_batch_safe
     from linkboy.shapes import assert_shape as assert_shape
     from linkboy.shapes import check_batch as check_batch
+    from linkboy.shapes import check_target as check_target
     from linkboy.shapes import trace_shapes as trace_shapes
     from linkboy.text import BasicTokenizer as BasicTokenizer
     from linkboy.text import BertTokenizer as BertTokenizer
@@ -138,6 +139,7 @@ _ROOM_OF: dict[str, str] = {
     "audit_activations": "init",
     "binary_focal_loss": "losses",
     "check_batch": "shapes",
+    "check_target": "shapes",
     "class_weights": "losses",
     "clip_gradient": "autograd",
     "compare": "parameters",
@@ -229,6 +231,7 @@ __all__: list[str] = [
     "audit_activations",
     "binary_focal_loss",
     "check_batch",
+    "check_target",
     "class_weights",
     "clip_gradient",
     "compare",

@@ -296,6 +296,29 @@ def summary(model: str, /, *, json: bool = False, depth: int = 3) -> None:
 
 
 @app.command
+def shapes(target: str, /, *, input: list[str], train: bool = False, json: bool = False) -> int:
+    """Check that a model treats its batch as a batch; end with 1 where it does not.
+
+    Parameters
+    ----------
+    target
+        package.module:factory, a function that returns a module; it is called.
+    input
+        Shape of an input, batch first, such as 2,3,224,224, or 2,16:int64; once for each positional argument.
+    train
+        Check the model in training mode; by default it is put into eval mode.
+    json
+        Print one JSON object.
+    """
+    from linkboy import check_target
+
+    sys.path.insert(0, "")  # as `python -m` does: a module beside the user is found
+    report = check_target(target, input, train=train)
+    _show_report(report, json=json)
+    return 0 if report.ok else 1
+
+
+@app.command
 def tokenize(
     vocab: Path,
     file: Annotated[Path, Parameter(allow_leading_hyphen=True)],

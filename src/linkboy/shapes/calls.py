@@ -13,6 +13,7 @@ from linkboy.shapes.places import Place, Places
 
 Shape = tuple[Any, ...]
 
+_functorch: Any = torch._C._functorch  # type: ignore[attr-defined]  # private, as _is_alias_of is
 _is_alias: Callable[[Tensor, Tensor], bool] | None = getattr(torch._C, "_is_alias_of", None)
 
 
@@ -119,6 +120,6 @@ def _share_memory(first: Tensor, second: Tensor) -> bool:
 
 
 def _unwrapped(tensor: Tensor) -> Tensor:
-    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        tensor = torch._C._functorch.get_unwrapped(tensor)
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
     return tensor

@@ -95,26 +95,30 @@ def judge(call: Call, kind: Kind) -> Verdict | None:
 
 
 def _squeeze(call: Call, _: Kind) -> Verdict | None:
-    before, after = call.before[0], call.outputs[0].shape
+    before = call.before[0]
     dim = call.argument(1, "dim")
-    if dim is not None or len(call.args) > 1:
-        if before != after or not before:
-            return None
-        dims = dim if isinstance(dim, (tuple, list)) else (dim,)
-        if not dims:
-            return None
-        sizes = ", ".join(str(before[d]) for d in dims)
-        text = f"squeeze({', '.join(map(str, dims))}) did nothing: size {sizes}, not 1"
-        return "squeeze-no-op", "warn", f"{text}; name a dim of size 1, or index it with [..., 0] to insist"
+    if dim is not None:
+        return _squeeze_dims(call, tuple(dim) if isinstance(dim, (tuple, list)) else (dim,))
     removed = [d for d, size in enumerate(before) if size == 1]
-    if 0 in removed or len(removed) > 1:
-        batch = " including dim 0 (batch of one?)" if 0 in removed else ""
-        keep = [d - len(before) for d in removed if d != 0] or ["..."]
-        advice = f"squeeze() without dim removed dims {removed}{batch}; name the dim, such as squeeze({keep[-1]})"
-        return "squeeze-no-dim", "warn", advice
-    what = f"removed dim {removed[0]}" if removed else "removed nothing"
-    advice = f"squeeze() without dim {what}; the result depends on the sizes, so name the dim"
-    return "squeeze-no-dim", "info", advice
+    if 0 not in removed and len(removed) < 2:
+        what = f"removed dim {removed[0]}" if removed else "removed nothing"
+        return "squeeze-no-dim", "info", f"squeeze() without dim {what}; that depends on the sizes, so name the dim"
+    batch = " including dim 0 (batch of one?)" if 0 in removed else ""
+    meant = removed[-1] - len(before) if removed != [0] else 0
+    return "squeeze-no-dim", "warn", (
+        f"squeeze() without dim removed dims {removed}{batch}; name the dim, such as squeeze({meant})"
+    )  # fmt: skip
+
+
+def _squeeze_dims(call: Call, dims: tuple[int, ...]) -> Verdict | None:
+    before = call.before[0]
+    if not dims or not before or before != call.outputs[0].shape:
+        return None
+    sizes = ", ".join(str(before[d]) for d in dims)
+    return "squeeze-no-op", "warn", (
+        f"squeeze({', '.join(map(str, dims))}) did nothing, as the size is {sizes} and not 1; name a dim of size 1, or "
+        "select an entry with select(dim, index)"
+    )  # fmt: skip
 
 
 def _mutual_broadcast(call: Call, _: Kind) -> Verdict | None:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import logging
 import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -46,8 +47,7 @@ class Run:
 
 def run_once(model: Model, make_inputs: MakeInputs, batch: int, *, fake: bool, seed: int = 0) -> Run:
     """Run `model` on `make_inputs(batch)` without gradients, on fake tensors or on real ones."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else contextlib.nullcontext()
-    with left_alone(model, seed), mode:
+    with left_alone(model, seed), _fake_tensors() if fake else contextlib.nullcontext():
         inputs = make_inputs(batch)
         shapes = plain_shapes(shape_of(tensor) for tensor in input_tensors(inputs))
         outputs: tuple[Shape, ...] = ()
@@ -58,6 +58,22 @@ def run_once(model: Model, make_inputs: MakeInputs, batch: int, *, fake: bool, s
             except Exception as raised:  # noqa: BLE001 - whatever a model raises at some batch size is a finding
                 error = raised
     return Run(batch, shapes, trace, outputs, error)
+
+
+@contextlib.contextmanager
+def _fake_tensors() -> Iterator[None]:
+    """Run on fake tensors; what they cannot do is an exception, and torch's log of it would only repeat it."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    log.addFilter(_nothing)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            yield
+    finally:
+        log.removeFilter(_nothing)
+
+
+def _nothing(_: logging.LogRecord) -> bool:
+    return False
 
 
 @contextlib.contextmanager
