@@ -142,7 +142,7 @@ class ConvSqueezeLast(nn.Module):
 
 class Rotary(nn.Module):
     def forward(self, x):
-        b, t, c = x.shape
+        _, t, c = x.shape
         positions = torch.arange(t, dtype=x.dtype)
         frequencies = 10000 ** -(torch.arange(c // 2) / (c // 2))
         angles = positions[:, None] * frequencies[None, :]

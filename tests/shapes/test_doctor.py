@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-from linkboy import assert_batch_safe, check_batch
+from linkboy import check_batch
 
 
 def load(name):

@@ -1,7 +1,7 @@
 """See each torch call that the user wrote, as it happens."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,10 +23,16 @@ class Call:
     __slots__ = ("args", "before", "inputs", "kwargs", "name", "outputs", "place")
 
     def __init__(
-        self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], inputs: list[Tensor], before: list[Shape]
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        inputs: list[Tensor],
+        before: list[Shape],
+        outputs: Sequence[Tensor] = (),
     ) -> None:
         self.name, self.args, self.kwargs, self.inputs, self.before = name, args, kwargs, inputs, before
-        self.outputs: list[Tensor] = []
+        self.outputs = outputs
         self.place: Place | None = None
 
     def argument(self, position: int, keyword: str) -> Any:
@@ -55,22 +61,26 @@ class CallMode(TorchFunctionMode):
             name = self._names[func] = _name_of(func)
         if not name:
             return func(*args, **kwargs)
-        inputs = tensors_of(args)
+        inputs = _operands(args)
         if kwargs:
-            inputs += tensors_of(kwargs.values())
-        call = Call(name, args, kwargs, inputs, [shape_of(tensor) for tensor in inputs])
+            inputs += _operands(kwargs.values())
+        before = shapes_of(inputs)
         try:
             output = func(*args, **kwargs)
         except Exception as error:
-            self.failed(call, error)
+            self.failed(Call(name, args, kwargs, inputs, before), error)
             raise
-        call.outputs = [output] if type(output) is Tensor else tensors_of((output,))
-        if call.outputs:
-            self.called(call)
+        outputs = [output] if type(output) is Tensor else _operands((output,))
+        if self.wanted(name, before, outputs):
+            self.called(Call(name, args, kwargs, inputs, before, outputs))
         return output
 
+    def wanted(self, name: str, before: list[Shape], outputs: list[Tensor]) -> bool:
+        """Say whether to take note of a call; asked for every call, so it must be quick."""
+        return bool(outputs)
+
     def called(self, call: Call) -> None:
-        """Take note of a call that gave tensors."""
+        """Take note of a call that is wanted."""
 
     def failed(self, call: Call, error: Exception) -> None:
         """Take note of a call that raised."""
@@ -82,6 +92,25 @@ def _name_of(func: Any) -> str:
         attribute = getattr(getattr(func, "__self__", None), "__name__", "")
         return attribute if attribute in VIEW_GETTERS else ""
     return "" if name in NOT_CALLS else name
+
+
+def _operands(values: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors of a torch call, which come alone or in lists and tuples; quicker than `tensors_of`."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif type(value) in (list, tuple) or isinstance(value, tuple):
+            found += _operands(value)
+    return found
+
+
+def shapes_of(tensors: Sequence[Tensor]) -> list[Shape]:
+    """Return the shapes of tensors."""
+    try:
+        return [tensor.shape for tensor in tensors]
+    except RuntimeError:
+        return [shape_of(tensor) for tensor in tensors]
 
 
 def shape_of(tensor: Tensor) -> Shape:

@@ -1,6 +1,7 @@
 """The rules: what a shape step does silently that its author may not have meant."""
 
 import dataclasses
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -61,6 +62,7 @@ class Hazard(Report):
 Verdict = tuple[str, Literal["warn", "info"], str]  # code, level, advice
 
 
+@functools.cache
 def base_name(name: str) -> str:
     """Return the name without what marks it as in-place or as an operator: `add` for `add_`, `__add__`, `__iadd__`."""
     if name.startswith("__"):
@@ -71,6 +73,7 @@ def base_name(name: str) -> str:
     return name.removesuffix("_")
 
 
+@functools.cache
 def is_reshaping(name: str) -> bool:
     """Say whether a function only rearranges, selects or joins values."""
     return base_name(name) in RESHAPING

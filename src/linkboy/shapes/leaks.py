@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from linkboy.shapes.calls import Call, CallMode, shape_of, tensors_of
+from linkboy.shapes.calls import Call, CallMode, shapes_of, tensors_of
 from linkboy.shapes.findings import Finding, at_row
 from linkboy.shapes.fits import FittedShape, batch_dim
 from linkboy.shapes.forecast import Key, Runs
@@ -131,8 +131,7 @@ class _Recorder(CallMode):
                 self._base._kept.get((key, nth), []), call.outputs, fits[nth], strict=False
             )
         ):
-            after = [shape_of(output) for output in call.outputs]
-            self.first = Step(call.name, place, call.before, after, "", 0, ()).row()
+            self.first = Step(call.name, place, call.before, shapes_of(call.outputs), "", 0, ()).row()
 
 
 def _leaks(before: Tensor, after: Tensor, fitted: FittedShape | None, sample: int) -> bool:

@@ -11,11 +11,11 @@ from types import FunctionType, ModuleType
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from linkboy._checks import check_choice
 from linkboy._report import format_bytes
-from linkboy.shapes.calls import Call, CallMode, is_view_of, shape_of
+from linkboy.shapes.calls import Call, CallMode, Shape, is_view_of, shape_of, shapes_of
 from linkboy.shapes.hazards import Hazard, Kind, failed_for_strides, failure_note, is_reshaping, judge, may_matter
 from linkboy.shapes.places import Place
 from linkboy.shapes.report import ShapeTrace, Step, plain_shapes
@@ -98,35 +98,31 @@ class _Tracer(CallMode):
     def __init__(self, trace: ShapeTrace, hazards: str, *, everything: bool, file: str | None) -> None:
         super().__init__()
         self._trace, self._hazards, self._everything, self._file = trace, hazards, everything, file
-        self._interesting: dict[str, tuple[bool, bool]] = {}
+        self._matters: dict[str, bool] = {}
         self._met: set[tuple[str, Place]] = set()
 
+    def wanted(self, name: str, before: list[Shape], outputs: list[Tensor]) -> bool:
+        matters = self._matters.get(name)
+        if matters is None:
+            matters = self._matters[name] = may_matter(name)
+            if name in _BLIND:
+                self._trace.notes.append(_BLIND[name])
+        if not outputs:
+            return False
+        return self._everything or matters or (bool(before) and shapes_of(outputs[:1]) != before[:1])
+
     def called(self, call: Call) -> None:
-        known = self._interesting.get(call.name)
-        if known is None:
-            known = self._interesting[call.name] = (may_matter(call.name), is_reshaping(call.name))
-            if call.name in _BLIND:
-                self._trace.notes.append(_BLIND[call.name])
-        if not call.outputs:
-            return
-        matters, reshaping = known
-        before = call.before
-        changed = bool(before) and shape_of(call.outputs[0]) != before[0]
-        if not (matters or changed or self._everything):
-            return
-        place = self.places.current()
+        place = call.place = self.places.current()
         if place is None or (self._file is not None and place.file != self._file):
             return
-        call.place = place
-        kind = _kind_of(call) if reshaping else ""
-        verdict = judge(call, kind) if matters or changed else None
+        kind = _kind_of(call) if is_reshaping(call.name) else ""
+        verdict = judge(call, kind)
         nbytes = sum(output.nbytes for output in call.outputs) if kind == "copy" else 0
         codes = () if verdict is None else (verdict[0],)
-        after = [shape_of(output) for output in call.outputs]
-        self._trace._steps.append(Step(call.name, place, before, after, kind, nbytes, codes))
+        step = Step(call.name, place, call.before, shapes_of(call.outputs), kind, nbytes, codes)
+        self._trace._steps.append(step)
         if verdict is not None:
-            code, level, advice = verdict
-            self._report(code, level, advice, call, kind, nbytes)
+            self._report(*verdict, call, kind, nbytes)
 
     def failed(self, call: Call, error: Exception) -> None:
         call.place = self.places.current()
