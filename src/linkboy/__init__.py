@@ -84,6 +84,12 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.shapes import check_batch as check_batch
     from linkboy.shapes import check_target as check_target
     from linkboy.shapes import trace_shapes as trace_shapes
+    from linkboy.surgery import SurgeryReport as SurgeryReport
+    from linkboy.surgery import insert_layer as insert_layer
+    from linkboy.surgery import keep_layers as keep_layers
+    from linkboy.surgery import remove_layer as remove_layer
+    from linkboy.surgery import replace_layer as replace_layer
+    from linkboy.surgery import surgery as surgery
     from linkboy.text import BasicTokenizer as BasicTokenizer
     from linkboy.text import BertTokenizer as BertTokenizer
     from linkboy.text import TokenizationReport as TokenizationReport
@@ -131,6 +137,7 @@ _ROOM_OF: dict[str, str] = {
     "RMSLELoss": "losses",
     "Rule": "init",
     "ShapeTrace": "shapes",
+    "SurgeryReport": "surgery",
     "TokenizationReport": "text",
     "TokenizedFile": "text",
     "TrainingOptions": "classify",
@@ -155,9 +162,11 @@ _ROOM_OF: dict[str, str] = {
     "gradient_reversal": "autograd",
     "huber_loss": "losses",
     "initialize": "init",
+    "insert_layer": "surgery",
     "is_main_process": "training",
     "is_out_of_memory": "memory",
     "kaiming": "init",
+    "keep_layers": "surgery",
     "linear_focal_loss": "losses",
     "load_classifier": "classify",
     "logit_adjusted_loss": "losses",
@@ -174,12 +183,15 @@ _ROOM_OF: dict[str, str] = {
     "quantize_uniform": "autograd",
     "read_labelled": "classify",
     "release_memory": "memory",
+    "remove_layer": "surgery",
+    "replace_layer": "surgery",
     "retry_on_oom": "memory",
     "rmse_loss": "losses",
     "rmsle_loss": "losses",
     "scale_gradient": "autograd",
     "straight_through": "autograd",
     "summarize": "parameters",
+    "surgery": "surgery",
     "tokenize_file": "text",
     "trace_shapes": "shapes",
     "track_memory": "memory",
@@ -223,6 +235,7 @@ __all__: list[str] = [
     "RMSLELoss",
     "Rule",
     "ShapeTrace",
+    "SurgeryReport",
     "TokenizationReport",
     "TokenizedFile",
     "TrainingOptions",
@@ -247,9 +260,11 @@ __all__: list[str] = [
     "gradient_reversal",
     "huber_loss",
     "initialize",
+    "insert_layer",
     "is_main_process",
     "is_out_of_memory",
     "kaiming",
+    "keep_layers",
     "linear_focal_loss",
     "load_classifier",
     "logit_adjusted_loss",
@@ -266,12 +281,15 @@ __all__: list[str] = [
     "quantize_uniform",
     "read_labelled",
     "release_memory",
+    "remove_layer",
+    "replace_layer",
     "retry_on_oom",
     "rmse_loss",
     "rmsle_loss",
     "scale_gradient",
     "straight_through",
     "summarize",
+    "surgery",
     "tokenize_file",
     "trace_shapes",
     "track_memory",

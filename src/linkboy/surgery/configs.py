@@ -1,0 +1,179 @@
+"""The configs that write a model's depth and sizes down: find the fields that mean an edited part, and set them."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from linkboy._checks import did_you_mean
+from linkboy.surgery.changes import Changes
+from linkboy.surgery.names import kind_of
+from linkboy.surgery.stacks import StackChange
+
+# A number that equals the depth is not therefore the depth (SmolLM3's no_rope_layer_interval): known names only.
+_DEPTH = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth", "num_blocks", "layers")
+_ENCODER_DEPTH = ("encoder_layers", "num_encoder_layers", "encoder_num_hidden_layers")
+_DECODER_DEPTH = ("decoder_layers", "num_decoder_layers", "decoder_num_hidden_layers")
+_LISTS_OF_POSITIONS = frozenset((
+    "mlp_only_layers", "attn_layer_indices", "moe_layers", "cross_attention_layers", "rope_scaling_layers",
+))  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldConfig:
+    """A config, the module that holds it, and the path from there to an edited part."""
+
+    config: Any
+    holder: nn.Module
+    path: str
+
+
+def config_of(module: nn.Module) -> Any:
+    """Return what a module has under the name `config`, if that is an object with fields."""
+    config = module.__dict__.get("config")
+    return config if hasattr(config, "__dict__") and not isinstance(config, (nn.Module, type)) else None
+
+
+def all_configs(model: nn.Module) -> list[Any]:
+    """List every config in a model once, those inside other configs included."""
+    found: dict[int, Any] = {}
+    for module in model.modules():
+        _collect(config_of(module), found)
+    return list(found.values())
+
+
+def _collect(config: Any, found: dict[int, Any]) -> None:
+    if config is not None and id(config) not in found:
+        found[id(config)] = config
+        for inner in vars(config).values():
+            if type(inner).__module__ == type(config).__module__ and hasattr(inner, "__dict__"):
+                _collect(inner, found)
+
+
+def configs_for(model: nn.Module, name: str) -> list[HeldConfig]:
+    """List the configs of the modules on the way to `name`, each with its outermost holder, plus their inner twins.
+
+    A composite config may hold its own copy of an inner config; it is told by its class.
+    """
+    found: dict[int, HeldConfig] = {}
+    holder, parts = model, name.split(".") if name else []
+    for depth in range(len(parts) + 1):
+        config = config_of(holder)
+        if config is not None:
+            found.setdefault(id(config), HeldConfig(config, holder, ".".join(parts[depth:])))
+        if depth < len(parts):
+            holder = holder._modules.get(parts[depth])  # type: ignore[assignment]
+            if holder is None:
+                break
+    for held in list(found.values()):
+        twins = [deeper for deeper in found.values() if type(deeper.config) is not type(held.config)]
+        for inner in vars(held.config).values():
+            twin = next((deeper for deeper in twins if type(deeper.config) is type(inner)), None)
+            if twin is not None:
+                found.setdefault(id(inner), HeldConfig(inner, twin.holder, twin.path))
+    return list(found.values())
+
+
+def configs_above(model: nn.Module, module: nn.Module) -> list[Any]:
+    """List the configs that may describe a module of the model."""
+    name = next((name for name, part in model.named_modules() if part is module), "")
+    return [held.config for held in configs_for(model, name)]
+
+
+def set_field(changes: Changes, config: Any, field: str, value: object) -> None:
+    """Set one field unless the caller keeps configs in his own hands; say what was set."""
+    if changes.config != "auto" or getattr(config, field, None) == value:
+        return
+    changes.snapshot.keep(config)
+    before = getattr(config, field)
+    try:
+        setattr(config, field, value)
+    except AttributeError:  # a frozen dataclass
+        changes.warnings.append(f"{kind_of(config)}.{field} cannot be set, and should be {_short(value)}")
+        return
+    changes.repairs.append(f"{kind_of(config)}.{field}: {_short(before)} -> {_short(value)}")
+
+
+def set_given(changes: Changes, config: Mapping[str, object]) -> None:
+    """Set the fields that the caller named, on the model's own config.
+
+    Raises:
+        ValueError: the model has no config, or the config has no such field.
+    """
+    target = config_of(changes.model)
+    if target is None:
+        raise ValueError(
+            f"config must be 'auto' or None, as {kind_of(changes.model)} has no config, got {dict(config)}"
+        )
+    unknown = next((field for field in config if not hasattr(target, field)), None)
+    if unknown is not None:
+        near = did_you_mean(unknown, vars(target))
+        raise ValueError(f"config names {unknown!r}, which {kind_of(target)} does not have{near}")
+    changes.snapshot.keep(target)
+    for field, value in config.items():
+        before = getattr(target, field)
+        setattr(target, field, value)
+        changes.repairs.append(f"{kind_of(target)}.{field}: {_short(before)} -> {_short(value)}, as given")
+
+
+def set_depth(changes: Changes, stack: StackChange) -> None:
+    """Write a stack's new depth and per-layer lists into every config that means it, or warn that none does."""
+    held = configs_for(changes.model, stack.name)
+    if not held or changes.config != "auto":
+        return
+    inside_a_layer = any(part.isdigit() for part in stack.name.split("."))
+    fields = [] if inside_a_layer else [(one, field) for one in held for field in _depth_fields(one, stack)]
+    for one, field in fields:
+        set_field(changes, one.config, field, len(stack.new))
+    if not fields and len(stack.new) != len(stack.old):
+        changes.warnings.append(
+            f"no field of {kind_of(held[0].config)} holds the depth of {stack.name}: saving and reloading will rebuild "
+            f"{len(stack.old)} layers, where there are {len(stack.new)}"
+        )
+    if not inside_a_layer:
+        for one in {id(one.config): one for one, _ in fields}.values() if fields else held:
+            _set_lists(changes, one.config, stack)
+
+
+def _depth_fields(held: HeldConfig, stack: StackChange) -> list[str]:
+    own, length = vars(held.config), len(stack.old)
+    words = f"{held.path} {kind_of(held.holder) if held.path.count('.') == 0 else ''}".lower()
+    special: Iterable[str] = ()
+    if "decoder" in words:
+        special = _DECODER_DEPTH
+    elif "encoder" in words:
+        special = _ENCODER_DEPTH
+    fields = [field for field in special if own.get(field) == length]
+    if fields and special is _DECODER_DEPTH:
+        return fields
+    return fields + [field for field in _DEPTH if own.get(field) == length and type(own[field]) is int]
+
+
+def _set_lists(changes: Changes, config: Any, stack: StackChange) -> None:
+    origins = list(_origins(changes, stack))
+    for field, value in list(vars(config).items()):
+        if not isinstance(value, (list, tuple)) or "layer" not in field or field.startswith("_"):
+            continue
+        if field in _LISTS_OF_POSITIONS:
+            set_field(changes, config, field, type(value)(new for new, old in enumerate(origins) if old in value))
+        elif len(value) == len(stack.old):
+            set_field(changes, config, field, type(value)(value[old] for old in origins))
+
+
+def _origins(changes: Changes, stack: StackChange) -> Iterator[int]:
+    """Yield the old position of each new layer; a layer new to the model counts as the one before it."""
+    last, positions = 0, {}
+    for index, layer in enumerate(stack.old):
+        positions[id(layer)] = index
+        later = changes.successor.get(id(layer))
+        if later is not None:
+            positions[id(later)] = index
+    for layer in stack.new:
+        last = positions.get(id(changes.origin_of(layer)), last)
+        yield last
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,246 @@
+"""The structural edits: remove, replace, insert, wrap, keep, truncate."""
+
+import copy as copying
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from linkboy.surgery.changes import Changes
+from linkboy.surgery.conform import conform, likeness
+from linkboy.surgery.names import Place, children_of, find, is_stack, kind_of, listed, places_of, references
+from linkboy.surgery.refusals import find_editable
+
+_HOOKS = (
+    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks",
+)  # fmt: skip
+
+
+def remove(changes: Changes, name: str, kind: type[nn.Module] | str | None) -> None:
+    """Take a module out of its stack, or mark an attribute for removal; see `surgery.remove`."""
+    place = find_editable(changes.model, name)
+    old = place.module
+    _check_kind(place, kind)
+    changes.hold(old)
+    changes.edits.append(f"removed {place.name} ({kind_of(old)})")
+    if is_stack(place.parent):
+        set_children(place.parent, [item for item in children_of(place.parent) if item[0] != place.key])
+        return
+    for alias in places_of(changes.model, old):
+        if not is_stack(alias.parent):
+            if isinstance(alias.parent, nn.ModuleDict):
+                del alias.parent._modules[alias.key]
+            else:
+                alias.parent._modules[alias.key] = None
+            changes.removals.append((alias, old))
+
+
+def replace(changes: Changes, name: str, module: nn.Module, *, like: bool, hooks: bool, tie: bool) -> None:
+    """Put a module in the place of another, at every name the other has; see `surgery.replace`."""
+    place = find_editable(changes.model, name)
+    _check_new(changes, place, module)
+    changes.edits.append(f"replaced {place.name} ({kind_of(place.module)}) by {kind_of(module)}")
+    exchange(changes, place, module, like=like, hooks=hooks, tie=tie)
+
+
+def wrap(changes: Changes, name: str, fn: Callable[[Any], nn.Module], *, like: bool) -> None:
+    """Put `fn(module)` in the place of a module; see `surgery.wrap`."""
+    place = find_editable(changes.model, name)
+    module = fn(place.module)
+    _check_new(changes, place, module)
+    changes.edits.append(f"wrapped {place.name} ({kind_of(place.module)}) in {kind_of(module)}")
+    exchange(changes, place, module, like=like, hooks=False, tie=True)
+
+
+def insert_after(changes: Changes, name: str, module: nn.Module, *, key: str | None, copy: bool, like: bool) -> None:
+    """Put a module behind another one of a stack; see `surgery.insert_after`."""
+    place = find_editable(changes.model, name)
+    if not is_stack(place.parent):
+        raise TypeError(
+            f"insert_after needs a module of a Sequential or ModuleList, and {place.name!r} is an attribute of "
+            f"{kind_of(place.parent)}, whose forward decides what is called; "
+            f"wrap({place.name!r}, lambda old: nn.Sequential(old, new)) puts a module behind it"
+        )
+    _check_new(changes, place, module)
+    children = children_of(place.parent)
+    named = not numbered(place.parent)
+    if key is not None and (not named or not key or "." in key or key in place.parent._modules):
+        raise ValueError(_key_error(key, place, named))
+    module = _one_of_its_own(changes, module, copy)
+    changes.snapshot.keep_data(module)
+    changes.hold(module)
+    if id(module) not in changes.origin:  # a copy is like its origin, mixed dtypes included
+        changes.neighbour[id(module)] = place.module
+        if like:
+            conform(changes.model, module, likeness(changes.model, place.name, place.module), place.name)
+    at = [known for known, _ in children].index(place.key) + 1
+    children.insert(at, (key or _free_key(place.parent, module), module))
+    set_children(place.parent, children)
+    changes.edits.append(f"inserted {kind_of(module)} after {place.name}")
+
+
+def keep_layers(changes: Changes, name: str, indices: Sequence[int], *, copy: bool) -> None:
+    """Keep the layers of a stack at `indices`, in that order; see `surgery.keep_layers`."""
+    stack = find_editable(changes.model, name).module if name else changes.model
+    where = name or "the model"
+    if not is_stack(stack):
+        stacks = [known for known, part in changes.model.named_modules() if known and is_stack(part)]
+        raise TypeError(
+            f"keep_layers needs a Sequential or ModuleList, and {where!r} is a {kind_of(stack)}; "
+            f"the model has {', '.join(stacks) or 'none'}"
+        )
+    chosen = _positions(indices, len(stack._modules), where)
+    old, layers, used = children_of(stack), [], set()
+    for index in chosen:
+        key, layer = old[index]
+        if index in used:
+            layer = _one_of_its_own(changes, layer, copy)
+            key = _free_key(stack, layer, taken={known for known, _ in layers})
+        used.add(index)
+        layers.append((key, layer))
+    changes.hold(*(layer for _, layer in old))
+    set_children(stack, layers)
+    changes.edits.append(f"kept {len(chosen)} of {len(old)} layers of {where}: {', '.join(map(str, chosen))}")
+
+
+def truncate(changes: Changes, name: str) -> None:
+    """Drop what follows a module in its stack, and in the stacks that this one ends; see `surgery.truncate`."""
+    place = find_editable(changes.model, name)
+    if not is_stack(place.parent):
+        raise TypeError(
+            f"truncate needs a module of a Sequential or ModuleList, and {place.name!r} is an attribute of "
+            f"{kind_of(place.parent)}, whose forward decides what follows it; remove by name what has to go"
+        )
+    dropped = 0
+    while is_stack(place.parent):
+        children = children_of(place.parent)
+        at = [key for key, _ in children].index(place.key) + 1
+        changes.hold(*(child for _, child in children))
+        dropped += len(children) - at
+        set_children(place.parent, children[:at])
+        path = place.name.rpartition(".")[0]
+        if not path or isinstance(place.parent, nn.ModuleList):  # what runs behind a ModuleList, its owner decides
+            break
+        place = find(changes.model, path)
+    if not dropped:
+        raise ValueError(f"nothing follows {name!r}, so there is nothing to truncate")
+    changes.edits.append(f"truncated after {name}: {dropped} modules dropped")
+
+
+def exchange(changes: Changes, place: Place, module: nn.Module, *, like: bool, hooks: bool, tie: bool) -> None:
+    """Redirect every name and every reference of the module at `place` to `module`."""
+    old = place.module
+    changes.hold(old, module)
+    changes.snapshot.keep_data(module)
+    if like:
+        conform(changes.model, module, likeness(changes.model, place.name, old), place.name)
+    places = places_of(changes.model, old, outside=module)
+    held = references(changes.model, {id(old)}, outside=module)
+    for alias in places:
+        alias.parent._modules[alias.key] = module
+    for reference in held:
+        reference.redirect(module)
+    also = [alias.name for alias in places if alias.name != place.name] + [reference.name for reference in held]
+    if also:
+        changes.repairs.append(f"{', '.join(also)} followed {place.name}, being the same module")
+    kept = any(part is old for part in module.modules())
+    if not kept:
+        _hooks(changes, place.name, old, module, hooks)
+    changes.successor[id(old)] = module
+    if not tie:
+        changes.untied |= {id(part) for part in module.modules()}
+
+
+def set_children(container: nn.Module, children: list[tuple[str, nn.Module]]) -> None:
+    """Give a stack its children; a numbered one is numbered again, a named one keeps its names."""
+    if numbered(container):
+        children = [(str(index), child) for index, (_, child) in enumerate(children)]
+    container._modules.clear()
+    container._modules.update(children)
+
+
+def numbered(container: nn.Module) -> bool:
+    """Say whether the children of a stack are called 0, 1, 2 and so on."""
+    return isinstance(container, nn.ModuleList) or list(container._modules) == [
+        str(index) for index in range(len(container._modules))
+    ]
+
+
+def _check_kind(place: Place, kind: type[nn.Module] | str | None) -> None:
+    names = {cls.__name__ for cls in type(place.module).__mro__}
+    fits = kind is None or (kind in names if isinstance(kind, str) else isinstance(place.module, kind))
+    if not fits:
+        wanted = kind if isinstance(kind, str) else getattr(kind, "__name__", repr(kind))
+        raise TypeError(
+            f"{place.name!r} is a {kind_of(place.module)}, not a {wanted}; beside it there are {listed(place.parent)}"
+        )
+
+
+def _check_new(changes: Changes, place: Place, module: object) -> None:
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module for {place.name!r} must be an nn.Module, got {type(module).__name__}")
+    if module is place.module:
+        raise ValueError(f"module for {place.name!r} is the module that is there already")
+    path = changes.model
+    for part in ["", *place.name.split(".")[:-1]]:
+        path = path if not part else path.get_submodule(part)
+        if any(inner is path for inner in module.modules()):
+            raise ValueError(f"module for {place.name!r} contains the {kind_of(path)} it would be put into")
+
+
+def _one_of_its_own(changes: Changes, module: nn.Module, copy: bool) -> nn.Module:
+    """Return the module, or a deep copy of it if the model holds it already."""
+    if not any(part is module for part in changes.model.modules()):
+        return module
+    if not copy:
+        changes.shared_layers = True
+        changes.warnings.append(
+            f"one {kind_of(module)} object stands in two positions: its weights are shared, and state kept by layer "
+            "(a cache) is mixed up; copy=True gives each position its own"
+        )
+        return module
+    twin = copying.deepcopy(module)
+    changes.origin[id(twin)] = module
+    changes.hold(twin, module)
+    return twin
+
+
+def _positions(indices: Sequence[int], length: int, name: str) -> list[int]:
+    if isinstance(indices, (str, bytes)) or not all(
+        isinstance(index, int) and not isinstance(index, bool) for index in indices
+    ):
+        raise TypeError(f"indices must be integers, positions in {name!r}, got {indices!r}")
+    if not indices:
+        raise ValueError(f"indices must keep at least one of the {length} layers of {name!r}, got none")
+    wrong = [index for index in indices if not -length <= index < length]
+    if wrong:
+        raise IndexError(f"indices must lie in [{-length}, {length}), as {name!r} has {length} layers, got {wrong}")
+    return [index % length for index in indices]
+
+
+def _key_error(key: str, place: Place, named: bool) -> str:
+    container = place.name.rpartition(".")[0] or "the model"
+    if not named:
+        return f"key must be None, as the layers of {container!r} are numbered, got {key!r}"
+    return f"key must be a new name without dots for {container!r}, which has {', '.join(place.parent._modules)}, got {key!r}"
+
+
+def _free_key(container: nn.Module, module: nn.Module, taken: set[str] | None = None) -> str:
+    """Return a name that a named stack does not have yet; a numbered one is numbered later."""
+    used = set(container._modules) | (taken or set())
+    base = kind_of(module).lower()
+    return next(name for count in range(len(used) + 1) if (name := f"{base}_{count}" if count else base) not in used)
+
+
+def _hooks(changes: Changes, name: str, old: nn.Module, module: nn.Module, carry: bool) -> None:
+    count = sum(len(old.__dict__[kind]) for kind in _HOOKS if not kind.endswith(("kwargs", "called")))
+    if not count:
+        return
+    plural = f"{count} hook{'s' * (count > 1)}"
+    if not carry:
+        changes.warnings.append(f"{plural} of the old {name} did not go along; hooks=True carries them over")
+        return
+    for kind in _HOOKS:
+        module.__dict__[kind].update(old.__dict__[kind])
+    changes.repairs.append(f"{plural} carried over to the new {name}")

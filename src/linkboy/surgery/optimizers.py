@@ -1,0 +1,137 @@
+"""Take removed tensors out of an optimizer and put new ones in, in place; the state of the rest is not touched."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
+
+from linkboy.surgery.changes import Changes
+
+
+def unwrap(optimizer: Any, model: nn.Module) -> Optimizer | None:
+    """Return the torch optimizer itself, taken out of accelerate's wrapper.
+
+    Raises:
+        TypeError: it is no optimizer.
+        ValueError: it holds no parameter of the model.
+    """
+    if optimizer is None:
+        return None
+    inner = optimizer.optimizer if type(optimizer).__name__ == "AcceleratedOptimizer" else optimizer
+    if not isinstance(inner, Optimizer):
+        raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    ours = {id(tensor) for tensor in model.parameters()}
+    if not any(id(tensor) in ours for group in inner.param_groups for tensor in group["params"]):
+        raise ValueError("optimizer must hold parameters of the model, and this one holds none of them")
+    return inner
+
+
+def rewire(changes: Changes, optimizer: Optimizer | None) -> None:
+    """Let an optimizer hold the edited model's tensors; groups keep their number and order, for the schedulers."""
+    before = {id(place.tensor) for place in changes.before.tensors if isinstance(place.tensor, nn.Parameter)}
+    now = dict(changes.model.named_parameters())
+    gone = before - {id(tensor) for tensor in now.values()}
+    new = {name: tensor for name, tensor in now.items() if id(tensor) not in before}
+    if not gone and not new:
+        return
+    if optimizer is None:
+        changes.warnings.append(
+            "an optimizer made before the edit is stale: it holds tensors that went and none that came; "
+            "pass optimizer= to have it rewired"
+        )
+        return
+    groups = optimizer.param_groups
+    home = _homes(changes, groups)
+    out, exchanged = _exchange(optimizer, gone, _heirs(changes, {id(tensor) for tensor in new.values()}))
+    held = {id(tensor) for group in groups for tensor in group["params"]}
+    added = {name: tensor for name, tensor in new.items() if id(tensor) not in held and tensor.requires_grad}
+    for name, tensor in added.items():
+        _append(groups[_home(changes, home, name, tensor)], name, tensor)
+    if isinstance(optimizer, LBFGS):  # its history is one flat vector over all parameters
+        optimizer.state.clear()
+        optimizer._numel_cache = None
+    changes.repairs.append(
+        f"optimizer: {out} tensors out, {exchanged} exchanged in place, {len(added)} added; the state of all others is "
+        "as it was, and an optimizer file saved before no longer fits"
+    )
+
+
+def _heirs(changes: Changes, new: set[int]) -> dict[int, Tensor]:
+    """Map the `id` of an old tensor to the new one in its place: resized, or of the same name in a replaced module."""
+    found = {key: tensor for key, tensor in changes.resized.items() if id(tensor) in new}
+    old_modules = {id(module): module for module in changes.before.names.values()}
+    for key, module in changes.successor.items():
+        inside = dict(module.named_parameters(remove_duplicate=False))
+        old = old_modules.get(key)
+        for path, tensor in old.named_parameters(remove_duplicate=False) if old is not None else ():
+            if path in inside and id(inside[path]) in new:
+                found.setdefault(id(tensor), inside[path])
+    return found
+
+
+def _exchange(optimizer: Optimizer, gone: set[int], heirs: dict[int, Tensor]) -> tuple[int, int]:
+    """Put each heir in the place of its tensor and drop what has none; return how many went and were exchanged."""
+    out, placed = 0, set()
+    for group in optimizer.param_groups:
+        kept: list[tuple[int, Tensor]] = []
+        for index, tensor in enumerate(group["params"]):
+            if id(tensor) not in gone:
+                kept.append((index, tensor))
+                continue
+            optimizer.state.pop(tensor, None)
+            heir = heirs.get(id(tensor))
+            if heir is None or id(heir) in placed:
+                out += 1
+            else:
+                placed.add(id(heir))
+                kept.append((index, heir))
+        if "param_names" in group:
+            group["param_names"][:] = [group["param_names"][index] for index, _ in kept]
+        group["params"][:] = [tensor for _, tensor in kept]
+    return out, len(placed)
+
+
+def _append(group: dict[str, Any], name: str, tensor: Tensor) -> None:
+    group["params"].append(tensor)
+    if "param_names" in group:
+        group["param_names"].append(name)
+
+
+def _homes(changes: Changes, groups: list[dict[str, Any]]) -> dict[str, tuple[int, bool]]:
+    """Map the old name of each parameter in the optimizer to its group, and whether it is a matrix."""
+    group_of = {id(tensor): index for index, group in enumerate(groups) for tensor in group["params"]}
+    return {
+        place.name: (group_of[id(place.tensor)], place.tensor.dim() > 1)
+        for place in changes.before.tensors
+        if id(place.tensor) in group_of
+    }
+
+
+def _home(changes: Changes, homes: dict[str, tuple[int, bool]], name: str, tensor: Tensor) -> int:
+    """Return the group of a new parameter's counterpart, or of its nearest kin, matrices and vectors apart."""
+    counterpart = _counterpart(changes, name)
+    if counterpart in homes:
+        return homes[counterpart][0]
+    parts = counterpart.split(".")
+    for depth in range(len(parts) - 1, -1, -1):
+        prefix = "".join(f"{part}." for part in parts[:depth])
+        kin = [home for known, home in homes.items() if known.startswith(prefix)]
+        alike = [home for home in kin if home[1] == (tensor.dim() > 1)]
+        if alike:
+            return alike[-1][0]
+    return next(iter(homes.values()))[0]
+
+
+def _counterpart(changes: Changes, name: str) -> str:
+    """Return the old name that a new parameter would have had in the module replaced, copied or next to it."""
+    old_names = {id(module): path for path, module in changes.before.names.items()}
+    replaced = {id(new): key for key, new in changes.successor.items()}
+    parts = name.split(".")
+    for depth in range(len(parts) - 1, -1, -1):
+        module = changes.model.get_submodule(".".join(parts[:depth]))
+        source = changes.origin_of(module)
+        source = changes.neighbour.get(id(source), source)
+        path = old_names.get(id(source), old_names.get(replaced.get(id(source), 0)))
+        if path is not None:
+            return ".".join(filter(None, (path, *parts[depth:])))
+    return name

@@ -1,0 +1,236 @@
+"""Resize a head or the embeddings: old rows to the bit, new ones drawn from them, everything tied along."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from linkboy._checks import check_number
+from linkboy.surgery.changes import Changes, TensorPlace
+from linkboy.surgery.configs import configs_for, set_field
+from linkboy.surgery.names import kind_of
+from linkboy.surgery.refusals import find_editable
+
+Fill = Callable[[Tensor], Any]
+
+_OUTPUTS = {nn.Linear: "out_features", nn.Conv1d: "out_channels", nn.Conv2d: "out_channels", nn.Conv3d: "out_channels"}
+
+
+def resize_head(
+    changes: Changes, name: str, out_features: int, *, fill: Fill | None, generator: torch.Generator | None
+) -> None:
+    """Give an output layer another number of outputs; see `surgery.resize_head`."""
+    check_number("out_features", out_features, minimum=1, integer=True)
+    place = find_editable(changes.model, name)
+    head = place.module
+    attribute = next((attribute for kind, attribute in _OUTPUTS.items() if isinstance(head, kind)), None)
+    if attribute is None or getattr(head, "groups", 1) != 1:
+        inner = [f"{place.name}.{path}" for path, part in head.named_modules() if path and isinstance(part, nn.Linear)]
+        raise TypeError(
+            f"resize_head needs a Linear or an ungrouped convolution, and {place.name!r} is a {kind_of(head)}"
+            + f"; it holds {', '.join(inner)}" * bool(inner)
+        )
+    weight = _weight(head, place.name)
+    shared = [other.name for other in _places(changes.model, weight) if other.owner is not head]
+    if shared:
+        raise ValueError(
+            f"{place.name!r} is tied to {', '.join(shared)}; resize_embeddings changes both together, "
+            "replace(..., tie=False) ends the tie"
+        )
+    old = weight.shape[0]
+    _resize_outputs(changes, head, attribute, out_features, fill, generator)
+    changes.sizes.append(("labels", head, old, out_features))
+    changes.edits.append(f"resized {place.name}: {old} -> {out_features} outputs")
+
+
+def resize_embeddings(
+    changes: Changes,
+    count: int,
+    name: str | None,
+    *,
+    head: str | None,
+    fill: Fill | None,
+    generator: torch.Generator | None,
+) -> None:
+    """Give the embedding table, and the output layer over the same words, another number of rows."""
+    check_number("num_embeddings", count, minimum=1, integer=True)
+    place_name, table = _table(changes.model, name)
+    old = table.num_embeddings
+    if table.padding_idx is not None and table.padding_idx >= count:
+        raise ValueError(f"num_embeddings must keep the padding row {table.padding_idx} of {place_name!r}, got {count}")
+    weight = _weight(table, place_name)
+    followers = [place for place in _places(changes.model, weight) if place.owner is not table]
+    odd = next((place for place in followers if not isinstance(place.owner, (nn.Linear, nn.Embedding))), None)
+    if odd is not None:
+        raise TypeError(
+            f"{odd.name!r} is tied to {place_name!r} and belongs to a {kind_of(odd.owner)}, which cannot follow"
+        )
+    new = nn.Parameter(_rows(weight, count, fill, generator, table.padding_idx), weight.requires_grad)
+    changes.hold(weight)
+    changes.resized[id(weight)] = new
+    for owner in [table, *(place.owner for place in followers)]:
+        changes.snapshot.keep(owner)
+        owner._parameters["weight"] = new
+        _set_rows(owner, count)
+        if isinstance(owner, nn.Linear) and owner.bias is not None:
+            _resize(changes, owner.bias, count, fill, generator)
+    output = _output(changes.model, head)
+    if output is not None and output.weight is not new and output.weight.shape[0] == old:
+        _resize_outputs(changes, output, "out_features", count, fill, generator)
+    changes.sizes.append(("vocabulary", table, old, count))
+    changes.edits.append(f"resized {place_name}: {old} -> {count} rows")
+    if followers:
+        changes.repairs.append(f"{', '.join(place.name for place in followers)} stays tied to {place_name}.weight")
+
+
+def note_replaced(changes: Changes) -> None:
+    """Take a replaced embedding or output layer with another number of rows for a resized one."""
+    names = {id(module): name for name, module in changes.before.names.items()}
+    for key, new in changes.successor.items():
+        old = changes.before.names.get(names.get(key, ""))
+        if isinstance(old, nn.Embedding) and isinstance(new, nn.Embedding):
+            changes.sizes.append(("vocabulary", new, old.num_embeddings, new.num_embeddings))
+        elif isinstance(old, nn.Linear) and isinstance(new, nn.Linear):
+            changes.sizes.append(("labels", new, old.out_features, new.out_features))
+
+
+def set_sizes(changes: Changes) -> None:
+    """Write new vocabulary sizes and numbers of labels into the configs and attributes that held the old ones."""
+    names = {id(module): name for name, module in changes.model.named_modules()}
+    for kind, module, old, new in changes.sizes:
+        name = names.get(id(module))
+        if old == new or name is None:
+            continue
+        field = "vocab_size" if kind == "vocabulary" else "num_labels"
+        if kind == "vocabulary" and not _is_vocabulary(changes.model, module):
+            continue
+        for held in configs_for(changes.model, name):
+            if getattr(held.config, field, None) == old:
+                _set_size(changes, held.config, field, new)
+        for part in changes.model.modules():
+            if part.__dict__.get(field) == old:
+                changes.snapshot.keep(part)
+                setattr(part, field, new)
+
+
+def _set_size(changes: Changes, config: Any, field: str, new: int) -> None:
+    labels = vars(config).get("id2label")
+    if field == "num_labels" and isinstance(labels, dict):
+        named = {index: labels.get(index, f"LABEL_{index}") for index in range(new)}
+        set_field(changes, config, "id2label", named)
+        set_field(changes, config, "label2id", {label: index for index, label in named.items()})
+    else:
+        set_field(changes, config, field, new)
+
+
+def _is_vocabulary(model: nn.Module, module: nn.Module) -> bool:
+    for part in model.modules():
+        if callable(getter := getattr(part, "get_input_embeddings", None)):
+            try:
+                return getter() is module
+            except NotImplementedError:
+                continue
+    return True
+
+
+def _table(model: nn.Module, name: str | None) -> tuple[str, nn.Embedding]:
+    names = {id(part): path for path, part in model.named_modules()}
+    if name is not None:
+        place = find_editable(model, name)
+        if not isinstance(place.module, nn.Embedding):
+            raise TypeError(f"name must name an Embedding, and {place.name!r} is a {kind_of(place.module)}")
+        return place.name, place.module
+    getter = getattr(model, "get_input_embeddings", None)
+    table = getter() if callable(getter) else None
+    if isinstance(table, nn.Embedding) and id(table) in names:
+        return names[id(table)], table
+    tables = [(path, part) for path, part in model.named_modules() if isinstance(part, nn.Embedding)]
+    if len(tables) != 1:
+        raise ValueError(
+            f"name must say which Embedding to resize, as the model has {len(tables)}"
+            + f": {', '.join(path for path, _ in tables)}" * bool(tables)
+        )
+    return tables[0]
+
+
+def _output(model: nn.Module, head: str | None) -> nn.Linear | None:
+    if head is not None:
+        found = find_editable(model, head).module
+        if not isinstance(found, nn.Linear):
+            raise TypeError(f"head must name a Linear, and {head!r} is a {kind_of(found)}")
+        return found
+    getter = getattr(model, "get_output_embeddings", None)
+    found = getter() if callable(getter) else None
+    return found if isinstance(found, nn.Linear) else None
+
+
+def _weight(module: nn.Module, name: str) -> nn.Parameter:
+    weight = module._parameters.get("weight")
+    if weight is None:
+        raise ValueError(
+            f"{name!r} has no plain weight (it is parametrized or packed) and cannot be resized; replace it"
+        )
+    if not weight.is_floating_point() or type(weight.data) is not Tensor:
+        raise ValueError(
+            f"{name!r} has a quantised weight ({weight.dtype}), which cannot be resized; dequantise it first"
+        )
+    return weight  # type: ignore[return-value]
+
+
+def _places(model: nn.Module, tensor: Tensor) -> list[TensorPlace]:
+    return [
+        TensorPlace(owner, key, f"{path}.{key}" if path else key, tensor, True)
+        for path, owner in model.named_modules()
+        for key, held in owner._parameters.items()
+        if held is tensor
+    ]
+
+
+def _resize_outputs(
+    changes: Changes, head: Any, attribute: str, count: int, fill: Fill | None, generator: torch.Generator | None
+) -> None:
+    for tensor in (head.weight, head.bias):
+        if tensor is not None:
+            _resize(changes, tensor, count, fill, generator)
+    changes.snapshot.keep(head)
+    setattr(head, attribute, count)
+
+
+def _resize(
+    changes: Changes, tensor: nn.Parameter, count: int, fill: Fill | None, generator: torch.Generator | None
+) -> None:
+    """Put a tensor with `count` rows in every place of the old one."""
+    new = nn.Parameter(_rows(tensor, count, fill, generator, None), tensor.requires_grad)
+    for place in _places(changes.model, tensor):
+        changes.snapshot.keep(place.owner)
+        place.owner._parameters[place.key] = new
+    changes.hold(tensor)
+    changes.resized[id(tensor)] = new
+
+
+def _set_rows(module: nn.Module, count: int) -> None:
+    setattr(module, "num_embeddings" if isinstance(module, nn.Embedding) else "out_features", count)
+
+
+def _rows(
+    tensor: Tensor, count: int, fill: Fill | None, generator: torch.Generator | None, padding: int | None
+) -> Tensor:
+    """Return the first rows of a tensor, and below them rows like these: mean and spread of each column."""
+    old = tensor.detach()
+    new = old.new_empty((count, *old.shape[1:]))
+    kept = min(count, len(old))
+    new[:kept] = old[:kept]
+    if count == kept:
+        return new
+    rest = new[kept:]
+    if fill is not None:
+        fill(rest)
+    else:
+        rows = old if padding is None else torch.cat((old[:padding], old[padding + 1 :]))
+        wide = rows.float() if rows.dtype.itemsize < 4 else rows
+        spread = wide.std(0, correction=0)
+        device = wide.device if generator is None else generator.device
+        noise = torch.randn(rest.shape, generator=generator, dtype=wide.dtype, device=device)
+        rest.copy_(wide.mean(0) + spread * noise.to(wide.device))
+    return new
