@@ -131,6 +131,8 @@ def truncate(changes: Changes, name: str) -> None:
 def exchange(changes: Changes, place: Place, module: nn.Module, *, like: bool, hooks: bool, tie: bool) -> None:
     """Redirect every name and every reference of the module at `place` to `module`."""
     old = place.module
+    if module is old:
+        raise ValueError(f"module for {place.name!r} is the module that is there already")
     changes.hold(old, module)
     changes.snapshot.keep_data(module)
     if like:
@@ -180,8 +182,6 @@ def _check_kind(place: Place, kind: type[nn.Module] | str | None) -> None:
 def _check_new(changes: Changes, place: Place, module: object) -> None:
     if not isinstance(module, nn.Module):
         raise TypeError(f"module for {place.name!r} must be an nn.Module, got {type(module).__name__}")
-    if module is place.module:
-        raise ValueError(f"module for {place.name!r} is the module that is there already")
     path = changes.model
     for part in ["", *place.name.split(".")[:-1]]:
         path = path if not part else path.get_submodule(part)

@@ -38,10 +38,9 @@ class Reference:
         if self.index is None:
             self.owner.__dict__[self.attribute] = module
         elif isinstance(held, tuple):
+            kind: Any = type(held)
             changed = [module if index == self.index else item for index, item in enumerate(held)]
-            self.owner.__dict__[self.attribute] = (
-                type(held)(*changed) if hasattr(held, "_fields") else type(held)(changed)
-            )
+            self.owner.__dict__[self.attribute] = kind(*changed) if hasattr(kind, "_fields") else kind(changed)
         else:
             held[self.index] = module
 

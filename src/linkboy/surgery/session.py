@@ -122,13 +122,13 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         try:
             if error is None:
                 self._report = self._commit(changes)
+            else:
+                _roll_back(changes, error)
         except BaseException as failure:
-            error = failure
+            if error is None:
+                _roll_back(changes, failure)
             raise
         finally:
-            if error is not None:
-                changes.snapshot.restore()
-                error.add_note("linkboy.surgery put the model back as it was before the edit")
             self._changes = None
             _open.difference_update(self._locked)
 
@@ -324,6 +324,11 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         """
         with self._edit("resize_embeddings") as changes:
             sizes.resize_embeddings(changes, num_embeddings, name, head=head, fill=fill, generator=generator)
+
+
+def _roll_back(changes: Changes, error: BaseException) -> None:
+    changes.snapshot.restore()
+    error.add_note("linkboy.surgery put the model back as it was before the edit")
 
 
 def _warn_of_references(changes: Changes) -> None:
