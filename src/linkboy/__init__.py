@@ -18,6 +18,12 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.autograd import quantize_uniform as quantize_uniform
     from linkboy.autograd import scale_gradient as scale_gradient
     from linkboy.autograd import straight_through as straight_through
+    from linkboy.capsules import CapsNet as CapsNet
+    from linkboy.capsules import CapsuleLinear as CapsuleLinear
+    from linkboy.capsules import PrimaryCapsules as PrimaryCapsules
+    from linkboy.capsules import capsule_norm as capsule_norm
+    from linkboy.capsules import margin_loss as margin_loss
+    from linkboy.capsules import squash as squash
     from linkboy.classify import Classifier as Classifier
     from linkboy.classify import LabelledTexts as LabelledTexts
     from linkboy.classify import TrainingOptions as TrainingOptions
@@ -112,6 +118,8 @@ _ROOM_OF: dict[str, str] = {
     "BatchReport": "shapes",
     "BertTokenizer": "text",
     "BinaryFocalLoss": "losses",
+    "CapsNet": "capsules",
+    "CapsuleLinear": "capsules",
     "Checkpointer": "training",
     "Classifier": "classify",
     "EarlyStopping": "training",
@@ -132,6 +140,7 @@ _ROOM_OF: dict[str, str] = {
     "ModelComparison": "parameters",
     "ModelSummary": "parameters",
     "ParameterCount": "parameters",
+    "PrimaryCapsules": "capsules",
     "QuantileLoss": "losses",
     "RMSELoss": "losses",
     "RMSLELoss": "losses",
@@ -145,6 +154,7 @@ _ROOM_OF: dict[str, str] = {
     "assert_shape": "shapes",
     "audit_activations": "init",
     "binary_focal_loss": "losses",
+    "capsule_norm": "capsules",
     "check_batch": "shapes",
     "check_target": "shapes",
     "class_weights": "losses",
@@ -172,6 +182,7 @@ _ROOM_OF: dict[str, str] = {
     "logit_adjusted_loss": "losses",
     "lr_find": "training",
     "mae_loss": "losses",
+    "margin_loss": "capsules",
     "memory_environment": "memory",
     "memory_report": "memory",
     "mse_loss": "losses",
@@ -189,6 +200,7 @@ _ROOM_OF: dict[str, str] = {
     "rmse_loss": "losses",
     "rmsle_loss": "losses",
     "scale_gradient": "autograd",
+    "squash": "capsules",
     "straight_through": "autograd",
     "summarize": "parameters",
     "surgery": "surgery",
@@ -210,6 +222,8 @@ __all__: list[str] = [
     "BatchReport",
     "BertTokenizer",
     "BinaryFocalLoss",
+    "CapsNet",
+    "CapsuleLinear",
     "Checkpointer",
     "Classifier",
     "EarlyStopping",
@@ -230,6 +244,7 @@ __all__: list[str] = [
     "ModelComparison",
     "ModelSummary",
     "ParameterCount",
+    "PrimaryCapsules",
     "QuantileLoss",
     "RMSELoss",
     "RMSLELoss",
@@ -243,6 +258,7 @@ __all__: list[str] = [
     "assert_shape",
     "audit_activations",
     "binary_focal_loss",
+    "capsule_norm",
     "check_batch",
     "check_target",
     "class_weights",
@@ -270,6 +286,7 @@ __all__: list[str] = [
     "logit_adjusted_loss",
     "lr_find",
     "mae_loss",
+    "margin_loss",
     "memory_environment",
     "memory_report",
     "mse_loss",
@@ -287,6 +304,7 @@ __all__: list[str] = [
     "rmse_loss",
     "rmsle_loss",
     "scale_gradient",
+    "squash",
     "straight_through",
     "summarize",
     "surgery",

@@ -36,7 +36,7 @@ def train(
     valid: Path | None = None,
     test: Path | None = None,
     out: Path | None = None,
-    model: Literal["ngram", "cnn"] = "ngram",
+    model: Literal["ngram", "cnn", "capsule"] = "ngram",
     loss: Literal["cross-entropy", "focal", "logit-adjusted"] = "cross-entropy",
     gamma: float | None = None,
     class_weight: Literal["none", "balanced", "sqrt", "effective"] = "none",
@@ -83,6 +83,7 @@ def train(
         Directory for the classifier, its figures and pictures; by default FILE's name with -model behind it.
     model
         ngram: a linear model over character and word n-grams, trained in seconds. cnn: convolutions over tokens.
+        capsule: their features as capsules, routed to a capsule per class.
     loss
         What is made small: cross-entropy, focal, or logit-adjusted for classes of very unequal size.
     gamma
@@ -100,7 +101,7 @@ def train(
     accumulate
         Batches per step of the optimizer.
     vocab
-        For --model cnn: a BERT vocab.txt to use in place of a vocabulary learned from FILE.
+        For --model cnn or capsule: a BERT vocab.txt to use in place of a vocabulary learned from FILE.
     early_stopping
         Stop after that many epochs in which the metric did not improve.
     ema

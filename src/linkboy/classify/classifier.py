@@ -16,11 +16,13 @@ from linkboy import __version__
 from linkboy._checks import check_number
 from linkboy._files import atomic_write
 from linkboy._report import Block, Report, Table, format_percent
+from linkboy.classify.capsule import TextCapsuleNet
 from linkboy.classify.data import LabelledTexts
 from linkboy.classify.dataset import Encoder
 from linkboy.classify.features import NgramEncoder
 from linkboy.classify.metrics import ClassificationMetrics, classification_metrics
 from linkboy.classify.models import NgramClassifier, TextCNN
+from linkboy.classify.recipe import TOKEN_MODELS
 from linkboy.classify.split import targets_of
 from linkboy.classify.tokens import TokenEncoder
 
@@ -28,17 +30,17 @@ FORMAT = "linkboy-classifier"
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _ENCODER_PREFIX = "encoder."
-_ENCODERS: dict[str, type[Encoder]] = {"ngram": NgramEncoder, "cnn": TokenEncoder}
+_ENCODERS: dict[str, type[Encoder]] = {"ngram": NgramEncoder, "cnn": TokenEncoder, "capsule": TokenEncoder}
 
 
 def make_encoder(model: str, texts: Sequence[str], *, vocab: str | None = None) -> Encoder:
     """Learn the encoder that a kind of model takes; `vocab` names a vocabulary file for one that reads tokens."""
-    return TokenEncoder.fit(texts, vocab=vocab) if model == "cnn" else NgramEncoder.fit(texts)
+    return TokenEncoder.fit(texts, vocab=vocab) if model in TOKEN_MODELS else NgramEncoder.fit(texts)
 
 
 def make_model(model: str, encoder: Encoder, classes: int) -> nn.Module:
     """Build a model with initial weights from torch's global generator."""
-    return {"ngram": NgramClassifier, "cnn": TextCNN}[model](len(encoder), classes)
+    return {"ngram": NgramClassifier, "cnn": TextCNN, "capsule": TextCapsuleNet}[model](len(encoder), classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Classifier:
     """A model with its encoder and the names of its classes.
 
     Args:
-        kind: `"ngram"` or `"cnn"`.
+        kind: `"ngram"`, `"cnn"` or `"capsule"`.
         model: takes what the encoder collates and gives logits `(B, C)`.
         encoder: turns texts into features.
         class_names: the C class names.

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from linkboy._checks import check_choice, check_number
 from linkboy._report import Block, Report
 
-MODELS = ("ngram", "cnn")
+MODELS = ("ngram", "cnn", "capsule")
+TOKEN_MODELS = ("cnn", "capsule")
 LOSSES = ("cross-entropy", "focal", "logit-adjusted")
 CLASS_WEIGHTS = ("none", "balanced", "sqrt", "effective")
 METRICS = ("accuracy", "macro-f1")
@@ -20,7 +21,8 @@ class TrainingOptions(Report):
     """What can be asked of a training run.
 
     Args:
-        model: `"ngram"` (a linear model over character and word n-grams) or `"cnn"` (convolutions over tokens).
+        model: `"ngram"` (a linear model over character and word n-grams), `"cnn"` (convolutions over tokens) or
+            `"capsule"` (their features as capsules, routed to a capsule per class).
         loss: `"cross-entropy"`, `"focal"` or `"logit-adjusted"` (for classes of very unequal size).
         gamma: focusing exponent, for `"focal"` only; 2 by default.
         class_weight: weigh rows by the size of their class: `"none"`, `"balanced"`, `"sqrt"` or `"effective"`.
@@ -32,7 +34,7 @@ class TrainingOptions(Report):
         device: `"auto"` (the fastest there is), `"cpu"`, `"cuda"` or `"mps"`.
         precision: `"fp32"`, `"bf16"` or `"fp16"` (mixed precision).
         accumulate: batches per step of the optimizer.
-        vocab: for `"cnn"`, a BERT `vocab.txt` to use in place of a vocabulary learned from the texts.
+        vocab: for `"cnn"` and `"capsule"`, a BERT `vocab.txt` to use in place of a vocabulary learned from the texts.
         early_stopping: stop after that many epochs without a better `metric`; by default all epochs are run.
         ema: decay of a moving average of the weights, which is then what is kept, e.g. 0.999.
         compile: run the model through `torch.compile`.
@@ -88,8 +90,10 @@ class TrainingOptions(Report):
             check_number("ema", self.ema, above=0)
             if self.ema >= 1:
                 raise ValueError(f"ema must be a number above 0 and below 1, got {self.ema!r}")
-        if self.vocab is not None and self.model != "cnn":
-            raise ValueError(f"vocab is for model='cnn', which reads tokens, got model={self.model!r}; leave vocab out")
+        if self.vocab is not None and self.model not in TOKEN_MODELS:
+            raise ValueError(
+                f"vocab is for a model that reads tokens, one of {TOKEN_MODELS}, got model={self.model!r}; leave vocab out"
+            )
 
     def check_machine(self) -> None:
         """Raise unless this machine has what the options ask for.
@@ -147,7 +151,7 @@ def choose_recipe(options: TrainingOptions, rows: int) -> Recipe:
     epochs = options.epochs or max(5 if rows >= 40_000 else 8, min(100, math.ceil(300 / steps_per_epoch)))
     # Label smoothing shrinks the logits, on which focal and adjusted losses build; it goes with cross-entropy alone.
     smoothing = 0.2 if options.loss == "cross-entropy" else 0.0
-    if options.model == "cnn":
+    if options.model in TOKEN_MODELS:
         return Recipe(batch_size, epochs, options.lr or 2e-3, 0.01, 1e-8, smoothing / 2, beta2=0.999)
     if rows >= 40_000:
         return Recipe(batch_size, epochs, options.lr or 0.05, 0.1, 1e-8, smoothing)

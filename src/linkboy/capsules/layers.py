@@ -1,0 +1,187 @@
+"""The two layers of a capsule network: one that makes capsules of features, one that routes capsules to capsules."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from linkboy._checks import check_choice, check_number, describe
+from linkboy.capsules._autocast import autocast_dtype
+from linkboy.capsules._form import agreement, weighted_sum
+from linkboy.capsules.lengths import squash
+
+ROUTING_GRADS = ("last", "full")
+_CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+class CapsuleLinear(nn.Module):
+    r"""A trainable matrix from every input capsule to every output capsule, whose predictions agree by routing.
+
+    Input capsule `i` predicts output capsule `j` as `weight[i, j] @ x_i`. Routing starts from logits of 0 for every example,
+    at every call, and repeats: couplings are the softmax of the logits over the output capsules, `v_j` is the squashed sum of
+    the predictions weighted by them, and every logit grows by the product of prediction and `v_j`. The predictions are never
+    built, let alone a copy of the weight per example: memory grows with `num_in * in_dim`, and not with `num_out * out_dim`.
+
+    Args:
+        num_in: number of input capsules.
+        in_dim: entries of an input capsule.
+        num_out: number of output capsules, e.g. of classes.
+        out_dim: entries of an output capsule.
+        routing_iters: how often routing repeats, at least 1; with 1 all couplings are `1 / num_out`.
+        routing_grad: `"last"` takes the couplings for constants in the backward pass, which is cheaper and common; `"full"`
+            differentiates all of routing. The gradients differ, the values do not.
+        device: of the weight.
+        dtype: of the weight.
+
+    Shape: `(*, num_in, in_dim)` -> `(*, num_out, out_dim)`, lengths in [0, 1). An example's output does not depend on the
+    examples it is batched with.
+
+    Attributes:
+        weight: `(num_in, num_out, out_dim, in_dim)`, the whole state; at first normal with standard deviation 0.05.
+
+    Raises:
+        TypeError: a size is no integer, or the input has not the dtype of the weight.
+        ValueError: a size is below 1, `routing_grad` is unknown, or the input has other sizes.
+
+    Examples:
+        >>> import torch
+        >>> from linkboy import CapsuleLinear
+        >>> layer = CapsuleLinear(1152, 8, 10, 16)
+        >>> layer(torch.randn(4, 1152, 8)).shape
+        torch.Size([4, 10, 16])
+
+    Source: Sabour et al. 2017, procedure 1, https://arxiv.org/abs/1710.09829. Differs from the copies, which tile the weight
+    over the batch, take the softmax over the input capsules, or average logits over the batch.
+    """
+
+    def __init__(
+        self,
+        num_in: int,
+        in_dim: int,
+        num_out: int,
+        out_dim: int,
+        *,
+        routing_iters: int = 3,
+        routing_grad: str = "last",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = {"num_in": num_in, "in_dim": in_dim, "num_out": num_out, "out_dim": out_dim}
+        for name, value in {**sizes, "routing_iters": routing_iters}.items():
+            check_number(name, value, minimum=1, integer=True)
+        check_choice("routing_grad", routing_grad, ROUTING_GRADS)
+        self.num_in, self.in_dim, self.num_out, self.out_dim = num_in, in_dim, num_out, out_dim
+        self.routing_iters, self.routing_grad = routing_iters, routing_grad
+        self.weight = nn.Parameter(torch.empty(num_in, num_out, out_dim, in_dim, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weight anew."""
+        nn.init.normal_(self.weight, std=0.05)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the output capsules."""
+        self._check(input)
+        weight = _autocast(self.weight)
+        lead = input.shape[:-2]
+        input = _autocast(input).reshape(math.prod(lead), self.num_in, self.in_dim)  # noqa: A001
+        weight = weight.permute(1, 2, 0, 3).reshape(self.num_out, self.out_dim, self.num_in * self.in_dim)
+        if self.routing_grad == "last":
+            coupling = self._couple(weight.detach(), input.detach())
+        else:
+            coupling = self._couple(weight, input)
+        output = squash(weighted_sum(weight, coupling, input))  # (C, B, O)
+        return output.transpose(0, 1).reshape(*lead, self.num_out, self.out_dim)
+
+    def _couple(self, weight: Tensor, input: Tensor) -> Tensor:
+        """Return the couplings of the last weighted sum, `(num_out, B, num_in)` in the input's dtype."""
+        wide = torch.float32 if input.dtype.itemsize < 4 else input.dtype
+        logits = torch.zeros(self.num_out, len(input), self.num_in, dtype=wide, device=input.device)
+        for _ in range(self.routing_iters - 1):
+            output = squash(weighted_sum(weight, logits.softmax(0).to(input.dtype), input))
+            logits = logits + agreement(weight, input, output)
+        return logits.softmax(0).to(input.dtype)
+
+    def _check(self, input: Tensor) -> None:
+        if not isinstance(input, Tensor) or input.dim() < 2 or input.shape[-2:] != (self.num_in, self.in_dim):
+            mend = ""
+            if isinstance(input, Tensor) and input.dim() >= 2:
+                sizes = ", ".join(str(size) for size in (*input.shape[-2:], self.num_out, self.out_dim))
+                mend = f"; for this input build CapsuleLinear({sizes})"
+            raise ValueError(
+                f"input must have the shape (*, num_in, in_dim) = (*, {self.num_in}, {self.in_dim}), "
+                f"got {describe(input)}{mend}"
+            )
+        if not input.is_floating_point() or _autocast(input).dtype != _autocast(self.weight).dtype:
+            name = str(self.weight.dtype)
+            raise TypeError(f"input must have the dtype of the weight, {name}, got {describe(input)}; use .to({name})")
+
+    def extra_repr(self) -> str:
+        """Return the arguments, for `print`."""
+        return (
+            f"{self.num_in}, {self.in_dim}, {self.num_out}, {self.out_dim}, "
+            f"routing_iters={self.routing_iters}, routing_grad={self.routing_grad!r}"
+        )
+
+
+def _autocast(tensor: Tensor) -> Tensor:
+    """Convert as autocast does for a linear layer: to its dtype, but float64 stays."""
+    dtype = autocast_dtype(tensor)
+    return tensor if dtype is None or tensor.dtype == torch.float64 else tensor.to(dtype)
+
+
+class PrimaryCapsules(nn.Module):
+    r"""Make capsules of images (or sequences, or volumes): a convolution, and its channels by the capsule, squashed.
+
+    Args:
+        in_channels: channels of the input.
+        num_capsules: capsules at every position.
+        capsule_dim: entries of a capsule.
+        kernel_size: of the convolution.
+        stride: of the convolution.
+        padding: of the convolution.
+        spatial_dims: 1 for sequences, 2 for images, 3 for volumes.
+
+    Shape: `(B, in_channels, H, W)` -> `(B, num_capsules * H' * W', capsule_dim)`; with `spatial_dims=1` `(B, in_channels, T)`
+    -> `(B, num_capsules * T', capsule_dim)`. The capsules of one kind follow each other.
+
+    Raises:
+        TypeError: a size is no integer.
+        ValueError: a size is below 1, or `spatial_dims` is not 1, 2 or 3.
+
+    Examples:
+        >>> import torch
+        >>> from linkboy import PrimaryCapsules
+        >>> PrimaryCapsules(256, 32, 8, kernel_size=9, stride=2)(torch.randn(4, 256, 20, 20)).shape
+        torch.Size([4, 1152, 8])
+
+    Source: Sabour et al. 2017, section 4, https://arxiv.org/abs/1710.09829. One convolution, where many copies loop over one
+    per entry of the capsules; and copies that reshape `(B, C, H, W)` straight to `(B, -1, 8)` fill a capsule with
+    neighbouring positions of one channel.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_capsules: int,
+        capsule_dim: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        spatial_dims: int = 2,
+    ) -> None:
+        super().__init__()
+        for name, value in {"num_capsules": num_capsules, "capsule_dim": capsule_dim}.items():
+            check_number(name, value, minimum=1, integer=True)
+        check_choice("spatial_dims", spatial_dims, tuple(_CONVOLUTIONS))
+        self.capsule_dim = capsule_dim
+        self.convolution = _CONVOLUTIONS[spatial_dims](
+            in_channels, num_capsules * capsule_dim, kernel_size, stride=stride, padding=padding
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the capsules."""
+        features = self.convolution(input).flatten(2)  # (B, capsules * entries, positions)
+        return squash(features.unflatten(1, (-1, self.capsule_dim)).transpose(2, 3).flatten(1, 2))

@@ -1,0 +1,95 @@
+"""The margin loss: every class is asked on its own whether it is there."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from linkboy._checks import check_choice, check_number, describe
+
+
+def margin_loss(
+    input: Tensor,
+    target: Tensor,
+    *,
+    m_plus: float = 0.9,
+    m_minus: float = 0.1,
+    down_weight: float = 0.5,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Ask the capsules of the classes that are there to be long, and all others to be short.
+
+    An example contributes `sum_j T_j max(0, m_plus - l_j)**2 + down_weight (1 - T_j) max(0, l_j - m_minus)**2`, `l_j` the
+    length of the capsule of class `j`, `T_j` 1 where the class is there and 0 elsewhere.
+
+    Args:
+        input: `(N, C)` lengths of capsules, floating point (`capsule_norm` of `CapsuleLinear`'s output).
+        target: `(N,)` class indices in `[0, C)`, or `(N, C)` zeros and ones of any dtype, where several classes, or none,
+            may be there.
+        m_plus: length from which a class that is there costs nothing.
+        m_minus: length up to which a class that is not there costs nothing.
+        down_weight: weight of the classes that are not there.
+        reduction: `"none"`, `"mean"` over the examples, or `"sum"`.
+
+    Returns:
+        `(N,)` for `"none"`, else a scalar, in the dtype of `input`. The mean of no examples is 0.
+
+    Raises:
+        TypeError: `input` is not floating point, or class indices are no integers.
+        ValueError: a shape, a label or an option is impossible. Labels are looked at on a CPU only.
+
+    Examples:
+        >>> import torch
+        >>> from linkboy import margin_loss
+        >>> lengths = torch.tensor([[0.9, 0.1], [0.5, 0.3]])
+        >>> margin_loss(lengths, torch.tensor([0, 1]), reduction="none")
+        tensor([0.0000, 0.4400])
+
+    Source: Sabour et al. 2017, eq. 4, https://arxiv.org/abs/1710.09829.
+    """
+    check_choice("reduction", reduction, ("none", "mean", "sum"))
+    check_number("m_plus", m_plus)
+    check_number("m_minus", m_minus)
+    check_number("down_weight", down_weight, minimum=0)
+    lengths = _checked_lengths(input)
+    there = _one_hot(lengths, target).to(lengths.dtype)
+    missing, surplus = F.relu(m_plus - lengths).square(), F.relu(lengths - m_minus).square()
+    loss = (there * missing + down_weight * (1 - there) * surplus).sum(1)
+    if reduction != "none":
+        loss = loss.sum() / (max(len(loss), 1) if reduction == "mean" else 1)
+    return loss.to(input.dtype)
+
+
+def _checked_lengths(input: Tensor) -> Tensor:
+    """Return lengths `(N, C)`, in float32 where they are of half precision."""
+    if not isinstance(input, Tensor) or not input.is_floating_point():
+        raise TypeError(f"input must be a floating point tensor of lengths, got {describe(input)}")
+    if input.dim() != 2:
+        mend = "; take capsule_norm of the capsules first" if input.dim() == 3 else ""
+        raise ValueError(f"input must be lengths of shape (N, C), got {describe(input)}{mend}")
+    return input.float() if input.dtype.itemsize < 4 else input
+
+
+def _one_hot(lengths: Tensor, target: Tensor) -> Tensor:
+    batch, classes = lengths.shape
+    if not isinstance(target, Tensor) or target.shape not in ((batch,), (batch, classes)):
+        raise ValueError(
+            f"target must be class indices of shape ({batch},) or zeros and ones of shape ({batch}, {classes}), "
+            f"got {describe(target)}"
+        )
+    visible = target.device.type == "cpu" and target.numel() and not torch.compiler.is_compiling()
+    visible = visible and not torch._C._are_functorch_transforms_active()  # pyright: ignore[reportAttributeAccessIssue]
+    if target.dim() == 2:
+        if visible and not ((target == 0) | (target == 1)).all():
+            raise ValueError(
+                "target of shape (N, C) must hold zeros and ones, got other numbers; labels go as indices (N,)"
+            )
+        return target
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+        raise TypeError(
+            f"target of shape (N,) must hold class indices, got {describe(target)}; convert it with .long()"
+        )
+    if visible:
+        low, high = (bound.item() for bound in target.aminmax())
+        if low < 0 or high >= classes:
+            raise ValueError(f"target must hold labels from 0 to {classes - 1}, got {low if low < 0 else high}")
+    return target.unsqueeze(1) == torch.arange(classes, device=target.device)

@@ -1,0 +1,133 @@
+"""PrimaryCapsules and CapsNet: which numbers make a capsule, what is drawn, and that a small net learns."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import linkboy as lb
+
+
+def test_a_capsule_holds_its_channels_at_one_position():
+    layer = lb.PrimaryCapsules(3, 4, 5, kernel_size=3, stride=2, padding=1)
+    images = torch.randn(2, 3, 9, 7)
+    features = F.conv2d(images, layer.convolution.weight, layer.convolution.bias, stride=2, padding=1)  # (2, 20, 5, 4)
+    capsules = layer(images)
+    assert capsules.shape == (2, 4 * 5 * 4, 5)
+    for kind, row, column in ((0, 0, 0), (1, 2, 3), (3, 4, 3)):
+        entries = features[:, 5 * kind : 5 * kind + 5, row, column]
+        torch.testing.assert_close(capsules[:, kind * 20 + row * 4 + column], lb.squash(entries))
+
+
+@pytest.mark.parametrize(("spatial_dims", "size"), [(1, (9,)), (2, (9, 9)), (3, (9, 9, 9))])
+def test_sequences_images_and_volumes(spatial_dims, size):
+    layer = lb.PrimaryCapsules(2, 3, 4, 3, spatial_dims=spatial_dims)
+    assert layer(torch.randn(2, 2, *size)).shape == (2, 3 * 7**spatial_dims, 4)
+    assert layer.to("meta")(torch.randn(2, 2, *size, device="meta")).shape == (2, 3 * 7**spatial_dims, 4)
+
+
+def test_impossible_primary_capsules_are_refused():
+    with pytest.raises(ValueError) as caught:
+        lb.PrimaryCapsules(2, 3, 4, 3, spatial_dims=4)
+    assert str(caught.value) == "spatial_dims must be one of (1, 2, 3), got 4"
+    with pytest.raises(ValueError) as caught:
+        lb.PrimaryCapsules(2, 0, 4, 3)
+    assert str(caught.value) == "num_capsules must be an integer of at least 1, got 0"
+
+
+def small_net(**options):
+    torch.manual_seed(0)
+    sizes = {"channels": 16, "primary_capsules": 4, "kernel_size": 3, "stride": 1, "decoder": (32,)} | options
+    return lb.CapsNet((1, 8, 8), 4, **sizes)
+
+
+def test_the_net_of_the_paper_has_its_sizes():
+    net = lb.CapsNet((1, 28, 28), 10)
+    assert net.routing.weight.shape == (1152, 10, 16, 8)
+    assert (
+        sum(p.numel() for p in net.parameters()) == 8_215_568
+    )  # "8.2M"
+
+
+def test_lengths_alone_and_on_request_everything():
+    net, images, target = small_net(), torch.rand(3, 1, 8, 8), torch.tensor([2, 0, 3])
+    lengths, poses, drawn = net(images, reconstruct=True, target=target)
+    assert torch.equal(net(images), lengths)
+    torch.testing.assert_close(lengths, poses.norm(dim=2))
+    assert drawn.shape == images.shape
+    assert torch.equal(net(images, reconstruct=True).reconstruction, net.reconstruct(poses, lengths.argmax(1)))
+
+
+def test_only_the_chosen_capsule_is_drawn():
+    net, target = small_net(), torch.tensor([2, 0])
+    poses = torch.randn(2, 4, 16)
+    others = poses.clone()
+    others[0, [0, 1, 3]] = others[1, 1:] = 7.0
+    assert torch.equal(net.reconstruct(poses, target), net.reconstruct(others, target))
+    assert not torch.equal(net.reconstruct(poses, target), net.reconstruct(poses, torch.tensor([1, 0])))
+
+
+def test_an_image_does_not_see_its_batch_mates():
+    net, images = small_net(), torch.rand(5, 1, 8, 8)
+    torch.testing.assert_close(net(images)[:1], net(images[:1]))
+
+
+@pytest.mark.parametrize("routing_grad", ["last", "full"])
+def test_a_small_net_learns(routing_grad):
+    """Which quarter of the image is bright? Below 5 % errors after 40 steps, and the drawing shows the quarter."""
+    net = small_net(routing_grad=routing_grad)
+    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
+    generator = torch.Generator().manual_seed(1)
+
+    def batch(size):
+        target = torch.randint(4, (size,), generator=generator)
+        images = 0.5 * torch.rand(size, 1, 8, 8, generator=generator)
+        quarter = F.one_hot(target, 4).view(size, 1, 2, 2).float()
+        return images + 0.5 * F.interpolate(quarter, scale_factor=4), target
+
+    for _ in range(40):
+        images, target = batch(64)
+        lengths, _, drawn = net(images, reconstruct=True, target=target)
+        loss = lb.margin_loss(lengths, target) + F.mse_loss(drawn, images)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    images, target = batch(200)
+    with torch.no_grad():
+        lengths, _, drawn = net(images, reconstruct=True)
+    assert (lengths.argmax(1) == target).float().mean() > 0.95
+    brightest = F.avg_pool2d(drawn, 4).flatten(1).argmax(1)
+    assert (brightest == target).float().mean() > 0.9
+
+
+def test_it_trains_under_autocast_and_compiles():
+    net, images, target = small_net(), torch.rand(3, 1, 8, 8), torch.tensor([2, 0, 3])
+    with torch.autocast("cpu", torch.bfloat16):
+        lengths = net(images)
+        loss = lb.margin_loss(lengths, target)
+    loss.backward()
+    assert lengths.dtype == loss.dtype == torch.float32
+    assert all(p.grad.isfinite().all() for name, p in net.named_parameters() if not name.startswith("decoder"))
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(images), net(images))
+
+
+def test_the_net_says_what_does_not_fit():
+    for build, message in (
+        (
+            lambda: lb.CapsNet((1, 8, 8), 10),
+            "image_size must be at least 17 x 17 pixels for two convolutions of kernel_size=9, got (1, 8, 8); "
+            "take a smaller kernel_size",
+        ),
+        (lambda: small_net()(torch.rand(2, 8, 8)), "input must be images of shape (B, 1, 8, 8), got f32[2, 8, 8]"),
+        (
+            lambda: small_net()(torch.rand(2, 1, 8, 8), target=torch.tensor([0, 1])),
+            "target is the class to draw, got reconstruct=False; pass reconstruct=True or leave target out",
+        ),
+        (
+            lambda: small_net().reconstruct(torch.rand(2, 4, 16), torch.tensor([0])),
+            "target must hold one class per example, shape (2,), got i64[1]",
+        ),
+    ):
+        with pytest.raises(ValueError) as caught:
+            build()
+        assert str(caught.value) == message
