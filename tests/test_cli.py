@@ -95,6 +95,18 @@ def test_predict_answers_every_line_of_a_file_and_of_standard_input(model, tmp_p
     assert capsys.readouterr().out == from_file
 
 
+def test_explain_prints_the_pieces_and_json(model, capsys):
+    assert cli.run(["explain", str(model), "房间 干净", "--against", "差评"]) == 0
+    printed = capsys.readouterr().out
+    assert "好评" in printed
+    assert "干净" in printed
+    assert "add up to the log-odds" in printed
+    assert cli.run(["explain", str(model), "房间 干净", "太 吵", "--json"]) == 0
+    explanations = json.loads(capsys.readouterr().out)["explanations"]
+    assert [explanation["label"] for explanation in explanations] == ["好评", "差评"]
+    assert refused(capsys, "explain", model) == 'give texts to explain ("a text" ...)'
+
+
 def test_evaluate_prints_the_table_and_json(model, tsv, capsys):
     assert cli.run(["evaluate", str(model), str(tsv)]) == 0
     assert "accuracy" in capsys.readouterr().out

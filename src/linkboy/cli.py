@@ -277,6 +277,40 @@ def evaluate(
 
 
 @app.command
+def explain(
+    directory: Path,
+    /,
+    *texts: str,
+    label: str | None = None,
+    against: str | None = None,
+    json: bool = False,
+) -> None:
+    """Show which pieces of a text decided: what each adds to the log-odds of one class against another.
+
+    For the ngram model the figures are exact and add up. For the others each word (a character where words are not
+    spaced) is left out in turn; such figures do not add up.
+
+    Parameters
+    ----------
+    directory
+        What linkboy train has written.
+    texts
+        The texts. Put -- before texts that begin with a dash.
+    label
+        The class to explain; by default the likeliest one.
+    against
+        The class to hold it against; by default the likeliest other one.
+    json
+        Print one JSON object.
+    """
+    from linkboy import load_classifier
+
+    if not texts:
+        raise ValueError('give texts to explain ("a text" ...)')
+    _show_report(load_classifier(directory).explain(texts, label=label, against=against), json=json)
+
+
+@app.command
 def summary(model: str, /, *, json: bool = False, depth: int = 3) -> None:
     """Count the parameters of a checkpoint, or show what a model is made of.
 

@@ -23,7 +23,7 @@ def plain_ngrams(text, longest, words):
     grams = [marked[i : i + n] for n in range(1, longest + 1) for i in range(len(marked) - n + 1)]
     grams = [gram for gram in grams if gram not in (START, END)]
     if words:
-        spaced = "".join(c if features._is_word_character(c) else " " for c in text.lower())
+        spaced = "".join(c if features.is_word_character(c) else " " for c in text.lower())
         tokens = spaced.split(" ")
         tokens = [token for token in tokens if token]
         grams += [("word", token) for token in tokens]

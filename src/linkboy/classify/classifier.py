@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from linkboy import __version__
-from linkboy._checks import check_number
+from linkboy._checks import check_number, did_you_mean
 from linkboy._files import atomic_write
 from linkboy._report import Block, Report, Table, format_percent
 from linkboy.classify.capsule import TextCapsuleNet
@@ -25,6 +25,9 @@ from linkboy.classify.models import NgramClassifier, TextCNN
 from linkboy.classify.recipe import TOKEN_MODELS
 from linkboy.classify.split import targets_of
 from linkboy.classify.tokens import TokenEncoder
+
+if TYPE_CHECKING:  # which imports this file
+    from linkboy.classify.explain import Explanations
 
 FORMAT = "linkboy-classifier"
 FORMAT_VERSION = 1
@@ -128,11 +131,7 @@ class Classifier:
             TypeError: `texts` is a single string, or holds something that is no string.
             ValueError: `top` is less than 1.
         """
-        if isinstance(texts, str):
-            raise TypeError("texts must be a list of strings, got one str; put it in brackets: predict([text])")
-        for position, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise TypeError(f"texts must be a list of strings, got {type(text).__name__} at position {position}")
+        check_texts("predict", texts)
         check_number("top", top, minimum=1, integer=True)
         best = self.logits(texts).softmax(1).topk(min(top, len(self.class_names)))
         pairs = [
@@ -149,6 +148,33 @@ class Classifier:
         remaining = iter(texts)
         while batch := list(islice(remaining, batch_size)):
             yield self.predict(batch, top=top)
+
+    def explain(self, texts: Sequence[str], *, label: str | None = None, against: str | None = None) -> "Explanations":
+        """Show which pieces of each text decided.
+
+        For `ngram`, which is linear, each n-gram's share of the log-odds is exact and the shares add up. For the other
+        models each word (a character where words are not spaced) is left out in turn, and the change of the log-odds is
+        shown; such changes do not add up.
+
+        Args:
+            texts: a list of strings.
+            label: the class to explain; by default the likeliest one of each text.
+            against: the class to hold it against; by default the likeliest other one.
+
+        Raises:
+            TypeError: `texts` is a single string, or holds something that is no string.
+            ValueError: `label` or `against` is no class, or both are the same.
+        """
+        from linkboy.classify.explain import Explanations, explain_text
+
+        check_texts("explain", texts)
+        for argument, name in (("label", label), ("against", against)):
+            if name is not None and name not in self.class_names:
+                near = did_you_mean(name, self.class_names)
+                raise ValueError(f"{argument} must be one of the {len(self.class_names)} classes, got {name!r}{near}")
+        if label is not None and label == against:
+            raise ValueError(f"against must be another class than label, got {label!r} for both")
+        return Explanations([explain_text(self, text, label, against) for text in texts])
 
     def evaluate(self, data: LabelledTexts) -> ClassificationMetrics:
         """Measure the classifier on labelled texts.
@@ -242,6 +268,15 @@ def load_classifier(directory: str | os.PathLike[str], *, device: str = "cpu") -
         numbered=numbered,
         about=about if isinstance(about, dict) else {},
     )
+
+
+def check_texts(function: str, texts: Sequence[str]) -> None:
+    """Raise a `TypeError` unless `texts` is a list of strings."""
+    if isinstance(texts, str):
+        raise TypeError(f"texts must be a list of strings, got one str; put it in brackets: {function}([text])")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"texts must be a list of strings, got {type(text).__name__} at position {position}")
 
 
 def is_classifier(directory: str | os.PathLike[str]) -> bool:

@@ -61,6 +61,28 @@ def share_unspaced(texts: Sequence[str]) -> float:
     return unspaced / letters if letters else 0.0
 
 
+def is_unspaced(character: str) -> bool:
+    """Say whether a character belongs to a script written without spaces between words."""
+    return any(low <= ord(character) <= high for low, high in _UNSPACED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ngram:
+    """A known n-gram where it stands in a text.
+
+    Args:
+        number: its place in the vocabulary.
+        text: its characters, lower-case, with `START` and `END` for the borders of the text.
+        kind: `"characters"`, `"word"` or `"word pair"`.
+        span: from where to before where it stands in the text as given.
+    """
+
+    number: int
+    text: str
+    kind: str
+    span: tuple[int, int]
+
+
 @dataclasses.dataclass(frozen=True)
 class NgramEncoder:
     """Character n-grams, and words with word pairs where the script has them, weighted by TF-IDF.
@@ -121,6 +143,20 @@ class NgramEncoder:
         norms = np.sqrt(np.bincount(rows, weights * weights, minlength=len(texts)))
         weights = (weights / norms[rows]).astype(np.float32)
         return ids, weights, np.bincount(rows, minlength=len(texts))
+
+    def ngrams_of(self, text: str) -> list[Ngram]:
+        """Return every known n-gram of a text with its characters, which the encoded features do not hold."""
+        marked = f"{START}{text.lower()}{END}"
+        # A character may have more than one in lower case; the borders of the text stand at its first and last place.
+        origin = np.repeat(np.arange(len(text)), [len(character.lower()) for character in text])
+        begin, end = np.concatenate(([0], origin, [len(text)])), np.concatenate(([0], origin + 1, [len(text)]))
+        spans = list(_spans(marked, self.longest, self.words))
+        numbers = _look_up(_ngrams([text], self.longest, self.words)[1], self.hashes).tolist()
+        return [
+            Ngram(number, marked[first:last], kind, (int(begin[first]), int(end[last - 1])))
+            for number, (kind, first, last) in zip(numbers, spans, strict=True)
+            if number >= 0
+        ]
 
     def collate(self, rows: FlatFeatures) -> tuple[Tensor, ...]:
         """Return ids `(K,)`, offsets `(B + 1,)` and weights `(K,)`."""
@@ -218,11 +254,8 @@ def _character_ngrams(
 def _word_ngrams(
     codes: NDArray[np.uint32], mixed: NDArray[np.uint64], rows: NDArray[np.int64]
 ) -> list[tuple[NDArray[np.int64], NDArray[np.uint64]]]:
-    """Words are runs of letters, digits and marks; a pair is two words of one text that follow each other."""
-    distinct, inverse = np.unique(codes, return_inverse=True)
-    in_word = np.array([_is_word_character(chr(code)) for code in distinct.tolist()])[inverse]
-    edges = np.flatnonzero(np.diff(in_word, prepend=False, append=False))
-    starts, ends = edges[::2], edges[1::2]
+    """Return the words, and the pairs of words of one text that follow each other."""
+    starts, ends = _word_borders(codes)
     # A word's hash is a difference of running sums: sum of mixed[i] * g**i over the word, divided by g**start.
     powers = _powers(_GOLDEN, len(codes))
     running = np.concatenate((np.zeros(1, np.uint64), np.cumsum(mixed * powers)))
@@ -234,7 +267,28 @@ def _word_ngrams(
     return [(word_rows, hashes), (word_rows[:-1][together], pairs[together])]
 
 
-def _is_word_character(character: str) -> bool:
+def _word_borders(codes: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where words, which are runs of letters, digits and marks, begin and end."""
+    distinct, inverse = np.unique(codes, return_inverse=True)
+    in_word = np.array([is_word_character(chr(code)) for code in distinct.tolist()])[inverse]
+    edges = np.flatnonzero(np.diff(in_word, prepend=False, append=False))
+    return edges[::2], edges[1::2]
+
+
+def _spans(marked: str, longest: int, words: bool) -> Iterator[tuple[str, int, int]]:
+    """Yield kind, start and end of the n-grams of one text, in the order in which `_ngrams` gives their hashes."""
+    codes = np.frombuffer(marked.encode("utf-32-le", "surrogatepass"), np.uint32)
+    yield from (("characters", place, place + 1) for place in np.flatnonzero(codes > 3).tolist())
+    for n in range(2, longest + 1):
+        yield from (("characters", place, place + n) for place in range(len(marked) - n + 1))
+    if words:
+        starts, ends = (borders.tolist() for borders in _word_borders(codes))
+        yield from (("word", start, end) for start, end in zip(starts, ends, strict=True))
+        yield from (("word pair", start, end) for start, end in zip(starts, ends[1:], strict=False))
+
+
+def is_word_character(character: str) -> bool:
+    """Say whether a character is part of a word."""
     # Combining marks are not alphanumeric, yet they belong to the words of Hindi, Thai and decomposed Latin.
     return character.isalnum() or character == "_" or unicodedata.category(character)[0] == "M"
 

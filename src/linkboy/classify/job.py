@@ -31,6 +31,7 @@ from linkboy.classify.outputs import (
     result_files,
     run_in,
 )
+from linkboy.classify.page import report_page
 from linkboy.classify.recipe import Recipe, TrainingOptions, choose_recipe
 from linkboy.classify.split import PARTS, Parts, make_parts
 from linkboy.losses import class_weights, focal_loss, logit_adjusted_loss
@@ -154,7 +155,7 @@ def train_classifier(
             return TrainingReport(out, {}, history, recipe, seconds, None)
         about = {"training": {**run, "recipe": recipe.to_dict(), "history": history.to_dict()}}
         classifier = Classifier(options.model, model, encoder, parts.class_names, numbered=parts.numbered, about=about)
-        metrics = _judge_and_write(classifier, data, parts, options, history, out)
+        metrics = _judge_and_write(classifier, data, parts, options, recipe, history, seconds, out)
     gone = [weakref.ref(part) for part in data.values()]
     del data
     memory = release_memory(*gone)
@@ -175,7 +176,9 @@ def _judge_and_write(
     data: Mapping[str, EncodedTexts],
     parts: Parts,
     options: TrainingOptions,
+    recipe: Recipe,
     history: History,
+    seconds: Mapping[str, float],
     out: Path,
 ) -> dict[str, ClassificationMetrics]:
     """Measure the classifier on every part, on all processes, and write the results on the first."""
@@ -186,7 +189,11 @@ def _judge_and_write(
     }
     if is_main_process():
         metric = METRIC_KEYS[options.metric]
-        write_files(out, result_files(classifier, parts, metrics, history, logits["test"], metric))
+        page = report_page(
+            classifier, parts, metrics, history, options=options, recipe=recipe, seconds=seconds,
+            test_logits=logits["test"], metric=metric,
+        )  # fmt: skip
+        write_files(out, result_files(classifier, parts, metrics, history, logits["test"], metric, page))
         finish_run(out)
     wait_for_everyone()
     return metrics

@@ -24,6 +24,7 @@ from linkboy.training.history import rows_as_csv
 
 RUN, CHECKPOINTS, LOCK = "run.json", "checkpoints", ".lock"
 CONTENTS = {
+    "report.html": "all of this as one page, with the surest mistakes and what drove them",
     CONFIG: "classes, encoder, settings",
     WEIGHTS: "weights",
     "metrics.json": "figures of the train, valid and test part",
@@ -140,10 +141,12 @@ def result_files(
     history: History,
     test_logits: Tensor,
     metric: str,
+    page: bytes,
 ) -> dict[str, bytes]:
     """Return the files of a finished run by name; `metric` is the key of the one that chose the epoch."""
     return {
         **classifier.files(),
+        "report.html": page,
         "metrics.json": json_text(metrics, indent=1).encode(),
         "history.csv": rows_as_csv(history.rows).encode(),
         "predictions.csv": _predictions_csv(parts, test_logits),

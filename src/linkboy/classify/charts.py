@@ -1,0 +1,181 @@
+"""Charts as inline SVG: sharp at any size, readable by a screen reader, coloured by the page's style sheet."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from markupsafe import Markup
+
+from linkboy._report import display_width
+from linkboy.classify.reliability import Reliability
+
+WIDTH, HEIGHT = 420, 270  # of a chart, in units of which a phone shows about 350 and a desktop 500
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 40
+MOST_CLASSES_DRAWN = 150
+
+COLOURS = {"training": "s0", "validation": "s1"}  # classes of the style sheet
+Scale = Callable[[float], float]
+
+
+def line_chart(
+    title: str,
+    epochs: Sequence[int],
+    series: Mapping[str, Sequence[float]],
+    *,
+    percent: bool = False,
+    mark: int | None = None,
+) -> Markup:
+    """Draw values over epochs, a line for `"training"`, one for `"validation"`, and a dashed line at the epoch `mark`."""
+    values = [value for line in series.values() for value in line if math.isfinite(value)]
+    ticks = _ticks(min(values, default=0.0), max(values, default=1.0))
+    low, high, first, last = ticks[0], ticks[-1], epochs[0], max(epochs[-1], epochs[0] + 1)
+
+    def x(epoch: float) -> float:
+        return _scaled(epoch, first, last, LEFT + 8, WIDTH - RIGHT - 8)
+
+    def y(value: float) -> float:
+        return _scaled(value, low, high, HEIGHT - BOTTOM, TOP)
+
+    parts = [_grid(ticks, y, percent=percent), _epochs_axis(epochs, x)]
+    if mark is not None:
+        line = '<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>'
+        parts.append(Markup(line).format(x(mark), TOP, HEIGHT - BOTTOM))
+    for name, line in series.items():
+        points = [(x(epoch), y(value)) for epoch, value in zip(epochs, line, strict=True) if math.isfinite(value)]
+        path = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
+        parts.append(Markup('<polyline class="line {}" points="{}"/>').format(COLOURS[name], path))
+        dot = '<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="2.6"/>'
+        parts += [Markup(dot).format(COLOURS[name], *point) for point in points]
+    said = ", ".join(f"{name} from {line[0]:.4g} to {line[-1]:.4g}" for name, line in series.items())
+    return _svg(WIDTH, HEIGHT, f"{title}: {said}", parts)
+
+
+def reliability_chart(calibration: Reliability) -> Markup:
+    """Draw how often each bin of probabilities is right, against the diagonal of a perfect classifier."""
+
+    def x(share: float) -> float:
+        return _scaled(share, 0, 1, LEFT, WIDTH - RIGHT)
+
+    def y(share: float) -> float:
+        return _scaled(share, 0, 1, HEIGHT - BOTTOM, TOP)
+
+    ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
+    parts = [_grid(ticks, y, percent=True)]
+    label = '<text class="tick" x="{:.1f}" y="{}" text-anchor="{}">{:.0%}</text>'
+    parts += [Markup(label).format(x(t), HEIGHT - BOTTOM + 16, "end" if t == 1 else "middle", t) for t in ticks]
+    most = max(b.rows for b in calibration.bins)
+    for b in calibration.bins:
+        if b.rows:
+            bar = '<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>'
+            height = (HEIGHT - TOP - BOTTOM) * 0.3 * b.rows / most
+            parts.append(Markup(bar).format(x(b.low) + 0.5, HEIGHT - BOTTOM - height, x(b.high) - x(b.low) - 1, height))
+    parts.append(
+        Markup('<line class="ideal" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(x(0), y(0), x(1), y(1))
+    )
+    filled = [b for b in calibration.bins if b.rows]
+    path = " ".join(f"{x(b.confidence):.1f},{y(b.accuracy):.1f}" for b in filled)
+    parts.append(Markup('<polyline class="line s0" points="{}"/>').format(path))
+    for b in filled:
+        said = f"sure by {b.confidence:.1%}, right in {b.accuracy:.1%}, {b.rows:,} rows"
+        dot = '<circle class="dot s0" cx="{:.1f}" cy="{:.1f}" r="3"><title>{}</title></circle>'
+        parts.append(Markup(dot).format(x(b.confidence), y(b.accuracy), said))
+    parts.append(_axis_title("probability of the predicted class"))
+    said = f"sure by {calibration.confidence:.2%} on average, right in {calibration.accuracy:.2%}"
+    return _svg(WIDTH, HEIGHT, f"Reliability: {said}", parts)
+
+
+def confusion_chart(confusion: Sequence[Sequence[int]], class_names: Sequence[str]) -> Markup:
+    """Draw the confusion matrix: rows are true classes, columns predicted ones, the shade is the share of the row."""
+    classes = len(class_names)
+    cell = 40 if classes <= 8 else 32 if classes <= 16 else 22 if classes <= 34 else 13
+    names = [_shortened(name, 18) for name in class_names]
+    margin = 16 + 6.5 * max(display_width(name) for name in names)
+    side = cell * classes
+    size = min(12, cell - 2)
+    parts: list[Markup] = []
+    for row, counts in enumerate(confusion):
+        total = sum(counts)
+        y = margin + row * cell
+        parts.append(
+            Markup('<text class="name" x="{:.1f}" y="{:.1f}" text-anchor="end" font-size="{}">{}</text>').format(
+                margin - 8, y + cell / 2 + size * 0.35, size, names[row]
+            )
+        )
+        turned = '<text class="name" transform="translate({:.1f} {:.1f}) rotate(-90)" font-size="{}">{}</text>'
+        x = margin + row * cell + cell / 2 + size * 0.35
+        parts.append(Markup(turned).format(x, margin - 8, size, names[row]))
+        parts += [
+            _cell(margin + column * cell, y, cell, count, count / total, class_names[row], class_names[column])
+            for column, count in enumerate(counts)
+            if count
+        ]
+    frame = '<rect class="frame" x="{0:.1f}" y="{0:.1f}" width="{1}" height="{1}"/>'
+    parts.insert(0, Markup(frame).format(margin, side))
+    right = sum(confusion[n][n] for n in range(classes))
+    said = f"confusion matrix of {classes} classes, {right} of {sum(map(sum, confusion))} rows on the diagonal"
+    return _svg(margin + side + 2, margin + side + 2, said, parts, natural=True)
+
+
+def _cell(x: float, y: float, cell: int, count: int, share: float, true: str, predicted: str) -> Markup:
+    said = Markup("<title>{}: {} {} ({:.1%})</title>").format(
+        true, "right" if true == predicted else f"taken for {predicted}", count, share
+    )
+    # An opacity in proportion would hide the rare mistakes, which are what one looks for: the square root shows them.
+    rect = '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{}" height="{}" rx="2" fill-opacity="{:.3f}">{}</rect>'
+    kind = "hit" if true == predicted else "miss"
+    drawn = Markup(rect).format(kind, x + 0.75, y + 0.75, cell - 1.5, cell - 1.5, math.sqrt(share), said)
+    if cell < 22 or len(str(count)) * 6.4 > cell - 2:
+        return drawn
+    tone = "on-dark" if share > 0.3 else "on-light"
+    number = '<text class="count {}" x="{:.1f}" y="{:.1f}" text-anchor="middle">{}</text>'
+    return drawn + Markup(number).format(tone, x + cell / 2, y + cell / 2 + 3.8, count)
+
+
+def _svg(width: float, height: float, said: str, parts: Sequence[Markup], *, natural: bool = False) -> Markup:
+    style = Markup(' style="width:{0:.0f}px;min-width:{1:.0f}px"').format(width, min(width, 640)) if natural else ""
+    head = '<svg viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}"{}>'
+    return Markup(head).format(width, height, said, style) + Markup("").join(parts) + Markup("</svg>")
+
+
+def _grid(ticks: Sequence[float], y: Scale, *, percent: bool) -> Markup:
+    line = '<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>'
+    label = '<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>'
+    return Markup("").join(
+        Markup(line).format(LEFT, WIDTH - RIGHT, y(tick), y(tick))
+        + Markup(label).format(LEFT - 7, y(tick) + 4, f"{100 * tick:g}%" if percent else f"{tick:g}")
+        for tick in ticks
+    )
+
+
+def _epochs_axis(epochs: Sequence[int], x: Scale) -> Markup:
+    step = math.ceil(len(epochs) / 10)
+    label = '<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>'
+    shown = (Markup(label).format(x(epoch), HEIGHT - BOTTOM + 16, epoch) for epoch in epochs[::step])
+    return Markup("").join(shown) + _axis_title("epoch")
+
+
+def _axis_title(title: str) -> Markup:
+    label = '<text class="axis" x="{}" y="{}" text-anchor="middle">{}</text>'
+    return Markup(label).format((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, title)
+
+
+def _scaled(value: float, low: float, high: float, start: float, end: float) -> float:
+    return start + (end - start) * ((value - low) / (high - low))
+
+
+def _ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Return round numbers that enclose the values, at a step of 1, 2 or 5 times a power of ten."""
+    if high - low < 1e-9 * max(abs(high), 1e-3):
+        low, high = low - max(abs(low) * 0.05, 1e-3), high + max(abs(high) * 0.05, 1e-3)
+    rough = (high - low) / count
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+def _shortened(name: str, width: int) -> str:
+    if display_width(name) <= width:
+        return name
+    while display_width(name) >= width:
+        name = name[:-1]
+    return name + "…"

@@ -1,0 +1,261 @@
+"""`report.html`: one page about a run, which needs no network and runs nothing but a few lines that sort its tables."""
+
+import base64
+import dataclasses
+import hashlib
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from linkboy import __version__
+from linkboy._report import Report, Table, format_count, format_percent, format_seconds
+from linkboy.classify import charts
+from linkboy.classify.classifier import Classifier
+from linkboy.classify.explain import Explanation, explain_text
+from linkboy.classify.metrics import ClassificationMetrics
+from linkboy.classify.recipe import Recipe, TrainingOptions
+from linkboy.classify.reliability import Reliability, reliability
+from linkboy.classify.split import PARTS, Parts
+from linkboy.parameters import summarize
+from linkboy.training import History
+
+MISTAKES = 20
+CONFUSIONS = 10
+PIECES = 6
+LONGEST_TEXT = 600
+SHADES = 5
+_PACKAGES = ("torch", "numpy", "accelerate", "safetensors", "polars")
+# What a terminal or a browser would act on: shown as the pictures that Unicode has for control characters.
+_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """A test row that the classifier got wrong, with what drove it; the explanation holds the prediction against the truth."""
+
+    line: int
+    explanation: Explanation
+
+
+def report_page(
+    classifier: Classifier,
+    parts: Parts,
+    metrics: Mapping[str, ClassificationMetrics],
+    history: History,
+    *,
+    options: TrainingOptions,
+    recipe: Recipe,
+    seconds: Mapping[str, float],
+    test_logits: Tensor,
+    metric: str,
+) -> bytes:
+    """Write the page about a finished run.
+
+    Args:
+        classifier: the result.
+        parts: what it was trained, chosen and tested on.
+        metrics: of each part.
+        history: of the training loop.
+        options: what was asked for.
+        recipe: the settings used.
+        seconds: how long each stage took.
+        test_logits: `(rows, C)`, of the test part.
+        metric: key of the metric that chose the epoch.
+    """
+    probabilities = test_logits.float().softmax(1)
+    confidence, predicted = (values.numpy() for values in probabilities.max(1))
+    calibration = reliability(confidence, predicted == parts.targets["test"])
+    return (
+        _template()
+        .render(
+            source=Path(parts.texts["train"].source).name,
+            kind=classifier.kind,
+            classes=len(parts.class_names),
+            rows={part: format_count(len(parts.texts[part])) for part in PARTS},
+            made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            metrics=metrics["test"],
+            figures=_figures(metrics["test"], calibration, seconds),
+            confused=_confused(metrics["test"]),
+            confusion=charts.confusion_chart(metrics["test"].confusion, parts.class_names)
+            if len(parts.class_names) <= charts.MOST_CLASSES_DRAWN
+            else None,
+            class_rows=_class_rows(parts, metrics["test"]),
+            mistakes=_mistakes(classifier, parts, confidence, predicted),
+            calibration=calibration,
+            calibration_chart=charts.reliability_chart(calibration),
+            curves=_curves(history, metric),
+            colours=charts.COLOURS,
+            history=history,
+            reports=[("Data", parts), ("Settings", recipe), ("Parameters", summarize(classifier.model))],
+            parts_table=_parts_table(metrics),
+            seconds=[(what, format_seconds(time)) for what, time in seconds.items()],
+            command=command_line(),
+            options=_options_table(options),
+            versions=_versions(),
+        )
+        .encode("utf-8", "replace")
+    )
+
+
+def command_line() -> str:
+    """Return the command that this process runs, as it can be typed again."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return shlex.join(["python", "-m", program.parent.name, *sys.argv[1:]])
+    start = [program.name] if os.access(program, os.X_OK) and program.suffix != ".py" else ["python", str(program)]
+    return shlex.join([*start, *sys.argv[1:]])
+
+
+def _template() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("linkboy.classify", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": format_percent,
+        "count": format_count,
+        "visible": _visible,
+        "script": _script_of,
+        "shades": _shades,
+        "pieces": lambda explanation: explanation.pieces[:PIECES],
+    }
+    environment.globals |= {"is_table": lambda block: isinstance(block, Table), "blocks": _blocks}
+    script = environment.get_template("sort.js").render()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals |= {"sort_script": script, "script_hash": f"sha256-{digest}"}
+    return environment.get_template("report.html")
+
+
+def _blocks(report: Report) -> list[Any]:
+    return [block for block in report._blocks() if block]
+
+
+def _figures(
+    test: ClassificationMetrics, calibration: Reliability, seconds: Mapping[str, float]
+) -> list[tuple[str, str, str]]:
+    """Return the headline numbers: name, value, what to think of it."""
+    error = float(np.sqrt(test.accuracy * (1 - test.accuracy) / test.rows))
+    manner = "too modest" if calibration.confidence < calibration.accuracy else "too sure"
+    return [
+        ("Accuracy", format_percent(test.accuracy), f"± {error:.2%} standard error" if error else "of the test part"),
+        ("Macro-F1", format_percent(test.macro_f1), f"mean over {len(test.per_class)} classes"),
+        ("Calibration error", format_percent(calibration.error), f"{manner} on average"),
+        (
+            "Training",
+            format_seconds(seconds["training"]),
+            f"and {format_seconds(seconds['encoding'])} for the features",
+        ),
+    ]
+
+
+def _confused(test: ClassificationMetrics) -> list[tuple[str, str, int, float, float]]:
+    """Return the commonest mistakes: true class, predicted class, rows, share of the true class, length of the bar."""
+    pairs = test.most_confused(CONFUSIONS)
+    support = {c.label: c.support for c in test.per_class}
+    return [(true, taken, rows, rows / support[true], rows / pairs[0][2]) for true, taken, rows in pairs]
+
+
+def _class_rows(parts: Parts, test: ClassificationMetrics) -> list[tuple[Any, int]]:
+    counts = np.bincount(parts.targets["train"], minlength=len(parts.class_names)).tolist()
+    return list(zip(test.per_class, counts, strict=True))
+
+
+def _mistakes(
+    classifier: Classifier, parts: Parts, confidence: NDArray[np.float32], predicted: NDArray[np.int64]
+) -> list[Mistake]:
+    """Return the mistakes that the classifier was surest of."""
+    target, texts, names = parts.targets["test"], parts.texts["test"], parts.class_names
+    wrong = np.flatnonzero(predicted != target)
+    surest: list[int] = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES].tolist()
+    return [
+        Mistake(
+            texts.lines[row],
+            explain_text(classifier, texts.texts[row], names[int(predicted[row])], names[int(target[row])]),
+        )
+        for row in surest
+    ]
+
+
+def _curves(history: History, metric: str) -> list[tuple[str, Any, Sequence[str]]]:
+    """Return title, chart and legend of the learning curves."""
+    rows, kept = history.rows, history.best_epoch
+    epochs = [row["epoch"] for row in rows]
+    loss = {"training": [row["train_loss"] for row in rows], "validation": [row["val_loss"] for row in rows]}
+    score = {"validation": [row[metric] for row in rows]}
+    name = {"macro_f1": "Macro-F1", "accuracy": "Accuracy"}[metric]
+    return [
+        ("Loss", charts.line_chart("Loss", epochs, loss, mark=kept), list(loss)),
+        (name, charts.line_chart(name, epochs, score, percent=True, mark=kept), list(score)),
+    ]
+
+
+def _parts_table(metrics: Mapping[str, ClassificationMetrics]) -> Table:
+    return Table(
+        ("part", "accuracy", "macro-F1", "rows"),
+        [
+            (part, format_percent(m.accuracy), format_percent(m.macro_f1), format_count(m.rows))
+            for part, m in metrics.items()
+        ],
+    )
+
+
+def _options_table(options: TrainingOptions) -> Table:
+    chosen = {
+        field.name.replace("_", "-"): getattr(options, field.name)
+        for field in dataclasses.fields(options)
+        if getattr(options, field.name) != field.default or field.name == "seed"
+    }
+    return Table(("option", "value"), [(name, str(value)) for name, value in chosen.items()])
+
+
+def _versions() -> Table:
+    rows = [("linkboy", __version__), ("Python", platform.python_version())]
+    for package in _PACKAGES:
+        try:
+            rows.append((package, version(package)))
+        except PackageNotFoundError:  # a wheel that was unpacked by hand has no metadata
+            continue
+    rows.append(("machine", f"{platform.system()} {platform.machine()}, threads: {torch.get_num_threads()}"))
+    return Table(("", ""), rows)
+
+
+def _visible(text: str) -> str:
+    return text.translate(_CONTROLS)
+
+
+def _script_of(text: str) -> str:
+    """Return the language that the browser shall take the glyphs of a text from: one code point has several shapes."""
+    if any("\u3040" <= character <= "\u30ff" for character in text):
+        return "ja"
+    if any("\uac00" <= character <= "\ud7af" for character in text):
+        return "ko"
+    return "zh-Hans" if any("\u3400" <= character <= "\u9fff" for character in text) else ""
+
+
+def _shades(explanation: Explanation) -> list[tuple[str, str]]:
+    """Cut a text into runs of one shade, `p1` to `p5` for the predicted class, `n1` to `n5` for the true one, or none."""
+    text, shares = explanation.text[:LONGEST_TEXT], explanation.by_character()[:LONGEST_TEXT]
+    most = max(map(abs, shares), default=0.0) or 1.0
+    levels = [round(SHADES * share / most) for share in shares]
+    runs = groupby(zip(levels, text, strict=True), key=lambda pair: pair[0])
+    return [
+        (f"{'p' if level > 0 else 'n'}{abs(level)}" if level else "", "".join(character for _, character in run))
+        for level, run in runs
+    ]

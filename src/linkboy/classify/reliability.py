@@ -1,0 +1,82 @@
+"""Whether probabilities mean what they say: how often a classifier is right beside how sure it claims to be."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linkboy._report import Block, Report, Table, format_count, format_percent
+
+BINS = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class ReliabilityBin:
+    """The rows whose probability is above `low` and at most `high`: how many, how sure on average, how often right."""
+
+    low: float
+    high: float
+    rows: int
+    confidence: float
+    accuracy: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Reliability(Report):
+    """How the probabilities of the predicted classes compare with how often they are right.
+
+    Args:
+        bins: of equal width over (0, 1]; those without rows have `nan` for confidence and accuracy.
+        confidence: mean probability of the predicted class.
+        accuracy: share of rows that are right.
+        error: expected calibration error, the mean over rows of how far the accuracy of a bin is from its confidence.
+    """
+
+    bins: Sequence[ReliabilityBin]
+    confidence: float
+    accuracy: float
+    error: float
+
+    def _blocks(self) -> Iterator[Block]:
+        rows = [
+            (
+                f"{b.low:.0%} to {b.high:.0%}",
+                format_count(b.rows),
+                format_percent(b.confidence),
+                format_percent(b.accuracy),
+            )
+            for b in self.bins
+            if b.rows
+        ]
+        yield Table(("probability", "rows", "mean", "right"), rows)
+        yield (
+            f"expected calibration error {format_percent(self.error)}: "
+            f"sure by {format_percent(self.confidence)}, right in {format_percent(self.accuracy)}"
+        )
+
+
+def reliability(confidence: NDArray[np.floating], right: NDArray[np.bool_], *, bins: int = BINS) -> Reliability:
+    """Compare how sure a classifier was with how often it was right.
+
+    Args:
+        confidence: `(N,)`, the probability of the predicted class, N at least 1.
+        right: `(N,)`, whether the prediction was right.
+        bins: how many bins of equal width.
+
+    Source: Guo et al. 2017, eq. 3, https://arxiv.org/abs/1706.04599.
+    """
+    confidence = confidence.astype(np.float64)
+    number = np.clip(np.ceil(confidence * bins) - 1, 0, bins - 1).astype(np.int64)
+    rows = np.bincount(number, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        sure = np.bincount(number, confidence, minlength=bins) / rows
+        hit = np.bincount(number, right, minlength=bins) / rows
+    edges = np.linspace(0, 1, bins + 1).tolist()
+    columns = zip(edges, edges[1:], rows.tolist(), sure.tolist(), hit.tolist(), strict=False)
+    return Reliability(
+        bins=tuple(ReliabilityBin(*column) for column in columns),
+        confidence=float(confidence.mean()),
+        accuracy=float(right.mean()),
+        error=float(np.nansum(rows * np.abs(sure - hit)) / len(right)),
+    )
