@@ -2,6 +2,7 @@
 
 from linkboy.classify.classifier import Classifier, Predictions, load_classifier
 from linkboy.classify.data import BadRow, LabelledTexts, read_labelled
+from linkboy.classify.explain import Explanation, Explanations, Piece
 from linkboy.classify.job import TrainingReport, train_classifier
 from linkboy.classify.metrics import ClassificationMetrics, ClassMetrics, classification_metrics
 from linkboy.classify.recipe import Recipe, TrainingOptions
@@ -11,7 +12,10 @@ __all__ = [
     "ClassMetrics",
     "ClassificationMetrics",
     "Classifier",
+    "Explanation",
+    "Explanations",
     "LabelledTexts",
+    "Piece",
     "Predictions",
     "Recipe",
     "TrainingOptions",
