@@ -57,7 +57,7 @@ class Explanation(Report):
         >>> texts = [f"{word} {n}" for n in range(20) for word in ("好吃", "难吃")]
         >>> data = lb.LabelledTexts("by hand", texts, ["good", "bad"] * 20, range(1, 41))
         >>> report = lb.train_classifier(data, tempfile.mkdtemp(), options=lb.TrainingOptions(epochs=4))
-        >>> explanation = lb.load_classifier(report.directory).explain(["真好吃"]).explanations[0]
+        >>> explanation = lb.load_classifier(report.directory).explain(["真好"]).explanations[0]
         >>> explanation.label, explanation.against, explanation.pieces[0].piece
         ('good', 'bad', '好')
     """
