@@ -30,6 +30,10 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.classify import load_classifier as load_classifier
     from linkboy.classify import read_labelled as read_labelled
     from linkboy.classify import train_classifier as train_classifier
+    from linkboy.embeddings import EmbeddingReport as EmbeddingReport
+    from linkboy.embeddings import PretrainedEmbedding as PretrainedEmbedding
+    from linkboy.embeddings import convert_embeddings as convert_embeddings
+    from linkboy.embeddings import load_embeddings as load_embeddings
     from linkboy.init import ActivationAudit as ActivationAudit
     from linkboy.init import InitReport as InitReport
     from linkboy.init import Rule as Rule
@@ -123,6 +127,7 @@ _ROOM_OF: dict[str, str] = {
     "Checkpointer": "training",
     "Classifier": "classify",
     "EarlyStopping": "training",
+    "EmbeddingReport": "embeddings",
     "Evaluation": "training",
     "FocalLoss": "losses",
     "FreezeReport": "parameters",
@@ -140,6 +145,7 @@ _ROOM_OF: dict[str, str] = {
     "ModelComparison": "parameters",
     "ModelSummary": "parameters",
     "ParameterCount": "parameters",
+    "PretrainedEmbedding": "embeddings",
     "PrimaryCapsules": "capsules",
     "QuantileLoss": "losses",
     "RMSELoss": "losses",
@@ -160,6 +166,7 @@ _ROOM_OF: dict[str, str] = {
     "class_weights": "losses",
     "clip_gradient": "autograd",
     "compare": "parameters",
+    "convert_embeddings": "embeddings",
     "count_parameters": "parameters",
     "decode_bits": "autograd",
     "describe_target": "parameters",
@@ -179,6 +186,7 @@ _ROOM_OF: dict[str, str] = {
     "keep_layers": "surgery",
     "linear_focal_loss": "losses",
     "load_classifier": "classify",
+    "load_embeddings": "embeddings",
     "logit_adjusted_loss": "losses",
     "lr_find": "training",
     "mae_loss": "losses",
@@ -227,6 +235,7 @@ __all__: list[str] = [
     "Checkpointer",
     "Classifier",
     "EarlyStopping",
+    "EmbeddingReport",
     "Evaluation",
     "FocalLoss",
     "FreezeReport",
@@ -244,6 +253,7 @@ __all__: list[str] = [
     "ModelComparison",
     "ModelSummary",
     "ParameterCount",
+    "PretrainedEmbedding",
     "PrimaryCapsules",
     "QuantileLoss",
     "RMSELoss",
@@ -264,6 +274,7 @@ __all__: list[str] = [
     "class_weights",
     "clip_gradient",
     "compare",
+    "convert_embeddings",
     "count_parameters",
     "decode_bits",
     "describe_target",
@@ -283,6 +294,7 @@ __all__: list[str] = [
     "keep_layers",
     "linear_focal_loss",
     "load_classifier",
+    "load_embeddings",
     "logit_adjusted_loss",
     "lr_find",
     "mae_loss",

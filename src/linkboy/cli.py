@@ -400,6 +400,45 @@ def tokenize(
 
 
 @app.command
+def vectors(
+    file: Path,
+    /,
+    *,
+    out: Path,
+    vocab: Path | None = None,
+    dim: int | None = None,
+    format: Literal[
+        "auto", "glove", "word2vec-text", "word2vec-bin", "fasttext-vec", "npy", "npz", "safetensors"
+    ] = "auto",
+    on_bad_row: Literal["raise", "skip"] = "skip",
+    json: bool = False,
+) -> None:
+    """Convert pretrained vectors to safetensors, all of them or those of a vocabulary, and say what was found.
+
+    Parameters
+    ----------
+    file
+        GloVe, word2vec (text or binary), fastText .vec, .npy, .npz or safetensors; also in .gz, .bz2, .xz or .zip.
+    out
+        The file to write, for instance emb.safetensors.
+    vocab
+        A file with one word per line; row i of the result is that of word i.
+    dim
+        Numbers per word, where the file must have so many.
+    format
+        What FILE holds, where its content does not tell.
+    on_bad_row
+        Stop at a row that cannot be read, or skip and count it.
+    json
+        Print one JSON object.
+    """
+    from linkboy import convert_embeddings
+
+    report = convert_embeddings(file, out, vocab, dim=dim, format=format, on_bad_row=on_bad_row)
+    _show_report(report, json=json)
+
+
+@app.command
 def memory(*, json: bool = False) -> None:
     """Say what memory this environment can release and measure, and what it cannot and why.
 

@@ -1,0 +1,141 @@
+"""Vectors in the binary form of word2vec: a word, a space, float32 numbers; records have neither length nor end mark."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linkboy.embeddings.collect import AllRows, VocabularyRows
+from linkboy.embeddings.source import Source
+from linkboy.embeddings.text import MOST_NUMBERS, Layout
+
+_CHUNK = 1 << 20
+_LONGEST_WORD = 4096
+_CONTROL = bytes({*range(32)} - set(b"\t\n\r"))
+_LOOKED_AT = 4  # numbers at the start of a record
+_SMALL, _LARGE = 1e-10, 1e6  # between these, or zero, are the numbers of word vectors
+
+
+def is_binary(layout: Layout) -> bool:
+    """Say whether what follows a header can only be binary: no line of it ends in numbers."""
+    return layout.header is not None and not layout.dim
+
+
+def read_binary(source: Source, layout: Layout, collector: VocabularyRows | AllRows) -> None:
+    """Read all records; a word ends at the first space unless what follows shows that it holds one."""
+    if layout.header is None or not 0 < layout.header[1] <= MOST_NUMBERS:
+        raise ValueError(
+            f"{str(source.path)!r} is no word2vec binary file: it must begin with a line of two integers, the second "
+            f"from 1 to {MOST_NUMBERS:,}"
+        )
+    dim, wanted = layout.header[1], collector.wanted
+    collector.start(dim)
+    records = _Records(4 * dim)
+    number, held, at_end = 1, b"", False
+    while not at_end:
+        more = source.stream.read(max(_CHUNK, 16 * dim))
+        chunk, at_end = held + more, not more
+        words, starts, stop = records.cut(chunk, at_end)
+        chosen = [i for i, word in enumerate(words) if word in wanted]
+        if chosen:
+            content = b"".join([chunk[start : start + 4 * dim] for start in starts[chosen].tolist()])
+            values = np.frombuffer(content, "<f4").reshape(-1, dim)
+            collector.add([words[i] for i in chosen], values, [number + i for i in chosen])
+        number += len(words)
+        held = chunk[stop:]
+        if len(held) > len(more) + 2 * (4 * dim + _LONGEST_WORD):
+            raise ValueError(
+                f"{str(source.path)!r} record {number}: no word ends within {_LONGEST_WORD} bytes; it is no word2vec "
+                "binary file, or its header is wrong"
+            )
+    if held.strip(b"\n"):
+        collector.bad(number, held.lstrip(b"\n").partition(b" ")[0], "the file ends within its numbers")
+    collector.findings.rows = number - 1
+
+
+class _Records:
+    """Cuts chunks into records of `size` bytes of numbers behind a word and a space."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def cut(self, chunk: bytes, at_end: bool) -> tuple[list[bytes], NDArray[np.int64], int]:
+        """Return words, where their numbers start, and where the records that are whole end.
+
+        The last record is left for the next chunk, whose beginning shows whether its word was cut where it ends.
+        """
+        words = self._cut_at_first_spaces(chunk)
+        starts = self._starts(words)
+        joined = b" ".join(words)
+        if not _is_text(joined) or not _usual(self._first_numbers(chunk, starts)):
+            words = self._cut_where_it_fits(chunk, at_end)
+            starts = self._starts(words)
+            joined = b"\n"
+        if not at_end:
+            words, starts = words[:-1], starts[:-1]
+        stop = int(starts[-1]) + self._size if words else 0
+        return [word.lstrip(b"\n") for word in words] if b"\n" in joined else words, starts, stop
+
+    def _cut_at_first_spaces(self, chunk: bytes) -> list[bytes]:
+        words: list[bytes] = []
+        find, step, at, last = chunk.find, self._size + 1, 0, len(chunk) - self._size
+        while True:
+            space = find(b" ", at, last)
+            if space < 0:
+                return words
+            words.append(chunk[at:space])
+            at = space + step
+
+    def _starts(self, words: list[bytes]) -> NDArray[np.int64]:
+        lengths = np.fromiter(map(len, words), np.int64, len(words))
+        return np.cumsum(lengths + self._size + 1) - self._size
+
+    def _first_numbers(self, chunk: bytes, starts: NDArray[np.int64]) -> NDArray[np.float32]:
+        where = starts[:, None] + np.arange(min(4 * _LOOKED_AT, self._size))
+        return np.frombuffer(chunk, np.uint8)[where].view("<f4")
+
+    def _cut_where_it_fits(self, chunk: bytes, at_end: bool) -> list[bytes]:
+        words, at = [], 0
+        needed = 0 if at_end else 2 * (self._size + _LONGEST_WORD)
+        while at + needed < len(chunk):
+            candidates = self._candidates(chunk, at)
+            if not candidates:
+                break
+            space = max(candidates, key=lambda candidate: self._fit(chunk, candidate))  # of equals the first
+            words.append(chunk[at:space])
+            at = space + 1 + self._size
+        return words
+
+    def _candidates(self, chunk: bytes, at: int) -> list[int]:
+        """Return the spaces at which the word may end: the first one, and others that follow within text."""
+        found: list[int] = []
+        space = chunk.find(b" ", at, at + _LONGEST_WORD)
+        while space >= 0 and space + 1 + self._size <= len(chunk):
+            if found and not _is_text(chunk[at:space]):
+                break
+            found.append(space)
+            space = chunk.find(b" ", space + 1, at + _LONGEST_WORD)
+        return found
+
+    def _fit(self, chunk: bytes, space: int) -> int:
+        """Count what speaks for a word that ends at this space."""
+        end = space + 1 + self._size
+        follows = chunk[end : end + _LONGEST_WORD]
+        next_word, found, _ = follows.lstrip(b"\n").partition(b" ")
+        fits = 2 * bool(_usual(np.frombuffer(chunk[space + 1 : end], "<f4")))
+        fits += not follows or follows.startswith(b"\n")
+        return fits + (not follows or bool(found and _is_text(next_word)))
+
+
+def _is_text(content: bytes) -> bool:
+    if len(content.translate(None, _CONTROL)) < len(content):
+        return False
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _usual(numbers: NDArray[np.float32]) -> np.bool_:
+    size = np.abs(numbers)
+    with np.errstate(invalid="ignore"):
+        return ((size == 0) | ((size > _SMALL) & (size < _LARGE))).all()

@@ -1,0 +1,176 @@
+"""Where the rows of a file go: into the rows of a vocabulary, or into a matrix of their own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linkboy.embeddings.report import BadRow, Findings
+from linkboy.embeddings.source import Source
+from linkboy.embeddings.vocabulary import Vocabulary
+
+_LISTED = 1000  # bad rows and duplicates kept for the report: a hostile file may have any number
+NOT_FOUND = 255
+
+
+class Everything:
+    """A set that holds every word."""
+
+    def __contains__(self, word: object) -> bool:
+        return True
+
+
+class Collector:
+    """What the readers have in common: they hand over rows, and say which were bad.
+
+    Args:
+        path: the file, for messages.
+        findings: what is noted for the report.
+        dtype: of the matrix, float32 or float64.
+        duplicates: which row of a word counts: `"first"`, `"last"`, or `"raise"`.
+        on_bad_row: `"skip"` or `"raise"`.
+    """
+
+    def __init__(self, path: Path, findings: Findings, *, dtype: Any, duplicates: str, on_bad_row: str) -> None:
+        self.path, self.findings, self.dtype = path, findings, dtype
+        self.duplicates, self.on_bad_row = duplicates, on_bad_row
+        self.matrix: NDArray[Any] = np.zeros((0, 0), dtype)
+
+    def bad(self, line: int, word: bytes, reason: str) -> None:
+        """Note a row that cannot be read, or raise."""
+        shown = word[:40].decode("utf-8", "replace")
+        if self.on_bad_row == "raise":
+            raise ValueError(
+                f"{str(self.path)!r} line {line} (word {shown!r}): {reason}; mend the line or pass on_bad_row='skip'"
+            )
+        self.findings.bad_row_count += 1
+        if len(self.findings.bad_rows) < _LISTED:
+            self.findings.bad_rows.append(BadRow(line, shown, reason))
+
+    def _duplicate(self, line: int, word: bytes) -> None:
+        shown = word.decode("utf-8", "replace")
+        if self.duplicates == "raise":
+            raise ValueError(
+                f"{str(self.path)!r} line {line}: the word {shown!r} has been there before; "
+                "pass duplicates='first' or 'last' to choose one"
+            )
+        self.findings.duplicate_count += 1
+        if len(self.findings.duplicates) < _LISTED:
+            self.findings.duplicates.append(shown)
+
+    def _note_numbers(self, values: NDArray[Any]) -> None:
+        with np.errstate(invalid="ignore", over="ignore"):
+            if not np.isfinite(values.sum()):
+                self.findings.non_finite += int((~np.isfinite(values).all(1)).sum())
+
+
+class VocabularyRows(Collector):
+    """Keeps the rows of a vocabulary's words, the best form of each."""
+
+    def __init__(self, vocabulary: Vocabulary, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.vocabulary, self._claims = vocabulary, vocabulary.claims
+        self.wanted = vocabulary.claims.keys() | vocabulary.first_parts
+        self.rank = bytearray([NOT_FOUND]) * vocabulary.size
+        self._seen: set[bytes] = set()
+
+    def start(self, dim: int) -> None:
+        """Make room, once the dimension is known."""
+        self.findings.dim = dim
+        self.matrix = np.zeros((self.vocabulary.size, dim), self.dtype)
+
+    def wants(self, word: bytes) -> bool:
+        """Say whether the whole word, and not only its first part, is looked for."""
+        return word in self._claims
+
+    def names(self, word: bytes) -> bool:
+        """Say whether this very word was given, so that no doubt about where it ends is left."""
+        return word in self._claims
+
+    def add(self, words: Sequence[bytes], values: NDArray[Any], lines: Sequence[int]) -> None:
+        """Take rows in the order of the file; what nobody asked for is passed over."""
+        chosen: dict[int, int] = {}  # row of the matrix: row of `values`
+        shared, size = self.vocabulary.shared, self.vocabulary.size
+        for position, word in enumerate(words):
+            claim = self._claims.get(word)
+            if claim is None:
+                continue
+            if word in self._seen:
+                self._duplicate(lines[position], word)
+                if self.duplicates == "first":
+                    continue
+            self._seen.add(word)
+            for claimed in (claim, *shared.get(word, ())):
+                rank, row = divmod(claimed, size)
+                if rank <= self.rank[row]:
+                    self.rank[row] = rank
+                    chosen[row] = position
+        if chosen:
+            taken = values[list(chosen.values())]
+            self._note_numbers(taken)
+            with np.errstate(over="ignore"):  # beyond float32 is inf, as float32(float(token)) is
+                self.matrix[list(chosen)] = taken
+
+
+class AllRows(Collector):
+    """Keeps every row, in the order of the file."""
+
+    wanted = Everything()
+
+    def __init__(self, source: Source, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._source = source
+        self.row_of: dict[bytes, int] = {}
+
+    def start(self, dim: int) -> None:
+        """Take note of the dimension; the room grows with the rows, whatever a header claims."""
+        self.findings.dim = dim
+        self.matrix = np.zeros((0, dim), self.dtype)
+
+    def wants(self, word: bytes) -> bool:
+        """Say that any word is looked for."""
+        return True
+
+    def names(self, word: bytes) -> bool:
+        """Say that no word was given."""
+        return False
+
+    def add(self, words: Sequence[bytes], values: NDArray[Any], lines: Sequence[int]) -> None:
+        """Take rows in the order of the file."""
+        rows, kept = [], []
+        for position, word in enumerate(words):
+            row = self.row_of.get(word)
+            if row is None:
+                row = self.row_of[word] = len(self.row_of)
+            else:
+                self._duplicate(lines[position], word)
+                if self.duplicates == "first":
+                    continue
+            rows.append(row)
+            kept.append(position)
+        self._make_room(len(self.row_of))
+        taken = values if len(kept) == len(words) else values[kept]
+        self._note_numbers(taken)
+        with np.errstate(over="ignore"):
+            self.matrix[rows] = taken
+
+    def finish(self) -> list[str]:
+        """Give back the room that was not needed, and return the words."""
+        self.matrix.resize((len(self.row_of), self.matrix.shape[1]), refcheck=False)
+        words = []
+        for word in self.row_of:
+            try:
+                words.append(word.decode())
+            except UnicodeDecodeError:
+                self.findings.undecodable += 1
+                words.append(word.decode("utf-8", "replace"))
+        return words
+
+    def _make_room(self, rows: int) -> None:
+        room = len(self.matrix)
+        if rows > room:
+            # What has been read of the file tells how many rows there will be, so that hardly any room is in vain.
+            expected = int(rows / max(self._source.fraction(), 1e-3) * 1.01) + 1
+            self.matrix.resize((max(rows, min(expected, 2 * rows)), self.matrix.shape[1]), refcheck=False)

@@ -1,0 +1,62 @@
+"""A vectors file of any form, written once as safetensors that every later run reads at once."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from linkboy.embeddings.load import load_embeddings
+from linkboy.embeddings.report import EmbeddingReport
+from linkboy.embeddings.store import write_safetensors
+
+
+def convert_embeddings(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    vocab: Sequence[str] | Mapping[str, int] | str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> EmbeddingReport:
+    """Read a vectors file and write what was found as safetensors: a matrix `weight`, its words in the metadata.
+
+    Rows whose words were not found are there, so that row i is word i, but `load_embeddings` does not take them for found.
+
+    Args:
+        path: as for `load_embeddings`.
+        out: the file to write; it appears whole or not at all.
+        vocab: as for `load_embeddings`, or a file with one word per line, where only a line feed ends a line.
+        options: further arguments of `load_embeddings`.
+
+    Returns:
+        The report of `load_embeddings`.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: as for `load_embeddings`, or the file of words is not UTF-8 or holds a word twice.
+
+    Examples:
+        >>> import tempfile, pathlib, linkboy as lb
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> _ = (folder / "vectors.txt").write_text("paris 1 2\\nrome 3 4\\n", "utf-8")
+        >>> report = lb.convert_embeddings(folder / "vectors.txt", folder / "emb.safetensors", ["rome"])
+        >>> lb.load_embeddings(folder / "emb.safetensors")[0].tolist()
+        [[3.0, 4.0]]
+    """
+    words = read_words(vocab) if isinstance(vocab, (str, os.PathLike)) else vocab
+    weight, report = load_embeddings(path, words, **options)
+    matrix = (weight.view(torch.uint16) if weight.dtype == torch.bfloat16 else weight).numpy()
+    missing = "[]" if words is None else str(np.flatnonzero(~report.known.numpy()).tolist())
+    write_safetensors(out, matrix, report.words, {"missing": missing})
+    return report
+
+
+def read_words(path: str | os.PathLike[str]) -> list[str]:
+    """Read a file with one word per line, such as a `vocab.txt`; only a line feed ends a line, and no word is trimmed."""
+    content = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n")
+    try:
+        return [line.removesuffix("\r") for line in content.decode().split("\n")] if content else []
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{os.fspath(path)!r} line {line} is not UTF-8; save the file as UTF-8") from None

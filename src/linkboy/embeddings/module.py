@@ -1,0 +1,191 @@
+"""An embedding of which some rows stay as they are, whatever optimizer comes along."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from linkboy._checks import check_number, describe
+
+_WEIGHT = "weight"
+
+
+class PretrainedEmbedding(nn.Module):
+    """`nn.Embedding` with rows that cannot move: not by weight decay, momentum, `requires_grad_(True)` or a sparse update.
+
+    Frozen rows are a buffer, trainable ones a parameter named `trainable`, so the state of an optimizer is that of the
+    trainable rows alone. The state dict is that of `nn.Embedding`, in both directions: one entry, `weight`.
+
+    Args:
+        weight: `(num_embeddings, embedding_dim)`, floating point, which is copied; or `num_embeddings`, for rows drawn from
+            N(0, 1) as those of `nn.Embedding`.
+        embedding_dim: only with `num_embeddings`.
+        freeze: `True` for all rows, `False` for none, or a bool per row, `True` where it is frozen.
+        padding_idx: a row that is zero and stays zero.
+        sparse: whether the gradient of the trainable rows is a sparse tensor.
+        device: only with `num_embeddings`.
+        dtype: only with `num_embeddings`.
+
+    Shape: ids `(*)`, int64 or int32 -> `(*, embedding_dim)`.
+
+    Raises:
+        IndexError: an id is out of range (on the CPU).
+        TypeError: `weight` is not floating point, or `freeze` is neither a bool nor bools.
+        ValueError: a shape does not fit, or `padding_idx` is out of range.
+
+    Examples:
+        >>> import torch, linkboy as lb
+        >>> table = torch.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]])
+        >>> embedding = lb.PretrainedEmbedding(table, freeze=torch.tensor([False, True, False]), padding_idx=0)
+        >>> embedding(torch.tensor([[1, 2]])).tolist()
+        [[[1.0, 2.0], [3.0, 4.0]]]
+        >>> embedding.trainable.shape, list(embedding.state_dict())
+        (torch.Size([1, 2]), ['weight'])
+
+    Differs from `nn.Embedding.from_pretrained`, which shares memory with the table, does not zero the padding row, and is
+    unfrozen by `model.requires_grad_(True)`; and from a hook that masks the gradient, past which AdamW's decay moves rows.
+    """
+
+    frozen: Tensor | None
+    position: Tensor  # of each row in the trainable rows followed by the frozen ones
+
+    def __init__(
+        self,
+        weight: Tensor | int,
+        embedding_dim: int | None = None,
+        *,
+        freeze: bool | Tensor | Sequence[bool] = True,
+        padding_idx: int | None = None,
+        sparse: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        table = _table(weight, embedding_dim, device, dtype)
+        self.num_embeddings, self.embedding_dim = table.shape
+        self.sparse = sparse
+        self.padding_idx = _checked_padding(padding_idx, self.num_embeddings)
+        is_frozen = _mask(freeze, self.num_embeddings)
+        if self.padding_idx is not None and is_frozen.any():
+            is_frozen[self.padding_idx] = True  # where all rows are trained it has no gradient, as in nn.Embedding
+        order = is_frozen.to(torch.uint8).argsort(stable=True)
+        self._trainable_rows = int((~is_frozen).sum())
+        self.register_buffer("position", order.argsort().to(table.device), persistent=False)
+        trainable, frozen = self._split(table)
+        self.trainable = nn.Parameter(trainable.clone()) if len(trainable) else None
+        self.register_buffer("frozen", frozen.clone() if len(frozen) else None, persistent=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """The whole table `(num_embeddings, embedding_dim)`, put together anew; gradients reach the trainable rows."""
+        rows = [part for part in (self.trainable, self.frozen) if part is not None]
+        return torch.cat(rows).index_select(0, self.position)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the rows of the ids, `(*, embedding_dim)`."""
+        if self.trainable is None:
+            return F.embedding(input, cast("Tensor", self.frozen))
+        if self.frozen is None:
+            return F.embedding(input, self.trainable, self.padding_idx, sparse=self.sparse)
+        place = self.position.index_select(0, input.flatten())  # unlike indexing, refuses ids below 0
+        is_trainable = place < self._trainable_rows
+        rows = F.embedding((place - self._trainable_rows).clamp_min(0), self.frozen)
+        if torch.compiler.is_compiling() and not self.sparse:
+            # No shape may depend on values here; the row looked up in place of a frozen one gets a gradient of zero.
+            trained = F.embedding(place.clamp_max(self._trainable_rows - 1), self.trainable)
+            rows = torch.where(is_trainable[:, None], trained, rows)
+        else:
+            chosen = F.embedding(place[is_trainable], self.trainable, sparse=self.sparse)
+            rows = rows.index_put((is_trainable,), chosen)
+        return rows.view(*input.shape, self.embedding_dim)
+
+    def extra_repr(self) -> str:
+        """Say the sizes as nn.Embedding does, and how many rows are trained."""
+        parts = [f"{self.num_embeddings}, {self.embedding_dim}, trainable_rows={self._trainable_rows}"]
+        parts += [f"padding_idx={self.padding_idx}"] if self.padding_idx is not None else []
+        return ", ".join(parts + (["sparse=True"] if self.sparse else []))
+
+    def _split(self, table: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the trainable and the frozen rows of a table; the padding row comes out as zeros."""
+        table = table.detach()
+        if self.padding_idx is not None:
+            table = table.index_fill(0, torch.tensor([self.padding_idx], device=table.device), 0)
+        rows = table.index_select(0, self.position.to(table.device).argsort())
+        return rows[: self._trainable_rows], rows[self._trainable_rows :]
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        weight = self.weight
+        destination[prefix + _WEIGHT] = weight if keep_vars else weight.detach()
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        key = prefix + _WEIGHT
+        if strict:
+            unexpected_keys += [name for name in state_dict if name.startswith(prefix) and name != key]
+        if key not in state_dict:
+            missing_keys += [key] if strict else []
+            return
+        table = state_dict[key]
+        expected = (self.num_embeddings, self.embedding_dim)
+        if not isinstance(table, Tensor) or table.shape != expected:
+            error_msgs.append(f"{key} must have the shape {expected}, got {describe(table)}")
+            return
+        if self.position.is_meta:
+            error_msgs.append(f"{key} has no place on the meta device, where nobody knows which rows are frozen")
+            return
+        trainable, frozen = self._split(table)
+        if local_metadata.get("assign_to_params_buffers", False):
+            if self.trainable is not None:
+                self.trainable = nn.Parameter(trainable, self.trainable.requires_grad)
+            if self.frozen is not None:
+                self.frozen = frozen
+            return
+        with torch.no_grad():
+            if self.trainable is not None:
+                self.trainable.copy_(trainable)
+            if self.frozen is not None:
+                self.frozen.copy_(frozen)
+
+
+def _table(
+    weight: Tensor | int, embedding_dim: int | None, device: torch.device | str | None, dtype: torch.dtype | None
+) -> Tensor:
+    if isinstance(weight, Tensor):
+        if embedding_dim is not None or device is not None or dtype is not None:
+            raise ValueError("embedding_dim, device and dtype are those of weight where it is a tensor; leave them out")
+        if not weight.is_floating_point():
+            raise TypeError(f"weight must be floating point, got {describe(weight)}; convert it with .float()")
+        if weight.dim() != 2:
+            raise ValueError(f"weight must have the shape (num_embeddings, embedding_dim), got {describe(weight)}")
+        return weight.detach()
+    check_number("num_embeddings", weight, minimum=1, integer=True)
+    check_number("embedding_dim", embedding_dim, minimum=1, integer=True)
+    return torch.randn(weight, embedding_dim or 0, device=device, dtype=dtype)
+
+
+def _mask(freeze: bool | Tensor | Sequence[bool], rows: int) -> Tensor:
+    if isinstance(freeze, bool):
+        return torch.full((rows,), freeze, device="cpu")
+    mask = torch.as_tensor(freeze, device="cpu")
+    if mask.dtype != torch.bool:
+        raise TypeError(f"freeze must be True, False or a bool per row, got {describe(mask)}; write mask.bool()")
+    if mask.shape != (rows,):
+        raise ValueError(f"freeze must have one bool for each of the {rows} rows, got {describe(mask)}")
+    return mask.clone()
+
+
+def _checked_padding(padding_idx: int | None, rows: int) -> int | None:
+    if padding_idx is None:
+        return None
+    check_number("padding_idx", padding_idx, minimum=-rows, maximum=rows - 1, integer=True)
+    return padding_idx % rows
