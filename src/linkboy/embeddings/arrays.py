@@ -136,10 +136,11 @@ def _is_float(array: _Array) -> bool:
 
 
 def _npy_header(source: Source, stream: Stream, name: str) -> _Array:
+    formats: Any = np.lib.format
     try:
-        version: tuple[int, int] = np.lib.format.read_magic(stream)  # pyright: ignore[reportAssignmentType]
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, by_column, dtype = cast("tuple[Any, ...]", read(stream))
+        version = formats.read_magic(stream)
+        read = formats.read_array_header_1_0 if version == (1, 0) else formats.read_array_header_2_0
+        shape, by_column, dtype = read(stream)
     except (ValueError, OverflowError, MemoryError, RecursionError, SyntaxError, TypeError) as error:
         problem = " ".join(str(error).split())[:120]
         raise ValueError(f"{name!r} in {str(source.path)!r} is no array of NumPy ({problem})") from None
@@ -183,8 +184,9 @@ def _is_matrix(entry: Any) -> bool:
     if not isinstance(entry, dict) or entry.get("dtype") not in _DTYPES:
         return False
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
-    pairs = isinstance(shape, list) and isinstance(offsets, list) and len(shape) == len(offsets) == 2
-    return pairs and all(type(number) is int and 0 <= number < 2**63 for number in [*shape, *offsets])
+    if not isinstance(shape, list) or not isinstance(offsets, list) or not len(shape) == len(offsets) == 2:
+        return False
+    return all(type(number) is int and 0 <= number < 2**63 for number in [*shape, *offsets])
 
 
 def _skip(source: Source, count: int) -> None:
