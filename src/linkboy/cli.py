@@ -40,7 +40,7 @@ def train(
     loss: Literal["cross-entropy", "focal", "logit-adjusted"] = "cross-entropy",
     gamma: float | None = None,
     class_weight: Literal["none", "balanced", "sqrt", "effective"] = "none",
-    metric: Literal["accuracy", "macro-f1"] = "accuracy",
+    metric: Literal["auto", "accuracy", "macro-f1"] = "auto",
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
@@ -91,7 +91,7 @@ def train(
     class_weight
         Weigh rows by the size of their class.
     metric
-        What the validation part chooses the epoch by.
+        What is chosen by on the validation part; auto takes macro-f1 where classes are of very unequal size.
     epochs
         Passes over the training texts; chosen from their number by default.
     batch_size

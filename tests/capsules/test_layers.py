@@ -43,9 +43,7 @@ def small_net(**options):
 def test_the_net_of_the_paper_has_its_sizes():
     net = lb.CapsNet((1, 28, 28), 10)
     assert net.routing.weight.shape == (1152, 10, 16, 8)
-    assert (
-        sum(p.numel() for p in net.parameters()) == 8_215_568
-    )  # "8.2M"
+    assert sum(p.numel() for p in net.parameters()) == 8_215_568  # "8.2M"
 
 
 def test_lengths_alone_and_on_request_everything():

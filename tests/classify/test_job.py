@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import linkboy as lb
 from linkboy.classify import outputs
 from linkboy.classify.pictures import confusion_png, curves_png
-from linkboy.classify.recipe import choose_recipe
+from linkboy.classify.recipe import DataTraits, choose_recipe
 
 QUICK = lb.TrainingOptions(epochs=4, batch_size=32)
 
@@ -33,7 +33,7 @@ def test_the_directory_holds_what_was_promised(finished):
     out = finished.directory
     assert sorted(path.name for path in out.iterdir()) == sorted(outputs.CONTENTS)
     metrics = json.loads((out / "metrics.json").read_text("utf-8"))
-    assert set(metrics) == {"train", "valid", "test"}
+    assert {"train", "valid", "test"} < set(metrics)
     assert metrics["test"]["accuracy"] == finished.metrics["test"].accuracy == 1.0
     assert metrics["test"]["macro_f1"] == 1.0
     history = read_csv(out / "history.csv")
@@ -124,6 +124,38 @@ def test_the_epoch_with_the_best_metric_is_kept(finished):
     assert finished.history.best_value == best == finished.metrics["valid"].accuracy
 
 
+@pytest.mark.parametrize(
+    ("asked", "largest", "chosen"),
+    [("auto", 99, "accuracy"), ("auto", 100, "macro-f1"), ("accuracy", 100, "accuracy"), ("macro-f1", 10, "macro-f1")],
+)
+def test_the_metric_follows_from_the_balance_of_the_classes_unless_it_is_named(asked, largest, chosen):
+    recipe = choose_recipe(lb.TrainingOptions(metric=asked), DataTraits(500, largest, 10))
+    assert recipe.metric == chosen
+    assert f"chosen by on the validation part: {chosen}" in str(recipe)
+
+
+def test_the_score_without_leaked_rows_is_given(tmp_path, make_rows):
+    train, test = make_rows(240), make_rows(60, seed=9)
+    leaked = train.take(range(30))
+    both = dataclasses.replace(
+        test, texts=[*test.texts, *leaked.texts], labels=[*test.labels, *leaked.labels], lines=range(90)
+    )
+    report = lb.train_classifier(train, tmp_path / "model", valid=make_rows(60, seed=5), test=both, options=QUICK)
+    assert (report.metrics["test"].rows, report.without_leaked.rows) == (90, 60)
+    assert "without the rows whose text stands in training too: accuracy" in str(report)
+    written = json.loads((tmp_path / "model" / "metrics.json").read_text("utf-8"))
+    assert written["test_without_leaked"]["rows"] == 60
+
+
+def test_probabilities_are_calibrated_and_the_error_before_and_after_is_told(finished):
+    calibration = finished.calibration
+    assert set(calibration.error_before) == set(calibration.error_after) == {"valid", "test"}
+    assert calibration.error_after["test"] < calibration.error_before["test"]
+    written = json.loads((finished.directory / "metrics.json").read_text("utf-8"))["calibration"]
+    assert written["temperature"] == calibration.temperature
+    assert "expected calibration error valid" in str(finished)
+
+
 def test_an_options_typo_is_named():
     with pytest.raises(ValueError) as caught:
         lb.TrainingOptions(loss="focl")
@@ -143,7 +175,7 @@ def test_an_options_typo_is_named():
 
 @pytest.mark.parametrize("rows", [3, 20, 100, 1000, 5000, 20_000, 45_000, 1_000_000])
 def test_the_recipe_makes_enough_updates_and_never_too_many_epochs(rows):
-    recipe = choose_recipe(lb.TrainingOptions(), rows)
+    recipe = choose_recipe(lb.TrainingOptions(), DataTraits(rows, rows, rows))
     steps = recipe.epochs * -(-rows // recipe.batch_size)
     assert recipe.batch_size >= 1
     assert 5 <= recipe.epochs <= 100
@@ -154,7 +186,7 @@ def test_the_recipe_makes_enough_updates_and_never_too_many_epochs(rows):
 
 
 def test_the_options_of_the_user_hold():
-    recipe = choose_recipe(lb.TrainingOptions(epochs=2, batch_size=7, lr=0.5), 1000)
+    recipe = choose_recipe(lb.TrainingOptions(epochs=2, batch_size=7, lr=0.5), DataTraits(1000, 500, 500))
     assert (recipe.epochs, recipe.batch_size, recipe.lr) == (2, 7, 0.5)
 
 

@@ -62,6 +62,8 @@ def test_texts_in_two_parts_and_under_two_labels_are_reported():
     assert list(parts.notes) == [
         "1 valid texts (50.00%) stand in training too",
         "1 test texts (50.00%) stand in training too",
+        "2 test texts (100.00%) stand in valid too",
+        "1 training rows (4.76%) repeat a text",
         "1 training texts stand under more than one label",
     ]
 
@@ -157,3 +159,19 @@ def test_weights_that_are_all_zero_are_refused():
 def test_labels_that_only_look_like_numbers_are_words():
     rows = labelled([(f"text {n}", ("--1", "2")[n % 2]) for n in range(60)])
     assert list(make_parts(rows).class_names) == ["--1", "2"]
+
+
+def test_leaked_and_repeated_texts_are_marked_and_counted():
+    train = LabelledTexts("train", ["a", "b", "a", "c"], ["x", "y", "y", "x"], range(1, 5))
+    valid = LabelledTexts("valid", ["d", "b"], ["x", "y"], range(1, 3))
+    test = LabelledTexts("test", ["c", "d", "e", "f"], ["x", "y", "x", "y"], range(1, 5))
+    parts = make_parts(train, valid=valid, test=test)
+    assert parts.leaked["valid"].tolist() == [False, True]
+    assert parts.leaked["test"].tolist() == [True, False, False, False]
+    assert list(parts.notes) == [
+        "1 valid texts (50.00%) stand in training too",
+        "1 test texts (25.00%) stand in training too",
+        "1 test texts (25.00%) stand in valid too",
+        "1 training rows (25.00%) repeat a text",
+        "1 training texts stand under more than one label",
+    ]

@@ -24,11 +24,19 @@ class CapsuleHead(nn.Module):
         self.capsule_dim = capsule_dim
         self.routing = CapsuleLinear(features // capsule_dim, capsule_dim, classes, pose_dim)
         self.scale = nn.Parameter(torch.tensor(10.0))  # lengths stay below 1, too close together for a softmax
+        self.shift: Tensor
+        self.register_buffer("shift", torch.zeros(classes))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits `(B, classes)`."""
         capsules = squash(features.unflatten(1, (-1, self.capsule_dim)))
-        return self.scale * capsule_norm(self.routing(capsules))
+        return self.scale * capsule_norm(self.routing(capsules)) + self.shift
+
+    @torch.no_grad()
+    def adjust_(self, shift: Tensor, temperature: float) -> None:
+        """Change the weights so that the logits are `(logits + shift) / temperature` from now on."""
+        self.scale /= temperature
+        self.shift.add_(shift.to(self.shift)).div_(temperature)
 
 
 class TextCapsuleNet(TextCNN):

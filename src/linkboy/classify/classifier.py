@@ -21,7 +21,7 @@ from linkboy.classify.data import LabelledTexts
 from linkboy.classify.dataset import Encoder
 from linkboy.classify.features import NgramEncoder
 from linkboy.classify.metrics import ClassificationMetrics, classification_metrics
-from linkboy.classify.models import NgramClassifier, TextCNN
+from linkboy.classify.models import NgramClassifier, TextCNN, TextModel
 from linkboy.classify.recipe import TOKEN_MODELS
 from linkboy.classify.split import targets_of
 from linkboy.classify.tokens import TokenEncoder
@@ -41,7 +41,7 @@ def make_encoder(model: str, texts: Sequence[str], *, vocab: str | None = None) 
     return TokenEncoder.fit(texts, vocab=vocab) if model in TOKEN_MODELS else NgramEncoder.fit(texts)
 
 
-def make_model(model: str, encoder: Encoder, classes: int) -> nn.Module:
+def make_model(model: str, encoder: Encoder, classes: int) -> TextModel:
     """Build a model with initial weights from torch's global generator."""
     return {"ngram": NgramClassifier, "cnn": TextCNN, "capsule": TextCapsuleNet}[model](len(encoder), classes)
 

@@ -17,13 +17,16 @@ from torch import Tensor, nn
 
 from linkboy import __version__
 from linkboy._report import Block, Report, Table, format_count, format_seconds
+from linkboy.classify.calibration import Calibration, calibrate
 from linkboy.classify.classifier import Classifier, make_encoder, make_model, write_files
 from linkboy.classify.data import LabelledTexts
 from linkboy.classify.dataset import EncodedTexts, Encoder
 from linkboy.classify.metrics import ClassificationMetrics, classification_metrics, macro_f1
+from linkboy.classify.models import TextModel
 from linkboy.classify.outputs import (
     CHECKPOINTS,
     CONTENTS,
+    Judgement,
     check_directory,
     check_same_run,
     fingerprint,
@@ -32,8 +35,9 @@ from linkboy.classify.outputs import (
     run_in,
 )
 from linkboy.classify.page import report_page
-from linkboy.classify.recipe import Recipe, TrainingOptions, choose_recipe
+from linkboy.classify.recipe import DataTraits, Recipe, TrainingOptions, choose_recipe
 from linkboy.classify.split import PARTS, Parts, make_parts
+from linkboy.classify.suspects import SuspectedLabels, suspected_labels
 from linkboy.losses import class_weights, focal_loss, logit_adjusted_loss
 from linkboy.memory import MemoryReport, release_memory
 from linkboy.parameters import count_parameters
@@ -62,6 +66,9 @@ class TrainingReport(Report):
         recipe: the settings used.
         seconds: of `encoding`, `training` and in `total`.
         memory: what was released at the end; `None` for a run that was stopped.
+        without_leaked: metrics of the test rows whose text does not stand in training; `None` if none does, or all do.
+        calibration: what was done to the logits after training.
+        suspects: held-out rows whose label may be wrong.
     """
 
     directory: Path
@@ -70,6 +77,9 @@ class TrainingReport(Report):
     recipe: Recipe
     seconds: Mapping[str, float]
     memory: MemoryReport | None
+    without_leaked: ClassificationMetrics | None = None
+    calibration: Calibration | None = None
+    suspects: SuspectedLabels | None = None
 
     def _blocks(self) -> Iterator[Block]:
         if not self.metrics:
@@ -77,6 +87,12 @@ class TrainingReport(Report):
             return
         yield "Test part"
         yield from self.metrics["test"]._blocks()
+        if self.without_leaked is not None:
+            yield f"without the rows whose text stands in training too: {self.without_leaked.summary}"
+        if self.calibration is not None:
+            yield from self.calibration._blocks()
+        if self.suspects is not None:
+            yield from self.suspects._blocks()
         yield Table(("file", "what it holds"), list(CONTENTS.items()), f"Everything is in {self.directory}")
         times = ", ".join(f"{what} {format_seconds(seconds)}" for what, seconds in self.seconds.items())
         yield times + (f"; {self.memory.summary}" if self.memory is not None else "")
@@ -131,7 +147,7 @@ def train_classifier(
     check_directory(out, overwrite=overwrite, resume=resume)
     options.check_machine()
     parts = make_parts(train, valid=valid, test=test, class_names=class_names, seed=options.seed)
-    recipe = choose_recipe(options, len(parts.texts["train"]))
+    recipe = choose_recipe(options, _traits(parts))
     show(parts)
     show(recipe)
     encoding_started = time.perf_counter()
@@ -153,14 +169,39 @@ def train_classifier(
         seconds["training"] = time.perf_counter() - training_started
         if history.stopped in ("SIGINT", "SIGTERM"):
             return TrainingReport(out, {}, history, recipe, seconds, None)
+        calibration = _calibrate(model, data["valid"], parts, options, recipe)
         about = {"training": {**run, "recipe": recipe.to_dict(), "history": history.to_dict()}}
         classifier = Classifier(options.model, model, encoder, parts.class_names, numbered=parts.numbered, about=about)
-        metrics = _judge_and_write(classifier, data, parts, options, recipe, history, seconds, out)
+        judged = _judge(model, data, parts, options, calibration)
+        if is_main_process():
+            metric = METRIC_KEYS[recipe.metric]
+            page = report_page(
+                classifier, parts, judged.metrics, history, options=options, recipe=recipe, seconds=seconds,
+                test_logits=judged.logits["test"], metric=metric,
+            )  # fmt: skip
+            write_files(out, result_files(classifier, parts, judged, history, metric, page))
+            finish_run(out)
+        wait_for_everyone()
     gone = [weakref.ref(part) for part in data.values()]
     del data
     memory = release_memory(*gone)
     seconds["total"] = time.perf_counter() - started
-    return TrainingReport(out, metrics, history, recipe, seconds, memory)
+    return TrainingReport(
+        out,
+        judged.metrics,
+        history,
+        recipe,
+        seconds,
+        memory,
+        judged.without_leaked,
+        judged.calibration,
+        judged.suspects,
+    )
+
+
+def _traits(parts: Parts) -> DataTraits:
+    counts = np.bincount(parts.targets["train"], minlength=len(parts.class_names))
+    return DataTraits(len(parts.targets["train"]), int(counts.max()), int(counts.min()))
 
 
 def _encode(encoder: Encoder, parts: Parts, options: TrainingOptions) -> dict[str, EncodedTexts]:
@@ -171,32 +212,40 @@ def _encode(encoder: Encoder, parts: Parts, options: TrainingOptions) -> dict[st
     }
 
 
-def _judge_and_write(
-    classifier: Classifier,
+def _calibrate(
+    model: TextModel, valid: EncodedTexts, parts: Parts, options: TrainingOptions, recipe: Recipe
+) -> Calibration:
+    return calibrate(
+        model,
+        _predict(model, valid, options),
+        parts.targets["valid"],
+        np.bincount(parts.targets["train"], minlength=len(parts.class_names)),
+        metric=recipe.metric,
+        weights=valid.weights.numpy(),
+    )
+
+
+def _judge(
+    model: nn.Module,
     data: Mapping[str, EncodedTexts],
     parts: Parts,
     options: TrainingOptions,
-    recipe: Recipe,
-    history: History,
-    seconds: Mapping[str, float],
-    out: Path,
-) -> dict[str, ClassificationMetrics]:
-    """Measure the classifier on every part, on all processes, and write the results on the first."""
-    logits = {part: _predict(classifier.model, data[part], options) for part in PARTS}
-    metrics = {
-        part: classification_metrics(parts.targets[part], logits[part].argmax(1).numpy(), parts.class_names)
-        for part in PARTS
-    }
-    if is_main_process():
-        metric = METRIC_KEYS[options.metric]
-        page = report_page(
-            classifier, parts, metrics, history, options=options, recipe=recipe, seconds=seconds,
-            test_logits=logits["test"], metric=metric,
-        )  # fmt: skip
-        write_files(out, result_files(classifier, parts, metrics, history, logits["test"], metric, page))
-        finish_run(out)
-    wait_for_everyone()
-    return metrics
+    calibration: Calibration,
+) -> Judgement:
+    """Measure the calibrated model on every part, on all processes."""
+    logits = {part: _predict(model, data[part], options) for part in PARTS}
+    predicted = {part: rows.argmax(1).numpy() for part, rows in logits.items()}
+    names, held_out = parts.class_names, {part: logits[part] for part in ("valid", "test")}
+    clean = ~parts.leaked["test"]
+    return Judgement(
+        logits=logits,
+        metrics={part: classification_metrics(parts.targets[part], predicted[part], names) for part in PARTS},
+        without_leaked=classification_metrics(parts.targets["test"][clean], predicted["test"][clean], names)
+        if 0 < clean.sum() < len(clean)
+        else None,
+        calibration=calibration.measured(held_out, parts.targets),
+        suspects=suspected_labels(parts, {part: rows.softmax(1).numpy() for part, rows in held_out.items()}),
+    )
 
 
 def _row_weights(parts: Parts, options: TrainingOptions) -> dict[str, NDArray[np.float32] | None]:
@@ -263,7 +312,7 @@ def _fit(
         precision=options.precision,
         ema=options.ema,
         compile=options.compile,
-        early_stopping=EarlyStopping(METRIC_KEYS[options.metric], mode="max", patience=options.early_stopping),
+        early_stopping=EarlyStopping(METRIC_KEYS[recipe.metric], mode="max", patience=options.early_stopping),
         checkpoint=Checkpointer(
             out / CHECKPOINTS,
             every_steps=options.checkpoint_every,

@@ -1,11 +1,31 @@
 """The models of the main job: plain modules that take what their encoder collates."""
 
+from abc import abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class NgramClassifier(nn.Module):
+class TextModel(nn.Module):
+    """What the main job trains: gives logits, and can take a change of them into its weights."""
+
+    @abstractmethod
+    def adjust_(self, shift: Tensor, temperature: float) -> None:
+        """Change the weights so that the logits are `(logits + shift) / temperature` from now on; `shift` is `(C,)`."""
+
+
+class LinearHead(nn.Linear):
+    """A last linear layer, which can take a change of the logits into its weights."""
+
+    @torch.no_grad()
+    def adjust_(self, shift: Tensor, temperature: float) -> None:
+        """Change the weights so that the logits are `(logits + shift) / temperature` from now on."""
+        self.weight /= temperature
+        self.bias.add_(shift.to(self.bias)).div_(temperature)
+
+
+class NgramClassifier(TextModel):
     """Multinomial logistic regression over weighted n-grams, as a bag of embeddings as wide as there are classes.
 
     Args:
@@ -25,8 +45,14 @@ class NgramClassifier(nn.Module):
         """Return logits `(B, classes)`."""
         return self.bag(ids, offsets, per_sample_weights=weights.to(self.bag.weight.dtype)) + self.bias
 
+    @torch.no_grad()
+    def adjust_(self, shift: Tensor, temperature: float) -> None:
+        """Change the weights so that the logits are `(logits + shift) / temperature` from now on."""
+        self.bag.weight /= temperature
+        self.bias.add_(shift.to(self.bias)).div_(temperature)
 
-class TextCNN(nn.Module):
+
+class TextCNN(TextModel):
     """Convolutions of several widths over token embeddings, the maximum over time of each, and a linear layer.
 
     The maximum looks at real tokens only, so a text's logits do not depend on the texts it is batched with.
@@ -58,7 +84,7 @@ class TextCNN(nn.Module):
         self.embedding = nn.Embedding(vocabulary, embedding_dim, padding_idx=0)
         self.convolutions = nn.ModuleList(nn.Conv1d(embedding_dim, channels, width) for width in widths)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(channels * len(widths), classes)
+        self.head = LinearHead(channels * len(widths), classes)
         self.widths = widths
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -72,3 +98,7 @@ class TextCNN(nn.Module):
             begins_in_text = real[:, None, : real.shape[1] - width + 1]
             pooled.append(features.masked_fill(~begins_in_text, 0.0).amax(2))  # relu: 0 is the least there is
         return self.head(self.dropout(torch.cat(pooled, 1)))
+
+    def adjust_(self, shift: Tensor, temperature: float) -> None:
+        """Change the weights so that the logits are `(logits + shift) / temperature` from now on."""
+        self.head.adjust_(shift, temperature)

@@ -1,5 +1,6 @@
 """The directory that a run writes: checked before any work, begun, and filled at the end."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -14,11 +15,13 @@ from torch import Tensor
 
 from linkboy._files import atomic_write
 from linkboy._report import json_text
+from linkboy.classify.calibration import Calibration
 from linkboy.classify.classifier import CONFIG, WEIGHTS, Classifier, is_classifier
 from linkboy.classify.dataset import Encoder
 from linkboy.classify.metrics import ClassificationMetrics
 from linkboy.classify.pictures import confusion_png, curves_png
 from linkboy.classify.split import PARTS, Parts
+from linkboy.classify.suspects import SuspectedLabels
 from linkboy.training import History
 from linkboy.training.history import rows_as_csv
 
@@ -30,9 +33,21 @@ CONTENTS = {
     "metrics.json": "figures of the train, valid and test part",
     "history.csv": "a row per epoch",
     "predictions.csv": "each test text with its prediction",
+    "suspects.csv": "held-out rows whose label may be wrong",
     "curves.png": "loss and metric over the epochs",
     "confusion.png": "what is taken for what",
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """How good a classifier is: logits and metrics of each part, and what the held-out parts tell beyond that."""
+
+    logits: Mapping[str, Tensor]
+    metrics: Mapping[str, ClassificationMetrics]
+    without_leaked: ClassificationMetrics | None
+    calibration: Calibration
+    suspects: SuspectedLabels
 
 
 def check_directory(out: Path, *, overwrite: bool, resume: bool) -> None:
@@ -135,23 +150,24 @@ def finish_run(out: Path) -> None:
 
 
 def result_files(
-    classifier: Classifier,
-    parts: Parts,
-    metrics: Mapping[str, ClassificationMetrics],
-    history: History,
-    test_logits: Tensor,
-    metric: str,
-    page: bytes,
+    classifier: Classifier, parts: Parts, judged: Judgement, history: History, metric: str, page: bytes
 ) -> dict[str, bytes]:
     """Return the files of a finished run by name; `metric` is the key of the one that chose the epoch."""
+    figures = {
+        **judged.metrics,
+        "test_without_leaked": judged.without_leaked,
+        "calibration": judged.calibration,
+        "suspected_labels": judged.suspects.count,
+    }
     return {
         **classifier.files(),
         "report.html": page,
-        "metrics.json": json_text(metrics, indent=1).encode(),
+        "metrics.json": json_text(figures, indent=1).encode(),
         "history.csv": rows_as_csv(history.rows).encode(),
-        "predictions.csv": _predictions_csv(parts, test_logits),
+        "predictions.csv": _predictions_csv(parts, judged.logits["test"]),
+        "suspects.csv": judged.suspects.as_csv(),
         "curves.png": curves_png(history.rows, metric, history.best_epoch),
-        "confusion.png": confusion_png(metrics["test"].confusion, parts.class_names),
+        "confusion.png": confusion_png(judged.metrics["test"].confusion, parts.class_names),
     }
 
 

@@ -11,7 +11,8 @@ MODELS = ("ngram", "cnn", "capsule")
 TOKEN_MODELS = ("cnn", "capsule")
 LOSSES = ("cross-entropy", "focal", "logit-adjusted")
 CLASS_WEIGHTS = ("none", "balanced", "sqrt", "effective")
-METRICS = ("accuracy", "macro-f1")
+METRICS = ("auto", "accuracy", "macro-f1")
+LONG_TAIL = 10  # how many times the smallest class the largest one has
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -26,7 +27,8 @@ class TrainingOptions(Report):
         loss: `"cross-entropy"`, `"focal"` or `"logit-adjusted"` (for classes of very unequal size).
         gamma: focusing exponent, for `"focal"` only; 2 by default.
         class_weight: weigh rows by the size of their class: `"none"`, `"balanced"`, `"sqrt"` or `"effective"`.
-        metric: the epoch that is best in this on the validation part is kept: `"accuracy"` or `"macro-f1"`.
+        metric: what is chosen on the validation part, such as the epoch to keep, is chosen by this: `"accuracy"`,
+            `"macro-f1"`, or `"auto"`, which takes macro-F1 where one class has ten times the rows of another.
         epochs: passes over the training part; by default chosen from its size.
         batch_size: rows per batch over all processes; by default chosen from the size of the training part.
         lr: peak learning rate; by default that of the model.
@@ -54,7 +56,7 @@ class TrainingOptions(Report):
     loss: str = "cross-entropy"
     gamma: float | None = None
     class_weight: str = "none"
-    metric: str = "accuracy"
+    metric: str = "auto"
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
@@ -114,6 +116,15 @@ class TrainingOptions(Report):
 
 
 @dataclasses.dataclass(frozen=True)
+class DataTraits:
+    """What the settings follow from: the size of the training part, and the rows of its largest and smallest class."""
+
+    rows: int
+    largest: int
+    smallest: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe(Report):
     """The settings that a run uses: AdamW with a short warm-up and a linear decay to zero."""
 
@@ -123,14 +134,17 @@ class Recipe(Report):
     weight_decay: float
     eps: float
     label_smoothing: float
+    metric: str
     beta2: float = 0.99
     warmup_share: float = 0.05
+    why: tuple[str, ...] = ()
 
     def _blocks(self) -> Iterator[Block]:
         yield (
             f"training: {self.epochs} epochs in batches of {self.batch_size}, AdamW with peak rate {self.lr:g}, weight decay "
             f"{self.weight_decay:g}, label smoothing {self.label_smoothing:g}"
         )
+        yield "\n".join(self.why)
 
     def rate_at(self, step: int, steps: int) -> float:
         """Return the share of the peak rate for a step (from 0) of `steps`."""
@@ -138,12 +152,13 @@ class Recipe(Report):
         return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup + 1))
 
 
-def choose_recipe(options: TrainingOptions, rows: int) -> Recipe:
-    """Choose the training settings from the number of training rows, except where the options name them.
+def choose_recipe(options: TrainingOptions, traits: DataTraits) -> Recipe:
+    """Choose the training settings from what the training part is like, except where the options name them.
 
     The number of updates matters more than the number of epochs: some 700 to 1,600 are enough from five thousand rows
     to fifty thousand, and small sets get at least 300.
     """
+    rows = traits.rows
     batch_size = options.batch_size or (
         256 if rows >= 40_000 else 128 if rows >= 15_000 else max(8, min(64, rows // 16))
     )
@@ -151,11 +166,25 @@ def choose_recipe(options: TrainingOptions, rows: int) -> Recipe:
     epochs = options.epochs or max(5 if rows >= 40_000 else 8, min(100, math.ceil(300 / steps_per_epoch)))
     # Label smoothing shrinks the logits, on which focal and adjusted losses build; it goes with cross-entropy alone.
     smoothing = 0.2 if options.loss == "cross-entropy" else 0.0
+    metric, why = _choose_metric(options, traits)
     if options.model in TOKEN_MODELS:
-        return Recipe(batch_size, epochs, options.lr or 2e-3, 0.01, 1e-8, smoothing / 2, beta2=0.999)
-    if rows >= 40_000:
-        return Recipe(batch_size, epochs, options.lr or 0.05, 0.1, 1e-8, smoothing)
-    # Fewer rows leave more n-grams rare; an epsilon far above the usual 1e-8 keeps the steps of those, whose gradients
-    # are tiny, small as well, and then the rate can be higher.
-    lr, weight_decay = (0.5, 0.005) if rows >= 15_000 else (0.2, 0.02)
-    return Recipe(batch_size, epochs, options.lr or lr, weight_decay, 3e-4, smoothing)
+        lr, weight_decay, eps, beta2, smoothing = 2e-3, 0.01, 1e-8, 0.999, smoothing / 2
+    elif rows >= 40_000:
+        lr, weight_decay, eps, beta2 = 0.05, 0.1, 1e-8, 0.99
+    else:
+        # Fewer rows leave more n-grams rare; an epsilon far above the usual 1e-8 keeps the steps of those, whose
+        # gradients are tiny, small as well, and then the rate can be higher.
+        lr, weight_decay, eps, beta2 = (0.5, 0.005, 3e-4, 0.99) if rows >= 15_000 else (0.2, 0.02, 3e-4, 0.99)
+    return Recipe(batch_size, epochs, options.lr or lr, weight_decay, eps, smoothing, metric, beta2, why=(why,))
+
+
+def _choose_metric(options: TrainingOptions, traits: DataTraits) -> tuple[str, str]:
+    if options.metric != "auto":
+        return options.metric, f"chosen by on the validation part: {options.metric}, as asked for"
+    tailed = traits.largest >= LONG_TAIL * max(traits.smallest, 1)
+    metric = "macro-f1" if tailed else "accuracy"
+    ratio = f"the largest class has {traits.largest / max(traits.smallest, 1):.3g} times the rows of the smallest"
+    advice = (
+        "a long tail; --metric accuracy if rare classes count no more than their rows" if tailed else "no long tail"
+    )
+    return metric, f"chosen by on the validation part: {metric}, since {ratio} ({advice})"

@@ -27,6 +27,7 @@ class Parts(Report):
         texts: the rows of `train`, `valid` and `test`.
         targets: `(rows,)` int64 per part.
         notes: what a reader should know: how it was split, texts that stand in two parts or under two labels.
+        leaked: `(rows,)` bool for `valid` and `test`: whether the text stands in the training part too.
     """
 
     class_names: Sequence[str]
@@ -34,6 +35,7 @@ class Parts(Report):
     texts: Mapping[str, LabelledTexts]
     targets: Mapping[str, NDArray[np.int64]]
     notes: Sequence[str]
+    leaked: Mapping[str, NDArray[np.bool_]]
 
     def _blocks(self) -> Iterator[Block]:
         rows = []
@@ -109,7 +111,10 @@ def make_parts(
         notes.append(f"{' and '.join(missing)}: a tenth of each class held out of the training file, seed {seed}")
     texts |= {part: rows for part, rows in given.items() if rows is not None}
     targets = {part: targets_of(texts[part], classes, part, numbered=numbered) for part in PARTS}
-    return Parts(classes, numbered, {part: texts[part] for part in PARTS}, targets, (*notes, *_overlaps(texts)))
+    known = set(texts["train"].texts)
+    leaked = {part: np.array([text in known for text in texts[part].texts]) for part in ("valid", "test")}
+    notes += _overlaps(texts, leaked)
+    return Parts(classes, numbered, {part: texts[part] for part in PARTS}, targets, notes, leaked)
 
 
 def _check_weights(parts: Mapping[str, LabelledTexts | None]) -> None:
@@ -171,17 +176,24 @@ def _split(texts: Sequence[str], targets: NDArray[np.int64], parts: int, seed: i
     return side_of_leader[group]
 
 
-def _overlaps(texts: Mapping[str, LabelledTexts]) -> Iterator[str]:
+def _overlaps(texts: Mapping[str, LabelledTexts], leaked: Mapping[str, NDArray[np.bool_]]) -> Iterator[str]:
+    """Say which texts stand in two parts, more than once, or under two labels."""
     train = texts["train"]
-    known = set(train.texts)
-    for part in ("valid", "test"):
-        shared = sum(text in known for text in texts[part].texts)
+    for part, rows in leaked.items():
+        shared = int(rows.sum())
         if shared:
-            yield f"{format_count(shared)} {part} texts ({format_percent(shared / len(texts[part]))}) stand in training too"
+            yield f"{format_count(shared)} {part} texts ({format_percent(shared / len(rows))}) stand in training too"
+    known = set(texts["valid"].texts)
+    shared = sum(text in known for text in texts["test"].texts)
+    if shared:
+        yield f"{format_count(shared)} test texts ({format_percent(shared / len(texts['test']))}) stand in valid too"
     first = train.labels[0]
     if len(train) > 20 and train.lines[0] == 1 and list(train.labels).count(first) == 1:
         yield f"the label of the first line, {first!r}, occurs nowhere else: if it is a header, pass --text-column NAME"
     labels_of = Counter(text for text, _ in set(zip(train.texts, train.labels, strict=True)))
+    repeated = len(train) - len(labels_of)
+    if repeated:
+        yield f"{format_count(repeated)} training rows ({format_percent(repeated / len(train))}) repeat a text"
     doubtful = sum(count > 1 for count in labels_of.values())
     if doubtful:
         yield f"{format_count(doubtful)} training texts stand under more than one label"

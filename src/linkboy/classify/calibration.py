@@ -1,0 +1,191 @@
+"""After training, on the validation part: lift rare classes by their priors, and make probabilities mean what they say."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from linkboy._report import Block, Report, format_percent
+from linkboy.classify.metrics import macro_f1
+from linkboy.classify.models import TextModel
+from linkboy.classify.reliability import reliability
+
+Floats = NDArray[np.float64]
+Score = Callable[[NDArray[np.int64], NDArray[np.int64]], float]
+
+SCORES: Mapping[str, tuple[str, Score]] = {
+    "accuracy": ("accuracy", lambda target, predicted: float((target == predicted).mean())),
+    "macro-f1": ("macro-F1", macro_f1),
+}
+TAUS = tuple(0.125 * step for step in range(17))
+EVEN = 1.5  # classes whose sizes differ by less than this factor are left alone
+RESAMPLES = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class LogitAdjustment(Report):
+    """How far the logits are moved by the priors of the classes: `logits - tau * log(prior)`.
+
+    Args:
+        metric: what `tau` was chosen by.
+        tau: 0 leaves the logits as they are.
+        before: the metric on the validation part without an adjustment.
+        after: with the best one, which is taken only if the gain is above its standard error.
+        error: standard error of the gain, by resampling the rows.
+    """
+
+    metric: str
+    tau: float
+    before: float
+    after: float
+    error: float
+
+    def _blocks(self) -> Iterator[Block]:
+        name, _ = SCORES[self.metric]
+        gain = (
+            f"{name} of the validation part {format_percent(self.before)} -> {format_percent(self.after)}, "
+            f"standard error of the gain {format_percent(self.error)}"
+        )
+        if self.tau:
+            yield f"class priors: each logit is lowered by {self.tau:g} * log(prior), chosen by {gain}"
+        elif self.error:
+            yield f"class priors: no adjustment, since the best one gains no more than chance would ({gain})"
+        else:
+            yield f"class priors: no adjustment; none is better ({name} of the validation part {format_percent(self.before)})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration(Report):
+    """What was done to the logits after training; it is part of the saved weights.
+
+    Args:
+        temperature: what the logits were divided by.
+        adjustment: of the logits by the priors of the classes; `None` where the classes are about even.
+        shift: `(C,)`, added to the logits before they were divided.
+        error_before: expected calibration error of each part as the model left training.
+        error_after: the same with the calibrated probabilities.
+    """
+
+    temperature: float
+    adjustment: LogitAdjustment | None
+    shift: tuple[float, ...] = dataclasses.field(repr=False)
+    error_before: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    error_after: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def _blocks(self) -> Iterator[Block]:
+        if self.adjustment is not None:
+            yield from self.adjustment._blocks()
+        errors = ", ".join(
+            f"{part} {format_percent(self.error_before[part])} -> {format_percent(after)}"
+            for part, after in self.error_after.items()
+        )
+        yield f"probabilities: temperature {self.temperature:.3g} from the validation part" + (
+            f"; expected calibration error {errors}" if errors else ""
+        )
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return calibrated logits `(N, C)` for those of the model as it left training."""
+        return (logits + torch.tensor(self.shift).to(logits)) / self.temperature
+
+    def undo(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the model as it left training for calibrated ones."""
+        return logits * self.temperature - torch.tensor(self.shift).to(logits)
+
+    def measured(self, logits: Mapping[str, torch.Tensor], targets: Mapping[str, NDArray[np.int64]]) -> "Calibration":
+        """Return the same with the errors of the parts, given their calibrated logits."""
+        return dataclasses.replace(
+            self,
+            error_before={
+                part: calibration_error(self.undo(rows.double()), targets[part]) for part, rows in logits.items()
+            },
+            error_after={part: calibration_error(rows, targets[part]) for part, rows in logits.items()},
+        )
+
+
+def calibrate(
+    model: TextModel,
+    logits: torch.Tensor,
+    target: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    *,
+    metric: str,
+    weights: NDArray[np.float32] | None = None,
+) -> Calibration:
+    """Choose adjustment and temperature on the validation part, and build them into the weights of the model.
+
+    Args:
+        model: changed in place.
+        logits: `(N, C)`, what the model gives for the validation part.
+        target: `(N,)` class indices.
+        counts: `(C,)` training rows of each class.
+        metric: `"accuracy"` or `"macro-f1"`, by which the adjustment is chosen.
+        weights: `(N,)`, of the validation rows, for the temperature.
+    """
+    raw = logits.double().numpy()
+    scale = best_temperature(raw, target, weights)
+    prior = np.log(np.maximum(counts, 1) / max(counts.sum(), 1))
+    adjustment, shift = None, np.zeros(len(counts))
+    if max(counts) >= EVEN * max(min(counts), 1):
+        # Smoothed and margin losses give logits on scales of their own; tau is 1 in theory on that of log-probabilities.
+        adjustment = choose_adjustment(raw / scale, target, prior, metric=metric)
+        shift = -scale * adjustment.tau * (prior - prior.mean())
+    temperature = best_temperature(raw + shift, target, weights)
+    model.adjust_(torch.from_numpy(shift).float(), temperature)
+    return Calibration(temperature, adjustment, tuple(shift.tolist()))
+
+
+def choose_adjustment(logits: Floats, target: NDArray[np.int64], log_prior: Floats, *, metric: str) -> LogitAdjustment:
+    """Choose `tau` by a metric of the validation part, and 0 unless the gain is above its standard error.
+
+    Source: Menon et al. 2021, section 4.1, https://arxiv.org/abs/2007.07314.
+    """
+    _, score = SCORES[metric]
+    predicted = {tau: (logits - tau * log_prior).argmax(1) for tau in TAUS}
+    scores = {tau: score(target, rows) for tau, rows in predicted.items()}
+    best = max(TAUS, key=lambda tau: scores[tau])
+    gain = scores[best] - scores[0.0]
+    error = gain_error(target, predicted[0.0], predicted[best], score) if gain > 0 else 0.0
+    return LogitAdjustment(metric, best if gain > error else 0.0, scores[0.0], scores[best], error)
+
+
+def gain_error(target: NDArray[np.int64], before: NDArray[np.int64], after: NDArray[np.int64], score: Score) -> float:
+    """Return the standard error of `score(target, after) - score(target, before)`, by a bootstrap over the rows."""
+    generator = np.random.default_rng(0)
+    gains = []
+    for _ in range(RESAMPLES):
+        rows = generator.integers(0, len(target), len(target))
+        gains.append(score(target[rows], after[rows]) - score(target[rows], before[rows]))
+    return float(np.std(gains))
+
+
+def best_temperature(logits: Floats, target: NDArray[np.int64], weights: NDArray[np.float32] | None = None) -> float:
+    """Return what to divide the logits by so that the likelihood of the rows is largest.
+
+    A weak prior around 1, worth one row, keeps a validation part without mistakes from asking for certainty.
+
+    Source: Guo et al. 2017, section 4.2, https://arxiv.org/abs/1706.04599.
+    """
+    centred = logits - logits.max(1, keepdims=True)
+    own = centred[np.arange(len(target)), target]
+    row_weights = np.ones(len(target)) if weights is None else weights.astype(np.float64)
+
+    def slope(log_scale: float) -> float:
+        """Derivative of the penalised log-likelihood by the logarithm of the scale, the reciprocal of the temperature."""
+        scale = np.exp(log_scale)
+        exponentials = np.exp(centred * scale)
+        expected = (centred * exponentials).sum(1) / exponentials.sum(1)
+        return float(scale * (row_weights * (own - expected)).sum() - log_scale)
+
+    low, high = -7.0, 7.0
+    for _ in range(40):  # the slope falls through zero once
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
+    return float(np.exp(-(low + high) / 2))
+
+
+def calibration_error(logits: torch.Tensor, target: NDArray[np.int64]) -> float:
+    """Return the expected calibration error of the predicted classes."""
+    best = logits.double().softmax(1).max(1)
+    return reliability(best.values.numpy(), best.indices.numpy() == target).error

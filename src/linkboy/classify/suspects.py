@@ -1,0 +1,111 @@
+"""Rows whose label looks wrong: the classifier is as sure of another class as it usually is when that class is right."""
+
+import dataclasses
+import io
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linkboy._report import Block, Report, Table, format_count, format_percent
+from linkboy.classify.split import Parts
+
+LISTED = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Suspect:
+    """A row to look at: where it stands, its label, and the class that the classifier is sure of."""
+
+    part: str
+    line: int
+    label: str
+    likelier: str
+    probability: float
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class SuspectedLabels(Report):
+    """Rows of the validation and test part, which the classifier has not learned from, whose label may be wrong.
+
+    Some are mistakes of the classifier: the count is an upper bound on what to look at, not an estimate of the noise.
+
+    Args:
+        rows: how many rows were looked at.
+        count: how many are suspected.
+        suspects: the suspected rows, surest first, at most a thousand.
+    """
+
+    rows: int
+    count: int
+    suspects: Sequence[Suspect]
+
+    def _blocks(self) -> Iterator[Block]:
+        if not self.count:
+            yield f"labels: none of {format_count(self.rows)} held-out rows looks mislabelled"
+            return
+        share = format_percent(self.count / self.rows)
+        shown = [
+            (s.part, s.line, s.label, s.likelier, format_percent(s.probability), _short(s.text))
+            for s in self.suspects[:5]
+        ]
+        yield Table(
+            ("part", "line", "label", "rather", "probability", "text"),
+            shown,
+            f"{format_count(self.count)} of {format_count(self.rows)} held-out rows ({share}) may be mislabelled, or the "
+            "classifier is wrong; the surest",
+        )
+
+    def as_csv(self) -> bytes:
+        """Write the suspected rows as a table."""
+        import polars as pl
+
+        columns = {field.name: [getattr(s, field.name) for s in self.suspects] for field in dataclasses.fields(Suspect)}
+        buffer = io.BytesIO()
+        pl.DataFrame(columns).write_csv(buffer, float_precision=6)
+        return buffer.getvalue()
+
+
+def suspected_labels(parts: Parts, probabilities: Mapping[str, NDArray[np.floating]]) -> SuspectedLabels:
+    """Find held-out rows whose label looks wrong.
+
+    A row is suspected if its likeliest class is not its label and has at least the mean probability that this class has
+    on the rows that are labelled with it.
+
+    Args:
+        parts: the data.
+        probabilities: `(rows, C)` of each part to look at, none of which the classifier has learned from.
+
+    Source: the confident joint of Northcutt et al. 2021, section 3.1, https://arxiv.org/abs/1911.00068.
+    """
+    names = list(probabilities)
+    target = np.concatenate([parts.targets[name] for name in names])
+    shares = np.concatenate([probabilities[name] for name in names]).astype(np.float64)
+    places = [(name, row) for name in names for row in range(len(parts.targets[name]))]
+    found = suspected_rows(shares, target)
+    suspects = []
+    for number in map(int, found[:LISTED]):
+        part, row = places[number]
+        texts, likelier = parts.texts[part], int(shares[number].argmax())
+        label, other = parts.class_names[int(target[number])], parts.class_names[likelier]
+        probability = float(shares[number, likelier])
+        suspects.append(Suspect(part, texts.lines[row], label, other, probability, texts.texts[row]))
+    return SuspectedLabels(len(target), len(found), tuple(suspects))
+
+
+def suspected_rows(probabilities: NDArray[np.float64], target: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the numbers of the suspected rows, surest first."""
+    everyone = np.arange(len(target))
+    classes = probabilities.shape[1]
+    count = np.bincount(target, minlength=classes)
+    usual = np.bincount(target, probabilities[everyone, target], minlength=classes) / np.maximum(count, 1)
+    likeliest = probabilities.argmax(1)
+    sure = probabilities[everyone, likeliest]
+    suspected = np.flatnonzero((likeliest != target) & (sure >= usual[likeliest]) & (count[likeliest] > 0))
+    margin = sure[suspected] - probabilities[suspected, target[suspected]]
+    return suspected[np.argsort(-margin, kind="stable")]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else text[:39] + "…"
