@@ -1,0 +1,117 @@
+"""What was measured last, kept as JSON by room; the one table of it; and the part of it that the documentation shows."""
+
+import dataclasses
+import json
+import os
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from benchmarks.harness import Row
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "RESULTS.md"
+DOCS = HERE.parent / "docs"
+BLOCK = re.compile(r"(<!-- figures of (\w+), written by `make bench` -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+COLUMNS = {
+    "docs": ("what", "linkboy", "beside it", "ratio", "wanted", "same answer"),
+    "zh": ("测什么", "linkboy", "对照", "比值", "要求", "结果一致"),
+}
+# Peers that are not named as their distribution is.
+DISTRIBUTIONS = {"F.": "torch", "torch.": "torch", "DebugMode": "torch", "flash_tokenizer": "flash-tokenizer",
+                 "HF Trainer": "transformers", "TF-IDF": "scikit-learn", "MONAI": "monai", "nn.": "torch"}  # fmt: skip
+
+
+def peer_version(peer: str) -> str:
+    """Return the version of the package a peer's name begins with, or an empty string where it is no package."""
+    words = re.split(r"[ ,(]", peer.strip())
+    name = next((owner for start, owner in DISTRIBUTIONS.items() if peer.startswith(start)), words[0])
+    try:
+        return version(name).partition("+")[0]
+    except (PackageNotFoundError, ValueError):
+        return ""
+
+
+def save(room: str, rows: list[Row], seconds: float) -> None:
+    """Keep the rows of a room, with the versions they were measured against."""
+    kept = [{**dataclasses.asdict(row), "version": peer_version(row.peer_name)} for row in rows]
+    content = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"torch {peer_version('torch')}",
+        "seconds": round(seconds),
+        "rows": kept,
+    }
+    (HERE / "results").mkdir(exist_ok=True)
+    path = HERE / "results" / f"{room}.json"
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
+
+
+def load() -> dict[str, dict]:
+    """Return what was measured last, by room."""
+    return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted((HERE / "results").glob("*.json"))}
+
+
+def figure(value: float, unit: str) -> str:
+    """Write a value in its unit, seconds in the unit that keeps them short."""
+    if unit == "s" and 0 < value < 1:
+        value, unit = (value * 1e3, "ms") if value >= 1e-3 else (value * 1e6, "us")
+    return f"{value:.4g} {unit}".rstrip()
+
+
+def cells(row: dict) -> list[str]:
+    """Return what, ours, the peer with its version and figure, ratio, target and equality."""
+    name = row["peer_name"] if row["version"] in row["peer_name"] else f"{row['peer_name']} {row['version']}"
+    return [
+        row["what"],
+        figure(row["ours"], row["unit"]),
+        f"{name}: {figure(row['peer'], row['unit'])}",
+        f"{row['ours'] / row['peer']:.3g}x" if row["peer"] else "-",
+        row["target"],
+        row["equality"],
+    ]
+
+
+def line(values: list[str]) -> str:
+    return "| " + " | ".join(value.replace("|", r"\|") for value in values) + " |"
+
+
+def whole_table(measured: dict[str, dict]) -> str:
+    """Return the text of RESULTS.md."""
+    machines = sorted({content["machine"] for content in measured.values()})
+    head = (
+        "# Measured results\n\n"
+        f"Written by `make bench` on {'; '.join(machines)}; one room alone: `python -m benchmarks ROOM`. Ratios are ours "
+        "over the peer's: below 1 is better, except where the unit is a rate or a score. Absolute times depend on the "
+        "machine and its load; trust the ratios.\n\n"
+        "| room | what | linkboy | beside it | ratio | wanted | same answer |\n|---|---|---|---|---|---|---|\n"
+    )
+    rows = [line([room, *cells(row)]) for room, content in measured.items() for row in content["rows"]]
+    took = ", ".join(f"{room} {content['seconds']} s" for room, content in measured.items())
+    return head + "\n".join(rows) + f"\n\nThe runs took {took}.\n"
+
+
+def page_with_figures(path: Path, text: str, measured: dict[str, dict]) -> str:
+    """Return a page of the documentation with its blocks of figures as they were measured last."""
+    columns = COLUMNS["zh" if path.parent.name == "zh" else "docs"]
+
+    def block(match: re.Match[str]) -> str:
+        rows = [line(cells(row)) for row in measured[match[2]]["rows"] if row["target"]]
+        return match[1] + "\n".join([line(list(columns)), "|" + "---|" * len(columns), *rows]) + "\n" + match[3]
+
+    return BLOCK.sub(block, text)
+
+
+def pages() -> list[Path]:
+    return sorted(DOCS.rglob("*.md"))
+
+
+def write_everywhere() -> None:
+    """Bring RESULTS.md and the pages in line with what was measured last."""
+    measured = load()
+    RESULTS.write_text(whole_table(measured), "utf-8")
+    for path in pages():
+        text = path.read_text("utf-8")
+        new = page_with_figures(path, text, measured)
+        if new != text:
+            path.write_text(new, "utf-8")
