@@ -38,9 +38,6 @@ def shift(images: Tensor) -> Tensor:
 def train(images: Tensor, target: Tensor, seed: int, epochs: int) -> lb.CapsNet:
     torch.manual_seed(seed)
     model = lb.CapsNet((1, 10, 10), 10, channels=64, primary_capsules=16, kernel_size=3, stride=2, decoder=(128, 256))
-    caps = model.routing
-    # While couplings are still 1 / num_out, this keeps the entries of the outputs as large as those of the inputs.
-    torch.nn.init.normal_(caps.weight, std=caps.num_out / (caps.num_in * caps.in_dim) ** 0.5)
     optimizer = torch.optim.Adam(model.parameters())
     batches = -(-len(images) // 64)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=epochs * batches)

@@ -333,7 +333,8 @@ def test_initial_weights_follow_the_seed():
     first = CapsuleLinear(20, 8, 10, 16)
     torch.manual_seed(3)
     assert torch.equal(CapsuleLinear(20, 8, 10, 16).weight, first.weight)
-    assert first.weight.std().item() == pytest.approx(0.05, rel=0.05)
+    assert first.weight.std().item() == pytest.approx(10 / 160**0.5, rel=0.05)
+    assert CapsuleLinear(20, 8, 90, 16).weight.std().item() == pytest.approx(1, rel=0.05)
 
 
 # Messages
