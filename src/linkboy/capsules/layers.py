@@ -84,10 +84,13 @@ class CapsuleLinear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the output capsules."""
-        self._check(input)
-        weight = _autocast(self.weight)
+        self._check_shape(input)
+        weight, converted = _autocast(self.weight), _autocast(input)
+        if converted.dtype != weight.dtype:
+            name = str(self.weight.dtype)
+            raise TypeError(f"input must have the dtype of the weight, {name}, got {describe(input)}; use .to({name})")
         lead = input.shape[:-2]
-        input = _autocast(input).reshape(math.prod(lead), self.num_in, self.in_dim)  # noqa: A001
+        input = converted.reshape(math.prod(lead), self.num_in, self.in_dim)  # noqa: A001
         weight = weight.permute(1, 2, 0, 3).reshape(self.num_out, self.out_dim, self.num_in * self.in_dim)
         if self.routing_grad == "last":
             coupling = self._couple(weight.detach(), input.detach())
@@ -105,7 +108,7 @@ class CapsuleLinear(nn.Module):
             logits = logits + agreement(weight, input, output)
         return logits.softmax(0).to(input.dtype)
 
-    def _check(self, input: Tensor) -> None:
+    def _check_shape(self, input: Tensor) -> None:
         if not isinstance(input, Tensor) or input.dim() < 2 or input.shape[-2:] != (self.num_in, self.in_dim):
             mend = ""
             if isinstance(input, Tensor) and input.dim() >= 2:
@@ -115,9 +118,6 @@ class CapsuleLinear(nn.Module):
                 f"input must have the shape (*, num_in, in_dim) = (*, {self.num_in}, {self.in_dim}), "
                 f"got {describe(input)}{mend}"
             )
-        if not input.is_floating_point() or _autocast(input).dtype != _autocast(self.weight).dtype:
-            name = str(self.weight.dtype)
-            raise TypeError(f"input must have the dtype of the weight, {name}, got {describe(input)}; use .to({name})")
 
     def extra_repr(self) -> str:
         """Return the arguments, for `print`."""
@@ -128,9 +128,11 @@ class CapsuleLinear(nn.Module):
 
 
 def _autocast(tensor: Tensor) -> Tensor:
-    """Convert as autocast does for a linear layer: to its dtype, but float64 stays."""
+    """Convert as autocast does for a linear layer: to its dtype, but float64 and integers stay."""
     dtype = autocast_dtype(tensor)
-    return tensor if dtype is None or tensor.dtype == torch.float64 else tensor.to(dtype)
+    if dtype is None or tensor.dtype == torch.float64 or not tensor.is_floating_point():
+        return tensor
+    return tensor.to(dtype)
 
 
 class PrimaryCapsules(nn.Module):
