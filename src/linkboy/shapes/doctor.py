@@ -110,12 +110,14 @@ def check_batch(
     if fake == "auto" and any(run.error for run in [*runs.probes, *map(runs.at, sizes)]):
         runs = Runs(model, make_inputs, probe, fake=False)
     findings, notes = compared(runs, sizes)
-    if leaks and not any(run.error for run in runs.probes):
+    failed = any(run.error for run in runs.probes)
+    if leaks and not failed:
         leak, note = find_leak(model, make_inputs, runs)
         findings += [leak] if leak else []
         notes += [note] if note else []
     first = runs.probes[0]
-    findings += [from_hazard(first.batch, hazard) for hazard in first.trace.hazards if hazard.level == "warn"]
+    warned = [from_hazard(first.batch, hazard) for hazard in first.trace.hazards if hazard.level == "warn"]
+    findings = warned + findings if failed else findings + warned  # what came before an exception may be its cause
     hazards = {(h.code, h.file, h.line): h for run in runs.known.values() for h in run.trace.hazards}
     return BatchReport(
         one_for_each_line(findings), tuple(map(shape_text, runs.inputs)), tuple(map(shape_text, runs.outputs)),

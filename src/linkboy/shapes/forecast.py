@@ -13,6 +13,11 @@ from linkboy.shapes.running import MakeInputs, Model, Run, run_once
 
 Key = tuple[str, int, int, str]  # what a call is recognised by in another run
 
+_LOST = (
+    "no dim holds the samples from here on; give view or reshape the batch size and the -1 to a feature dim, reduce over "
+    "feature dims only, and leave a loss out of the model"
+)
+_MOVED = "the samples lie along another dim from here on; move it back with transpose or movedim"
 _SPECIAL_CASE = "a special case for some batch sizes; let the same lines run for all"
 
 
@@ -30,6 +35,7 @@ class Runs:
         self.inputs = fit_shapes(first.inputs, second.inputs, probe)
         self.outputs = fit_shapes(first.outputs, second.outputs, probe)
         groups = by_key(first.rows), by_key(second.rows)
+        self.dim = next((dim for dim in map(batch_dim, self.inputs) if dim is not None), 0)  # of the batch
         self.counts = {key: fit_size(len(groups[0].get(key, ())), len(groups[1].get(key, ())), probe)
                        for key in groups[0] | groups[1]}  # fmt: skip
         self.fits = {
@@ -83,10 +89,10 @@ def by_key(rows: Sequence[ShapeRow]) -> dict[Key, list[ShapeRow]]:
 
 
 def compared(runs: Runs, sizes: Sequence[int]) -> tuple[list[Finding], list[str]]:
-    """Return what differs from the forecast, and what could not be compared."""
+    """Return what differs from the forecast, the likeliest cause first, and what could not be compared."""
     for run in runs.probes:
         if run.error is not None:
-            return [from_error(run.batch, run.error, run.error_place)], []
+            return [*_lost_before_error(runs), from_error(run.batch, run.error, run.error_place)], []
     notes = []
     if not runs.probes[0].rows:
         notes.append("no call was seen (torch.jit.script, or another thread): only outputs were compared")
@@ -179,26 +185,39 @@ def _wrong_output(runs: Runs, run: Run) -> Finding | None:
 
 def _leading_dim(runs: Runs) -> Finding | None:
     """Check that the first output which is no scalar has the batch where the first input has it."""
-    dim = next((d for d in map(batch_dim, runs.inputs) if d is not None), 0)
+    dim = runs.dim
     outputs = [fitted for fitted in runs.outputs if fitted is None or fitted]
     if not runs.outputs or (outputs and outputs[0] is None):
         return None
-    if outputs and len(outputs[0] or ()) > dim and (outputs[0] or ())[dim].is_batch:
+    first = (outputs[0] or ()) if outputs else ()
+    if len(first) > dim and first[dim].is_batch:
         return None
-    got = shape_text(outputs[0]) if outputs else "a scalar"
+    moved = batch_dim(first) is not None
+    got = shape_text(first) if first else "a scalar"
     return at_row(
-        "leading-dim", runs.probe[0], _splitter(runs), expected=f"an output with B at dim {dim}", got=got,
-        advice="no dim, or another one, holds the samples from here on; give view or reshape the batch size and the -1 to "
-        "a feature dim, and leave a loss out of the model",
+        "leading-dim", runs.probe[0], _where_lost(runs, dim if moved else None), expected=f"an output with B at dim {dim}",
+        got=got, advice=_MOVED if moved else _LOST,
     )  # fmt: skip
 
 
-def _splitter(runs: Runs) -> ShapeRow | None:
-    """Return the first call that takes the batch and gives none, after the last one that gives it."""
-    rows = runs.probes[0].rows
-    follows = [any(batch_dim(fitted) is not None for fitted in fits) for fits in runs.fit_of(rows)]
-    last = max((at for at, yes in enumerate(follows) if yes), default=-1)
-    batch = runs.probe[0]
+def _lost_before_error(runs: Runs) -> list[Finding]:
+    """Return the call before an exception that made something else of the batch, unless it only merged it with a dim."""
+    row = _where_lost(runs, None)
+    if row is None or row.out_shapes[0][1:] == row.in_shapes[0][2:]:
+        return []
+    fits = runs.fit_of(runs.probes[0].rows)[runs.probes[0].rows.index(row)]
+    got = shape_text(fits[0]) if fits else str(row.out_shapes[0])
+    return [at_row("leading-dim", runs.probe[0], row, expected="a result with B as a dim", got=got, advice=_LOST)]
+
+
+def _where_lost(runs: Runs, dim: int | None) -> ShapeRow | None:
+    """Return the first call that takes the batch, after the last one that gives it (at `dim`, or at any)."""
+    rows, batch = runs.probes[0].rows, runs.probe[0]
+    last = -1
+    for at, fits in enumerate(runs.fit_of(rows)):
+        found = [batch_dim(fitted) for fitted in fits]
+        if any(place is not None and dim in (None, place) for place in found):
+            last = at
     return next((row for row in rows[last + 1 :] if any(batch in shape for shape in row.in_shapes)), None)
 
 

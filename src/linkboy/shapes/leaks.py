@@ -111,10 +111,11 @@ class _Recorder(CallMode):
         self._runs, self._base, self._sample = runs, base, sample
         self._kept: dict[tuple[Key, int], list[Tensor]] = {}
         self._passed: Counter[Key] = Counter()
+        self._sources: dict[int, tuple[Call, Tensor]] = {}  # reductions over the batch, by the id of what they gave
         self.first: ShapeRow | None = None
 
     def called(self, call: Call) -> None:
-        place = self.places.current()
+        place = call.place = self.places.current()
         if place is None or self.first is not None:
             return
         key = (place.file, place.line, place.column, call.name)
@@ -125,13 +126,24 @@ class _Recorder(CallMode):
             return
         if self._base is None:
             self._kept[key, nth] = [output.detach().clone() for output in call.outputs]
-        elif any(
-            _leaks(before, after, fitted, self._sample)
-            for before, after, fitted in zip(
-                self._base._kept.get((key, nth), []), call.outputs, fits[nth], strict=False
-            )
-        ):
-            self.first = Step(call.name, place, call.before, shapes_of(call.outputs), "", 0, ()).row()
+            return
+        for before, after, fitted in zip(self._base._kept.get((key, nth), []), call.outputs, fits[nth], strict=False):
+            if _leaks(before, after, fitted, self._sample):
+                self.first = _row_of(self._source_of(call) or call)
+                return
+            if not any(fit.per_sample for fit in fitted or ()) and _differ(before, after):
+                self._sources[id(after)] = self._source_of(call) or call, after
+
+    def _source_of(self, call: Call) -> Call | None:
+        """Return the call that reduced the batch to an operand of this one."""
+        found = (self._sources.get(id(tensor)) for tensor in call.inputs)
+        return next((source[0] for source in found if source is not None), None)
+
+
+def _row_of(call: Call) -> ShapeRow | None:
+    if call.place is None:
+        return None
+    return Step(call.name, call.place, call.before, shapes_of(call.outputs), "", 0, ()).row()
 
 
 def _leaks(before: Tensor, after: Tensor, fitted: FittedShape | None, sample: int) -> bool:
