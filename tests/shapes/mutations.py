@@ -269,3 +269,32 @@ def source(model, old="", new=""):
     text = "import torch\nimport torch.nn.functional as F\nfrom torch import nn\n\n\n" + "\n".join(body) + "\n"
     line = next((n for n, line in enumerate(text.splitlines(), 1) if line.endswith("# planted")), 0)
     return text, line
+
+
+# Written after the rules were finished, and run once.
+HELD_OUT = [
+    ("convolutions", "h = h.relu()", "h = h.relu().roll(1, 0)"),
+    ("convolutions", "h = self.conv(x)", "h = self.conv(x.reshape(3, -1, 8, 6).transpose(0, 1))"),
+    ("convolutions", "return self.head(h)", "return self.head(h)[0]"),
+    ("recurrent", "h = self.embed(ids)", "h = self.embed(ids.t())"),
+    ("recurrent", "last = h[:, -1]", "last = h.mean(dim=0)"),
+    ("recurrent", "last = h[:, -1]", "last = h[:, -1] - h[:, -1].mean(dim=0)"),
+    (
+        "attention",
+        "scores = q @ k.transpose(-2, -1)",
+        "scores = q @ k.transpose(-2, -1); scores = scores - scores.amax(0)",
+    ),
+    ("attention", "h = weights @ v", "h = (weights @ v).reshape(2, b, t, 4).transpose(0, 1)"),
+    ("encoder", "pooled = h.mean(dim=1)", "pooled = h.max(dim=0).values"),
+    ("encoder", "logits = self.head(pooled)", "logits = self.head(pooled.view(4, -1))"),
+    ("encoder", "h = self.norm(x + h)", "h = self.norm(x + h) if x.size(0) > 2 else x + h"),
+    ("skip", "h = torch.cat([x, h], dim=1)", "h = torch.cat([x, h])"),
+    ("skip", "h = self.last(h)", "h = self.last(h / h.norm())"),
+    ("regression", "error = p - y", "error = p - y.mean()"),
+    ("regression", "return loss * weight + error.abs()", "return (loss * weight + error.abs()).sum()"),
+    ("pairs", "similarity = (a * b).sum(dim=-1)", "similarity = (a @ b.t()).mean(dim=1)"),
+    ("detection", "best = h.max(dim=-1).values", "best = h.max(dim=-1).values.squeeze()"),
+    ("detection", "order = best.argsort(dim=1)", "order = best.view(-1).argsort().view(b, -1) % 96"),
+    ("experts", "mixed = gates.unsqueeze(-1) * out", "mixed = gates.mean(0).unsqueeze(-1) * out"),
+    ("series", "h = self.norm(h)", "h = self.norm(h.squeeze(0))"),
+]

@@ -1,22 +1,46 @@
 """The batch check: planted bugs on their lines, no alarm on what is right, and what it says where it cannot see."""
 
+import dataclasses
 import importlib.util
+import json
+import logging
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
-from linkboy import check_batch
+from linkboy import assert_batch_safe, check_batch, check_target, cli
+
+sys.path.insert(0, str(Path(__file__).parent))
+import architectures
+import mutations
+import seeded
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+def built(text, folder, name="planted_net"):
+    """Write the text of a module with a `Net` in it and return one, in eval mode."""
+    path = folder / f"{name}.py"
+    path.write_text(text, "utf-8")
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    torch.manual_seed(0)
+    return module.Net().eval()
 
 
-seeded = load("seeded")
+def kinds(report):
+    return [finding.kind for finding in report.findings]
+
+
+def rows(*shape):
+    return lambda batch: torch.randn(batch, *shape)
+
+
+# --- planted bugs --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fake", ["auto", False], ids=["fake", "real"])
@@ -27,3 +51,379 @@ def test_planted_bugs_are_found_on_their_line(name, fake):
     report = check_batch(make(), inputs, fake=fake)
     found = [(finding.kind, finding.line) for finding in report.findings]
     assert found[0] == (kind, seeded.line_of_bug(make))
+    assert report.findings[0].file == seeded.__file__
+
+
+@pytest.mark.parametrize("name", seeded.CONTROLS)
+def test_the_controls_are_clean(name):
+    make, inputs = seeded.CONTROLS[name]
+    report = check_batch(make(), inputs)
+    assert report.ok, str(report)
+    assert not report.notes
+
+
+@pytest.mark.parametrize("model", mutations.MODELS)
+def test_clean_models_have_no_finding(model, tmp_path):
+    report = check_batch(built(mutations.source(model)[0], tmp_path), mutations.MODELS[model][2])
+    assert report.ok, str(report)
+
+
+def first_lines(chosen, folder):
+    """Return, for each mutation, whether the first finding is on its line."""
+    hits = []
+    for number, (model, old, new) in enumerate(chosen):
+        text, line = mutations.source(model, old, new)
+        report = check_batch(built(text, folder, f"net_{number}"), mutations.MODELS[model][2])
+        hits.append([finding.line for finding in report.findings][:1] == [line])
+    return hits
+
+
+def test_some_mutations_are_found_on_their_line(tmp_path):
+    assert all(first_lines(mutations.MUTATIONS[:12:3] + mutations.HELD_OUT[:4:2], tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", ["MUTATIONS", "HELD_OUT"])
+def test_at_least_95_percent_of_mutations_are_found_on_their_line(group, tmp_path):
+    hits = first_lines(getattr(mutations, group), tmp_path)
+    assert sum(hits) / len(hits) >= 0.95
+
+
+# --- architectures -------------------------------------------------------------------------------------------------------
+
+ALL = {**architectures.TUNED, **architectures.UNSEEN}
+QUICK = ["bert", "longformer", "mixtral", "resnet", "t5"]
+
+
+def check_architecture(name):
+    torch.manual_seed(0)
+    model, inputs = ALL[name]()
+    report = check_batch(model.eval(), inputs)
+    assert report.ok, str(report)
+    assert report.calls > 20
+
+
+@pytest.mark.filterwarnings("default")  # of transformers
+@pytest.mark.parametrize("name", QUICK)
+def test_no_false_alarm_on_a_few_architectures(name):
+    check_architecture(name)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", sorted(set(ALL) - set(QUICK)))
+def test_no_false_alarm_on_the_other_architectures(name):
+    check_architecture(name)
+
+
+class Wrapped(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, **inputs):
+        out = self.model(**inputs)[0]
+        return out.flatten(1)[:, :1].squeeze()  # BUG
+
+
+class Mixed(Wrapped):
+    def forward(self, **inputs):
+        out = self.model(**inputs)[0]
+        return out - out.mean(dim=0)  # BUG
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("wrapper", [Wrapped, Mixed])
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_a_bug_planted_behind_each_architecture_is_found(name, wrapper):
+    torch.manual_seed(0)
+    model, inputs = ALL[name]()
+    report = check_batch(wrapper(model.eval()), inputs)
+    assert report.findings[0].line == seeded.line_of_bug(wrapper), str(report)
+
+
+# --- what a finding says -------------------------------------------------------------------------------------------------
+
+
+def test_a_finding_is_a_sentence_with_what_was_expected_and_what_came():
+    report = check_batch(lambda x: x.squeeze(), rows(1, 4))
+    finding = report.findings[0]
+    assert str(finding) == (
+        f"shape at batch 1, {__file__}:{finding.line} `x.squeeze()`: expected (1, 4), got (4,); squeeze() without dim "
+        "removed dims [0, 1] including dim 0 (batch of one?); name the dim, such as squeeze(-2)"
+    )
+    assert str(report).splitlines()[0] == "batch check: 1 finding   1 calls compared on fake tensors"
+    assert str(report).splitlines()[2] == "(B, 1, 4) -> (B, 4)"
+    plain = json.loads(report.to_json())
+    assert plain["ok"] is False
+    assert plain["findings"][0]["got"] == "(4,)"
+
+
+def test_batch_norm_in_training_mode_is_named_as_such_and_clean_in_eval():
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    report = check_batch(model, rows(4), sizes=(2, 3))
+    assert [(f.kind, f.advice) for f in report.findings] == [
+        ("leak", "BatchNorm in training mode mixes the batch by design; call eval() before the check to see the rest")
+    ]
+    assert check_batch(model.eval(), rows(4)).ok
+
+
+def test_a_lost_batch_before_an_exception_comes_first():
+    linear = nn.Linear(6, 2)
+    report = check_batch(lambda x: linear(x.view(-1, 4)), rows(6, 2))
+    assert [(f.kind, f.code_text) for f in report.findings] == [("leading-dim", "x.view(-1, 4)")]
+    report = check_batch(lambda x: linear(x.view(-1, 2)), rows(6, 2))  # merged dims are nothing wrong
+    assert kinds(report) == ["error"]
+    assert report.findings[0].got == "RuntimeError: mat1 and mat2 shapes cannot be multiplied (30x2 and 6x2)"
+
+
+def test_an_output_without_the_batch_is_a_finding():
+    report = check_batch(lambda x: x.relu().mean(), rows(4))
+    assert [(f.kind, f.got, f.code_text) for f in report.findings] == [("leading-dim", "a scalar", "x.relu().mean()")]
+    report = check_batch(lambda x: x.t() * 2, rows(4))
+    assert [(f.kind, f.got, f.code_text) for f in report.findings] == [("leading-dim", "(4, B)", "x.t()")]
+
+
+def test_only_the_output_tells_where_a_scripted_model_goes_wrong():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        scripted = torch.jit.script(seeded.ConvSqueezeLast())
+        wrong = torch.jit.script(seeded.DimlessSqueeze())
+    report = check_batch(scripted, rows(4, 9))
+    assert report.ok
+    assert report.notes == ("no call was seen (torch.jit.script, or another thread): only outputs were compared",)
+    report = check_batch(wrong, rows(4, 9))
+    assert [(f.kind, f.batch, f.line, f.expected, f.got) for f in report.findings] == [
+        ("shape", 1, 0, "(1, 8)", "(8,)")
+    ]
+    assert "shape at batch 1, output: expected (1, 8)" in str(report)
+
+
+# --- what is no finding --------------------------------------------------------------------------------------------------
+
+
+def test_a_feature_size_equal_to_a_batch_size_changes_nothing():
+    linear = nn.Linear(3, 2)
+    assert check_batch(linear, rows(2, 3)).ok
+    assert check_batch(linear, rows(5, 3)).ok
+    assert check_batch(lambda x: linear(x).view(-1, 7, 2), rows(7, 3)).ok
+
+
+def test_dropout_in_training_mode_is_no_leak():
+    assert check_batch(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)).train(), rows(4)).ok
+
+
+def test_a_loop_over_the_batch_is_foretold_as_well():
+    assert check_batch(lambda x: torch.stack([row.relu() for row in x]), rows(4)).ok
+
+
+def test_a_table_of_every_sample_with_every_other_is_left_alone():
+    report = check_batch(lambda a, b: a @ b.t(), lambda b: (torch.randn(b, 4), torch.randn(b, 4)))
+    assert report.ok
+    assert report.outputs == ("(B, B)",)
+    assert report.notes == ("leaks were not tested: no output has the batch in exactly one dim",)
+
+
+def test_time_first_models_keep_the_batch_where_it_came_in():
+    lstm = nn.LSTM(4, 6)
+    report = check_batch(lambda x: lstm(x)[0], lambda b: torch.randn(9, b, 4))
+    assert report.ok, str(report)
+    assert report.outputs == ("(9, B, 6)",)
+
+
+def test_flattening_batch_and_time_and_back_is_clean():
+    linear = nn.Linear(4, 2)
+    report = check_batch(lambda x: linear(x.reshape(-1, 4)).reshape(*x.shape[:2], 2), rows(6, 4))
+    assert report.ok, str(report)
+
+
+@dataclasses.dataclass
+class Out:
+    logits: torch.Tensor
+    loss: torch.Tensor | None = None
+
+
+def test_outputs_and_inputs_of_any_form():
+    linear = nn.Linear(4, 2)
+    for wrap in (lambda y: {"logits": y}, lambda y: Out(y, y.mean()), lambda y: (y.mean(), y), lambda y: [[y]]):
+        assert check_batch(lambda x, wrap=wrap: wrap(linear(x)), rows(4)).ok
+    assert check_batch(
+        lambda x, mask: linear(x) * mask, lambda b: {"mask": torch.ones(b, 1), "x": torch.randn(b, 4)}
+    ).ok
+    assert check_batch(lambda x: "no tensor", rows(4)).ok
+    report = check_batch(lambda x: {"logits": linear(x).softmax(0)}, rows(4))
+    assert kinds(report) == ["leak"]
+
+
+def test_integer_inputs_are_replaced_too():
+    embed = nn.Embedding(9, 4)
+    report = check_batch(lambda ids: embed(ids) - embed(ids).mean(0), lambda b: torch.randint(9, (b, 3)))
+    assert kinds(report) == ["leak"]
+    report = check_batch(lambda ids: embed(ids) - embed(ids).mean(0), lambda b: torch.zeros(b, 3, dtype=torch.long))
+    assert report.notes == (
+        "leaks were not tested: there is nothing to replace, as no input both follows the batch and holds different "
+        "values; let make_inputs draw random values",
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.complex64])
+def test_other_dtypes(dtype):
+    assert check_batch(lambda x: x * 2, lambda b: torch.randn(b, 4, dtype=dtype)).ok
+    report = check_batch(lambda x: x - x.mean(0), lambda b: torch.randn(b, 4, dtype=dtype))
+    assert kinds(report) == ["leak"]
+
+
+# --- the model and the world stay as they are ----------------------------------------------------------------------------
+
+
+class Stateful(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        self.last = x
+        return self.norm(x)
+
+
+@pytest.mark.parametrize("fake", [True, False])
+def test_buffers_attributes_flags_and_random_numbers_are_as_before(fake):
+    model = Stateful()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    check_batch(model, rows(4), fake=fake)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.calls == 0
+    assert not hasattr(model, "last")
+    assert model.training
+    assert torch.is_grad_enabled()
+
+
+def test_the_data_of_the_caller_are_not_written_to():
+    data = torch.randn(10, 4)
+    before = data.clone()
+    check_batch(lambda x: x.relu(), lambda b: data[:b])
+    assert torch.equal(data, before)
+    check_batch(lambda x: x.relu(), lambda b: data[:1].expand(b, 4))
+    assert torch.equal(data, before)
+
+
+def test_a_compiled_model_is_looked_at_as_it_was_written():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, which imports what it has deprecated
+        model = torch.compile(nn.Sequential(nn.Linear(4, 4), nn.Softmax(dim=0)))
+    assert kinds(check_batch(model, rows(4))) == ["leak"]
+
+
+# --- data-dependent models -----------------------------------------------------------------------------------------------
+
+
+def item_in_forward(x):
+    return x * float(x.abs().max().item() > 0)
+
+
+def test_an_item_in_forward_turns_to_real_data():
+    report = check_batch(item_in_forward, rows(4))
+    assert report.ok
+    assert not report.fake
+    report = check_batch(item_in_forward, rows(4), fake=True)
+    assert kinds(report) == ["error"]
+
+
+def test_calls_that_depend_on_the_data_are_left_out_and_named():
+    def forward(x):
+        return x + x[x[:, 0] > 0].sum() * 0
+
+    report = check_batch(forward, rows(4))
+    assert report.ok, str(report)
+    assert "depend on the data and were not compared, such as" in report.notes[0]
+
+
+def test_what_a_fake_run_cannot_do_is_not_logged(caplog):
+    with caplog.at_level(logging.ERROR):
+        check_batch(lambda x: torch._grouped_mm(x, x) if False else item_in_forward(x), rows(4))
+    assert not caplog.records
+
+
+def test_a_model_on_the_meta_device_is_checked_by_shapes_alone():
+    with torch.device("meta"):
+        model = nn.Linear(4, 2)
+    report = check_batch(model, lambda b: torch.empty(b, 4, device="meta"))
+    assert report.ok, str(report)
+    assert report.notes == ("leaks were not tested: the model is on the meta device and has no values",)
+
+
+def test_a_model_that_is_never_the_same_twice_is_not_tested_for_leaks():
+    generator = torch.Generator()
+    report = check_batch(lambda x: x + torch.rand((), generator=generator), rows(4), fake=False)
+    assert report.notes == ("leaks were not tested: two equal runs gave different outputs",)
+
+
+def test_leaks_can_be_left_out():
+    assert check_batch(lambda x: x.softmax(0), rows(4), leaks=False).ok
+
+
+# --- assertions, arguments, command --------------------------------------------------------------------------------------
+
+
+def test_the_assertion_carries_the_report():
+    with pytest.raises(AssertionError) as caught:
+        assert_batch_safe(lambda x: F.softmax(x, 0), rows(4))
+    assert str(caught.value).startswith("batch check: 1 finding")
+    assert "leak at batch 3" in str(caught.value)
+    assert_batch_safe(nn.Linear(4, 2), rows(4))
+
+
+def test_wrong_arguments_are_named():
+    for arguments, error, message in [
+        ((3, rows(4)), TypeError, "model must be callable, got int"),
+        ((nn.Identity(), torch.zeros(3)), TypeError, "make_inputs must be callable, got Tensor"),
+    ]:
+        with pytest.raises(error) as caught:
+            check_batch(*arguments)
+        assert str(caught.value) == message
+    for keywords, error, message in [
+        ({"sizes": (0,)}, ValueError, "each of sizes must be an integer of at least 1, got 0"),
+        ({"sizes": 3}, TypeError, "sizes must be a sequence of batch sizes, got int"),
+        ({"probe": (5, 5)}, ValueError, "probe must be two different batch sizes, got (5, 5)"),
+        ({"fake": "yes"}, ValueError, "fake must be one of (True, False, 'auto'), got 'yes'"),
+    ]:
+        with pytest.raises(error) as caught:
+            check_batch(nn.Identity(), rows(4), **keywords)
+        assert str(caught.value) == message
+
+
+def test_the_command_prints_the_report_and_ends_with_1_for_a_finding(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_nets.py").write_text(
+        "import torch\nfrom torch import nn\nclass Net(nn.Module):\n"
+        "    def forward(self, x, ids):\n        return x.squeeze()\n"
+        "def build():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten())\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert cli.run(["shapes", "my_nets:build", "--input", "2,3,8,8"]) == 0
+    assert "(B, 3, 8, 8) -> (B, 144)" in capsys.readouterr().out
+    assert cli.run(["shapes", "my_nets:build", "--input", "2,3,8,8", "--train"]) == 1
+    assert "BatchNorm in training mode" in capsys.readouterr().out
+    assert cli.run(["shapes", "my_nets:Net", "--input", "2,1,4", "--input", "2,7:int64", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["findings"][0]["line"] == 5
+
+
+def test_a_target_that_cannot_be_checked_is_a_sentence():
+    for arguments, error, message in [
+        (("torch.nn:Identity", []), ValueError,
+         "shapes must name the shape of each input, such as '2,3,224,224', got none"),
+        (("torch.nn:Identity", ["2x3"]), ValueError,
+         "a shape must be sizes with commas between, such as 2,3,224,224 or 2,16:int64, got '2x3'"),
+        (("torch.nn:Identity", ["2,3:int"]), ValueError,
+         "the dtype of a shape must be one of float32, float64, bfloat16, float16, int64, int32, bool, complex64, got 'int'; "
+         "did you mean 'int64'?"),
+        (("torch:get_num_threads", ["2,3"]), TypeError, "'torch:get_num_threads' must give an nn.Module, got int"),
+        (("torch.nn", ["2,3"]), ValueError, "target must be package.module:factory, got 'torch.nn'"),
+    ]:  # fmt: skip
+        with pytest.raises(error) as caught:
+            check_target(*arguments)
+        assert str(caught.value) == message

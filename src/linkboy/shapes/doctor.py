@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+import torch
+
 from linkboy._checks import check_choice, check_number
 from linkboy._report import Block, Report, format_count
 from linkboy.shapes.findings import Finding, from_hazard, one_for_each_line
@@ -106,8 +108,10 @@ def check_batch(
     """
     _check_arguments(model, make_inputs, sizes, probe, fake)
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
+    if fake == "auto" and isinstance(model, torch.jit.ScriptModule):
+        fake = False  # nothing passes the trace but what fake tensors do inside
     runs = Runs(model, make_inputs, probe, fake=fake is not False)
-    if fake == "auto" and any(run.error for run in [*runs.probes, *map(runs.at, sizes)]):
+    if fake == "auto" and any(run.error for run in (*runs.probes, *map(runs.at, sizes))):
         runs = Runs(model, make_inputs, probe, fake=False)
     findings, notes = compared(runs, sizes)
     failed = any(run.error for run in runs.probes)
