@@ -60,6 +60,7 @@ class Hazard(Report):
 
 
 Verdict = tuple[str, Literal["warn", "info"], str]  # code, level, advice
+Rule = Callable[[Call, Kind], Verdict | None]
 
 
 @functools.cache
@@ -86,15 +87,18 @@ def may_matter(name: str) -> bool:
 
 def judge(call: Call, kind: Kind) -> Verdict | None:
     """Return what is wrong with a call, or `None`."""
-    if not call.before or any(tensor.is_nested for tensor in (*call.inputs, *call.outputs)):
+    rule = _rule_of(call.name)
+    if rule is None or not call.before or any(tensor.is_nested for tensor in (*call.inputs, *call.outputs)):
         return None
-    name = base_name(call.name)
-    rule = _RULES.get(name)
-    if rule is not None:
-        return rule(call, kind)
+    return rule(call, kind)
+
+
+@functools.cache
+def _rule_of(name: str) -> Rule | None:
     if name in LOSSES:
-        return _loss_shapes(call, kind)
-    return _mutual_broadcast(call, kind) if name in ELEMENTWISE and len(call.inputs) > 1 else None
+        return _loss_shapes
+    base = base_name(name)
+    return _mutual_broadcast if base in ELEMENTWISE else _RULES.get(base)
 
 
 def _squeeze(call: Call, _: Kind) -> Verdict | None:
@@ -188,7 +192,7 @@ def _repeats(call: Call, _: Kind) -> Verdict | None:
     )  # fmt: skip
 
 
-_RULES: dict[str, Callable[[Call, Kind], Verdict | None]] = {
+_RULES: dict[str, Rule] = {
     "squeeze": _squeeze,
     "reshape": _copies,
     "reshape_as": _copies,

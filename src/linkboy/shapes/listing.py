@@ -86,7 +86,9 @@ def _ways(rows: Sequence["ShapeRow"]) -> str:
     visits: list[list[ShapeRow]] = []
     for row in rows:
         # The line has begun anew where a sub-expression comes again.
-        if not visits or any((row.column, row.code) == (other.column, other.code) for other in visits[-1]):
+        if not visits or any(
+            (row.column, row.code, row.op) == (other.column, other.code, other.op) for other in visits[-1]
+        ):
             visits.append([])
         visits[-1].append(row)
     chains = list(dict.fromkeys(_chain_of(visit) for visit in visits))

@@ -46,10 +46,11 @@ class Place:
 
     @property
     def column(self) -> int:
-        """Characters before the sub-expression on its line."""
+        """Characters before the sub-expression on its line; bytes where there is no source."""
         if self._columns is None:
             return 0
-        return len(linecache.getline(self.file, self.line).encode()[: self._columns[0]].decode(errors="replace"))
+        line = linecache.getline(self.file, self.line).encode()
+        return len(line[: self._columns[0]].decode(errors="replace")) if line else self._columns[0]
 
     @property
     def where(self) -> str:
