@@ -475,3 +475,15 @@ def test_deep_without_debug_mode_says_what_is_missing(monkeypatch):
     assert (
         str(caught.value) == "deep=True needs torch.utils._debug_mode, which this torch does not have; leave deep out"
     )
+
+
+def test_sparse_tensors_have_shapes_and_no_strides():
+    x = torch.eye(3).to_sparse()
+    with trace_shapes() as trace:
+        x.transpose(0, 1)
+        torch.cat([x, x])
+        x.unsqueeze(0)
+    assert [row.out_shapes for row in trace.rows] == [((3, 3),), ((6, 3),), ((1, 3, 3),)]
+    with pytest.raises(RuntimeError) as caught, trace_shapes():
+        x.view(9, 1)
+    assert caught.value.__notes__[0].endswith("view of (3, 3)")

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from linkboy._report import Block, Report, format_bytes, format_count
@@ -233,7 +234,7 @@ def failed_for_strides(call: Call, error: Exception) -> bool:
 
 
 def _layout(tensor: Tensor, shape: Shape) -> str:
-    if tensor.is_nested or tensor.layout.__repr__() != "torch.strided":
+    if tensor.is_nested or tensor.layout is not torch.strided:
         return f"{tuple(shape)}"
     kind = "contiguous" if tensor.is_contiguous() else "not contiguous"
     return f"{tuple(shape)} strides {tuple(tensor.stride())} {kind}"

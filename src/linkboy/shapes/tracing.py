@@ -82,7 +82,7 @@ def trace_shapes(
     with contextlib.ExitStack() as stack:
         debug = stack.enter_context(_debug_mode()) if deep else None
         stack.enter_context(_eagerly() if dynamo_loaded else contextlib.nullcontext())
-        stack.enter_context(_Tracer(trace, hazards, everything=ops == "all", file=_file_of(under)))
+        tracer = stack.enter_context(_Tracer(trace, hazards, everything=ops == "all", file=_file_of(under)))
         try:
             yield trace
         finally:
@@ -90,7 +90,7 @@ def trace_shapes(
                 object.__setattr__(trace, "deep", debug.debug_string(show_stack_trace=True))
             if not dynamo_loaded and "torch._dynamo" in sys.modules:
                 trace.notes.append("torch.compile was first used inside the block: its graphs were not seen")
-            if not trace._steps and ops == "all":
+            if not tracer.seen:
                 trace.notes.append(_NOTHING_SEEN)
 
 
@@ -100,6 +100,11 @@ class _Tracer(CallMode):
         self._trace, self._hazards, self._everything, self._file = trace, hazards, everything, file
         self._matters: dict[str, bool] = {}
         self._met: set[tuple[str, Place]] = set()
+
+    @property
+    def seen(self) -> bool:
+        """Whether any call came by, kept or not."""
+        return bool(self._matters)
 
     def wanted(self, name: str, before: list[Shape], outputs: list[Tensor]) -> bool:
         matters = self._matters.get(name)
@@ -117,7 +122,7 @@ class _Tracer(CallMode):
             return
         kind = _kind_of(call) if is_reshaping(call.name) else ""
         verdict = judge(call, kind)
-        nbytes = sum(output.nbytes for output in call.outputs) if kind == "copy" else 0
+        nbytes = sum(map(_dense_bytes, call.outputs)) if kind == "copy" else 0
         codes = () if verdict is None else (verdict[0],)
         step = Step(call.name, place, call.before, shapes_of(call.outputs), kind, nbytes, codes)
         self._trace._steps.append(step)
@@ -159,6 +164,10 @@ def _kind_of(call: Call) -> Kind:
     if any(output is tensor for tensor in call.inputs):
         return "same"
     return "view" if is_view_of(output, call.inputs) else "copy"
+
+
+def _dense_bytes(tensor: Tensor) -> int:
+    return tensor.nbytes if tensor.layout is torch.strided else 0  # of sparse and jagged tensors torch does not say
 
 
 def _file_of(under: object) -> str | None:
