@@ -1,0 +1,85 @@
+"""From the words of an exception to what is wrong in the operator, and what to write in its place."""
+
+CAUSES = [  # part of the text, likely cause, mend
+    (
+        "incorrect number of gradients",
+        "backward does not return one value per argument of forward",
+        "return one value per argument of forward, in order, None for those that are no tensors",
+    ),
+    (
+        "view size is not compatible",
+        "a .view of a tensor that is not contiguous",
+        "use .reshape, or call .contiguous() first",
+    ),
+    (
+        "more than one element of the written-to",
+        "the incoming gradient is written in place, and it may be expanded or belong to somebody else",
+        "write grad * factor, not grad.mul_(factor)",
+    ),
+    (
+        "NoneType",
+        "a gradient that is not there arrives as None, after ctx.set_materialize_grads(False)",
+        "answer None with None, or leave out set_materialize_grads(False) and get zeros",
+    ),
+    (
+        "invalid gradient at index",
+        "the gradient has not the shape of its input; where forward broadcasts, backward has to sum",
+        "return grad.sum_to_size(x.shape)",
+    ),
+    (
+        "must override the setup_context",
+        "an autograd.Function of the old style, forward(ctx, ...)",
+        "write forward(x) without ctx, and setup_context(ctx, inputs, output)",
+    ),
+    (
+        "does not have vmap support",
+        "an autograd.Function without a rule for vmap",
+        "set generate_vmap_rule = True, or write a vmap staticmethod",
+    ),
+    (
+        "implement the jvp function",
+        "an autograd.Function without forward mode",
+        "compose it of torch operations, or write a jvp staticmethod",
+    ),
+    (
+        "modified by an inplace operation",
+        "a tensor that was saved for backward is written in place",
+        "write to a copy, out = saved.clone()",
+    ),
+    (
+        "Can't call numpy()",
+        "numpy is used on the way",
+        "use the torch function of the same name",
+    ),
+    (
+        "leaf Variable that requires grad",
+        "the operator writes into its input",
+        "work on a copy; an in-place operator is checked as lambda x: op(x.clone())",
+    ),
+    (
+        "no autograd formula was registered",
+        "a registered operator without a backward",
+        "register one with torch.library.register_autograd",
+    ),
+    (
+        "not reentrant",
+        "two equal backward passes give different gradients",
+        "look for in-place writes to saved tensors, and for random numbers in backward",
+    ),
+    (
+        "same dtype",
+        "two dtypes meet, such as those inside and outside of autocast",
+        "convert with .to(x.dtype), or use torch.amp.custom_fwd and custom_bwd",
+    ),
+    (
+        "backward through the graph a second time",
+        "what backward needs was freed or kept from an earlier call",
+        "save it with ctx.save_for_backward in every forward",
+    ),
+]
+
+
+def explain(error: BaseException) -> tuple[str, str]:
+    """Return the likely cause of an exception and its mend; two empty strings where it is not a known one."""
+    text = str(error)
+    return next(((cause, mend) for part, cause, mend in CAUSES if part in text), ("", ""))

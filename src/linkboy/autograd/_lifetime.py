@@ -1,0 +1,97 @@
+"""Checks of what an operator holds on to, and of what it reads in backward that somebody may have changed."""
+
+import contextlib
+import gc
+import weakref
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from linkboy.autograd._trial import Trial, difference, differentiable, functions_behind, gradients
+from linkboy.autograd.report import OpRow
+
+CALLS = 3
+
+
+def leaks(trial: Trial) -> OpRow:
+    kept, outlives = _outlives(trial)
+    if outlives:
+        return OpRow(
+            "leaks", "failed", "the output outlives its last reference, until the garbage collector comes by",
+            f"the tensor {kept} is kept on ctx, and an output there is a cycle" if kept else "the output is held somewhere",
+            f"use ctx.save_for_backward for {kept}" if kept else "keep no output outside of ctx.save_for_backward",
+        )  # fmt: skip
+    before = _count_tensors()
+    for _ in range(CALLS):
+        _call_and_forget(trial)
+    grown = _count_tensors() - before
+    if grown >= CALLS:
+        return OpRow(
+            "leaks", "failed", f"{CALLS} calls leave {grown} tensors behind", "they are kept in a list, a cache or a global",
+            "keep nothing between calls, or bound it",
+        )  # fmt: skip
+    return OpRow("leaks", "passed")
+
+
+def saved_tensors(trial: Trial) -> OpRow:
+    leaves = trial.fresh()
+    outputs = trial.call(leaves)
+    ends = differentiable(outputs)
+    kept = _tensors_on_ctx(outputs)
+    expected = gradients(outputs, trial.inputs(leaves))
+    for written in ("output", "input"):
+        leaves = trial.fresh()
+        outputs = trial.call(leaves)
+        try:
+            for x in outputs if written == "output" else trial.inputs(leaves):
+                x.detach().mul_(3).add_(1)
+            found = difference(gradients(outputs, trial.inputs(leaves)), expected, trial.tolerance)
+        except RuntimeError:  # torch noticed, as it should; or the memory cannot be written, and all is well
+            continue
+        if found and ends:
+            return OpRow(
+                "saved tensors", "failed",
+                f"an {written} written after forward silently changes the gradient: {found}",
+                f"the tensor {kept} is kept on ctx, where nobody watches it" if kept
+                else "backward reads a tensor that torch does not watch",
+                f"use ctx.save_for_backward for {kept}" if kept else "save it with ctx.save_for_backward",
+            )  # fmt: skip
+    return OpRow("saved tensors", "passed")
+
+
+def _outlives(trial: Trial) -> tuple[str, bool]:
+    """Return the tensors on ctx, and whether an output lives on when nobody holds it and no collector runs."""
+    with _no_collector():
+        outputs = trial.call(trial.fresh(trial.native))
+        kept = _tensors_on_ctx(outputs)
+        watched = [weakref.ref(y) for y in outputs]
+        del outputs
+        return kept, any(ref() is not None for ref in watched)
+
+
+def _call_and_forget(trial: Trial) -> None:
+    leaves = trial.fresh(trial.native)
+    gradients(trial.call(leaves), trial.inputs(leaves))
+
+
+@contextlib.contextmanager
+def _no_collector() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _count_tensors() -> int:
+    gc.collect()
+    return sum(type(thing) in (Tensor, torch.nn.Parameter) for thing in gc.get_objects())
+
+
+def _tensors_on_ctx(outputs: Sequence[Tensor]) -> str:
+    """Return the names of tensors that a Function behind the outputs has hung on its ctx."""
+    attributes = [item for ctx in functions_behind(outputs) for item in vars(ctx).items()]
+    return ", ".join(dict.fromkeys(f"`{name}`" for name, value in attributes if isinstance(value, Tensor)))

@@ -1,0 +1,164 @@
+"""One call that proves an operator right, or says what is wrong with it."""
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from linkboy._checks import describe
+from linkboy._untouched import same_random_numbers, untouched
+from linkboy.autograd import _backward, _compile, _forward, _lifetime, _transforms
+from linkboy.autograd._explain import explain
+from linkboy.autograd._trial import Trial, global_state_kept, said
+from linkboy.autograd.report import OpReport, OpRow
+
+Check = Callable[[Trial], OpRow]
+CHECKS: dict[str, Check] = {  # from cheap to dear; each name is that of the row
+    "forward": _forward.forward,
+    "mutation": _forward.mutation,
+    "global state": _forward.global_state,
+    "random numbers": _forward.random_numbers,
+    "backward": _backward.backward,
+    "repeated calls": _forward.repeated_calls,
+    "torch only": _forward.torch_only,
+    "dtypes": _forward.dtypes,
+    "leaks": _lifetime.leaks,
+    "saved tensors": _lifetime.saved_tensors,
+    "backward twice": _backward.backward_twice,
+    "incoming gradient": _backward.incoming_gradient,
+    "missing gradient": _backward.missing_gradient,
+    "subsets": _backward.subsets,
+    "checkpointing": _backward.checkpointing,
+    "layouts": _forward.layouts,
+    "sizes": _forward.sizes,
+    "gradient": _backward.gradient,
+    "second order": _backward.second_order,
+    "vmap": _transforms.vmap,
+    "jvp": _transforms.jvp,
+    "func.grad": _transforms.func_grad,
+    "func.hessian": _transforms.hessian,
+    "autocast": _transforms.autocast,
+    "compile": _compile.compiled,
+}
+ALL = tuple(CHECKS)
+DERIVATIVES = ("gradient", "second order", "jvp", "func.grad", "func.hessian")
+FOLLOWERS: dict[str, tuple[str, ...]] = {  # a failure of the first explains failures of the rest
+    "mutation": ALL,
+    "global state": ALL,
+    "backward": ALL,
+    "random numbers": ("repeated calls",),
+    "repeated calls": ALL,
+    "torch only": ("vmap", "compile", *DERIVATIVES),
+    "dtypes": ("compile", *DERIVATIVES),
+    "leaks": ("saved tensors",),
+    "backward twice": DERIVATIVES,
+    "incoming gradient": DERIVATIVES,
+    "missing gradient": DERIVATIVES,
+    "layouts": ("vmap",),
+    "gradient": DERIVATIVES,
+    "jvp": DERIVATIVES,
+}
+
+
+def check_op(
+    fn: Callable[..., Any], *args: Any, surrogate: Callable[..., Any] | None = None, compile: bool = True, **kwargs: Any
+) -> OpReport:
+    """Prove an operator right: forward, backward, memory, dtypes, layouts, transforms and compilation, a row for each.
+
+    Works on anything that maps tensors to tensors: an `autograd.Function`'s `apply`, a function, a module (its
+    parameters are checked as well), a `torch.library.custom_op`. The operator is called some hundred times on copies of
+    `args`, and on parts of them and the same values in another order: a few dozen elements are enough, at least two
+    dimensions show more than one. It never raises for an operator that is wrong: write `assert report.ok, report`.
+
+    Where gradients are compared with finite differences they run in float64. At a kink, where those say nothing, the
+    inputs are moved by one percent, and the row says so. Random generators, grad mode and default dtype are as before.
+
+    Args:
+        fn: the operator.
+        args: its arguments, tensors also nested in lists, tuples and dicts. Those with `requires_grad` are
+            differentiated; they stay as they are.
+        surrogate: for a gradient that differs from the derivative on purpose: a function of the same arguments whose
+            derivatives are the ones wanted, such as `lambda x: x` for a straight-through operator.
+        compile: whether to compile as well, which takes some seconds.
+        kwargs: keyword arguments of `fn`.
+
+    Returns:
+        An `OpReport`: `ok`, `failures` and `rows`, each with what was found, the likely cause and the mend.
+
+    Raises:
+        TypeError: `fn` or `surrogate` cannot be called.
+        ValueError: no argument or parameter is a tensor that requires grad.
+
+    Examples:
+        >>> import torch
+        >>> x = torch.tensor([[0.3, -0.7], [1.2, 0.4]], requires_grad=True)
+        >>> check_op(torch.tanh, x, compile=False).ok
+        True
+        >>> check_op(lambda x: x + (x.round() - x).detach(), x, compile=False).failures[0].check
+        'gradient'
+        >>> check_op(lambda x: x + (x.round() - x).detach(), x, surrogate=lambda x: x, compile=False).ok
+        True
+    """
+    for name, value in (("fn", fn), ("surrogate", surrogate)):
+        if not callable(value) and not (name == "surrogate" and value is None):
+            raise TypeError(f"{name} must be a function of tensors, got {describe(value)}")
+    trial = Trial(fn, args, kwargs, surrogate)
+    if not trial.diff:
+        raise ValueError(
+            "check_op needs at least one tensor that requires grad among the arguments of fn, got "
+            f"{', '.join(describe(x) for x in pytree.tree_leaves((args, kwargs))) or 'none'}; "
+            "make one with torch.randn(4, 3, requires_grad=True)"
+        )
+    module = fn if isinstance(fn, nn.Module) else nn.Module()
+    with warnings.catch_warnings(), same_random_numbers(), global_state_kept(), untouched(module):
+        warnings.simplefilter("ignore")  # torch's own, of being asked for rare things
+        rows = _run(trial, fn, compile=compile)
+    return OpReport(_name_of(fn), not any(row.outcome == "failed" for row in rows), tuple(_with_followers(rows)))
+
+
+def _run(trial: Trial, fn: object, *, compile: bool) -> list[OpRow]:
+    checks = CHECKS | {"opcheck": functools.partial(_compile.opcheck, fn=fn)}
+    rows: list[OpRow] = []
+    for name, check in checks.items():
+        if rows and rows[0].outcome == "failed":
+            rows.append(OpRow(name, "skipped", "the forward pass fails"))
+        elif name == "compile" and not compile:
+            rows.append(OpRow(name, "skipped", "compile=False"))
+        else:
+            with global_state_kept():
+                rows.append(_row(name, check, trial))
+    return rows
+
+
+def _row(name: str, check: Check, trial: Trial) -> OpRow:
+    try:
+        return check(trial)
+    except Exception as error:  # noqa: BLE001 - an operator under test may raise anything
+        return OpRow(name, "failed", f"raises {said(error)}", *explain(error))
+
+
+def _with_followers(rows: list[OpRow]) -> list[OpRow]:
+    """Mark the failures that an earlier one explains: by what it breaks, or by the same cause or exception."""
+    marked: list[OpRow] = []
+    for row in rows:
+        roots = [other.check for other in marked if other.outcome == "failed" and _explains(other, row)]
+        if row.outcome == "failed" and roots:
+            row = OpRow(row.check, "follows", f"see {roots[0]}: {row.found}", row.cause, row.mend)
+        marked.append(row)
+    return marked
+
+
+def _explains(earlier: OpRow, later: OpRow) -> bool:
+    same = (earlier.cause and earlier.cause == later.cause) or earlier.found.endswith(
+        later.found.removeprefix("raises ")
+    )
+    return later.check in FOLLOWERS.get(earlier.check, ()) or bool(same)
+
+
+def _name_of(fn: object) -> str:
+    owner = getattr(fn, "__self__", None)
+    name = str(getattr(fn, "__name__", type(fn).__name__))
+    return f"{owner.__name__}.{name}" if isinstance(owner, type) and name == "apply" else name

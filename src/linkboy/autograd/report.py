@@ -1,0 +1,78 @@
+"""What `check_op` found: one row per check, each failure with its cause and its mend."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Literal
+
+from linkboy._report import Block, Report, Table
+
+Outcome = Literal["passed", "failed", "follows", "limited", "skipped"]
+
+
+@dataclasses.dataclass(frozen=True)
+class OpRow:
+    """One check of an operator.
+
+    Args:
+        check: its name.
+        outcome: `"passed"`; `"failed"`: the operator is wrong; `"follows"`: failed too, from the cause of an earlier
+            failure; `"limited"`: something that the operator does not support, and says so by raising; `"skipped"`: does
+            not apply, for the reason in `found`.
+        found: what was done and what came of it.
+        cause: the likely reason.
+        mend: what to change.
+
+    Examples:
+        >>> OpRow("mutation", "passed").outcome
+        'passed'
+    """
+
+    check: str
+    outcome: Outcome
+    found: str = ""
+    cause: str = ""
+    mend: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class OpReport(Report):
+    """What `check_op` found; `ok` decides: `assert report.ok, report`.
+
+    Examples:
+        >>> report = OpReport("my_op", True, (OpRow("mutation", "passed"),))
+        >>> print(report)
+        my_op is right as far as 1 check can tell: 1 passed
+        <BLANKLINE>
+        check     outcome  found
+        mutation  passed
+    """
+
+    op: str
+    ok: bool
+    rows: tuple[OpRow, ...]
+
+    @property
+    def failures(self) -> tuple[OpRow, ...]:
+        """The rows that make the operator wrong, one per cause."""
+        return tuple(row for row in self.rows if row.outcome == "failed")
+
+    def row(self, check: str) -> OpRow:
+        """Return the row of the check of that name."""
+        return next(row for row in self.rows if row.check == check)
+
+    def _blocks(self) -> Iterable[Block]:
+        outcomes = [row.outcome for row in self.rows]
+        counts = ", ".join(
+            f"{outcomes.count(kind)} {kind}" for kind in dict.fromkeys(sorted(outcomes, key=_worst_first))
+        )
+        checks = f"{len(self.rows)} check{'s' * (len(self.rows) != 1)}"
+        verdict = f"is right as far as {checks} can tell" if self.ok else "is wrong"
+        yield f"{self.op} {verdict}: {counts}"
+        for row in self.failures:
+            advice = [f"  {label}: {text}" for label, text in (("cause", row.cause), ("mend", row.mend)) if text]
+            yield "\n".join([f"{row.check} failed: {row.found}", *advice])
+        yield Table(("check", "outcome", "found"), [(row.check, row.outcome, row.found) for row in self.rows])
+
+
+def _worst_first(outcome: str) -> int:
+    return ("failed", "follows", "passed", "limited", "skipped").index(outcome)
