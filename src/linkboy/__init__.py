@@ -11,6 +11,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list equal to _ROOM_OF
     from linkboy.autograd import GradientReversal as GradientReversal
+    from linkboy.autograd import OpReport as OpReport
+    from linkboy.autograd import check_op as check_op
     from linkboy.autograd import clip_gradient as clip_gradient
     from linkboy.autograd import decode_bits as decode_bits
     from linkboy.autograd import encode_bits as encode_bits
@@ -144,6 +146,7 @@ _ROOM_OF: dict[str, str] = {
     "MSLELoss": "losses",
     "ModelComparison": "parameters",
     "ModelSummary": "parameters",
+    "OpReport": "autograd",
     "ParameterCount": "parameters",
     "PretrainedEmbedding": "embeddings",
     "PrimaryCapsules": "capsules",
@@ -162,6 +165,7 @@ _ROOM_OF: dict[str, str] = {
     "binary_focal_loss": "losses",
     "capsule_norm": "capsules",
     "check_batch": "shapes",
+    "check_op": "autograd",
     "check_target": "shapes",
     "class_weights": "losses",
     "clip_gradient": "autograd",
@@ -252,6 +256,7 @@ __all__: list[str] = [
     "MSLELoss",
     "ModelComparison",
     "ModelSummary",
+    "OpReport",
     "ParameterCount",
     "PretrainedEmbedding",
     "PrimaryCapsules",
@@ -270,6 +275,7 @@ __all__: list[str] = [
     "binary_focal_loss",
     "capsule_norm",
     "check_batch",
+    "check_op",
     "check_target",
     "class_weights",
     "clip_gradient",

@@ -439,6 +439,55 @@ def vectors(
 
 
 @app.command
+def check_op(
+    target: str,
+    /,
+    *,
+    input: list[str] | None = None,
+    inputs_from: str | None = None,
+    surrogate: str | None = None,
+    no_compile: bool = False,
+    json: bool = False,
+) -> int:
+    """Prove an operator right, or say what is wrong with it: a row per check, with cause and mend.
+
+    The inputs are one random float32 matrix of 4 x 3, or what --input or --inputs-from say:
+
+    linkboy check-op my_ops:swish
+
+    linkboy check-op my_ops:scaled_matmul --input 4,3 --input 3,2
+
+    linkboy check-op my_ops:masked_loss --inputs-from my_ops:example_inputs
+
+    The exit status is 0 where the operator is right, 1 where it is wrong.
+
+    Parameters
+    ----------
+    target
+        package.module:name of a function of tensors, an autograd.Function or a module instance; the module is executed.
+    input
+        Sizes of one input, such as 4,3; once for each input, in order. Drawn from a standard normal distribution.
+    inputs_from
+        package.module:name of a function without arguments that returns the inputs, a tensor or a tuple; what has
+        requires_grad is differentiated.
+    surrogate
+        package.module:name of the function whose gradient the operator is meant to have, where that is not its derivative.
+    no_compile
+        Leave out torch.compile, which takes some seconds.
+    json
+        Print one JSON object.
+    """
+    from linkboy.autograd.named import check_named_op
+
+    sys.path.insert(0, "")  # as `python -m` does: a module beside the user is found
+    report = check_named_op(
+        target, shapes=input or [], inputs_from=inputs_from, surrogate=surrogate, compile=not no_compile
+    )
+    _show_report(report, json=json)
+    return 0 if report.ok else 1
+
+
+@app.command
 def memory(*, json: bool = False) -> None:
     """Say what memory this environment can release and measure, and what it cannot and why.
 

@@ -155,7 +155,7 @@ def _beside_surrogate(trial: Trial, name: str, order: Callable[..., list[Tensor 
     found = difference(got, expected, trial.tolerance)
     if found:
         return OpRow(
-            name, "failed", f"against the surrogate: gradient {found}", "backward is not that of the surrogate",
+            name, "failed", f"against the surrogate: {found}", "backward is not that of the surrogate",
             "mend backward, or the surrogate",
         )  # fmt: skip
     return OpRow(name, "passed", "that of the surrogate")
@@ -192,7 +192,7 @@ def second_order(trial: Trial) -> OpRow:
 
 def _declared_once(ctx: BackwardCFunction) -> bool:
     # The wrapper cannot be told by what it raises: where the incoming gradient does not require grad it gives zeros.
-    written = getattr(type(ctx), "_forward_cls", ctx).backward
+    written = getattr(type(ctx), "_forward_cls", ctx).backward  # pyright: ignore[reportAttributeAccessIssue]
     return hasattr(written, "__wrapped__") and written.__code__.co_filename == torch.autograd.function.__file__
 
 
@@ -230,6 +230,8 @@ def incoming_gradient(trial: Trial) -> OpRow:
 
 def missing_gradient(trial: Trial) -> OpRow:
     """Leave out the gradient of each output in turn; of a single one too, as torch does deep in a graph."""
+    if not _finite_gradient(trial):
+        return OpRow("missing gradient", "skipped", "the gradient is not finite, and 0 times infinity says nothing")
     leaves = trial.fresh()
     ends = differentiable(trial.call(leaves))
     incoming = cotangents(ends)

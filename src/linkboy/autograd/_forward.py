@@ -188,7 +188,7 @@ def dtypes(trial: Trial) -> OpRow:
             )
             found = difference(outputs, rounded, 0.02 if dtype == torch.float16 else 0.1)
             if found:
-                notes.append(f"{_name_of(dtype)} is far off: output {found}")
+                notes.append(f"{_name_of(dtype)} is far off: {found}")
     return OpRow("dtypes", "limited" if notes else "passed", "; ".join(notes))
 
 

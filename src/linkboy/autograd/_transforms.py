@@ -44,7 +44,7 @@ def vmap(trial: Trial) -> OpRow:
         found = difference(got, [torch.stack(pair) for pair in zip(*loop, strict=True)], trial.tolerance)
         if found:
             return OpRow(
-                "vmap", "failed", f"over {way}, output {found} in a loop", "the vmap rule is not the operator in a loop",
+                "vmap", "failed", f"over {way}, output {found} as a loop gives", "the vmap rule is not the operator in a loop",
                 "set generate_vmap_rule = True, or move in_dims to the front before anything else",
             )  # fmt: skip
     return OpRow("vmap", "passed")

@@ -163,17 +163,18 @@ def difference(got: Sequence[Tensor | None], expected: Sequence[Tensor | None], 
     for place, (a, b) in enumerate(zip(got, expected, strict=True)):
         if a is None and b is None:
             continue
+        which = f"number {place} " if len(got) > 1 else ""
         a = torch.zeros_like(b) if a is None else a.detach()  # pyright: ignore[reportArgumentType]
         b = torch.zeros_like(a) if b is None else b.detach()
         if a.shape != b.shape:
-            return f"number {place} has shape {tuple(a.shape)} for {tuple(b.shape)}"
+            return f"{which}got shape {tuple(a.shape)}, expected {tuple(b.shape)}"
         wide = torch.complex128 if a.is_complex() or b.is_complex() else WIDE
         a, b = a.to(wide), b.to(wide)
         finite = b[b.isfinite()].abs()
         scale = max(1.0, finite.max().item()) if finite.numel() else 1.0
         wrong = ~torch.isclose(a, b, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
         if wrong.any():
-            return f"number {place} gives {_short(a[wrong][0].item())} for {_short(b[wrong][0].item())}"
+            return f"{which}got {_short(a[wrong][0].item())}, expected {_short(b[wrong][0].item())}"
     return ""
 
 

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
@@ -71,7 +72,8 @@ def check_op(
     Works on anything that maps tensors to tensors: an `autograd.Function`'s `apply`, a function, a module (its
     parameters are checked as well), a `torch.library.custom_op`. The operator is called some hundred times on copies of
     `args`, and on parts of them and the same values in another order: a few dozen elements are enough, at least two
-    dimensions show more than one. It never raises for an operator that is wrong: write `assert report.ok, report`.
+    dimensions show more than one. It never raises for an operator that is wrong: in a test write
+    `assert report.ok, str(report)`.
 
     Where gradients are compared with finite differences they run in float64. At a kink, where those say nothing, the
     inputs are moved by one percent, and the row says so. Random generators, grad mode and default dtype are as before.
@@ -113,7 +115,7 @@ def check_op(
             "make one with torch.randn(4, 3, requires_grad=True)"
         )
     module = fn if isinstance(fn, nn.Module) else nn.Module()
-    with warnings.catch_warnings(), same_random_numbers(), global_state_kept(), untouched(module):
+    with warnings.catch_warnings(), same_random_numbers(), untouched(module), torch.enable_grad():
         warnings.simplefilter("ignore")  # torch's own, of being asked for rare things
         rows = _run(trial, fn, compile=compile)
     return OpReport(_name_of(fn), not any(row.outcome == "failed" for row in rows), tuple(_with_followers(rows)))

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Literal
 
+from linkboy._checks import did_you_mean
 from linkboy._report import Block, Report, Table
 
 Outcome = Literal["passed", "failed", "follows", "limited", "skipped"]
@@ -36,7 +37,7 @@ class OpRow:
 
 @dataclasses.dataclass(frozen=True)
 class OpReport(Report):
-    """What `check_op` found; `ok` decides: `assert report.ok, report`.
+    """What `check_op` found; `ok` decides: `assert report.ok, str(report)`.
 
     Examples:
         >>> report = OpReport("my_op", True, (OpRow("mutation", "passed"),))
@@ -57,8 +58,15 @@ class OpReport(Report):
         return tuple(row for row in self.rows if row.outcome == "failed")
 
     def row(self, check: str) -> OpRow:
-        """Return the row of the check of that name."""
-        return next(row for row in self.rows if row.check == check)
+        """Return the row of the check of that name, or raise a `KeyError`."""
+        by_name = {row.check: row for row in self.rows}
+        if check not in by_name:
+            raise KeyError(f"no check {check!r}{did_you_mean(check, by_name)}")
+        return by_name[check]
+
+    def __repr__(self) -> str:
+        found = [f"{row.check} failed: {row.cause or row.found}" for row in self.failures]
+        return f"<OpReport of {self.op}: {'; '.join(found) or 'ok'}>"
 
     def _blocks(self) -> Iterable[Block]:
         outcomes = [row.outcome for row in self.rows]
@@ -71,7 +79,16 @@ class OpReport(Report):
         for row in self.failures:
             advice = [f"  {label}: {text}" for label, text in (("cause", row.cause), ("mend", row.mend)) if text]
             yield "\n".join([f"{row.check} failed: {row.found}", *advice])
-        yield Table(("check", "outcome", "found"), [(row.check, row.outcome, row.found) for row in self.rows])
+        yield Table(("check", "outcome", "found"), [(row.check, row.outcome, _brief(row)) for row in self.rows])
+        limits: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row.outcome == "limited" and row.mend:
+                limits.setdefault(row.mend, []).append(row.check)
+        yield "\n".join(f"to lift the limit of {', '.join(checks)}: {mend}" for mend, checks in limits.items())
+
+
+def _brief(row: OpRow) -> str:
+    return row.cause if row.outcome == "limited" and row.cause else row.found
 
 
 def _worst_first(outcome: str) -> int:

@@ -1,0 +1,311 @@
+"""check_op: every planted bug under its name, no false alarm, nothing of the caller's touched."""
+
+import gc
+import itertools
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from tests.autograd.planted import BY_DESIGN, KNOWN, OWN, RIGHT, NeedsMixedUp, OldSquare, Square, matrix, twice
+from torch import nn
+
+from linkboy import OpReport, check_op, cli, gradient_reversal
+from linkboy.autograd import check as check_module
+from linkboy.autograd.named import check_named_op
+
+PLANTED = KNOWN | OWN
+
+
+def outcomes(report, *kinds):
+    return [row.check for row in report.rows if row.outcome in kinds]
+
+
+# --- bugs and right operators --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_bug_is_the_one_failure_with_cause_and_mend(name):
+    planted = PLANTED[name]
+    report = check_op(planted.bug, *planted.inputs(), compile=False)
+    assert not report.ok
+    assert outcomes(report, "failed") == [planted.check], report
+    (failure,) = report.failures
+    assert failure.found
+    assert failure.cause
+    assert failure.mend
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_its_twin_without_the_bug_is_right(name):
+    report = check_op(PLANTED[name].twin, *PLANTED[name].inputs(), compile=False)
+    assert report.ok, report
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_no_false_alarm_on_a_right_operator(name):
+    fn, inputs = RIGHT[name]
+    report = check_op(fn, *inputs(), compile=False)
+    assert report.ok, report
+    assert not outcomes(report, "follows")
+
+
+def test_there_are_as_many_right_and_wrong_operators_as_the_page_says():
+    assert len(KNOWN) == 9
+    assert len(OWN) >= 9
+    assert len(RIGHT) >= 30
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.combinations(KNOWN, 2)))
+def test_two_bugs_at_once_are_both_found(first, second):
+    a, b = KNOWN[first], KNOWN[second]
+    report = check_op(lambda x, y: (a.bug(x), b.bug(y)), matrix(), matrix(), compile=False)
+    assert not report.ok
+    assert {a.check, b.check} <= set(outcomes(report, "failed", "follows")), report
+
+
+@pytest.mark.parametrize(
+    "name", ["1 output kept on ctx", "4 numpy in forward", "14 input kept on ctx", "17 wrong vmap rule"]
+)
+def test_without_its_check_a_bug_goes_unseen_so_the_check_is_what_finds_it(name, monkeypatch):
+    planted = PLANTED[name]
+    blind = {"leaks", "saved tensors"} if planted.check == "leaks" else {planted.check}
+    kept = {check: run for check, run in check_module.CHECKS.items() if check not in blind}
+    monkeypatch.setattr(check_module, "CHECKS", kept)
+    assert check_op(planted.bug, *planted.inputs(), compile=False).ok
+
+
+# --- gradients that differ on purpose ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BY_DESIGN)
+def test_a_gradient_by_design_fails_alone_and_passes_beside_its_surrogate(name):
+    fn, surrogate, inputs = BY_DESIGN[name]
+    report = check_op(fn, *inputs(), compile=False)
+    assert outcomes(report, "failed") == ["gradient"]
+    assert "surrogate=" in report.row("gradient").mend
+    report = check_op(fn, *inputs(), surrogate=surrogate, compile=False)
+    assert report.ok, report
+    assert set(outcomes(report, "limited")) <= {"torch only"}  # on a CPU values are looked at, to refuse NaN
+
+
+def test_a_wrong_scale_fails_beside_the_surrogate():
+    report = check_op(lambda x: gradient_reversal(x, scale=0.5), matrix(), surrogate=lambda x: -0.6 * x, compile=False)
+    assert outcomes(report, "failed") == ["gradient"]
+    assert report.row("gradient").cause == "backward is not that of the surrogate"
+
+
+def test_a_constant_factor_is_named():
+    report = check_op(OWN["10 wrong factor"].bug, matrix(), compile=False)
+    assert report.row("gradient").cause == "backward gives 0.5 times the derivative"
+
+
+def test_a_kink_is_said_to_be_one_and_a_gradient_that_is_not_finite_there_fails():
+    ties = torch.zeros(3, requires_grad=True)
+    assert check_op(torch.relu, ties, compile=False).row("gradient").found.endswith("which lie on a kink")
+    report = check_op(lambda x: (x * x).sum().sqrt(), torch.zeros(3, requires_grad=True), compile=False)
+    assert outcomes(report, "failed") == ["gradient"]
+
+
+# --- rows ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_an_old_style_function_lacks_limits_it_and_is_no_failure():
+    report = check_op(OldSquare.apply, matrix(), compile=False)
+    assert outcomes(report, "limited") == ["vmap", "jvp", "func.grad", "func.hessian"]
+    assert "to lift the limit of vmap, jvp, func.grad, func.hessian: write forward(x) without ctx" in str(report)
+
+
+def test_a_check_that_does_not_apply_is_skipped_with_its_reason():
+    report = check_op(torch.sin, matrix(), compile=False)
+    assert {row.check: row.found for row in report.rows if row.outcome == "skipped"} == {
+        "subsets": "there is one differentiable input",
+        "compile": "compile=False",
+        "opcheck": "not a registered operator",
+    }
+
+
+def test_an_operator_that_raises_is_one_failure_and_the_rest_is_skipped():
+    report = check_op(lambda x: x @ x, matrix(), compile=False)
+    assert outcomes(report, "failed") == ["forward"]
+    assert report.row("forward").found.startswith("raises RuntimeError: mat1 and mat2 shapes cannot be multiplied")
+    assert {row.outcome for row in report.rows[1:]} == {"skipped"}
+    assert check_op(lambda x: 3, matrix(), compile=False).row("forward").found == "the operator returns no tensor"
+
+
+def test_an_operator_without_float64_is_checked_in_its_own_dtype():
+    weight = torch.randn(3, 2)
+    report = check_op(lambda x: x @ weight, matrix(), compile=False)
+    assert report.ok, report
+    assert "gradients are checked in torch.float32" in report.row("forward").found
+    wrong = check_op(lambda x: OWN["10 wrong factor"].bug(x @ weight), matrix(), compile=False)
+    assert "gradient" in outcomes(wrong, "failed")
+
+
+def test_keyword_tensors_and_nested_arguments_are_inputs_by_name():
+    report = check_op(
+        lambda x, *, y: NeedsMixedUp.apply(x, y["z"][0]), matrix(), y={"z": [matrix(1, 3)]}, compile=False
+    )
+    assert report.row("subsets").outcome == "failed"
+    assert report.row("subsets").found.startswith("where only args[0] requires grad")
+
+
+def test_parameters_of_a_module_are_inputs():
+    class Wrong(nn.Linear):
+        def forward(self, x):
+            return x @ OWN["10 wrong factor"].bug(self.weight).T
+
+    report = check_op(Wrong(3, 2), torch.randn(4, 3), compile=False)
+    assert outcomes(report, "failed") == ["gradient"]
+    assert "parameter 'weight'" in report.row("gradient").found
+
+
+def test_edge_inputs_run_without_a_false_alarm():
+    for x in (torch.tensor(0.3), torch.randn(0, 3), torch.randn(1), torch.randn(3, 1, 2, 1)):
+        report = check_op(torch.sin, x.requires_grad_(), compile=False)
+        assert report.ok, report
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.complex128])
+def test_inputs_of_any_floating_dtype(dtype):
+    assert check_op(torch.sin, matrix(dtype=dtype), compile=False).ok
+
+
+def test_large_inputs_are_compared_by_projections():
+    assert check_op(torch.tanh, matrix(40, 30), compile=False).ok
+    assert not check_op(OWN["10 wrong factor"].bug, matrix(40, 30), compile=False).ok
+
+
+def test_compile_runs_forward_and_backward_and_says_what_it_cannot():
+    assert check_op(torch.tanh, matrix()).row("compile").outcome == "passed"
+    assert check_op(lambda x: gradient_reversal(x), matrix(), surrogate=torch.neg).row("compile").outcome == "passed"
+    assert check_op(Square.apply, matrix()).row("compile").outcome == "limited"  # Dynamo takes no Function with a jvp
+    breaks = check_op(lambda x: x * x.sum().item(), matrix().detach().requires_grad_())
+    assert breaks.row("torch only").outcome == "limited"
+
+
+def test_a_result_that_changes_under_compilation_is_found():
+    report = check_op(lambda x: x * (2 if torch.compiler.is_compiling() else 3), matrix())
+    assert outcomes(report, "failed") == ["compile"]
+
+
+def test_opcheck_runs_for_a_registered_operator():
+    assert check_op(twice, matrix(), compile=False).row("opcheck").outcome == "passed"
+    assert check_op(twice, matrix(), compile=False).row("jvp").outcome == "limited"
+
+
+# --- nothing is touched --------------------------------------------------------------------------------------------------------
+
+
+def test_tensors_generators_switches_and_the_collector_are_as_before():
+    x = matrix()
+    kept, version = x.detach().clone(), x._version
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    for planted in PLANTED.values():
+        check_op(planted.bug, *planted.inputs(), compile=False)
+    check_op(KNOWN["6 input written"].bug, x, compile=False)
+    assert torch.equal(x, kept)
+    assert (x._version, x.grad) == (version, None)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    assert np.array_equal(np.random.get_state()[1], before[2])  # noqa: NPY002
+    assert torch.is_grad_enabled()
+    assert torch.get_default_dtype() == torch.float32
+    assert gc.isenabled()
+
+
+def test_a_module_keeps_its_parameters_statistics_and_attributes():
+    module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    check_op(module, matrix(), compile=False)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert all(p.grad is None for p in module.parameters())
+
+
+def test_it_works_with_grad_mode_off_and_with_another_default_dtype():
+    with torch.no_grad():
+        assert check_op(torch.sin, matrix(), compile=False).ok
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert check_op(torch.sin, matrix(), compile=False).ok
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+# --- report, messages, command line --------------------------------------------------------------------------
+
+
+def test_the_report_prints_serialises_and_serves_as_an_assertion():
+    report = check_op(OWN["10 wrong factor"].bug, matrix(), compile=False)
+    text = str(report)
+    assert text.startswith("WrongFactor.apply is wrong: 1 failed, ")
+    assert "gradient failed: for args[0], against finite differences: got " in text
+    assert "  cause: backward gives 0.5 times the derivative\n  mend: mend backward; if the gradient is meant" in text
+    data = json.loads(report.to_json())
+    assert data["ok"] is False
+    assert [row["check"] for row in data["rows"] if row["outcome"] == "failed"] == ["gradient"]
+    assert "<table>" in report._repr_html_()
+    for message in (report, text):
+        with pytest.raises(AssertionError, match=r"gradient failed: (.|\n)*0\.5 times the derivative"):
+            assert report.ok, message
+    assert isinstance(report, OpReport)
+    with pytest.raises(KeyError) as caught:
+        report.row("gradients")
+    assert caught.value.args[0] == "no check 'gradients'; did you mean 'gradient'?"
+
+
+MISTAKES = [
+    (lambda: check_op(3, matrix()), TypeError, "fn must be a function of tensors, got int"),
+    (lambda: check_op(torch.sin, matrix(), surrogate=1), TypeError, "surrogate must be a function of tensors, got int"),
+    (lambda: check_op(torch.sin, torch.zeros(2), 3), ValueError,
+     "check_op needs at least one tensor that requires grad among the arguments of fn, got f32[2], int; "
+     "make one with torch.randn(4, 3, requires_grad=True)"),
+    (lambda: check_op(torch.sin), ValueError,
+     "check_op needs at least one tensor that requires grad among the arguments of fn, got none; "
+     "make one with torch.randn(4, 3, requires_grad=True)"),
+    (lambda: check_named_op("torch"), ValueError, "target must be package.module:name, got 'torch'"),
+    (lambda: check_named_op("torch:tanhh"), ValueError, "'torch' has no 'tanhh'; did you mean 'tanh'?"),
+    (lambda: check_named_op("torch:float32"), TypeError,
+     "'torch:float32' must be a function of tensors, an autograd.Function or a module instance, got dtype"),
+    (lambda: check_named_op("torch.nn:Linear"), TypeError,
+     "'torch.nn:Linear' must be a function of tensors, an autograd.Function or a module instance, got a class"),
+    (lambda: check_named_op("torch:tanh", shapes=["4x3"]), ValueError,
+     "a shape must be sizes with commas between, such as 4,3, got '4x3'"),
+    (lambda: check_named_op("torch:tanh", shapes=["4"], inputs_from="torch:rand"), ValueError,
+     "give the inputs by shapes or by a function that makes them, not by both"),
+    (lambda: check_named_op("torch:tanh", inputs_from="math:pi"), TypeError,
+     "'math:pi' must be a function that returns the inputs, got float"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "message"), MISTAKES)
+def test_messages(call, error, message):
+    with pytest.raises(error) as caught:
+        call()
+    assert str(caught.value) == message
+
+
+def test_the_command_checks_what_it_names(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_ops_to_check.py").write_text(
+        "import torch\n"
+        "def outer(x, y):\n    return x[:, None] * y\n"
+        "def hard(x):\n    return x + (x.round() - x).detach()\n"
+        "def same(x):\n    return x\n"
+        "def inputs():\n    return torch.rand(2, 3, requires_grad=True)\n"
+        "class Wrong(torch.autograd.Function):\n"
+        "    @staticmethod\n    def forward(ctx, x):\n        return 2 * x\n"
+        "    @staticmethod\n    def backward(ctx, grad):\n        return grad\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    fast = "--no-compile"
+    assert cli.run(["check-op", "my_ops_to_check:outer", "--input", "3", "--input", "2", fast]) == 0
+    assert capsys.readouterr().out.startswith("outer is right as far as ")
+    assert cli.run(["check-op", "my_ops_to_check:hard", "--inputs-from", "my_ops_to_check:inputs", fast]) == 1
+    assert "surrogate=" in capsys.readouterr().out
+    assert cli.run(["check-op", "my_ops_to_check:hard", "--surrogate", "my_ops_to_check:same", fast]) == 0
+    capsys.readouterr()
+    assert cli.run(["check-op", "my_ops_to_check:Wrong", "--json", fast]) == 1
+    assert json.loads(capsys.readouterr().out)["op"] == "Wrong.apply"
+    assert cli.run(["check-op", "my_ops_to_check:Wrong", "--input", "x"]) == 2
+    assert capsys.readouterr().err == "linkboy: a shape must be sizes with commas between, such as 4,3, got 'x'\n"
