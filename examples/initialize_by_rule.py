@@ -41,18 +41,21 @@ class CsiAutoEncoder(nn.Module):
         return torch.sigmoid(self.decoder(self.encoder(x)))
 
 
+RULES = [
+    Rule(nn.Conv2d, "weight", nn.init.kaiming_normal_, a=0.3),
+    Rule(nn.Linear, "weight", nn.init.xavier_uniform_),
+    Rule(nn.BatchNorm2d, "weight", 1),
+    Rule("*.bias", init=0),
+]
+
+
 def main() -> None:
     torch.manual_seed(0)
     model = CsiAutoEncoder()
     print(count_parameters(model))
     report = initialize(
         model,
-        [
-            Rule(nn.Conv2d, "weight", nn.init.kaiming_normal_, a=0.3),
-            Rule(nn.Linear, "weight", nn.init.xavier_uniform_),
-            Rule(nn.BatchNorm2d, "weight", 1),
-            Rule("*.bias", init=0),
-        ],
+        RULES,
         on_unmatched="error",
         generator=torch.Generator().manual_seed(0),
         audit=torch.randn(64, 2, 32, 32),

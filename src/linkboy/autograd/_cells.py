@@ -1,5 +1,7 @@
 """The cells of a uniform quantiser: which one a number falls into, and the middle of it."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -21,15 +23,14 @@ def check_cells(bits: int, low: float, high: float) -> None:
 def check_numbers(argument: str, value: object) -> None:
     """Raise unless `value` is a floating point tensor, without NaN where that can be seen."""
     tensor = check_floating(argument, value)
-    if values_visible(tensor) and tensor.isnan().any():
+    if values_visible(tensor) and tensor.numel() and tensor.detach().amax().isnan():  # one pass, unlike isnan().any()
         raise ValueError(f"{argument} must not hold NaN, which lies in no cell, got {_first_nan(tensor)}")
 
 
 def cell_of(x: Tensor, bits: int, low: float, high: float) -> Tensor:
     """Return the number of the cell of each element, from 0 to `2**bits - 1`, as floating point; NaN stays NaN."""
-    # Wide, because in float32 -1e-9 + 1 is 1, and the cell the next one.
-    share = (x.detach().to(wide_dtype(x.device)) - low) / (high - low)
-    return (share * 2**bits).floor().clamp(0, 2**bits - 1)
+    step = (high - low) / 2**bits
+    return (x.detach().to(_work_dtype(x, bits, low, high)) - low).div_(step).floor_().clamp(0, 2**bits - 1)
 
 
 def middle_of(cell: Tensor, bits: int, low: float, high: float, dtype: torch.dtype) -> Tensor:
@@ -40,7 +41,16 @@ def middle_of(cell: Tensor, bits: int, low: float, high: float, dtype: torch.dty
             f"low and high must be within {dtype} (at most {largest:g}), got low={low!r} and high={high!r}; "
             "use a wider dtype"
         )
-    return (low + (cell + 0.5) / 2**bits * (high - low)).to(dtype)
+    return (cell + 0.5).mul_((high - low) / 2**bits).add_(low).to(dtype)
+
+
+def _work_dtype(x: Tensor, bits: int, low: float, high: float) -> torch.dtype:
+    """Return float32 where it rounds nothing, on a range from 0 to a power of two, else float64.
+
+    In float32 -1e-9 + 1 is 1, and the cell the next one.
+    """
+    exact = low == 0 and math.frexp(high)[0] == 0.5 and bits < MAX_BITS and 2.0**-64 < high < 2.0**64
+    return torch.float32 if exact and x.dtype.itemsize <= 4 else wide_dtype(x.device)
 
 
 def _first_nan(tensor: Tensor) -> str:
