@@ -90,19 +90,23 @@ def _read_safetensors(path: Path) -> tuple[dict[str, FileTensor], dict[str, str]
     from safetensors import SafetensorError, safe_open
 
     tensors: dict[str, FileTensor] = {}
+    alike: dict[tuple[str, tuple[int, ...]], FileTensor] = {}  # the layers of a model repeat a few shapes
     try:  # its reader checks the length of the header, every span, and that they fill the file
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 entry = file.get_slice(name)
-                stored = entry.get_dtype()
-                dtype = _SAFETENSORS_DTYPES.get(stored) or str(stored).lower()
-                shape = tuple(entry.get_shape())
-                numel = math.prod(shape)
-                tensors[name] = FileTensor(shape, dtype, numel, _nbytes(numel, dtype))
+                look = (entry.get_dtype(), tuple(entry.get_shape()))
+                tensors[name] = alike.get(look) or alike.setdefault(look, _described(*look))
             metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(str(error)) from None
     return tensors, {name: kept for name, kept in metadata.items() if kept in tensors and name not in tensors}
+
+
+def _described(stored: str, shape: tuple[int, ...]) -> FileTensor:
+    dtype = _SAFETENSORS_DTYPES.get(stored) or str(stored).lower()
+    numel = math.prod(shape)
+    return FileTensor(shape, dtype, numel, _nbytes(numel, dtype))
 
 
 def _nbytes(numel: int, dtype: str) -> int:
