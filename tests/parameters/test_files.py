@@ -402,6 +402,32 @@ def test_paths_that_are_not_there_or_not_clear(tmp_path):
     assert refusal(tmp_path / "x.bin") == "it is neither a safetensors file nor one that torch.save wrote"
 
 
+def test_links_that_lead_in_a_circle_end_and_are_named(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "self").symlink_to(folder)  # a folder within itself is not entered
+    save_file({"w": torch.zeros(2)}, folder / "good.safetensors")
+    assert count_parameters(folder).total == count_parameters(folder / "self" / "self").total == 2
+    (folder / "good.safetensors").rename(tmp_path / "real.safetensors")
+    (folder / "good.safetensors").symlink_to(tmp_path / "real.safetensors")
+    assert count_parameters(folder).total == 2
+    loop = tmp_path / "loop.safetensors"
+    loop.symlink_to(loop)
+    with pytest.raises(FileNotFoundError) as caught:
+        count_parameters(loop)
+    assert str(caught.value) == f"no file {str(loop)!r}"
+    (tmp_path / "pair").symlink_to(tmp_path / "other")
+    (tmp_path / "other").symlink_to(tmp_path / "pair")
+    with pytest.raises(FileNotFoundError) as caught:
+        count_parameters(tmp_path / "pair")
+    assert str(caught.value) == f"no file {str(tmp_path / 'pair')!r}"
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"w": "loop.safetensors"}}))
+    with pytest.raises(FileNotFoundError) as caught:
+        count_parameters(index)
+    assert str(caught.value) == f"index {str(index)!r} names shard 'loop.safetensors', which is not beside it"
+
+
 def test_indexes_that_lie(tmp_path):
     index = tmp_path / "m.safetensors.index.json"
     index.write_text("[" * 100_000)

@@ -33,10 +33,13 @@ def test_bert_flops_equal_the_analytic_number_to_the_last_unit(device):
     assert summary.flops == bert_layer_flops(128, 768, 3072) + 2 * 768 * 768 == 1_863_450_624  # and the pooler
 
 
-def test_llama_flops_equal_the_analytic_number():
+@pytest.mark.parametrize(
+    "use_cache", [True, False]
+)  # without it the attention mask reads a value, as plain meta cannot
+def test_llama_flops_equal_the_analytic_number(use_cache):
     import transformers as hf
 
-    config = hf.LlamaConfig(**zoo.TINY, num_key_value_heads=1)
+    config = hf.LlamaConfig(**zoo.TINY, num_key_value_heads=1, use_cache=use_cache)
     tokens, width, inner, vocabulary, layers = 6, 16, 32, 64, 2
     per_token = 2 * (width * width * 2 + width * 8 * 2 + 3 * width * inner)  # one key and value head of 8 channels
     layer = tokens * per_token + 2 * 2 * tokens * tokens * width
@@ -181,6 +184,12 @@ def test_a_deep_model_prints_equal_layers_once():
     assert "LlamaDecoderLayer x 32" in text
     assert "0-31" in text
     assert len(summary.rows) > 32
+    tokens, width, inner, vocabulary = 16, 4096, 11008, 32000
+    layer = tokens * 2 * (4 * width**2 + 3 * width * inner) + 2 * 2 * tokens**2 * width
+    summary = summarize(model, torch.zeros(1, tokens, dtype=torch.long))
+    assert summary.flops == 32 * layer + 2 * tokens * width * vocabulary
+    assert len(str(summary).splitlines()) < 30
+    assert max(map(len, str(summary).splitlines()[:20])) < 120
 
 
 def test_a_compiled_wrapper_is_described_as_the_module_inside():

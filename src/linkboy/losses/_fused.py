@@ -85,6 +85,7 @@ class _MarginLoss(torch.autograd.Function):
             shares = out.copy_(part) if in_place else _scratch(part)
             shares_of_others(shares, labels)
             write_gradient(out, shares, labels, slope * factor, skip)
+            del shares  # before the next one is made
         return result, None, None, None
 
 
@@ -153,16 +154,29 @@ def sum_and_gradient(
     total = torch.zeros((), dtype=wide_dtype(logits.device), device=logits.device)
     in_place = gradient is not None and _fits_in_place(gradient)
     for part, labels, factor, out in pieces(logits, target, weight, gradient, in_place=in_place):
-        shares = out.copy_(part) if in_place else _scratch(part)
-        loss, slope = loss_and_slope(margin_and_shares(shares, labels), gamma)
-        masked = None
-        if factor is not None:
-            masked = factor == 0
-            loss, slope = (x.mul_(factor).masked_fill_(masked, 0) for x in (loss, slope))
-        total += loss.sum()
-        if out is not None:
-            write_gradient(out, shares, labels, slope.div_(divisor), masked)
+        total += _sum_of_chunk(part, labels, factor, divisor, gamma, out, in_place=in_place)
     return total / divisor
+
+
+def _sum_of_chunk(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    divisor: Tensor | float,
+    gamma: float,
+    out: Tensor | None,
+    *,
+    in_place: bool,
+) -> Tensor:
+    shares = out.copy_(logits) if in_place and out is not None else _scratch(logits)
+    loss, slope = loss_and_slope(margin_and_shares(shares, target), gamma)
+    masked = None
+    if weight is not None:
+        masked = weight == 0
+        loss, slope = (x.mul_(weight).masked_fill_(masked, 0) for x in (loss, slope))
+    if out is not None:
+        write_gradient(out, shares, target, slope.div_(divisor), masked)
+    return loss.sum()
 
 
 def pieces(logits: Tensor, *others: Tensor | None, in_place: bool = False) -> Iterator[list[Any]]:
