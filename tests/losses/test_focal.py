@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from mpmath import mp, mpf
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from linkboy import focal_loss
 from linkboy.losses import _fused
@@ -201,6 +202,15 @@ def test_broken_logits_are_never_hidden(row, options):
     for create_graph in (False, True):
         (gradient,) = torch.autograd.grad(compute(logits), logits, create_graph=create_graph)
         assert gradient.isnan().any()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_tensors_without_values_pass(reduction):
+    with FakeTensorMode():
+        logits = torch.randn(4, 3, requires_grad=True)
+        focal_loss(logits, torch.zeros(4, dtype=torch.long), reduction=reduction).sum().backward()
+        assert logits.grad is not None
+        assert logits.grad.shape == (4, 3)
 
 
 @pytest.mark.parametrize("create_graph", [False, True])

@@ -1,9 +1,10 @@
 """The loss of one label per sample in few passes and little memory, worked in chunks that stay in the cache.
 
-A sum or a mean knows its incoming gradient but for one factor, so forward writes the gradient over the exponentials, and
-nothing else of the size of the logits is ever made. The loss of every sample does not: forward keeps three numbers per
-sample, and backward makes the exponentials again, straight into the gradient. A second derivative, `torch.func` and
-`torch.compile` go through the differentiable operations of `_margin.py`.
+All of it rests on one call of softmax, over the classes *other* than the target. A sum or a mean knows its incoming
+gradient but for one factor, so forward multiplies those shares into the gradient, and nothing else of the size of the
+logits is ever made. The loss of every sample does not: forward keeps one number per sample, and backward makes the
+shares again. A second derivative, `torch.func` and `torch.compile` go through the differentiable operations of
+`_margin.py`.
 """
 
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from linkboy.losses._arguments import transforms_active, wide_dtype, work_dtype
+from linkboy.losses._arguments import transforms_active, values_visible, wide_dtype, work_dtype
 from linkboy.losses._margin import focal_of_margin, plain_margin_loss
 
 # Logits of a chunk per thread: what stays in the cache. Measured flat from 2**18 to 2**20 on two cores.
@@ -56,7 +57,7 @@ def _needs_plain_operations() -> bool:
 
 
 class _MarginLoss(torch.autograd.Function):
-    """The loss of every sample, 0 where masked; backward makes the exponentials again."""
+    """The loss of every sample, 0 where masked; backward makes the shares again."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, masked: Tensor | None, gamma: float) -> Tensor:
@@ -114,7 +115,7 @@ class _MarginLossSum(torch.autograd.Function):
             gradient = torch.empty_like(logits)
             sum_and_gradient(logits, target, weight, ctx.divisor, ctx.gamma, gradient)
         # `loss.backward()` sends 1: on a CPU looking costs nothing and spares a pass over memory that is in no cache.
-        is_one = grad.device.type == "cpu" and grad.item() == 1
+        is_one = values_visible(grad) and grad.item() == 1
         return gradient if is_one else gradient.mul_(grad), None, None, None, None
 
 
@@ -168,6 +169,7 @@ def _sum_of_chunk(
     *,
     in_place: bool,
 ) -> Tensor:
+    """Return the weighted sum of a chunk, which is undivided, and fill `out`, which is divided."""
     shares = out.copy_(logits) if in_place and out is not None else _scratch(logits)
     loss, slope = loss_and_slope(margin_and_shares(shares, target), gamma)
     masked = None
@@ -233,8 +235,7 @@ def shares_of_others(logits: Tensor, target: Tensor) -> Tensor:
     top = logits.scatter_(1, target.unsqueeze(1), -torch.inf).amax(1)
     rows = logits.squeeze(2) if logits.shape[2] == 1 else logits  # one kernel for the last dimension, one for others
     torch.softmax(rows, 1, out=rows)
-    looked = top.device.type == "cpu" and top.amin().item() > -torch.inf
-    if not looked:  # elsewhere looking would wait for the device
+    if not (values_visible(top) and top.amin().item() > -torch.inf):
         logits.masked_fill_((top == -torch.inf).unsqueeze(1), 1)
     return top
 
