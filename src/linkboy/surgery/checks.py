@@ -89,7 +89,7 @@ def _demand(after: Run, before: Run | None) -> None:
     also = " (nor did it run before the edit)" if before is not None and before.failure is not None else ""
     if isinstance(after.error, _NOT_ON_SHAPES):
         raise RuntimeError(
-            f"the edited model cannot be checked on shapes alone: {after.failure}; run='auto' checks it for real{also}"
+            f"the edited model cannot be checked on shapes alone: {after.failure}; run='auto' checks it for real"
         ) from after.error
     raise RuntimeError(f"the edited model does not run: {after.failure}{also}") from after.error
 

@@ -107,6 +107,7 @@ def _prepare(
     made: dict[int, Tensor] = {}
     if not fake:
         _swap(model, lambda tensor: made.setdefault(id(tensor), tensor.detach().clone()), buffers_only=True)
+        recorder.mark_example(example.args, example.kwargs)
         return example.args, example.kwargs
     mode = FakeTensorMode(allow_non_fake_inputs=True)
 
@@ -118,6 +119,7 @@ def _prepare(
 
     _swap(model, pretend)
     arguments = tree_map_only(Tensor, pretend, (example.args, example.kwargs))
+    recorder.mark_example(*arguments)
     stack.enter_context(mode)
     return arguments
 
@@ -146,6 +148,11 @@ class _Recorder(TorchFunctionMode):
         self.makers: Any = WeakIdKeyDictionary()  # tensor -> (name of a module, whether it is its very output)
         self.real: Any = WeakIdKeyDictionary()  # fake tensor -> the real one it stands for
         self.running: list[tuple[nn.Module, list[Tensor]]] = []
+        self.finished = ""  # the module that ended last, and what it gave
+
+    def mark_example(self, args: Any, kwargs: Any) -> None:
+        for tensor in tensors_in((args, kwargs)):
+            self.makers[tensor] = ("the example", True)
 
     def attach(self, module: nn.Module) -> None:
         module.register_forward_pre_hook(self._enter_module, with_kwargs=True)
@@ -160,6 +167,7 @@ class _Recorder(TorchFunctionMode):
         if self.running:
             self.running.pop()
         found, name = tensors_in(output), self.names.get(id(module), "")
+        self.finished = f"{name} gave {' and '.join(describe(tensor) for tensor in found[:3]) or 'no tensor'}"
         self.run.called.add(id(module))
         self.run.shapes.setdefault(id(module), tuple(describe(tensor) for tensor in found))
         for tensor in found:
@@ -220,15 +228,15 @@ class _Recorder(TorchFunctionMode):
             f", weight {describe(weight)}" if weight is not None else ""
         )
         got = " and ".join(self._origin(tensor) for tensor in inputs[:3])
-        return f"{name or 'the model'} ({kind})" + f" got {got}" * bool(got) + f": {reason}"
+        text = f"{name or 'the model'} ({kind})" + f" got {got}" * bool(got)
+        inside = self.finished.startswith(f"{name}." if name else "") and any(True for _ in module.children())
+        return text + f", and after {self.finished}" * bool(inside and self.finished) + f": {reason}"
 
     def _origin(self, tensor: Tensor) -> str:
         maker = self.makers.get(tensor)
         if maker is None:
-            return (
-                f"{describe(tensor)} from the example" if not self.makers or tensor in self.real else describe(tensor)
-            )
-        return f"{describe(tensor)} " + ("from " if maker[1] else "made of the output of ") + (maker[0] or "the model")
+            return describe(tensor)
+        return f"{describe(tensor)} {'from' if maker[1] else 'derived from'} {maker[0] or 'the model'}"
 
 
 def tensors_in(value: Any) -> list[Tensor]:
