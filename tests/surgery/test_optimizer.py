@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from tests.surgery import models
+from tests.surgery.models import outputs
 from torch import nn
 
 from linkboy.surgery import insert_layer, keep_layers, remove_layer, replace_layer, surgery
-from tests.surgery import models
-from tests.surgery.models import outputs
 
 
 def grouped(model, example, kind=torch.optim.AdamW):

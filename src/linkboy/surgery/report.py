@@ -162,12 +162,11 @@ def _keys(changes: Changes, after: Structure) -> Keys:
     for place in changes.before.tensors:
         if place.persistent:
             old.setdefault((id(place.owner), place.key), []).append(place.name)
-            shapes[place.name] = place.tensor.shape
-    copies = {
-        id(twin_part): part
-        for twin, module in changes.copies()
-        for twin_part, part in zip(twin.modules(), module.modules(), strict=False)
-    }
+            shapes[place.name] = _shape(place.tensor)
+    copies: dict[int, nn.Module] = {}
+    for twin, module in changes.copies():
+        parts = dict(module.named_modules())  # by path: a repair may have moved a part since the copy was made
+        copies |= {id(part): parts[path] for path, part in twin.named_modules() if path in parts}
     keys, new, resized, used = {}, [], [], set()
     for place in after.tensors:
         if not place.persistent:
@@ -181,11 +180,15 @@ def _keys(changes: Changes, after: Structure) -> Keys:
             continue
         name = place.name if place.name in names else next((name for name in names if name not in used), names[-1])
         used.add(name)
-        if shapes[name] != place.tensor.shape:
+        if shapes[name] != _shape(place.tensor):
             resized.append(place.name)
         else:
             keys[place.name] = name
     return keys, tuple(new), tuple(name for name in shapes if name not in used), tuple(resized)
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...] | None:
+    return None if nn.parameter.is_lazy(tensor) else tuple(tensor.shape)
 
 
 def _modules(changes: Changes, after: Structure) -> Iterable[ModuleChange]:

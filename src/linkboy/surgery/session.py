@@ -85,6 +85,12 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         self._model, self._config = model, config
         self._mode: Mode = run
         self._example = None if example is None else Example.of(example)
+        lazy = next((name for name, tensor in model.named_parameters() if nn.parameter.is_lazy(tensor)), None)
+        if example is not None and lazy is not None:
+            raise ValueError(
+                f"example must be None for a model with lazy parameters ({lazy!r}), which a run would fill; "
+                "run one batch through the model first"
+            )
         self._optimizer = unwrap(optimizer, model)
         self._changes: Changes | None = None
         self._report: SurgeryReport | None = None
