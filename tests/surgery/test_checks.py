@@ -250,3 +250,13 @@ def test_a_layer_that_is_gone_is_named_where_its_owner_stops_calling_its_kin():
     model = Pairs()
     report = keep_layers(model, "layers", [0, 1, 2], example=torch.ones(1, 2))
     assert "layers.2 (Linear) was called before the edit and no longer is" in report.warnings
+
+
+def test_a_forward_that_writes_into_its_input_leaves_the_example_alone():
+    model, _ = models.mlp()
+    model[1] = nn.ReLU(inplace=True)
+    first = nn.Sequential(nn.ReLU(inplace=True), model)
+    example = -torch.ones(3, 8)
+    report = replace_layer(first, "1.3", nn.Identity(), example=example)
+    assert torch.equal(example, -torch.ones(3, 8))
+    assert report.outputs[0].difference == 0

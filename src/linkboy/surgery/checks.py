@@ -76,7 +76,9 @@ def check(changes: Changes, example: Example | None, mode: Mode, before: Run | N
     if before is not None and before.failure is not None:
         changes.warnings.append(f"the example did not run before the edit: {before.failure}")
     _warn_of_dead_modules(changes, before, after)
-    return Checked(how, before, after, _outputs(before, after), _check_cache(changes, example, after))
+    outputs = _outputs(before, after)
+    changes.warnings += [f"the output {one.name} is no longer there" for one in outputs if one.after == "-"]
+    return Checked(how, before, after, outputs, _check_cache(changes, example, after))
 
 
 def _without_values(model: nn.Module) -> bool:

@@ -120,20 +120,21 @@ def set_given(changes: Changes, config: Mapping[str, object]) -> None:
 def set_depth(changes: Changes, stack: StackChange) -> None:
     """Write a stack's new depth and per-layer lists into every config that means it, or warn that none does."""
     held = configs_for(changes.model, stack.name)
-    if not held or changes.config != "auto":
+    if changes.config != "auto":
         return
-    inside_a_layer = any(part.isdigit() for part in stack.name.split("."))
-    fields = [] if inside_a_layer else [(one, field) for one in held for field in _depth_fields(one, stack)]
+    held = [
+        one for one in held if not any(part.isdigit() for part in one.path.split("."))
+    ]  # a stack in a layer is no depth
+    fields = [(one, field) for one in held for field in _depth_fields(one, stack)]
     for one, field in fields:
         set_field(changes, one.config, field, len(stack.new))
-    if not fields and len(stack.new) != len(stack.old):
+    if held and not fields and len(stack.new) != len(stack.old):
         changes.warnings.append(
             f"no field of {kind_of(held[0].config)} holds the depth of {stack.name}: saving and reloading will rebuild "
             f"{len(stack.old)} layers, where there are {len(stack.new)}"
         )
-    if not inside_a_layer:
-        for one in {id(one.config): one for one, _ in fields}.values() if fields else held:
-            _set_lists(changes, one.config, stack)
+    for one in {id(one.config): one for one, _ in fields}.values() if fields else held:
+        _set_lists(changes, one.config, stack)
 
 
 def _depth_fields(held: HeldConfig, stack: StackChange) -> list[str]:

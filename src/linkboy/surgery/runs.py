@@ -103,24 +103,23 @@ def _quiet_fakes() -> Iterator[None]:
 def _prepare(
     model: nn.Module, example: Example, recorder: "_Recorder", stack: contextlib.ExitStack, *, fake: bool
 ) -> tuple[Any, Any]:
-    """Put fakes, or copies of the buffers, in the place of the model's tensors, and make the arguments to match."""
+    """Put fakes in the place of all tensors, or copies in that of the buffers, and make the arguments to match."""
     made: dict[int, Tensor] = {}
-    if not fake:
-        _swap(model, lambda tensor: made.setdefault(id(tensor), tensor.detach().clone()), buffers_only=True)
-        recorder.mark_example(example.args, example.kwargs)
-        return example.args, example.kwargs
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
 
-    def pretend(tensor: Tensor) -> Tensor:
+    def stand_in(tensor: Tensor) -> Tensor:
         if id(tensor) not in made:
-            made[id(tensor)] = mode.from_tensor(tensor.detach())
+            own = tensor.detach()
+            made[id(tensor)] = own.clone() if mode is None else mode.from_tensor(own)
             recorder.real[made[id(tensor)]] = tensor
         return made[id(tensor)]
 
-    _swap(model, pretend)
-    arguments = tree_map_only(Tensor, pretend, (example.args, example.kwargs))
+    _swap(model, stand_in, buffers_only=not fake)
+    # Copies of containers and tensors: a forward may write into its input, and the example is used again.
+    arguments = tree_map_only(Tensor, stand_in, (example.args, example.kwargs))
     recorder.mark_example(*arguments)
-    stack.enter_context(mode)
+    if mode is not None:
+        stack.enter_context(mode)
     return arguments
 
 
