@@ -64,10 +64,10 @@ def whole():
 
 MESSAGES = [
     (nested, lambda m: remove_layer(m, "encoder.layr.0"), KeyError,
-     "no module 'encoder.layr.0'; did you mean 'encoder.layer.0'?; 'encoder' holds layer ModuleList"),
+     "no module 'encoder.layr.0'; 'encoder' holds layer ModuleList; did you mean 'encoder.layer.0'?"),
     (nested, lambda m: remove_layer(m, "xyz"), KeyError, "no module 'xyz'; the model holds encoder Own, head Linear"),
     (nested, lambda m: remove_layer(m, "encoder.layer.-4"), KeyError,
-     "no module 'encoder.layer.-4'; did you mean 'encoder.layer.2'?; 'encoder.layer' holds 0 Linear, 1 Linear, 2 Linear"),
+     "no module 'encoder.layer.-4'; 'encoder.layer' holds 0 Linear, 1 Linear, 2 Linear; did you mean 'encoder.layer.2'?"),
     (nested, lambda m: remove_layer(m, ""), ValueError,
      "name must name a module below the model, got '': the model itself cannot be edited in place"),
     (nested, lambda m: remove_layer(m, 3), TypeError, "name must be the qualified name of a module, got int"),

@@ -96,7 +96,7 @@ def find(model: nn.Module, name: str) -> Place:
 def _unknown(model: nn.Module, name: str, parent: nn.Module, path: str) -> KeyError:
     names = [known for known, _ in model.named_modules(remove_duplicate=False) if known]
     holder = repr(path) if path else "the model"
-    return KeyError(f"no module {name!r}{did_you_mean(name, names)}; {holder} holds {listed(parent)}")
+    return KeyError(f"no module {name!r}; {holder} holds {listed(parent)}{did_you_mean(name, names)}")
 
 
 def named_once(model: nn.Module) -> dict[int, str]:
