@@ -38,7 +38,10 @@ def stepwise(model, ids):
 LLAMA_EDITS = {"last": [0, 1], "first": [2, 3], "middle": [0, 3], "duplicate": [0, 1, 1, 2, 3], "swap": [0, 2, 1, 3]}
 
 
-@pytest.mark.parametrize("build", [models.llama, models.gpt2, models.qwen3, models.gemma3], ids=lambda f: f.__name__)
+OTHER_DECODERS = [pytest.param(build, marks=pytest.mark.slow) for build in (models.gpt2, models.qwen3, models.gemma3)]
+
+
+@pytest.mark.parametrize("build", [models.llama, *OTHER_DECODERS], ids=lambda build: build.__name__)
 @pytest.mark.parametrize("edit", LLAMA_EDITS)
 def test_cached_and_full_logits_agree_after_every_edit_of_the_stack(build, edit):
     torch.manual_seed(0)
@@ -91,7 +94,14 @@ def test_dropped_layers_of_a_decoder_without_mended_numbers_are_refused(monkeypa
     assert len(model.model.layers) == model.config.num_hidden_layers == 4
 
 
-@pytest.mark.parametrize("name", [name for name in models.STACKS if name not in ("transformer", "residual", "tagger")])
+OF_TRANSFORMERS = [
+    name if name in ("bert", "t5", "gemma3") else pytest.param(name, marks=pytest.mark.slow)
+    for name in models.STACKS
+    if name not in ("transformer", "residual", "tagger")
+]
+
+
+@pytest.mark.parametrize("name", OF_TRANSFORMERS)
 def test_a_dropped_layer_is_gone_from_every_config_and_saving_keeps_the_model(name):
     torch.manual_seed(0)
     build, stacks = models.STACKS[name]
