@@ -168,7 +168,8 @@ def test_mistakes_are_one_sentence_and_exit_code_2(capsys, tmp_path, tsv, model)
 
 def test_an_unknown_option_value_names_the_choices(capsys, tsv):
     assert refused(capsys, "train", tsv, "--loss", "focl") == (
-        'Invalid value "focl" for --loss. Choose from: "cross-entropy", "focal", "logit-adjusted". Did you mean "focal"?'
+        'Invalid value "focl" for --loss. Choose from: "auto", "cross-entropy", "squared-hinge", "focal", "logit-adjusted". '
+        'Did you mean "focal"?'
     )
     assert refused(capsys, "train", tsv, "--epochs", "0") == "epochs must be an integer of at least 1, got 0"
     assert "--epoch" in refused(capsys, "train", tsv, "--epoch", "3")

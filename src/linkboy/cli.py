@@ -37,7 +37,7 @@ def train(
     test: Path | None = None,
     out: Path | None = None,
     model: Literal["ngram", "cnn", "capsule"] = "ngram",
-    loss: Literal["cross-entropy", "focal", "logit-adjusted"] = "cross-entropy",
+    loss: Literal["auto", "cross-entropy", "squared-hinge", "focal", "logit-adjusted"] = "auto",
     gamma: float | None = None,
     class_weight: Literal["none", "balanced", "sqrt", "effective"] = "none",
     metric: Literal["auto", "accuracy", "macro-f1"] = "auto",
@@ -48,6 +48,7 @@ def train(
     vocab: Path | None = None,
     early_stopping: int | None = None,
     ema: float | None = None,
+    no_refit: bool = False,
     compile: bool = False,
     checkpoint_every: int | None = None,
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
@@ -85,7 +86,7 @@ def train(
         ngram: a linear model over character and word n-grams, trained in seconds. cnn: convolutions over tokens.
         capsule: their features as capsules, routed to a capsule per class.
     loss
-        What is made small: cross-entropy, focal, or logit-adjusted for classes of very unequal size.
+        What is made small. auto: logit-adjusted for classes of very unequal size, else squared-hinge or cross-entropy.
     gamma
         For --loss focal: how strongly it looks away from what is already right; 2 by default.
     class_weight
@@ -106,6 +107,8 @@ def train(
         Stop after that many epochs in which the metric did not improve.
     ema
         Decay of a moving average of the weights, which is then what is kept; for instance 0.999.
+    no_refit
+        Save the model as trained on FILE alone, not trained once more on FILE and the validation texts together.
     compile
         Run the model through torch.compile.
     checkpoint_every
@@ -140,7 +143,7 @@ def train(
     options = TrainingOptions(
         model=model, loss=loss, gamma=gamma, class_weight=class_weight, metric=metric, epochs=epochs,
         batch_size=batch_size, lr=lr, seed=seed, device=device, precision=precision, accumulate=accumulate,
-        vocab=str(vocab) if vocab else None, early_stopping=early_stopping, ema=ema, compile=compile,
+        vocab=str(vocab) if vocab else None, early_stopping=early_stopping, ema=ema, refit=not no_refit, compile=compile,
         checkpoint_every=checkpoint_every,
     )  # fmt: skip
 

@@ -118,10 +118,18 @@ def test_row_weights_decide_between_labels_that_contradict_each_other(tmp_path):
         assert set(lb.load_classifier(tmp_path / answer).predict(texts).labels) == {answer}
 
 
-def test_the_epoch_with_the_best_metric_is_kept(finished):
-    rows = finished.history.rows
-    best = max(row["accuracy"] for row in rows)
-    assert finished.history.best_value == best == finished.metrics["valid"].accuracy
+def test_the_epoch_with_the_best_metric_is_kept_where_epochs_differ_by_more_than_chance(tmp_path, make_rows):
+    options = dataclasses.replace(QUICK, early_stopping=9)
+    history = lb.train_classifier(make_rows(240), tmp_path / "model", options=options)
+    assert history.recipe.keep == "best"
+    best = max(row["accuracy"] for row in history.history.rows)
+    assert history.history.best_value == best == history.metrics["valid"].accuracy
+
+
+def test_a_linear_model_keeps_the_last_epoch(finished):
+    assert finished.recipe.keep == "last"
+    assert finished.history.rows[-1]["accuracy"] == finished.metrics["valid"].accuracy
+    assert "the last epoch is kept" in str(finished.recipe)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +137,9 @@ def test_the_epoch_with_the_best_metric_is_kept(finished):
     [("auto", 99, "accuracy"), ("auto", 100, "macro-f1"), ("accuracy", 100, "accuracy"), ("macro-f1", 10, "macro-f1")],
 )
 def test_the_metric_follows_from_the_balance_of_the_classes_unless_it_is_named(asked, largest, chosen):
-    recipe = choose_recipe(lb.TrainingOptions(metric=asked), DataTraits(500, largest, 10))
+    recipe = choose_recipe(lb.TrainingOptions(metric=asked), DataTraits(500, 3, largest, 10))
     assert recipe.metric == chosen
-    assert f"chosen by on the validation part: {chosen}" in str(recipe)
+    assert f"metric: {chosen}" in str(recipe)
 
 
 def test_the_score_without_leaked_rows_is_given(tmp_path, make_rows):
@@ -160,14 +168,15 @@ def test_an_options_typo_is_named():
     with pytest.raises(ValueError) as caught:
         lb.TrainingOptions(loss="focl")
     assert str(caught.value) == (
-        "loss must be one of ('cross-entropy', 'focal', 'logit-adjusted'), got 'focl'; did you mean 'focal'?"
+        "loss must be one of ('auto', 'cross-entropy', 'squared-hinge', 'focal', 'logit-adjusted'), got 'focl'; "
+        "did you mean 'focal'?"
     )
     with pytest.raises(ValueError) as caught:
         lb.TrainingOptions(epochs=0)
     assert str(caught.value) == "epochs must be an integer of at least 1, got 0"
     with pytest.raises(ValueError) as caught:
         lb.TrainingOptions(gamma=1.0)
-    assert str(caught.value) == "gamma is for loss='focal', got loss='cross-entropy'; leave gamma out"
+    assert str(caught.value) == "gamma is for loss='focal', got loss='auto'; leave gamma out"
     with pytest.raises(ValueError) as caught:
         lb.TrainingOptions(ema=1)
     assert str(caught.value) == "ema must be a number above 0 and below 1, got 1"
@@ -175,10 +184,10 @@ def test_an_options_typo_is_named():
 
 @pytest.mark.parametrize("rows", [3, 20, 100, 1000, 5000, 20_000, 45_000, 1_000_000])
 def test_the_recipe_makes_enough_updates_and_never_too_many_epochs(rows):
-    recipe = choose_recipe(lb.TrainingOptions(), DataTraits(rows, rows, rows))
+    recipe = choose_recipe(lb.TrainingOptions(), DataTraits(rows, 2, rows, rows))
     steps = recipe.epochs * -(-rows // recipe.batch_size)
     assert recipe.batch_size >= 1
-    assert 5 <= recipe.epochs <= 100
+    assert 4 <= recipe.epochs <= 100
     assert steps >= min(300, 100 * -(-rows // recipe.batch_size))
     rates = [recipe.rate_at(step, steps) for step in range(steps)]
     assert max(rates) <= 1
@@ -186,7 +195,7 @@ def test_the_recipe_makes_enough_updates_and_never_too_many_epochs(rows):
 
 
 def test_the_options_of_the_user_hold():
-    recipe = choose_recipe(lb.TrainingOptions(epochs=2, batch_size=7, lr=0.5), DataTraits(1000, 500, 500))
+    recipe = choose_recipe(lb.TrainingOptions(epochs=2, batch_size=7, lr=0.5), DataTraits(1000, 2, 500, 500))
     assert (recipe.epochs, recipe.batch_size, recipe.lr) == (2, 7, 0.5)
 
 
@@ -298,9 +307,9 @@ def test_nothing_to_resume_is_said(tmp_path, rows, finished):
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, finished, monkeypatch):
     import signal
 
-    from linkboy.classify import job
+    from linkboy.classify import learning
 
-    real = job.fit
+    real = learning.fit
 
     def stopped_early(*arguments, **keywords):
         def stop(event, state):
@@ -309,7 +318,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, finis
 
         return real(*arguments, callbacks=(stop,), **keywords)
 
-    monkeypatch.setattr(job, "fit", stopped_early)
+    monkeypatch.setattr(learning, "fit", stopped_early)
     report = lb.train_classifier(rows, tmp_path / "model", options=QUICK)
     assert report.history.stopped == "SIGINT"
     assert str(report) == f"stopped by SIGINT after {report.history.steps} steps; what was learned is saved"
@@ -319,7 +328,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, finis
         f"{tmp_path / 'model'} holds no classifier (there is no config.json in it); its training was not finished: "
         "run it again with --resume"
     )
-    monkeypatch.setattr(job, "fit", real)
+    monkeypatch.setattr(learning, "fit", real)
     other = dataclasses.replace(QUICK, lr=0.3)
     with pytest.raises(ValueError) as caught:
         lb.train_classifier(rows, tmp_path / "model", options=other, resume=True)
@@ -343,6 +352,46 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, finis
     one, other = (load_file(path / "model.safetensors") for path in (finished.directory, tmp_path / "model"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == sorted(outputs.CONTENTS)
+
+
+def test_a_run_stopped_while_it_trains_on_both_parts_goes_on_to_the_same_bits(tmp_path, rows, finished, monkeypatch):
+    import signal
+
+    from linkboy.classify import learning
+
+    real = learning.fit
+
+    def stopped_the_second_time(*arguments, **keywords):
+        def stop(event, state):
+            if event == "step" and state.step == 5 and keywords["val_loader"] is None:
+                signal.raise_signal(signal.SIGTERM)
+
+        return real(*arguments, callbacks=(stop,), **keywords)
+
+    monkeypatch.setattr(learning, "fit", stopped_the_second_time)
+    assert lb.train_classifier(rows, tmp_path / "model", options=QUICK).history.stopped == "SIGTERM"
+    monkeypatch.setattr(learning, "fit", real)
+    with pytest.raises(ValueError) as caught:
+        lb.train_classifier(rows, tmp_path / "model", options=dataclasses.replace(QUICK, refit=False), resume=True)
+    assert str(caught.value) == (
+        f"cannot resume {tmp_path / 'model'}: it was begun without --no-refit, now it is run with --no-refit; pass the same "
+        "options"
+    )
+    resumed = lb.train_classifier(rows, tmp_path / "model", options=QUICK, resume=True)
+    one, other = (load_file(path / "model.safetensors") for path in (finished.directory, resumed.directory))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert resumed.metrics == finished.metrics
+
+
+def test_without_the_second_training_the_figures_of_the_validation_part_are_those_of_what_is_saved(tmp_path, make_rows):
+    valid = make_rows(60, seed=5)
+    for refit in (True, False):
+        options = dataclasses.replace(QUICK, refit=refit)
+        report = lb.train_classifier(make_rows(240), tmp_path / str(refit), valid=valid, options=options)
+        assert ("trained once more, on training and validation part together" in str(report)) == refit
+    weights = [load_file(tmp_path / name / "model.safetensors")["bag.weight"] for name in ("True", "False")]
+    assert not torch.equal(*weights)
+    assert lb.load_classifier(tmp_path / "False").evaluate(valid) == report.metrics["valid"]
 
 
 # --- a damaged or foreign directory --------------------------------------------------------------------------------------

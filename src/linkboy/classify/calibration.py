@@ -19,8 +19,7 @@ SCORES: Mapping[str, tuple[str, Score]] = {
     "accuracy": ("accuracy", lambda target, predicted: float((target == predicted).mean())),
     "macro-f1": ("macro-F1", macro_f1),
 }
-TAUS = tuple(0.125 * step for step in range(17))
-EVEN = 1.5  # classes whose sizes differ by less than this factor are left alone
+TAUS = tuple(0.125 * step for step in range(-8, 17))
 RESAMPLES = 100
 
 
@@ -49,7 +48,7 @@ class LogitAdjustment(Report):
             f"standard error of the gain {format_percent(self.error)}"
         )
         if self.tau:
-            yield f"class priors: each logit is lowered by {self.tau:g} * log(prior), chosen by {gain}"
+            yield f"class priors: {self.tau:g} * log(prior) is taken from each logit, chosen by {gain}"
         elif self.error:
             yield f"class priors: no adjustment, since the best one gains no more than chance would ({gain})"
         else:
@@ -62,7 +61,7 @@ class Calibration(Report):
 
     Args:
         temperature: what the logits were divided by.
-        adjustment: of the logits by the priors of the classes; `None` where the classes are about even.
+        adjustment: of the logits by the priors of the classes; `None` without a long tail.
         shift: `(C,)`, added to the logits before they were divided.
         error_before: expected calibration error of each part as the model left training.
         error_after: the same with the calibrated probabilities.
@@ -85,6 +84,10 @@ class Calibration(Report):
             f"; expected calibration error {errors}" if errors else ""
         )
 
+    def build_into(self, model: TextModel) -> None:
+        """Change the weights of a model so that it gives calibrated logits."""
+        model.adjust_(torch.tensor(self.shift), self.temperature)
+
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """Return calibrated logits `(N, C)` for those of the model as it left training."""
         return (logits + torch.tensor(self.shift).to(logits)) / self.temperature
@@ -105,39 +108,39 @@ class Calibration(Report):
 
 
 def calibrate(
-    model: TextModel,
     logits: torch.Tensor,
     target: NDArray[np.int64],
     counts: NDArray[np.int64],
     *,
     metric: str,
+    adjust: bool,
     weights: NDArray[np.float32] | None = None,
 ) -> Calibration:
-    """Choose adjustment and temperature on the validation part, and build them into the weights of the model.
+    """Choose adjustment and temperature on the validation part.
 
     Args:
-        model: changed in place.
         logits: `(N, C)`, what the model gives for the validation part.
         target: `(N,)` class indices.
         counts: `(C,)` training rows of each class.
         metric: `"accuracy"` or `"macro-f1"`, by which the adjustment is chosen.
+        adjust: whether the logits may be adjusted by the priors at all.
         weights: `(N,)`, of the validation rows, for the temperature.
     """
     raw = logits.double().numpy()
     scale = best_temperature(raw, target, weights)
     prior = np.log(np.maximum(counts, 1) / max(counts.sum(), 1))
     adjustment, shift = None, np.zeros(len(counts))
-    if max(counts) >= EVEN * max(min(counts), 1):
+    if adjust:
         # Smoothed and margin losses give logits on scales of their own; tau is 1 in theory on that of log-probabilities.
         adjustment = choose_adjustment(raw / scale, target, prior, metric=metric)
         shift = -scale * adjustment.tau * (prior - prior.mean())
-    temperature = best_temperature(raw + shift, target, weights)
-    model.adjust_(torch.from_numpy(shift).float(), temperature)
-    return Calibration(temperature, adjustment, tuple(shift.tolist()))
+    return Calibration(best_temperature(raw + shift, target, weights), adjustment, tuple(shift.tolist()))
 
 
 def choose_adjustment(logits: Floats, target: NDArray[np.int64], log_prior: Floats, *, metric: str) -> LogitAdjustment:
     """Choose `tau` by a metric of the validation part, and 0 unless the gain is above its standard error.
+
+    Below 0 it lifts the frequent classes, which takes back what an adjusted loss or class weights did too much of.
 
     Source: Menon et al. 2021, section 4.1, https://arxiv.org/abs/2007.07314.
     """

@@ -36,9 +36,16 @@ _ENCODER_PREFIX = "encoder."
 _ENCODERS: dict[str, type[Encoder]] = {"ngram": NgramEncoder, "cnn": TokenEncoder, "capsule": TokenEncoder}
 
 
-def make_encoder(model: str, texts: Sequence[str], *, vocab: str | None = None) -> Encoder:
-    """Learn the encoder that a kind of model takes; `vocab` names a vocabulary file for one that reads tokens."""
-    return TokenEncoder.fit(texts, vocab=vocab) if model in TOKEN_MODELS else NgramEncoder.fit(texts)
+def make_encoder(model: str, texts: Sequence[str], *, vocab: str | None = None, binary: bool = False) -> Encoder:
+    """Learn the encoder that a kind of model takes.
+
+    Args:
+        model: the kind of model.
+        texts: to learn from.
+        vocab: a vocabulary file, for a model that reads tokens.
+        binary: whether an n-gram weighs the same however often it occurs and however common it is.
+    """
+    return TokenEncoder.fit(texts, vocab=vocab) if model in TOKEN_MODELS else NgramEncoder.fit(texts, binary=binary)
 
 
 def make_model(model: str, encoder: Encoder, classes: int) -> TextModel:

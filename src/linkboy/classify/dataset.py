@@ -66,6 +66,17 @@ class EncodedTexts(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.features)
 
+    def __add__(self, other: "EncodedTexts") -> "EncodedTexts":  # type: ignore[override]  # a list of batches is of no use
+        """Return the rows of both."""
+        one, two = self.features, other.features
+        both = FlatFeatures(
+            np.concatenate((one.ids, two.ids)),
+            None if one.weights is None or two.weights is None else np.concatenate((one.weights, two.weights)),
+            np.concatenate((one.offsets, two.offsets[1:] + one.offsets[-1])),
+        )
+        targets, weights = torch.cat((self.targets, other.targets)), torch.cat((self.weights, other.weights))
+        return EncodedTexts(self.encoder, both, targets.numpy(), weights.numpy())
+
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])
 

@@ -85,29 +85,37 @@ class Ngram:
 
 @dataclasses.dataclass(frozen=True)
 class NgramEncoder:
-    """Character n-grams, and words with word pairs where the script has them, weighted by TF-IDF.
+    """Character n-grams, and words with word pairs where the script has them, weighted by TF-IDF or by presence.
 
-    The weight of an n-gram is `(1 + ln count) * (ln((1 + N) / (1 + df)) + 1)`, and each text is scaled to unit length;
-    n-grams outside the vocabulary are dropped.
+    The weight of an n-gram is `(1 + ln count) * (ln((1 + N) / (1 + df)) + 1)`, or 1 if `binary`, and each text is scaled
+    to unit length; n-grams outside the vocabulary are dropped.
 
     Args:
         longest: length of the longest character n-gram.
         words: whether words and pairs of words count too.
         hashes: `(V,)` uint64, sorted: the vocabulary.
         idf: `(V,)` float32.
+        binary: whether an n-gram that occurs weighs 1, whatever its count and idf.
     """
 
     longest: int
     words: bool
     hashes: NDArray[np.uint64]
     idf: NDArray[np.float32]
+    binary: bool = False
 
     def __len__(self) -> int:
         return len(self.hashes)
 
     @classmethod
     def fit(
-        cls, texts: Sequence[str], *, longest: int | None = None, words: bool | None = None, min_df: int = 2
+        cls,
+        texts: Sequence[str],
+        *,
+        longest: int | None = None,
+        words: bool | None = None,
+        min_df: int = 2,
+        binary: bool = False,
     ) -> Self:
         """Learn the vocabulary: all n-grams that occur in at least `min_df` of the texts.
 
@@ -127,7 +135,7 @@ class NgramEncoder:
             df += np.bincount(ids, minlength=len(candidates))
         kept = df >= min_df
         idf = np.log((1 + len(texts)) / (1 + df[kept])) + 1
-        return cls(longest, words, candidates[kept], idf.astype(np.float32))
+        return cls(longest, words, candidates[kept], idf.astype(np.float32), binary)
 
     def encode(self, texts: Sequence[str]) -> FlatFeatures:
         """Turn texts into weighted n-grams; a text without a known one gets an empty row."""
@@ -139,7 +147,7 @@ class NgramEncoder:
 
     def _encode_chunk(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
         rows, ids, counts = _counted(texts, self.longest, self.words, self.hashes)
-        weights = (1 + np.log(counts)) * self.idf[ids]
+        weights = np.ones(len(ids)) if self.binary else (1 + np.log(counts)) * self.idf[ids]
         norms = np.sqrt(np.bincount(rows, weights * weights, minlength=len(texts)))
         weights = (weights / norms[rows]).astype(np.float32)
         return ids, weights, np.bincount(rows, minlength=len(texts))
@@ -164,7 +172,7 @@ class NgramEncoder:
 
     def settings(self) -> dict[str, Any]:
         """Return what JSON can hold of the encoder."""
-        return {"longest": self.longest, "words": self.words}
+        return {"longest": self.longest, "words": self.words, "binary": self.binary}
 
     def arrays(self) -> dict[str, Tensor]:
         """Return the tensors of the encoder."""
@@ -174,10 +182,40 @@ class NgramEncoder:
     @classmethod
     def restore(cls, settings: dict[str, Any], arrays: dict[str, Tensor]) -> Self:
         """Build the encoder that `settings` and `arrays` were taken from."""
-        longest, words = settings["longest"], settings["words"]
-        if not isinstance(longest, int) or not 1 <= longest <= 16 or not isinstance(words, bool):
+        longest, words, binary = settings["longest"], settings["words"], settings.get("binary", False)
+        if not isinstance(longest, int) or not 1 <= longest <= 16 or not {type(words), type(binary)} == {bool}:
             raise TypeError("the encoder needs a longest n-gram of 1 to 16 characters, and to know whether words count")
-        return cls(longest, words, arrays["hashes"].numpy(), arrays["idf"].numpy())
+        return cls(longest, words, arrays["hashes"].numpy(), arrays["idf"].numpy(), binary)
+
+
+def log_odds(
+    features: FlatFeatures,
+    targets: NDArray[np.int64],
+    classes: int,
+    vocabulary: int,
+    weights: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Return `(vocabulary, classes)`: how much likelier a text of a class is to hold an n-gram than a text of the others.
+
+    It is `ln(p / q)`, `p` the share of the n-gram among all n-grams of the texts of the class, each counted once more than
+    seen, `q` the same for the other classes: the weights of a naive Bayes classifier.
+
+    Args:
+        features: rows whose ids are distinct.
+        targets: `(rows,)` class indices.
+        classes: how many there are.
+        vocabulary: how many n-grams there are.
+        weights: `(rows,)`, what each text counts; 1 by default.
+
+    Source: Wang & Manning 2012, "Baselines and bigrams", section 2.1, https://aclanthology.org/P12-2018.
+    """
+    lengths = np.diff(features.offsets)
+    cells = features.ids * classes + np.repeat(targets, lengths)
+    counted = None if weights is None else np.repeat(weights, lengths)
+    inside = np.bincount(cells, counted, minlength=vocabulary * classes).reshape(vocabulary, classes)
+    outside = inside.sum(1, keepdims=True) - inside
+    inside, outside = inside + 1.0, outside + 1.0
+    return (np.log(inside / inside.sum(0)) - np.log(outside / outside.sum(0))).astype(np.float32)
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:

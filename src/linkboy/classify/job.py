@@ -1,7 +1,6 @@
 """One training run from labelled texts to a directory that predicts."""
 
 import dataclasses
-import math
 import os
 import time
 import weakref
@@ -10,18 +9,17 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from linkboy import __version__
 from linkboy._report import Block, Report, Table, format_count, format_seconds
 from linkboy.classify.calibration import Calibration, calibrate
-from linkboy.classify.classifier import Classifier, make_encoder, make_model, write_files
+from linkboy.classify.classifier import Classifier, make_encoder, write_files
 from linkboy.classify.data import LabelledTexts
 from linkboy.classify.dataset import EncodedTexts, Encoder
-from linkboy.classify.metrics import ClassificationMetrics, classification_metrics, macro_f1
+from linkboy.classify.learning import METRIC_KEYS, Learner
+from linkboy.classify.metrics import ClassificationMetrics, classification_metrics
 from linkboy.classify.models import TextModel
 from linkboy.classify.outputs import (
     CHECKPOINTS,
@@ -38,21 +36,9 @@ from linkboy.classify.page import report_page
 from linkboy.classify.recipe import DataTraits, Recipe, TrainingOptions, choose_recipe
 from linkboy.classify.split import PARTS, Parts, make_parts
 from linkboy.classify.suspects import SuspectedLabels, suspected_labels
-from linkboy.losses import class_weights, focal_loss, logit_adjusted_loss
 from linkboy.memory import MemoryReport, release_memory
 from linkboy.parameters import count_parameters
-from linkboy.training import (
-    Checkpointer,
-    EarlyStopping,
-    History,
-    fit,
-    is_main_process,
-    predict,
-    process_count,
-    wait_for_everyone,
-)
-
-METRIC_KEYS = {"accuracy": "accuracy", "macro-f1": "macro_f1"}
+from linkboy.training import History, is_main_process, process_count, wait_for_everyone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +73,11 @@ class TrainingReport(Report):
             return
         yield "Test part"
         yield from self.metrics["test"]._blocks()
+        if self.recipe.refit:
+            yield (
+                "what is saved was trained once more, on training and validation part together; the figures of the "
+                "validation part, and the curves, are those before"
+            )
         if self.without_leaked is not None:
             yield f"without the rows whose text stands in training too: {self.without_leaked.summary}"
         if self.calibration is not None:
@@ -151,11 +142,11 @@ def train_classifier(
     show(parts)
     show(recipe)
     encoding_started = time.perf_counter()
-    encoder = make_encoder(options.model, parts.texts["train"].texts, vocab=options.vocab)
-    data = _encode(encoder, parts, options)
+    encoder = make_encoder(options.model, parts.texts["train"].texts, vocab=options.vocab, binary=recipe.scaled)
+    data = _encode(encoder, parts)
     seconds = {"encoding": time.perf_counter() - encoding_started}
-    torch.manual_seed(options.seed)
-    model = make_model(options.model, encoder, len(parts.class_names))
+    learner = Learner(options, recipe, encoder, len(parts.class_names))
+    model = learner.new_model(data["train"])
     show(count_parameters(model))
 
     run = {"linkboy": __version__, "options": options.to_dict(), "data": fingerprint(parts, encoder)}
@@ -165,14 +156,23 @@ def train_classifier(
     wait_for_everyone()  # no process may find files that another has just written
     with run_in(out, run, overwrite=overwrite, resume=resume) if is_main_process() else nullcontext():
         training_started = time.perf_counter()
-        history = _fit(model, data, parts, options, recipe, out)
-        seconds["training"] = time.perf_counter() - training_started
+        history = learner.fit(model, data["train"], data["valid"], out / CHECKPOINTS / "choosing")
         if history.stopped in ("SIGINT", "SIGTERM"):
             return TrainingReport(out, {}, history, recipe, seconds, None)
-        calibration = _calibrate(model, data["valid"], parts, options, recipe)
+        calibration = _calibrate(learner, model, data["valid"], parts)
+        logits = {"valid": learner.predict(model, data["valid"])}
+        if recipe.refit:
+            everything = data["train"] + data["valid"]
+            model = learner.new_model(everything)
+            again = learner.fit(model, everything, None, out / CHECKPOINTS / "final")
+            if again.stopped in ("SIGINT", "SIGTERM"):
+                return TrainingReport(out, {}, again, recipe, seconds, None)
+            calibration.build_into(model)
+        logits |= {part: learner.predict(model, data[part]) for part in ("train", "test")}
+        seconds["training"] = time.perf_counter() - training_started
         about = {"training": {**run, "recipe": recipe.to_dict(), "history": history.to_dict()}}
         classifier = Classifier(options.model, model, encoder, parts.class_names, numbered=parts.numbered, about=about)
-        judged = _judge(model, data, parts, options, calibration)
+        judged = _judge(logits, parts, calibration)
         if is_main_process():
             metric = METRIC_KEYS[recipe.metric]
             page = report_page(
@@ -201,39 +201,36 @@ def train_classifier(
 
 def _traits(parts: Parts) -> DataTraits:
     counts = np.bincount(parts.targets["train"], minlength=len(parts.class_names))
-    return DataTraits(len(parts.targets["train"]), int(counts.max()), int(counts.min()))
+    return DataTraits(len(parts.targets["train"]), len(parts.class_names), int(counts.max()), int(counts.min()))
 
 
-def _encode(encoder: Encoder, parts: Parts, options: TrainingOptions) -> dict[str, EncodedTexts]:
-    weights = _row_weights(parts, options)
+def _encode(encoder: Encoder, parts: Parts) -> dict[str, EncodedTexts]:
+    def weights(part: str) -> NDArray[np.float32] | None:
+        own = parts.texts[part].weights
+        return None if own is None else np.array(own, np.float32)
+
     return {
-        part: EncodedTexts(encoder, encoder.encode(parts.texts[part].texts), parts.targets[part], weights[part])
+        part: EncodedTexts(encoder, encoder.encode(parts.texts[part].texts), parts.targets[part], weights(part))
         for part in PARTS
     }
 
 
-def _calibrate(
-    model: TextModel, valid: EncodedTexts, parts: Parts, options: TrainingOptions, recipe: Recipe
-) -> Calibration:
-    return calibrate(
-        model,
-        _predict(model, valid, options),
+def _calibrate(learner: Learner, model: TextModel, valid: EncodedTexts, parts: Parts) -> Calibration:
+    """Choose temperature and adjustment by the validation part, which the model has not learned from."""
+    calibration = calibrate(
+        learner.predict(model, valid),
         parts.targets["valid"],
         np.bincount(parts.targets["train"], minlength=len(parts.class_names)),
-        metric=recipe.metric,
+        metric=learner.recipe.metric,
+        adjust=_traits(parts).tailed,
         weights=valid.weights.numpy(),
     )
+    calibration.build_into(model)
+    return calibration
 
 
-def _judge(
-    model: nn.Module,
-    data: Mapping[str, EncodedTexts],
-    parts: Parts,
-    options: TrainingOptions,
-    calibration: Calibration,
-) -> Judgement:
-    """Measure the calibrated model on every part, on all processes."""
-    logits = {part: _predict(model, data[part], options) for part in PARTS}
+def _judge(logits: Mapping[str, Tensor], parts: Parts, calibration: Calibration) -> Judgement:
+    """Measure calibrated logits of every part."""
     predicted = {part: rows.argmax(1).numpy() for part, rows in logits.items()}
     names, held_out = parts.class_names, {part: logits[part] for part in ("valid", "test")}
     clean = ~parts.leaked["test"]
@@ -245,90 +242,4 @@ def _judge(
         else None,
         calibration=calibration.measured(held_out, parts.targets),
         suspects=suspected_labels(parts, {part: rows.softmax(1).numpy() for part, rows in held_out.items()}),
-    )
-
-
-def _row_weights(parts: Parts, options: TrainingOptions) -> dict[str, NDArray[np.float32] | None]:
-    """Return the weights of the rows: those of the file, in training times those of the classes."""
-    weights = {
-        part: None if texts.weights is None else np.array(texts.weights, np.float32)
-        for part, texts in parts.texts.items()
-    }
-    if options.class_weight != "none":
-        target = torch.from_numpy(parts.targets["train"])
-        per_class = class_weights(target, options.class_weight, num_classes=len(parts.class_names))
-        by_class = per_class[target].float().numpy()
-        own = weights["train"]
-        weights["train"] = by_class if own is None else own * by_class
-    return weights
-
-
-def _loss_function(options: TrainingOptions, recipe: Recipe, parts: Parts) -> Callable[[Tensor, Tensor], Tensor]:
-    if options.loss == "focal":
-        gamma = 2.0 if options.gamma is None else options.gamma
-        return lambda logits, target: focal_loss(logits, target, gamma=gamma, reduction="none")
-    if options.loss == "logit-adjusted":
-        counts = torch.from_numpy(np.bincount(parts.targets["train"], minlength=len(parts.class_names)))
-        # A class without training rows cannot be predicted; counted as one row it gets a finite prior.
-        priors = counts.clamp_min(1).float()
-        return lambda logits, target: logit_adjusted_loss(logits, target, priors=priors, reduction="none")
-    smoothing = recipe.label_smoothing
-    return lambda logits, target: F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="none")
-
-
-def _fit(
-    model: nn.Module,
-    data: Mapping[str, EncodedTexts],
-    parts: Parts,
-    options: TrainingOptions,
-    recipe: Recipe,
-    out: Path,
-) -> History:
-    processes = process_count()
-    per_process = max(1, recipe.batch_size // processes)
-    batches = math.ceil(math.ceil(len(data["train"]) / processes) / per_process)
-    steps = recipe.epochs * math.ceil(batches / options.accumulate)
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=recipe.lr,
-        betas=(0.9, recipe.beta2),
-        eps=recipe.eps,
-        weight_decay=recipe.weight_decay,
-        fused=options.device != "mps",
-    )
-    return fit(
-        model,
-        _loss_function(options, recipe, parts),
-        optimizer,
-        data["train"].loader(per_process, shuffle=True),
-        val_loader=data["valid"].loader(1024),
-        metrics={
-            "accuracy": lambda logits, target: (logits.argmax(1) == target).double().mean(),
-            "macro_f1": lambda logits, target: macro_f1(target.numpy(), logits.argmax(1).numpy()),
-        },
-        epochs=recipe.epochs,
-        scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.rate_at(step, steps)),
-        accumulate=options.accumulate,
-        precision=options.precision,
-        ema=options.ema,
-        compile=options.compile,
-        early_stopping=EarlyStopping(METRIC_KEYS[recipe.metric], mode="max", patience=options.early_stopping),
-        checkpoint=Checkpointer(
-            out / CHECKPOINTS,
-            every_steps=options.checkpoint_every,
-            every_minutes=None if options.checkpoint_every else 1,
-            keep=1,
-        ),
-        log=(),  # history.csv is written with the results
-        seed=options.seed,
-        device=None if options.device == "auto" else options.device,
-    )
-
-
-def _predict(model: nn.Module, rows: EncodedTexts, options: TrainingOptions) -> Tensor:
-    return predict(
-        model,
-        rows.loader(1024),
-        precision=options.precision,
-        device=None if options.device == "auto" else options.device,
     )

@@ -26,7 +26,10 @@ class LinearHead(nn.Linear):
 
 
 class NgramClassifier(TextModel):
-    """Multinomial logistic regression over weighted n-grams, as a bag of embeddings as wide as there are classes.
+    """A linear model over weighted n-grams, as a bag of embeddings as wide as there are classes.
+
+    With a `scale`, which is there in training only, the weight of an n-gram for a class is what is learned times its
+    scale: n-grams that tell classes apart move faster, and are punished less for being large.
 
     Args:
         vocabulary: number of n-grams.
@@ -39,15 +42,23 @@ class NgramClassifier(TextModel):
         super().__init__()
         self.bag = nn.EmbeddingBag(max(vocabulary, 1), classes, mode="sum", include_last_offset=True)
         self.bias = nn.Parameter(torch.zeros(classes))
+        self.scale: Tensor | None
+        self.register_buffer("scale", None, persistent=False)
         nn.init.zeros_(self.bag.weight)  # the problem is convex: zero is as good a start as any, and reproducible
 
     def forward(self, ids: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
         """Return logits `(B, classes)`."""
-        return self.bag(ids, offsets, per_sample_weights=weights.to(self.bag.weight.dtype)) + self.bias
+        weight = self.bag.weight if self.scale is None else self.bag.weight * self.scale
+        weights = weights.to(weight.dtype)
+        bags = F.embedding_bag(ids, weight, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True)
+        return bags + self.bias
 
     @torch.no_grad()
     def adjust_(self, shift: Tensor, temperature: float) -> None:
-        """Change the weights so that the logits are `(logits + shift) / temperature` from now on."""
+        """Change the weights so that the logits are `(logits + shift) / temperature` from now on, without a `scale`."""
+        if self.scale is not None:
+            self.bag.weight *= self.scale
+            self.scale = None
         self.bag.weight /= temperature
         self.bias.add_(shift.to(self.bias)).div_(temperature)
 

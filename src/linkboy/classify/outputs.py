@@ -127,6 +127,8 @@ def check_same_run(out: Path, run: Mapping[str, Any]) -> None:
 
 
 def _as_option(name: str, value: object) -> str:
+    if name == "refit":
+        name, value = "no_refit", not value
     option = f"--{name.replace('_', '-')}"
     if value is None or value is False:
         return f"without {option}"

@@ -9,10 +9,11 @@ from linkboy._report import Block, Report
 
 MODELS = ("ngram", "cnn", "capsule")
 TOKEN_MODELS = ("cnn", "capsule")
-LOSSES = ("cross-entropy", "focal", "logit-adjusted")
+LOSSES = ("auto", "cross-entropy", "squared-hinge", "focal", "logit-adjusted")
 CLASS_WEIGHTS = ("none", "balanced", "sqrt", "effective")
 METRICS = ("auto", "accuracy", "macro-f1")
 LONG_TAIL = 10  # how many times the smallest class the largest one has
+ROWS_FOR_HINGE = 300  # a class; with fewer, one class against all others has too few rows on its side
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -24,7 +25,8 @@ class TrainingOptions(Report):
     Args:
         model: `"ngram"` (a linear model over character and word n-grams), `"cnn"` (convolutions over tokens) or
             `"capsule"` (their features as capsules, routed to a capsule per class).
-        loss: `"cross-entropy"`, `"focal"` or `"logit-adjusted"` (for classes of very unequal size).
+        loss: `"cross-entropy"`, `"squared-hinge"` (each class against the others, as a linear SVM has it), `"focal"`,
+            `"logit-adjusted"` (for classes of very unequal size) or `"auto"`, which chooses by what the classes are like.
         gamma: focusing exponent, for `"focal"` only; 2 by default.
         class_weight: weigh rows by the size of their class: `"none"`, `"balanced"`, `"sqrt"` or `"effective"`.
         metric: what is chosen on the validation part, such as the epoch to keep, is chosen by this: `"accuracy"`,
@@ -39,6 +41,8 @@ class TrainingOptions(Report):
         vocab: for `"cnn"` and `"capsule"`, a BERT `vocab.txt` to use in place of a vocabulary learned from the texts.
         early_stopping: stop after that many epochs without a better `metric`; by default all epochs are run.
         ema: decay of a moving average of the weights, which is then what is kept, e.g. 0.999.
+        refit: for `"ngram"`, whose last epoch is kept: when all is chosen, train once more on training and validation
+            part together, and save that.
         compile: run the model through `torch.compile`.
         checkpoint_every: save after that many steps; by default once a minute.
 
@@ -53,7 +57,7 @@ class TrainingOptions(Report):
     """
 
     model: str = "ngram"
-    loss: str = "cross-entropy"
+    loss: str = "auto"
     gamma: float | None = None
     class_weight: str = "none"
     metric: str = "auto"
@@ -67,6 +71,7 @@ class TrainingOptions(Report):
     vocab: str | None = None
     early_stopping: int | None = None
     ema: float | None = None
+    refit: bool = True
     compile: bool = False
     checkpoint_every: int | None = None
 
@@ -120,31 +125,61 @@ class DataTraits:
     """What the settings follow from: the size of the training part, and the rows of its largest and smallest class."""
 
     rows: int
+    classes: int
     largest: int
     smallest: int
+
+    @property
+    def tailed(self) -> bool:
+        """Whether the classes are of very unequal size."""
+        return self.largest >= LONG_TAIL * max(self.smallest, 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe(Report):
-    """The settings that a run uses: AdamW with a short warm-up and a linear decay to zero."""
+    """The settings that a run uses: AdamW with a short warm-up and a linear decay to zero.
+
+    Args:
+        batch_size: rows per step, over all processes.
+        epochs: passes over the training part.
+        lr: peak rate.
+        weight_decay: decoupled, as in AdamW.
+        eps: of AdamW.
+        loss: what is minimised.
+        label_smoothing: for cross-entropy.
+        metric: what is chosen by on the validation part.
+        keep: the epoch whose weights are kept: `"best"` by the metric, or `"last"`.
+        refit: whether to train once more on training and validation part together, when all is chosen.
+        scaled: whether n-grams are counted as present or not and their weights are scaled by their log-odds.
+        beta2: of AdamW.
+        warmup_share: share of the steps in which the rate rises.
+        why: what metric and loss follow from.
+    """
 
     batch_size: int
     epochs: int
     lr: float
     weight_decay: float
     eps: float
+    loss: str
     label_smoothing: float
     metric: str
+    keep: str
+    refit: bool = False
+    scaled: bool = False
     beta2: float = 0.99
     warmup_share: float = 0.05
     why: tuple[str, ...] = ()
 
     def _blocks(self) -> Iterator[Block]:
+        smoothing = f" with label smoothing {self.label_smoothing:g}" if self.label_smoothing else ""
+        scaled = ", n-grams scaled by their log-odds (naive Bayes)" if self.scaled else ""
         yield (
-            f"training: {self.epochs} epochs in batches of {self.batch_size}, AdamW with peak rate {self.lr:g}, weight decay "
-            f"{self.weight_decay:g}, label smoothing {self.label_smoothing:g}"
+            f"training: {self.epochs} epochs in batches of {self.batch_size}, AdamW with peak rate {self.lr:g} and weight "
+            f"decay {self.weight_decay:g}, {self.loss} loss{smoothing}{scaled}; the {self.keep} epoch is kept"
         )
-        yield "\n".join(self.why)
+        refit = ("then once more on training and validation part together",) if self.refit else ()
+        yield "\n".join((*self.why, *refit))
 
     def rate_at(self, step: int, steps: int) -> float:
         """Return the share of the peak rate for a step (from 0) of `steps`."""
@@ -155,36 +190,67 @@ class Recipe(Report):
 def choose_recipe(options: TrainingOptions, traits: DataTraits) -> Recipe:
     """Choose the training settings from what the training part is like, except where the options name them.
 
-    The number of updates matters more than the number of epochs: some 700 to 1,600 are enough from five thousand rows
-    to fifty thousand, and small sets get at least 300.
+    The number of updates matters more than the number of epochs: 300 to 1,400 are enough from a few hundred rows to fifty
+    thousand.
     """
-    rows = traits.rows
-    batch_size = options.batch_size or (
-        256 if rows >= 40_000 else 128 if rows >= 15_000 else max(8, min(64, rows // 16))
-    )
-    steps_per_epoch = math.ceil(rows / batch_size)
-    epochs = options.epochs or max(5 if rows >= 40_000 else 8, min(100, math.ceil(300 / steps_per_epoch)))
+    metric, why_metric = _choose_metric(options, traits)
+    loss, why_loss = _choose_loss(options, traits, metric)
+    # Log-odds of rare classes come from few rows, and pull them towards what these rows happen to hold.
+    scaled = options.model == "ngram" and loss != "logit-adjusted" and options.class_weight == "none"
+    batch_size = options.batch_size or _batch_size(traits.rows, scaled=scaled)
+    steps_per_epoch = math.ceil(traits.rows / batch_size)
+    fewest = 4 if scaled and traits.rows >= 40_000 else 6
+    epochs = options.epochs or max(fewest, min(100, math.ceil(300 / steps_per_epoch)))
     # Label smoothing shrinks the logits, on which focal and adjusted losses build; it goes with cross-entropy alone.
-    smoothing = 0.2 if options.loss == "cross-entropy" else 0.0
-    metric, why = _choose_metric(options, traits)
-    if options.model in TOKEN_MODELS:
-        lr, weight_decay, eps, beta2, smoothing = 2e-3, 0.01, 1e-8, 0.999, smoothing / 2
-    elif rows >= 40_000:
-        lr, weight_decay, eps, beta2 = 0.05, 0.1, 1e-8, 0.99
+    smoothing = {"ngram": 0.2}.get(options.model, 0.1) if loss == "cross-entropy" else 0.0
+    if options.model != "ngram":
+        lr, weight_decay, eps, beta2 = 2e-3, 0.01, 1e-8, 0.999
+    elif scaled:
+        lr, weight_decay, eps, beta2 = 0.02, 0.1, 1e-8, 0.99
     else:
-        # Fewer rows leave more n-grams rare; an epsilon far above the usual 1e-8 keeps the steps of those, whose
-        # gradients are tiny, small as well, and then the rate can be higher.
-        lr, weight_decay, eps, beta2 = (0.5, 0.005, 3e-4, 0.99) if rows >= 15_000 else (0.2, 0.02, 3e-4, 0.99)
-    return Recipe(batch_size, epochs, options.lr or lr, weight_decay, eps, smoothing, metric, beta2, why=(why,))
+        # An epsilon far above the usual 1e-8 keeps the steps of rare n-grams, whose gradients are tiny, small as well.
+        lr, weight_decay, eps, beta2 = 0.2, 0.02, 3e-4, 0.99
+    return Recipe(
+        batch_size=batch_size,
+        epochs=epochs,
+        lr=options.lr or lr,
+        weight_decay=weight_decay,
+        eps=eps,
+        loss=loss,
+        label_smoothing=smoothing,
+        metric=metric,
+        keep="last" if options.model == "ngram" and options.early_stopping is None else "best",
+        refit=options.refit and options.model == "ngram" and options.early_stopping is None,
+        scaled=scaled,
+        beta2=beta2,
+        why=(why_metric, why_loss),
+    )
+
+
+def _batch_size(rows: int, *, scaled: bool) -> int:
+    if rows < 2000:
+        return max(8, min(64, rows // 16))
+    largest = 512 if scaled else 256
+    return largest if rows >= 20_000 else 128 if scaled else 64
 
 
 def _choose_metric(options: TrainingOptions, traits: DataTraits) -> tuple[str, str]:
     if options.metric != "auto":
-        return options.metric, f"chosen by on the validation part: {options.metric}, as asked for"
-    tailed = traits.largest >= LONG_TAIL * max(traits.smallest, 1)
-    metric = "macro-f1" if tailed else "accuracy"
+        return options.metric, f"metric: {options.metric}, as asked for"
     ratio = f"the largest class has {traits.largest / max(traits.smallest, 1):.3g} times the rows of the smallest"
-    advice = (
-        "a long tail; --metric accuracy if rare classes count no more than their rows" if tailed else "no long tail"
-    )
-    return metric, f"chosen by on the validation part: {metric}, since {ratio} ({advice})"
+    if traits.tailed:
+        return "macro-f1", f"metric: macro-f1, since {ratio}; --metric accuracy if rare classes count by their rows"
+    return "accuracy", f"metric: accuracy, since {ratio}, which is no long tail"
+
+
+def _choose_loss(options: TrainingOptions, traits: DataTraits, metric: str) -> tuple[str, str]:
+    if options.loss != "auto":
+        return options.loss, f"loss: {options.loss}, as asked for"
+    if traits.tailed and metric == "macro-f1" and options.class_weight == "none":
+        return (
+            "logit-adjusted",
+            "loss: logit-adjusted, which lifts the rare classes of a long tail; --loss names another",
+        )
+    if options.model == "ngram" and traits.rows >= ROWS_FOR_HINGE * traits.classes:
+        return "squared-hinge", f"loss: squared-hinge, since there are {traits.rows // traits.classes} rows a class"
+    return "cross-entropy", "loss: cross-entropy"
