@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from linkboy import __version__
-from linkboy._report import Report, format_percent, json_text
+from linkboy._report import Report
 
 if TYPE_CHECKING:  # importing a room costs time that --help must not pay
     from linkboy.classify.classifier import Predictions
@@ -663,18 +663,24 @@ def _ended(line: str, number: int) -> str:
 def _tab_lines(predictions: "Predictions") -> str:
     lines = []
     for text, top in zip(predictions.texts, predictions.top, strict=True):
-        text = " ".join(text.splitlines()).replace("\t", " ")  # one line and one field for each text
-        pairs = "\t".join(f"{label}\t{format_percent(probability)}" for label, probability in top)
+        if not text.isprintable():  # which is quickly asked, and one line and one field is due to each text
+            text = " ".join(text.splitlines()).replace("\t", " ")
+        pairs = "\t".join(f"{label}\t{probability:.2%}" for label, probability in top)
         lines.append(f"{pairs}\t{text}\n")
     return "".join(lines)
 
 
 def _json_lines(predictions: "Predictions") -> str:
+    import json
+    import math
+
+    encode = json.JSONEncoder(ensure_ascii=False).encode
     lines = []
     for text, top in zip(predictions.texts, predictions.top, strict=True):
-        label, probability = top[0]
-        record = {"text": text, "label": label, "probability": probability}
-        if len(top) > 1:
-            record["top"] = [{"label": name, "probability": share} for name, share in top]
-        lines.append(json_text(record) + "\n")
-    return "".join(lines)
+        # JSON has no NaN, which a model that has come apart may give.
+        pairs = [(label, share if math.isfinite(share) else None) for label, share in top]
+        record = {"text": text, "label": pairs[0][0], "probability": pairs[0][1]}
+        if len(pairs) > 1:
+            record["top"] = [{"label": label, "probability": share} for label, share in pairs]
+        lines.append(encode(record))
+    return "\n".join([*lines, ""])

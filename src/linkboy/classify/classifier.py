@@ -4,7 +4,9 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from linkboy._report import Block, Report, Table, format_percent
 from linkboy.classify.capsule import TextCapsuleNet
 from linkboy.classify.data import LabelledTexts
 from linkboy.classify.dataset import Encoder
-from linkboy.classify.features import NgramEncoder
+from linkboy.classify.features import FlatFeatures, NgramEncoder
 from linkboy.classify.metrics import ClassificationMetrics, classification_metrics
 from linkboy.classify.models import NgramClassifier, TextCNN, TextModel
 from linkboy.classify.recipe import TOKEN_MODELS
@@ -110,17 +112,22 @@ class Classifier:
         self.kind, self.model, self.encoder = kind, model, encoder
         self.class_names, self.numbered, self.about = list(class_names), numbered, dict(about or {})
 
-    @torch.no_grad()
     def logits(self, texts: Sequence[str], *, batch_size: int = 1024) -> Tensor:
         """Return `(len(texts), C)` float32 logits on the CPU."""
+        return self._logits_of(self._encode(texts), batch_size)
+
+    def _encode(self, texts: Sequence[str]) -> FlatFeatures:
+        return self.encoder.encode([text.strip() for text in texts])  # as files are read
+
+    @torch.no_grad()
+    def _logits_of(self, features: FlatFeatures, batch_size: int = 1024) -> Tensor:
         device = next(self.model.parameters()).device
         was_training = self.model.training
         self.model.eval()
         try:
-            features = self.encoder.encode([text.strip() for text in texts])  # as files are read
             parts = [torch.zeros(0, len(self.class_names))]
-            for start in range(0, len(texts), batch_size):
-                rows = torch.arange(start, min(start + batch_size, len(texts))).numpy()
+            for start in range(0, len(features), batch_size):
+                rows = torch.arange(start, min(start + batch_size, len(features))).numpy()
                 inputs = self.encoder.collate(features.gather(rows))
                 parts.append(self.model(*(x.to(device) for x in inputs)).float().cpu())
             return torch.cat(parts)
@@ -140,21 +147,47 @@ class Classifier:
         """
         check_texts("predict", texts)
         check_number("top", top, minimum=1, integer=True)
-        best = self.logits(texts).softmax(1).topk(min(top, len(self.class_names)))
-        pairs = [
-            [
-                (self.class_names[number], probability)
-                for number, probability in zip(numbers, probabilities, strict=True)
-            ]
-            for numbers, probabilities in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
-        return Predictions(list(texts), [row[0][0] for row in pairs], [row[0][1] for row in pairs], pairs)
+        return self._predictions(texts, self.logits(texts), top)
+
+    def _predictions(self, texts: Sequence[str], logits: Tensor, top: int) -> Predictions:
+        kept = min(top, len(self.class_names))
+        best = logits.softmax(1).topk(kept)
+        # Flat lists cut at the end: a list of tuples per text, made one by one, would take longer than the model.
+        labels = [self.class_names[number] for number in best.indices.flatten().tolist()]
+        probabilities = best.values.flatten().tolist()
+        pairs = list(zip(labels, probabilities, strict=True))
+        rows = [pairs[start : start + kept] for start in range(0, len(pairs), kept)]
+        return Predictions(list(texts), labels[::kept], probabilities[::kept], rows)
 
     def predict_stream(self, texts: Iterable[str], *, top: int = 1, batch_size: int = 4096) -> Iterator[Predictions]:
-        """Predict batch after batch, so that any number of texts takes the memory of one batch."""
-        remaining = iter(texts)
-        while batch := list(islice(remaining, batch_size)):
-            yield self.predict(batch, top=top)
+        """Predict batch after batch, so that any number of texts takes the memory of a few batches.
+
+        The next batch is read and encoded while the one before it is in the caller's hands; batches of one text, which
+        may be typed, are answered before the next one is asked for.
+
+        Args:
+            texts: any number of strings, for instance the lines of a file.
+            top: how many classes to tell per text.
+            batch_size: texts per batch.
+
+        Raises:
+            TypeError: `texts` is a single string, or holds something that is no string.
+            ValueError: `top` or `batch_size` is less than 1.
+        """
+        check_number("top", top, minimum=1, integer=True)
+        check_number("batch_size", batch_size, minimum=1, integer=True)
+        check_texts("predict_stream", [] if not isinstance(texts, str) else texts)
+        remaining, waiting = iter(texts), deque()
+        most_waiting = 1 if batch_size > 1 else 0
+        with ThreadPoolExecutor(1) as encoding:
+            while batch := list(islice(remaining, batch_size)):
+                check_texts("predict_stream", batch)
+                waiting.append((batch, encoding.submit(self._encode, batch)))
+                if len(waiting) > most_waiting:
+                    first, features = waiting.popleft()
+                    yield self._predictions(first, self._logits_of(features.result()), top)
+            for last, features in waiting:
+                yield self._predictions(last, self._logits_of(features.result()), top)
 
     def explain(self, texts: Sequence[str], *, label: str | None = None, against: str | None = None) -> "Explanations":
         """Show which pieces of each text decided.
