@@ -107,6 +107,17 @@ def test_explain_prints_the_pieces_and_json(model, capsys):
     assert refused(capsys, "explain", model) == 'give texts to explain ("a text" ...)'
 
 
+def test_export_writes_one_file_and_says_what_it_takes(model, tmp_path, capsys):
+    assert cli.run(["export", str(model), "--torch-export", "--out", str(tmp_path / "m.pt2"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (tmp_path / "m.pt2").stat().st_size == report["nbytes"]
+    assert list(report["inputs"]) == ["ids", "weights"]
+    for arguments in ((), ("--onnx", "--torchscript")):
+        assert refused(capsys, "export", model, *arguments) == (
+            "say in one form what to write: --onnx, --torchscript or --torch-export"
+        )
+
+
 def test_evaluate_prints_the_table_and_json(model, tsv, capsys):
     assert cli.run(["evaluate", str(model), str(tsv)]) == 0
     assert "accuracy" in capsys.readouterr().out

@@ -314,6 +314,44 @@ def explain(
 
 
 @app.command
+def export(
+    directory: Path,
+    /,
+    *,
+    onnx: bool = False,
+    torchscript: bool = False,
+    torch_export: bool = False,
+    out: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Write the model as one file that runs without linkboy, and check that it gives the same answers.
+
+    Parameters
+    ----------
+    directory
+        What linkboy train has written.
+    onnx
+        Write an ONNX file, for ONNX Runtime and its kin.
+    torchscript
+        Write a TorchScript file, for libtorch.
+    torch_export
+        Write a program of torch.export.
+    out
+        The file; by default model.onnx, model.pt or model.pt2 in the directory.
+    json
+        Print one JSON object.
+    """
+    from linkboy import load_classifier
+    from linkboy.classify.export import FORMS
+
+    asked = [form for form, wanted in zip(FORMS, (onnx, torchscript, torch_export), strict=True) if wanted]
+    if len(asked) != 1:
+        raise ValueError("say in one form what to write: --onnx, --torchscript or --torch-export")
+    report = load_classifier(directory).export(out or directory / FORMS[asked[0]], form=asked[0])
+    _show_report(report, json=json)
+
+
+@app.command
 def summary(model: str, /, *, json: bool = False, depth: int = 3) -> None:
     """Count the parameters of a checkpoint, or show what a model is made of.
 

@@ -3,6 +3,7 @@
 from linkboy.classify.classifier import Classifier, Predictions, load_classifier
 from linkboy.classify.data import BadRow, LabelledTexts, read_labelled
 from linkboy.classify.explain import Explanation, Explanations, Piece
+from linkboy.classify.export import ExportReport
 from linkboy.classify.job import TrainingReport, train_classifier
 from linkboy.classify.metrics import ClassificationMetrics, ClassMetrics, classification_metrics
 from linkboy.classify.recipe import Recipe, TrainingOptions
@@ -14,6 +15,7 @@ __all__ = [
     "Classifier",
     "Explanation",
     "Explanations",
+    "ExportReport",
     "LabelledTexts",
     "Piece",
     "Predictions",

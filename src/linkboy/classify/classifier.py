@@ -30,6 +30,7 @@ from linkboy.classify.tokens import TokenEncoder
 
 if TYPE_CHECKING:  # which imports this file
     from linkboy.classify.explain import Explanations
+    from linkboy.classify.export import ExportReport
 
 FORMAT = "linkboy-classifier"
 FORMAT_VERSION = 1
@@ -215,6 +216,41 @@ class Classifier:
         if label is not None and label == against:
             raise ValueError(f"against must be another class than label, got {label!r} for both")
         return Explanations([explain_text(self, text, label, against) for text in texts])
+
+    def export(self, path: str | os.PathLike[str], *, form: str) -> "ExportReport":
+        """Write the model as one file that runs without linkboy, and check that it gives the same probabilities.
+
+        The file takes what `export_inputs` makes of texts, and gives probabilities `(B, C)`.
+
+        Args:
+            path: the file.
+            form: `"onnx"`, `"torchscript"` or `"torch-export"`.
+
+        Raises:
+            ModuleNotFoundError: a package that ONNX needs is not installed; the message says how to install it.
+            ValueError: `form` is unknown, or it does not have the operations of the model.
+            ArithmeticError: the exported model gives other probabilities; nothing is written.
+        """
+        from linkboy.classify.export import export_classifier
+
+        return export_classifier(self, path, form=form)
+
+    def export_inputs(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Return what an exported model takes for the texts, by the names of its inputs.
+
+        `ids` `(B, T)` int64, and for `ngram` `weights` `(B, T)` float32: rows are padded to the longest one, n-grams by
+        weight 0, tokens by id 0.
+
+        Args:
+            texts: a list of at least one string.
+
+        Raises:
+            TypeError: `texts` is a single string, or holds something that is no string.
+        """
+        from linkboy.classify.export import padded_inputs
+
+        check_texts("export_inputs", texts)
+        return padded_inputs(self.encoder, self._encode(texts))
 
     def evaluate(self, data: LabelledTexts) -> ClassificationMetrics:
         """Measure the classifier on labelled texts.

@@ -1,0 +1,204 @@
+"""A trained model as one file that runs where linkboy does not: ONNX, TorchScript, or a program of torch.export."""
+
+import copy
+import dataclasses
+import importlib.util
+import io
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from linkboy._checks import check_choice
+from linkboy._files import atomic_write
+from linkboy._report import Block, Report, Table, format_bytes
+from linkboy.classify.dataset import Encoder
+from linkboy.classify.features import FlatFeatures
+from linkboy.classify.models import NgramClassifier
+
+if TYPE_CHECKING:
+    from linkboy.classify.classifier import Classifier
+
+Run = Callable[[Mapping[str, Tensor]], Tensor]
+
+FORMS = {"onnx": "model.onnx", "torchscript": "model.pt", "torch-export": "model.pt2"}
+TOLERANCE = 1e-5
+_EXAMPLES = ("linkboy", "两个例子 of different length")
+_COMPARED = (_EXAMPLES, _EXAMPLES[:1], ("",), ("x 中 y",) * 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportReport(Report):
+    """What was exported.
+
+    Args:
+        path: the file.
+        form: `"onnx"`, `"torchscript"` or `"torch-export"`.
+        inputs: names and shapes of what the model takes; B texts and the T features of the longest one.
+        output: name and shape of what it gives.
+        nbytes: size of the file.
+        largest_difference: between its probabilities and those of the classifier, on the texts that it was compared on.
+    """
+
+    path: Path
+    form: str
+    inputs: Mapping[str, str]
+    output: str
+    nbytes: int
+    largest_difference: float
+
+    def _blocks(self) -> Iterator[Block]:
+        yield Table(
+            ("", ""),
+            [*self.inputs.items(), ("gives", self.output)],
+            f"{self.path} ({self.form}, {format_bytes(self.nbytes)})",
+        )
+        yield f"compared with the classifier: its probabilities differ by at most {self.largest_difference:.1e}"
+        yield "its inputs are made from texts by classifier.export_inputs(texts)"
+
+
+class _PaddedNgrams(nn.Module):
+    """The n-gram model over rows padded to one length, of operations that every runtime has; the padding weighs 0."""
+
+    def __init__(self, model: NgramClassifier) -> None:
+        super().__init__()
+        self.weight, self.bias = model.bag.weight, model.bias
+
+    def forward(self, ids: Tensor, weights: Tensor) -> Tensor:
+        rows = F.embedding(ids, self.weight)  # (B, T, C)
+        return ((rows * weights[:, :, None]).sum(1) + self.bias).softmax(1)
+
+
+class _Probabilities(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.model(ids).softmax(1)
+
+
+def padded_inputs(encoder: Encoder, features: FlatFeatures) -> dict[str, Tensor]:
+    """Return encoded texts as an exported model takes them: rows of one length."""
+    if features.weights is None:
+        (ids,) = encoder.collate(features)
+        return {"ids": ids}
+    lengths = np.diff(features.offsets)
+    inside = np.arange(max(int(lengths.max(initial=0)), 1)) < lengths[:, None]
+    padded, weights = np.zeros(inside.shape, np.int64), np.zeros(inside.shape, np.float32)
+    padded[inside], weights[inside] = features.ids, features.weights
+    return {"ids": torch.from_numpy(padded), "weights": torch.from_numpy(weights)}
+
+
+def export_classifier(classifier: "Classifier", path: str | os.PathLike[str], *, form: str) -> ExportReport:
+    """Write the model of a classifier as one file, and check that it gives the classifier's probabilities.
+
+    Args:
+        classifier: the classifier.
+        path: the file.
+        form: `"onnx"`, `"torchscript"` or `"torch-export"`.
+
+    Raises:
+        ModuleNotFoundError: `form="onnx"` and a package it needs is not installed; the message says how to install it.
+        ValueError: `form` is unknown.
+            Or the model is made of operations that the form does not have.
+        ArithmeticError: the exported model gives other probabilities; nothing is written.
+    """
+    check_choice("form", form, FORMS)
+    path = Path(path)
+    model = copy.deepcopy(classifier.model).cpu().float().eval()
+    wrapped = _PaddedNgrams(model) if isinstance(model, NgramClassifier) else _Probabilities(model)
+    # Padded to more than one feature: an exporter takes a size of 1 for one that never changes.
+    inputs = {name: F.pad(x, (0, 4)) for name, x in classifier.export_inputs(_EXAMPLES).items()}
+    make = {"onnx": _onnx, "torchscript": _torchscript, "torch-export": _torch_export}[form]
+    try:
+        with torch.no_grad(), _quiet():
+            content, run = make(wrapped.eval(), inputs)
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"a model of kind {classifier.kind!r} cannot be exported as {form} ({reason}); export another kind of model"
+        ) from error
+    difference = max(_difference(classifier, run, texts) for texts in _COMPARED)
+    if not difference <= TOLERANCE:
+        raise ArithmeticError(
+            f"the exported model differs from the classifier by {difference:.1e} in a probability; export it in another form"
+        )
+    with atomic_write(path) as file:
+        file.write(content)
+    shapes = dict.fromkeys(inputs, "(B, T) int64") | ({"weights": "(B, T) float32"} if "weights" in inputs else {})
+    output = f"probabilities (B, {len(classifier.class_names)}) float32"
+    return ExportReport(path, form, shapes, output, len(content), difference)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what exporters tell those who wrote the model: deprecations, and packages that are not there."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _difference(classifier: "Classifier", run: Run, texts: Sequence[str]) -> float:
+    expected = classifier.logits(texts).softmax(1)
+    with torch.no_grad():
+        got = run(classifier.export_inputs(texts))
+    return float((got - expected).abs().max())
+
+
+def _torchscript(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[bytes, Run]:
+    traced = torch.jit.trace(model, tuple(inputs.values()))
+    buffer = io.BytesIO()
+    torch.jit.save(traced, buffer)
+    buffer.seek(0)
+    loaded = torch.jit.load(buffer)
+    return buffer.getvalue(), lambda values: loaded(*values.values())
+
+
+def _torch_export(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[bytes, Run]:
+    buffer = io.BytesIO()
+    torch.export.save(_program(model, inputs), buffer)
+    buffer.seek(0)
+    loaded = torch.export.load(buffer).module()
+    return buffer.getvalue(), lambda values: loaded(**values)
+
+
+def _onnx(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[bytes, Run]:
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModuleNotFoundError(
+            f"an export to ONNX needs {' and '.join(missing)}, not installed here; run: pip install 'linkboy[onnx]'"
+        )
+    import onnxruntime
+
+    program, names = _program(model, inputs), list(inputs)
+    exported = torch.onnx.export(program, input_names=names, output_names=["probabilities"], verbose=False)
+    content = exported.model_proto.SerializeToString()  # pyright: ignore[reportOptionalMemberAccess]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def run(values: Mapping[str, Tensor]) -> Tensor:
+        return torch.from_numpy(session.run(None, {name: tensor.numpy() for name, tensor in values.items()})[0])
+
+    return content, run
+
+
+def _program(model: nn.Module, inputs: Mapping[str, Tensor]) -> torch.export.ExportedProgram:
+    batch, features = torch.export.Dim("batch"), torch.export.Dim("features")
+    shapes = {name: {0: batch, 1: features} for name in inputs}
+    return torch.export.export(model, (), kwargs=dict(inputs), dynamic_shapes=shapes)
