@@ -50,13 +50,16 @@ def test_shares_of_the_linear_model_add_up_and_equal_weight_times_weight(ngram):
     assert explanation.base + sum(piece.log_odds for piece in explanation.pieces) == pytest.approx(explanation.log_odds)
     bias = ngram.model.bias.detach().double()
     assert explanation.base == pytest.approx(float(bias[numbers[0]] - bias[numbers[1]]), abs=1e-5)
-    # One n-gram by hand: (1 + ln 2) * idf / norm of the text, times the difference of the two classes' weights.
+    # One n-gram by hand: its weight over the norm of the text, times the difference of the two classes' weights.
     piece = next(piece for piece in explanation.pieces if piece.piece == "球队" and piece.kind == "characters")
     assert len(piece.spans) == 2
     assert [text[start:end] for start, end in piece.spans] == ["球队", "球队"]
     found = ngram.encoder.ngrams_of(text)
     counts = Counter(n.number for n in found)
-    weights = {number: (1 + math.log(count)) * float(ngram.encoder.idf[number]) for number, count in counts.items()}
+    weights = {
+        number: 1.0 if ngram.encoder.binary else (1 + math.log(count)) * float(ngram.encoder.idf[number])
+        for number, count in counts.items()
+    }
     number = next(n.number for n in found if n.text == "球队")
     row = ngram.model.bag.weight[number].detach().double()
     norm = math.sqrt(sum(weight * weight for weight in weights.values()))
