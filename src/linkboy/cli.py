@@ -46,6 +46,8 @@ def train(
     lr: float | None = None,
     accumulate: int = 1,
     vocab: Path | None = None,
+    vectors: Path | None = None,
+    freeze: Literal["all", "known", "none"] | None = None,
     early_stopping: int | None = None,
     ema: float | None = None,
     no_refit: bool = False,
@@ -103,6 +105,10 @@ def train(
         Batches per step of the optimizer.
     vocab
         For --model cnn or capsule: a BERT vocab.txt to use in place of a vocabulary learned from FILE.
+    vectors
+        For --model cnn: a file of pretrained vectors for the tokens, such as linkboy vectors reads.
+    freeze
+        Which rows of --vectors stay as they are: all, the known ones that the file has, or none, the default.
     early_stopping
         Stop after that many epochs in which the metric did not improve.
     ema
@@ -143,7 +149,8 @@ def train(
     options = TrainingOptions(
         model=model, loss=loss, gamma=gamma, class_weight=class_weight, metric=metric, epochs=epochs,
         batch_size=batch_size, lr=lr, seed=seed, device=device, precision=precision, accumulate=accumulate,
-        vocab=str(vocab) if vocab else None, early_stopping=early_stopping, ema=ema, refit=not no_refit, compile=compile,
+        vocab=str(vocab) if vocab else None, vectors=str(vectors) if vectors else None, freeze=freeze,
+        early_stopping=early_stopping, ema=ema, refit=not no_refit, compile=compile,
         checkpoint_every=checkpoint_every,
     )  # fmt: skip
 

@@ -27,6 +27,7 @@ from linkboy.classify.models import NgramClassifier, TextCNN, TextModel
 from linkboy.classify.recipe import TOKEN_MODELS
 from linkboy.classify.split import targets_of
 from linkboy.classify.tokens import TokenEncoder
+from linkboy.embeddings import PretrainedEmbedding
 
 if TYPE_CHECKING:  # which imports this file
     from linkboy.classify.explain import Explanations
@@ -51,8 +52,12 @@ def make_encoder(model: str, texts: Sequence[str], *, vocab: str | None = None, 
     return TokenEncoder.fit(texts, vocab=vocab) if model in TOKEN_MODELS else NgramEncoder.fit(texts, binary=binary)
 
 
-def make_model(model: str, encoder: Encoder, classes: int) -> TextModel:
-    """Build a model with initial weights from torch's global generator."""
+def make_model(
+    model: str, encoder: Encoder, classes: int, *, embedding: nn.Embedding | PretrainedEmbedding | None = None
+) -> TextModel:
+    """Build a model with initial weights from torch's global generator; `embedding` is for a `cnn`."""
+    if embedding is not None:
+        return TextCNN(len(encoder), classes, embedding=embedding)
     return {"ngram": NgramClassifier, "cnn": TextCNN, "capsule": TextCapsuleNet}[model](len(encoder), classes)
 
 
@@ -328,9 +333,12 @@ def load_classifier(directory: str | os.PathLike[str], *, device: str = "cpu") -
         kind, class_names = config["model"], _checked_names(config["class_names"])
         encoder = _ENCODERS[kind].restore(config["encoder"], arrays)
         with torch.device("meta"):  # no initial weights are drawn: the ones read take their place
-            model = make_model(kind, encoder, len(class_names))
+            embedding = None
+            if kind == "cnn":  # pretrained vectors may be of any width
+                embedding = nn.Embedding(len(encoder), state["embedding.weight"].shape[1], padding_idx=0)
+            model = make_model(kind, encoder, len(class_names), embedding=embedding)
         model.load_state_dict(state, assign=True)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         problem = " ".join(str(error).split())
         raise ValueError(
             f"{directory} holds a classifier whose {CONFIG} and {WEIGHTS} do not fit each other ({problem}); train it anew"

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,8 @@ from linkboy.classify.page import report_page
 from linkboy.classify.recipe import DataTraits, Recipe, TrainingOptions, choose_recipe
 from linkboy.classify.split import PARTS, Parts, make_parts
 from linkboy.classify.suspects import SuspectedLabels, suspected_labels
+from linkboy.classify.tokens import TokenEncoder
+from linkboy.classify.vectors import pretrained_embedding
 from linkboy.memory import MemoryReport, release_memory
 from linkboy.parameters import count_parameters
 from linkboy.training import History, is_main_process, process_count, wait_for_everyone
@@ -145,8 +148,12 @@ def train_classifier(
     encoder = make_encoder(options.model, parts.texts["train"].texts, vocab=options.vocab, binary=recipe.scaled)
     data = _encode(encoder, parts)
     seconds = {"encoding": time.perf_counter() - encoding_started}
+    embedding = None
+    if options.vectors is not None:
+        embedding, coverage = pretrained_embedding(options, cast("TokenEncoder", encoder), data["train"].features)
+        show(coverage)
     learner = Learner(options, recipe, encoder, len(parts.class_names))
-    model = learner.new_model(data["train"])
+    model = learner.new_model(data["train"], embedding=embedding)
     show(count_parameters(model))
 
     run = {"linkboy": __version__, "options": options.to_dict(), "data": fingerprint(parts, encoder)}

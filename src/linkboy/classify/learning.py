@@ -15,6 +15,7 @@ from linkboy.classify.features import log_odds
 from linkboy.classify.metrics import macro_f1
 from linkboy.classify.models import NgramClassifier, TextModel
 from linkboy.classify.recipe import Recipe, TrainingOptions
+from linkboy.embeddings import PretrainedEmbedding
 from linkboy.losses import class_weights, focal_loss, logit_adjusted_loss
 from linkboy.training import Checkpointer, EarlyStopping, History, fit, predict, process_count
 
@@ -36,10 +37,10 @@ class Learner:
         self.options, self.recipe, self.encoder, self.classes = options, recipe, encoder, classes
         self.device = None if options.device == "auto" else options.device
 
-    def new_model(self, rows: EncodedTexts) -> TextModel:
+    def new_model(self, rows: EncodedTexts, *, embedding: PretrainedEmbedding | None = None) -> TextModel:
         """Return a model with initial weights, which the seed decides, for training on `rows`."""
         torch.manual_seed(self.options.seed)
-        model = make_model(self.options.model, self.encoder, self.classes)
+        model = make_model(self.options.model, self.encoder, self.classes, embedding=embedding)
         if self.recipe.scaled and isinstance(model, NgramClassifier):
             vocabulary, own = max(len(self.encoder), 1), rows.weights.numpy()
             odds = log_odds(rows.features, rows.targets.numpy(), self.classes, vocabulary, own)

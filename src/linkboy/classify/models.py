@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from linkboy.embeddings import PretrainedEmbedding
+
 
 class TextModel(nn.Module):
     """What the main job trains: gives logits, and can take a change of them into its weights."""
@@ -72,6 +74,7 @@ class TextCNN(TextModel):
         vocabulary: number of token ids; id 0 is padding.
         classes: number of classes.
         embedding_dim: width of the embeddings.
+        embedding: a module to use for them, of whatever width; by default one of `embedding_dim` with random rows.
         channels: filters of each width.
         widths: how many tokens a filter sees.
         dropout: share of the pooled features dropped in training.
@@ -87,13 +90,15 @@ class TextCNN(TextModel):
         classes: int,
         *,
         embedding_dim: int = 128,
+        embedding: nn.Embedding | PretrainedEmbedding | None = None,
         channels: int = 128,
         widths: tuple[int, ...] = (2, 3, 4),
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary, embedding_dim, padding_idx=0)
-        self.convolutions = nn.ModuleList(nn.Conv1d(embedding_dim, channels, width) for width in widths)
+        self.embedding = nn.Embedding(vocabulary, embedding_dim, padding_idx=0) if embedding is None else embedding
+        dim = self.embedding.embedding_dim
+        self.convolutions = nn.ModuleList(nn.Conv1d(dim, channels, width) for width in widths)
         self.dropout = nn.Dropout(dropout)
         self.head = LinearHead(channels * len(widths), classes)
         self.widths = widths

@@ -14,6 +14,7 @@ CLASS_WEIGHTS = ("none", "balanced", "sqrt", "effective")
 METRICS = ("auto", "accuracy", "macro-f1")
 LONG_TAIL = 10  # how many times the smallest class the largest one has
 ROWS_FOR_HINGE = 300  # a class; with fewer, one class against all others has too few rows on its side
+FREEZE = ("all", "known", "none")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -39,6 +40,9 @@ class TrainingOptions(Report):
         precision: `"fp32"`, `"bf16"` or `"fp16"` (mixed precision).
         accumulate: batches per step of the optimizer.
         vocab: for `"cnn"` and `"capsule"`, a BERT `vocab.txt` to use in place of a vocabulary learned from the texts.
+        vectors: for `"cnn"`, a file of pretrained vectors for the tokens, as `load_embeddings` reads.
+        freeze: which rows of these vectors to leave as they are: `"all"`, the `"known"` ones that the file has, or `"none"`,
+            the default.
         early_stopping: stop after that many epochs without a better `metric`; by default all epochs are run.
         ema: decay of a moving average of the weights, which is then what is kept, e.g. 0.999.
         refit: for `"ngram"`, whose last epoch is kept: when all is chosen, train once more on training and validation
@@ -69,6 +73,8 @@ class TrainingOptions(Report):
     precision: str = "fp32"
     accumulate: int = 1
     vocab: str | None = None
+    vectors: str | None = None
+    freeze: str | None = None
     early_stopping: int | None = None
     ema: float | None = None
     refit: bool = True
@@ -97,6 +103,12 @@ class TrainingOptions(Report):
             check_number("ema", self.ema, above=0)
             if self.ema >= 1:
                 raise ValueError(f"ema must be a number above 0 and below 1, got {self.ema!r}")
+        if self.vectors is not None and self.model != "cnn":
+            raise ValueError(f"vectors are for model='cnn', got model={self.model!r}; leave vectors out")
+        if self.freeze is not None:
+            check_choice("freeze", self.freeze, FREEZE)
+            if self.vectors is None:
+                raise ValueError(f"freeze is for vectors, got freeze={self.freeze!r} without any; leave freeze out")
         if self.vocab is not None and self.model not in TOKEN_MODELS:
             raise ValueError(
                 f"vocab is for a model that reads tokens, one of {TOKEN_MODELS}, got model={self.model!r}; leave vocab out"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tokenize
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -19,6 +20,8 @@ _CHUNK = 4 << 20
 _LONGEST_HEADER = 100_000_000  # bytes of a safetensors header, the bound of the format
 _LONGEST_ITEM = 1 << 16
 _NAMES = ("weight", "vectors", "embeddings", "embedding")
+# What NumPy lets through, which reads a header as a Python literal.
+_HEADER_ERRORS = (ValueError, OverflowError, MemoryError, RecursionError, SyntaxError, TypeError, tokenize.TokenError)
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -141,7 +144,7 @@ def _npy_header(source: Source, stream: Stream, name: str) -> _Array:
         version = formats.read_magic(stream)
         read = formats.read_array_header_1_0 if version == (1, 0) else formats.read_array_header_2_0
         shape, by_column, dtype = read(stream)
-    except (ValueError, OverflowError, MemoryError, RecursionError, SyntaxError, TypeError) as error:
+    except _HEADER_ERRORS as error:
         problem = " ".join(str(error).split())[:120]
         raise ValueError(f"{name!r} in {str(source.path)!r} is no array of NumPy ({problem})") from None
     if dtype.hasobject:

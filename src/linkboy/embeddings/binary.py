@@ -14,9 +14,9 @@ _LOOKED_AT = 4  # numbers at the start of a record
 _SMALL, _LARGE = 1e-10, 1e6  # between these, or zero, are the numbers of word vectors
 
 
-def is_binary(layout: Layout) -> bool:
-    """Say whether what follows a header can only be binary: no line of it ends in numbers."""
-    return layout.header is not None and not layout.dim
+def is_binary(source: Source, layout: Layout) -> bool:
+    """Say whether what follows a header can only be binary: there is something, and no line of it ends in numbers."""
+    return layout.header is not None and not layout.dim and bool(source.stream.peek(1))
 
 
 def read_binary(source: Source, layout: Layout, collector: VocabularyRows | AllRows) -> None:

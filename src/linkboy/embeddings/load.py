@@ -144,7 +144,7 @@ def _read_rows(source: Source, collector: VocabularyRows | AllRows, dim: int | N
     layout = look_at(source, format=format, dim=dim)
     findings = collector.findings
     findings.header = layout.header
-    binary = format == "word2vec-bin" or (format == "auto" and is_binary(layout))
+    binary = format == "word2vec-bin" or (format == "auto" and is_binary(source, layout))
     if binary:
         findings.format = "word2vec-bin"
         read_binary(source, layout, collector)

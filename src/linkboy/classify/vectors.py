@@ -1,0 +1,27 @@
+"""Pretrained vectors for the tokens of a classifier."""
+
+import numpy as np
+import torch
+
+from linkboy.classify.features import FlatFeatures
+from linkboy.classify.recipe import TrainingOptions
+from linkboy.classify.tokens import TokenEncoder
+from linkboy.embeddings import EmbeddingReport, PretrainedEmbedding, load_embeddings
+
+
+def pretrained_embedding(
+    options: TrainingOptions, encoder: TokenEncoder, train: FlatFeatures
+) -> tuple[PretrainedEmbedding, EmbeddingReport]:
+    """Return an embedding with the vectors of the tokens, and how many of them and of the training text were found."""
+    tokenizer = encoder.tokenizer
+    tokens = [tokenizer.id_to_token(number) for number in range(tokenizer.vocab_size)]
+    counts = np.bincount(train.ids, minlength=len(encoder)).tolist()
+    weight, report = load_embeddings(
+        str(options.vectors),
+        {token: number for number, token in enumerate(tokens, 1)},
+        padding_idx=0,
+        generator=torch.Generator().manual_seed(options.seed),
+        counts=dict(zip(tokens, counts[1:], strict=True)),
+    )
+    freeze = {"all": True, "known": report.known, "none": False}[options.freeze or "none"]
+    return PretrainedEmbedding(weight, freeze=freeze, padding_idx=0), report

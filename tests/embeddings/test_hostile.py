@@ -1,0 +1,314 @@
+"""Files that lie, explode or are something else end in one sentence and in little memory; arguments that do not fit too."""
+
+import gzip
+import io
+import json
+import lzma
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.embeddings.cases import vector, write_text
+
+from linkboy import load_embeddings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def npy(shape, dtype="<f4", content=b"") -> bytes:
+    header = repr({"descr": dtype, "fortran_order": False, "shape": shape}).encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + content
+
+
+def safetensors(header: object, content: bytes = b"") -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + content
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def saved(save, *arrays, **named) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer, *arrays, **named)
+    return buffer.getvalue()
+
+
+def entry(**changes: object) -> dict[str, object]:
+    return {"weight": {"dtype": "F32", "shape": [2, 6], "data_offsets": [0, 48], **changes}}
+
+
+HOSTILE = {
+    "empty": (b"", "{path} is empty; a vectors file holds one word and its numbers per line"),
+    "a header alone": (b"400000 300\n", "{path} holds a header and no rows; get the file again"),
+    "prose": (
+        b"Call me Ishmael.\n",
+        "{path} holds no vectors that can be read: its rows must be a word, a space and numbers with a space between two, "
+        "got 'Call me Ishmael.'",
+    ),
+    "tabs": (
+        b"a\t1\t2\nb\t1\t2\n",
+        "{path} holds no vectors that can be read: its rows must be a word, a space and numbers with a space between two, "
+        "got 'a\\t1\\t2'",
+    ),
+    "a pickle": (
+        pickle.dumps(Bomb()),
+        "{path} is a pickle, which could run any code and is never opened; export its words and numbers as text",
+    ),
+    "objects in an npy": (
+        saved(np.save, np.array([Bomb()], object), allow_pickle=True),
+        "'the file' in {path} holds Python objects, that is a pickle, which is never opened; save it as numbers or as "
+        "strings of a fixed width",
+    ),
+    "objects in an npz": (
+        saved(np.savez, words=np.array(["a", Bomb()], object), vectors=np.zeros((2, 6))),
+        "'words.npy' in {path} holds Python objects, that is a pickle, which is never opened; save it as numbers or as "
+        "strings of a fixed width",
+    ),
+    "a model of fastText": (
+        b"\xba\x16\x4f\x2f" + bytes(100),
+        "{path} is a model of fastText; name the .vec file beside it",
+    ),
+    "an npy that claims a trillion rows": (
+        npy((10**12, 6)),
+        "{path} holds no words, so vocab must have one for each of its 1,000,000,000,000 rows, got 2",
+    ),
+    "an npy that is cut short": (
+        npy((2, 6), content=bytes(30)),
+        "{path} is cut short: its header claims 2 rows, 1 are there; get the file again",
+    ),
+    "an npy of huge rows": (npy((2, 10**9)), "{path} must hold 1 to 1,048,576 numbers per row, got 1,000,000,000"),
+    "an npy with a broken header": (
+        b"\x93NUMPY\x01\x00\x04\x00{{{{",
+        "'the file' in {path} is no array of NumPy (('EOF in multi-line statement', (2, 0)))",
+    ),
+    "an npy of huge items": (
+        npy((2,), "<U100000000"),
+        "'the file' in {path} has items of 400,000,000 bytes; it holds no vectors",
+    ),
+    "an npy by columns": (
+        saved(np.save, np.zeros((2, 6)).T.copy().T),
+        "'the file' in {path} is stored by columns; save numpy.ascontiguousarray(...) of it",
+    ),
+    "an npz without a matrix": (
+        saved(np.savez, a=np.zeros(3)),
+        "{path} must hold one matrix of floating-point numbers, or one named 'weight', got none; save that one alone",
+    ),
+    "an npz with too few words": (
+        saved(np.savez, a=np.zeros((2, 6)), words=np.array(["a"])),
+        "{path} must hold one word for each of the 2 rows of its matrix, got arrays of 1 words",
+    ),
+    "an empty zip": (
+        zipped({}),
+        "{path} must hold one file of vectors, got 0 files (nothing); unpack it and name one, or pass dim where their names "
+        "say it",
+    ),
+    "safetensors with a huge header": (
+        (2**31).to_bytes(8, "little") + b"{",
+        "{path} has a damaged safetensors header; get the file again",
+    ),
+    "safetensors with a deep header": (
+        safetensors(b'{"a":' * 50_000),
+        "{path} has a damaged safetensors header; get the file again",
+    ),
+    "safetensors with wrong offsets": (
+        safetensors(entry(data_offsets=[0, 10**15])),
+        "{path} has a damaged header: the size of its matrix is not that of its data",
+    ),
+    "safetensors with data beyond the end": (
+        safetensors(entry(data_offsets=[10**9, 10**9 + 48]), bytes(48)),
+        "{path} is cut short before its matrix; get the file again",
+    ),
+    "safetensors with bad words": (
+        safetensors({**entry(), "__metadata__": {"words": "[1, 2]"}}, bytes(48)),
+        "{path} must name a word for each of its 2 rows, and its metadata does not",
+    ),
+    "binary that claims huge rows": (
+        b"5 999999999\na " + bytes(100),
+        "{path} is no word2vec binary file: it must begin with a line of two integers, the second from 1 to 1,048,576",
+    ),
+    "gzip that is damaged": (
+        gzip.compress(b"a 1 2\n" * 99)[:-8] + bytes(8),
+        "{path} is damaged or not whole: its gzip data cannot be unpacked (CRC check failed 0x0 != 0x1398ce4e); get the file "
+        "again",
+    ),
+    "bz2 that is damaged": (
+        b"BZh9" + b"x" * 99,
+        "{path} is damaged or not whole: its bz2 data cannot be unpacked (Invalid data stream); get the file again",
+    ),
+    "xz that is cut short": (
+        lzma.compress(b"a 1 2\n" * 99)[:-20],
+        "{path} is damaged or not whole: its xz data cannot be unpacked (the file ends before the data does); get the file "
+        "again",
+    ),
+    "zip that is cut short": (
+        zipped({"a.txt": b"a 1 2\n"})[:-10],
+        "{path} is damaged or not whole: its zip data cannot be unpacked (File is not a zip file); get the file again",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_ends_in_one_sentence(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content, message = HOSTILE[name]
+    path = tmp_path / "vectors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError) as caught:
+        load_embeddings(path, ["a", "b"])
+    assert str(caught.value) == message.replace("{path}", repr(str(path)))
+    assert not (tmp_path / "executed").exists()
+
+
+BOMBS = {
+    "a gigabyte without a line end": "gzip.compress(bytes(1 << 30), 1)",
+    "a gigabyte without a line end, bz2": "bz2.compress(bytes(1 << 28), 1)",
+    "a gigabyte behind a binary header": "gzip.compress(b'9 100\\n' + b'x' * (1 << 28), 1)",
+    "a zip bomb": "zipped({'vectors.txt': bytes(1 << 30)})",
+    "an npz bomb": "zipped({'a.npy': npy((1 << 20, 256), content=bytes(1 << 30))})",
+    "an xz header that asks for 1.5 GiB": "lzma.compress(b'a 1 2\\n' * 99, filters=[{'id': lzma.FILTER_LZMA2, "
+    "'dict_size': 1536 << 20, 'mode': lzma.MODE_FAST, 'mf': lzma.MF_HC3}])",
+    "many duplicates and bad rows": "b'a 1 2\\n' * 50 + b'a 1 2\\na 1 x\\na 1\\n' * 700_000",
+    "a header that claims 10**17 rows": "b'99999999999999999 2\\na 1 2\\nb 3 4\\n'",
+}
+BOUNDED = """
+import resource, sys
+from linkboy import load_embeddings
+load_embeddings(sys.argv[1], ["a"])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    print(load_embeddings(sys.argv[2], ["a"], unk_init="zeros")[1].found)
+except ValueError as error:
+    print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_takes_little_memory(name, tmp_path):
+    path = tmp_path / "vectors"
+    path.write_bytes(eval(BOMBS[name]))
+    plain = write_text(tmp_path / "plain", ["a"])
+    done = subprocess.run(
+        [sys.executable, "-c", BOUNDED, plain, path], capture_output=True, text=True, timeout=120, check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
+    said, mebibytes = done.stdout.strip().rsplit("\n", 1)
+    assert len(said.splitlines()) == 1
+    assert int(mebibytes) <= 48, said
+
+
+def test_an_archive_with_a_huge_directory_is_refused_before_it_is_read(tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number in range(40_000):
+            archive.writestr(f"{number:020d}.npy", b"")
+    path = tmp_path / "vectors"
+    path.write_bytes(buffer.getvalue())
+    with pytest.raises(ValueError) as caught:
+        load_embeddings(path)
+    assert str(caught.value) == (
+        f"{str(path)!r} has a directory of more than 2,097,152 bytes; unpack the one file of vectors"
+    )
+
+
+def test_what_is_no_file_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        load_embeddings(tmp_path / "nothing")
+    assert str(caught.value) == f"there is no vectors file {str(tmp_path / 'nothing')!r}; check the path"
+    with pytest.raises(IsADirectoryError) as caught:
+        load_embeddings(tmp_path)
+    assert str(caught.value) == (f"path must be a vectors file, got the directory {str(tmp_path)!r}; name a file in it")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError) as caught:
+        load_embeddings(tmp_path / "pipe")
+    assert str(caught.value) == (
+        f"path must be a regular file, got {str(tmp_path / 'pipe')!r}, which is none; write its content to a file"
+    )
+
+
+@pytest.mark.parametrize(
+    ("vocab", "options", "error", "message"),
+    [
+        (
+            "abc", {}, TypeError,
+            "vocab must be a list of words or a mapping from word to row, got str; read the words of a file into a list first",
+        ),
+        ([], {}, ValueError, "vocab must hold at least one word, got none; pass vocab=None to load everything"),
+        (["a", 1], {}, TypeError, "vocab must hold words of type str, got 1 of type int"),
+        (["a", "b", "a"], {}, ValueError, "vocab must hold each word once, got 'a' at rows 0 and 2"),
+        ({"a": 1, "b": 1}, {}, ValueError, "vocab must give each word its own row, got 1 for both 'a' and 'b'"),
+        ({"a": -1}, {}, ValueError, "vocab must give each word a row of 0 or more, got -1 for 'a'"),
+        (["a"], {"fallback": "lower"}, TypeError, "fallback must be a sequence of names, got the str 'lower'; write ('lower',)"),
+        (
+            ["a"], {"fallback": ("lower",)}, ValueError,
+            "fallback must begin with 'exact' and name each form once, got ('lower',)",
+        ),
+        (
+            ["a"], {"fallback": ("exact", "upper")}, ValueError,
+            "fallback must be one of ('exact', 'lower', 'nfkc'), got 'upper'",
+        ),
+        (["a"], {"unk_init": "normal"}, ValueError, "unk_init must be one of ('match', 'zeros', 'mean'), got 'normal'"),
+        (
+            ["a", "z"], {"unk_init": lambda rows: rows[0]}, ValueError,
+            "unk_init must return a tensor of the shape (1, 6) that it is given, got (6,)",
+        ),
+        (["a"], {"duplicates": "all"}, ValueError, "duplicates must be one of ('first', 'last', 'raise'), got 'all'"),
+        (["a"], {"on_bad_row": "keep"}, ValueError, "on_bad_row must be one of ('skip', 'raise'), got 'keep'"),
+        (["a"], {"dtype": torch.int64}, TypeError, "dtype must be a floating-point torch.dtype, got torch.int64"),
+        (["a"], {"dim": 0}, ValueError, "dim must be an integer of at least 1, got 0"),
+        (["a"], {"dim": 7}, ValueError, "dim must be that of the file, 6 in {path}, got 7; leave dim out"),
+        (["a"], {"padding_idx": 1}, ValueError, "padding_idx must be an integer of at least -1 and of at most 0, got 1"),
+        (
+            None, {"padding_idx": 0}, ValueError,
+            "padding_idx is for a vocab, got it without one: it would wipe out a word of the file",
+        ),
+        (
+            ["a"], {"format": "npz"}, ValueError,
+            "format must be that of the file, got 'npz' for {path}, which is no such array; leave format out",
+        ),
+        (
+            ["y", "z"], {}, ValueError,
+            "vocab must share a word with {path}, got 2 words of which none is in it; check the language and the tokens, "
+            "or pass unk_init='zeros'",
+        ),
+    ],
+)  # fmt: skip
+def test_arguments_that_do_not_fit_are_told(vocab, options, error, message, tmp_path):
+    path = write_text(tmp_path / "vectors", ["a", "b"])
+    with pytest.raises(error) as caught:
+        load_embeddings(path, vocab, **options)
+    assert str(caught.value) == message.replace("{path}", repr(str(path)))
+
+
+def test_nothing_found_is_allowed_where_it_was_asked_for(tmp_path):
+    path = write_text(tmp_path / "vectors", ["a", "b"])
+    weight, report = load_embeddings(path, ["z"], unk_init="zeros")
+    assert (weight.tolist(), report.found, report.coverage) == ([[0] * 6], 0, 0.0)
+
+
+def test_a_matrix_without_words_needs_a_vocabulary_of_its_length(tmp_path):
+    path = tmp_path / "vectors"
+    np.save(tmp_path / "vectors.npy", np.array([vector(0), vector(1)]))
+    (tmp_path / "vectors.npy").rename(path)
+    with pytest.raises(ValueError) as caught:
+        load_embeddings(path)
+    assert str(caught.value) == f"{str(path)!r} holds no words; pass vocab, in the order of its 2 rows"
