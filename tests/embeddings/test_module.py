@@ -91,7 +91,9 @@ def test_optimizer_state_is_that_of_the_trainable_rows():
     embedding = PretrainedEmbedding(table(), freeze=FROZEN)
     optimizer = torch.optim.Adam(embedding.parameters())
     train(embedding, optimizer, 1)
-    assert [value.shape for value in optimizer.state[embedding.trainable].values() if value.dim()] == [(6, DIM)] * 2
+    assert [value.shape for value in optimizer.state[embedding.trainable.weight].values() if value.dim()] == [
+        (6, DIM)
+    ] * 2
 
 
 def test_all_frozen_has_no_parameter_and_none_frozen_one():
@@ -125,7 +127,7 @@ def test_output_and_gradient_are_those_of_nn_embedding(freeze, padding, sparse, 
     noise = torch.randn(*shape, DIM, generator=torch.Generator().manual_seed(2))
     for module in (plain, ours):
         (module(ids) * noise).sum().backward()
-    gradient = ours.trainable.grad
+    gradient = ours.trainable.weight.grad
     assert gradient.is_sparse == sparse
     expected = plain.weight.grad.to_dense()
     trained = torch.ones(ROWS, dtype=torch.bool) if freeze is False else ~freeze
@@ -145,7 +147,10 @@ def test_sparse_updates_touch_the_rows_of_the_batch_alone():
 def test_sizes_and_repr_read_as_in_nn_embedding():
     embedding = PretrainedEmbedding(table(), freeze=FROZEN, padding_idx=-1, sparse=True)
     assert (embedding.num_embeddings, embedding.embedding_dim, embedding.padding_idx) == (ROWS, DIM, ROWS - 1)
-    assert repr(embedding) == "PretrainedEmbedding(12, 3, trainable_rows=5, padding_idx=11, sparse=True)"
+    assert (
+        repr(embedding)
+        == "PretrainedEmbedding(12, 3, trainable_rows=5, padding_idx=11, sparse=True\n  (trainable): _Rows(5, 3, sparse=True)\n)"
+    )
 
 
 def test_sizes_in_place_of_a_table_draw_one():
@@ -166,7 +171,7 @@ def test_the_table_is_copied():
 def test_a_tied_output_layer_trains_the_trainable_rows():
     embedding = PretrainedEmbedding(table(), freeze=FROZEN)
     F.linear(torch.ones(2, DIM), embedding.weight).sum().backward()
-    assert embedding.trainable.grad.tolist() == [[2.0] * DIM] * 6
+    assert embedding.trainable.weight.grad.tolist() == [[2.0] * DIM] * 6
 
 
 # --- state, copies, conversions ---
@@ -184,7 +189,7 @@ def test_the_state_dict_is_that_of_nn_embedding_in_both_directions():
         expected = table(2)
         expected[0] = 0
         assert torch.equal(other["embedding"].weight, expected)
-        assert other["embedding"].trainable.requires_grad
+        assert other["embedding"].trainable.weight.requires_grad
 
 
 def test_a_state_dict_that_does_not_fit_is_refused_and_nothing_is_taken():
@@ -249,7 +254,7 @@ def test_compiled_without_a_break_it_gives_the_same(freeze):
     if ours.trainable is not None:
         for module in (ours, compiled):
             module(ids).square().sum().backward()
-        torch.testing.assert_close(compiled.trainable.grad, ours.trainable.grad)
+        torch.testing.assert_close(compiled.trainable.weight.grad, ours.trainable.weight.grad)
 
 
 # --- messages ---

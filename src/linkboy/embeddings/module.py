@@ -12,10 +12,23 @@ from linkboy._checks import check_number, describe
 _WEIGHT = "weight"
 
 
+class _Rows(nn.Embedding):
+    """The trainable rows, whose state the whole table keeps; DDP takes sparse gradients from an nn.Embedding alone."""
+
+    def __init__(self, rows: Tensor, *, padding_idx: int | None, sparse: bool) -> None:
+        super().__init__(*rows.shape, padding_idx=padding_idx, sparse=sparse, _weight=rows.clone())
+
+    def _save_to_state_dict(self, *arguments: Any, **options: Any) -> None:
+        return
+
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        return
+
+
 class PretrainedEmbedding(nn.Module):
     """`nn.Embedding` with rows that cannot move: not by weight decay, momentum, `requires_grad_(True)` or a sparse update.
 
-    Frozen rows are a buffer, trainable ones a parameter named `trainable`, so the state of an optimizer is that of the
+    Frozen rows are a buffer, trainable ones the parameter `trainable.weight`, so the state of an optimizer is that of the
     trainable rows alone. The state dict is that of `nn.Embedding`, in both directions: one entry, `weight`.
 
     Args:
@@ -41,7 +54,7 @@ class PretrainedEmbedding(nn.Module):
         >>> embedding = lb.PretrainedEmbedding(table, freeze=torch.tensor([False, True, False]), padding_idx=0)
         >>> embedding(torch.tensor([[1, 2]])).tolist()
         [[[1.0, 2.0], [3.0, 4.0]]]
-        >>> embedding.trainable.shape, list(embedding.state_dict())
+        >>> embedding.trainable.weight.shape, list(embedding.state_dict())
         (torch.Size([1, 2]), ['weight'])
 
     Differs from `nn.Embedding.from_pretrained`, which shares memory with the table, does not zero the padding row, and is
@@ -74,13 +87,15 @@ class PretrainedEmbedding(nn.Module):
         self._trainable_rows = int((~is_frozen).sum())
         self.register_buffer("position", order.argsort().to(table.device), persistent=False)
         trainable, frozen = self._split(table)
-        self.trainable = nn.Parameter(trainable.clone()) if len(trainable) else None
+        own_padding = self.padding_idx if not len(frozen) else None
+        self.trainable = _Rows(trainable, padding_idx=own_padding, sparse=sparse) if len(trainable) else None
         self.register_buffer("frozen", frozen.clone() if len(frozen) else None, persistent=False)
 
     @property
     def weight(self) -> Tensor:
         """The whole table `(num_embeddings, embedding_dim)`, put together anew; gradients reach the trainable rows."""
-        rows = [part for part in (self.trainable, self.frozen) if part is not None]
+        trainable = None if self.trainable is None else self.trainable.weight
+        rows = [part for part in (trainable, self.frozen) if part is not None]
         return torch.cat(rows).index_select(0, self.position)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -88,17 +103,16 @@ class PretrainedEmbedding(nn.Module):
         if self.trainable is None:
             return F.embedding(input, cast("Tensor", self.frozen))
         if self.frozen is None:
-            return F.embedding(input, self.trainable, self.padding_idx, sparse=self.sparse)
+            return self.trainable(input)
         place = self.position.index_select(0, input.flatten())  # unlike indexing, refuses ids below 0
         is_trainable = place < self._trainable_rows
         rows = F.embedding((place - self._trainable_rows).clamp_min(0), self.frozen)
         if torch.compiler.is_compiling() and not self.sparse:
             # No shape may depend on values here; the row looked up in place of a frozen one gets a gradient of zero.
-            trained = F.embedding(place.clamp_max(self._trainable_rows - 1), self.trainable)
+            trained = self.trainable(place.clamp_max(self._trainable_rows - 1))
             rows = torch.where(is_trainable[:, None], trained, rows)
         else:
-            chosen = F.embedding(place[is_trainable], self.trainable, sparse=self.sparse)
-            rows = rows.index_put((is_trainable,), chosen)
+            rows = rows.index_put((is_trainable,), self.trainable(place[is_trainable]))
         return rows.view(*input.shape, self.embedding_dim)
 
     def extra_repr(self) -> str:
@@ -146,13 +160,13 @@ class PretrainedEmbedding(nn.Module):
         trainable, frozen = self._split(table)
         if local_metadata.get("assign_to_params_buffers", False):
             if self.trainable is not None:
-                self.trainable = nn.Parameter(trainable, self.trainable.requires_grad)
+                self.trainable.weight = nn.Parameter(trainable, self.trainable.weight.requires_grad)
             if self.frozen is not None:
                 self.frozen = frozen
             return
         with torch.no_grad():
             if self.trainable is not None:
-                self.trainable.copy_(trainable)
+                self.trainable.weight.copy_(trainable)
             if self.frozen is not None:
                 self.frozen.copy_(frozen)
 
