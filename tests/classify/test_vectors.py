@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from linkboy import EmbeddingReport, LabelledTexts, TrainingOptions, cli, load_classifier, train_classifier
 from linkboy.classify.tokens import TokenEncoder
@@ -61,7 +60,7 @@ def test_frozen_rows_are_saved_as_they_were_in_the_file(freeze, data, vectors, t
     assert load_classifier(tmp_path / "run").predict(TEXTS[:1] + TEXTS[-1:]).labels == ["good", "bad"]
 
 
-def test_a_run_that_was_stopped_goes_on_where_it_was(data, vectors, tmp_path, monkeypatch):
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(data, vectors, tmp_path, monkeypatch):
     path, _ = vectors
     whole, _ = trained(data, tmp_path / "whole", path, freeze="known", checkpoint_every=3)
     collate, calls = TokenEncoder.collate, []
@@ -81,8 +80,8 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(data, vectors, tmp_path, mo
     )
     resumed = train_classifier(data, tmp_path / "stopped", valid=data, test=data, options=options, resume=True)
     assert resumed.metrics["test"] == whole.metrics["test"]
-    states = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped")]
-    torch.testing.assert_close(states[0], states[1])
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
+    assert weights[0] == weights[1]
 
 
 def test_the_command_takes_vectors(data, vectors, tmp_path, capsys):

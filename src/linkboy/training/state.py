@@ -72,8 +72,11 @@ def from_state(loop: Loop, own: Mapping[str, Any], shared: Mapping[str, Any]) ->
     """
     settings = loop.settings
     check_same_run(loop, own, shared)
-    with torch.no_grad():
-        _load_tensors(loop.model.state_dict(), shared["model"])
+    if loop.placement.sharded:
+        with torch.no_grad():
+            _load_tensors(loop.model.state_dict(), shared["model"])
+    else:
+        loop.model.load_state_dict(shared["model"])  # the tensors of a state dict need not be the memory of the model
     _load_optimizer(loop, shared["optimizer"])
     if settings.scheduler is not None:
         settings.scheduler.load_state_dict(shared["scheduler"])
