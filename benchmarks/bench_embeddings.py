@@ -184,14 +184,16 @@ def from_cache(path: Path, vocab: list[str], rounds: int) -> Row:
 
 
 PEAK = """
-import resource, sys
+import sys
 from linkboy import load_embeddings
 small, path, vocab = sys.argv[1:]
 words = open(vocab, encoding="utf-8").read().split("\\n")
 load_embeddings(small, words, unk_init="zeros")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+before = peak()
 load_embeddings(path, words)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak() - before)
 """
 
 
