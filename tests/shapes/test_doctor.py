@@ -1,7 +1,9 @@
 """The batch check: planted bugs on their lines, no alarm on what is right, and what it says where it cannot see."""
 
 import dataclasses
+import functools
 import importlib.util
+import inspect
 import json
 import logging
 import sys
@@ -140,7 +142,12 @@ def test_a_bug_planted_behind_each_architecture_is_found(name, wrapper):
     torch.manual_seed(0)
     model, inputs = ALL[name]()
     report = check_batch(wrapper(model.eval()), inputs)
-    assert report.findings[0].line == seeded.line_of_bug(wrapper), str(report)
+    if (name, wrapper) == ("mobilevit", Mixed):  # whose signal, at random weights, dies before the output
+        assert report.notes == (
+            "leaks were not tested: the output of a sample does not change where the sample is replaced",
+        )
+    else:
+        assert report.findings[0].line == seeded.line_of_bug(wrapper), str(report)
 
 
 # --- what a finding says -------------------------------------------------------------------------------------------------
@@ -361,6 +368,34 @@ def test_a_model_that_is_never_the_same_twice_is_not_tested_for_leaks():
     generator = torch.Generator()
     report = check_batch(lambda x: x + torch.rand((), generator=generator), rows(4), fake=False)
     assert report.notes == ("leaks were not tested: two equal runs gave different outputs",)
+
+
+class Cached(nn.Module):
+    @staticmethod
+    @functools.cache
+    def positions(length):
+        return torch.arange(length)
+
+    def forward(self, x):
+        return x + self.positions(x.shape[1])
+
+
+def test_what_a_model_caches_outside_of_itself_stays_real():
+    report = check_batch(Cached(), rows(4))
+    assert report.ok, str(report)
+    assert type(Cached.positions(4)) is torch.Tensor
+
+
+def test_mixed_samples_are_followed_back_past_what_sorts_them_on_the_way():
+    def forward(x):
+        order = x[:, 0].argsort()  # as a router does; undone below, so no leak
+        back = order.argsort()
+        h = x[order][back]
+        return h - h.mean(dim=0)  # BUG
+
+    report = check_batch(forward, rows(4))
+    lines, first = inspect.getsourcelines(forward)
+    assert report.findings[0].line == first + next(n for n, line in enumerate(lines) if line.endswith("# BUG\n"))
 
 
 def test_leaks_can_be_left_out():

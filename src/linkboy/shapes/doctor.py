@@ -87,8 +87,9 @@ def check_batch(
             keywords. It is called inside the fake mode, so it should create its tensors.
         sizes: the batch sizes to check, each at least 1.
         probe: the two batch sizes to foretell from; primes that are no feature size.
-        fake: `True` compares shapes on fake tensors, which cost no compute; `False` on real data; `"auto"` turns to real
-            data where the fake run raises, as it must at a data-dependent `.item()`.
+        fake: `True` compares shapes on fake tensors, which cost no compute, after one real forward of 2 that leaves what
+            the model caches real; `False` on real data; `"auto"` turns to real data where the fake run raises, as it
+            must at a data-dependent `.item()`.
         leaks: also test whether samples mix, with real data at a batch of 3.
 
     Returns:

@@ -31,6 +31,8 @@ class Runs:
         self._model, self._make_inputs = model, make_inputs
         self.fake, self.probe = fake, probe
         self.known: dict[int, Run] = {}
+        if fake:  # what a model caches outside of itself, as with functools.lru_cache, must be real tensors
+            run_once(model, make_inputs, 2, fake=False)
         self.probes = first, second = self.at(probe[0]), self.at(probe[1])
         self.inputs = fit_shapes(first.inputs, second.inputs, probe)
         self.outputs = fit_shapes(first.outputs, second.outputs, probe)

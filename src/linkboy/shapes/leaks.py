@@ -1,5 +1,6 @@
 """Do samples mix? Replace one sample, and see whether the results of another one change."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -47,10 +48,14 @@ def find_leak(model: Model, make_inputs: MakeInputs, runs: Runs) -> tuple[Findin
                 "leaks were not tested: there is nothing to replace, as no input both follows the batch and holds "
                 "different values; let make_inputs draw random values"
             )
+        answered = False
         for sample in range(BATCH):
-            changed = _changed_samples(base, test.outputs(sample), runs.outputs, sample)
-            if changed:
-                return test.finding(sample, changed), ""
+            changed = _changed_samples(base, test.outputs(sample), runs.outputs)
+            answered |= sample in changed
+            if changed - {sample}:
+                return test.finding(sample, sorted(changed - {sample})), ""
+        if not answered:
+            return None, "leaks were not tested: the output of a sample does not change where the sample is replaced"
     except Exception as error:  # noqa: BLE001 - what the check of shapes accepted may still refuse other values
         return (
             None,
@@ -79,8 +84,7 @@ class _Test:
         recorder = _Recorder(self._runs, None, sample)
         self.outputs(None, recorder)
         watcher = _Recorder(self._runs, recorder, sample)
-        self.outputs(sample, watcher)
-        row = watcher.first
+        row = watcher.culprit(self.outputs(sample, watcher))
         advice = next((text for ops, text in _ADVICE.items() if row is not None and row.op in ops), None)
         return at_row(
             "leak", BATCH, row, expected="samples that do not depend on each other",
@@ -103,41 +107,59 @@ class _Test:
         return tree_map_only(Tensor, changed, dict(inputs) if isinstance(inputs, Mapping) else inputs)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Node:
+    """A call in the run with the other sample: whether what it gave mixes samples, and the calls its operands came from."""
+
+    call: Call
+    follows: bool
+    mixed: bool
+    sources: tuple[int, ...]
+
+
 class _Recorder(CallMode):
-    """Keeps what each call gave, or, beside an earlier recorder, finds the first call that gave others something else."""
+    """Keeps what each call gave, or, beside an earlier recorder, which calls gave other samples something else."""
 
     def __init__(self, runs: Runs, base: "_Recorder | None", sample: int) -> None:
         super().__init__()
         self._runs, self._base, self._sample = runs, base, sample
-        self._kept: dict[tuple[Key, int], list[Tensor]] = {}
+        self._kept: dict[tuple[Key, int], Sequence[Tensor]] = {}
         self._passed: Counter[Key] = Counter()
-        self._sources: dict[int, tuple[Call, Tensor]] = {}  # reductions over the batch, by the id of what they gave
-        self.first: ShapeRow | None = None
+        self._nodes: list[_Node] = []
+        self._maker: dict[int, int] = {}  # the node of a tensor, by id; the nodes keep the tensors alive
 
     def called(self, call: Call) -> None:
         place = call.place = self.places.current()
-        if place is None or self.first is not None:
+        if place is None:
             return
         key = (place.file, place.line, place.column, call.name)
         nth = self._passed[key]
         self._passed[key] += 1
-        fits = self._runs.fits.get(key, [])
-        if nth >= len(fits) or key in self._runs.unsteady:
-            return
         if self._base is None:
             self._kept[key, nth] = [output.detach().clone() for output in call.outputs]
             return
-        for before, after, fitted in zip(self._base._kept.get((key, nth), []), call.outputs, fits[nth], strict=False):
-            if _leaks(before, after, fitted, self._sample):
-                self.first = _row_of(self._source_of(call) or call)
-                return
-            if not any(fit.per_sample for fit in fitted or ()) and _differ(before, after):
-                self._sources[id(after)] = self._source_of(call) or call, after
+        known = self._runs.fits.get(key, [])
+        fits = known[nth] if nth < len(known) and key not in self._runs.unsteady else [None] * len(call.outputs)
+        befores = self._base._kept.get((key, nth), [])
+        mixed = any(_mixes(*three, self._sample) for three in zip(befores, call.outputs, fits, strict=False))
+        follows = any(fit.per_sample for fitted in fits for fit in fitted or ())
+        sources = tuple(self._maker[id(tensor)] for tensor in call.inputs if id(tensor) in self._maker)
+        self._maker |= {id(output): len(self._nodes) for output in call.outputs}
+        self._nodes.append(_Node(call, follows, mixed, sources))
 
-    def _source_of(self, call: Call) -> Call | None:
-        """Return the call that reduced the batch to an operand of this one."""
-        found = (self._sources.get(id(tensor)) for tensor in call.inputs)
-        return next((source[0] for source in found if source is not None), None)
+    def culprit(self, outputs: Sequence[Tensor]) -> ShapeRow | None:
+        """Go back from an output that mixes samples, operand by operand, to the first call that does."""
+        at = next(
+            (n for n in (self._maker.get(id(output)) for output in outputs) if n is not None and self._nodes[n].mixed),
+            None,
+        )
+        if at is None:
+            return None
+        while True:
+            mixed = [source for source in self._nodes[at].sources if self._nodes[source].mixed]
+            if not mixed:
+                return _row_of(self._nodes[at].call)
+            at = next((source for source in mixed if self._nodes[source].follows), mixed[0])
 
 
 def _row_of(call: Call) -> ShapeRow | None:
@@ -146,12 +168,15 @@ def _row_of(call: Call) -> ShapeRow | None:
     return Step(call.name, call.place, call.before, shapes_of(call.outputs), "", 0, ()).row()
 
 
-def _leaks(before: Tensor, after: Tensor, fitted: FittedShape | None, sample: int) -> bool:
-    """Say whether other samples changed, in whichever way the samples may lie along the dims that follow the batch."""
-    if before.shape != after.shape or before.is_nested:
-        return False
+def _mixes(before: Tensor, after: Tensor, fitted: FittedShape | None, sample: int) -> bool:
+    """Say whether other samples changed, in whichever way the samples may lie along the dims that follow the batch.
+
+    What follows no batch, such as a mean over all samples, mixes them if it changed at all.
+    """
+    if before.is_nested or before.shape != after.shape:
+        return not before.is_nested
     readings = list(zip(_by_sample(before, fitted), _by_sample(after, fitted), strict=True))
-    return bool(readings) and all(_others(one, other, sample) for one, other in readings)
+    return all(_others(one, other, sample) for one, other in readings) if readings else _differ(before, after)
 
 
 def _by_sample(tensor: Tensor, fitted: FittedShape | None) -> Iterator[Tensor]:
@@ -164,16 +189,14 @@ def _by_sample(tensor: Tensor, fitted: FittedShape | None) -> Iterator[Tensor]:
                 yield moved.reshape(each, BATCH, -1).transpose(0, 1).reshape(BATCH, -1)  # the samples in turn
 
 
-def _changed_samples(
-    base: Sequence[Tensor], other: Sequence[Tensor], fits: Sequence[FittedShape | None], sample: int
-) -> list[int]:
+def _changed_samples(base: Sequence[Tensor], other: Sequence[Tensor], fits: Sequence[FittedShape | None]) -> set[int]:
     changed: set[int] = set()
     for before, after, fitted in zip(base, other, fits, strict=False):
-        if _single_batch(fitted) and before.shape == after.shape:
-            for one, two in zip(_by_sample(before, fitted), _by_sample(after, fitted), strict=True):
-                changed |= set(_others(one, two, sample))
-                break
-    return sorted(changed)
+        dim = batch_dim(fitted)
+        if dim is not None and _single_batch(fitted) and before.shape == after.shape:
+            one, two = before.movedim(dim, 0), after.movedim(dim, 0)
+            changed |= {i for i in range(BATCH) if _differ(one[i], two[i], scale=one)}
+    return changed
 
 
 def _single_batch(fitted: FittedShape | None) -> bool:
