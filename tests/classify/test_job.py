@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -463,6 +464,14 @@ def test_a_configuration_of_another_version_or_with_missing_parts_is_refused(cop
     assert load_message(copy) == (
         f"{copy} holds a classifier whose config.json and model.safetensors do not fit each other ('encoder'); train it anew"
     )
+
+
+def test_a_classifier_of_the_first_format_still_answers_as_it_did():
+    """`format_1` was written by the first version of the format, on texts of the fixture `rows`."""
+    classifier = lb.load_classifier(Path(__file__).with_name("format_1"))
+    predictions = classifier.predict(["球队 夺冠", "股市 大涨", "the match"])
+    assert predictions.labels == ["体育", "财经", "sport"]
+    np.testing.assert_allclose(predictions.probabilities, [0.804283, 0.875242, 0.887503], atol=1e-5)
 
 
 # --- the classifier ------------------------------------------------------------------------------------------------------

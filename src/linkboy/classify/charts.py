@@ -49,8 +49,13 @@ def line_chart(
     return _svg(WIDTH, HEIGHT, f"{title}: {said}", parts)
 
 
-def reliability_chart(calibration: Reliability) -> Markup:
-    """Draw how often each bin of probabilities is right, against the diagonal of a perfect classifier."""
+def reliability_chart(calibration: Reliability, before: Reliability | None = None) -> Markup:
+    """Draw how often each bin of probabilities is right, against the diagonal of a perfect classifier.
+
+    Args:
+        calibration: of the probabilities as they are.
+        before: of those that the model had when it left training, drawn as a line of its own.
+    """
 
     def x(share: float) -> float:
         return _scaled(share, 0, 1, LEFT, WIDTH - RIGHT)
@@ -71,6 +76,9 @@ def reliability_chart(calibration: Reliability) -> Markup:
     parts.append(
         Markup('<line class="ideal" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(x(0), y(0), x(1), y(1))
     )
+    if before is not None:
+        points = " ".join(f"{x(b.confidence):.1f},{y(b.accuracy):.1f}" for b in before.bins if b.rows)
+        parts.append(Markup('<polyline class="line s1" points="{}"/>').format(points))
     filled = [b for b in calibration.bins if b.rows]
     path = " ".join(f"{x(b.confidence):.1f},{y(b.accuracy):.1f}" for b in filled)
     parts.append(Markup('<polyline class="line s0" points="{}"/>').format(path))

@@ -183,9 +183,8 @@ def train_classifier(
         if is_main_process():
             metric = METRIC_KEYS[recipe.metric]
             page = report_page(
-                classifier, parts, judged.metrics, history, options=options, recipe=recipe, seconds=seconds,
-                test_logits=judged.logits["test"], metric=metric,
-            )  # fmt: skip
+                classifier, parts, judged, history, options=options, recipe=recipe, seconds=seconds, metric=metric
+            )
             write_files(out, result_files(classifier, parts, judged, history, metric, page))
             finish_run(out)
         wait_for_everyone()

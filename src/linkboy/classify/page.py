@@ -25,6 +25,7 @@ from linkboy.classify import charts
 from linkboy.classify.classifier import Classifier
 from linkboy.classify.explain import Explanation, explain_text
 from linkboy.classify.metrics import ClassificationMetrics
+from linkboy.classify.outputs import Judgement
 from linkboy.classify.recipe import Recipe, TrainingOptions
 from linkboy.classify.reliability import Reliability, reliability
 from linkboy.classify.split import PARTS, Parts
@@ -52,13 +53,12 @@ class Mistake:
 def report_page(
     classifier: Classifier,
     parts: Parts,
-    metrics: Mapping[str, ClassificationMetrics],
+    judged: Judgement,
     history: History,
     *,
     options: TrainingOptions,
     recipe: Recipe,
     seconds: Mapping[str, float],
-    test_logits: Tensor,
     metric: str,
 ) -> bytes:
     """Write the page about a finished run.
@@ -66,17 +66,17 @@ def report_page(
     Args:
         classifier: the result.
         parts: what it was trained, chosen and tested on.
-        metrics: of each part.
+        judged: its logits and figures.
         history: of the training loop.
         options: what was asked for.
         recipe: the settings used.
         seconds: how long each stage took.
-        test_logits: `(rows, C)`, of the test part.
         metric: key of the metric that chose the epoch.
     """
-    probabilities = test_logits.float().softmax(1)
-    confidence, predicted = (values.numpy() for values in probabilities.max(1))
-    calibration = reliability(confidence, predicted == parts.targets["test"])
+    metrics, logits, target = judged.metrics, judged.logits["test"], parts.targets["test"]
+    confidence, predicted = (values.numpy() for values in logits.float().softmax(1).max(1))
+    calibration = reliability(confidence, predicted == target)
+    before = _reliability_of(judged.calibration.undo(logits.double()), target)
     return (
         _template()
         .render(
@@ -94,7 +94,9 @@ def report_page(
             class_rows=_class_rows(parts, metrics["test"]),
             mistakes=_mistakes(classifier, parts, confidence, predicted),
             calibration=calibration,
-            calibration_chart=charts.reliability_chart(calibration),
+            before=before,
+            calibration_chart=charts.reliability_chart(calibration, before),
+            judged=judged,
             curves=_curves(history, metric),
             colours=charts.COLOURS,
             history=history,
@@ -107,6 +109,11 @@ def report_page(
         )
         .encode("utf-8", "replace")
     )
+
+
+def _reliability_of(logits: Tensor, target: NDArray[np.int64]) -> Reliability:
+    best = logits.softmax(1).max(1)
+    return reliability(best.values.numpy(), best.indices.numpy() == target)
 
 
 def command_line() -> str:
