@@ -83,6 +83,17 @@ def test_predict_json_and_top(model, capsys):
     assert sum(entry["probability"] for entry in record["top"]) == pytest.approx(1)
 
 
+def test_json_lines_are_what_the_json_module_reads_back():
+    from linkboy.classify import Predictions
+
+    texts = ['a"b\\c', "\u2028\x00\n", "体育 😀"]
+    top = [[('x"', 0.75), ("y", 1e-20)], [("体育", float("nan")), ("y", 0.5)], [("z", 1.0), ("y", 0.0)]]
+    lines = cli._json_lines(Predictions(texts, [row[0][0] for row in top], [row[0][1] for row in top], top))
+    for line, text, row in zip(lines[:-1].split("\n"), texts, top, strict=True):
+        pairs = [{"label": label, "probability": None if share != share else share} for label, share in row]
+        assert json.loads(line) == {"text": text, **pairs[0], "top": pairs}
+
+
 def test_predict_answers_every_line_of_a_file_and_of_standard_input(model, tmp_path, capsys, monkeypatch):
     path = tmp_path / "texts.txt"
     path.write_bytes("\ufeff干净\r\n\r\n吵".encode())

