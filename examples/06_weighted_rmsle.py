@@ -3,7 +3,7 @@
 The table is the diabetes set that comes with scikit-learn, a positive target and ten columns, in place of sales that would
 have to be downloaded. The weights are invented: every fourth row counts 1.25, as perishable goods do there.
 
-Usage: python examples/sales_forecast.py
+    python examples/06_weighted_rmsle.py
 """
 
 import torch

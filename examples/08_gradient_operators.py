@@ -2,23 +2,24 @@
 
 A user terminal sees the channel between the antennas of a base station and itself, a matrix of 32 angles by 32 delays, and
 has to report it: the encoder makes 128 numbers of it, each goes out as B bits, and the decoder restores the matrix. The
-model and its initialisation are those of `initialize_by_rule.py`. It is trained twice: with the quantiser in the middle,
+model and its initialisation are those of `02_initialize_by_rule.py`. It is trained twice: with the quantiser in the middle,
 through which `encode_bits` and `decode_bits` let the gradient pass, and without, quantised only when it is done.
 
-Usage: python examples/csi_autoencoder.py [picture.png] [steps]
+    python examples/08_gradient_operators.py [picture.png] [steps] [channels]
 """
 
 import math
 import sys
+from importlib import import_module
 
 import matplotlib as mpl
 import torch
-from initialize_by_rule import RULES, CsiAutoEncoder
-from torch import Tensor
+from torch import Tensor, nn
 
 import linkboy as lb
 
 mpl.use("Agg")
+tip_2 = import_module("02_initialize_by_rule")  # a name that begins with a digit cannot stand in an import
 BITS = (1, 2, 3, 4, 5, 6)
 ANTENNAS, SUBCARRIERS, DELAYS = 32, 256, 32
 
@@ -47,7 +48,7 @@ def clustered_channels(count: int, generator: torch.Generator) -> Tensor:
     return 0.5 + parts / (2.01 * parts.abs().amax((1, 2, 3), keepdim=True))
 
 
-def restore(model: CsiAutoEncoder, x: Tensor, bits: int | None) -> Tensor:
+def restore(model: nn.Module, x: Tensor, bits: int | None) -> Tensor:
     feedback = torch.sigmoid(model.encoder(x))  # (N, 128), values in (0, 1)
     if bits is not None:
         sent = lb.encode_bits(feedback, bits=bits)  # (N, 128 * bits), zeros and ones
@@ -55,11 +56,11 @@ def restore(model: CsiAutoEncoder, x: Tensor, bits: int | None) -> Tensor:
     return torch.sigmoid(model.decoder(feedback))
 
 
-def train(x: Tensor, *, steps: int, quantize: bool) -> CsiAutoEncoder:
+def train(x: Tensor, *, steps: int, quantize: bool) -> nn.Module:
     """Train on mean squared error; `quantize` draws the number of bits anew in every step."""
     torch.manual_seed(0)
-    model = CsiAutoEncoder()
-    lb.initialize(model, RULES, on_unmatched="error", generator=torch.Generator().manual_seed(0))
+    model = tip_2.CsiAutoEncoder()
+    lb.initialize(model, tip_2.RULES, on_unmatched="error", generator=torch.Generator().manual_seed(0))
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     for step in range(steps):
@@ -73,7 +74,7 @@ def train(x: Tensor, *, steps: int, quantize: bool) -> CsiAutoEncoder:
 
 
 @torch.no_grad()
-def nmse_db(model: CsiAutoEncoder, x: Tensor, bits: int | None) -> float:
+def nmse_db(model: nn.Module, x: Tensor, bits: int | None) -> float:
     """Return the energy of the error over that of the channel, in decibels."""
     error = (restore(model, x, bits) - x).square().sum((1, 2, 3))
     return 10 * math.log10((error / (x - 0.5).square().sum((1, 2, 3))).mean().item())
@@ -91,9 +92,9 @@ def draw(path: str, curves: dict[str, list[float]], unquantized: float) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main(picture: str | None = None, steps: int = 1200) -> dict[str, list[float]]:
+def main(picture: str | None = None, steps: int = 1200, channels: int = 4096) -> None:
     generator = torch.Generator().manual_seed(0)
-    x, x_test = clustered_channels(4096, generator), clustered_channels(512, generator)
+    x, x_test = clustered_channels(channels, generator), clustered_channels(channels // 8, generator)
     models = {"quantiser in training": True, "quantised afterwards": False}
     trained = {name: train(x, steps=steps, quantize=quantize) for name, quantize in models.items()}
     curves = {name: [nmse_db(model, x_test, bits) for bits in BITS] for name, model in trained.items()}
@@ -103,8 +104,7 @@ def main(picture: str | None = None, steps: int = 1200) -> dict[str, list[float]
         print(f"  {name:22} {'  '.join(f'{value:6.2f}' for value in values)}")
     if picture:
         draw(picture, curves, unquantized)
-    return curves
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else None, int(sys.argv[2]) if len(sys.argv) > 2 else 1200)
+    main(*sys.argv[1:2], *map(int, sys.argv[2:]))

@@ -1,7 +1,7 @@
 """A capsule network on handwritten digits: 5 splits, and a picture of what the decoder draws from one capsule.
 
     pip install linkboy scikit-learn
-    python examples/capsnet_digits.py capsnet_digits.png
+    python examples/07_capsule_network.py digits.png
 
 Of scikit-learn's 1,797 digits of 8 x 8 pixels a quarter is held out. The picture shows what
 the decoder draws from the capsule of one class, and what changes when the first entry of that capsule is moved.

@@ -1,4 +1,6 @@
-"""Initialise the CSI feedback auto-encoder of the tip list by one call, and see that the signal gets through.
+"""Initialise a channel-feedback auto-encoder by one call, and see that the signal gets through.
+
+    python examples/02_initialize_by_rule.py
 
 A user terminal compresses the channel matrix (2 x 32 x 32: real and imaginary part) to a few numbers, and the base
 station restores it. Both halves are convolutions and one Linear, so a rule for each kind of layer says it all.

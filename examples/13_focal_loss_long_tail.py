@@ -2,7 +2,8 @@
 
 The digits that come with scikit-learn, thinned out so that each has about 0.6 times the rows of the one before.
 
-Usage: python examples/long_tail.py [picture.png]
+    pip install linkboy scikit-learn
+    python examples/13_focal_loss_long_tail.py [picture.png]
 """
 
 import sys

@@ -1,0 +1,42 @@
+"""A padding mask for attention: `unsqueeze` at the wrong place runs whenever batch and length happen to agree.
+
+    python examples/04_unsqueeze.py
+
+Scores are (batch, query, key), the mask is (batch, key). The dim that is missing is that of the query, in the middle.
+"""
+
+import torch
+from torch import Tensor
+
+import linkboy as lb
+
+
+def copied(x: Tensor, padding: Tensor) -> Tensor:
+    scores = x @ x.transpose(1, 2)
+    return scores.masked_fill(padding.unsqueeze(0), -torch.inf).softmax(-1) @ x  # (1, B, T): rows become queries
+
+
+def mended(x: Tensor, padding: Tensor) -> Tensor:
+    lb.assert_shape(x, "b t _", padding=(padding, "b t"))
+    scores = x @ x.transpose(1, 2)
+    return scores.masked_fill(padding.unsqueeze(1), -torch.inf).softmax(-1) @ x  # (B, 1, T): for every query
+
+
+def batch_of(size: int, length: int = 5) -> tuple[Tensor, Tensor]:
+    lengths = torch.randint(1, length + 1, (size, 1))
+    return torch.randn(size, length, 8), torch.arange(length) >= lengths  # True where there is padding
+
+
+torch.manual_seed(0)
+x, padding = batch_of(5)
+difference = (copied(x, padding) - mended(x, padding)).abs().max()
+print(f"both run on 5 texts of length 5; the largest difference is {difference:.2f}")
+
+report = lb.check_batch(copied, batch_of)
+print(f"copied, ok: {report.ok}; {report.findings[0].kind} at `{report.findings[0].code_text}`")
+print(f"mended, ok: {lb.check_batch(mended, batch_of).ok}")
+
+try:
+    mended(x, padding[:, :4])
+except AssertionError as error:
+    print(f"a mask that is too short: {error}")
