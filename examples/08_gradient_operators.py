@@ -64,7 +64,7 @@ def train(x: Tensor, *, steps: int, quantize: bool) -> nn.Module:
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     for step in range(steps):
-        batch = x[torch.randint(len(x), (64,))]
+        batch = x[torch.randint(len(x), (len(x) // 64,))]
         bits = BITS[step % len(BITS)] if quantize else None
         optimizer.zero_grad()
         lb.mse_loss(restore(model, batch, bits), batch).backward()
