@@ -283,7 +283,7 @@ def test_ctrl_c_saves_and_tells_how_to_resume(tsv, tmp_path):
     out = tmp_path / "model"
     command = [sys.executable, "-m", "linkboy", "train", str(tsv), "--out", str(out), "--epochs", "100000"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for(out / "checkpoints", process)
+    wait_for(out / "checkpoints" / "choosing", process)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     printed, errors = process.communicate(timeout=120)
@@ -291,7 +291,7 @@ def test_ctrl_c_saves_and_tells_how_to_resume(tsv, tmp_path):
     assert "Traceback" not in errors
     assert "stopped by SIGINT" in printed
     assert f"-m linkboy train {tsv} --out {out} --epochs 100000 --resume" in printed
-    assert list((out / "checkpoints").glob("step-*"))
+    assert list((out / "checkpoints" / "choosing").glob("step-*"))
     assert not (out / "config.json").exists()
 
 
