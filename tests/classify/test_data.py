@@ -181,6 +181,11 @@ def test_skipped_rows_are_counted_and_named(tmp_path):
 BAD = {
     "no tab": ("rows.tsv", b"good\tyes\nno tab\n", "{path} line 2: there is no tab between text and label; {mend}"),
     "utf-8": ("rows.tsv", b"good\tyes\nb\xe4d\tno\n", "{path} line 2: byte 2 is not UTF-8 (0xe4); {mend}"),
+    "chinese": ("rows.csv", "评论,标签\n很好,正\n".encode("gb18030"),
+        "{path} line 1: byte 1 is not UTF-8 (0xc6), but the line reads '评论,标签' with --encoding gb18030; {mend}"),
+    "no header": ("rows.csv", "很好,正\n不好,负\n".encode(),
+        "{path}: cannot tell which column is the text; it has the columns '很好', '正': "
+        "name one with --text-column, or if that is a row, write a header such as text,label above it"),
     "empty label": ("rows.tsv", b"good\tyes\nbad\t \n", "{path} line 2: the label is empty; {mend}"),
     "fields": ("rows.csv", b"text,label\na,b\na,b,c\n", "{path} line 3: 3 fields where the header has 2; {mend}"),
     "json": ("rows.jsonl", b'{"text": "a", "label": 1}\n{"text": \n',
@@ -251,7 +256,7 @@ def test_a_missing_column_names_those_that_exist_and_the_nearest(tmp_path):
         read_labelled(path)
     assert str(caught.value) == (
         f"{path}: cannot tell which column is the text; it has the columns 'id', 'headline', 'label': "
-        "name one with --text-column"
+        "name one with --text-column, or if that is a row, write a header such as text,label above it"
     )
 
 

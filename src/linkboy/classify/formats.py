@@ -72,10 +72,20 @@ def decoded_lines(path: Path, content: bytes, encoding: str, bad_row: BadRowHand
         try:
             line = raw.decode(codec)
         except UnicodeDecodeError as error:
-            bad_row(number, f"byte {error.start + 1} is not {encoding.upper()} (0x{raw[error.start]:02x})")
+            bad_row(
+                number, f"byte {error.start + 1} is not {encoding.upper()} (0x{raw[error.start]:02x}){_in_chinese(raw)}"
+            )
             yield number, None
         else:
             yield number, line.removesuffix("\r")
+
+
+def _in_chinese(raw: bytes) -> str:
+    """Show what a line says as Chinese spreadsheets save it; GB 2312 because the larger GB 18030 makes Chinese of Latin-1."""
+    try:
+        return f", but the line reads {raw.decode('gb2312').strip()[:20]!r} with --encoding gb18030"
+    except UnicodeDecodeError:
+        return ""
 
 
 def _filled(lines: Iterable[Line]) -> Iterator[tuple[int, str]]:
@@ -260,5 +270,6 @@ def _columns(path: Path, names: Sequence[str], wanted: Mapping[str, str | None])
         raise ValueError(
             f"{path}: cannot tell which column is the {missing[0]}; it has the columns {', '.join(map(repr, names))}: "
             f"name one with --{missing[0]}-column"
+            + (", or if that is a row, write a header such as text,label above it" if ".csv" in path.name else "")
         )
     return found
