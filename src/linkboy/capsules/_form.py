@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from linkboy._tensors import transforms_active
+
 WEIGHT, COUPLING, INPUT, OUTPUT = range(4)
 # Numbers that a group of classes makes at a time. On a CPU they should stay in the cache: from 2**17 to 2**21 was level,
 # 2**24 took three times as long. Elsewhere launching costs more than memory; not measured.
@@ -36,8 +38,7 @@ def agreement(weight: Tensor, input: Tensor, output: Tensor) -> Tensor:
 
 def _derivative(wanted: int, *factors: Tensor | None) -> Tensor:
     # torch.compile and torch.func see through plain operations, and only through these.
-    transformed = torch._C._are_functorch_transforms_active()  # pyright: ignore[reportAttributeAccessIssue]
-    if torch.compiler.is_compiling() or transformed:
+    if torch.compiler.is_compiling() or transforms_active():
         return _KERNELS[wanted](*(factor for factor in factors if factor is not None))
     return _Derivative.apply(wanted, *factors)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from linkboy._checks import check_choice, check_number, describe
+from linkboy.capsules._arguments import check_sizes
 from linkboy.capsules._autocast import autocast_dtype
 from linkboy.capsules._form import agreement, weighted_sum
 from linkboy.capsules.lengths import squash
@@ -68,9 +69,7 @@ class CapsuleLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        sizes = {"num_in": num_in, "in_dim": in_dim, "num_out": num_out, "out_dim": out_dim}
-        for name, value in {**sizes, "routing_iters": routing_iters}.items():
-            check_number(name, value, minimum=1, integer=True)
+        check_sizes(num_in=num_in, in_dim=in_dim, num_out=num_out, out_dim=out_dim, routing_iters=routing_iters)
         check_choice("routing_grad", routing_grad, ROUTING_GRADS)
         self.num_in, self.in_dim, self.num_out, self.out_dim = num_in, in_dim, num_out, out_dim
         self.routing_iters, self.routing_grad = routing_iters, routing_grad
@@ -152,7 +151,8 @@ class PrimaryCapsules(nn.Module):
 
     Raises:
         TypeError: a size is no integer.
-        ValueError: a size is below 1, or `spatial_dims` is not 1, 2 or 3.
+        ValueError: a size is below 1, `padding` below 0, `spatial_dims` not 1, 2 or 3, or the input has another number of
+            dimensions or channels, or is smaller than the kernel.
 
     Examples:
         >>> import torch
@@ -177,8 +177,9 @@ class PrimaryCapsules(nn.Module):
         spatial_dims: int = 2,
     ) -> None:
         super().__init__()
-        for name, value in {"num_capsules": num_capsules, "capsule_dim": capsule_dim}.items():
-            check_number(name, value, minimum=1, integer=True)
+        check_sizes(in_channels=in_channels, num_capsules=num_capsules, capsule_dim=capsule_dim)
+        check_sizes(kernel_size=kernel_size, stride=stride)
+        check_number("padding", padding, minimum=0, integer=True)
         check_choice("spatial_dims", spatial_dims, tuple(_CONVOLUTIONS))
         self.capsule_dim = capsule_dim
         self.convolution = _CONVOLUTIONS[spatial_dims](
@@ -187,5 +188,22 @@ class PrimaryCapsules(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the capsules."""
+        self._check_shape(input)
         features = self.convolution(input).flatten(2)  # (B, capsules * entries, positions)
         return squash(features.unflatten(1, (-1, self.capsule_dim)).transpose(2, 3).flatten(1, 2))
+
+    def _check_shape(self, input: Tensor) -> None:
+        convolution = self.convolution
+        sides = {1: "T", 2: "H, W", 3: "D, H, W"}[len(convolution.kernel_size)]
+        fewest = max(1, convolution.kernel_size[0] - 2 * int(convolution.padding[0]))
+        # Without a batch torch's convolution takes the channels for it, and capsules would mix positions.
+        if (
+            not isinstance(input, Tensor)
+            or input.dim() != len(convolution.kernel_size) + 2
+            or input.shape[1] != convolution.in_channels
+            or min(input.shape[2:]) < fewest
+        ):
+            raise ValueError(
+                f"input must have the shape (B, {convolution.in_channels}, {sides}) with {sides} of at least {fewest}, "
+                f"got {describe(input)}"
+            )

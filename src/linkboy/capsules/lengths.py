@@ -6,7 +6,7 @@ detached, which is exact: the value does not depend on it.
 
 from torch import Tensor
 
-from linkboy._checks import describe
+from linkboy._checks import check_number, describe
 from linkboy.capsules._autocast import autocast_dtype
 
 
@@ -21,8 +21,8 @@ def squash(input: Tensor, dim: int = -1) -> Tensor:
         The shape and dtype of `input`; half precision is computed in float32.
 
     Raises:
-        TypeError: `input` is no floating point tensor.
-        ValueError: capsules have no entries.
+        TypeError: `input` is no floating point tensor, or `dim` no integer.
+        ValueError: capsules have no entries, or `input` no such `dim`.
 
     Examples:
         >>> import torch
@@ -33,6 +33,7 @@ def squash(input: Tensor, dim: int = -1) -> Tensor:
 
     Source: Sabour et al. 2017, eq. 1, https://arxiv.org/abs/1710.09829. Differs from the copies: value and gradient are 0
     at 0, where dividing by the length gives NaN, and no `eps` shortens short capsules; entries are not squashed one by one.
+    A capsule with an infinite entry has no direction and gives NaN.
     """
     largest, ratio, zero = _split_length(input, dim)
     # |s| / (1 + |s|^2) with numerator and denominator divided by largest^2 where that is above 1.
@@ -52,8 +53,8 @@ def capsule_norm(input: Tensor, dim: int = -1) -> Tensor:
         The shape of `input` without `dim`, in its dtype; float32 for half precision under autocast, as torch's norms.
 
     Raises:
-        TypeError: `input` is no floating point tensor.
-        ValueError: capsules have no entries.
+        TypeError: `input` is no floating point tensor, or `dim` no integer.
+        ValueError: capsules have no entries, or `input` no such `dim`.
 
     Examples:
         >>> import torch
@@ -72,6 +73,8 @@ def _split_length(input: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the largest entry, the length over it, and where that is 0 over 0; `dim` is kept with size 1."""
     if not isinstance(input, Tensor) or not input.is_floating_point():
         raise TypeError(f"input must be a floating point tensor of capsules, got {describe(input)}")
+    if input.dim():
+        check_number("dim", dim, minimum=-input.dim(), maximum=input.dim() - 1, integer=True)
     if input.dim() == 0 or input.shape[dim] == 0:
         raise ValueError(f"input must have capsules of at least one entry along dim {dim}, got {describe(input)}")
     work = input.float() if input.dtype.itemsize < 4 else input

@@ -1,10 +1,11 @@
 """The margin loss: every class is asked on its own whether it is there."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from linkboy._checks import check_choice, check_number, describe
+from linkboy._tensors import values_visible
+from linkboy.capsules._arguments import one_hot
 
 
 def margin_loss(
@@ -51,7 +52,7 @@ def margin_loss(
     check_number("m_minus", m_minus)
     check_number("down_weight", down_weight, minimum=0)
     lengths = _checked_lengths(input)
-    there = _one_hot(lengths, target).to(lengths.dtype)
+    there = _there(lengths, target).to(lengths.dtype)
     missing, surplus = F.relu(m_plus - lengths).square(), F.relu(lengths - m_minus).square()
     loss = (there * missing + down_weight * (1 - there) * surplus).sum(1)
     if reduction != "none":
@@ -69,27 +70,18 @@ def _checked_lengths(input: Tensor) -> Tensor:
     return input.float() if input.dtype.itemsize < 4 else input
 
 
-def _one_hot(lengths: Tensor, target: Tensor) -> Tensor:
+def _there(lengths: Tensor, target: Tensor) -> Tensor:
+    """Return `(N, C)`, 1 or true where a class is there."""
     batch, classes = lengths.shape
     if not isinstance(target, Tensor) or target.shape not in ((batch,), (batch, classes)):
         raise ValueError(
             f"target must be class indices of shape ({batch},) or zeros and ones of shape ({batch}, {classes}), "
             f"got {describe(target)}"
         )
-    visible = target.device.type == "cpu" and target.numel() and not torch.compiler.is_compiling()
-    visible = visible and not torch._C._are_functorch_transforms_active()  # pyright: ignore[reportAttributeAccessIssue]
-    if target.dim() == 2:
-        if visible and not ((target == 0) | (target == 1)).all():
-            raise ValueError(
-                "target of shape (N, C) must hold zeros and ones, got other numbers; labels go as indices (N,)"
-            )
-        return target
-    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        raise TypeError(
-            f"target of shape (N,) must hold class indices, got {describe(target)}; convert it with .long()"
+    if target.dim() == 1:
+        return one_hot(target, classes)
+    if values_visible(target) and not ((target == 0) | (target == 1)).all():
+        raise ValueError(
+            "target of shape (N, C) must hold zeros and ones, got other numbers; labels go as indices (N,)"
         )
-    if visible:
-        low, high = (bound.item() for bound in target.aminmax())
-        if low < 0 or high >= classes:
-            raise ValueError(f"target must hold labels from 0 to {classes - 1}, got {low if low < 0 else high}")
-    return target.unsqueeze(1) == torch.arange(classes, device=target.device)
+    return target

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple, overload
 
-import torch
 from torch import Tensor, nn
 
-from linkboy._checks import check_number, describe
+from linkboy._checks import describe
+from linkboy.capsules._arguments import check_sizes, one_hot
 from linkboy.capsules.layers import CapsuleLinear, PrimaryCapsules
 from linkboy.capsules.lengths import capsule_norm
 
@@ -49,7 +49,8 @@ class CapsNet(nn.Module):
     Shape: `(B, channels, height, width)` -> lengths `(B, classes)`, as `margin_loss` takes them.
 
     Raises:
-        ValueError: the image is smaller than what the convolutions see, or not of `image_size`.
+        TypeError: a size is no integer.
+        ValueError: a size is below 1, or the image is smaller than what the convolutions see, or not of `image_size`.
 
     Examples:
         >>> import torch, linkboy as lb
@@ -80,16 +81,13 @@ class CapsNet(nn.Module):
         decoder: Sequence[int] = (512, 1024),
     ) -> None:
         super().__init__()
-        check_number("kernel_size", kernel_size, minimum=1, integer=True)
-        check_number("stride", stride, minimum=1, integer=True)
-        rows, columns = ((size - 2 * (kernel_size - 1) - 1) // stride + 1 for size in image_size[1:])
-        if rows < 1 or columns < 1:
-            need = 2 * kernel_size - 1
-            raise ValueError(
-                f"image_size must be at least {need} x {need} pixels for two convolutions of kernel_size={kernel_size}, "
-                f"got {tuple(image_size)}; take a smaller kernel_size"
-            )
-        self.image_size = tuple(image_size)
+        check_sizes(
+            classes=classes, channels=channels, primary_capsules=primary_capsules, primary_dim=primary_dim,
+            pose_dim=pose_dim, kernel_size=kernel_size, stride=stride,
+            **{f"decoder[{place}]": width for place, width in enumerate(decoder)},
+        )  # fmt: skip
+        self.image_size = _checked_image_size(image_size, kernel_size)
+        rows, columns = ((size - 2 * kernel_size + 1) // stride + 1 for size in self.image_size[1:])
         self.features = nn.Sequential(nn.Conv2d(image_size[0], channels, kernel_size), nn.ReLU())
         self.primary = PrimaryCapsules(channels, primary_capsules, primary_dim, kernel_size, stride=stride)
         self.routing = CapsuleLinear(
@@ -134,8 +132,29 @@ class CapsNet(nn.Module):
         Args:
             poses: `(B, classes, pose_dim)`.
             target: `(B,)`, class indices.
+
+        Raises:
+            TypeError: class indices are no integers.
+            ValueError: a shape does not fit, or a class does not exist (looked at on a CPU only).
         """
-        if target.shape != poses.shape[:1]:
+        classes, pose_dim = self.routing.num_out, self.routing.out_dim
+        if not isinstance(poses, Tensor) or poses.dim() != 3 or poses.shape[1:] != (classes, pose_dim):
+            raise ValueError(f"poses must have the shape (B, {classes}, {pose_dim}), got {describe(poses)}")
+        if not isinstance(target, Tensor) or target.shape != poses.shape[:1]:
             raise ValueError(f"target must hold one class per example, shape ({len(poses)},), got {describe(target)}")
-        chosen = target.unsqueeze(1) == torch.arange(poses.shape[1], device=poses.device)  # (B, classes)
+        chosen = one_hot(target, classes)  # (B, classes)
         return self.decoder((poses * chosen.unsqueeze(2)).flatten(1)).unflatten(1, self.image_size)
+
+
+def _checked_image_size(image_size: tuple[int, int, int], kernel_size: int) -> tuple[int, int, int]:
+    if not isinstance(image_size, Sequence) or len(image_size) != 3:
+        raise ValueError(f"image_size must be (channels, height, width), got {image_size!r}")
+    channels, height, width = image_size
+    check_sizes(**{"image_size[0]": channels, "image_size[1]": height, "image_size[2]": width})
+    need = 2 * kernel_size - 1
+    if min(height, width) < need:
+        raise ValueError(
+            f"image_size must be at least {need} x {need} pixels for two convolutions of kernel_size={kernel_size}, "
+            f"got {tuple(image_size)}; take a smaller kernel_size"
+        )
+    return channels, height, width
