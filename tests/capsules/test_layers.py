@@ -25,13 +25,26 @@ def test_sequences_images_and_volumes(spatial_dims, size):
     assert layer.to("meta")(torch.randn(2, 2, *size, device="meta")).shape == (2, 3 * 7**spatial_dims, 4)
 
 
-def test_impossible_primary_capsules_are_refused():
-    with pytest.raises(ValueError) as caught:
-        lb.PrimaryCapsules(2, 3, 4, 3, spatial_dims=4)
-    assert str(caught.value) == "spatial_dims must be one of (1, 2, 3), got 4"
-    with pytest.raises(ValueError) as caught:
-        lb.PrimaryCapsules(2, 0, 4, 3)
-    assert str(caught.value) == "num_capsules must be an integer of at least 1, got 0"
+def test_primary_capsules_say_what_does_not_fit():
+    images = lb.PrimaryCapsules(2, 3, 4, 3, padding=1)
+    sequences = lb.PrimaryCapsules(2, 3, 4, 3, spatial_dims=1)
+    need = "input must have the shape (B, 2, H, W) with H, W of at least 1, got "
+    for call, message in (
+        (lambda: lb.PrimaryCapsules(2, 3, 4, 3, spatial_dims=4), "spatial_dims must be one of (1, 2, 3), got 4"),
+        (lambda: lb.PrimaryCapsules(2, 0, 4, 3), "num_capsules must be an integer of at least 1, got 0"),
+        (lambda: lb.PrimaryCapsules(2, 3, 4, 0), "kernel_size must be an integer of at least 1, got 0"),
+        (lambda: lb.PrimaryCapsules(2, 3, 4, 3, padding=-1), "padding must be an integer of at least 0, got -1"),
+        (lambda: images(torch.rand(2, 9, 9)), f"{need}f32[2, 9, 9]"),
+        (lambda: images(torch.rand(1, 3, 9, 9)), f"{need}f32[1, 3, 9, 9]"),
+        (lambda: images([1.0]), f"{need}list"),
+        (
+            lambda: sequences(torch.rand(1, 2, 2)),
+            "input must have the shape (B, 2, T) with T of at least 3, got f32[1, 2, 2]",
+        ),
+    ):
+        with pytest.raises(ValueError) as caught:
+            call()
+        assert str(caught.value) == message
 
 
 def small_net(**options):
@@ -109,23 +122,35 @@ def test_it_trains_under_autocast_and_compiles():
     torch.testing.assert_close(compiled(images), net(images))
 
 
-def test_the_net_says_what_does_not_fit():
-    for build, message in (
-        (
-            lambda: lb.CapsNet((1, 8, 8), 10),
-            "image_size must be at least 17 x 17 pixels for two convolutions of kernel_size=9, got (1, 8, 8); "
-            "take a smaller kernel_size",
-        ),
-        (lambda: small_net()(torch.rand(2, 8, 8)), "input must be images of shape (B, 1, 8, 8), got f32[2, 8, 8]"),
-        (
-            lambda: small_net()(torch.rand(2, 1, 8, 8), target=torch.tensor([0, 1])),
-            "target is the class to draw, got reconstruct=False; pass reconstruct=True or leave target out",
-        ),
-        (
-            lambda: small_net().reconstruct(torch.rand(2, 4, 16), torch.tensor([0])),
-            "target must hold one class per example, shape (2,), got i64[1]",
-        ),
-    ):
-        with pytest.raises(ValueError) as caught:
-            build()
-        assert str(caught.value) == message
+LABELS = torch.tensor([0, 1])
+MISTAKES = [
+    (lambda: lb.CapsNet((1, 8, 8), 10), ValueError,
+     "image_size must be at least 17 x 17 pixels for two convolutions of kernel_size=9, got (1, 8, 8); "
+     "take a smaller kernel_size"),
+    (lambda: lb.CapsNet((28, 28), 10), ValueError, "image_size must be (channels, height, width), got (28, 28)"),
+    (lambda: lb.CapsNet(28, 10), ValueError, "image_size must be (channels, height, width), got 28"),
+    (lambda: lb.CapsNet((0, 28, 28), 10), ValueError, "image_size[0] must be an integer of at least 1, got 0"),
+    (lambda: lb.CapsNet((1, 28, 28), 0), ValueError, "classes must be an integer of at least 1, got 0"),
+    (lambda: small_net(decoder=(32, 0)), ValueError, "decoder[1] must be an integer of at least 1, got 0"),
+    (lambda: small_net(decoder=32), TypeError,
+     "decoder must be the widths of its hidden layers, such as (512, 1024), got 32"),
+    (lambda: small_net()(torch.rand(2, 8, 8)), ValueError,
+     "input must be images of shape (B, 1, 8, 8), got f32[2, 8, 8]"),
+    (lambda: small_net()(torch.rand(2, 1, 8, 8), target=LABELS), ValueError,
+     "target is the class to draw, got reconstruct=False; pass reconstruct=True or leave target out"),
+    (lambda: small_net()(torch.rand(2, 1, 8, 8), reconstruct=True, target=LABELS + 3), ValueError,
+     "target must hold labels from 0 to 3, got 4"),
+    (lambda: small_net().reconstruct(torch.rand(2, 3, 16), LABELS), ValueError,
+     "poses must have the shape (B, 4, 16), got f32[2, 3, 16]"),
+    (lambda: small_net().reconstruct(torch.rand(2, 4, 16), LABELS[:1]), ValueError,
+     "target must hold one class per example, shape (2,), got i64[1]"),
+    (lambda: small_net().reconstruct(torch.rand(2, 4, 16), LABELS.float()), TypeError,
+     "target of shape (N,) must hold class indices, got f32[2]; convert it with .long()"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "message"), MISTAKES)
+def test_the_net_says_what_does_not_fit(call, error, message):
+    with pytest.raises(error) as caught:
+        call()
+    assert str(caught.value) == message

@@ -136,3 +136,11 @@ def test_what_is_no_capsule_is_refused(function):
         with pytest.raises(ValueError) as caught:
             function(x)
         assert str(caught.value) == f"input must have capsules of at least one entry along dim -1, got {got}"
+    with pytest.raises(ValueError) as caught:
+        function(torch.zeros(2, 3), dim=2)
+    assert str(caught.value) == "dim must be an integer of at least -2 and of at most 1, got 2"
+
+
+def test_a_capsule_without_direction_is_nan_and_its_neighbours_are_not():
+    capsules = torch.tensor([[torch.inf, 1.0], [3.0, 4.0], [torch.nan, 0.0]])
+    assert squash(capsules).isnan().any(1).tolist() == [True, False, True]

@@ -62,7 +62,8 @@ def capsule_norm(input: Tensor, dim: int = -1) -> Tensor:
         >>> capsule_norm(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
         tensor([5., 0.])
 
-    Differs from `input.norm(dim=-1)`: squares neither underflow nor overflow, and second derivatives at 0 are no NaN.
+    Differs from `input.norm(dim=-1)`: squares neither underflow nor overflow, and second derivatives at 0 are no NaN; an
+    infinite entry gives NaN.
     """
     largest, ratio, zero = _split_length(input, dim)
     length = (largest * ratio).masked_fill(zero, 0).squeeze(dim)

@@ -49,7 +49,7 @@ class CapsNet(nn.Module):
     Shape: `(B, channels, height, width)` -> lengths `(B, classes)`, as `margin_loss` takes them.
 
     Raises:
-        TypeError: a size is no integer.
+        TypeError: a size is no integer, or `decoder` no sequence.
         ValueError: a size is below 1, or the image is smaller than what the convolutions see, or not of `image_size`.
 
     Examples:
@@ -81,6 +81,8 @@ class CapsNet(nn.Module):
         decoder: Sequence[int] = (512, 1024),
     ) -> None:
         super().__init__()
+        if not isinstance(decoder, Sequence):
+            raise TypeError(f"decoder must be the widths of its hidden layers, such as (512, 1024), got {decoder!r}")
         check_sizes(
             classes=classes, channels=channels, primary_capsules=primary_capsules, primary_dim=primary_dim,
             pose_dim=pose_dim, kernel_size=kernel_size, stride=stride,
