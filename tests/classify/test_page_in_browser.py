@@ -142,6 +142,7 @@ def page(tmp_path_factory, make_rows):
     labels = list(rows.labels)
     for n in range(0, 240, 7):
         labels[n] = labels[(n + 1) % 240]  # wrong labels become sure mistakes
+        texts[n] += rows.texts[(n + 1) % 240][: 6 * (n % 2)]  # some with pieces that speak for the label
     names = {"sport": "<b>sport</b>"}
     data = lb.LabelledTexts("<i>made up", texts, [names.get(label, label) for label in labels], rows.lines)
     out = tmp_path_factory.mktemp("page") / "model"
