@@ -1,6 +1,7 @@
 """Remember a model, its optimizer and its configs by reference, and put all of it back."""
 
 import contextlib
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -78,8 +79,11 @@ def _attributes(thing: object) -> Callable[[], None]:
 
 
 def _refill(container: Any, before: Any) -> None:
-    # An untouched container is left alone: a hook dict has weak references to it, a set its iteration order.
-    same = len(container) == len(before) and all(map(_is_same, _entries(container), _entries(before)))
+    # An untouched container is left alone: a hook dict has weak references to it, a set its iteration order. Most are
+    # the empty hook dicts of modules.
+    same = len(container) == len(before) and (
+        not before or all(map(operator.is_, _entries(container), _entries(before)))
+    )
     if not same:
         container.clear()
         container.extend(before) if isinstance(container, list) else container.update(before)
@@ -89,10 +93,6 @@ def _entries(container: Any) -> Iterable[Any]:
     if isinstance(container, dict):
         return (part for item in container.items() for part in item)
     return container
-
-
-def _is_same(one: object, other: object) -> bool:
-    return one is other
 
 
 def _data(tensor: torch.Tensor) -> Callable[[], None]:
