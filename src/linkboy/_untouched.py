@@ -1,19 +1,67 @@
 """Run a model and leave it, and the random generators, as they were."""
 
 import contextlib
+import operator
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
+
+
+def remember(thing: object) -> Callable[[], None]:
+    """Return a function that gives an object the attributes that it has now, no tensor copied.
+
+    The contents of the dicts, lists and sets among them come back as well, one level deep, and these stay the same
+    objects.
+
+    Examples:
+        >>> model = nn.Linear(2, 2)
+        >>> undo = remember(model)
+        >>> del model.bias
+        >>> undo()
+        >>> model.bias.shape
+        torch.Size([2])
+    """
+    attributes, kind = dict(thing.__dict__), type(thing)
+    contents = [(value, type(value)(value)) for value in attributes.values() if type(value) in (list, set)]
+    contents += [(value, dict(value)) for value in attributes.values() if isinstance(value, dict)]
+
+    def undo() -> None:
+        if type(thing) is not kind:
+            object.__setattr__(thing, "__class__", kind)
+        thing.__dict__.clear()
+        thing.__dict__.update(attributes)
+        for container, before in contents:
+            _refill(container, before)
+
+    return undo
+
+
+def _refill(container: Any, before: Any) -> None:
+    # An untouched container is left alone: a hook dict has weak references to it, a set its iteration order. Most are
+    # the empty hook dicts of modules.
+    same = len(container) == len(before) and (
+        not before or all(map(operator.is_, _entries(container), _entries(before)))
+    )
+    if not same:
+        container.clear()
+        container.extend(before) if isinstance(container, list) else container.update(before)
+
+
+def _entries(container: Any) -> Iterable[Any]:
+    if isinstance(container, dict):
+        return (part for item in container.items() for part in item)
+    return container
 
 
 @contextlib.contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Give every module its attributes back when the block ends: flags, hooks, tensors, what `forward` hung on it.
 
-    Attributes, not their contents: a buffer that was written in place is not restored, so run on copies of buffers.
+    A buffer that was written in place is not restored, so run on copies of buffers.
 
     Examples:
         >>> model = nn.Dropout()
@@ -22,24 +70,12 @@ def untouched(model: nn.Module) -> Iterator[None]:
         >>> model.training
         True
     """
-    before = []
-    for module in model.modules():
-        if not isinstance(module, torch.jit.ScriptModule):
-            tables = {k: dict(v) for k, v in module.__dict__.items() if k.startswith("_") and isinstance(v, dict)}
-            before.append((module, type(module), dict(module.__dict__), tables))
+    undo = [remember(module) for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
     try:
         yield
     finally:
-        for module, kind, attributes, tables in before:
-            if type(module) is not kind:
-                module.__class__ = kind
-            module.__dict__.clear()
-            module.__dict__.update(attributes)
-            for key, table in tables.items():
-                held = module.__dict__[key]
-                if list(map(id, held.values())) != list(map(id, table.values())) or list(held) != list(table):
-                    held.clear()
-                    held.update(table)
+        for back in undo:
+            back()
 
 
 @contextlib.contextmanager

@@ -158,7 +158,7 @@ def test_a_model_that_did_not_run_before_may_be_cured():
     assert report.outputs[0].before == "-"
     with pytest.raises(RuntimeError) as caught:
         remove_layer(model, "1", example=torch.ones(3, 7))
-    assert str(caught.value).endswith("(nor did it run before the edit)")
+    assert str(caught.value).endswith("; nor did it before the edit, so look at the example first")
 
 
 def test_a_forward_that_raises_by_design_is_reported_with_its_own_words():

@@ -258,6 +258,28 @@ def test_layers_are_kept_in_the_order_given(indices, expected):
     assert list(model.blocks._modules) == [str(position) for position in range(len(expected))]
 
 
+@pytest.mark.parametrize("given", [range(0, 4, 2), iter([0, 2]), torch.tensor([0, 2]), torch.tensor([0, 2]).numpy()])
+def test_positions_may_come_in_any_sequence_of_integers(given):
+    model, example = models.residual()
+    assert keep_layers(model, "blocks", given, example=example).edits == ("kept 2 of 4 layers of blocks: 0, 2",)
+    assert len(model.blocks) == 2
+
+
+def test_the_count_beside_a_stack_follows():
+    model, example = models.transformer()
+    report = keep_layers(model, "layers", [0, 3], example=example)
+    assert model.num_layers == 2
+    assert report.repairs == ("num_layers beside layers: 4 -> 2",)
+
+
+def test_an_output_projection_that_attention_reads_is_not_taken_for_dead():
+    model, example = models.transformer()
+    new = nn.Linear(16, 16)
+    report = replace_layer(model, "layers.0.self_attn.out_proj", new, example=example, optimizer=None)
+    assert not any("does not call it" in warning for warning in report.warnings)
+    assert report.outputs[0].difference > 0
+
+
 def test_the_model_itself_can_be_the_stack():
     model, example = models.mlp()
     keep_layers(model, "", [0, -1], example=example)
@@ -317,6 +339,16 @@ def test_a_resized_head_keeps_its_first_rows(kind):
             assert torch.equal(new[:kept], before[:kept])
         assert s.report.outputs[0].after.startswith(f"f32[2, {count}")
         assert s.report.resized_keys == ("0.weight", "0.bias")
+
+
+def test_a_fill_that_fails_is_told_what_it_got():
+    model = nn.Sequential(nn.Linear(4, 3))
+    with pytest.raises(ValueError) as caught, surgery(model) as s:
+        s.resize_head("0", 5, fill=nn.init.xavier_uniform_)
+    assert caught.value.__notes__[0] == (
+        "linkboy.surgery called fill with the new rows f32[2]; those of a bias have one dim"
+    )
+    assert model[0].out_features == 3
 
 
 def test_edited_models_can_be_copied_pickled_and_trained():

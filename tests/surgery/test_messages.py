@@ -20,9 +20,9 @@ def nested():
     return Own(encoder=Own(layer=nn.ModuleList([nn.Linear(2, 2) for _ in range(3)])), head=nn.Linear(2, 2))
 
 
-def resize_head(model, name, count):
+def resize_head(model, name, count, **options):
     with surgery(model) as s:
-        s.resize_head(name, count)
+        s.resize_head(name, count, **options)
 
 
 def resize_embeddings(model, count, name=None, **options):
@@ -76,7 +76,16 @@ MESSAGES = [
     (nested, lambda m: remove_layer(m, "head", kind=nn.Conv2d), TypeError,
      "'head' is a Linear, not a Conv2d; beside it there are encoder Own, head Linear"),
     (nested, lambda m: replace_layer(m, "head", nn.Linear), TypeError,
-     "module for 'head' must be an nn.Module, got type"),
+     "module for 'head' must be an nn.Module, got the class Linear; build it first"),
+    (nested, lambda m: replace_layer(m, "head", torch.relu), TypeError,
+     "module for 'head' must be an nn.Module, got builtin_function_or_method"),
+    (nested, lambda m: replace_layer(m, "head", nn.Sequential(nn.LazyLinear(2))), ValueError,
+     "module for 'head' has a lazy parameter '0.weight', which neither a check nor an optimizer can use; "
+     "give its sizes to the class without Lazy"),
+    (nested, lambda m: remove_layer(m, "head", kind=3), TypeError, "kind must be a class or the name of one, got 3"),
+    (nested, lambda m: wrap(m, "head", nn.ReLU()), TypeError,
+     "fn must be a function of the old module that returns the new one, such as lambda old: nn.Sequential(old, new), "
+     "got ReLU"),
     (nested, lambda m: replace_layer(m, "head", m.head), ValueError,
      "module for 'head' is the module that is there already"),
     (nested, lambda m: replace_layer(m, "encoder.layer.0", m.encoder), ValueError,
@@ -103,6 +112,12 @@ MESSAGES = [
      "indices must be integers, positions in 'encoder.layer', got [0.5]"),
     (nested, lambda m: keep_layers(m, "encoder.layer", "01"), TypeError,
      "indices must be integers, positions in 'encoder.layer', got '01'"),
+    (nested, lambda m: keep_layers(m, "encoder.layer", 2), TypeError,
+     "indices must be integers, positions in 'encoder.layer', got 2"),
+    (nested, lambda m: keep_layers(m, "encoder.layer", [True, False, True]), TypeError,
+     "indices must be integers, positions in 'encoder.layer', got [True, False, True]"),
+    (nested, lambda m: keep_layers(m, "encoder.layer", iter(())), ValueError,
+     "indices must keep at least one of the 3 layers of 'encoder.layer', got none"),
     (nested, lambda m: truncate(m, "head"), TypeError,
      "truncate needs a module of a Sequential or ModuleList, and 'head' is an attribute of Own, whose forward decides what "
      "follows it; remove by name what has to go"),
@@ -120,6 +135,8 @@ MESSAGES = [
     (lambda: Own(a=nn.Embedding(3, 2), b=nn.Embedding(3, 2)), lambda m: resize_embeddings(m, 8), ValueError,
      "name must say which Embedding to resize, as the model has 2: a, b"),
     (nested, lambda m: resize_embeddings(m, 8, "head"), TypeError, "name must name an Embedding, and 'head' is a Linear"),
+    (nested, lambda m: resize_head(m, "head", 3, fill=0), TypeError,
+     "fill must be a function that fills a tensor in place, got int"),
     (tied, lambda m: resize_embeddings(m, 8, head="table"), TypeError, "head must name a Linear, and 'table' is a Embedding"),
     (padded, lambda m: resize_embeddings(m, 4), ValueError,
      "num_embeddings must keep the padding row 5 of 'table', got 4"),
@@ -127,6 +144,8 @@ MESSAGES = [
      "'other.weight' is tied to 'table' and belongs to a Own, which cannot follow"),
     (nested, lambda m: remove_layer(m, "head", example=3), TypeError,
      "example must be a tuple of arguments, a mapping of keyword arguments or a tensor, got int"),
+    (nested, lambda m: remove_layer(m, "head", example=(2, 3)), TypeError,
+     "example must hold tensors, got what looks like a shape; pass torch.zeros(2, 3)"),
     (nested, lambda m: remove_layer(m, "head", run="reel"), ValueError,
      "run must be one of ('auto', 'fake', 'real'), got 'reel'; did you mean 'real'?"),
     (nested, lambda m: remove_layer(m, "head", config="all"), TypeError,

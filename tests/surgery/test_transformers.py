@@ -366,6 +366,15 @@ def test_a_depth_that_no_field_holds_is_a_warning():
     assert any("would be filled at random when the model is saved and loaded again" in text for text in report.warnings)
 
 
+def test_a_config_that_could_not_be_loaded_again_is_a_warning():
+    sizes = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
+    model = hf.Dinov2Model(hf.Dinov2Config(**sizes)).eval()
+    report = remove_layer(model, "encoder.layer.0", example={"pixel_values": torch.ones(1, 3, 16, 16)})
+    assert report.warnings[-1].startswith(
+        "Dinov2Model could not be built again from its config: out_features must be a subset of stage_names"
+    )
+
+
 def test_a_stale_depth_rebuilds_random_layers_which_is_what_the_repair_prevents():
     torch.manual_seed(0)
     model, example = models.bert()

@@ -16,14 +16,20 @@ from typing import Any
 
 from torch import nn
 
+from linkboy.surgery.one_edit import insert_layer, keep_layers, remove_layer, replace_layer
 from linkboy.surgery.report import SurgeryReport
-from linkboy.surgery.session import insert_layer, keep_layers, remove_layer, replace_layer, surgery
+from linkboy.surgery.session import surgery
 
 __all__ = ["SurgeryReport", "insert_layer", "keep_layers", "remove_layer", "replace_layer", "surgery"]
 
 
 class _Room(ModuleType):
-    """A package that can be called: once imported, Python puts it where `linkboy.surgery` the function was."""
+    """This package, made callable.
+
+    The room and the function have one name, and the package `linkboy` has one attribute for both. Importing a room sets
+    it to the room, after the last line of this file, so that nothing written here could keep the function in its place:
+    `from linkboy import remove_layer` would turn a later `lb.surgery(model)` into "module is not callable".
+    """
 
     def __call__(self, model: nn.Module, **options: Any) -> surgery:
         return surgery(model, **options)

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from linkboy._untouched import same_random_numbers
-from linkboy.surgery.runs import Example, Run, tensors_in
-from linkboy.surgery.snapshot import restored
+from linkboy._untouched import same_random_numbers, untouched
+from linkboy.surgery.recorder import Run, tensors_in
+from linkboy.surgery.runs import Example
 
 _STEPS = 8  # tokens fed one at a time; the first ones go in together
 
@@ -32,7 +32,7 @@ def cache_difference(model: nn.Module, example: Example, full: Run) -> float | N
         return None
     expected = tensors_in(full.output)[0]
     try:
-        with restored(model), same_random_numbers(), torch.no_grad():
+        with untouched(model), same_random_numbers(), torch.no_grad():
             for module in model.modules():
                 module.training = False
             got = _stepwise(model, tokens_key, tokens, given, full.output)

@@ -1,7 +1,6 @@
 """The proof: the edited model runs, every new module is called, and what changed in its output."""
 
 import dataclasses
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +13,13 @@ from torch._subclasses.fake_tensor import (
 from linkboy._checks import describe
 from linkboy.surgery.caching import cache_difference
 from linkboy.surgery.changes import Changes
-from linkboy.surgery.names import Place, kind_of
-from linkboy.surgery.runs import Example, Refused, Run, named_tensors, run_model
-
-Mode = Literal["auto", "fake", "real"]
+from linkboy.surgery.names import kind_of
+from linkboy.surgery.recorder import Refused, Run, named_tensors
+from linkboy.surgery.removals import settle_removals
+from linkboy.surgery.runs import Example, Mode, run_model, without_values
 
 _NOT_ON_SHAPES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+_ON_FAKES = "run on fake tensors (shapes, dtypes, devices, ids)"
 _CACHE_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
 
 
@@ -46,7 +46,7 @@ class Checked:
 
 def run_before(model: nn.Module, example: Example | None, mode: Mode) -> Run | None:
     """Run the unedited model, for comparison; that it fails is no error, as the edit may be the cure."""
-    return None if example is None else run_model(model, example, fake=mode == "fake" or _without_values(model))
+    return None if example is None else run_model(model, example, fake=mode == "fake" or without_values(model))
 
 
 def check(changes: Changes, example: Example | None, mode: Mode, before: Run | None) -> Checked:
@@ -58,21 +58,7 @@ def check(changes: Changes, example: Example | None, mode: Mode, before: Run | N
     settle_removals(changes, example, mode, before)
     if example is None:
         return Checked("not run: no example was given")
-    model, how = changes.model, "run on fake tensors (shapes, dtypes, devices, ids) and for real"
-    shapes_only = mode == "fake" or _without_values(model)
-    after = run_model(model, example, fake=mode != "real")
-    if shapes_only:
-        _demand(after, before)
-        how = "run on fake tensors (shapes, dtypes, devices, ids), not for real"
-    else:
-        if mode == "auto":
-            if isinstance(after.error, Refused):
-                _demand(after, before)
-            how = how if after.failure is None else f"run for real, as fake tensors did not do: {after.failure}"
-        else:
-            how = "run for real"
-        after = run_model(model, example, fake=False)
-        _demand(after, before)
+    after, how = _run_after(changes.model, example, mode, before)
     if before is not None and before.failure is not None:
         changes.warnings.append(f"the example did not run before the edit: {before.failure}")
     _warn_of_dead_modules(changes, before, after)
@@ -81,14 +67,27 @@ def check(changes: Changes, example: Example | None, mode: Mode, before: Run | N
     return Checked(how, before, after, outputs, _check_cache(changes, example, after))
 
 
-def _without_values(model: nn.Module) -> bool:
-    return any(tensor.is_meta for tensor in model.parameters())
+def _run_after(model: nn.Module, example: Example, mode: Mode, before: Run | None) -> tuple[Run, str]:
+    """Run the edited model in the ways asked for, as far as it has values; return the last run and say how it was run."""
+    fake = run_model(model, example, fake=True) if mode != "real" or without_values(model) else None
+    if fake is not None and (mode == "fake" or without_values(model)):
+        _demand(fake, before)
+        return fake, f"{_ON_FAKES}, not for real"
+    if fake is not None and isinstance(fake.error, Refused):
+        _demand(fake, before)
+    real = run_model(model, example, fake=False)
+    _demand(real, before)
+    if fake is None:
+        return real, "run for real"
+    failed = fake.failure is not None  # of an honest model: fakes cannot follow what depends on values
+    return real, f"run for real, as fake tensors did not do: {fake.failure}" if failed else f"{_ON_FAKES} and for real"
 
 
 def _demand(after: Run, before: Run | None) -> None:
     if after.failure is None:
         return
-    also = " (nor did it run before the edit)" if before is not None and before.failure is not None else ""
+    failed_before = before is not None and before.failure is not None
+    also = "; nor did it before the edit, so look at the example first" if failed_before else ""
     if isinstance(after.error, _NOT_ON_SHAPES):
         raise RuntimeError(
             f"the edited model cannot be checked on shapes alone: {after.failure}; run='auto' checks it for real"
@@ -96,64 +95,15 @@ def _demand(after: Run, before: Run | None) -> None:
     raise RuntimeError(f"the edited model does not run: {after.failure}{also}") from after.error
 
 
-def settle_removals(changes: Changes, example: Example | None, mode: Mode, before: Run | None) -> None:
-    """Leave a removed attribute `None` where the forward runs without it, and make it an `nn.Identity` where not."""
-    pending = [(place, old) for place, old in changes.removals if place.parent._modules.get(place.key) is None]
-    if not pending:
-        return
-    known = before is not None and before.failure is None
-    needed = [item for item in pending if not (known and before is not None and id(item[1]) not in before.called)]
-    if example is None:
-        for place, old in pending:
-            if not isinstance(place.parent, nn.ModuleDict):
-                _stand_in(changes, place, old)
-        changes.warnings.append(
-            f"whether the forward calls {', '.join(place.name for place, _ in pending)} is not known without an example"
-        )
-    elif needed and not _runs(changes, example, mode):
-        for place, old in needed:
-            _stand_in(changes, place, old)
-        for place, _ in needed if len(needed) > 1 and _runs(changes, example, mode) else ():
-            identity = place.parent._modules[place.key]
-            _leave_out(place)
-            if not _runs(changes, example, mode):
-                place.parent._modules[place.key] = identity
-    for place, _ in pending:
-        what = "an nn.Identity now" if place.parent._modules.get(place.key) is not None else "gone"
-        called = (
-            "" if example is None else ": the forward calls it" if what != "gone" else ": the forward runs without it"
-        )
-        changes.repairs.append(f"{place.name} is {what}{called}")
-
-
-def _stand_in(changes: Changes, place: Place, old: nn.Module) -> None:
-    identity = nn.Identity()
-    identity.training = old.training
-    place.parent._modules[place.key] = identity
-    changes.hold(identity)
-
-
-def _leave_out(place: Place) -> None:
-    if isinstance(place.parent, nn.ModuleDict):
-        del place.parent._modules[place.key]
-    else:
-        place.parent._modules[place.key] = None
-
-
-def _runs(changes: Changes, example: Example, mode: Mode) -> bool:
-    run = run_model(changes.model, example, fake=mode != "real")
-    if mode == "auto" and isinstance(run.error, _NOT_ON_SHAPES) and not _without_values(changes.model):
-        run = run_model(changes.model, example, fake=False)
-    return run.failure is None
-
-
 def _warn_of_dead_modules(changes: Changes, before: Run | None, after: Run) -> None:
     old = {id(module) for module in changes.before.names.values()}
     was_called = before.called if before is not None and before.failure is None else set()
-    seen: list[str] = []
+    # MultiheadAttention reads the weights of its out_proj and does not call it.
+    read = {id(part.out_proj) for part in changes.model.modules() if isinstance(part, nn.MultiheadAttention)}
+    used, seen = after.called | read, list[str]()
     for name, module in changes.model.named_modules():
         fresh = id(module) not in old
-        if any(id(part) in after.called for part in module.modules()) or any(name.startswith(f"{s}.") for s in seen):
+        if any(id(part) in used for part in module.modules()) or any(name.startswith(f"{s}.") for s in seen):
             continue
         if fresh:
             changes.warnings.append(f"{name} ({kind_of(module)}) is new, and the forward does not call it")

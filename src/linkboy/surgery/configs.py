@@ -137,6 +137,16 @@ def set_depth(changes: Changes, stack: StackChange) -> None:
         _set_lists(changes, one.config, stack)
 
 
+def set_owner_depth(changes: Changes, stack: StackChange) -> None:
+    """Set the count that the owner of a stack keeps beside it, as `nn.TransformerEncoder` and XLNet do."""
+    owner = changes.model.get_submodule(stack.name.rpartition(".")[0])
+    for field in _DEPTH:
+        if type(owner.__dict__.get(field)) is int and owner.__dict__[field] == len(stack.old) != len(stack.new):
+            changes.snapshot.keep(owner)
+            setattr(owner, field, len(stack.new))
+            changes.repairs.append(f"{field} beside {stack.name}: {len(stack.old)} -> {len(stack.new)}")
+
+
 def _depth_fields(held: HeldConfig, stack: StackChange) -> list[str]:
     own, length = vars(held.config), len(stack.old)
     words = f"{held.path} {kind_of(held.holder) if held.path.count('.') == 0 else ''}".lower()

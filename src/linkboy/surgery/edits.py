@@ -1,7 +1,8 @@
 """The structural edits: remove, replace, insert, wrap, keep, truncate."""
 
 import copy as copying
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import nn
@@ -29,10 +30,7 @@ def remove(changes: Changes, name: str, kind: type[nn.Module] | str | None) -> N
         return
     for alias in places_of(changes.model, old):
         if not is_stack(alias.parent):
-            if isinstance(alias.parent, nn.ModuleDict):
-                del alias.parent._modules[alias.key]
-            else:
-                alias.parent._modules[alias.key] = None
+            alias.leave_out()
             changes.removals.append((alias, old))
 
 
@@ -47,6 +45,11 @@ def replace(changes: Changes, name: str, module: nn.Module, *, like: bool, hooks
 def wrap(changes: Changes, name: str, fn: Callable[[Any], nn.Module], *, like: bool) -> None:
     """Put `fn(module)` in the place of a module; see `surgery.wrap`."""
     place = find_editable(changes.model, name)
+    if not callable(fn) or isinstance(fn, nn.Module):
+        raise TypeError(
+            "fn must be a function of the old module that returns the new one, such as "
+            f"lambda old: nn.Sequential(old, new), got {type(fn).__name__}"
+        )
     module = fn(place.module)
     _check_new(changes, place, module)
     changes.edits.append(f"wrapped {place.name} ({kind_of(place.module)}) in {kind_of(module)}")
@@ -80,7 +83,7 @@ def insert_after(changes: Changes, name: str, module: nn.Module, *, key: str | N
     changes.edits.append(f"inserted {kind_of(module)} after {place.name}")
 
 
-def keep_layers(changes: Changes, name: str, indices: Sequence[int], *, copy: bool) -> None:
+def keep_layers(changes: Changes, name: str, indices: Iterable[int], *, copy: bool) -> None:
     """Keep the layers of a stack at `indices`, in that order; see `surgery.keep_layers`."""
     stack = find_editable(changes.model, name).module if name else changes.model
     where = name or "the model"
@@ -170,10 +173,13 @@ def numbered(container: nn.Module) -> bool:
 
 
 def _check_kind(place: Place, kind: type[nn.Module] | str | None) -> None:
+    if kind is None:
+        return
+    if not isinstance(kind, (str, type)):
+        raise TypeError(f"kind must be a class or the name of one, got {kind!r}")
     names = {cls.__name__ for cls in type(place.module).__mro__}
-    fits = kind is None or (kind in names if isinstance(kind, str) else isinstance(place.module, kind))
-    if not fits:
-        wanted = kind if isinstance(kind, str) else getattr(kind, "__name__", repr(kind))
+    if not (kind in names if isinstance(kind, str) else isinstance(place.module, kind)):
+        wanted = kind if isinstance(kind, str) else kind.__name__
         raise TypeError(
             f"{place.name!r} is a {kind_of(place.module)}, not a {wanted}; beside it there are {listed(place.parent)}"
         )
@@ -181,7 +187,14 @@ def _check_kind(place: Place, kind: type[nn.Module] | str | None) -> None:
 
 def _check_new(changes: Changes, place: Place, module: object) -> None:
     if not isinstance(module, nn.Module):
-        raise TypeError(f"module for {place.name!r} must be an nn.Module, got {type(module).__name__}")
+        got = f"the class {module.__name__}; build it first" if isinstance(module, type) else type(module).__name__
+        raise TypeError(f"module for {place.name!r} must be an nn.Module, got {got}")
+    lazy = next((name for name, tensor in module.named_parameters() if nn.parameter.is_lazy(tensor)), None)
+    if lazy is not None:
+        raise ValueError(
+            f"module for {place.name!r} has a lazy parameter {lazy!r}, which neither a check nor an optimizer can use; "
+            "give its sizes to the class without Lazy"
+        )
     path = changes.model
     for part in ["", *place.name.split(".")[:-1]]:
         path = path if not part else path.get_submodule(part)
@@ -206,17 +219,23 @@ def _one_of_its_own(changes: Changes, module: nn.Module, copy: bool) -> nn.Modul
     return twin
 
 
-def _positions(indices: Sequence[int], length: int, name: str) -> list[int]:
-    if isinstance(indices, (str, bytes)) or not all(
-        isinstance(index, int) and not isinstance(index, bool) for index in indices
-    ):
-        raise TypeError(f"indices must be integers, positions in {name!r}, got {indices!r}")
-    if not indices:
+def _positions(indices: Iterable[int], length: int, name: str) -> list[int]:
+    try:
+        chosen = [_position(index) for index in indices]
+    except TypeError:
+        raise TypeError(f"indices must be integers, positions in {name!r}, got {indices!r}") from None
+    if not chosen:
         raise ValueError(f"indices must keep at least one of the {length} layers of {name!r}, got none")
-    wrong = [index for index in indices if not -length <= index < length]
+    wrong = [index for index in chosen if not -length <= index < length]
     if wrong:
         raise IndexError(f"indices must lie in [{-length}, {length}), as {name!r} has {length} layers, got {wrong}")
-    return [index % length for index in indices]
+    return [index % length for index in chosen]
+
+
+def _position(index: object) -> int:
+    if isinstance(index, bool):
+        raise TypeError("a mask of booleans is no list of positions")
+    return operator.index(index)  # type: ignore[arg-type]  # a TypeError is what it is for
 
 
 def _key_error(key: str, place: Place, named: bool) -> str:

@@ -20,7 +20,19 @@ class Place:
     @property
     def module(self) -> nn.Module:
         """The module that is registered there."""
-        return self.parent._modules[self.key]  # type: ignore[return-value]  # a place is never empty
+        return self.parent._modules[self.key]  # type: ignore[return-value]  # a place that was found has one
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is registered there, or `None`."""
+        return self.parent._modules.get(self.key) is None
+
+    def leave_out(self) -> None:
+        """Delete the key of a ModuleDict; set an attribute to `None`, so that the owner's `forward` can ask for it."""
+        if isinstance(self.parent, nn.ModuleDict):
+            del self.parent._modules[self.key]
+        else:
+            self.parent._modules[self.key] = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,9 +46,12 @@ def _built_from_config(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def _fresh(module: nn.Module) -> nn.Module:
     kind: Any = type(module)
+    config = config_of(module)
+    # What a file would hold: a config checks its fields when it is loaded, and not when one of them is set.
+    config = type(config).from_dict(config.to_dict()) if hasattr(config, "from_dict") else copy.deepcopy(config)
     with torch.device("meta"), same_random_numbers(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return kind(copy.deepcopy(config_of(module)))
+        return kind(config)
 
 
 def _compare_tensors(changes: Changes, module: nn.Module, fresh: nn.Module) -> None:

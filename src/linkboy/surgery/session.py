@@ -1,7 +1,7 @@
 """The transaction: edit a model by name, mend, prove, report; or leave it as it was."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from linkboy._checks import check_choice
 from linkboy.surgery import edits, sizes
 from linkboy.surgery.changes import Changes, Structure
-from linkboy.surgery.checks import Mode, check, run_before
-from linkboy.surgery.configs import all_configs, set_depth, set_given
+from linkboy.surgery.checks import check, run_before
+from linkboy.surgery.configs import all_configs, set_depth, set_given, set_owner_depth
 from linkboy.surgery.names import references
 from linkboy.surgery.optimizers import rewire, unwrap
 from linkboy.surgery.rebuild import prove_config
 from linkboy.surgery.refusals import check_editable
 from linkboy.surgery.report import SurgeryReport, make_report
-from linkboy.surgery.runs import Example
+from linkboy.surgery.runs import Example, Mode
 from linkboy.surgery.snapshot import Snapshot
 from linkboy.surgery.stacks import changed_stacks, keep_first_owner, renumber
 from linkboy.surgery.ties import retie
@@ -147,6 +147,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             renumber(changes, stack)
         retie(changes)
         for stack in stacks:
+            set_owner_depth(changes, stack)
             set_depth(changes, stack)
         sizes.set_sizes(changes)
         if isinstance(self._config, Mapping):
@@ -248,7 +249,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         with self._edit("insert_after") as changes:
             edits.insert_after(changes, name, module, key=key, copy=copy, like=like)
 
-    def keep_layers(self, name: str, indices: Sequence[int], *, copy: bool = True) -> None:
+    def keep_layers(self, name: str, indices: Iterable[int], *, copy: bool = True) -> None:
         """Keep some layers of a stack, in the order given.
 
         Args:
@@ -292,7 +293,8 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         Args:
             name: a Linear, or a convolution without groups.
             out_features: the new number; `num_labels`, `id2label` and `label2id` of the config follow.
-            fill: fills new rows in place; by default they are drawn with the mean and spread of the old ones.
+            fill: fills new rows in place, of weight and bias apart; by default they are drawn with the mean and spread of
+                the old ones.
             generator: for the drawing.
 
         Raises:
@@ -320,7 +322,8 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             num_embeddings: the new number.
             name: the Embedding; by default what `get_input_embeddings()` returns, or the only one there is.
             head: a Linear over the same words that is not tied; by default what `get_output_embeddings()` returns.
-            fill: fills new rows in place; by default they are drawn with the mean and spread of the old ones.
+            fill: fills new rows in place, of weight and bias apart; by default they are drawn with the mean and spread of
+                the old ones.
             generator: for the drawing.
 
         Raises:
@@ -343,175 +346,3 @@ def _warn_of_references(changes: Changes) -> None:
     gone = {id(module): module for module in changes.before.names.values() if id(module) not in present}
     for reference in references(changes.model, set(gone)):
         changes.warnings.append(f"{reference.name} still holds a module that has left the model")
-
-
-def remove_layer(
-    model: nn.Module,
-    name: str,
-    *,
-    kind: type[nn.Module] | str | None = None,
-    example: tuple[Any, ...] | Mapping[str, Any] | Tensor | None = None,
-    optimizer: Any = None,
-    config: Literal["auto"] | Mapping[str, object] | None = "auto",
-    run: Mode = "auto",
-) -> SurgeryReport:
-    """Remove one module; a transaction of its own. See `surgery` and `surgery.remove`.
-
-    Args:
-        model: edited in place.
-        name: qualified name of the module.
-        kind: the class, or its name, that it must have.
-        example: runs before and after.
-        optimizer: rewired in place.
-        config: `"auto"`, a mapping of fields, or `None`.
-        run: `"auto"`, `"fake"` or `"real"`.
-
-    Returns:
-        The `SurgeryReport`.
-
-    Raises:
-        KeyError: there is no such module; all errors of `surgery` and `surgery.remove`.
-
-    Examples:
-        >>> from torch import nn
-        >>> from linkboy import remove_layer
-        >>> model = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
-        >>> remove_layer(model, "-1", kind="Tanh").edits
-        ('removed 1 (Tanh)',)
-    """
-    with surgery(model, example=example, optimizer=optimizer, config=config, run=run) as s:
-        s.remove(name, kind=kind)
-    return s.report
-
-
-def replace_layer(
-    model: nn.Module,
-    name: str,
-    module: nn.Module,
-    *,
-    like: bool = True,
-    hooks: bool = False,
-    tie: bool = True,
-    example: tuple[Any, ...] | Mapping[str, Any] | Tensor | None = None,
-    optimizer: Any = None,
-    config: Literal["auto"] | Mapping[str, object] | None = "auto",
-    run: Mode = "auto",
-) -> SurgeryReport:
-    """Put another module in the place of one; a transaction of its own. See `surgery` and `surgery.replace`.
-
-    Args:
-        model: edited in place.
-        name: qualified name of the old module.
-        module: the new one.
-        like: give it the old one's dtype, device and training flag.
-        hooks: carry the old one's hooks over.
-        tie: keep ties.
-        example: runs before and after.
-        optimizer: rewired in place.
-        config: `"auto"`, a mapping of fields, or `None`.
-        run: `"auto"`, `"fake"` or `"real"`.
-
-    Returns:
-        The `SurgeryReport`.
-
-    Raises:
-        KeyError: there is no such module; all errors of `surgery` and `surgery.replace`.
-
-    Examples:
-        >>> import torch
-        >>> from torch import nn
-        >>> from linkboy import replace_layer
-        >>> model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)).bfloat16()
-        >>> report = replace_layer(model, "1", nn.Linear(4, 3), example=torch.ones(1, 4, dtype=torch.bfloat16))
-        >>> model[1].weight.dtype, report.outputs[0].after
-        (torch.bfloat16, 'bf16[1, 3]')
-    """
-    with surgery(model, example=example, optimizer=optimizer, config=config, run=run) as s:
-        s.replace(name, module, like=like, hooks=hooks, tie=tie)
-    return s.report
-
-
-def insert_layer(
-    model: nn.Module,
-    name: str,
-    module: nn.Module,
-    *,
-    key: str | None = None,
-    copy: bool = True,
-    like: bool = True,
-    example: tuple[Any, ...] | Mapping[str, Any] | Tensor | None = None,
-    optimizer: Any = None,
-    config: Literal["auto"] | Mapping[str, object] | None = "auto",
-    run: Mode = "auto",
-) -> SurgeryReport:
-    """Put a module behind the one called `name`; a transaction of its own. See `surgery.insert_after`.
-
-    Args:
-        model: edited in place.
-        name: qualified name of the module before it.
-        module: the new one; deep-copied if it is in the model already.
-        key: its name in a named Sequential.
-        copy: `False` puts the same object in two positions.
-        like: give it its neighbour's dtype, device and training flag.
-        example: runs before and after.
-        optimizer: rewired in place.
-        config: `"auto"`, a mapping of fields, or `None`.
-        run: `"auto"`, `"fake"` or `"real"`.
-
-    Returns:
-        The `SurgeryReport`.
-
-    Raises:
-        KeyError: there is no such module; all errors of `surgery` and `surgery.insert_after`.
-
-    Examples:
-        >>> from torch import nn
-        >>> from linkboy import insert_layer
-        >>> model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
-        >>> insert_layer(model, "0", nn.GELU()).edits
-        ('inserted GELU after 0',)
-    """
-    with surgery(model, example=example, optimizer=optimizer, config=config, run=run) as s:
-        s.insert_after(name, module, key=key, copy=copy, like=like)
-    return s.report
-
-
-def keep_layers(
-    model: nn.Module,
-    name: str,
-    indices: Sequence[int],
-    *,
-    copy: bool = True,
-    example: tuple[Any, ...] | Mapping[str, Any] | Tensor | None = None,
-    optimizer: Any = None,
-    config: Literal["auto"] | Mapping[str, object] | None = "auto",
-    run: Mode = "auto",
-) -> SurgeryReport:
-    """Keep some layers of a stack, in the order given; a transaction of its own. See `surgery.keep_layers`.
-
-    Args:
-        model: edited in place.
-        name: qualified name of a `Sequential` or `ModuleList`.
-        indices: positions to keep; a repeated one gives a deep copy.
-        copy: `False` lets a repeated layer be one object in two positions.
-        example: runs before and after.
-        optimizer: rewired in place.
-        config: `"auto"`, a mapping of fields, or `None`.
-        run: `"auto"`, `"fake"` or `"real"`.
-
-    Returns:
-        The `SurgeryReport`.
-
-    Raises:
-        IndexError: a position does not exist; all errors of `surgery` and `surgery.keep_layers`.
-
-    Examples:
-        >>> from torch import nn
-        >>> from linkboy import keep_layers
-        >>> model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), 6, enable_nested_tensor=False)
-        >>> keep_layers(model, "layers", [0, 2, -1]).edits
-        ('kept 3 of 6 layers of layers: 0, 2, 5',)
-    """
-    with surgery(model, example=example, optimizer=optimizer, config=config, run=run) as s:
-        s.keep_layers(name, indices, copy=copy)
-    return s.report

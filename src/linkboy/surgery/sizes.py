@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from linkboy._checks import check_number
+from linkboy._checks import check_number, describe
 from linkboy.surgery.changes import Changes, TensorPlace
 from linkboy.surgery.configs import configs_for, set_field
 from linkboy.surgery.names import kind_of
@@ -217,6 +217,8 @@ def _rows(
     tensor: Tensor, count: int, fill: Fill | None, generator: torch.Generator | None, padding: int | None
 ) -> Tensor:
     """Return the first rows of a tensor, and below them rows like these: mean and spread of each column."""
+    if fill is not None and not callable(fill):
+        raise TypeError(f"fill must be a function that fills a tensor in place, got {type(fill).__name__}")
     old = tensor.detach()
     new = old.new_empty((count, *old.shape[1:]))
     kept = min(count, len(old))
@@ -225,7 +227,7 @@ def _rows(
         return new
     rest = new[kept:]
     if fill is not None:
-        fill(rest)
+        _fill(fill, rest)
     else:
         rows = old if padding is None else torch.cat((old[:padding], old[padding + 1 :]))
         wide = rows.float() if rows.dtype.itemsize < 4 else rows
@@ -234,3 +236,11 @@ def _rows(
         noise = torch.randn(rest.shape, generator=generator, dtype=wide.dtype, device=device)
         rest.copy_(wide.mean(0) + spread * noise.to(wide.device))
     return new
+
+
+def _fill(fill: Fill, rows: Tensor) -> None:
+    try:
+        fill(rows)
+    except Exception as error:
+        error.add_note(f"linkboy.surgery called fill with the new rows {describe(rows)}; those of a bias have one dim")
+        raise

@@ -1,13 +1,12 @@
 """Remember a model, its optimizer and its configs by reference, and put all of it back."""
 
-import contextlib
-import operator
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
+
+from linkboy._untouched import remember
 
 
 class Snapshot:
@@ -39,7 +38,7 @@ class Snapshot:
         if id(thing) not in self._known and not isinstance(thing, torch.jit.ScriptModule):
             self._known.add(id(thing))
             self._kept.append(thing)
-            self._undo.append(_attributes(thing))
+            self._undo.append(remember(thing))
 
     def keep_data(self, module: nn.Module) -> None:
         """Remember attributes and the data behind the tensors of a module that is about to be cast or moved."""
@@ -60,39 +59,6 @@ class Snapshot:
     def _restore(self) -> None:
         for undo in reversed(self._undo):
             undo()
-
-
-def _attributes(thing: object) -> Callable[[], None]:
-    attributes, kind = dict(thing.__dict__), type(thing)
-    contents = [(value, type(value)(value)) for value in attributes.values() if type(value) in (list, set)]
-    contents += [(value, dict(value)) for value in attributes.values() if isinstance(value, dict)]
-
-    def undo() -> None:
-        if type(thing) is not kind:
-            object.__setattr__(thing, "__class__", kind)
-        thing.__dict__.clear()
-        thing.__dict__.update(attributes)
-        for container, before in contents:
-            _refill(container, before)
-
-    return undo
-
-
-def _refill(container: Any, before: Any) -> None:
-    # An untouched container is left alone: a hook dict has weak references to it, a set its iteration order. Most are
-    # the empty hook dicts of modules.
-    same = len(container) == len(before) and (
-        not before or all(map(operator.is_, _entries(container), _entries(before)))
-    )
-    if not same:
-        container.clear()
-        container.extend(before) if isinstance(container, list) else container.update(before)
-
-
-def _entries(container: Any) -> Iterable[Any]:
-    if isinstance(container, dict):
-        return (part for item in container.items() for part in item)
-    return container
 
 
 def _data(tensor: torch.Tensor) -> Callable[[], None]:
@@ -127,13 +93,3 @@ def _optimizer_state(optimizer: Optimizer) -> Callable[[], None]:
         optimizer.__dict__.update(rest)
 
     return undo
-
-
-@contextlib.contextmanager
-def restored(model: nn.Module, objects: Iterable[object] = ()) -> Any:
-    """Give a model its attributes back when the block ends; tensors written in place are not restored."""
-    snapshot = Snapshot(model, objects=objects)
-    try:
-        yield
-    finally:
-        snapshot.restore()
