@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import logging
-import sys
 import tempfile
 import time
 import warnings
@@ -12,16 +11,12 @@ from pathlib import Path
 
 import torch
 import transformers as hf
+from tests.shapes import architectures, mutations, seeded
 from torch import Tensor, nn
 from torch.utils._debug_mode import DebugMode
 
 from benchmarks.harness import Row, median_seconds
 from linkboy import check_batch, trace_shapes
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "shapes"))
-import architectures
-import mutations
-import seeded
 
 
 def run(*, quick: bool) -> list[Row]:

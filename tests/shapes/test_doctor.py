@@ -6,21 +6,16 @@ import importlib.util
 import inspect
 import json
 import logging
-import sys
 import warnings
-from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.shapes import architectures, mutations, seeded
 from torch import nn
 
 from linkboy import assert_batch_safe, check_batch, check_target, cli
-
-sys.path.insert(0, str(Path(__file__).parent))
-import architectures
-import mutations
-import seeded
 
 
 def built(text, folder, name="planted_net"):
@@ -160,7 +155,7 @@ def test_a_finding_is_a_sentence_with_what_was_expected_and_what_came():
         f"shape at batch 1, {__file__}:{finding.line} `x.squeeze()`: expected (1, 4), got (4,); squeeze() without dim "
         "removed dims [0, 1] including dim 0 (batch of one?); name the dim, such as squeeze(-2)"
     )
-    assert str(report).splitlines()[0] == "batch check: 1 finding   1 calls compared on fake tensors"
+    assert str(report).splitlines()[0] == "batch check: 1 finding   1 call compared on fake tensors"
     assert str(report).splitlines()[2] == "(B, 1, 4) -> (B, 4)"
     plain = json.loads(report.to_json())
     assert plain["ok"] is False
@@ -183,6 +178,38 @@ def test_a_lost_batch_before_an_exception_comes_first():
     report = check_batch(lambda x: linear(x.view(-1, 2)), rows(6, 2))  # merged dims are nothing wrong
     assert kinds(report) == ["error"]
     assert report.findings[0].got == "RuntimeError: mat1 and mat2 shapes cannot be multiplied (30x2 and 6x2)"
+
+
+def test_an_error_at_every_batch_size_is_not_put_down_to_the_batch():
+    finding = check_batch(nn.Linear(4, 3), rows(5)).findings[0]
+    assert str(finding) == (
+        "error at batch 5, the model: expected a result, got RuntimeError: mat1 and mat2 shapes cannot be multiplied (5x5 "
+        "and 4x3); so it is at every batch size: mend the model, or let make_inputs give what it takes"
+    )
+    some = check_batch(lambda x: x.view(2, -1), rows(5)).findings
+    assert [finding.advice for finding in some if finding.kind == "error"] == [
+        "make this line work for every batch size"
+    ]
+
+
+def test_a_long_error_is_cut_to_its_first_line():
+    got = check_batch(nn.Conv2d(3, 4, 3), lambda _: "a").findings[0].got
+    assert got.startswith("TypeError: conv2d() received an invalid combination of arguments - got (str, ")
+    assert "\n" not in got
+    assert len(got) < 330
+
+
+def test_inputs_that_do_not_follow_the_batch_are_named():
+    finding = check_batch(nn.Linear(4, 3), lambda _: torch.randn(6, 4)).findings[0]
+    assert (finding.kind, finding.got) == ("leading-dim", "(6, 3)")
+    assert (
+        finding.advice == "the inputs are the same at every batch size; let make_inputs use the size that it is given"
+    )
+
+
+def test_a_model_that_returns_no_tensor_is_not_tested_for_leaks():
+    report = check_batch(lambda x: x.sum(1).tolist(), rows(4))
+    assert report.notes == ("leaks were not tested: the model returned no tensor",)
 
 
 def test_an_output_without_the_batch_is_a_finding():
@@ -319,6 +346,38 @@ def test_the_data_of_the_caller_are_not_written_to():
     assert torch.equal(data, before)
 
 
+@pytest.mark.parametrize("fake", [True, False])
+def test_a_model_may_write_into_its_input_and_keep_what_it_saw(fake):
+    class Hoarding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.seen, self.by_size = [], {}
+
+        def forward(self, x):
+            self.seen.append(x)
+            self.by_size[len(x)] = x
+            return x.mul_(2)
+
+    model, data = Hoarding(), torch.randn(10, 4)
+    before = data.clone()
+    assert check_batch(model, lambda b: data[:b], fake=fake).ok
+    assert torch.equal(data, before)
+    assert (model.seen, model.by_size) == ([], {})
+
+
+def test_inputs_may_come_from_anywhere():
+    def inputs(b):
+        lengths = torch.randint(1, 9, (b,))  # a fake tensor would have no list
+        return torch.from_numpy(np.random.default_rng(b).normal(size=(b, 4))), lengths.tolist()
+
+    assert check_batch(lambda x, _: x * 2, inputs).fake
+
+
+def test_a_model_in_data_parallel_is_looked_at_inside():
+    model = nn.DataParallel(nn.Sequential(nn.Linear(4, 4), nn.Softmax(dim=0)))
+    assert kinds(check_batch(model, rows(4))) == ["leak"]
+
+
 def test_a_compiled_model_is_looked_at_as_it_was_written():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, which imports what it has deprecated
@@ -417,6 +476,13 @@ def test_wrong_arguments_are_named():
     for arguments, error, message in [
         ((3, rows(4)), TypeError, "model must be callable, got int"),
         ((nn.Identity(), torch.zeros(3)), TypeError, "make_inputs must be callable, got Tensor"),
+        ((nn.Linear, rows(4)), TypeError, "model must be a model or a function, got the class Linear; build it first"),
+        (
+            (nn.Sequential(nn.LazyLinear(2)), rows(4)),
+            ValueError,
+            "model must have no lazy parameters, which a run would fill, and '0.weight' is one; run one batch through the "
+            "model first",
+        ),
     ]:
         with pytest.raises(error) as caught:
             check_batch(*arguments)

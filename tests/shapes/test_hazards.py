@@ -24,9 +24,15 @@ CASES = [
     (lambda x: x.squeeze(), [z(1, 16, 1)], ("squeeze-no-dim", "warn"),
      "squeeze() without dim removed dims [0, 2] including dim 0 (batch of one?); name the dim, such as squeeze(-1)"),
     (lambda x: torch.squeeze(x), [z(1, 3)], ("squeeze-no-dim", "warn"),
-     "squeeze() without dim removed dims [0] including dim 0 (batch of one?); name the dim, such as squeeze(0)"),
+     "squeeze() without dim removed dim 0 (batch of one?); name the dim that is meant, or leave squeeze out if it is never "
+     "of size 1"),
+    (lambda x: x.squeeze(), [z(1, 3, 1, 1)], ("squeeze-no-dim", "warn"),
+     "squeeze() without dim removed dims [0, 2, 3] including dim 0 (batch of one?); name the dims, such as "
+     "squeeze((-2, -1))"),
+    (lambda x: x.squeeze(), [z(1, 1)], ("squeeze-no-dim", "warn"),
+     "squeeze() without dim removed dims [0, 1] including dim 0 (batch of one?); name the dim, such as squeeze(-1)"),
     (lambda x: x.squeeze_(), [z(4, 1, 3, 1)], ("squeeze-no-dim", "warn"),
-     "squeeze() without dim removed dims [1, 3]; name the dim, such as squeeze(-1)"),
+     "squeeze() without dim removed dims [1, 3]; name the dims, such as squeeze((-3, -1))"),
     (lambda x: x.squeeze(), [z(4, 1)], ("squeeze-no-dim", "info"),
      "squeeze() without dim removed dim 1; that depends on the sizes, so name the dim"),
     (lambda x: x.squeeze(), [z(4, 3)], ("squeeze-no-dim", "info"),

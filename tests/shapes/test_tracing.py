@@ -137,11 +137,18 @@ def test_under_keeps_the_calls_of_one_file():
     assert not trace.rows
 
 
+def test_a_file_without_calls_leaves_a_note():
+    with trace_shapes(under="elsewhere.py") as trace:
+        torch.zeros(2, 3).t()
+    assert trace.rows == ()
+    assert trace.notes == ["no call of interest stands in the file of under='elsewhere.py'"]
+
+
 def test_a_report_prints_and_turns_into_plain_values():
     with trace_shapes(hazards="collect") as trace:
         torch.zeros(1, 3, 1).squeeze()
     text = str(trace)
-    assert "1 calls, 1 hazards" in text
+    assert "1 call, 1 hazard\n" in text
     assert "[1, 3, 1]  [3]" in text
     plain = json.loads(trace.to_json())
     assert plain["rows"][0]["in_shapes"] == [[1, 3, 1]]

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
 
 from linkboy._checks import check_choice, check_number
 from linkboy._report import Block, Report, format_count
@@ -53,7 +55,7 @@ class BatchReport(Report):
     def _blocks(self) -> Iterable[Block]:
         verdict = "no finding" if self.ok else f"{len(self.findings)} finding{'s' if len(self.findings) > 1 else ''}"
         kind = "fake tensors" if self.fake else "real data"
-        yield f"batch check: {verdict}   {format_count(self.calls)} calls compared on {kind}"
+        yield f"batch check: {verdict}   {format_count(self.calls)} call{'s' * (self.calls != 1)} compared on {kind}"
         yield f"{', '.join(self.inputs) or 'no tensor'} -> {', '.join(self.outputs) or 'no tensor'}"
         yield from map(str, self.findings)
         yield from (f"note: {note}" for note in self.notes)
@@ -84,7 +86,7 @@ def check_batch(
     Args:
         model: an `nn.Module`, or any function of tensors.
         make_inputs: from a batch size to the arguments: a tensor, a tuple of positional arguments, or a mapping of
-            keywords. It is called inside the fake mode, so it should create its tensors.
+            keywords. Its tensors are not written to.
         sizes: the batch sizes to check, each at least 1.
         probe: the two batch sizes to foretell from; primes that are no feature size.
         fake: `True` compares shapes on fake tensors, which cost no compute, after one real forward of 2 that leaves what
@@ -96,8 +98,8 @@ def check_batch(
         `ok` and `findings`, shapes in terms of `B`, and notes on what could not be checked.
 
     Raises:
-        ValueError: a size is below 1, the two probe sizes are equal, or `fake` is unknown.
-        TypeError: `model` or `make_inputs` cannot be called, or a size is no integer.
+        ValueError: a size is below 1, the two probe sizes are equal, `fake` is unknown, or a parameter is lazy.
+        TypeError: `model` is a class, `model` or `make_inputs` cannot be called, or a size is no integer.
 
     Examples:
         >>> import torch
@@ -108,7 +110,7 @@ def check_batch(
         ('leak', 'samples 1, 2 change with sample 0')
     """
     _check_arguments(model, make_inputs, sizes, probe, fake)
-    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
+    model = _unwrapped(model)
     if fake == "auto" and isinstance(model, torch.jit.ScriptModule):
         fake = False  # nothing passes the trace but what fake tensors do inside
     runs = Runs(model, make_inputs, probe, fake=fake is not False)
@@ -128,6 +130,13 @@ def check_batch(
         one_for_each_line(findings), tuple(map(shape_text, runs.inputs)), tuple(map(shape_text, runs.outputs)),
         len(first.rows), runs.fake, tuple(hazards.values()), tuple(dict.fromkeys(notes)),
     )  # fmt: skip
+
+
+def _unwrapped(model: Model) -> Model:
+    """Return what torch.compile, DataParallel or DistributedDataParallel was put around; they change no shape."""
+    model = getattr(model, "_orig_mod", model)
+    wrappers = nn.DataParallel, nn.parallel.DistributedDataParallel
+    return model.module if isinstance(model, wrappers) else model
 
 
 def assert_batch_safe(
@@ -169,6 +178,14 @@ def _check_arguments(model: object, make_inputs: object, sizes: object, probe: o
     for name, value in (("model", model), ("make_inputs", make_inputs)):
         if not callable(value):
             raise TypeError(f"{name} must be callable, got {type(value).__name__}")
+    if isinstance(model, type):
+        raise TypeError(f"model must be a model or a function, got the class {model.__name__}; build it first")
+    lazy = (name for name, p in model.named_parameters() if is_lazy(p)) if isinstance(model, nn.Module) else iter(())
+    if (name := next(lazy, None)) is not None:
+        raise ValueError(
+            f"model must have no lazy parameters, which a run would fill, and {name!r} is one; "
+            "run one batch through the model first"
+        )
     check_choice("fake", fake, (True, False, "auto"))
     for name, values in (("sizes", sizes), ("probe", probe)):
         if not isinstance(values, Sequence) or isinstance(values, str):

@@ -11,6 +11,8 @@ from linkboy.shapes.report import ShapeRow
 
 FindingKind = Literal["error", "shape", "control-flow", "leading-dim", "leak", "hazard"]
 
+_LONGEST = 300  # characters of an error's first line; torch lists every signature below it
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding(Report):
@@ -48,7 +50,7 @@ class Finding(Report):
     advice: str
 
     def _blocks(self) -> Iterable[Block]:
-        where = f"{self.file}:{self.line}" if self.line else "output"
+        where = f"{self.file}:{self.line}" if self.line else "the model" if self.kind == "error" else "output"
         text = f" `{self.code_text}`" if self.code_text else ""
         yield f"{self.kind} at batch {self.batch}, {where}{text}: expected {self.expected}, got {self.got}; {self.advice}"
 
@@ -59,11 +61,20 @@ def at_row(kind: FindingKind, batch: int, row: ShapeRow | None, *, expected: str
     return Finding(kind, batch, *where, expected, got, advice)
 
 
-def from_error(batch: int, error: Exception, place: Place | None) -> Finding:
-    """Return the finding for an exception, on the user's line from which it came."""
-    said = " ".join(str(error).split())
+def from_error(batch: int, error: Exception, place: Place | None, *, always: bool = False) -> Finding:
+    """Return the finding for an exception, on the user's line from which it came.
+
+    Args:
+        batch: the batch size.
+        error: what was raised.
+        place: the user's line, if it came through one.
+        always: whether every batch size raises, so that the batch is not the cause.
+    """
+    said = (str(error).strip().splitlines() or [""])[0][:_LONGEST]
     where = ("", 0, "") if place is None else (place.file, place.line, place.text)
     advice = "make this line work for every batch size"
+    if always:
+        advice = "so it is at every batch size: mend the model, or let make_inputs give what it takes"
     return Finding("error", batch, type(error).__name__, *where, "a result", f"{type(error).__name__}: {said}", advice)
 
 

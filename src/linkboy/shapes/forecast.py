@@ -18,6 +18,7 @@ _LOST = (
     "feature dims only, and leave a loss out of the model"
 )
 _MOVED = "the samples lie along another dim from here on; move it back with transpose or movedim"
+_SAME_INPUTS = "the inputs are the same at every batch size; let make_inputs use the size that it is given"
 _SPECIAL_CASE = "a special case for some batch sizes; let the same lines run for all"
 
 
@@ -94,7 +95,8 @@ def compared(runs: Runs, sizes: Sequence[int]) -> tuple[list[Finding], list[str]
     """Return what differs from the forecast, the likeliest cause first, and what could not be compared."""
     for run in runs.probes:
         if run.error is not None:
-            return [*_lost_before_error(runs), from_error(run.batch, run.error, run.error_place)], []
+            always = all(other.error is not None for other in (*runs.probes, *map(runs.at, sizes)))
+            return [*_lost_before_error(runs), from_error(run.batch, run.error, run.error_place, always=always)], []
     notes = []
     if not runs.probes[0].rows:
         notes.append("no call was seen (torch.jit.script, or another thread): only outputs were compared")
@@ -195,10 +197,12 @@ def _leading_dim(runs: Runs) -> Finding | None:
     if len(first) > dim and first[dim].is_batch:
         return None
     moved = batch_dim(first) is not None
+    follow = any(fit.power for fitted in runs.inputs for fit in fitted or ())
+    advice = _MOVED if moved else _LOST if follow or not runs.inputs else _SAME_INPUTS
     got = shape_text(first) if first else "a scalar"
     return at_row(
         "leading-dim", runs.probe[0], _where_lost(runs, dim if moved else None), expected=f"an output with B at dim {dim}",
-        got=got, advice=_MOVED if moved else _LOST,
+        got=got, advice=advice,
     )  # fmt: skip
 
 

@@ -108,13 +108,19 @@ def _squeeze(call: Call, _: Kind) -> Verdict | None:
     if dim is not None:
         return _squeeze_dims(call, tuple(dim) if isinstance(dim, (tuple, list)) else (dim,))
     removed = [d for d, size in enumerate(before) if size == 1]
-    if 0 not in removed and len(removed) < 2:
+    if removed == [0]:
+        return "squeeze-no-dim", "warn", (
+            "squeeze() without dim removed dim 0 (batch of one?); name the dim that is meant, or leave squeeze out if it "
+            "is never of size 1"
+        )  # fmt: skip
+    if len(removed) < 2:
         what = f"removed dim {removed[0]}" if removed else "removed nothing"
         return "squeeze-no-dim", "info", f"squeeze() without dim {what}; that depends on the sizes, so name the dim"
     batch = " including dim 0 (batch of one?)" if 0 in removed else ""
-    meant = removed[-1] - len(before) if removed != [0] else 0
+    meant = [d - len(before) for d in removed if d != 0]
+    named = f"dim, such as squeeze({meant[0]})" if len(meant) == 1 else f"dims, such as squeeze({tuple(meant)})"
     return "squeeze-no-dim", "warn", (
-        f"squeeze() without dim removed dims {removed}{batch}; name the dim, such as squeeze({meant})"
+        f"squeeze() without dim removed dims {removed}{batch}; name the {named}"
     )  # fmt: skip
 
 

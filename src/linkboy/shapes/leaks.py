@@ -2,19 +2,18 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from linkboy.shapes.calls import Call, CallMode, shapes_of, tensors_of
 from linkboy.shapes.findings import Finding, at_row
 from linkboy.shapes.fits import FittedShape, batch_dim
 from linkboy.shapes.forecast import Key, Runs
 from linkboy.shapes.report import ShapeRow, Step
-from linkboy.shapes.running import MakeInputs, Model, left_alone, run_model
+from linkboy.shapes.running import MakeInputs, Model, left_alone, run_model, with_tensors
 
 BATCH = 3
 _ADVICE = {
@@ -35,6 +34,8 @@ def find_leak(model: Model, make_inputs: MakeInputs, runs: Runs) -> tuple[Findin
     """Return the finding for samples that mix, on the first line where they do, and a note on what was not tested."""
     if isinstance(model, nn.Module) and any(p.is_meta for p in [*model.parameters(), *model.buffers()]):
         return None, "leaks were not tested: the model is on the meta device and has no values"
+    if not runs.outputs:
+        return None, "leaks were not tested: the model returned no tensor"
     followed = [fitted for fitted in runs.outputs if _single_batch(fitted)]
     if not followed:
         return None, "leaks were not tested: no output has the batch in exactly one dim"
@@ -99,12 +100,12 @@ class _Test:
         def changed(tensor: Tensor) -> Tensor:
             dim = batch_dim(next(fits, None))
             if dim is None or tensor.dim() <= dim or tensor.shape[dim] != BATCH:
-                return tensor
+                return tensor.clone()
             other = _with_other_sample(tensor, dim, sample or 0)
             self.can_replace |= not torch.equal(other, tensor)
-            return tensor if sample is None else other
+            return tensor.clone() if sample is None else other
 
-        return tree_map_only(Tensor, changed, dict(inputs) if isinstance(inputs, Mapping) else inputs)
+        return with_tensors(inputs, changed)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -149,7 +149,8 @@ class ShapeTrace(Report):
 
     def _blocks(self) -> Iterable[Block]:
         rows = self.rows
-        yield f"{format_count(len(rows))} calls, {len(self.hazards)} hazards"
+        calls, hazards = (len(rows), "call"), (len(self.hazards), "hazard")
+        yield ", ".join(f"{format_count(count)} {what}" + "s" * (count != 1) for count, what in (calls, hazards))
         yield Table(
             ("line", "call", "in", "out", "kind", "bytes"),
             [

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from linkboy._untouched import same_random_numbers, untouched
 from linkboy.shapes.calls import Shape, shape_of, tensors_of
@@ -47,29 +47,41 @@ class Run:
 
 def run_once(model: Model, make_inputs: MakeInputs, batch: int, *, fake: bool, seed: int = 0) -> Run:
     """Run `model` on `make_inputs(batch)` without gradients, on fake tensors or on real ones."""
-    with left_alone(model, seed), _fake_tensors() if fake else contextlib.nullcontext():
-        inputs = make_inputs(batch)
-        shapes = plain_shapes(shape_of(tensor) for tensor in input_tensors(inputs))
+    with left_alone(model, seed):
+        given = make_inputs(batch)
+        shapes = plain_shapes(shape_of(tensor) for tensor in input_tensors(given))
         outputs: tuple[Shape, ...] = ()
         error = None
-        with trace_shapes(hazards="collect", ops="all") as trace:
-            try:
-                outputs = plain_shapes(shape_of(tensor) for tensor in tensors_of((run_model(model, inputs),)))
-            except Exception as raised:  # noqa: BLE001 - whatever a model raises at some batch size is a finding
-                error = raised
+        with _stand_ins(fake=fake) as stand_in:
+            inputs = with_tensors(given, stand_in)
+            with trace_shapes(hazards="collect", ops="all") as trace:
+                try:
+                    outputs = plain_shapes(shape_of(tensor) for tensor in tensors_of((run_model(model, inputs),)))
+                except Exception as raised:  # noqa: BLE001 - whatever a model raises at some batch size is a finding
+                    error = raised
     return Run(batch, shapes, trace, outputs, error)
 
 
 @contextlib.contextmanager
-def _fake_tensors() -> Iterator[None]:
-    """Run on fake tensors; what they cannot do is an exception, and torch's log of it would only repeat it."""
+def _stand_ins(*, fake: bool) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Yield what makes inputs that a model may write into: fake tensors, in a mode for them, or clones."""
+    if not fake:
+        yield torch.clone
+        return
     log = logging.getLogger("torch._subclasses.fake_tensor")
-    log.addFilter(_nothing)
+    log.addFilter(_nothing)  # what fakes cannot do is an exception here, which the log would only repeat
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            yield
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            yield functools.partial(_fake, mode)
     finally:
         log.removeFilter(_nothing)
+
+
+def _fake(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
+    try:
+        return mode.from_tensor(tensor)
+    except Exception:  # noqa: BLE001 - nested tensors have no fake; the model is then told so when it uses them
+        return tensor
 
 
 def _nothing(_: logging.LogRecord) -> bool:
@@ -96,8 +108,13 @@ def run_model(model: Model, inputs: Any) -> Any:
     return functional_call(model, buffers, args, keywords)
 
 
+def with_tensors(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return the inputs with every tensor exchanged; a mapping becomes a dict."""
+    return tree_map_only(Tensor, change, dict(inputs) if isinstance(inputs, Mapping) else inputs)
+
+
 def input_tensors(inputs: Any) -> list[Tensor]:
-    """Return the tensors among the inputs, in the order in which `tree_map` meets them."""
+    """Return the tensors among the inputs, in the order in which `with_tensors` meets them."""
     return [
         leaf
         for leaf in tree_leaves(dict(inputs) if isinstance(inputs, Mapping) else inputs)

@@ -92,6 +92,8 @@ def trace_shapes(
                 trace.notes.append("torch.compile was first used inside the block: its graphs were not seen")
             if not tracer.seen:
                 trace.notes.append(_NOTHING_SEEN)
+            elif under is not None and not trace._steps:
+                trace.notes.append(f"no call of interest stands in the file of under={under!r}")
 
 
 class _Tracer(CallMode):
