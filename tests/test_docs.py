@@ -1,5 +1,6 @@
 """The documentation names every public name, and every page can be reached."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import linkboy
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 ROOMS = sorted(set(linkboy._ROOM_OF.values()))
 
 
@@ -28,3 +30,46 @@ def test_the_navigation_has_every_page_and_no_other():
     nav = tomllib.loads((DOCS.parent / "zensical.toml").read_text("utf-8"))["project"]["nav"]
     pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
     assert sorted(paths_of(nav)) == sorted(pages)
+
+
+# Pages of the tips: what people copy, what to call, why, where it ends, how well it does; in this order, with more between.
+PARTS = {
+    "docs": (".* and what is wrong with it", "The call|See every step", "How it works", "Limits", "Figures"),
+    "zh": (".*错在哪里|.*它的问题", "怎么调用|看清每一步", "原理", "局限", "数字"),
+}
+TIPS = [
+    "autograd",
+    "capsules",
+    "classify",
+    "embeddings",
+    "init",
+    "losses",
+    "memory",
+    "parameters",
+    "shapes",
+    "surgery",
+    "text",
+    "training",
+    "weighted-losses",
+]
+
+
+@pytest.mark.parametrize("folder", [DOCS, DOCS / "zh"], ids=["english", "chinese"])
+@pytest.mark.parametrize("tip", TIPS)
+def test_a_page_shows_the_snippet_the_call_how_it_works_limits_and_figures(folder, tip):
+    text = FENCE.sub("", (folder / f"{tip}.md").read_text("utf-8"))
+    headings = iter(re.findall(r"^## (.+)$", text, re.MULTILINE))
+    for part in PARTS[folder.name]:
+        assert any(re.fullmatch(part, heading) for heading in headings), part
+
+
+@pytest.mark.parametrize("folder", [DOCS, DOCS / "zh"], ids=["english", "chinese"])
+def test_the_page_of_three_calls_shows_them_each_in_the_same_parts(folder):
+    whole = FENCE.sub("", (folder / "view-squeeze.md").read_text("utf-8"))
+    for call in ("view", "unsqueeze", "squeeze"):
+        text = re.search(rf"^## {call}\b.*?(?=^## )", whole, re.MULTILINE | re.DOTALL)[0]
+        headings = re.findall(r"^### (.+)$", text, re.MULTILINE)
+        for heading, part in zip(headings, PARTS[folder.name], strict=False):
+            assert re.fullmatch(part, heading)
+        assert len(headings) == 4
+    assert re.search(rf"^## {PARTS[folder.name][-1]}$", whole, re.MULTILINE)

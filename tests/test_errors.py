@@ -1,0 +1,109 @@
+"""Every message on the page about errors is raised, word by word, by what people do to meet it."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import linkboy as lb
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROWS = "text,label\n" + "".join(f"good {n},p\nbad {n},n\n" for n in range(20))
+WORDS = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3}
+
+
+def read(name, content):
+    Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return lb.read_labelled(name)
+
+
+def train(content=ROWS, **keywords):
+    return lb.train_classifier(read("rows.csv", content), "model", **keywords)
+
+
+def vectors(content, **keywords):
+    Path("v.txt").write_text(content)
+    return lb.load_embeddings("v.txt", ["a", "b"], **keywords)
+
+
+def train_into_a_directory_in_use():
+    Path("model").mkdir()
+    Path("model", "notes.txt").touch()
+    train()
+
+
+def resume_nothing():
+    lb.train_classifier(read("rows.csv", ROWS), "nothing", resume=True)
+
+
+def read_a_name_with_a_slip():
+    read("rows.csv", ROWS)
+    lb.read_labelled("rowz.csv")
+
+
+def count_a_file_of_another_kind():
+    Path("w.bin").write_bytes(b"<html>")
+    lb.count_parameters("w.bin")
+
+
+def model():
+    return nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+
+
+def fit(batch, *, reduction="none", of_another=False):
+    trained = model()
+    optimizer = torch.optim.SGD((model() if of_another else trained).parameters(), lr=0.1)
+    lb.fit(trained, nn.CrossEntropyLoss(reduction=reduction), optimizer, [batch], epochs=1, progress=False)
+
+
+BATCH = (torch.zeros(2, 4), torch.tensor([0, 1]))
+LOGITS = torch.zeros(2, 3)
+MEETINGS = [
+    lambda: read("rows.csv", "评论,标签\n很好,正\n".encode("gb18030")),
+    lambda: read("rows.csv", "id,headline,topic\n1,a,b\n"),
+    lambda: read("rows.tsv", "good\tyes\nno tab\n"),
+    lambda: train("text,label\na,b\nc,b\n"),
+    lambda: read("rows.xlsx", b"PK"),
+    read_a_name_with_a_slip,
+    train_into_a_directory_in_use,
+    resume_nothing,
+    lambda: lb.load_classifier("nothing"),
+    lambda: lb.rmse_loss(torch.zeros(2, 1), torch.zeros(2)),
+    lambda: lb.focal_loss(LOGITS, torch.tensor([0, 3])),
+    lambda: lb.focal_loss(LOGITS, torch.tensor([0, 2]), alpha=[1.0, 2.0]),
+    lambda: lb.rmsle_loss(torch.tensor([-2.0]), torch.tensor([1.0])),
+    lambda: fit(BATCH, reduction="mean"),
+    lambda: fit(BATCH, of_another=True),
+    lambda: fit({"input_ids": BATCH[0], "labels": BATCH[1]}),
+    lambda: lb.freeze(model(), "encoder.*"),
+    lambda: lb.initialize(model(), [lb.Rule(nn.Conv2d, "weight", 0)], on_unmatched="error"),
+    lambda: lb.initialize(nn.Sequential(nn.LazyLinear(2)), lb.kaiming()),
+    count_a_file_of_another_kind,
+    lambda: lb.replace_layer(model(), "0", nn.Linear(4, 5), example=torch.zeros(1, 4)),
+    lambda: lb.assert_shape(LOGITS, "b t 4"),
+    lambda: lb.BertTokenizer({"good": 0}),
+    lambda: lb.BertTokenizer(WORDS)("good", truncation=True),
+    lambda: vectors("a 1 2 3\nb 1 2\n", on_bad_row="raise"),
+    lambda: vectors("hello\n"),
+    lambda: lb.PretrainedEmbedding(torch.zeros(3, 2), freeze=[True]),
+    lambda: lb.CapsuleLinear(4, 8, 2, 16)(torch.zeros(1, 4, 7)),
+    lambda: lb.encode_bits(LOGITS, bits=30),
+]
+
+
+def messages(page):
+    return re.findall(r"^### `(.+)`$", page.read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("message", "meet"), list(zip(messages(DOCS / "errors.md"), MEETINGS, strict=True)))
+def test_a_message_on_the_page_is_what_is_raised(message, meet, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ValueError, OSError, RuntimeError, AssertionError)) as caught:
+        meet()
+    assert str(caught.value) == message
+
+
+def test_both_languages_explain_the_same_messages():
+    assert messages(DOCS / "errors.md") == messages(DOCS / "zh" / "errors.md")
