@@ -1,7 +1,6 @@
 """Checks of the gradient: its number, and what it does with every incoming gradient torch may hand it."""
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,6 +9,7 @@ from torch.autograd.gradcheck import GradcheckError
 from torch.utils.checkpoint import checkpoint
 
 from linkboy.autograd._explain import explain
+from linkboy.autograd._finite import agrees_beside, disagreement, mismatch
 from linkboy.autograd._forward import expanded, strided, transposed
 from linkboy.autograd._trial import (
     WIDE,
@@ -23,8 +23,7 @@ from linkboy.autograd._trial import (
 )
 from linkboy.autograd.report import OpRow
 
-EXACT_UP_TO = 64  # elements; above, gradcheck compares random projections of the Jacobian
-ON_PURPOSE = "mend backward; if the gradient is meant to be another, pass surrogate=, the function whose gradient it is"
+ON_A_KINK = "one percent beside the inputs given, which lie on a kink"
 
 
 def backward(trial: Trial) -> OpRow:
@@ -41,96 +40,21 @@ def backward(trial: Trial) -> OpRow:
 
 
 def gradient(trial: Trial) -> OpRow:
-    leaves = trial.fresh()
     if trial.surrogate is not None:
         return _beside_surrogate(trial, "gradient", _first_order)
-    error = _gradcheck(trial, leaves)
+    error = disagreement(trial, trial.fresh())
     if error is None:
         return OpRow("gradient", "passed", "" if trial.dtype == WIDE else f"in {trial.dtype} only")
     if isinstance(error, GradcheckError) and "reentrant" not in str(error):
-        if _finite_gradient(trial) and any(_gradcheck(trial, _beside(trial, attempt)) is None for attempt in (1, 2)):
-            return OpRow("gradient", "passed", "one percent beside the inputs given, which lie on a kink")
-        return _mismatch(trial)
+        if _finite_gradient(trial) and agrees_beside(trial):
+            return OpRow("gradient", "passed", ON_A_KINK)
+        return mismatch(trial)
     raise error
-
-
-def _gradcheck(trial: Trial, leaves: list, check: Callable[..., bool] = torch.autograd.gradcheck) -> Exception | None:
-    inputs = trial.inputs(leaves)
-    single = {} if trial.dtype == WIDE else {"eps": 1e-2, "atol": 5e-2, "rtol": 5e-2}
-    size = sum(x.numel() for x in inputs)
-    if check is torch.autograd.gradcheck:
-        single |= {"check_undefined_grad": False, "check_batched_grad": False}
-    try:
-        check(trial.of_inputs(leaves), inputs, fast_mode=size > EXACT_UP_TO, **single)
-    except Exception as error:  # noqa: BLE001 - told in a row
-        return error
-    return None
-
-
-def _beside(trial: Trial, attempt: int) -> list:
-    def move(i: int, x: Tensor) -> Tensor:
-        if i not in trial.diff:
-            return x
-        generator = torch.Generator().manual_seed(attempt)
-        noise = torch.rand(x.shape, generator=generator, dtype=WIDE).to(x.device, x.dtype) + 0.5
-        return x + 0.01 * noise * (x.abs() + 0.1)
-
-    return trial.fresh(change=move)
 
 
 def _finite_gradient(trial: Trial) -> bool:
     leaves = trial.fresh()
     return all(g is None or bool(g.isfinite().all()) for g in gradients(trial.call(leaves), trial.inputs(leaves)))
-
-
-def _mismatch(trial: Trial) -> OpRow:
-    leaves = trial.fresh()
-    function, inputs = trial.of_inputs(leaves), trial.inputs(leaves)
-    for place in range(len(inputs)):
-        analytic, numeric = _slope(trial, leaves, place), _numeric_slope(function, inputs, place, trial.dtype)
-        found = difference([analytic], [numeric], 1e-4 if trial.dtype == WIDE else 5e-2)
-        if found:
-            ratios = (analytic / numeric)[numeric.abs() > 1e-3 * numeric.abs().max().clamp(min=1e-3)]
-            constant = ratios.numel() and bool(torch.isclose(ratios, ratios[0], rtol=1e-3).all())
-            factor = (
-                f"backward gives {ratios[0].item():.4g} times the derivative"
-                if constant
-                else "backward is not the derivative"
-            )
-            name = trial.names[trial.diff[place]]
-            return OpRow("gradient", "failed", f"for {name}, against finite differences: {found}", factor, ON_PURPOSE)
-    return OpRow(
-        "gradient", "failed", "gradcheck finds another Jacobian than finite differences", "backward is not the derivative",
-        ON_PURPOSE,
-    )  # fmt: skip
-
-
-def _slope(trial: Trial, leaves: list, place: int) -> Tensor:
-    outputs = trial.of_inputs(leaves)(*trial.inputs(leaves))
-    found = gradients(outputs, trial.inputs(leaves), cotangents(differentiable(outputs)))[place]
-    return torch.zeros_like(trial.inputs(leaves)[place]) if found is None else found
-
-
-def _numeric_slope(
-    function: Callable[..., Sequence[Tensor]], inputs: list[Tensor], place: int, dtype: torch.dtype
-) -> Tensor:
-    """Return the derivative of the outputs, weighed as in `_slope`, by central differences."""
-    eps = 1e-6 if dtype == WIDE else 1e-2
-    weights = cotangents(differentiable(function(*inputs)))
-    x = inputs[place].detach()
-    slope = torch.zeros_like(x)
-    turns = (1, 1j) if x.is_complex() else (1,)
-
-    def total(at: Tensor) -> Tensor:
-        outputs = differentiable(function(*inputs[:place], at.requires_grad_(), *inputs[place + 1 :]))
-        return sum((w.conj() * y).real.sum() for w, y in zip(weights, outputs, strict=True)).detach()  # pyright: ignore
-
-    for k, turn in itertools.product(range(x.numel()), turns):
-        step = torch.zeros(x.numel(), dtype=x.dtype, device=x.device)
-        step[k] = eps
-        step = turn * step.reshape(x.shape)
-        slope += step / eps**2 * (total(x + step) - total(x - step)) / 2
-    return slope
 
 
 def _first_order(trial: Trial, fn: Callable[..., object] | None) -> list[Tensor | None]:
@@ -170,11 +94,9 @@ def second_order(trial: Trial) -> OpRow:
     try:
         if trial.surrogate is not None:
             return _beside_surrogate(trial, "second order", _second_order)
-        error = _gradcheck(trial, trial.fresh(), torch.autograd.gradgradcheck)
-        if isinstance(error, GradcheckError) and any(
-            _gradcheck(trial, _beside(trial, attempt), torch.autograd.gradgradcheck) is None for attempt in (1, 2)
-        ):
-            return OpRow("second order", "passed", "one percent beside the inputs given, which lie on a kink")
+        error = disagreement(trial, trial.fresh(), order=2)
+        if isinstance(error, GradcheckError) and agrees_beside(trial, order=2):
+            return OpRow("second order", "passed", ON_A_KINK)
         if error is not None:
             raise error
     except GradcheckError:
