@@ -1,99 +1,45 @@
-"""A capsule network on handwritten digits: 5 splits, and a picture of what the decoder draws from one capsule.
+"""A trainable matrix from every input capsule to every class, and routing: the copied lines, and one layer in their place.
 
-    pip install linkboy scikit-learn
-    python examples/07_capsule_network.py digits.png
+    python examples/07_capsule_network.py
 
-Of scikit-learn's 1,797 digits of 8 x 8 pixels a quarter is held out. The picture shows what
-the decoder draws from the capsule of one class, and what changes when the first entry of that capsule is moved.
+`capsnet_digits.py` trains a whole network with it.
 """
 
-import argparse
-import time
-
 import torch
-import torch.nn.functional as F
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 import linkboy as lb
 
 
-def load() -> tuple[Tensor, Tensor]:
-    """Images `(N, 1, 10, 10)` from 0 to 1, with a border of one pixel, and their digits."""
-    pixels, digits = load_digits(return_X_y=True)
-    images = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16
-    return F.pad(images, (1, 1, 1, 1)), torch.tensor(digits)
-
-
-def shift(images: Tensor) -> Tensor:
-    """Move each image by up to one pixel."""
-    batch, _, rows, columns = images.shape
-    padded = F.pad(images, (1, 1, 1, 1)).squeeze(1)
-    down, right = torch.randint(3, (2, batch, 1, 1))
-    which = torch.arange(batch).view(-1, 1, 1)
-    return padded[which, torch.arange(rows).view(1, -1, 1) + down, torch.arange(columns) + right].unsqueeze(1)
-
-
-def train(images: Tensor, target: Tensor, seed: int, epochs: int) -> lb.CapsNet:
-    torch.manual_seed(seed)
-    model = lb.CapsNet((1, 10, 10), 10, channels=64, primary_capsules=16, kernel_size=3, stride=2, decoder=(128, 256))
-    optimizer = torch.optim.Adam(model.parameters())
-    batches = -(-len(images) // 64)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=epochs * batches)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(images)).split(64):
-            seen = shift(images[rows])
-            lengths, _, drawn = model(seen, reconstruct=True, target=target[rows])
-            loss = lb.margin_loss(lengths, target[rows]) + 0.1 * F.mse_loss(drawn, seen)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return model
-
-
-@torch.no_grad()
-def draw(model: lb.CapsNet, images: Tensor, path: str) -> None:
-    """Save originals, drawings, and drawings with one entry of the capsule moved."""
-    from matplotlib import pyplot as plt
-
-    lengths, poses, drawn = model(images, reconstruct=True)
-    found = lengths.argmax(1)
-    moved = []
-    for step in (-0.2, -0.1, 0.1, 0.2):
-        turned = poses.clone()
-        turned[..., 0] += step
-        moved.append(model.reconstruct(turned, found))
-    lines = {"digit": images, "drawn": drawn} | dict(zip(("-0.2", "-0.1", "+0.1", "+0.2"), moved, strict=True))
-    figure, axes = plt.subplots(len(lines), len(images), figsize=(len(images), len(lines)), layout="constrained")
-    for row, (name, pictures) in zip(axes, lines.items(), strict=True):
-        row[0].set_ylabel(name)
-        for axis, picture in zip(row, pictures, strict=True):
-            axis.imshow(picture.squeeze(0).numpy(), cmap="gray_r", vmin=0, vmax=1)
-            axis.set(xticks=[], yticks=[])
-    figure.savefig(path, dpi=120)
+def copied_digit_capsules(weight: Tensor, x: Tensor) -> Tensor:  # (R, C, O, I), (B, R, I) -> (B, C, O)
+    tiled = torch.cat([weight.unsqueeze(0)] * len(x))  # the whole weight once more for every example
+    u = (tiled @ torch.stack([x] * weight.shape[1], 2).unsqueeze(4)).squeeze(4)  # (B, R, C, O)
+    logits = torch.zeros(1, *u.shape[1:3], 1)
+    for _ in range(3):
+        s = (logits.softmax(1) * u).sum(1)  # shares over the input capsules: should be over the classes
+        n2 = s.square().sum(-1, keepdim=True)
+        v = n2 / (1 + n2) * s / n2.sqrt()  # NaN for a capsule of zeros
+        logits = logits + (u * v.unsqueeze(1)).sum(3, keepdim=True).mean(0)  # over the batch: should be per example
+    return v
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("picture", nargs="?", help="where to draw the reconstructions")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=25)
-    arguments = parser.parse_args()
-    images, digits = load()
-    scores, start = [], time.perf_counter()
-    for seed in range(arguments.seeds):
-        fit, held_out = train_test_split(torch.arange(len(digits)), test_size=0.25, stratify=digits, random_state=seed)
-        model = train(images[fit], digits[fit], seed, arguments.epochs)
+    torch.manual_seed(0)
+    x = lb.squash(torch.randn(32, 1152, 8))
+    mates = torch.cat([x[:1], lb.squash(10 * torch.randn(31, 1152, 8))])  # the same first example in other company
+    layer = lb.CapsuleLinear(1152, 8, 10, 16)
+    for name, route in (
+        ("copied", lambda x: copied_digit_capsules(layer.weight, x)),
+        ("CapsuleLinear", layer),
+    ):
         with torch.no_grad():
-            right = model(images[held_out]).argmax(1) == digits[held_out]
-        scores.append(100 * right.float().mean().item())
-    seconds = (time.perf_counter() - start) / len(scores)
-    print(f"accuracy {sum(scores) / len(scores):.2f}% (mean of {', '.join(f'{s:.2f}' for s in scores)})")
-    print(f"{seconds:.0f} s per split on {torch.get_num_threads()} threads")
-    if arguments.picture:
-        draw(model, images[held_out][:10], arguments.picture)
+            moved = (route(x)[0] - route(mates)[0]).norm() / route(x)[0].norm()
+            zeros = route(torch.zeros(1, 1152, 8))
+        print(f"{name}: other batch mates move an answer by {moved:.2%}; zeros give NaN: {bool(zeros.isnan().any())}")
+    lengths = lb.capsule_norm(layer(x))  # (32, 10), how sure the layer is of each class
+    print(
+        f"lengths from {lengths.min():.2f} to {lengths.max():.2f}; loss {lb.margin_loss(lengths, torch.arange(32) % 10):.3f}"
+    )
 
 
 if __name__ == "__main__":
