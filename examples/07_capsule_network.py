@@ -25,21 +25,20 @@ def copied_digit_capsules(weight: Tensor, x: Tensor) -> Tensor:  # (R, C, O, I),
 
 def main() -> None:
     torch.manual_seed(0)
-    x = lb.squash(torch.randn(32, 1152, 8))
-    mates = torch.cat([x[:1], lb.squash(10 * torch.randn(31, 1152, 8))])  # the same first example in other company
-    layer = lb.CapsuleLinear(1152, 8, 10, 16)
+    x = lb.squash(torch.randn(32, 32, 8))
+    mates = x[:1].expand_as(x)  # the same first example, among copies of itself
+    layer = lb.CapsuleLinear(32, 8, 10, 16)
     for name, route in (
         ("copied", lambda x: copied_digit_capsules(layer.weight, x)),
         ("CapsuleLinear", layer),
     ):
         with torch.no_grad():
             moved = (route(x)[0] - route(mates)[0]).norm() / route(x)[0].norm()
-            zeros = route(torch.zeros(1, 1152, 8))
+            zeros = route(torch.zeros(1, 32, 8))
         print(f"{name}: other batch mates move an answer by {moved:.2%}; zeros give NaN: {bool(zeros.isnan().any())}")
     lengths = lb.capsule_norm(layer(x))  # (32, 10), how sure the layer is of each class
-    print(
-        f"lengths from {lengths.min():.2f} to {lengths.max():.2f}; loss {lb.margin_loss(lengths, torch.arange(32) % 10):.3f}"
-    )
+    loss = lb.margin_loss(lengths, torch.arange(32) % 10)
+    print(f"lengths from {lengths.min():.2f} to {lengths.max():.2f}; loss {loss:.3f}")
 
 
 if __name__ == "__main__":

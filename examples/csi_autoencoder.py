@@ -2,8 +2,8 @@
 
 A phone sees the channel between the antennas of a base station and itself, 32 angles by 16 delays, and has to report it: the
 encoder makes 64 numbers of it, each goes out as B bits, and the decoder restores the matrix. The weights are set by rule, in
-one call. The model is trained twice: with the quantiser in the middle, through which `encode_bits` and `decode_bits` let
-the gradient pass, and without, quantised only when it is done.
+one call. For each B it is trained with the quantiser in the middle, through which `encode_bits` and `decode_bits` let the
+gradient pass; beside it stands the model that was trained without one, and quantised when it was done.
 
     python examples/csi_autoencoder.py [picture.png] [steps]
 """
@@ -89,17 +89,17 @@ def channels(count: int, seed: int) -> Tensor:
     return parts / parts.square().mean((1, 2, 3), keepdim=True).sqrt()
 
 
-def train(x: Tensor, *, steps: int, quantize: bool) -> CsiAutoEncoder:
-    """Train on the mean squared error; `quantize` takes another number of bits in every step."""
+def train(x: Tensor, bits: int | None, steps: int) -> CsiAutoEncoder:
+    """Train on the mean squared error, with so many bits per number in the middle or without a quantiser."""
     torch.manual_seed(0)
     model = CsiAutoEncoder()
     lb.initialize(model, RULES, on_unmatched="error", generator=torch.Generator().manual_seed(0))
     optimizer = torch.optim.Adam(model.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.02, total_steps=steps)
-    for step in range(steps):
+    for _ in range(steps):
         batch = x[torch.randint(len(x), (32,))]
         optimizer.zero_grad()
-        F.mse_loss(model(batch, BITS[step % len(BITS)] if quantize else None), batch).backward()
+        F.mse_loss(model(batch, bits), batch).backward()
         optimizer.step()
         schedule.step()
     return model.eval()
@@ -127,14 +127,14 @@ def draw(path: str, curves: dict[str, list[float]], unquantized: float) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main(picture: str | None = None, steps: int = 1500) -> None:
+def main(picture: str | None = None, steps: int = 600) -> None:
     x, x_test = channels(4096, seed=1), channels(512, seed=2)
-    models = {
-        "quantiser in training": train(x, steps=steps, quantize=True),
-        "quantised afterwards": train(x, steps=steps, quantize=False),
+    plain = train(x, None, steps)
+    curves = {
+        "quantiser in training": [nmse_db(train(x, bits, steps), x_test, bits) for bits in BITS],
+        "quantised afterwards": [nmse_db(plain, x_test, bits) for bits in BITS],
     }
-    curves = {name: [nmse_db(model, x_test, bits) for bits in BITS] for name, model in models.items()}
-    unquantized = nmse_db(models["quantised afterwards"], x_test, None)
+    unquantized = nmse_db(plain, x_test, None)
     print(f"NMSE in dB at {', '.join(map(str, BITS))} bits per number; {unquantized:.2f} without a quantiser")
     for name, values in curves.items():
         print(f"  {name:22} {'  '.join(f'{value:6.2f}' for value in values)}")

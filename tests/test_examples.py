@@ -75,7 +75,7 @@ def check_operators(out):
 
 def check_auto_encoder(out):
     curves = {
-        name: [float(x) for x in row.split()] for name, row in re.findall(r"^  (\w.*?)  +(-.*)", out, re.MULTILINE)
+        name: [float(x) for x in row.split()] for name, row in re.findall(r"^  (\w.*?)  +(-?\d.*)", out, re.MULTILINE)
     }
     inside, afterwards = curves["quantiser in training"], curves["quantised afterwards"]  # dB at 1, 2, 4 and 8 bits
     assert inside == sorted(inside, reverse=True)
