@@ -13,7 +13,10 @@ from benchmarks.harness import Row
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
 DOCS = HERE.parent / "docs"
-BLOCK = re.compile(r"(<!-- figures of (\w+), written by `make bench` -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+# A page names a room, and the words that its rows contain; without words it shows the rows for which something was wanted.
+BLOCK = re.compile(
+    r"(<!-- figures of (\w+)(?: with (.+?))?, written by `make bench` -->\n).*?(<!-- end of figures -->)", re.DOTALL
+)
 COLUMNS = {
     "docs": ("what", "linkboy", "beside it", "ratio", "wanted", "same answer"),
     "zh": ("测什么", "linkboy", "对照", "比值", "要求", "结果一致"),
@@ -96,8 +99,14 @@ def page_with_figures(path: Path, text: str, measured: dict[str, dict]) -> str:
     columns = COLUMNS["zh" if path.parent.name == "zh" else "docs"]
 
     def block(match: re.Match[str]) -> str:
-        rows = [line(cells(row)) for row in measured[match[2]]["rows"] if row["target"]]
-        return match[1] + "\n".join([line(list(columns)), "|" + "---|" * len(columns), *rows]) + "\n" + match[3]
+        words = match[3].split(" / ") if match[3] else None
+        chosen = [
+            row
+            for row in measured[match[2]]["rows"]
+            if (row["target"] if words is None else any(word in row["what"] for word in words))
+        ]
+        table = [line(list(columns)), "|" + "---|" * len(columns), *(line(cells(row)) for row in chosen)]
+        return match[1] + "\n".join(table) + "\n" + match[4]
 
     return BLOCK.sub(block, text)
 
