@@ -1,5 +1,7 @@
 """check_op beside the checks that torch brings, on planted bugs and right operators; the quantiser beside the copied one."""
 
+import functools
+import itertools
 import time
 import warnings
 from collections.abc import Callable
@@ -105,34 +107,48 @@ class CopiedReversal(Function):
         return grad.neg() * ctx.scale, None
 
 
+def hooked(x: Tensor) -> Tensor:
+    y = x.view_as(x)
+    if y.requires_grad:
+        y.register_hook(lambda grad: grad.clamp(-0.5, 0.5))
+    return y
+
+
+OPERATORS: dict[str, tuple[Callable[[Tensor], Tensor], dict[str, Callable[[Tensor], Tensor]]]] = {
+    "straight_through(torch.round)": (
+        lb.straight_through(torch.round), {"composition": lambda x: x + (x.round() - x).detach()},
+    ),
+    "scale_gradient": (
+        lambda x: lb.scale_gradient(x, scale=0.5), {"composition": lambda x: x.detach() + 0.5 * (x - x.detach())},
+    ),
+    "gradient_reversal": (
+        lambda x: lb.gradient_reversal(x, scale=0.5),
+        {"composition": lambda x: x.detach() - 0.5 * (x - x.detach()), "copied Function": lambda x: CopiedReversal.apply(x, 0.5)},
+    ),
+    "clip_gradient by value": (lambda x: lb.clip_gradient(x, max_value=0.5), {"hook": hooked}),
+    "quantize_uniform, 8 bits": (
+        lambda x: lb.quantize_uniform(x, bits=8),
+        {"composition": lambda x: x + (((x * 256).floor().clamp(0, 255) + 0.5) / 256 - x).detach()},
+    ),
+}  # fmt: skip
+
+
 def speed(*, quick: bool) -> list[Row]:
+    """Time each operator beside what one writes in its place, forward alone and both ways."""
     x = torch.rand(100 if quick else 4096, 512, requires_grad=True)
-    rounds = 5 if quick else 51
-
-    def both_ways(op: Callable[[Tensor], Tensor]) -> Callable[[], object]:
-        return lambda: torch.autograd.grad(op(x).sum(), x)
-
-    pairs = {
-        "gradient_reversal": (
-            lambda x: lb.gradient_reversal(x, scale=0.5),
-            {"copied Function": lambda x: CopiedReversal.apply(x, 0.5),
-             "composition": lambda x: x.detach() - 0.5 * (x - x.detach())},
-        ),
-        "quantize_uniform, 8 bits": (
-            lambda x: lb.quantize_uniform(x, bits=8),
-            {"composition": lambda x: x + (((x * 256).floor().clamp(0, 255) + 0.5) / 256 - x).detach()},
-        ),
-    }  # fmt: skip
+    ways: dict[str, Callable[[Callable[[Tensor], Tensor]], object]] = {
+        "forward": lambda op: op(x),
+        "forward + backward": lambda op: torch.autograd.grad(op(x).sum(), x),
+    }
     rows = []
-    for name, (ours, peers) in pairs.items():
-        forward = {"ours": lambda ours=ours: ours(x)} | {k: lambda f=f: f(x) for k, f in peers.items()}
-        way = {"ours": both_ways(ours)} | {k: both_ways(f) for k, f in peers.items()}
-        for what, candidates in (("forward", forward), ("forward + backward", way)):
-            seconds = median_seconds(candidates, rounds=rounds)
-            for peer, other in peers.items():
-                assert torch.allclose(ours(x), other(x), atol=1e-6)
-                rows.append(
-                    Row(f"{name}, {what}, {x.shape[0]} x 512", seconds["ours"] * 1e3, peer, seconds[peer] * 1e3, "ms",
-                        "values equal to 1e-6", "<= 1.1x the composition" if what == "forward" and peer == "composition" else "")
-                )  # fmt: skip
+    for (name, (ours, peers)), (way, run_way) in itertools.product(OPERATORS.items(), ways.items()):
+        candidates = {label: functools.partial(run_way, op) for label, op in ({"ours": ours} | peers).items()}
+        seconds = median_seconds(candidates, rounds=5 if quick else 51)
+        for peer, other in peers.items():
+            assert torch.allclose(ours(x), other(x), atol=1e-6)
+            target = "<= 1.1x" if peer == "composition" else ""
+            what = f"{name}, {way}, {x.shape[0]} x 512"
+            rows.append(
+                Row(what, seconds["ours"] * 1e3, peer, seconds[peer] * 1e3, "ms", "values equal to 1e-6", target)
+            )
     return rows
