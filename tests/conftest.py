@@ -1,5 +1,6 @@
 """Fixtures for every test: one thread, the shared data where it is present, generated data where it is not."""
 
+import signal
 from pathlib import Path
 
 import matplotlib as mpl
@@ -16,3 +17,9 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real data in {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts_arrive() -> None:
+    """Let SIGINT interrupt, as at a terminal: a shell starts what it puts in the background with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

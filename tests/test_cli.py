@@ -12,6 +12,8 @@ import pytest
 
 import linkboy as lb
 from linkboy import cli
+from linkboy.cli.lines import json_lines
+from linkboy.cli.train import DEMO_NAMES
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,7 @@ def test_json_lines_are_what_the_json_module_reads_back():
 
     texts = ['a"b\\c', "\u2028\x00\n", "体育 😀"]
     top = [[('x"', 0.75), ("y", 1e-20)], [("体育", float("nan")), ("y", 0.5)], [("z", 1.0), ("y", 0.0)]]
-    lines = cli._json_lines(Predictions(texts, [row[0][0] for row in top], [row[0][1] for row in top], top))
+    lines = json_lines(Predictions(texts, [row[0][0] for row in top], [row[0][1] for row in top], top))
     for line, text, row in zip(lines[:-1].split("\n"), texts, top, strict=True):
         pairs = [{"label": label, "probability": None if share != share else share} for label, share in row]
         assert json.loads(line) == {"text": text, **pairs[0], "top": pairs}
@@ -155,7 +157,7 @@ def test_the_three_names_of_the_demo_are_in_no_part():
     from linkboy.classify.demo import demo_data
 
     known = {text for part in demo_data().values() for text in part.texts}
-    assert not known & set(cli.DEMO_NAMES)
+    assert not known & set(DEMO_NAMES)
 
 
 # --- mistakes ------------------------------------------------------------------------------------------------------------

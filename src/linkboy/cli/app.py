@@ -1,0 +1,77 @@
+"""The command line as a whole: which commands there are, and how a mistake ends."""
+
+import os
+import signal
+import sys
+
+from cyclopts import App, CycloptsError, Parameter
+
+from linkboy import __version__
+from linkboy.cli.classifier import evaluate, explain, export, predict
+from linkboy.cli.models import check_op, memory, shapes, summary
+from linkboy.cli.printing import is_first_process
+from linkboy.cli.text import tokenize, vectors
+from linkboy.cli.train import train
+
+app = App(
+    name="linkboy",
+    help="Practical PyTorch, done right: train a text classifier, predict with it, and look into models and memory.",
+    version=__version__,
+    default_parameter=Parameter(negative=()),
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
+for command in (train, predict, evaluate, explain, export, summary, shapes, check_op, memory, tokenize, vectors):
+    app.command(command)
+
+
+def main() -> None:
+    """Run the command line; end with 0, 2 for a mistake of the caller, 128 + the signal for a run that was stopped."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return the exit status; a mistake of the caller is told in one sentence."""
+    try:
+        result = app(_dash_as_file(arguments), exit_on_error=False, print_error=False)
+        return result if isinstance(result, int) else 0
+    except CycloptsError as error:
+        return _complain(" ".join(str(error).split()))
+    except (ValueError, TypeError, OSError, ImportError, ArithmeticError) as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader (`| head`) has had enough; nothing may be written at exit either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        if os.environ.get("LINKBOY_DEBUG"):
+            raise
+        return _complain(_sentence(error))
+    except KeyboardInterrupt:
+        print("linkboy: interrupted; nothing was written", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _dash_as_file(arguments: list[str]) -> list[str]:
+    """Write a lone `-` for `predict`, which the parser takes for an option without a name, as `--file=-`."""
+    if arguments[:1] != ["predict"]:
+        return arguments
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [
+        "--file=-" if argument == "-" and before != "--file" and place < end else argument
+        for place, (before, argument) in enumerate(zip(["", *arguments], arguments, strict=False))
+    ]
+
+
+def _complain(sentence: str) -> int:
+    if is_first_process():
+        print(f"linkboy: {sentence}", file=sys.stderr)
+    return 2
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return (
+            f"cannot use {error.filename}: {error.strerror.lower()}; check the path"
+            if error.filename
+            else error.strerror
+        )
+    return " ".join(str(error).split())
