@@ -195,12 +195,12 @@ print(peak() - before)
 """
 
 
-def memory(paths: list[Path], vocab: list[str], folder: Path) -> list[Row]:
+def memory(vocab_of: dict[Path, list[str]], folder: Path) -> list[Row]:
     """Measure the peak beyond what is resident after a load of a few rows, in new processes."""
-    (folder / "vocab.txt").write_text("\n".join(vocab), "utf-8")
     (folder / "warm-up.txt").write_text("w1" + " 0" * DIM + "\n", "utf-8")
     rows = []
-    for path in paths:
+    for path, vocab in vocab_of.items():
+        (folder / "vocab.txt").write_text("\n".join(vocab), "utf-8")
         done = subprocess.run(
             [sys.executable, "-c", PEAK, folder / "warm-up.txt", path, folder / "vocab.txt"],
             capture_output=True, text=True, check=True,
@@ -247,7 +247,7 @@ def run(*, quick: bool) -> list[Row]:
         rows += from_binary(binary, words, vocab, 2 * rounds + 1)
         rows.append(from_cache(path, vocab, 4 * rounds + 1))
         more = generate(big, large)
-        vocab = choose(more, len(vocab))
-        rows += filtered(big, more, vocab, 1)
-        rows += memory([path, big], vocab, folder)
+        of_more = choose(more, len(vocab))
+        rows += filtered(big, more, of_more, 1)
+        rows += memory({path: vocab, big: of_more}, folder)
     return [*rows, *partly_frozen(quick=quick)]

@@ -14,7 +14,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PADDING = b" \r\n"  # at the right end of a line only; U+3000 and other spaces belong to the word
 _HEADER = re.compile(rb" *(\d{1,18})[ \t]+(\d{1,18})[ \t\r]*")
 _SAMPLE = 16
-_BATCH_NUMBERS = 200_000
+_BATCH_NUMBERS = 100_000
 
 
 class Layout(NamedTuple):

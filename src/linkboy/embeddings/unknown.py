@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 UNK_INITS = ("match", "zeros", "mean")
-_CHUNK = 4096  # rows
+_CHUNK = 1024  # rows
 
 
 def fill_unknown(
@@ -22,12 +22,13 @@ def fill_unknown(
     if callable(unk_init):
         weight[rows] = _called(unk_init, weight.new_zeros(len(rows), weight.shape[1]))
     elif unk_init != "zeros":
-        mean, std = _statistics(weight.numpy(), np.flatnonzero(known))
-        drawn = torch.from_numpy(mean).expand(len(rows), -1)
-        if unk_init == "match":
-            noise = torch.randn(len(rows), weight.shape[1], generator=generator, dtype=weight.dtype)
-            drawn = drawn + noise * torch.from_numpy(std)
-        weight[rows] = drawn.to(weight.dtype)
+        mean, std = (torch.from_numpy(row) for row in _statistics(weight.numpy(), np.flatnonzero(known)))
+        for some in rows.split(_CHUNK):
+            drawn = mean.expand(len(some), -1)
+            if unk_init == "match":
+                noise = torch.randn(len(some), weight.shape[1], generator=generator, dtype=weight.dtype)
+                drawn = drawn + noise * std
+            weight[some] = drawn.to(weight.dtype)
 
 
 def _called(unk_init: Callable[[Tensor], Any], rows: Tensor) -> Tensor:
