@@ -69,6 +69,8 @@ class Collector:
 class VocabularyRows(Collector):
     """Keeps the rows of a vocabulary's words, the best form of each."""
 
+    numbers_at_once = 100_000  # parsed together: few, since little else is held
+
     def __init__(self, vocabulary: Vocabulary, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.vocabulary, self._claims = vocabulary, vocabulary.claims
@@ -117,6 +119,7 @@ class VocabularyRows(Collector):
 class AllRows(Collector):
     """Keeps every row, in the order of the file."""
 
+    numbers_at_once = 400_000  # a call of polars costs time, and beside the matrix these are little
     wanted = Everything()
 
     def __init__(self, source: Source, *arguments: Any, **options: Any) -> None:

@@ -14,7 +14,6 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PADDING = b" \r\n"  # at the right end of a line only; U+3000 and other spaces belong to the word
 _HEADER = re.compile(rb" *(\d{1,18})[ \t]+(\d{1,18})[ \t\r]*")
 _SAMPLE = 16
-_BATCH_NUMBERS = 100_000
 
 
 class Layout(NamedTuple):
@@ -50,7 +49,7 @@ def look_at(source: Source, *, format: str, dim: int | None) -> Layout:
 def read_text(source: Source, layout: Layout, collector: VocabularyRows | AllRows) -> None:
     """Read all rows; those of words that are not wanted are passed over after one look-up."""
     dim, wanted = layout.dim, collector.wanted
-    gaps, batch_size = dim - 1, max(1, _BATCH_NUMBERS // dim)
+    gaps, batch_size = dim - 1, max(1, collector.numbers_at_once // dim)
     first = 1 if layout.header is None else 2
     line_number, line = first, b""
     words: list[bytes] = []
