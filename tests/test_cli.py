@@ -344,7 +344,7 @@ def test_a_vocabulary_goes_with_the_cnn_only(capsys, tsv, tmp_path):
     vocab = tmp_path / "vocab.txt"
     vocab.write_text("[PAD]\n[UNK]\n" + "\n".join("干净舒服热情方便脏吵冷漠破旧") + "\n", "utf-8")
     assert refused(capsys, "train", tsv, "--vocab", vocab) == (
-        "vocab is for a model that reads tokens, one of ('cnn', 'capsule'), got model='ngram'; leave vocab out"
+        "vocab is for a model that reads tokens, one of ('cnn', 'capsule', 'transformer'), got model='ngram'; leave vocab out"
     )
     arguments = [
         "train",

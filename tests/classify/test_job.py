@@ -66,7 +66,7 @@ def test_the_report_shows_classes_files_times_and_memory(finished):
         assert part in text
 
 
-@pytest.mark.parametrize("model", ["ngram", "cnn", "capsule"])
+@pytest.mark.parametrize("model", ["ngram", "cnn", "capsule", "transformer"])
 def test_predictions_do_not_depend_on_batch_mates(tmp_path, make_rows, model):
     options = dataclasses.replace(QUICK, model=model)
     report = lb.train_classifier(make_rows(240), tmp_path / "model", options=options)

@@ -27,6 +27,7 @@ from linkboy.classify.models import NgramClassifier, TextCNN, TextModel
 from linkboy.classify.recipe import TOKEN_MODELS
 from linkboy.classify.split import targets_of
 from linkboy.classify.tokens import TokenEncoder
+from linkboy.classify.transformer import TextTransformer
 from linkboy.embeddings import PretrainedEmbedding
 
 if TYPE_CHECKING:  # which imports this file
@@ -37,7 +38,7 @@ FORMAT = "linkboy-classifier"
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _ENCODER_PREFIX = "encoder."
-_ENCODERS: dict[str, type[Encoder]] = {"ngram": NgramEncoder, "cnn": TokenEncoder, "capsule": TokenEncoder}
+_ENCODERS: dict[str, type[Encoder]] = {"ngram": NgramEncoder, **dict.fromkeys(TOKEN_MODELS, TokenEncoder)}
 
 
 def make_encoder(model: str, texts: Sequence[str], *, vocab: str | None = None, binary: bool = False) -> Encoder:
@@ -58,7 +59,8 @@ def make_model(
     """Build a model with initial weights from torch's global generator; `embedding` is for a `cnn`."""
     if embedding is not None:
         return TextCNN(len(encoder), classes, embedding=embedding)
-    return {"ngram": NgramClassifier, "cnn": TextCNN, "capsule": TextCapsuleNet}[model](len(encoder), classes)
+    kinds = {"ngram": NgramClassifier, "cnn": TextCNN, "capsule": TextCapsuleNet, "transformer": TextTransformer}
+    return kinds[model](len(encoder), classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Classifier:
     """A model with its encoder and the names of its classes.
 
     Args:
-        kind: `"ngram"`, `"cnn"` or `"capsule"`.
+        kind: `"ngram"`, `"cnn"`, `"capsule"` or `"transformer"`.
         model: takes what the encoder collates and gives logits `(B, C)`.
         encoder: turns texts into features.
         class_names: the C class names.

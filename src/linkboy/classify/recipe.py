@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from linkboy._checks import check_choice, check_number
 from linkboy._report import Block, Report
 
-MODELS = ("ngram", "cnn", "capsule")
-TOKEN_MODELS = ("cnn", "capsule")
+MODELS = ("ngram", "cnn", "capsule", "transformer")
+TOKEN_MODELS = ("cnn", "capsule", "transformer")
 LOSSES = ("auto", "cross-entropy", "squared-hinge", "focal", "logit-adjusted")
 CLASS_WEIGHTS = ("none", "balanced", "sqrt", "effective")
 METRICS = ("auto", "accuracy", "macro-f1")
@@ -24,8 +24,8 @@ class TrainingOptions(Report):
     """What can be asked of a training run.
 
     Args:
-        model: `"ngram"` (a linear model over character and word n-grams), `"cnn"` (convolutions over tokens) or
-            `"capsule"` (their features as capsules, routed to a capsule per class).
+        model: `"ngram"` (a linear model over character and word n-grams), `"cnn"` (convolutions over tokens),
+            `"capsule"` (their features as capsules, routed to a capsule per class) or `"transformer"` (two small layers).
         loss: `"cross-entropy"`, `"squared-hinge"` (each class against the others, as a linear SVM has it), `"focal"`,
             `"logit-adjusted"` (for classes of very unequal size) or `"auto"`, which chooses by what the classes are like.
         gamma: focusing exponent, for `"focal"` only; 2 by default.
@@ -39,7 +39,7 @@ class TrainingOptions(Report):
         device: `"auto"` (the fastest there is), `"cpu"`, `"cuda"` or `"mps"`.
         precision: `"fp32"`, `"bf16"` or `"fp16"` (mixed precision).
         accumulate: batches per step of the optimizer.
-        vocab: for `"cnn"` and `"capsule"`, a BERT `vocab.txt` to use in place of a vocabulary learned from the texts.
+        vocab: for the models that read tokens, a BERT `vocab.txt` to use in place of a vocabulary learned from the texts.
         vectors: for `"cnn"`, a file of pretrained vectors for the tokens, as `load_embeddings` reads.
         freeze: which rows of these vectors to leave as they are: `"all"`, the `"known"` ones that the file has, or `"none"`,
             the default.
@@ -216,7 +216,7 @@ def choose_recipe(options: TrainingOptions, traits: DataTraits) -> Recipe:
     # Label smoothing shrinks the logits, on which focal and adjusted losses build; it goes with cross-entropy alone.
     smoothing = {"ngram": 0.2}.get(options.model, 0.1) if loss == "cross-entropy" else 0.0
     if options.model != "ngram":
-        lr, weight_decay, eps, beta2 = 2e-3, 0.01, 1e-8, 0.999
+        lr, weight_decay, eps, beta2 = 1e-3 if options.model == "transformer" else 2e-3, 0.01, 1e-8, 0.999
     elif scaled:
         lr, weight_decay, eps, beta2 = 0.02, 0.1, 1e-8, 0.99
     else:

@@ -26,7 +26,7 @@ def train(
     valid: Path | None = None,
     test: Path | None = None,
     out: Path | None = None,
-    model: Literal["ngram", "cnn", "capsule"] = "ngram",
+    model: Literal["ngram", "cnn", "capsule", "transformer"] = "ngram",
     loss: Literal["auto", "cross-entropy", "squared-hinge", "focal", "logit-adjusted"] = "auto",
     gamma: float | None = None,
     class_weight: Literal["none", "balanced", "sqrt", "effective"] = "none",
@@ -76,7 +76,7 @@ def train(
         Directory for the classifier, its figures and pictures; by default FILE's name with -model behind it.
     model
         ngram: a linear model over character and word n-grams, trained in seconds. cnn: convolutions over tokens.
-        capsule: their features as capsules, routed to a capsule per class.
+        capsule: their features as capsules, routed to a capsule per class. transformer: two small layers of attention.
     loss
         What is made small. auto: logit-adjusted for classes of very unequal size, else squared-hinge or cross-entropy.
     gamma
@@ -94,7 +94,7 @@ def train(
     accumulate
         Batches per step of the optimizer.
     vocab
-        For --model cnn or capsule: a BERT vocab.txt to use in place of a vocabulary learned from FILE.
+        For models that read tokens, all but ngram: a BERT vocab.txt to use in place of a vocabulary learned from FILE.
     vectors
         For --model cnn: a file of pretrained vectors for the tokens, such as linkboy vectors reads.
     freeze
