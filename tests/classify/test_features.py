@@ -119,7 +119,8 @@ def test_log_odds_are_those_of_the_formula_and_of_weighted_texts():
     texts, targets = ["ab", "abc", "xb", "x"], np.array([0, 0, 1, 2])
     encoder = NgramEncoder.fit(texts, longest=1, words=False, min_df=1, binary=True)
     encoded = encoder.encode(texts)
-    odds = features.log_odds(encoded, targets, 3, len(encoder))
+    ones = np.ones(4, np.float32)
+    odds = features.log_odds([(encoded, targets, ones)], 3, len(encoder))
     held = np.zeros((4, len(encoder)))
     for row in range(4):
         held[row, encoded.ids[encoded.offsets[row] : encoded.offsets[row + 1]]] = 1
@@ -127,9 +128,10 @@ def test_log_odds_are_those_of_the_formula_and_of_weighted_texts():
         inside, outside = (1 + held[side].sum(0) for side in (targets == label, targets != label))
         expected = np.log(inside / inside.sum()) - np.log(outside / outside.sum())
         np.testing.assert_allclose(odds[:, label], expected, rtol=1e-6)
-    twice = features.log_odds(encoder.encode([*texts, "ab"]), np.append(targets, 0), 3, len(encoder))
-    weighted = features.log_odds(encoded, targets, 3, len(encoder), np.array([2, 1, 1, 1], np.float32))
-    np.testing.assert_allclose(weighted, twice, rtol=1e-6)
+    again = (encoder.encode(["ab"]), targets[:1], ones[:1])
+    in_pieces = features.log_odds([(encoded, targets, ones), again], 3, len(encoder))
+    weighted = features.log_odds([(encoded, targets, np.array([2, 1, 1, 1], np.float32))], 3, len(encoder))
+    np.testing.assert_allclose(weighted, in_pieces, rtol=1e-6)
 
 
 def test_presence_gives_every_ngram_of_a_text_the_same_weight_at_unit_length():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from linkboy.classify.formats import (
     tsv_rows,
 )
 
+MANY = 100_000  # rows
 SUFFIXES = (".txt", ".tsv", ".csv", ".jsonl", ".ndjson", ".parquet")
 
 
@@ -76,7 +78,9 @@ class LabelledTexts(Report):
             self,
             texts=[self.texts[row] for row in rows],
             labels=[self.labels[row] for row in rows],
-            lines=[self.lines[row] for row in rows],
+            lines=array("q", (self.lines[row] for row in rows))
+            if len(rows) > MANY
+            else [self.lines[row] for row in rows],
             weights=None if self.weights is None else [self.weights[row] for row in rows],
             skipped=(),
         )
@@ -170,7 +174,8 @@ def _collect(
     texts: list[str] = []
     labels: list[str] = []
     weights: list[float] = []
-    lines: list[int] = []
+    lines = array("q")  # plain integers: as objects they would take as much memory as the texts
+    names: dict[str, str] = {}  # each label once, not once per row
     for line, raw_text, raw_label, raw_weight in rows:
         text, label = _as_string(raw_text), _as_string(raw_label)
         problem = _problem("text", text, raw_text) or _problem("label", label, raw_label)
@@ -184,7 +189,7 @@ def _collect(
                 continue
             weights.append(weight)
         texts.append(text)
-        labels.append(label)
+        labels.append(names.setdefault(label, label))
         lines.append(line)
     if not texts and skipped:
         raise ValueError(
@@ -197,7 +202,7 @@ def _collect(
         source=str(path),
         texts=texts,
         labels=labels,
-        lines=lines,
+        lines=lines if len(lines) > MANY else lines.tolist(),
         weights=weights if weight_column is not None else None,
         skipped=tuple(sorted(skipped, key=lambda row: row.line)),
     )

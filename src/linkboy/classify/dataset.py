@@ -1,6 +1,6 @@
 """Encoded texts as a dataset whose batches are cut from flat arrays, without any work per text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from linkboy.classify.features import FlatFeatures
 
+MOST_CHARACTERS = 10_000_000  # of a part that is encoded at once: some 400 MB of features
+PIECE = 100_000  # rows
 Batch = tuple[tuple[Tensor, ...], Tensor, Tensor]  # what the model takes, target (B,), weight (B,)
 
 
@@ -43,6 +45,33 @@ class Encoder(Protocol):
         ...
 
 
+class LazyFeatures:
+    """Features of texts that are encoded each time they are asked for: what takes the place of too large arrays.
+
+    Args:
+        encoder: encodes them.
+        texts: any number.
+    """
+
+    def __init__(self, encoder: Encoder, texts: Sequence[str]) -> None:
+        self.encoder, self.texts = encoder, texts
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def gather(self, rows: NDArray[np.int64]) -> FlatFeatures:
+        """Return the given rows, in the given order."""
+        return self.encoder.encode([self.texts[int(row)] for row in rows])
+
+
+Features = FlatFeatures | LazyFeatures
+
+
+def features_of(encoder: Encoder, texts: Sequence[str]) -> Features:
+    """Encode texts, at once if they are few enough for the memory, else batch by batch whenever they are asked for."""
+    return LazyFeatures(encoder, texts) if sum(map(len, texts)) > MOST_CHARACTERS else encoder.encode(texts)
+
+
 class EncodedTexts(Dataset[Batch]):
     """Rows of an encoder's features with their targets and weights; a list of indices gives one ready batch.
 
@@ -56,7 +85,7 @@ class EncodedTexts(Dataset[Batch]):
     def __init__(
         self,
         encoder: Encoder,
-        features: FlatFeatures,
+        features: Features,
         targets: NDArray[np.int64],
         weights: NDArray[np.float32] | None = None,
     ) -> None:
@@ -68,14 +97,8 @@ class EncodedTexts(Dataset[Batch]):
 
     def __add__(self, other: "EncodedTexts") -> "EncodedTexts":  # type: ignore[override]  # a list of batches is of no use
         """Return the rows of both."""
-        one, two = self.features, other.features
-        both = FlatFeatures(
-            np.concatenate((one.ids, two.ids)),
-            None if one.weights is None or two.weights is None else np.concatenate((one.weights, two.weights)),
-            np.concatenate((one.offsets, two.offsets[1:] + one.offsets[-1])),
-        )
         targets, weights = torch.cat((self.targets, other.targets)), torch.cat((self.weights, other.weights))
-        return EncodedTexts(self.encoder, both, targets.numpy(), weights.numpy())
+        return EncodedTexts(self.encoder, _joined(self.features, other.features), targets.numpy(), weights.numpy())
 
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])
@@ -85,9 +108,25 @@ class EncodedTexts(Dataset[Batch]):
         where = torch.from_numpy(rows)
         return self.encoder.collate(self.features.gather(rows)), self.targets[where], self.weights[where]
 
+    def pieces(self) -> Iterator[tuple[FlatFeatures, NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield features, targets and weights of all rows, in order, in pieces of bounded size."""
+        for start in range(0, len(self), PIECE):
+            where = np.arange(start, min(start + PIECE, len(self)))
+            yield self.features.gather(where), self.targets[where].numpy(), self.weights[where].numpy()
+
     def loader(self, batch_size: int, *, shuffle: bool = False) -> DataLoader[Batch]:
         """Return a loader of whole batches."""
         return DataLoader(self, batch_size=batch_size, shuffle=shuffle, collate_fn=_as_it_is)
+
+
+def _joined(one: Features, two: Features) -> Features:
+    if isinstance(one, LazyFeatures) or isinstance(two, LazyFeatures):
+        raise TypeError("texts that are encoded batch by batch cannot be joined")
+    return FlatFeatures(
+        np.concatenate((one.ids, two.ids)),
+        None if one.weights is None or two.weights is None else np.concatenate((one.weights, two.weights)),
+        np.concatenate((one.offsets, two.offsets[1:] + one.offsets[-1])),
+    )
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -20,6 +20,7 @@ from torch import Tensor
 T = TypeVar("T")
 START, END = "\x02", "\x03"
 CHUNK_CHARACTERS = 1 << 15  # the n-grams of a chunk fit the cache of a core, and a batch of headlines is several chunks
+MOST_CHARACTERS = 4_000_000  # to learn a vocabulary from
 MOST_PREFIX_BITS, MOST_IN_A_BUCKET = 22, 64
 # Odd, so that they can be undone modulo 2**64; otherwise arbitrary (digits of the golden ratio, xxhash, murmur).
 _GOLDEN, _SECOND, _THIRD = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0xFF51AFD7ED558CCD
@@ -128,8 +129,9 @@ class NgramEncoder:
         """Learn the vocabulary: all n-grams that occur in at least `min_df` of the texts.
 
         Where `longest` or `words` is `None` the texts decide: scripts without spaces get 3 and no words; others get words,
-        and 5, or 4 where texts are as short as names.
+        and 5, or 4 where texts are as short as names. Of more than four million characters a part is looked at, drawn evenly.
         """
+        texts = texts[:: max(1, sum(map(len, texts)) // MOST_CHARACTERS)]
         spaced = share_unspaced(texts) < 0.5
         if longest is None:
             longest = 3 if not spaced else 4 if np.median([len(text) for text in texts]) < 30 else 5
@@ -198,11 +200,7 @@ class NgramEncoder:
 
 
 def log_odds(
-    features: FlatFeatures,
-    targets: NDArray[np.int64],
-    classes: int,
-    vocabulary: int,
-    weights: NDArray[np.float32] | None = None,
+    pieces: Iterable[tuple[FlatFeatures, NDArray[np.int64], NDArray[np.float32]]], classes: int, vocabulary: int
 ) -> NDArray[np.float32]:
     """Return `(vocabulary, classes)`: how much likelier a text of a class is to hold an n-gram than a text of the others.
 
@@ -210,18 +208,18 @@ def log_odds(
     seen, `q` the same for the other classes: the weights of a naive Bayes classifier.
 
     Args:
-        features: rows whose ids are distinct.
-        targets: `(rows,)` class indices.
+        pieces: features whose ids are distinct in each row, class indices `(rows,)`, and what each text counts `(rows,)`.
         classes: how many there are.
         vocabulary: how many n-grams there are.
-        weights: `(rows,)`, what each text counts; 1 by default.
 
     Source: Wang & Manning 2012, "Baselines and bigrams", section 2.1, https://aclanthology.org/P12-2018.
     """
-    lengths = np.diff(features.offsets)
-    cells = features.ids * classes + np.repeat(targets, lengths)
-    counted = None if weights is None else np.repeat(weights, lengths)
-    inside = np.bincount(cells, counted, minlength=vocabulary * classes).reshape(vocabulary, classes)
+    inside = np.zeros(vocabulary * classes)
+    for features, targets, weights in pieces:
+        lengths = np.diff(features.offsets)
+        cells = features.ids * classes + np.repeat(targets, lengths)
+        inside += np.bincount(cells, np.repeat(weights, lengths), minlength=len(inside))
+    inside = inside.reshape(vocabulary, classes)
     outside = inside.sum(1, keepdims=True) - inside
     inside, outside = inside + 1.0, outside + 1.0
     return (np.log(inside / inside.sum(0)) - np.log(outside / outside.sum(0))).astype(np.float32)

@@ -30,6 +30,7 @@ TEXT_NAMES = (
 )
 LABEL_NAMES = ("label", "class", "category", "target", "intent", "标签", "类别", "分类")
 
+AT_ONCE = 1 << 26  # bytes of a file that is decoded in one go
 Row = tuple[int, object, object, object]  # line, text, label, weight
 Line = tuple[int, str | None]  # number and text; None for a line that could not be decoded
 BadRowHandler = Callable[[int, str], None]
@@ -43,7 +44,7 @@ def read_bytes(path: Path) -> bytes:
             content = gzip.decompress(content)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is no whole gzip file ({error}); compress it anew") from error
-    if not content.strip():
+    if not content[:1024].strip() and not content.strip():
         raise ValueError(f"{path} holds no labelled text; it is empty")
     return content
 
@@ -58,17 +59,29 @@ def decoded_lines(path: Path, content: bytes, encoding: str, bad_row: BadRowHand
         ) from None
     if content.startswith((b"\xff\xfe", b"\xfe\xff")) and codec == "utf-8":
         raise ValueError(f"{path} is UTF-16, not UTF-8; pass --encoding utf-16 or save it as UTF-8")
+    wide = codec.startswith(("utf-16", "utf-32"))
+    if len(content) > AT_ONCE and not wide and b"\n" in content:
+        yield from _lines_of_bytes(content, codec, encoding, bad_row)
+        return
     try:
         text = content.decode(codec).removeprefix("\ufeff")
     except UnicodeDecodeError:
-        if codec.startswith(("utf-16", "utf-32")):
+        if wide:
             raise ValueError(f"{path} is not {encoding}; pass the encoding it was saved in") from None
     else:
         # Files of old Macs end their lines with a carriage return alone.
         separator = "\r" if "\n" not in text else "\n"
         yield from ((number, line.removesuffix("\r")) for number, line in enumerate(text.split(separator), 1))
         return
-    for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+    yield from _lines_of_bytes(content, codec, encoding, bad_row)
+
+
+def _lines_of_bytes(content: bytes, codec: str, encoding: str, bad_row: BadRowHandler) -> Iterator[Line]:
+    """Decode line by line, which finds the line that cannot be, and needs no second copy of a large file."""
+    for number, raw in enumerate(io.BytesIO(content), 1):
+        raw = raw.removesuffix(b"\n")
+        if number == 1:
+            raw = raw.removeprefix(codecs.BOM_UTF8)
         try:
             line = raw.decode(codec)
         except UnicodeDecodeError as error:

@@ -18,7 +18,7 @@ from linkboy._report import Block, Report, Table, format_count, format_seconds
 from linkboy.classify.calibration import Calibration, calibrate
 from linkboy.classify.classifier import Classifier, make_encoder, write_files
 from linkboy.classify.data import LabelledTexts
-from linkboy.classify.dataset import EncodedTexts, Encoder
+from linkboy.classify.dataset import EncodedTexts, Encoder, features_of
 from linkboy.classify.learning import METRIC_KEYS, Learner
 from linkboy.classify.metrics import ClassificationMetrics, classification_metrics
 from linkboy.classify.models import TextModel
@@ -216,7 +216,7 @@ def _encode(encoder: Encoder, parts: Parts) -> dict[str, EncodedTexts]:
         return None if own is None else np.array(own, np.float32)
 
     return {
-        part: EncodedTexts(encoder, encoder.encode(parts.texts[part].texts), parts.targets[part], weights(part))
+        part: EncodedTexts(encoder, features_of(encoder, parts.texts[part].texts), parts.targets[part], weights(part))
         for part in PARTS
     }
 

@@ -42,9 +42,7 @@ class Learner:
         torch.manual_seed(self.options.seed)
         model = make_model(self.options.model, self.encoder, self.classes, embedding=embedding)
         if self.recipe.scaled and isinstance(model, NgramClassifier):
-            vocabulary, own = max(len(self.encoder), 1), rows.weights.numpy()
-            odds = log_odds(rows.features, rows.targets.numpy(), self.classes, vocabulary, own)
-            model.scale = torch.from_numpy(odds)
+            model.scale = torch.from_numpy(log_odds(rows.pieces(), self.classes, max(len(self.encoder), 1)))
         return model
 
     def fit(self, model: TextModel, rows: EncodedTexts, valid: EncodedTexts | None, checkpoints: Path) -> History:

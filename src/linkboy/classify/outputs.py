@@ -141,7 +141,9 @@ def fingerprint(parts: Parts, encoder: Encoder) -> str:
     for part in PARTS:
         texts = parts.texts[part]
         weights = None if texts.weights is None else list(texts.weights)
-        digest.update(json.dumps([list(texts.texts), list(texts.labels), weights]).encode())
+        digest.update(json.dumps([len(texts), weights]).encode())
+        for text, label in zip(texts.texts, texts.labels, strict=True):
+            digest.update(f"{len(text)} {text}{len(label)} {label}".encode())
     return digest.hexdigest()
 
 

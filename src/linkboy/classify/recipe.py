@@ -45,8 +45,8 @@ class TrainingOptions(Report):
             the default.
         early_stopping: stop after that many epochs without a better `metric`; by default all epochs are run.
         ema: decay of a moving average of the weights, which is then what is kept, e.g. 0.999.
-        refit: for `"ngram"`, whose last epoch is kept: when all is chosen, train once more on training and validation
-            part together, and save that.
+        refit: for `"ngram"`, whose last epoch is kept, and fewer than 200,000 rows: when all is chosen, train once more on
+            training and validation part together, and save that.
         compile: run the model through `torch.compile`.
         checkpoint_every: save after that many steps; by default once a minute.
 
@@ -211,7 +211,7 @@ def choose_recipe(options: TrainingOptions, traits: DataTraits) -> Recipe:
     scaled = options.model == "ngram" and loss != "logit-adjusted" and options.class_weight == "none"
     batch_size = options.batch_size or _batch_size(traits.rows, scaled=scaled)
     steps_per_epoch = math.ceil(traits.rows / batch_size)
-    fewest = 4 if scaled and traits.rows >= 40_000 else 6
+    fewest = 1 if traits.rows >= 1_000_000 else 2 if traits.rows >= 200_000 else 4 if traits.rows >= 40_000 else 6
     epochs = options.epochs or max(fewest, min(100, math.ceil(300 / steps_per_epoch)))
     # Label smoothing shrinks the logits, on which focal and adjusted losses build; it goes with cross-entropy alone.
     smoothing = {"ngram": 0.2}.get(options.model, 0.1) if loss == "cross-entropy" else 0.0
@@ -232,7 +232,7 @@ def choose_recipe(options: TrainingOptions, traits: DataTraits) -> Recipe:
         label_smoothing=smoothing,
         metric=metric,
         keep="last" if options.model == "ngram" and options.early_stopping is None else "best",
-        refit=options.refit and options.model == "ngram" and options.early_stopping is None,
+        refit=options.refit and options.model == "ngram" and options.early_stopping is None and traits.rows < 200_000,
         scaled=scaled,
         beta2=beta2,
         why=(why_metric, why_loss),
@@ -242,6 +242,8 @@ def choose_recipe(options: TrainingOptions, traits: DataTraits) -> Recipe:
 def _batch_size(rows: int, *, scaled: bool) -> int:
     if rows < 2000:
         return max(8, min(64, rows // 16))
+    if rows >= 200_000:
+        return 2048
     largest = 512 if scaled else 256
     return largest if rows >= 20_000 else 128 if scaled else 64
 

@@ -111,9 +111,9 @@ def make_parts(
         notes.append(f"{' and '.join(missing)}: a tenth of each class held out of the training file, seed {seed}")
     texts |= {part: rows for part, rows in given.items() if rows is not None}
     targets = {part: targets_of(texts[part], classes, part, numbered=numbered) for part in PARTS}
-    known = set(texts["train"].texts)
-    leaked = {part: np.array([text in known for text in texts[part].texts]) for part in ("valid", "test")}
-    notes += _overlaps(texts, leaked)
+    keys = {part: _keys(texts[part].texts) for part in PARTS}
+    leaked = {part: np.isin(keys[part], keys["train"]) for part in ("valid", "test")}
+    notes += _overlaps(texts["train"], targets["train"], keys, leaked)
     return Parts(classes, numbered, {part: texts[part] for part in PARTS}, targets, notes, leaked)
 
 
@@ -163,9 +163,8 @@ def targets_of(
 
 def _split(texts: Sequence[str], targets: NDArray[np.int64], parts: int, seed: int) -> NDArray[np.int64]:
     """Return 0 (training) or the number of a held-out part for each row."""
-    first_seen: dict[str, int] = {}
-    group = np.array([first_seen.setdefault(text, row) for row, text in enumerate(texts)])
-    leaders = np.unique(group)
+    _, first_seen, number = np.unique(_keys(texts), return_index=True, return_inverse=True)
+    group, leaders = first_seen[number], np.sort(first_seen)
     generator = np.random.default_rng(seed)
     side_of_leader = np.zeros(len(texts), np.int64)
     for target in np.unique(targets):
@@ -176,25 +175,39 @@ def _split(texts: Sequence[str], targets: NDArray[np.int64], parts: int, seed: i
     return side_of_leader[group]
 
 
-def _overlaps(texts: Mapping[str, LabelledTexts], leaked: Mapping[str, NDArray[np.bool_]]) -> Iterator[str]:
+def _keys(texts: Sequence[str]) -> NDArray[np.int64]:
+    """Return a number for each text, the same for equal texts only: a set of millions of strings would fill the memory.
+
+    Two of five million different texts get the same 64-bit hash with a probability below one in a million.
+    """
+    return np.fromiter(map(hash, texts), np.int64, len(texts))
+
+
+def _overlaps(
+    train: LabelledTexts,
+    targets: NDArray[np.int64],
+    keys: Mapping[str, NDArray[np.int64]],
+    leaked: Mapping[str, NDArray[np.bool_]],
+) -> Iterator[str]:
     """Say which texts stand in two parts, more than once, or under two labels."""
-    train = texts["train"]
-    for part, rows in leaked.items():
-        shared = int(rows.sum())
+    in_both = {part: int(rows.sum()) for part, rows in leaked.items()}
+    for part, shared in in_both.items():
         if shared:
-            yield f"{format_count(shared)} {part} texts ({format_percent(shared / len(rows))}) stand in training too"
-    known = set(texts["valid"].texts)
-    shared = sum(text in known for text in texts["test"].texts)
+            yield f"{format_count(shared)} {part} texts ({format_percent(shared / len(keys[part]))}) stand in training too"
+    shared = int(np.isin(keys["test"], keys["valid"]).sum())
     if shared:
-        yield f"{format_count(shared)} test texts ({format_percent(shared / len(texts['test']))}) stand in valid too"
+        yield f"{format_count(shared)} test texts ({format_percent(shared / len(keys['test']))}) stand in valid too"
     first = train.labels[0]
     if len(train) > 20 and train.lines[0] == 1 and list(train.labels).count(first) == 1:
         yield f"the label of the first line, {first!r}, occurs nowhere else: if it is a header, pass --text-column NAME"
-    labels_of = Counter(text for text, _ in set(zip(train.texts, train.labels, strict=True)))
-    repeated = len(train) - len(labels_of)
+    distinct, number = np.unique(keys["train"], return_inverse=True)
+    repeated = len(train) - len(distinct)
     if repeated:
         yield f"{format_count(repeated)} training rows ({format_percent(repeated / len(train))}) repeat a text"
-    doubtful = sum(count > 1 for count in labels_of.values())
+    labels_of = np.unique(np.unique(number * (targets.max() + 1) + targets) // (targets.max() + 1), return_counts=True)[
+        1
+    ]
+    doubtful = int((labels_of > 1).sum())
     if doubtful:
         yield f"{format_count(doubtful)} training texts stand under more than one label"
 

@@ -82,11 +82,12 @@ def suspected_labels(parts: Parts, probabilities: Mapping[str, NDArray[np.floati
     names = list(probabilities)
     target = np.concatenate([parts.targets[name] for name in names])
     shares = np.concatenate([probabilities[name] for name in names]).astype(np.float64)
-    places = [(name, row) for name in names for row in range(len(parts.targets[name]))]
+    starts = np.cumsum([0, *(len(parts.targets[name]) for name in names)])
     found = suspected_rows(shares, target)
     suspects = []
     for number in map(int, found[:LISTED]):
-        part, row = places[number]
+        place = int(np.searchsorted(starts, number, "right")) - 1
+        part, row = names[place], number - int(starts[place])
         texts, likelier = parts.texts[part], int(shares[number].argmax())
         label, other = parts.class_names[int(target[number])], parts.class_names[likelier]
         probability = float(shares[number, likelier])
