@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from linkboy import __version__
-from linkboy._report import Block, Report, Table, format_count, format_seconds
-from linkboy.classify.calibration import Calibration, calibrate
+from linkboy._report import Block, Report, Table, format_count, format_percent, format_seconds
+from linkboy.classify.calibration import Calibration
+from linkboy.classify.choosing import Attempt, TrainingStoppedError, attempt, train_once_more, traits_of
 from linkboy.classify.classifier import Classifier, make_encoder, write_files
 from linkboy.classify.data import LabelledTexts
 from linkboy.classify.dataset import EncodedTexts, Encoder, features_of
 from linkboy.classify.learning import METRIC_KEYS, Learner
 from linkboy.classify.metrics import ClassificationMetrics, classification_metrics
-from linkboy.classify.models import TextModel
 from linkboy.classify.outputs import (
     CHECKPOINTS,
     CONTENTS,
@@ -34,7 +34,7 @@ from linkboy.classify.outputs import (
     run_in,
 )
 from linkboy.classify.page import report_page
-from linkboy.classify.recipe import DataTraits, Recipe, TrainingOptions, choose_recipe
+from linkboy.classify.recipe import Recipe, TrainingOptions, choose_recipe
 from linkboy.classify.split import PARTS, Parts, make_parts
 from linkboy.classify.suspects import SuspectedLabels, suspected_labels
 from linkboy.classify.tokens import TokenEncoder
@@ -42,6 +42,8 @@ from linkboy.classify.vectors import pretrained_embedding
 from linkboy.memory import MemoryReport, release_memory
 from linkboy.parameters import count_parameters
 from linkboy.training import History, is_main_process, process_count, wait_for_everyone
+
+Show = Callable[[Report | str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,7 @@ class TrainingReport(Report):
         without_leaked: metrics of the test rows whose text does not stand in training; `None` if none does, or all do.
         calibration: what was done to the logits after training.
         suspects: held-out rows whose label may be wrong.
+        before_refit: metrics of the test part before the model was trained once more; `None` if it was not.
     """
 
     directory: Path
@@ -69,6 +72,7 @@ class TrainingReport(Report):
     without_leaked: ClassificationMetrics | None = None
     calibration: Calibration | None = None
     suspects: SuspectedLabels | None = None
+    before_refit: ClassificationMetrics | None = None
 
     def _blocks(self) -> Iterator[Block]:
         if not self.metrics:
@@ -76,10 +80,11 @@ class TrainingReport(Report):
             return
         yield "Test part"
         yield from self.metrics["test"]._blocks()
-        if self.recipe.refit:
+        if self.before_refit is not None:
             yield (
-                "what is saved was trained once more, on training and validation part together; the figures of the "
-                "validation part, and the curves, are those before"
+                "what is saved was trained once more, on training and validation part together; before that the test part "
+                f"had accuracy {format_percent(self.before_refit.accuracy)}, macro-F1 "
+                f"{format_percent(self.before_refit.macro_f1)}; the figures of the validation part, and the curves, are of then"
             )
         if self.without_leaked is not None:
             yield f"without the rows whose text stands in training too: {self.without_leaked.summary}"
@@ -102,7 +107,7 @@ def train_classifier(
     options: TrainingOptions | None = None,
     overwrite: bool = False,
     resume: bool = False,
-    show: Callable[[Report | str], None] | None = None,
+    show: Show | None = None,
 ) -> TrainingReport:
     """Train a text classifier and write it, with its figures and pictures, into a directory.
 
@@ -134,58 +139,39 @@ def train_classifier(
         >>> report.metrics["test"].accuracy
         1.0
     """
-    options = options or TrainingOptions()
-    show = show or (lambda block: None)
-    out = Path(out)
+    options, show, out = options or TrainingOptions(), show or (lambda block: None), Path(out)
     started = time.perf_counter()
     check_directory(out, overwrite=overwrite, resume=resume)
     options.check_machine()
     parts = make_parts(train, valid=valid, test=test, class_names=class_names, seed=options.seed)
-    recipe = choose_recipe(options, _traits(parts))
     show(parts)
-    show(recipe)
-    encoding_started = time.perf_counter()
-    encoder = make_encoder(options.model, parts.texts["train"].texts, vocab=options.vocab, binary=recipe.scaled)
-    data = _encode(encoder, parts)
-    seconds = {"encoding": time.perf_counter() - encoding_started}
-    embedding = None
-    if options.vectors is not None:
-        embedding, coverage = pretrained_embedding(options, cast("TokenEncoder", encoder), data["train"].features)
-        show(coverage)
-    learner = Learner(options, recipe, encoder, len(parts.class_names))
-    model = learner.new_model(data["train"], embedding=embedding)
-    show(count_parameters(model))
-
-    run = {"linkboy": __version__, "options": options.to_dict(), "data": fingerprint(parts, encoder)}
+    learner, data, seconds = _prepare(options, parts, show)
+    run = {"linkboy": __version__, "options": options.to_dict(), "data": fingerprint(parts, learner.encoder)}
     run["processes"] = process_count()
     if resume:
         check_same_run(out, run)
     wait_for_everyone()  # no process may find files that another has just written
     with run_in(out, run, overwrite=overwrite, resume=resume) if is_main_process() else nullcontext():
-        training_started = time.perf_counter()
-        history = learner.fit(model, data["train"], data["valid"], out / CHECKPOINTS / "choosing")
-        if history.stopped in ("SIGINT", "SIGTERM"):
-            return TrainingReport(out, {}, history, recipe, seconds, None)
-        calibration = _calibrate(learner, model, data["valid"], parts)
-        logits = {"valid": learner.predict(model, data["valid"])}
-        if recipe.refit:
-            everything = data["train"] + data["valid"]
-            model = learner.new_model(everything)
-            again = learner.fit(model, everything, None, out / CHECKPOINTS / "final")
-            if again.stopped in ("SIGINT", "SIGTERM"):
-                return TrainingReport(out, {}, again, recipe, seconds, None)
-            calibration.build_into(model)
-        logits |= {part: learner.predict(model, data[part]) for part in ("train", "test")}
+        try:
+            training_started = time.perf_counter()
+            chosen, classifier, judged = _train(learner, data, parts, out / CHECKPOINTS)
+        except TrainingStoppedError as stop:
+            return TrainingReport(out, {}, stop.history, learner.recipe, seconds, None)
         seconds["training"] = time.perf_counter() - training_started
-        about = {"training": {**run, "recipe": recipe.to_dict(), "history": history.to_dict()}}
-        classifier = Classifier(options.model, model, encoder, parts.class_names, numbered=parts.numbered, about=about)
-        judged = _judge(logits, parts, calibration)
+        classifier.about = {"training": {**run, "recipe": chosen.recipe.to_dict(), "history": chosen.history.to_dict()}}
         if is_main_process():
-            metric = METRIC_KEYS[recipe.metric]
+            metric = METRIC_KEYS[chosen.recipe.metric]
             page = report_page(
-                classifier, parts, judged, history, options=options, recipe=recipe, seconds=seconds, metric=metric
+                classifier,
+                parts,
+                judged,
+                chosen.history,
+                options=options,
+                recipe=chosen.recipe,
+                seconds=seconds,
+                metric=metric,
             )
-            write_files(out, result_files(classifier, parts, judged, history, metric, page))
+            write_files(out, result_files(classifier, parts, judged, chosen.history, metric, page))
             finish_run(out)
         wait_for_everyone()
     gone = [weakref.ref(part) for part in data.values()]
@@ -195,19 +181,34 @@ def train_classifier(
     return TrainingReport(
         out,
         judged.metrics,
-        history,
-        recipe,
+        chosen.history,
+        chosen.recipe,
         seconds,
         memory,
         judged.without_leaked,
         judged.calibration,
         judged.suspects,
+        judged.before_refit,
     )
 
 
-def _traits(parts: Parts) -> DataTraits:
-    counts = np.bincount(parts.targets["train"], minlength=len(parts.class_names))
-    return DataTraits(len(parts.targets["train"]), len(parts.class_names), int(counts.max()), int(counts.min()))
+def _prepare(
+    options: TrainingOptions, parts: Parts, show: Show
+) -> tuple[Learner, dict[str, EncodedTexts], dict[str, float]]:
+    """Choose the settings and encode the parts; return who trains, on what, and the seconds it took."""
+    recipe = choose_recipe(options, traits_of(parts))
+    show(recipe)
+    started = time.perf_counter()
+    encoder = make_encoder(options.model, parts.texts["train"].texts, vocab=options.vocab, binary=recipe.scaled)
+    data = _encode(encoder, parts)
+    seconds = {"encoding": time.perf_counter() - started}
+    embedding = None
+    if options.vectors is not None:
+        embedding, coverage = pretrained_embedding(options, cast("TokenEncoder", encoder), data["train"])
+        show(coverage)
+    learner = Learner(options, recipe, encoder, len(parts.class_names), embedding)
+    show(count_parameters(learner.new_model()))
+    return learner, data, seconds
 
 
 def _encode(encoder: Encoder, parts: Parts) -> dict[str, EncodedTexts]:
@@ -221,21 +222,25 @@ def _encode(encoder: Encoder, parts: Parts) -> dict[str, EncodedTexts]:
     }
 
 
-def _calibrate(learner: Learner, model: TextModel, valid: EncodedTexts, parts: Parts) -> Calibration:
-    """Choose temperature and adjustment by the validation part, which the model has not learned from."""
-    calibration = calibrate(
-        learner.predict(model, valid),
-        parts.targets["valid"],
-        np.bincount(parts.targets["train"], minlength=len(parts.class_names)),
-        metric=learner.recipe.metric,
-        adjust=_traits(parts).tailed,
-        weights=valid.weights.numpy(),
-    )
-    calibration.build_into(model)
-    return calibration
+def _train(
+    learner: Learner, data: Mapping[str, EncodedTexts], parts: Parts, checkpoints: Path
+) -> tuple[Attempt, Classifier, Judgement]:
+    """Return the attempt that was chosen, the classifier to save, and how good it is."""
+    chosen = attempt(learner, data, parts, checkpoints / "choosing")
+    model, before = chosen.model, None
+    if chosen.recipe.refit:
+        before = classification_metrics(
+            parts.targets["test"], learner.predict(model, data["test"]).argmax(1).numpy(), parts.class_names
+        )
+        model = train_once_more(learner, chosen, data, checkpoints / "final")
+    logits = {"valid": chosen.logits} | {part: learner.predict(model, data[part]) for part in ("train", "test")}
+    classifier = Classifier(learner.options.model, model, learner.encoder, parts.class_names, numbered=parts.numbered)
+    return chosen, classifier, _judge(logits, parts, chosen.calibration, before)
 
 
-def _judge(logits: Mapping[str, Tensor], parts: Parts, calibration: Calibration) -> Judgement:
+def _judge(
+    logits: Mapping[str, Tensor], parts: Parts, calibration: Calibration, before: ClassificationMetrics | None
+) -> Judgement:
     """Measure calibrated logits of every part."""
     predicted = {part: rows.argmax(1).numpy() for part, rows in logits.items()}
     names, held_out = parts.class_names, {part: logits[part] for part in ("valid", "test")}
@@ -248,4 +253,5 @@ def _judge(logits: Mapping[str, Tensor], parts: Parts, calibration: Calibration)
         else None,
         calibration=calibration.measured(held_out, parts.targets),
         suspects=suspected_labels(parts, {part: rows.softmax(1).numpy() for part, rows in held_out.items()}),
+        before_refit=before,
     )

@@ -1,6 +1,9 @@
 """The training itself: fresh models, the loss, the loop, and predictions, for one set of options and one recipe."""
 
+import copy
+import dataclasses
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,12 +20,13 @@ from linkboy.classify.models import NgramClassifier, TextModel
 from linkboy.classify.recipe import Recipe, TrainingOptions
 from linkboy.embeddings import PretrainedEmbedding
 from linkboy.losses import class_weights, focal_loss, logit_adjusted_loss
-from linkboy.training import Checkpointer, EarlyStopping, History, fit, predict, process_count
+from linkboy.training import Checkpointer, EarlyStopping, History, TrainingState, fit, predict, process_count
 
 METRIC_KEYS = {"accuracy": "accuracy", "macro-f1": "macro_f1"}
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
+@dataclasses.dataclass(frozen=True)
 class Learner:
     """Trains models for one encoder and one number of classes.
 
@@ -31,26 +35,43 @@ class Learner:
         recipe: the settings that follow.
         encoder: what the texts were encoded by.
         classes: how many there are.
+        embedding: pretrained vectors to begin with, for a `cnn`; each model gets its own copy.
     """
 
-    def __init__(self, options: TrainingOptions, recipe: Recipe, encoder: Encoder, classes: int) -> None:
-        self.options, self.recipe, self.encoder, self.classes = options, recipe, encoder, classes
-        self.device = None if options.device == "auto" else options.device
+    options: TrainingOptions
+    recipe: Recipe
+    encoder: Encoder
+    classes: int
+    embedding: PretrainedEmbedding | None = None
 
-    def new_model(self, rows: EncodedTexts, *, embedding: PretrainedEmbedding | None = None) -> TextModel:
-        """Return a model with initial weights, which the seed decides, for training on `rows`."""
+    @property
+    def device(self) -> str | None:
+        """Where to train; `None` for the fastest device there is."""
+        return None if self.options.device == "auto" else self.options.device
+
+    def new_model(self) -> TextModel:
+        """Return a model with initial weights, which the seed decides."""
         torch.manual_seed(self.options.seed)
-        model = make_model(self.options.model, self.encoder, self.classes, embedding=embedding)
-        if self.recipe.scaled and isinstance(model, NgramClassifier):
-            model.scale = torch.from_numpy(log_odds(rows.pieces(), self.classes, max(len(self.encoder), 1)))
-        return model
+        return make_model(self.options.model, self.encoder, self.classes, embedding=copy.deepcopy(self.embedding))
 
-    def fit(self, model: TextModel, rows: EncodedTexts, valid: EncodedTexts | None, checkpoints: Path) -> History:
-        """Train on `rows`; with `valid`, measure after each epoch."""
-        options, recipe, processes = self.options, self.recipe, process_count()
-        per_process = max(1, recipe.batch_size // processes)
-        batches = math.ceil(math.ceil(len(rows) / processes) / per_process)
-        steps = recipe.epochs * math.ceil(batches / options.accumulate)
+    def fit(
+        self,
+        model: TextModel,
+        rows: EncodedTexts,
+        valid: EncodedTexts | None,
+        checkpoints: Path,
+        *,
+        latest: float | None = None,
+    ) -> History:
+        """Train on `rows`; with `valid`, measure after each epoch.
+
+        With `latest`, a time of `time.perf_counter`, training ends by then: the rate falls with the time that is left where
+        that runs out before the steps do.
+        """
+        options, recipe = self.options, self.recipe
+        if recipe.scaled and isinstance(model, NgramClassifier):
+            model.scale = torch.from_numpy(log_odds(rows.pieces(), self.classes, max(len(self.encoder), 1)))
+        per_process = max(1, recipe.batch_size // process_count())
         optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=recipe.lr,
@@ -59,6 +80,7 @@ class Learner:
             weight_decay=recipe.weight_decay,
             fused=options.device != "mps",
         )
+        schedule = Schedule(recipe, self._steps(len(rows), per_process), latest)
         metrics = {
             "accuracy": lambda logits, target: (logits.argmax(1) == target).double().mean(),
             "macro_f1": lambda logits, target: macro_f1(target.numpy(), logits.argmax(1).numpy()),
@@ -72,12 +94,13 @@ class Learner:
             val_loader=None if valid is None else valid.loader(1024),
             metrics=None if valid is None else metrics,
             epochs=recipe.epochs,
-            scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.rate_at(step, steps)),
+            scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.rate),
             accumulate=options.accumulate,
             precision=options.precision,
             ema=options.ema,
             compile=options.compile,
             early_stopping=best if recipe.keep == "best" else None,
+            callbacks=() if latest is None else (schedule.stop_in_time,),
             checkpoint=Checkpointer(
                 checkpoints,
                 every_steps=options.checkpoint_every,
@@ -88,6 +111,10 @@ class Learner:
             seed=options.seed,
             device=self.device,
         )
+
+    def _steps(self, rows: int, per_process: int) -> int:
+        batches = math.ceil(math.ceil(rows / process_count()) / per_process)
+        return self.recipe.epochs * math.ceil(batches / self.options.accumulate)
 
     def predict(self, model: TextModel, rows: EncodedTexts) -> Tensor:
         """Return the logits `(rows, C)`."""
@@ -114,6 +141,32 @@ class Learner:
             return lambda logits, target: logit_adjusted_loss(logits, target, priors=priors, reduction="none")
         smoothing = self.recipe.label_smoothing
         return lambda logits, target: F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="none")
+
+
+class Schedule:
+    """The rate of each step of a recipe, and an end of training in time.
+
+    Args:
+        recipe: how the rate goes over the steps.
+        steps: how many there are.
+        latest: when training must end, on the clock of `time.perf_counter`.
+    """
+
+    def __init__(self, recipe: Recipe, steps: int, latest: float | None) -> None:
+        self.recipe, self.steps = recipe, steps
+        self.begun, self.latest = time.perf_counter(), latest
+
+    def rate(self, step: int) -> float:
+        """Return the share of the peak rate for a step, further on where the time runs out before the steps do."""
+        if self.latest is not None:
+            gone = (time.perf_counter() - self.begun) / max(self.latest - self.begun, 1e-9)
+            step = min(max(step, int(gone * self.steps)), self.steps)
+        return self.recipe.rate_at(step, self.steps)
+
+    def stop_in_time(self, event: str, state: TrainingState) -> None:
+        """End the training once it is time."""
+        if event == "step" and self.latest is not None and time.perf_counter() >= self.latest:
+            state.stop()
 
 
 def squared_hinge(logits: Tensor, target: Tensor) -> Tensor:

@@ -48,6 +48,7 @@ class Judgement:
     without_leaked: ClassificationMetrics | None
     calibration: Calibration
     suspects: SuspectedLabels
+    before_refit: ClassificationMetrics | None = None
 
 
 def check_directory(out: Path, *, overwrite: bool, resume: bool) -> None:
@@ -160,6 +161,7 @@ def result_files(
     figures = {
         **judged.metrics,
         "test_without_leaked": judged.without_leaked,
+        "test_before_refit": judged.before_refit,
         "calibration": judged.calibration,
         "suspected_labels": judged.suspects.count,
     }

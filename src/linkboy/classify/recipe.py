@@ -217,11 +217,12 @@ def choose_recipe(options: TrainingOptions, traits: DataTraits) -> Recipe:
     smoothing = {"ngram": 0.2}.get(options.model, 0.1) if loss == "cross-entropy" else 0.0
     if options.model != "ngram":
         lr, weight_decay, eps, beta2 = 1e-3 if options.model == "transformer" else 2e-3, 0.01, 1e-8, 0.999
-    elif scaled:
+    elif scaled and (loss != "squared-hinge" or traits.rows >= 40_000):
         lr, weight_decay, eps, beta2 = 0.02, 0.1, 1e-8, 0.99
     else:
-        # An epsilon far above the usual 1e-8 keeps the steps of rare n-grams, whose gradients are tiny, small as well.
-        lr, weight_decay, eps, beta2 = 0.2, 0.02, 3e-4, 0.99
+        # Fewer rows leave more n-grams rare; an epsilon far above the usual 1e-8 keeps the steps of those, whose gradients
+        # are tiny, small as well, and then the rate can be higher.
+        lr, weight_decay, eps, beta2 = (0.3, 0.01, 3e-3, 0.99) if scaled else (0.2, 0.02, 3e-4, 0.99)
     return Recipe(
         batch_size=batch_size,
         epochs=epochs,

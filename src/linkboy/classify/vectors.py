@@ -3,19 +3,20 @@
 import numpy as np
 import torch
 
-from linkboy.classify.features import FlatFeatures
+from linkboy.classify.dataset import EncodedTexts
 from linkboy.classify.recipe import TrainingOptions
 from linkboy.classify.tokens import TokenEncoder
 from linkboy.embeddings import EmbeddingReport, PretrainedEmbedding, load_embeddings
 
 
 def pretrained_embedding(
-    options: TrainingOptions, encoder: TokenEncoder, train: FlatFeatures
+    options: TrainingOptions, encoder: TokenEncoder, train: EncodedTexts
 ) -> tuple[PretrainedEmbedding, EmbeddingReport]:
     """Return an embedding with the vectors of the tokens, and how many of them and of the training text were found."""
     tokenizer = encoder.tokenizer
     tokens = [tokenizer.id_to_token(number) for number in range(tokenizer.vocab_size)]
-    counts = np.bincount(train.ids, minlength=len(encoder)).tolist()
+    counted = [np.bincount(features.ids, minlength=len(encoder)) for features, _, _ in train.pieces()]
+    counts = np.sum(counted, axis=0).tolist()
     weight, report = load_embeddings(
         str(options.vectors),
         {token: number for number, token in enumerate(tokens, 1)},

@@ -1,0 +1,122 @@
+"""From encoded parts to the model that is kept: train, calibrate and judge on the validation part, train once more."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from linkboy.classify.calibration import SCORES, Calibration, calibrate
+from linkboy.classify.dataset import EncodedTexts
+from linkboy.classify.learning import Learner
+from linkboy.classify.models import TextModel
+from linkboy.classify.recipe import DataTraits, Recipe
+from linkboy.classify.split import Parts
+from linkboy.training import History
+
+SIGNALS = ("SIGINT", "SIGTERM")
+
+
+class TrainingStoppedError(Exception):
+    """A signal has stopped the training; what was learned is saved."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__(history.stopped)
+        self.history = history
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """A model that was trained by a recipe, calibrated, and judged on the validation part.
+
+    Args:
+        recipe: the settings used.
+        model: gives calibrated logits.
+        history: of the training loop.
+        calibration: what was built into the model.
+        logits: `(rows, C)`, calibrated, of the validation part.
+        score: the metric of the recipe on the validation part.
+        seconds: how long the training took.
+    """
+
+    recipe: Recipe
+    model: TextModel
+    history: History
+    calibration: Calibration
+    logits: Tensor
+    score: float
+    seconds: float
+
+
+def attempt(
+    learner: Learner, data: Mapping[str, EncodedTexts], parts: Parts, checkpoints: Path, *, latest: float | None = None
+) -> Attempt:
+    """Train one model on the training part and judge it on the validation part.
+
+    Args:
+        learner: holds the recipe.
+        data: the encoded parts.
+        parts: the same before encoding.
+        checkpoints: a directory.
+        latest: when training must end, on the clock of `time.perf_counter`.
+
+    Raises:
+        TrainingStoppedError: a signal came.
+    """
+    started = time.perf_counter()
+    model = learner.new_model()
+    history = learner.fit(model, data["train"], data["valid"], checkpoints, latest=latest)
+    if history.stopped in SIGNALS:
+        raise TrainingStoppedError(history)
+    seconds, target = time.perf_counter() - started, parts.targets["valid"]
+    calibration = calibrate(
+        learner.predict(model, data["valid"]),
+        target,
+        class_counts(parts),
+        metric=learner.recipe.metric,
+        adjust=traits_of(parts).tailed,
+        weights=data["valid"].weights.numpy(),
+    )
+    calibration.build_into(model)
+    logits = learner.predict(model, data["valid"])
+    _, score = SCORES[learner.recipe.metric]
+    return Attempt(
+        learner.recipe, model, history, calibration, logits, score(target, logits.argmax(1).numpy()), seconds
+    )
+
+
+def train_once_more(
+    learner: Learner,
+    chosen: Attempt,
+    data: Mapping[str, EncodedTexts],
+    checkpoints: Path,
+    *,
+    latest: float | None = None,
+) -> TextModel:
+    """Train by the recipe that was chosen on training and validation part together; calibrated as the chosen model is.
+
+    Raises:
+        TrainingStoppedError: a signal came.
+    """
+    everything = data["train"] + data["valid"]
+    learner = dataclasses.replace(learner, recipe=chosen.recipe)
+    model = learner.new_model()
+    history = learner.fit(model, everything, None, checkpoints, latest=latest)
+    if history.stopped in SIGNALS:
+        raise TrainingStoppedError(history)
+    chosen.calibration.build_into(model)
+    return model
+
+
+def class_counts(parts: Parts) -> NDArray[np.int64]:
+    """Return the training rows of each class."""
+    return np.bincount(parts.targets["train"], minlength=len(parts.class_names))
+
+
+def traits_of(parts: Parts) -> DataTraits:
+    """Return what the settings follow from."""
+    counts = class_counts(parts)
+    return DataTraits(int(counts.sum()), len(counts), int(counts.max()), int(counts.min()))
