@@ -13,6 +13,8 @@ LOSSES = ("auto", "cross-entropy", "squared-hinge", "focal", "logit-adjusted")
 CLASS_WEIGHTS = ("none", "balanced", "sqrt", "effective")
 METRICS = ("auto", "accuracy", "macro-f1")
 LONG_TAIL = 10  # how many times the smallest class the largest one has
+LARGE = 200_000  # rows, from which on a second training would gain next to nothing
+FEWEST_EPOCHS = ((1_000_000, 1), (LARGE, 2), (40_000, 4), (0, 6))  # from so many rows on
 ROWS_FOR_HINGE = 300  # a class; with fewer, one class against all others has too few rows on its side
 FREEZE = ("all", "known", "none")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -209,20 +211,13 @@ def choose_recipe(options: TrainingOptions, traits: DataTraits) -> Recipe:
     loss, why_loss = _choose_loss(options, traits, metric)
     # Log-odds of rare classes come from few rows, and pull them towards what these rows happen to hold.
     scaled = options.model == "ngram" and loss != "logit-adjusted" and options.class_weight == "none"
-    batch_size = options.batch_size or _batch_size(traits.rows, scaled=scaled)
+    batch_size = options.batch_size or _batch_size(options.model, traits.rows, scaled=scaled)
     steps_per_epoch = math.ceil(traits.rows / batch_size)
-    fewest = 1 if traits.rows >= 1_000_000 else 2 if traits.rows >= 200_000 else 4 if traits.rows >= 40_000 else 6
+    fewest = next(epochs for rows, epochs in FEWEST_EPOCHS if traits.rows >= rows)
     epochs = options.epochs or max(fewest, min(100, math.ceil(300 / steps_per_epoch)))
     # Label smoothing shrinks the logits, on which focal and adjusted losses build; it goes with cross-entropy alone.
     smoothing = {"ngram": 0.2}.get(options.model, 0.1) if loss == "cross-entropy" else 0.0
-    if options.model != "ngram":
-        lr, weight_decay, eps, beta2 = 1e-3 if options.model == "transformer" else 2e-3, 0.01, 1e-8, 0.999
-    elif scaled and (loss != "squared-hinge" or traits.rows >= 40_000):
-        lr, weight_decay, eps, beta2 = 0.02, 0.1, 1e-8, 0.99
-    else:
-        # Fewer rows leave more n-grams rare; an epsilon far above the usual 1e-8 keeps the steps of those, whose gradients
-        # are tiny, small as well, and then the rate can be higher.
-        lr, weight_decay, eps, beta2 = (0.3, 0.01, 3e-3, 0.99) if scaled else (0.2, 0.02, 3e-4, 0.99)
+    lr, weight_decay, eps, beta2 = _optimizer(options.model, loss, traits.rows, scaled=scaled)
     return Recipe(
         batch_size=batch_size,
         epochs=epochs,
@@ -233,20 +228,36 @@ def choose_recipe(options: TrainingOptions, traits: DataTraits) -> Recipe:
         label_smoothing=smoothing,
         metric=metric,
         keep="last" if options.model == "ngram" and options.early_stopping is None else "best",
-        refit=options.refit and options.model == "ngram" and options.early_stopping is None and traits.rows < 200_000,
+        refit=options.refit and options.model == "ngram" and options.early_stopping is None and traits.rows < LARGE,
         scaled=scaled,
         beta2=beta2,
         why=(why_metric, why_loss),
     )
 
 
-def _batch_size(rows: int, *, scaled: bool) -> int:
+def _batch_size(model: str, rows: int, *, scaled: bool) -> int:
     if rows < 2000:
         return max(8, min(64, rows // 16))
-    if rows >= 200_000:
+    if model != "ngram":
+        return 64 if rows < 20_000 else 256
+    if rows >= LARGE:
         return 2048
-    largest = 512 if scaled else 256
-    return largest if rows >= 20_000 else 128 if scaled else 64
+    if scaled:
+        return 256 if rows < 20_000 else 512
+    return 64 if rows < 10_000 else 128 if rows < 20_000 else 256
+
+
+def _optimizer(model: str, loss: str, rows: int, *, scaled: bool) -> tuple[float, float, float, float]:
+    """Return peak rate, weight decay, epsilon and second beta of AdamW."""
+    if model != "ngram":
+        return 1e-3 if model == "transformer" else 2e-3, 0.01, 1e-8, 0.999
+    # With few rows most n-grams are rare: an epsilon far above the usual 1e-8 keeps the steps of those, whose gradients are
+    # tiny, small as well, and then the rate can be higher.
+    if not scaled:
+        return 0.2, 0.02, 3e-4, 0.99
+    if loss == "squared-hinge" and rows < 40_000:
+        return 0.3, 0.01, 3e-3, 0.99
+    return 0.02 if rows >= 20_000 or rows < 2000 else 0.03, 0.1, 1e-8, 0.99
 
 
 def _choose_metric(options: TrainingOptions, traits: DataTraits) -> tuple[str, str]:
