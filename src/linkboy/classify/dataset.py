@@ -1,6 +1,6 @@
 """Encoded texts as a dataset whose batches are cut from flat arrays, without any work per text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from linkboy.classify.features import FlatFeatures
 
-MOST_CHARACTERS = 10_000_000  # of a part that is encoded at once: some 400 MB of features
-PIECE = 100_000  # rows
+MOST_CHARACTERS = 10_000_000  # of texts that are encoded at once: some 400 MB of features
+PIECE = 20_000  # rows
 Batch = tuple[tuple[Tensor, ...], Tensor, Tensor]  # what the model takes, target (B,), weight (B,)
 
 
@@ -67,9 +67,10 @@ class LazyFeatures:
 Features = FlatFeatures | LazyFeatures
 
 
-def features_of(encoder: Encoder, texts: Sequence[str]) -> Features:
-    """Encode texts, at once if they are few enough for the memory, else batch by batch whenever they are asked for."""
-    return LazyFeatures(encoder, texts) if sum(map(len, texts)) > MOST_CHARACTERS else encoder.encode(texts)
+def features_of(encoder: Encoder, parts: Mapping[str, Sequence[str]]) -> dict[str, Features]:
+    """Encode the texts of all parts, at once if they are few enough for the memory, else whenever a batch asks for them."""
+    many = sum(len(text) for texts in parts.values() for text in texts) > MOST_CHARACTERS
+    return {part: LazyFeatures(encoder, texts) if many else encoder.encode(texts) for part, texts in parts.items()}
 
 
 class EncodedTexts(Dataset[Batch]):
@@ -107,6 +108,11 @@ class EncodedTexts(Dataset[Batch]):
         rows = np.asarray(indices, np.int64)
         where = torch.from_numpy(rows)
         return self.encoder.collate(self.features.gather(rows)), self.targets[where], self.weights[where]
+
+    def take(self, rows: NDArray[np.int64]) -> "EncodedTexts":
+        """Return the given rows, in the given order."""
+        features, where = self.features.gather(rows), torch.from_numpy(rows)
+        return EncodedTexts(self.encoder, features, self.targets[where].numpy(), self.weights[where].numpy())
 
     def pieces(self) -> Iterator[tuple[FlatFeatures, NDArray[np.int64], NDArray[np.float32]]]:
         """Yield features, targets and weights of all rows, in order, in pieces of bounded size."""

@@ -43,6 +43,7 @@ from linkboy.memory import MemoryReport, release_memory
 from linkboy.parameters import count_parameters
 from linkboy.training import History, is_main_process, process_count, wait_for_everyone
 
+MOST_JUDGED = 100_000  # training rows, evenly drawn, that the figures of the training part are from
 Show = Callable[[Report | str], None]
 
 
@@ -52,7 +53,8 @@ class TrainingReport(Report):
 
     Args:
         directory: where everything is.
-        metrics: of `train`, `valid` and `test`; empty for a run that was stopped.
+        metrics: of `train` (of more than 100,000 rows as many, evenly drawn), `valid` and `test`; empty for a run that was
+            stopped.
         history: of the training loop.
         recipe: the settings used.
         seconds: of `encoding`, `training` and in `total`.
@@ -216,10 +218,8 @@ def _encode(encoder: Encoder, parts: Parts) -> dict[str, EncodedTexts]:
         own = parts.texts[part].weights
         return None if own is None else np.array(own, np.float32)
 
-    return {
-        part: EncodedTexts(encoder, features_of(encoder, parts.texts[part].texts), parts.targets[part], weights(part))
-        for part in PARTS
-    }
+    features = features_of(encoder, {part: parts.texts[part].texts for part in PARTS})
+    return {part: EncodedTexts(encoder, features[part], parts.targets[part], weights(part)) for part in PARTS}
 
 
 def _train(
@@ -233,13 +233,23 @@ def _train(
             parts.targets["test"], learner.predict(model, data["test"]).argmax(1).numpy(), parts.class_names
         )
         model = train_once_more(learner, chosen, data, checkpoints / "final")
-    logits = {"valid": chosen.logits} | {part: learner.predict(model, data[part]) for part in ("train", "test")}
+    judged = np.unique(np.linspace(0, len(data["train"]) - 1, MOST_JUDGED).astype(np.int64))
+    logits = {
+        "train": learner.predict(model, data["train"].take(judged)),
+        "valid": chosen.logits,
+        "test": learner.predict(model, data["test"]),
+    }
+    targets = {**parts.targets, "train": parts.targets["train"][judged]}
     classifier = Classifier(learner.options.model, model, learner.encoder, parts.class_names, numbered=parts.numbered)
-    return chosen, classifier, _judge(logits, parts, chosen.calibration, before)
+    return chosen, classifier, _judge(logits, targets, parts, chosen.calibration, before)
 
 
 def _judge(
-    logits: Mapping[str, Tensor], parts: Parts, calibration: Calibration, before: ClassificationMetrics | None
+    logits: Mapping[str, Tensor],
+    targets: Mapping[str, NDArray[np.int64]],
+    parts: Parts,
+    calibration: Calibration,
+    before: ClassificationMetrics | None,
 ) -> Judgement:
     """Measure calibrated logits of every part."""
     predicted = {part: rows.argmax(1).numpy() for part, rows in logits.items()}
@@ -247,11 +257,11 @@ def _judge(
     clean = ~parts.leaked["test"]
     return Judgement(
         logits=logits,
-        metrics={part: classification_metrics(parts.targets[part], predicted[part], names) for part in PARTS},
-        without_leaked=classification_metrics(parts.targets["test"][clean], predicted["test"][clean], names)
+        metrics={part: classification_metrics(targets[part], predicted[part], names) for part in PARTS},
+        without_leaked=classification_metrics(targets["test"][clean], predicted["test"][clean], names)
         if 0 < clean.sum() < len(clean)
         else None,
-        calibration=calibration.measured(held_out, parts.targets),
+        calibration=calibration.measured(held_out, targets),
         suspects=suspected_labels(parts, {part: rows.softmax(1).numpy() for part, rows in held_out.items()}),
         before_refit=before,
     )
