@@ -1,4 +1,4 @@
-"""Fixtures for every test: one thread, the shared data where it is present, generated data where it is not."""
+"""What every test starts from: no window, Ctrl-C in force, and the folder of real data."""
 
 import signal
 from pathlib import Path
@@ -7,6 +7,11 @@ import matplotlib as mpl
 import pytest
 
 mpl.use("Agg")
+
+# A shell without job control starts `pytest &` with Ctrl-C ignored, and what is ignored stays so in `fit` and in children:
+# the tests that send SIGINT would then see nothing happen.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
