@@ -2,12 +2,15 @@
 
 import io
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from linkboy._checks import check_choice, check_number, check_same_shape, describe, did_you_mean
+from linkboy._checks import check_choice, check_flag, check_number, check_same_shape, describe, did_you_mean
 from linkboy._files import atomic_write
 from linkboy._progress import Progress
+from linkboy._tensors import check_module
 
 
 def message_of(error, call, *arguments, **keywords):
@@ -22,6 +25,13 @@ def message_of(error, call, *arguments, **keywords):
         (TypeError, "3", {}, "n must be a number, got '3' of type str"),
         (TypeError, True, {}, "n must be a number, got True of type bool"),
         (TypeError, 1.5, {"integer": True}, "n must be an integer, got 1.5 of type float"),
+        (
+            TypeError,
+            np.int64(3),
+            {"integer": True},
+            "n must be an integer, got np.int64(3) of type int64; pass int(n)",
+        ),
+        (TypeError, torch.tensor(3.0), {}, "n must be a number, got tensor(3.) of type Tensor; pass float(n)"),
         (ValueError, float("nan"), {}, "n must be a number, got nan"),
         (ValueError, 0, {"above": 0}, "n must be a number above 0, got 0"),
         (ValueError, 2, {"minimum": 0, "maximum": 1}, "n must be a number of at least 0 and of at most 1, got 2"),
@@ -29,6 +39,13 @@ def message_of(error, call, *arguments, **keywords):
 )
 def test_numbers(error, value, bounds, message):
     assert message_of(error, check_number, "n", value, **bounds) == message
+
+
+def test_flags_and_modules():
+    check_flag("trim", False)
+    assert message_of(TypeError, check_flag, "trim", "no") == "trim must be True or False, got 'no'"
+    assert check_module("model", model := nn.Linear(1, 1)) is model
+    assert message_of(TypeError, check_module, "model", torch.ones(2)) == "model must be an nn.Module, got f32[2]"
 
 
 def test_choices_shapes_and_descriptions():
@@ -58,6 +75,17 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path):
     with atomic_write(target) as file:
         file.write(b"new")
     assert target.read_text() == "new"
+
+
+def test_a_failed_write_names_the_file_asked_for_and_not_the_temporary_one(tmp_path):
+    def write(path):
+        with atomic_write(path) as file:
+            file.write(b"new")
+
+    missing = tmp_path / "none" / "file"
+    assert message_of(FileNotFoundError, write, missing) == f"[Errno 2] No such file or directory: {str(missing)!r}"
+    assert message_of(IsADirectoryError, write, tmp_path) == f"[Errno 21] Is a directory: {str(tmp_path)!r}"
+    assert not list(tmp_path.parent.glob("*.tmp"))
 
 
 def test_plain_progress_prints_now_and_then_and_a_disabled_one_nothing():

@@ -776,6 +776,15 @@ def test_a_timeline_sees_the_peak_and_draws_it(tmp_path):
     timeline.save_picture(tmp_path / "memory.png")
     assert (tmp_path / "memory.png").read_bytes().startswith(b"\x89PNG")
     assert "made" in str(timeline)
+    with pytest.raises(RuntimeError) as caught:
+        memory.mark("late")
+    assert str(caught.value) == "mark('late') must be called inside the block: `with track_memory() as memory: ...`"
+
+
+def test_a_pause_longer_than_a_thread_can_wait_samples_start_and_end():
+    with lb.track_memory(every_seconds=1e30) as memory:
+        pass
+    assert len(memory.timeline().seconds) == 2
 
 
 # Reports and messages
@@ -866,6 +875,7 @@ def test_reports_are_plain_json():
             RuntimeError,
             "timeline() needs a recorded block: `with track_memory() as memory: ...`",
         ),
+        (lambda: lb.track_memory().mark(3), TypeError, "name must be a string, got int"),
         (
             lambda: lb.track_memory().mark("here"),
             RuntimeError,

@@ -76,7 +76,9 @@ def check_number(
     ]
     need = " ".join([kind, " and ".join(bounds)]).strip()
     if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)):
-        raise TypeError(f"{argument} must be {need}, got {value!r} of type {type(value).__name__}")
+        # NumPy and torch have whole numbers that are no `int`, and would turn up again in reports and JSON.
+        mend = f"; pass {'int' if integer else 'float'}({argument})" if callable(getattr(value, "item", None)) else ""
+        raise TypeError(f"{argument} must be {need}, got {value!r} of type {type(value).__name__}{mend}")
     if (
         not -math.inf < value < math.inf  # a comparison, unlike isfinite, can be traced by torch.compile
         or (minimum is not None and value < minimum)
@@ -84,6 +86,18 @@ def check_number(
         or (above is not None and value <= above)
     ):
         raise ValueError(f"{argument} must be {need}, got {value!r}")
+
+
+def check_flag(argument: str, value: object) -> None:
+    """Raise a `TypeError` unless `value` is a `bool`: a string such as `"no"` would count as true.
+
+    Examples:
+        >>> check_flag("progress", "no")
+        Traceback (most recent call last):
+        TypeError: progress must be True or False, got 'no'
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{argument} must be True or False, got {value!r}")
 
 
 def describe(value: object) -> str:

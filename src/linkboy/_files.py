@@ -12,7 +12,8 @@ from typing import BinaryIO
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a temporary neighbour of `path` for writing bytes, and move it onto `path` once the block ends well.
 
-    The bytes are on the disk before the name changes. If the block raises, `path` is as it was and no litter stays.
+    The bytes are on the disk before the name changes. If the block raises, `path` is as it was and no litter stays. The
+    error of a system call names `path`, not the neighbour, of which a reader knows nothing.
 
     Examples:
         >>> import tempfile
@@ -30,8 +31,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == os.fspath(temporary):
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
         raise
 
 

@@ -1,7 +1,7 @@
-"""What rooms ask of a tensor before they look into it."""
+"""What rooms ask of a tensor or a module before they look into it."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from linkboy._checks import describe
 
@@ -12,6 +12,19 @@ def check_floating(argument: str, value: object) -> Tensor:
         raise TypeError(f"{argument} must be a floating point tensor, got {describe(value)}")
     if not value.is_floating_point():
         raise TypeError(f"{argument} must be a floating point tensor, got {describe(value)}; convert it with .float()")
+    return value
+
+
+def check_module(argument: str, value: object) -> nn.Module:
+    """Return `value` if it is a module, else raise.
+
+    Examples:
+        >>> check_module("model", nn.Linear)
+        Traceback (most recent call last):
+        TypeError: model must be an nn.Module, got type
+    """
+    if not isinstance(value, nn.Module):
+        raise TypeError(f"{argument} must be an nn.Module, got {describe(value)}")
     return value
 
 

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import resource
+import signal
 
 import pytest
 from tests.text.test_call import texts
@@ -240,8 +242,36 @@ def test_a_vocabulary_file_that_is_not_utf8_names_the_line(tmp_path):
     with pytest.raises(ValueError) as caught:
         BertTokenizer(path)
     assert str(caught.value) == f"vocab must be UTF-8, but line 3 of {str(path)!r} is not"
-    with pytest.raises(FileNotFoundError):
-        BertTokenizer(tmp_path / "none.txt")
+
+
+def test_a_path_that_is_no_vocabulary_file_says_what_to_pass(tmp_path):
+    missing = str(tmp_path / "none.txt")
+    with pytest.raises(FileNotFoundError) as caught:
+        BertTokenizer(missing)
+    assert str(caught.value) == (
+        f"vocab must be the path of a vocab.txt, and there is no file {missing!r}; nothing is downloaded"
+    )
+    with pytest.raises(IsADirectoryError) as caught:
+        BertTokenizer(tmp_path)
+    assert str(caught.value) == (
+        f"vocab must be the path of a vocab.txt, got the directory {str(tmp_path)!r}; "
+        "BertTokenizer.from_pretrained reads a model directory"
+    )
+
+
+def test_a_disk_that_fills_up_leaves_the_saved_tokenizer_as_it_was(tmp_path):
+    BertTokenizer(SMALL).save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))  # room for vocab.txt, none for tokenizer.json
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            BertTokenizer([*SMALL, *(f"[unused{number}]" for number in range(50))]).save_pretrained(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize(

@@ -117,13 +117,37 @@ def test_encoding_costs_no_more_than_with_the_trainer_of_tokenizers(shared_data)
     assert abs(len(ours) / theirs - 1) < 0.01
 
 
+SIZE = "vocab_size must be an integer of at least 6 and of at most 16777215"
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: train_wordpiece("abc", 20), "texts must be an iterable of texts, got a single str"),
         (lambda: train_wordpiece(["a", None], 20), "texts[1] must be str or bytes, got NoneType"),
-        (lambda: train_wordpiece(["a"], 5), "vocab_size must be an integer of at least 6, got 5"),
-        (lambda: train_wordpiece(["a"], 9.5), "vocab_size must be an integer of at least 6, got 9.5 of type float"),
+        (lambda: train_wordpiece(None, 20), "texts must be an iterable of texts, got NoneType"),
+        (lambda: train_wordpiece({"a": 3}, 20), "texts must be an iterable of texts, got dict"),
+        (
+            lambda: train_wordpiece(["a"], 10**9),
+            f"{SIZE}, got 1000000000",
+        ),
+        (
+            lambda: train_wordpiece(["a"], 9, special_tokens="[UNK]"),
+            "special_tokens must be a list of tokens, got '[UNK]'",
+        ),
+        (lambda: train_wordpiece(["a"], 9, special_tokens=None), "special_tokens must be a list of tokens, got None"),
+        (
+            lambda: train_wordpiece(["a"], 9, special_tokens=["[UNK]", 3]),
+            "special_tokens[1] must be a non-empty string, got 3",
+        ),
+        (
+            lambda: train_wordpiece(["a"], 5),
+            "vocab_size must be an integer of at least 6 and of at most 16777215, got 5",
+        ),
+        (
+            lambda: train_wordpiece(["a"], 9.5),
+            "vocab_size must be an integer of at least 6 and of at most 16777215, got 9.5 of type float",
+        ),
         (lambda: train_wordpiece(["a"], 9, min_frequency=0), "min_frequency must be an integer of at least 1, got 0"),
         (lambda: train_wordpiece(["a"], 9, limit_alphabet=0), "limit_alphabet must be an integer of at least 1, got 0"),
         (
@@ -172,5 +196,13 @@ def test_an_unknown_output_or_a_missing_file_says_so(tmp_path):
     with pytest.raises(ValueError) as caught:
         tokenize_file(TOKENIZER, tmp_path / "x", io.StringIO(), output="id")
     assert str(caught.value) == "output must be one of ('ids', 'tokens'), got 'id'; did you mean 'ids'?"
+    for tokenizer, destination, message in (
+        (None, io.StringIO(), "tokenizer must be a BertTokenizer, got NoneType"),
+        (TOKENIZER, "out.txt", "destination must be a text file open for writing, such as sys.stdout, got str"),
+        (TOKENIZER, io.BytesIO(), "destination must be a text file open for writing, such as sys.stdout, got BytesIO"),
+    ):
+        with pytest.raises(TypeError) as caught:
+            tokenize_file(tokenizer, tmp_path / "x", destination)
+        assert str(caught.value) == message
     with pytest.raises(FileNotFoundError):
         tokenize_file(TOKENIZER, tmp_path / "x", io.StringIO())

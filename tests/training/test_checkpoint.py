@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -27,6 +28,7 @@ STATE = {
     "nested": [{"a": 1, 2: "two", ("x", 3): None}, (1.5, float("inf"), True), [torch.ones(1, dtype=torch.bool)]],
     "__odd__": {"__tensor__": "not a tensor"},
     "big": 2**80,
+    "half a pair": "\ud800",
 }
 
 leaves = st.one_of(
@@ -241,6 +243,21 @@ def test_a_step_that_would_not_be_found_again_is_refused(tmp_path, error, step, 
     with pytest.raises(error) as caught:
         Checkpointer(tmp_path).save({}, step)
     assert str(caught.value) == message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.ones(2, device="meta"), "must be a dense tensor, got one on the meta device, without values"),
+        (torch.ones(2).to_sparse(), "must be a dense tensor, got one of layout torch.sparse_coo"),
+        (np.ones(2), "must be a tensor, a plain value or a dict, list or tuple of them, got ndarray"),
+    ],
+)
+def test_what_cannot_be_kept_is_named_and_nothing_is_written(tmp_path, value, message):
+    with pytest.raises(TypeError) as caught:
+        Checkpointer(tmp_path).save({"model": {"weight": value}}, 1)
+    assert str(caught.value) == f"state.model.weight {message}"
     assert not list(tmp_path.iterdir())
 
 

@@ -185,6 +185,33 @@ def test_bf16_returns_float32():
             lambda: predict(nn.Identity(), 3),
         ),
         (ValueError, "loader has no batch", lambda: predict(nn.Identity(), [])),
+        (ValueError, "loader has no batch", lambda: evaluate(nn.Identity(), [], {}, loss_fn=nn.MSELoss())),
+        (TypeError, "model must be an nn.Module, got NoneType", lambda: predict(None, DataLoader(Numbered(2)))),
+        (
+            TypeError,
+            "model must be an nn.Module, got builtin_function_or_method",
+            lambda: evaluate(torch.relu, DataLoader(Numbered(2)), {}),
+        ),
+        (
+            TypeError,
+            "loss_fn must be a function, got str",
+            lambda: evaluate(nn.Identity(), DataLoader(Numbered(2)), {}, loss_fn="mse"),
+        ),
+        (
+            ValueError,
+            "sample_weight has no effect without loss_fn: metrics are never weighted",
+            lambda: evaluate(nn.Identity(), DataLoader(Numbered(2)), {}, sample_weight=len),
+        ),
+        (
+            TypeError,
+            "unpack must be a function, got int",
+            lambda: predict(nn.Identity(), DataLoader(Numbered(2)), unpack=0),
+        ),
+        (
+            ValueError,
+            "what unpack returns must be (input, ...), got NoneType",
+            lambda: predict(nn.Identity(), DataLoader(Numbered(2)), unpack=lambda batch: None),
+        ),
         (
             ValueError,
             "outputs and targets must be tensors or tuples, lists or mappings of them, got str",

@@ -5,13 +5,14 @@ import csv
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from tests.training.helpers import Augmented, Plain, make_model, same_state
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, TensorDataset
 
-from linkboy.training import Checkpointer, EarlyStopping, diagnosis, fit, lr_find, processes, streams
+from linkboy.training import Checkpointer, EarlyStopping, diagnosis, evaluate, fit, lr_find, processes, streams
 from linkboy.training.averaging import MovingAverage
 from linkboy.training.data import IterableSource, KeyedDataset
 from linkboy.training.history import epoch_line
@@ -631,6 +632,16 @@ def test_lr_find_refuses_a_range_that_is_none(message, changes):
     assert str(caught.value) == message
 
 
+def test_lr_find_refuses_what_is_no_model_and_no_optimizer():
+    model, optimizer = linear()
+    with pytest.raises(TypeError) as caught:
+        lr_find(None, SQUARED, optimizer, rows())
+    assert str(caught.value) == "model must be an nn.Module, got NoneType"
+    with pytest.raises(TypeError) as caught:
+        lr_find(model, SQUARED, "adam", rows())
+    assert str(caught.value) == "optimizer must be a torch.optim.Optimizer, got str"
+
+
 # --- what is refused
 
 
@@ -657,7 +668,30 @@ OTHER = nn.Linear(1, 1)
 @pytest.mark.parametrize(
     ("error", "message", "changes"),
     [
-        (TypeError, "model must be a torch.nn.Module, got function", {"model": same}),
+        (TypeError, "model must be an nn.Module, got function", {"model": same}),
+        (
+            ValueError,
+            "model is on the meta device, where weights have no values; make it on a real one and load them",
+            {
+                "model": (meta := nn.Linear(4, 2, device="meta")),
+                "optimizer": lambda m, o: torch.optim.SGD(meta.parameters()),
+            },
+        ),
+        (TypeError, "compile must be True or False, got 'yes'", {"compile": "yes"}),
+        (TypeError, "progress must be True or False, got None", {"progress": None}),
+        (TypeError, "callbacks must be a list of functions, got builtin_function_or_method", {"callbacks": print}),
+        (TypeError, "log must be a list of names, got NoneType", {"log": None}),
+        (TypeError, "metrics must map names to functions of (output, target), got list", {"metrics": []}),
+        (TypeError, 'resume must be "auto", "never" or a path, got int', {"resume": 3}),
+        (TypeError, "directory must be a path, got int", {"checkpoint": 3}),
+        (ValueError, "train_loader has no batch to train on", {"train_loader": []}),
+        (ValueError, "loader has no batch", {"val_loader": []}),
+        (
+            ValueError,
+            "the losses depend on no parameter that trains: all of the model is frozen, or the output was detached "
+            "or turned into integers on the way to the loss",
+            {"loss_fn": lambda output, target: SQUARED(output.detach(), target)},
+        ),
         (TypeError, "optimizer must be a torch.optim.Optimizer, got str", {"optimizer": "adam"}),
         (ValueError, "epochs must be an integer of at least 1, got 0", {"epochs": 0}),
         (ValueError, "max_steps must be an integer of at least 1, got 0", {"max_steps": 0}),
@@ -670,6 +704,11 @@ OTHER = nn.Linear(1, 1)
         (TypeError, "sample_weight must be a function, got f32[2]", {"sample_weight": torch.ones(2)}),
         (TypeError, "callbacks[1] must be a function, got NoneType", {"callbacks": [print, None]}),
         (TypeError, "early_stopping must be an EarlyStopping, got int", {"early_stopping": 3}),
+        (
+            TypeError,
+            "epochs must be an integer of at least 1, got np.int64(2) of type int64; pass int(epochs)",
+            {"epochs": np.int64(2)},
+        ),
         (ValueError, "clip_grad_norm must be a number above 0, got 0", {"clip_grad_norm": 0}),
         (ValueError, "ema must be a number above 0 and of at most 1, got 2", {"ema": 2}),
         (ValueError, "seed must be an integer of at least 0, got -1", {"seed": -1}),
@@ -781,6 +820,24 @@ def test_messages(error, message, changes):
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("cuda", "device must be one that this machine has (cpu), got 'cuda'; leave it out for the fastest"),
+        ("meta", "device must be one that this machine has (cpu), got 'meta'; leave it out for the fastest"),
+        ("cpu:3", "device must have an index below 1, got 'cpu:3'"),
+        ("gpu", "device must be one that torch knows, such as \"cpu\", got 'gpu'"),
+        (3, 'device must be one that torch knows, such as "cpu", got 3'),
+    ],
+)
+def test_a_device_that_is_not_here_is_refused_before_anything_moves(monkeypatch, device, message):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    for use in (lambda: call(device=device), lambda: evaluate(*linear()[:1], rows(), {}, device=device)):
+        with pytest.raises(ValueError) as caught:
+            use()
+        assert str(caught.value) == message
+
+
 def saved(directory, **changes):
     model, optimizer = linear()
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 5)
@@ -868,7 +925,9 @@ def test_going_back_to_an_earlier_checkpoint_needs_another_directory(tmp_path):
 def test_a_directory_that_cannot_be_resumed_is_said_to_be_so(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         saved(None, resume=tmp_path)
-    assert str(caught.value) == f"resume must name a checkpoint or a directory of them, found none in {tmp_path}"
+    assert str(caught.value) == (
+        f'resume must be "auto", "never", a checkpoint or a directory of them, found none in {tmp_path}'
+    )
     saved(tmp_path)
     with pytest.raises(FileExistsError) as caught:
         saved(tmp_path, resume="never")

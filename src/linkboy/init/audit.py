@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd
 
 from linkboy._report import Block, Report, Table, format_percent
+from linkboy._tensors import check_module
 from linkboy._untouched import same_random_numbers, untouched
 
 if TYPE_CHECKING:
@@ -143,8 +144,7 @@ def audit_activations(
         >>> audit_activations(torch.nn.Sequential(*layers), torch.randn(32, 64)).verdict
         'explodes: the scale grows 7.9-fold a layer, beyond 100 times the first at 3'
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+    check_module("model", model)
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper: a compiled graph has no layers to look at
     probe = _Probe()
     args: tuple[Any, ...] = batch if isinstance(batch, tuple) else () if isinstance(batch, Mapping) else (batch,)

@@ -75,7 +75,9 @@ def _step(holder: Any, child: Any, above: Any, named: bool) -> tuple[str, bool]:
     if type(holder) is functools._lru_cache_wrapper:
         return " -> its lru_cache", False
     name = _attribute(holder, child)
-    return (f".{name}", name in MODULE_DICTS) if name else (f" -> inside {type(holder).__name__}", False)
+    if name in MODULE_DICTS:  # since Python 3.13 a module can hold these without a `__dict__` between
+        return "", True
+    return f".{name}" if name else f" -> inside {type(holder).__name__}", False
 
 
 def _dict_step(holder: dict[Any, Any], child: Any, named: bool) -> tuple[str, bool]:

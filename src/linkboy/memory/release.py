@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
-from linkboy._checks import describe
+from linkboy._checks import check_flag, describe
 from linkboy._report import Block, Report, Table, format_bytes, format_seconds
 from linkboy.memory.holders import Holder, describe_target, holders_of
 from linkboy.memory.process import (
@@ -139,8 +139,7 @@ def release_memory(*watched: "weakref.ref[Any]", trim: bool = True) -> MemoryRep
     fails where the C library is not glibc, does nothing in silence under jemalloc, and does not say what it freed.
     """
     _check_watched(watched)
-    if not isinstance(trim, bool):
-        raise TypeError(f"trim must be True or False, got {trim!r}")
+    check_flag("trim", trim)
     labels = [_label(reference) for reference in watched]
     before, devices_before = read_process_memory(), read_devices()
     steps, notes = [], []

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from linkboy._checks import check_number
+from linkboy._checks import check_number, describe
 from linkboy._files import atomic_write
 from linkboy._report import Block, Report, Table, format_bytes, format_seconds
 from linkboy.memory.process import read_devices, read_process_memory
@@ -97,7 +97,7 @@ class track_memory:  # noqa: N801  # used like a function: `with track_memory() 
 
     def __init__(self, *, every_seconds: float = 0.05) -> None:
         check_number("every_seconds", every_seconds, above=0)
-        self._every = every_seconds
+        self._every = min(every_seconds, threading.TIMEOUT_MAX)  # beyond it the thread would end with an error
         self._samples: list[tuple[float, int | None, dict[str, int]]] = []
         self._marks: list[tuple[float, str]] = []
         self._stop = threading.Event()
@@ -134,9 +134,12 @@ class track_memory:  # noqa: N801  # used like a function: `with track_memory() 
         """Name this moment, and take a sample at it.
 
         Raises:
-            RuntimeError: recording has not begun.
+            RuntimeError: recording has not begun, or is over.
+            TypeError: `name` is no string.
         """
-        if self._thread is None:
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a string, got {describe(name)}")
+        if self._thread is None or self._stop.is_set():
             raise RuntimeError(f"mark({name!r}) must be called inside the block: `with track_memory() as memory: ...`")
         self._marks.append((self._sample(), name))
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from linkboy._checks import describe
 from linkboy._report import Block, Report, Table
+from linkboy._tensors import check_module
 from linkboy.parameters._held import is_uninitialized
 from linkboy.parameters.count import listed
 
@@ -101,9 +102,8 @@ def compare(model_a: nn.Module, model_b: nn.Module) -> ModelComparison:
         name  differs in  first   second  largest difference
         bias  value       f32[1]  f32[1]                 0.5
     """
-    for name, model in (("model_a", model_a), ("model_b", model_b)):
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"{name} must be an nn.Module, got {type(model).__name__}")
+    check_module("model_a", model_a)
+    check_module("model_b", model_b)
     first, second = _tensors(model_a), _tensors(model_b)
     ties_a, ties_b = _ties(first), _ties(second)
     differences: list[Difference] = []

@@ -8,6 +8,7 @@ from torch import nn
 
 from linkboy._checks import check_choice, check_number
 from linkboy._report import Block, Report, Table, format_bytes, format_count
+from linkboy._tensors import check_module
 from linkboy.parameters._held import is_uninitialized
 from linkboy.parameters._shape_run import Run, run_shapes
 from linkboy.parameters.count import ParameterCount, count_parameters, listed
@@ -136,8 +137,7 @@ def summarize(
     Differs from torchinfo 1.8: tied weights count once, FLOPs are the operators' own rather than parameters times
     positions, the flags of submodules survive, and lazy modules stay lazy.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+    check_module("model", model)
     check_number("depth", depth, minimum=0, integer=True)
     check_choice("device", device, ("meta", "fake", None))
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper: shapes need no compiler

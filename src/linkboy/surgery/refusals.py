@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from linkboy._tensors import check_module
 from linkboy.surgery.names import Place, find, kind_of
 
 _WRAPPERS = {
@@ -19,8 +20,7 @@ def check_editable(model: object) -> None:
     Raises:
         TypeError: it is no module, or scripted, compiled or wrapped for several devices.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+    model = check_module("model", model)
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError(f"model is a {kind_of(model)}, which cannot be edited; edit the model before scripting it")
     for name, module in model.named_modules():

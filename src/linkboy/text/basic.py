@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Set
 
-from linkboy._checks import check_choice
+from linkboy._checks import check_choice, check_flag
 from linkboy.text.characters import Rules, is_punctuation, is_space, scan
 
 CHARACTERS_KEPT = 1 << 16
@@ -113,15 +113,10 @@ def make_rules(
     drop_private: bool = False,
 ) -> Rules:
     """Check the options that both tokenizers share and turn them into `Rules`."""
-    flags = {
-        "do_lower_case": do_lower_case,
-        "tokenize_chinese_chars": tokenize_chinese_chars,
-        "kana": kana,
-        "emoji": emoji,
-    }
-    for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise TypeError(f"{name} must be True or False, got {value!r}")
+    check_flag("do_lower_case", do_lower_case)
+    check_flag("tokenize_chinese_chars", tokenize_chinese_chars)
+    check_flag("kana", kana)
+    check_flag("emoji", emoji)
     if strip_accents is not None and not isinstance(strip_accents, bool):
         raise TypeError(f"strip_accents must be True, False or None, got {strip_accents!r}")
     check_choice("han", han, ("google", "all"))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from linkboy._checks import check_choice, check_number
+from linkboy._checks import check_choice, check_flag, check_number
 from linkboy.text.encoder import Flat
 from linkboy.text.hashtable import Array, ranges
 
@@ -19,7 +19,6 @@ TRUNCATIONS = {
     "only_first": "only_first",
     "only_second": "only_second",
 }
-
 
 WIDEST = 1 << 24  # tokens that rows may be filled up to; a slip of the pen beyond it would take all memory
 
@@ -75,6 +74,10 @@ def check_options(
     tensors: str | None,
 ) -> Options:
     """Refuse what cannot be meant, so that no argument is silently without effect."""
+    check_flag("add_special_tokens", specials)
+    check_flag("return_overflowing_tokens", overflow)
+    check_flag("return_offsets_mapping", offsets)
+    check_flag("return_special_tokens_mask", special_mask)
     check_choice("padding", padding, PADDINGS)
     check_choice("truncation", truncation, TRUNCATIONS)
     check_choice("return_tensors", tensors, (None, "pt", "np", "flat"))

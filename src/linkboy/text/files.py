@@ -1,12 +1,13 @@
 """The files of a tokenizer: `vocab.txt`, `tokenizer.json` and `tokenizer_config.json`, read strictly and written to agree."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linkboy._files import atomic_write, read_bounded
-from linkboy.text.vocabulary import CLS, MASK, MOST_BYTES, PAD, SEP, SPECIAL, UNK
+from linkboy.text.vocabulary import CLS, MOST_BYTES, SEP, SPECIAL, UNK
 
 if TYPE_CHECKING:
     from linkboy.text.tokenizer import BertTokenizer
@@ -103,9 +104,13 @@ def write_directory(tokenizer: "BertTokenizer", directory: str | os.PathLike[str
     }
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in contents.items():
-        with atomic_write(folder / name) as file:
+    with (
+        contextlib.ExitStack() as stack
+    ):  # all are written before the first one takes its name: no mixture of old and new
+        for name, text in contents.items():
+            file = stack.enter_context(atomic_write(folder / name))
             file.write(text.encode("utf-8"))
+            file.flush()
 
 
 def _tokens_in_order(tokenizer: "BertTokenizer") -> list[str]:
@@ -159,7 +164,7 @@ def _tokenizer_json(tokenizer: "BertTokenizer", specials: dict[str, int]) -> dic
 
 def _check_added(token: dict[str, Any], vocab: dict[str, int], path: str | os.PathLike[str]) -> None:
     content = token.get("content")
-    if content not in (PAD, UNK, CLS, SEP, MASK) or vocab.get(content) != token.get("id"):
+    if content not in SPECIAL or vocab.get(content) != token.get("id"):
         raise ValueError(
             f"added token {content!r} in {os.fspath(path)!r} is not supported: only {', '.join(SPECIAL)} with their ids"
         )

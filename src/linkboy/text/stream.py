@@ -1,19 +1,18 @@
 """A text file to ids or tokens, line by line, in bounded memory."""
 
 import dataclasses
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import BinaryIO, TextIO
 
 from linkboy._checks import check_choice
 from linkboy._progress import Progress
 from linkboy._report import Report
+from linkboy.text.tokenizer import BertTokenizer
 from linkboy.text.vocabulary import UNK
-
-if TYPE_CHECKING:
-    from linkboy.text.tokenizer import BertTokenizer
 
 BATCH_BYTES = 1 << 20
 
@@ -40,7 +39,7 @@ class TokenizedFile(Report):
 
 
 def tokenize_file(
-    tokenizer: "BertTokenizer",
+    tokenizer: BertTokenizer,
     source: str | os.PathLike[str],
     destination: TextIO,
     *,
@@ -63,6 +62,7 @@ def tokenize_file(
 
     Raises:
         FileNotFoundError: there is no such file.
+        TypeError: `tokenizer` is no `BertTokenizer`, or `destination` nothing to write text to.
         ValueError: `output` is unknown.
 
     Examples:
@@ -76,6 +76,11 @@ def tokenize_file(
         >>> report.tokens
         3
     """
+    if not isinstance(tokenizer, BertTokenizer):
+        raise TypeError(f"tokenizer must be a BertTokenizer, got {type(tokenizer).__name__}")
+    if not hasattr(destination, "write") or isinstance(destination, (io.RawIOBase, io.BufferedIOBase)):
+        kind = type(destination).__name__
+        raise TypeError(f"destination must be a text file open for writing, such as sys.stdout, got {kind}")
     check_choice("output", output, ("ids", "tokens"))
     if output == "ids":
         names = {number: str(number) for number in tokenizer.vocab.values()}

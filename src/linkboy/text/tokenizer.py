@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from linkboy._checks import check_choice, check_number
+from linkboy._checks import check_choice, check_number, describe
 from linkboy.text.basic import as_text, check_never_split, check_texts, make_rules
 from linkboy.text.batching import Encoding, check_options, make_rows, to_encoding
 from linkboy.text.decode import decode_tokens
@@ -283,6 +283,8 @@ class BertTokenizer:
 
     def token_to_id(self, token: str) -> int | None:
         """Return the id of a token, `None` if the vocabulary does not have it."""
+        if not isinstance(token, str):
+            raise TypeError(f"token must be a string, got {type(token).__name__}")
         return self._vocabulary.get(token)
 
     def id_to_token(self, id: int) -> str:
@@ -387,8 +389,8 @@ class BertTokenizer:
         return texts
 
     def _tokens_of(self, ids: Iterable[int]) -> list[str]:
-        if not isinstance(ids, Iterable):
-            raise TypeError(f"ids must be a list or a 1-D tensor of ids, got {type(ids).__name__}")
+        if not isinstance(ids, Iterable) or getattr(ids, "ndim", 1) == 0:
+            raise TypeError(f"ids must be a list or a 1-D tensor of ids, got {describe(ids)}")
         numbers = ids.tolist() if hasattr(ids, "tolist") else list(ids)  # type: ignore[attr-defined]
         if any(isinstance(number, list) for number in numbers):
             raise TypeError("ids must be one row of whole numbers, got a list in it")

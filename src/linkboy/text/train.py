@@ -3,11 +3,11 @@
 import heapq
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from linkboy._checks import check_number
 from linkboy.text.basic import BasicTokenizer, as_text
-from linkboy.text.vocabulary import SPECIAL, UNK
+from linkboy.text.vocabulary import MOST_IDS, SPECIAL, UNK
 
 Pair = tuple[str, str]
 
@@ -43,8 +43,9 @@ def train_wordpiece(
         few pairs, `[unused0]`, `[unused1]`, ... fill up the list, so that its length is always the one asked for.
 
     Raises:
-        TypeError: a text is neither `str` nor `bytes`.
-        ValueError: `vocab_size` leaves no room for a character, or the special tokens are not distinct or lack `[UNK]`.
+        TypeError: `texts` is no iterable of texts, or a special token is no string.
+        ValueError: `vocab_size` is more than `BertTokenizer` takes or leaves no room for a character, or the special
+            tokens are not distinct or lack `[UNK]`.
 
     Examples:
         >>> from linkboy import train_wordpiece
@@ -55,12 +56,14 @@ def train_wordpiece(
     trainer of `tokenizers`, whose order of equally frequent pairs changes from run to run.
     """
     specials = _check_specials(special_tokens)
-    check_number("vocab_size", vocab_size, minimum=len(specials) + 1, integer=True)
+    check_number("vocab_size", vocab_size, minimum=len(specials) + 1, maximum=MOST_IDS, integer=True)
     check_number("min_frequency", min_frequency, minimum=1, integer=True)
     if limit_alphabet is not None:
         check_number("limit_alphabet", limit_alphabet, minimum=1, integer=True)
     if isinstance(texts, (str, bytes)):
         raise TypeError(f"texts must be an iterable of texts, got a single {type(texts).__name__}")
+    if not isinstance(texts, Iterable) or isinstance(texts, Mapping):  # the counts in a mapping would be passed over
+        raise TypeError(f"texts must be an iterable of texts, got {type(texts).__name__}")
     basic = BasicTokenizer(do_lower_case, strip_accents, tokenize_chinese_chars)
     counts: Counter[str] = Counter()
     for index, text in enumerate(texts):
@@ -75,7 +78,12 @@ def train_wordpiece(
 
 
 def _check_specials(special_tokens: Sequence[str]) -> list[str]:
+    if isinstance(special_tokens, (str, bytes)) or not isinstance(special_tokens, Iterable):
+        raise TypeError(f"special_tokens must be a list of tokens, got {special_tokens!r}")
     specials = list(special_tokens)
+    for number, token in enumerate(specials):
+        if not isinstance(token, str) or not token:
+            raise TypeError(f"special_tokens[{number}] must be a non-empty string, got {token!r}")
     if UNK not in specials or len(set(specials)) != len(specials):
         raise ValueError(f"special_tokens must be distinct and hold {UNK}, got {tuple(specials)}")
     return specials

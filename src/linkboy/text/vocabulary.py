@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from linkboy._files import read_bounded
 
@@ -37,7 +38,17 @@ def load_vocabulary(vocab: Vocabulary) -> tuple[dict[str, int], dict[int, str]]:
 
 def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
     r"""Return the lines of a `vocab.txt`: split at `\n` alone, so that a token U+2028 does not shift what follows."""
-    data = read_bounded(path, MOST_BYTES)
+    if Path(path).is_dir():
+        raise IsADirectoryError(
+            f"vocab must be the path of a vocab.txt, got the directory {os.fspath(path)!r}; "
+            "BertTokenizer.from_pretrained reads a model directory"
+        )
+    try:
+        data = read_bounded(path, MOST_BYTES)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"vocab must be the path of a vocab.txt, and there is no file {os.fspath(path)!r}; nothing is downloaded"
+        ) from None
     if data.count(b"\n") > MOST_LINES:
         raise ValueError(f"vocab must be a file of at most {MOST_LINES} lines, {os.fspath(path)!r} has more")
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from linkboy._checks import check_choice, check_number, did_you_mean
+from linkboy._checks import check_choice, check_flag, check_number, did_you_mean
 from linkboy.training.placement import local_part
 
 
@@ -26,7 +26,7 @@ class EarlyStopping:
             of those the first).
 
     Raises:
-        TypeError: `patience` or `min_delta` is no number.
+        TypeError: `patience` or `min_delta` is no number, or `restore_best` no `bool`.
         ValueError: `mode` is unknown or a number is out of range.
 
     Examples:
@@ -46,6 +46,7 @@ class EarlyStopping:
         if self.patience is not None:
             check_number("patience", self.patience, minimum=1, integer=True)
         check_number("min_delta", self.min_delta, minimum=0)
+        check_flag("restore_best", self.restore_best)
 
 
 class BestEpoch:

@@ -14,6 +14,13 @@ SampleWeight = Callable[[Any], Tensor]
 Loss = Callable[[Any, Any], Tensor]
 
 
+def check_functions(**functions: Any) -> None:
+    """Raise for the first argument that is neither a function nor `None`."""
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be a function, got {describe(function)}")
+
+
 def split(batch: Any, unpack: Unpack | None, sample_weight: SampleWeight | None) -> Parts:
     """Return inputs, target and weight (or `None`) of a batch as the loader gave it."""
     parts = batch if unpack is None else unpack(batch)
@@ -34,7 +41,10 @@ def split(batch: Any, unpack: Unpack | None, sample_weight: SampleWeight | None)
 def inputs_only(batch: Any, unpack: Unpack | None) -> Any:
     """Return the inputs of a batch that may or may not have a target."""
     if unpack is not None:
-        return unpack(batch)[0]
+        parts = unpack(batch)
+        if not isinstance(parts, (tuple, list)) or not parts:
+            raise ValueError(f"what unpack returns must be (input, ...), got {describe(parts)}")
+        return parts[0]
     return batch[0] if isinstance(batch, (tuple, list)) else batch
 
 
@@ -98,6 +108,11 @@ def weighted_sum(losses: Tensor, weight: Tensor | float) -> Tensor:
 
 def backward(losses: Tensor, weight: Tensor | float, divisor: float) -> None:
     """Back-propagate `sum(w * l) / divisor`: the weights are the gradient of the losses, so the graph needs no sum."""
+    if not losses.requires_grad:
+        raise ValueError(
+            "the losses depend on no parameter that trains: all of the model is frozen, or the output was detached "
+            "or turned into integers on the way to the loss"
+        )
     if isinstance(weight, Tensor):
         losses.backward((weight / divisor).expand_as(losses))
     else:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from linkboy._checks import check_number
+from linkboy._checks import check_number, describe
 from linkboy._files import read_bounded
 from linkboy._report import Report, format_bytes
 from linkboy.training import processes
@@ -55,7 +55,7 @@ class Checkpointer:
         keep: how many checkpoints stay; older ones are removed after a newer one is safe.
 
     Raises:
-        TypeError: a number is of the wrong type.
+        TypeError: an argument is of the wrong type.
         ValueError: a number is out of range.
 
     Examples:
@@ -82,6 +82,8 @@ class Checkpointer:
         if every_minutes is not None:
             check_number("every_minutes", every_minutes, above=0)
         check_number("keep", keep, minimum=1, integer=True)
+        if not isinstance(directory, (str, os.PathLike)):
+            raise TypeError(f"directory must be a path, got {describe(directory)}")
         self.directory = Path(directory)
         self.every_steps, self.every_minutes, self.keep = every_steps, every_minutes, keep
 
@@ -218,7 +220,7 @@ class Checkpointer:
         """Run `action` on every process; if it fails on one, all raise, so that none waits for ever."""
         try:
             outcome: tuple[Any, Exception | None] = (action(), None)
-        except (OSError, TypeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the others must hear of it
             outcome = (None, error)
         outcomes = processes.gather(outcome)
         failed = next((error for _, error in outcomes if error is not None), None)
@@ -252,7 +254,7 @@ def _write_part(directory: Path, state: Mapping[str, Any]) -> list[dict[str, Any
 
     tensors, values = pack(state)
     paths = [directory / name for name in _part_names(processes.process_index())]
-    text = json.dumps(values, ensure_ascii=False).encode()
+    text = json.dumps(values).encode()  # in ASCII: half a surrogate pair, which a file name may hold, has no UTF-8
     nbytes = sum(tensor.nbytes for tensor in tensors.values()) + len(text)
     try:
         save_file(tensors, paths[0])

@@ -1,6 +1,5 @@
 """Evaluate and predict: every sample exactly once, on any number of processes, and nothing is left changed."""
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -43,12 +42,15 @@ def evaluate(
         loss_fn: function of `(output, target)` that returns losses *not reduced*.
         unpack: function of the batch that returns `(input, target)` or `(input, target, weight)`; `None` when the batch is
             that already. A tuple of inputs is called `model(*inputs)`, a mapping `model(**inputs)`.
-        sample_weight: function of the batch that returns the weights of the losses; metrics are never weighted.
+        sample_weight: function of the batch that returns the weights of the losses, with `loss_fn`; metrics are never
+            weighted.
         precision: `"fp32"`, or `"bf16"` or `"fp16"` for autocast; outputs come back in float32.
         device: where to run; `None` for the accelerator of this process, else the CPU.
 
     Raises:
-        ValueError: a batch, a loss or an output has the wrong form, or an iterable should be shared by several processes.
+        TypeError: an argument is of the wrong type.
+        ValueError: there is no batch, or one, a loss or an output has the wrong form; the device is not there; or an
+            iterable should be shared by several processes.
 
     Examples:
         >>> import torch
@@ -92,7 +94,9 @@ def predict(
         the same on every process.
 
     Raises:
-        ValueError: an output has not one row per sample, or its other dimensions differ between batches.
+        TypeError: an argument is of the wrong type.
+        ValueError: there is no batch, an output has not one row per sample, or its other dimensions differ between
+            batches; or the device is not there.
 
     Examples:
         >>> import torch
@@ -134,14 +138,18 @@ class Evaluator:
     ) -> None:
         self.model, self.loader, self.metrics, self.device = model, loader, metrics, device
         self.loss_fn, self.unpack, self.sample_weight, self.targets = loss_fn, unpack, sample_weight, targets
+        batches.check_functions(loss_fn=loss_fn, unpack=unpack, sample_weight=sample_weight)
+        if sample_weight is not None and loss_fn is None:
+            raise ValueError("sample_weight has no effect without loss_fn: metrics are never weighted")
         self.source = _evaluation_source(loader)
 
     def run(self) -> Evaluation:
         """Return loss and metrics; keep outputs only where a metric wants them."""
         keep = bool(self.metrics)
-        with _untouched(self.model, self.device):
-            outputs, targets, keys, loss, weight, rows = self._pass(keep=keep)
+        outputs, targets, keys, loss, weight, rows = self._pass(keep=keep)
         loss, weight, rows = processes.add_up(loss, weight, rows)
+        if not rows:
+            raise ValueError("loader has no batch")
         values = {}
         if keep:
             output, target = _in_order(outputs, keys), _in_order(targets, keys)
@@ -151,12 +159,15 @@ class Evaluator:
 
     def outputs(self) -> Any:
         """Return the outputs of all samples in dataset order."""
-        with _untouched(self.model, self.device):
-            outputs, _, keys, *_ = self._pass(keep=True)
+        outputs, _, keys, *_ = self._pass(keep=True)
         return _in_order(outputs, keys)
 
-    @torch.no_grad()
     def _pass(self, *, keep: bool) -> tuple[list[Any], list[Any], list[Tensor], float, float, int]:
+        with streams.left_as_found(self.model, self.device), torch.no_grad():
+            self.model.eval()
+            return self._collect(keep=keep)
+
+    def _collect(self, *, keep: bool) -> tuple[list[Any], list[Any], list[Tensor], float, float, int]:
         outputs: list[Any] = []
         targets: list[Any] = []
         keys: list[Tensor] = []
@@ -200,20 +211,6 @@ class Evaluator:
             else:
                 rows = torch.arange(len(source.indices(number))) + number * source.batch_size
                 yield batch, source.rank + world * rows
-
-
-@contextlib.contextmanager
-def _untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Evaluation mode for the block; modes of all submodules and all random streams as before on leaving it."""
-    modes = [(module, module.training) for module in model.modules()]
-    before = streams.capture(device)
-    model.eval()
-    try:
-        yield
-    finally:
-        streams.restore(before, device)
-        for module, training in modes:
-            module.training = training
 
 
 def _evaluation_source(loader: Iterable[Any]) -> MapSource | None:

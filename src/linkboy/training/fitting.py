@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from linkboy.training.history import History
 from linkboy.training.loop import Loop
 from linkboy.training.placement import placed
 from linkboy.training.session import Session
-from linkboy.training.settings import Callback, Settings
+from linkboy.training.settings import Callback, Settings, as_list
 from linkboy.training.signals import StopSignals
 
 OUT_OF_MEMORY = (
@@ -136,18 +136,19 @@ def fit(
     group and weights then give another gradient; and whose saved state does not bring back the same samples and dropout.
     """
     settings = Settings(
-        loss_fn=loss_fn, metrics=metrics or {}, epochs=epochs, max_steps=max_steps, scheduler=scheduler,
+        loss_fn=loss_fn, metrics={} if metrics is None else metrics, epochs=epochs, max_steps=max_steps, scheduler=scheduler,
         sample_weight=sample_weight, unpack=unpack, accumulate=accumulate, clip_grad_norm=clip_grad_norm,
         precision=precision, ema=ema, compile=compile, on_nan=on_nan, early_stopping=early_stopping,
-        callbacks=tuple(callbacks), resume=resume, log_every=log_every,
-        log=(log,) if isinstance(log, str) else tuple(log), seed=seed, progress=progress,
+        callbacks=as_list("callbacks", "functions", callbacks), resume=resume, log_every=log_every,
+        log=(log,) if isinstance(log, str) else as_list("log", "names", log), seed=seed, progress=progress,
     )  # fmt: skip
     settings.check(model, optimizer, validated=val_loader is not None)
     processes.join()
     drawn = seed if seed is not None else processes.broadcast(int(torch.randint(2**31, ()).item()))
     with contextlib.ExitStack() as stack:
         placement = stack.enter_context(placed(model, optimizer, device=device, precision=precision, training=True))
-        stack.enter_context(_left_as_found(model, optimizer, placement.device))
+        stack.callback(optimizer.zero_grad)  # leave no gradient behind
+        stack.enter_context(streams.left_as_found(model, placement.device))
         session = Session(settings, checkpoint, stack)
         session.find_checkpoint()
         session.settle_seed(drawn)
@@ -169,17 +170,3 @@ def fit(
                 error.add_note(OUT_OF_MEMORY)
             raise
         return session.finish(loop)
-
-
-@contextlib.contextmanager
-def _left_as_found(model: nn.Module, optimizer: Optimizer, device: torch.device) -> Iterator[None]:
-    """Put modes and random streams back to what they were, and leave no gradient behind."""
-    modes = [(module, module.training) for module in model.modules()]
-    before = streams.capture(device)
-    try:
-        yield
-    finally:
-        streams.restore(before, device)
-        for module, training in modes:
-            module.training = training
-        optimizer.zero_grad()

@@ -28,6 +28,8 @@ from linkboy.training.placement import Placement
 from linkboy.training.settings import Settings
 from linkboy.training.signals import StopSignals
 
+NO_BATCH = "train_loader has no batch to train on"
+
 
 class Mean:
     """`sum(w * l) / sum(w)`; on a GPU the sum stays there until it is read."""
@@ -140,7 +142,7 @@ class Loop:
         count = self.source.begin(at.epoch, self.order)
         self.order = None
         if count == 0:
-            raise ValueError("train_loader has no batch to train on")
+            raise ValueError(NO_BATCH)
         self.placement.model.train()
         micro_batches = self.source.batches(at.group * settings.accumulate, count)  # type: ignore[arg-type]
         observer.ready(self)  # a resumed run's streams are put back here, after the iterator was made
@@ -159,6 +161,8 @@ class Loop:
                 observer.stepped(self, totals)
                 if self.stopped:
                     break
+        if at.group == 0 and not self._at_max_steps():  # an iterable, which says nothing of its length beforehand
+            raise ValueError(NO_BATCH)
         at_end = count is not None and at.group * settings.accumulate >= count
         return at_end or not (self.stopped or self._at_max_steps())
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, strided
 
 _TENSOR, _TUPLE, _ITEMS = "__tensor__", "__tuple__", "__items__"
 
@@ -12,7 +12,7 @@ def pack(state: Any) -> tuple[dict[str, Tensor], Any]:
     """Split `state` into contiguous CPU tensors, none sharing memory, and a value that JSON can hold.
 
     Raises:
-        TypeError: something is neither tensor, number, string, boolean, `None` nor a dict, list or tuple of such.
+        TypeError: something is neither dense tensor, number, string, boolean, `None` nor a dict, list or tuple of such.
     """
     tensors: dict[str, Tensor] = {}
     used: set[int] = set()
@@ -22,6 +22,9 @@ def pack(state: Any) -> tuple[dict[str, Tensor], Any]:
             # A NumPy or torch scalar that is a float by inheritance must not come back as another type.
             return value if type(value) in (type(None), bool, int, float, str) else _plain_number(value)
         if isinstance(value, Tensor):
+            if value.is_meta or value.layout is not strided:
+                kind = "on the meta device, without values" if value.is_meta else f"of layout {value.layout}"
+                raise TypeError(f"state{path.replace('/', '.')} must be a dense tensor, got one {kind}")
             local = value.detach().cpu().contiguous()
             storage = local.untyped_storage().data_ptr()
             if storage in used or local.untyped_storage().nbytes() != local.nbytes:

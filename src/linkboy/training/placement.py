@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from linkboy._tensors import check_module
 from linkboy.training import processes
 
 _NAMES = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -36,13 +37,18 @@ def placed(
     """
     from accelerate import Accelerator
 
+    check_module("model", model)
     processes.join()
-    target = torch.device(device) if device is not None else default_device()
+    target = _checked(device) if device is not None else default_device()
     if precision == "fp16" and target.type == "cpu":
         raise ValueError(
             'precision="fp16" needs a GPU (its loss scaler has no CPU form); use "bf16" or "fp32" on a CPU'
         )
     home = next((p.device for p in model.parameters()), target)
+    if home.type == "meta":
+        raise ValueError(
+            "model is on the meta device, where weights have no values; make it on a real one and load them"
+        )
     attributes = set(vars(model))
     sharded = is_sharded(model)
     with _own_record():
@@ -72,6 +78,25 @@ def default_device() -> torch.device:
     index = int(os.environ["LOCAL_RANK"]) if "LOCAL_RANK" in os.environ else torch.accelerator.current_device_index()
     torch.accelerator.set_device_index(index)
     return torch.device(kind.type, index)
+
+
+def _checked(device: str | torch.device) -> torch.device:
+    """Return a device that computes and is there; torch would find out late, and say it each time in another way."""
+    try:
+        target = torch.device(device)
+    except (RuntimeError, TypeError):
+        here = default_device().type
+        raise ValueError(f'device must be one that torch knows, such as "{here}", got {device!r}') from None
+    there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if target.type != "cpu" and (there is None or target.type != there.type):
+        have = "cpu" if there is None else f"cpu and {there.type}"
+        raise ValueError(
+            f"device must be one that this machine has ({have}), got {str(target)!r}; leave it out for the fastest"
+        )
+    count = 1 if target.type == "cpu" else torch.accelerator.device_count()
+    if target.index is not None and target.index >= count:
+        raise ValueError(f"device must have an index below {count}, got {str(target)!r}")
+    return target
 
 
 def is_sharded(model: nn.Module) -> bool:

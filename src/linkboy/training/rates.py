@@ -11,9 +11,11 @@ from torch.optim import Optimizer
 
 from linkboy._checks import check_number
 from linkboy._report import Block, Report, Table
+from linkboy._tensors import check_module
 from linkboy.training import batches
 from linkboy.training.fitting import fit
 from linkboy.training.session import TrainingState
+from linkboy.training.settings import check_optimizer
 
 _SMOOTHING = 0.9  # weight of the past in the running mean of the loss
 _DIVERGED = 4.0  # the test ends once the running mean is that many times its lowest value
@@ -116,6 +118,8 @@ def lr_find(
     Source: Smith 2017, https://arxiv.org/abs/1506.01186, with the loss smoothed; the suggestion
     follows fastai's `valley`, at the middle of the fall.
     """
+    check_module("model", model)
+    check_optimizer(optimizer)
     check_number("min_lr", min_lr, above=0)
     check_number("max_lr", max_lr, above=min_lr)
     check_number("steps", steps, minimum=2, integer=True)

@@ -230,7 +230,9 @@ class Session:
         if not is_checkpoint_name(path.name):
             found = Checkpointer(path).latest()
             if found is None:
-                raise FileNotFoundError(f"resume must name a checkpoint or a directory of them, found none in {path}")
+                raise FileNotFoundError(
+                    f'resume must be "auto", "never", a checkpoint or a directory of them, found none in {path}'
+                )
             path = found
         later = [other.name for other in there if step_of(other) > step_of(path)]
         if later:

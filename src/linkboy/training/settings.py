@@ -2,14 +2,15 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from linkboy._checks import check_choice, check_number, describe
+from linkboy._checks import check_choice, check_flag, check_number, describe
+from linkboy._tensors import check_module
 from linkboy.training import batches
 from linkboy.training.averaging import EarlyStopping, check_metric
 from linkboy.training.evaluation import PRECISIONS, Metrics, check_metrics
@@ -44,10 +45,8 @@ class Settings:
 
     def check(self, model: nn.Module, optimizer: Optimizer, *, validated: bool) -> None:
         """Raise for anything that cannot be done."""
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module, got {describe(model)}")
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {describe(optimizer)}")
+        check_module("model", model)
+        check_optimizer(optimizer)
         check_number("epochs", self.epochs, minimum=1, integer=True)
         check_number("accumulate", self.accumulate, minimum=1, integer=True)
         check_number("log_every", self.log_every, minimum=1, integer=True)
@@ -61,6 +60,10 @@ class Settings:
             check_number("seed", self.seed, minimum=0, integer=True)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("on_nan", self.on_nan, ("stop", "skip"))
+        check_flag("compile", self.compile)
+        check_flag("progress", self.progress)
+        if not isinstance(self.resume, (str, os.PathLike)):
+            raise TypeError(f'resume must be "auto", "never" or a path, got {describe(self.resume)}')
         for kind in self.log:
             check_choice("log", kind, ("csv", "tensorboard"))
         check_metrics(self.metrics)
@@ -68,14 +71,12 @@ class Settings:
         self._check_together(model, optimizer, validated=validated)
 
     def _check_functions(self) -> None:
-        for name, function in (
-            ("loss_fn", self.loss_fn),
-            ("unpack", self.unpack),
-            ("sample_weight", self.sample_weight),
-            *((f"callbacks[{index}]", callback) for index, callback in enumerate(self.callbacks)),
-        ):
-            if not callable(function) and (function is not None or name not in ("unpack", "sample_weight")):
+        needed = {"loss_fn": self.loss_fn}
+        needed |= {f"callbacks[{index}]": callback for index, callback in enumerate(self.callbacks)}
+        for name, function in needed.items():
+            if not callable(function):
                 raise TypeError(f"{name} must be a function, got {describe(function)}")
+        batches.check_functions(unpack=self.unpack, sample_weight=self.sample_weight)
         if self.early_stopping is not None and not isinstance(self.early_stopping, EarlyStopping):
             raise TypeError(f"early_stopping must be an EarlyStopping, got {describe(self.early_stopping)}")
 
@@ -95,3 +96,16 @@ class Settings:
         own = {id(parameter) for parameter in model.parameters()}
         if not any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
             raise ValueError("optimizer holds no parameter of model; make it from model.parameters()")
+
+
+def check_optimizer(optimizer: object) -> None:
+    """Refuse anything but an optimizer of torch."""
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {describe(optimizer)}")
+
+
+def as_list(argument: str, need: str, value: Any) -> tuple[Any, ...]:
+    """Return a list or another collection as a tuple; one thing alone, or `None`, is refused."""
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{argument} must be a list of {need}, got {describe(value)}")
+    return tuple(value)

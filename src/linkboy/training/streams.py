@@ -5,11 +5,14 @@ the generators before each batch is made, so it never matters what was drawn bef
 (dropout) is a stream that is saved and put back.
 """
 
+import contextlib
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 _MASK = (1 << 64) - 1
 
@@ -61,3 +64,16 @@ def restore(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["torch"])
     if device.type not in ("cpu", "meta"):
         torch.get_device_module(device).set_rng_state(state["device"], device)
+
+
+@contextlib.contextmanager
+def left_as_found(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Put the training modes of all submodules and all random streams back to what they were when the block ends."""
+    modes = [(module, module.training) for module in model.modules()]
+    before = capture(device)
+    try:
+        yield
+    finally:
+        restore(before, device)
+        for module, training in modes:
+            module.training = training
