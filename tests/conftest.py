@@ -8,11 +8,6 @@ import pytest
 
 mpl.use("Agg")
 
-# A shell without job control starts `pytest &` with Ctrl-C ignored, and what is ignored stays so in `fit` and in children:
-# the tests that send SIGINT would then see nothing happen.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
