@@ -6,7 +6,7 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -20,16 +20,30 @@ from linkboy import check_batch, trace_shapes
 
 
 def run(*, quick: bool) -> list[Row]:
+    with _alone():
+        mlp = nn.Sequential(*[layer for _ in range(8) for layer in (nn.Linear(64, 64), nn.ReLU())])
+        small = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
+        bert = hf.BertModel(hf.BertConfig(**small)).eval()
+        rows = overhead("MLP of 16 ops", mlp, torch.randn(4, 64), "<= 3x", quick=quick)
+        rows += overhead("BERT, 2 layers of 128", bert, torch.randint(0, 1000, (2, 64)), "<= 1.5x", quick=quick)
+        return [*rows, *checked(quick=quick), *found(quick=quick)]
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Run on one thread, as processor time is what is compared, and silently; the next room finds all as it was."""
+    threads, logger = torch.get_num_threads(), logging.getLogger("transformers")
+    level = logger.level
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    mlp = nn.Sequential(*[layer for _ in range(8) for layer in (nn.Linear(64, 64), nn.ReLU())])
-    small = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
-    bert = hf.BertModel(hf.BertConfig(**small)).eval()
-    rows = overhead("MLP of 16 ops", mlp, torch.randn(4, 64), "<= 3x", quick=quick)
-    rows += overhead("BERT, 2 layers of 128", bert, torch.randint(0, 1000, (2, 64)), "<= 1.5x", quick=quick)
-    return [*rows, *checked(quick=quick), *found(quick=quick)]
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        logger.setLevel(level)
 
 
 def overhead(name: str, model: nn.Module, x: Tensor, target: str, *, quick: bool) -> list[Row]:
@@ -105,7 +119,7 @@ def checked(*, quick: bool) -> list[Row]:
         Row(what, alarms, "none", 0, "alarms", "no peer does this", "0"),
         Row(slow, seconds[slowest], "none", 0, "s", "no peer does this", "< 5 s"),
         Row(
-            f"{bert}, shapes on fake tensors",
+            f"{bert}, shapes on fakes",
             large["shapes"],
             "one forward of 3",
             large["peer"],
