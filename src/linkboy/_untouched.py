@@ -26,8 +26,11 @@ def remember(thing: object) -> Callable[[], None]:
         torch.Size([2])
     """
     attributes, kind = dict(thing.__dict__), type(thing)
-    contents = [(value, type(value)(value)) for value in attributes.values() if type(value) in (list, set)]
-    contents += [(value, dict(value)) for value in attributes.values() if isinstance(value, dict)]
+    containers = [value for value in attributes.values() if type(value) in (list, set) or isinstance(value, dict)]
+    contents = [
+        (value, dict(value) if isinstance(value, dict) else type(value)(value)) for value in containers if value
+    ]
+    empty = [value for value in containers if not value]  # most are: a module has ten tables for hooks
 
     def undo() -> None:
         if type(thing) is not kind:
@@ -36,16 +39,16 @@ def remember(thing: object) -> Callable[[], None]:
         thing.__dict__.update(attributes)
         for container, before in contents:
             _refill(container, before)
+        for container in empty:
+            if container:
+                container.clear()
 
     return undo
 
 
 def _refill(container: Any, before: Any) -> None:
-    # An untouched container is left alone: a hook dict has weak references to it, a set its iteration order. Most are
-    # the empty hook dicts of modules.
-    same = len(container) == len(before) and (
-        not before or all(map(operator.is_, _entries(container), _entries(before)))
-    )
+    # An untouched container is left alone: a hook dict has weak references to it, a set its iteration order.
+    same = len(container) == len(before) and all(map(operator.is_, _entries(container), _entries(before)))
     if not same:
         container.clear()
         container.extend(before) if isinstance(container, list) else container.update(before)

@@ -171,6 +171,25 @@ def test_batch_norm_in_training_mode_is_named_as_such_and_clean_in_eval():
     assert check_batch(model.eval(), rows(4)).ok
 
 
+def test_a_special_case_behind_an_early_return_shows_at_the_next_call():
+    def model(x):
+        if len(x) == 1:
+            return x
+        return x.tanh()
+
+    finding = check_batch(model, rows(4)).findings[0]
+    assert (finding.kind, finding.code_text) == ("control-flow", "x.tanh()")
+
+
+def test_a_wrong_transpose_shows_at_the_reshape_behind_it():
+    def model(x):
+        moved = x.transpose(0, 1)
+        return moved.reshape(len(x), -1)
+
+    findings = check_batch(model, rows(6, 4)).findings
+    assert [(finding.kind, finding.code_text) for finding in findings] == [("leak", "moved.reshape(len(x), -1)")]
+
+
 def test_a_lost_batch_before_an_exception_comes_first():
     linear = nn.Linear(6, 2)
     report = check_batch(lambda x: linear(x.view(-1, 4)), rows(6, 2))

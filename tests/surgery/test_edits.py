@@ -146,6 +146,20 @@ def test_what_a_closure_holds_is_found_by_the_run():
     assert "layer (Linear) is new, and the forward does not call it" in report.warnings
 
 
+def test_what_a_list_of_lists_holds_is_found_by_the_run():
+    class Nested(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+            self.order = [[self.layer]]
+
+        def forward(self, x):
+            return self.order[0][0](x)
+
+    report = replace_layer(Nested(), "layer", nn.Linear(2, 2), example=torch.ones(1, 2))
+    assert "layer (Linear) is new, and the forward does not call it" in report.warnings
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_a_new_module_takes_dtype_and_training_flag_of_its_place(dtype):
     model, example = models.mlp()
@@ -214,6 +228,14 @@ def test_hooks_of_the_old_module_are_reported_or_carried():
             "2 hooks carried over to the new 2" if carry
             else "2 hooks of the old 2 did not go along; hooks=True carries them over"
         )  # fmt: skip
+
+
+def test_the_hooks_of_the_caller_run_in_the_check():
+    model, example = models.mlp()
+    seen = []
+    model[0].register_forward_hook(lambda _, __, output: seen.append(output.shape))
+    remove_layer(model, "3", example=example)
+    assert seen == [(3, 8)] * 3  # before, on fakes, and for real
 
 
 def test_hooks_of_the_new_module_and_of_others_stay():

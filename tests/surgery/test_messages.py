@@ -202,6 +202,19 @@ def test_wrapped_models_are_refused_with_the_part_to_edit():
     assert str(caught.value) == "model must be an nn.Module, got str"
 
 
+def test_models_on_several_devices_are_refused_by_the_name_of_their_class():
+    """Real ones need a process group; what counts is the name, so that nothing of torch.distributed is imported."""
+    replicated = type("DistributedDataParallel", (Own,), {})(module=nn.Linear(2, 2))
+    sharded = type("FSDPLinear", (type("FSDPModule", (), {}), nn.Linear), {})(2, 2)
+    for model, message in (
+        (replicated, "model is wrapped in DistributedDataParallel; edit model.module and wrap it again"),
+        (nn.Sequential(sharded), "'0' is sharded by fully_shard; edit the model before sharding it"),
+    ):
+        with pytest.raises(TypeError) as caught:
+            surgery(model)
+        assert str(caught.value) == message
+
+
 def test_models_compiled_in_place_are_refused():
     model = nn.Sequential(nn.Linear(2, 2))
     model[0].compile(backend="eager")

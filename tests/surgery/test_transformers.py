@@ -360,9 +360,17 @@ def test_a_depth_that_no_field_holds_is_a_warning():
     model.config.num_hidden_layers = 9  # it was wrong before
     report = remove_layer(model, "encoder.layer.0", example=example)
     assert (
-        "no field of BertConfig holds the depth of encoder.layer: saving and reloading will rebuild 4 layers, where there are 3"
-        in report.warnings
+        "no field of BertConfig holds the old depth 4 of encoder.layer: saving and reloading may not rebuild the 3 layers "
+        "that there are now" in report.warnings
     )
+    assert any("would be filled at random when the model is saved and loaded again" in text for text in report.warnings)
+
+
+def test_a_depth_written_per_stage_is_a_warning():
+    sizes = {"image_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 2], "window_size": 4}
+    model = hf.SwinModel(hf.SwinConfig(**sizes)).eval()
+    report = remove_layer(model, "encoder.layers.0.blocks.1", example={"pixel_values": torch.ones(1, 3, 32, 32)})
+    assert model.config.depths == [2, 2]
     assert any("would be filled at random when the model is saved and loaded again" in text for text in report.warnings)
 
 

@@ -130,8 +130,8 @@ def set_depth(changes: Changes, stack: StackChange) -> None:
         set_field(changes, one.config, field, len(stack.new))
     if held and not fields and len(stack.new) != len(stack.old):
         changes.warnings.append(
-            f"no field of {kind_of(held[0].config)} holds the depth of {stack.name}: saving and reloading will rebuild "
-            f"{len(stack.old)} layers, where there are {len(stack.new)}"
+            f"no field of {kind_of(held[0].config)} holds the old depth {len(stack.old)} of {stack.name}: saving and "
+            f"reloading may not rebuild the {len(stack.new)} layers that there are now"
         )
     for one in {id(one.config): one for one, _ in fields}.values() if fields else held:
         _set_lists(changes, one.config, stack)

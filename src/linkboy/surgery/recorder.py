@@ -50,7 +50,7 @@ class Recorder(TorchFunctionMode):
         self.kinds = {id(module): kind_of(module) for module in model.modules()}
         self.makers: Any = WeakIdKeyDictionary()  # tensor -> (name of a module, whether it is its very output)
         self.real: Any = WeakIdKeyDictionary()  # fake tensor -> the real one it stands for
-        self.running: list[tuple[nn.Module, list[Tensor]]] = []
+        self.running: list[tuple[nn.Module, Any]] = []  # what runs now, outermost first, with its arguments
         self.finished: tuple[str, tuple[str, ...]] = "", ()  # the module that ended last, and what it gave
 
     def mark_example(self, args: Any, kwargs: Any) -> None:
@@ -64,14 +64,15 @@ class Recorder(TorchFunctionMode):
         module.register_forward_hook(self._leave_module)
 
     def _enter_module(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self.running.append((module, tensors_in((args, kwargs))))
+        self.running.append((module, (args, kwargs)))
 
     def _leave_module(self, module: nn.Module, _: Any, output: Any) -> None:
         while self.running and self.running[-1][0] is not module:  # a forward caught an error from below
             self.running.pop()
         if self.running:
             self.running.pop()
-        found, name = tensors_in(output), self.names.get(id(module), "")
+        found = [output] if isinstance(output, Tensor) else tensors_in(output)
+        name = self.names.get(id(module), "")
         with torch._C.DisableTorchFunction():  # or each shape that is read would come by here
             shapes = tuple(map(describe, found))
         self.finished = name, shapes
@@ -128,13 +129,13 @@ class Recorder(TorchFunctionMode):
             reason = f"{type(error).__name__}: {reason}"
         if not self.running:
             return reason
-        module, inputs = self.running[-1]
+        module, arguments = self.running[-1]
         name = self.names.get(id(module), "")
         weight = next((tensor for key, tensor in module._parameters.items() if key == "weight"), None)
         kind = self.kinds.get(id(module), kind_of(module)) + (
             f", weight {describe(weight)}" if weight is not None else ""
         )
-        got = " and ".join(self._origin(tensor) for tensor in inputs[:3])
+        got = " and ".join(self._origin(tensor) for tensor in tensors_in(arguments)[:3])
         text = f"{name or 'the model'} ({kind})" + f" got {got}" * bool(got)
         last, gave = self.finished
         if last and last.startswith(f"{name}." if name else ""):  # it went on with what a child of its own gave
