@@ -151,16 +151,15 @@ class ShapeTrace(Report):
         rows = self.rows
         calls, hazards = (len(rows), "call"), (len(self.hazards), "hazard")
         yield ", ".join(f"{format_count(count)} {what}" + "s" * (count != 1) for count, what in (calls, hazards))
-        yield Table(
-            ("line", "call", "in", "out", "kind", "bytes"),
-            [
-                (
-                    f"{PurePath(row.file).name}:{row.line}", row.code or row.op, chain(row.in_shapes),
-                    chain(row.out_shapes), row.kind, format_bytes(row.nbytes) if row.nbytes else "",
-                )
-                for row in rows
-            ],
-        )  # fmt: skip
+        cells = [
+            (
+                f"{PurePath(row.file).name}:{row.line}", row.code or row.op, chain(row.in_shapes), chain(row.out_shapes),
+                row.kind, format_bytes(row.nbytes) if row.nbytes else "",
+            )
+            for row in rows
+        ]  # fmt: skip
+        if cells:
+            yield Table(("line", "call", "in", "out", "kind", "bytes"), cells)
         for hazard in self.hazards:
             yield str(hazard)
         yield from self.notes

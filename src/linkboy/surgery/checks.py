@@ -79,8 +79,9 @@ def _run_after(model: nn.Module, example: Example, mode: Mode, before: Run | Non
     _demand(real, before)
     if fake is None:
         return real, "run for real"
-    failed = fake.failure is not None  # of an honest model: fakes cannot follow what depends on values
-    return real, f"run for real, as fake tensors did not do: {fake.failure}" if failed else f"{_ON_FAKES} and for real"
+    if fake.failure is not None:  # fakes cannot follow what depends on values, and what they say is no fault
+        return real, f"run for real, as fake tensors did not do: {fake.failure}"
+    return real, f"{_ON_FAKES} and for real"
 
 
 def _demand(after: Run, before: Run | None) -> None:

@@ -108,13 +108,8 @@ class Recorder(TorchFunctionMode):
 
     def _check_ids(self, ids: Any, weight: Any = None) -> None:
         real = self.real.get(ids) if self.run.fake else ids
-        if (
-            not isinstance(real, Tensor)
-            or weight is None
-            or real.is_meta
-            or not real.numel()
-            or real.is_floating_point()
-        ):
+        readable = isinstance(real, Tensor) and not real.is_meta and not real.is_floating_point() and real.numel()
+        if not readable or weight is None:
             return
         with unset_fake_temporarily():
             low, high = int(real.min()), int(real.max())
@@ -131,10 +126,9 @@ class Recorder(TorchFunctionMode):
             return reason
         module, arguments = self.running[-1]
         name = self.names.get(id(module), "")
-        weight = next((tensor for key, tensor in module._parameters.items() if key == "weight"), None)
-        kind = self.kinds.get(id(module), kind_of(module)) + (
-            f", weight {describe(weight)}" if weight is not None else ""
-        )
+        weight = module._parameters.get("weight")
+        kind = self.kinds.get(id(module), kind_of(module))
+        kind += f", weight {describe(weight)}" if weight is not None else ""
         got = " and ".join(self._origin(tensor) for tensor in tensors_in(arguments)[:3])
         text = f"{name or 'the model'} ({kind})" + f" got {got}" * bool(got)
         last, gave = self.finished
