@@ -199,6 +199,15 @@ def test_an_unknown_option_value_names_the_choices(capsys, tsv):
     assert "--epoch" in refused(capsys, "train", tsv, "--epoch", "3")
 
 
+def test_a_file_given_as_a_text_is_noticed(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts.txt").write_text("one\ntwo\n")
+    assert cli.run(["predict", str(model), "texts.txt", "x" * 5000]) == 0
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 2
+    assert printed.err == ("linkboy: 'texts.txt' is taken as a text; for the lines of the file pass --file texts.txt\n")
+
+
 def test_a_broken_line_in_a_file_to_predict_is_named(capsys, model, tmp_path):
     path = tmp_path / "texts.txt"
     path.write_bytes(b"good\nb\xe4d\n")

@@ -39,6 +39,11 @@ def predict(
     if bool(texts) == (file is not None):
         raise ValueError('give texts to predict ("a text" ..., or - for standard input), or --file FILE')
     classifier = load_classifier(directory)
+    for text in texts:
+        if _names_a_file(text):
+            print(
+                f"linkboy: {text!r} is taken as a text; for the lines of the file pass --file {text}", file=sys.stderr
+            )
     source = iter(texts) if file is None else lines_of(file, encoding)
     write = json_lines if json else tab_lines
     # Someone who types waits for the answer to each line.
@@ -46,6 +51,13 @@ def predict(
     for predictions in classifier.predict_stream(source, top=top, batch_size=1 if typed else 4096):
         sys.stdout.write(write(predictions))
         sys.stdout.flush()
+
+
+def _names_a_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a NUL in it
+        return False
 
 
 def evaluate(
