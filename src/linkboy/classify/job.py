@@ -15,6 +15,7 @@ from torch import Tensor
 
 from linkboy import __version__
 from linkboy._report import Block, Report, Table, format_count, format_percent, format_seconds
+from linkboy.classify.budget import Search, can_train_again, search
 from linkboy.classify.calibration import Calibration
 from linkboy.classify.choosing import Attempt, TrainingStoppedError, attempt, train_once_more, traits_of
 from linkboy.classify.classifier import Classifier, make_encoder, write_files
@@ -43,6 +44,7 @@ from linkboy.memory import MemoryReport, release_memory
 from linkboy.parameters import count_parameters
 from linkboy.training import History, is_main_process, process_count, wait_for_everyone
 
+WRITING = 3.0  # seconds that judging, pictures, page and files take
 MOST_JUDGED = 100_000  # training rows, evenly drawn, that the figures of the training part are from
 Show = Callable[[Report | str], None]
 
@@ -63,6 +65,7 @@ class TrainingReport(Report):
         calibration: what was done to the logits after training.
         suspects: held-out rows whose label may be wrong.
         before_refit: metrics of the test part before the model was trained once more; `None` if it was not.
+        search: what the budget was spent on; `None` without one.
     """
 
     directory: Path
@@ -75,11 +78,14 @@ class TrainingReport(Report):
     calibration: Calibration | None = None
     suspects: SuspectedLabels | None = None
     before_refit: ClassificationMetrics | None = None
+    search: Search | None = None
 
     def _blocks(self) -> Iterator[Block]:
         if not self.metrics:
             yield f"stopped by {self.history.stopped} after {format_count(self.history.steps)} steps; what was learned is saved"
             return
+        if self.search is not None:
+            yield from self.search._blocks()
         yield "Test part"
         yield from self.metrics["test"]._blocks()
         if self.before_refit is not None:
@@ -156,7 +162,8 @@ def train_classifier(
     with run_in(out, run, overwrite=overwrite, resume=resume) if is_main_process() else nullcontext():
         try:
             training_started = time.perf_counter()
-            chosen, classifier, judged = _train(learner, data, parts, out / CHECKPOINTS)
+            deadline = None if options.budget is None else started + options.budget - WRITING - 2 * seconds["encoding"]
+            chosen, classifier, judged = _train(learner, data, parts, out / CHECKPOINTS, deadline, show)
         except TrainingStoppedError as stop:
             return TrainingReport(out, {}, stop.history, learner.recipe, seconds, None)
         seconds["training"] = time.perf_counter() - training_started
@@ -191,6 +198,7 @@ def train_classifier(
         judged.calibration,
         judged.suspects,
         judged.before_refit,
+        judged.search,
     )
 
 
@@ -223,16 +231,24 @@ def _encode(encoder: Encoder, parts: Parts) -> dict[str, EncodedTexts]:
 
 
 def _train(
-    learner: Learner, data: Mapping[str, EncodedTexts], parts: Parts, checkpoints: Path
+    learner: Learner,
+    data: Mapping[str, EncodedTexts],
+    parts: Parts,
+    checkpoints: Path,
+    deadline: float | None,
+    show: Show,
 ) -> tuple[Attempt, Classifier, Judgement]:
     """Return the attempt that was chosen, the classifier to save, and how good it is."""
-    chosen = attempt(learner, data, parts, checkpoints / "choosing")
+    searched = None
+    if deadline is None:
+        chosen = attempt(learner, data, parts, checkpoints / "choosing")
+    else:
+        chosen, searched = search(learner, traits_of(parts), data, parts, checkpoints, deadline=deadline, show=show)
     model, before = chosen.model, None
-    if chosen.recipe.refit:
-        before = classification_metrics(
-            parts.targets["test"], learner.predict(model, data["test"]).argmax(1).numpy(), parts.class_names
-        )
-        model = train_once_more(learner, chosen, data, checkpoints / "final")
+    if chosen.recipe.refit and (deadline is None or can_train_again(chosen, data, deadline)):
+        predicted = learner.predict(model, data["test"]).argmax(1).numpy()
+        before = classification_metrics(parts.targets["test"], predicted, parts.class_names)
+        model = train_once_more(learner, chosen, data, checkpoints / "final", latest=deadline)
     judged = np.unique(np.linspace(0, len(data["train"]) - 1, MOST_JUDGED).astype(np.int64))
     logits = {
         "train": learner.predict(model, data["train"].take(judged)),
@@ -241,7 +257,8 @@ def _train(
     }
     targets = {**parts.targets, "train": parts.targets["train"][judged]}
     classifier = Classifier(learner.options.model, model, learner.encoder, parts.class_names, numbered=parts.numbered)
-    return chosen, classifier, _judge(logits, targets, parts, chosen.calibration, before)
+    judgement = _judge(logits, targets, parts, chosen.calibration)
+    return chosen, classifier, dataclasses.replace(judgement, before_refit=before, search=searched)
 
 
 def _judge(
@@ -249,7 +266,6 @@ def _judge(
     targets: Mapping[str, NDArray[np.int64]],
     parts: Parts,
     calibration: Calibration,
-    before: ClassificationMetrics | None,
 ) -> Judgement:
     """Measure calibrated logits of every part."""
     predicted = {part: rows.argmax(1).numpy() for part, rows in logits.items()}
@@ -263,5 +279,4 @@ def _judge(
         else None,
         calibration=calibration.measured(held_out, targets),
         suspects=suspected_labels(parts, {part: rows.softmax(1).numpy() for part, rows in held_out.items()}),
-        before_refit=before,
     )

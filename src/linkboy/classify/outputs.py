@@ -15,6 +15,7 @@ from torch import Tensor
 
 from linkboy._files import atomic_write
 from linkboy._report import json_text
+from linkboy.classify.budget import Search
 from linkboy.classify.calibration import Calibration
 from linkboy.classify.classifier import CONFIG, WEIGHTS, Classifier, is_classifier
 from linkboy.classify.dataset import Encoder
@@ -49,6 +50,7 @@ class Judgement:
     calibration: Calibration
     suspects: SuspectedLabels
     before_refit: ClassificationMetrics | None = None
+    search: Search | None = None
 
 
 def check_directory(out: Path, *, overwrite: bool, resume: bool) -> None:
@@ -164,6 +166,7 @@ def result_files(
         "test_before_refit": judged.before_refit,
         "calibration": judged.calibration,
         "suspected_labels": judged.suspects.count,
+        "budget": judged.search,
     }
     return {
         **classifier.files(),

@@ -100,7 +100,12 @@ def report_page(
             curves=_curves(history, metric),
             colours=charts.COLOURS,
             history=history,
-            reports=[("Data", parts), ("Settings", recipe), ("Parameters", summarize(classifier.model))],
+            reports=[
+                ("Data", parts),
+                ("Settings", recipe),
+                *([("Budget", judged.search)] if judged.search else []),
+                ("Parameters", summarize(classifier.model)),
+            ],
             parts_table=_parts_table(metrics),
             seconds=[(what, format_seconds(time)) for what, time in seconds.items()],
             command=command_line(),

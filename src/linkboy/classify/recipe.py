@@ -49,6 +49,8 @@ class TrainingOptions(Report):
         ema: decay of a moving average of the weights, which is then what is kept, e.g. 0.999.
         refit: for `"ngram"`, whose last epoch is kept, and fewer than 200,000 rows: when all is chosen, train once more on
             training and validation part together, and save that.
+        budget: seconds to use from the call of `train_classifier` on: other settings are tried while there is time, and the
+            best by `metric` are kept. What a clock decides cannot be repeated to the bit.
         compile: run the model through `torch.compile`.
         checkpoint_every: save after that many steps; by default once a minute.
 
@@ -80,6 +82,7 @@ class TrainingOptions(Report):
     early_stopping: int | None = None
     ema: float | None = None
     refit: bool = True
+    budget: float | None = None
     compile: bool = False
     checkpoint_every: int | None = None
 
@@ -101,6 +104,8 @@ class TrainingOptions(Report):
                 check_number(name, getattr(self, name), minimum=1, integer=True)
         if self.lr is not None:
             check_number("lr", self.lr, above=0)
+        if self.budget is not None:
+            check_number("budget", self.budget, above=0)
         if self.ema is not None:
             check_number("ema", self.ema, above=0)
             if self.ema >= 1:
@@ -120,10 +125,14 @@ class TrainingOptions(Report):
         """Raise unless this machine has what the options ask for.
 
         Raises:
-            ValueError: the device is not there, or it has no such precision.
+            ValueError: the device is not there, it has no such precision, or there are several processes to share a budget.
         """
         import torch
 
+        from linkboy.training import process_count
+
+        if self.budget is not None and process_count() > 1:
+            raise ValueError(f"budget is for one process, got {process_count()}; leave budget out")
         available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         if not available.get(self.device, True):
             raise ValueError(

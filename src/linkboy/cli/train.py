@@ -41,6 +41,7 @@ def train(
     early_stopping: int | None = None,
     ema: float | None = None,
     no_refit: bool = False,
+    budget: str | None = None,
     compile: bool = False,
     checkpoint_every: int | None = None,
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
@@ -105,6 +106,8 @@ def train(
         Decay of a moving average of the weights, which is then what is kept; for instance 0.999.
     no_refit
         Save the model as trained on FILE alone, not trained once more on FILE and the validation texts together.
+    budget
+        Time to use, such as 60s, 2m or 1h: other settings are tried while there is time, and the best are kept.
     compile
         Run the model through torch.compile.
     checkpoint_every
@@ -133,6 +136,7 @@ def train(
         Go on with a run that was stopped; the other options must be those it was begun with.
     """
     from linkboy import TrainingOptions, read_labelled, train_classifier
+    from linkboy.classify.budget import seconds_of
     from linkboy.classify.demo import demo_data
     from linkboy.classify.split import read_class_names
 
@@ -140,7 +144,8 @@ def train(
         model=model, loss=loss, gamma=gamma, class_weight=class_weight, metric=metric, epochs=epochs,
         batch_size=batch_size, lr=lr, seed=seed, device=device, precision=precision, accumulate=accumulate,
         vocab=str(vocab) if vocab else None, vectors=str(vectors) if vectors else None, freeze=freeze,
-        early_stopping=early_stopping, ema=ema, refit=not no_refit, compile=compile,
+        early_stopping=early_stopping, ema=ema, refit=not no_refit, budget=seconds_of(budget) if budget else None,
+        compile=compile,
         checkpoint_every=checkpoint_every,
     )  # fmt: skip
 

@@ -1,0 +1,150 @@
+"""A budget of time: what it is spent on, what is kept, and that it is kept to."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import linkboy as lb
+from linkboy import cli
+from linkboy.classify import budget
+from linkboy.classify.choosing import Attempt
+from linkboy.classify.recipe import DataTraits, choose_recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("60s", 60), ("2m", 120), ("1.5h", 5400), (" .5 M ", 30), ("10S", 10)]
+)
+def test_times_are_read_as_people_write_them(text, seconds):
+    assert budget.seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "0", "0s", "-5s", "2 days", "1m30s", "1e3", "inf", "nan"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(ValueError) as caught:
+        budget.seconds_of(text)
+    assert str(caught.value) == f"budget must be a time above 0 such as 90, 60s, 2m or 1h, got {text!r}"
+
+
+def test_the_command_refuses_it_before_anything_is_read(capsys):
+    assert cli.run(["train", "no-such-file.tsv", "--budget", "soon"]) == 2
+    assert "budget must be a time above 0 such as 90, 60s, 2m or 1h, got 'soon'" in capsys.readouterr().err
+
+
+def test_bad_budgets_of_the_options_are_refused():
+    with pytest.raises(ValueError) as caught:
+        lb.TrainingOptions(budget=0)
+    assert str(caught.value) == "budget must be a number above 0, got 0"
+    with pytest.raises(TypeError) as caught:
+        lb.TrainingOptions(budget="60s")
+    assert str(caught.value) == "budget must be a number above 0, got '60s' of type str"
+
+
+def test_several_processes_cannot_share_a_budget(monkeypatch):
+    monkeypatch.setattr("linkboy.training.process_count", lambda: 2)
+    with pytest.raises(ValueError) as caught:
+        lb.TrainingOptions(budget=5).check_machine()
+    assert str(caught.value) == "budget is for one process, got 2; leave budget out"
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A training that takes a second an epoch on a clock of its own, and scores what `best` says."""
+
+    class Clock:
+        now, made = 0.0, []
+
+        def perf_counter(self):
+            return self.now
+
+        def attempt(self, learner, data, parts, checkpoints, *, latest):
+            recipe = learner.recipe
+            self.made.append((recipe, checkpoints.name))
+            seconds = min(float(recipe.epochs), latest - self.now)
+            self.now += seconds
+            stopped = "callback" if seconds < recipe.epochs else None
+            history = dataclasses.make_dataclass("History", ["stopped"])(stopped)
+            logits = dataclasses.make_dataclass("Logits", ["score"])(0)
+            return Attempt(recipe, None, history, None, logits, self.best(recipe), seconds)
+
+        def best(self, recipe):
+            return -abs(np.log2(recipe.lr / 0.08))
+
+    clock = Clock()
+    clock.made = []
+    monkeypatch.setattr(budget, "time", clock)
+    monkeypatch.setattr(budget, "attempt", clock.attempt)
+    monkeypatch.setattr(budget, "_summary", lambda trials, *rest: trials)
+    return clock
+
+
+def searched(options, traits, deadline):
+    recipe = choose_recipe(options, traits)
+    learner = dataclasses.make_dataclass("Learner", ["options", "recipe"])(options, recipe)
+    return budget.search(
+        learner, traits, {"train": range(90), "valid": range(10)}, None, FOLDER, deadline=deadline, show=print
+    )
+
+
+class Folder:
+    def __truediv__(self, name):
+        return dataclasses.make_dataclass("Path", ["name"])(name)
+
+
+FOLDER, TRAITS = Folder(), DataTraits(1000, 10, 100, 100)
+
+
+def test_time_is_used_and_enough_is_kept_back_to_train_the_best_once_more(clock):
+    best, trials = searched(lb.TrainingOptions(epochs=6), TRAITS, deadline=100.0)
+    again = 6 * (1 + 10 / 90)
+    assert clock.now + again <= 100
+    assert clock.now > 100 - 1.15 * (6 + again) - 6  # nothing more would have fitted in
+    assert len(trials) == len({trial.recipe for trial in trials}) == len(clock.made)
+    assert trials[0].recipe == choose_recipe(lb.TrainingOptions(epochs=6), TRAITS)
+    assert trials[1].recipe.loss == "squared-hinge"
+    assert 0.06 < best.recipe.lr < 0.11, [trial.recipe.lr for trial in trials]
+    assert [name for _, name in clock.made] == [f"attempt-{number}" for number in range(len(trials))]
+
+
+def test_what_the_options_name_is_not_varied(clock):
+    options = lb.TrainingOptions(epochs=3, lr=0.5, loss="cross-entropy")
+    _, trials = searched(options, TRAITS, deadline=60.0)
+    assert len(trials) > 3
+    assert {(trial.recipe.epochs, trial.recipe.lr, trial.recipe.loss) for trial in trials} == {
+        (3, 0.5, "cross-entropy")
+    }
+
+
+def test_a_budget_that_is_too_short_for_one_training_ends_it_in_time(clock):
+    best, trials = searched(lb.TrainingOptions(epochs=50), TRAITS, deadline=5.0)
+    assert (len(trials), clock.now, best.history.stopped) == (1, 5.0, "callback")
+    assert not budget.can_train_again(best, {"train": range(90), "valid": range(10)}, 1e9)
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory, make_rows):
+    """What is imported at the first training must not eat the time of a budget."""
+    lb.train_classifier(make_rows(60), tmp_path_factory.mktemp("warm") / "model", options=lb.TrainingOptions(epochs=1))
+
+
+def test_a_run_with_a_budget_reports_what_was_tried(tmp_path, make_rows, warm):
+    options = lb.TrainingOptions(epochs=2, batch_size=32, budget=8)
+    report = lb.train_classifier(make_rows(240), tmp_path / "model", options=options)
+    found, text = report.search, str(report)
+    assert found is not None
+    assert len(found.trials) > 1
+    assert "Tried in a budget of 8.0 s" in text
+    assert text.count("kept  ") == 1
+    assert found.trials[found.chosen].score == max(trial.score for trial in found.trials)
+    assert report.recipe == found.trials[found.chosen].recipe
+    assert lb.load_classifier(tmp_path / "model").predict(["冠军 进球"]).labels == ["体育"]
+    assert "Tried in a budget of 8.0 s" in (tmp_path / "model" / "report.html").read_text("utf-8")
+
+
+def test_a_training_that_is_cut_short_still_gives_a_classifier(tmp_path, make_rows, warm):
+    options = lb.TrainingOptions(epochs=100_000, batch_size=32, budget=5)
+    report = lb.train_classifier(make_rows(240), tmp_path / "model", options=options)
+    assert report.history.stopped == "callback"
+    assert report.before_refit is None
+    assert "the budget was enough for one training only" in str(report)
+    assert report.metrics["test"].rows == 24
