@@ -13,6 +13,7 @@ from torch import nn
 from linkboy.surgery import surgery
 
 NAMES = sorted(models.STACKS)
+QUICK = [name for name in NAMES if name not in ("gemma3", "modernbert", "qwen3", "smollm3")]  # kin of Llama and BERT
 DECODERS = ("gpt2", "llama", "qwen3", "smollm3", "gemma3", "t5", "whisper")
 
 
@@ -61,8 +62,8 @@ def test_random_legal_edits_leave_a_sound_model(name, seed):
     run_random_edits(name, seed)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_one_random_sequence_of_legal_edits_per_architecture(name):
+@pytest.mark.parametrize("name", QUICK)
+def test_one_random_sequence_of_legal_edits_for_ten_architectures(name):
     run_random_edits(name, NAMES.index(name))
 
 

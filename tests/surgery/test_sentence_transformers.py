@@ -1,13 +1,16 @@
 """A SentenceTransformer built from a tiny BERT: edits in place keep prompts, similarity and truncation."""
 
 import importlib.util
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import transformers as hf
 
+import linkboy
 from linkboy.surgery import insert_layer, keep_layers, remove_layer, replace_layer
 
 pytestmark = [
@@ -126,6 +129,12 @@ def test_a_model_without_pooling_has_no_sentence_embedding_and_the_report_says_s
         sentence_model.encode(TEXTS)
 
 
+def test_no_file_of_the_room_imports_transformers():
+    for path in Path(linkboy.__file__).parent.joinpath("surgery").glob("*.py"):
+        assert not re.search(r"^\s*(import|from) (sentence_)?transformers", path.read_text("utf-8"), re.MULTILINE), path
+
+
+@pytest.mark.slow
 def test_neither_transformers_nor_sentence_transformers_is_imported_by_us():
     code = (
         "import sys, torch, linkboy\nfrom torch import nn\n"

@@ -84,7 +84,8 @@ def check_batch(
     mode mixes samples by design and is found. Flags, buffers, attributes and random generators are left as they were.
 
     Args:
-        model: an `nn.Module`, or any function of tensors.
+        model: an `nn.Module`, or any function of tensors; what `torch.compile` or `DataParallel` wrapped is looked at
+            inside.
         make_inputs: from a batch size to the arguments: a tensor, a tuple of positional arguments, or a mapping of
             keywords. Its tensors are not written to.
         sizes: the batch sizes to check, each at least 1.
