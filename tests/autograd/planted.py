@@ -486,6 +486,7 @@ RIGHT: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Tensor, ...]]]] = 
     "nn.BatchNorm1d": (nn.BatchNorm1d(3), one),
     "nn.LayerNorm": (nn.LayerNorm(3), one),
     "nn.MultiheadAttention": (nn.MultiheadAttention(4, 2, batch_first=True), lambda: (matrix(2, 3, 4),) * 3),
+    "nn.LSTM": (nn.LSTM(3, 2), lambda: (matrix(5, 4, 3),)),
     "aten overload": (torch.ops.aten.sin.default, one),
     "dict of outputs": (lambda x: {"a": x.sin(), "n": 3, "none": None, "b": [x * 2]}, one),
     "focal_loss": (lb.focal_loss, lambda: (matrix(), labels())),

@@ -3,6 +3,7 @@
 import gc
 import itertools
 import json
+import math
 import random
 
 import numpy as np
@@ -296,6 +297,22 @@ def test_the_report_prints_serialises_and_serves_as_an_assertion():
 MISTAKES = [
     (lambda: check_op(3, matrix()), TypeError, "fn must be a function of tensors, got int"),
     (lambda: check_op(torch.sin, matrix(), surrogate=1), TypeError, "surrogate must be a function of tensors, got int"),
+    (lambda: check_op(nn.Linear, matrix()), TypeError,
+     "fn must be a function of tensors, got the class Linear; pass an instance, Linear(...)"),
+    (lambda: check_op(Square, matrix()), TypeError,
+     "fn must be a function of tensors, got the class Square; pass Square.apply"),
+    (lambda: check_op(nn.LazyLinear(2), matrix()), ValueError,
+     "fn must have all its parameters, got 'weight' without a shape; run the module once before"),
+    (lambda: check_op(torch.sin, torch.tensor([1.0, math.nan], requires_grad=True)), ValueError,
+     "args[0] must hold finite numbers, where derivatives can be compared, got NaN or infinity"),
+    (lambda: check_op(torch.sin, torch.ones(2, device="meta", requires_grad=True)), ValueError,
+     "args[0] must hold numbers, got one on the meta device; make one with torch.randn(4, 3)"),
+    (lambda: check_op(torch.neg, torch.eye(2).to_sparse().requires_grad_()), ValueError,
+     "args[0] must be a dense tensor, got sparse_coo; check lambda x: op(x.to_sparse())"),
+    (lambda: check_op(torch.round, matrix(), surrogate=lambda x: x[:2], compile=False), ValueError,
+     "surrogate must give tensors of the shapes that fn gives, [(4, 3)], got [(2, 3)]"),
+    (lambda: check_op(torch.round, matrix(), surrogate=lambda x: 1 / 0, compile=False), ValueError,
+     "surrogate must run on the arguments of fn, got ZeroDivisionError: division by zero"),
     (lambda: check_op(torch.sin, torch.zeros(2), 3), ValueError,
      "check_op needs at least one tensor that requires grad among the arguments of fn, got f32[2], int; "
      "make one with torch.randn(4, 3, requires_grad=True)"),

@@ -159,6 +159,16 @@ def test_scaling_and_reversal_save_nothing_of_the_size_of_x(op):
         assert all(size == 1 for size in saved)
 
 
+def test_a_scale_of_a_wider_dtype_widens_nothing():
+    wide = torch.tensor(0.5, dtype=torch.float64)
+    run = torch.compile(lambda x: gradient_reversal(x, scale=wide), fullgraph=True, backend="aot_eager")
+    for x in (torch.tensor(1.0), torch.ones(2), torch.ones(2).half()):
+        for op in (lambda x: scale_gradient(x, scale=wide), run):
+            leaf = x.clone().requires_grad_()
+            y = op(leaf)
+            assert y.dtype == torch.autograd.grad(y.sum(), leaf)[0].dtype == x.dtype
+
+
 def test_no_gradient_flows_into_scale():
     scale = torch.tensor(2.0, requires_grad=True)
     x = torch.ones(3, requires_grad=True)
@@ -274,6 +284,8 @@ MISTAKES = [
     (lambda: scale_gradient(X, scale="1"), TypeError, "scale must be a number, got '1' of type str"),
     (lambda: scale_gradient(X, scale=torch.ones(1)), ValueError,
      "scale must be a number or a tensor with no dimension, got shape (1,)"),
+    (lambda: scale_gradient(X, scale=torch.tensor(2j)), TypeError, "scale must be a real number, got c64[]"),
+    (lambda: gradient_reversal(X, scale=torch.tensor(True)), TypeError, "scale must be a real number, got bool[]"),
     (lambda: GradientReversal(scale=math.inf), ValueError, "scale must be a number, got inf"),
     (lambda: clip_gradient(X), ValueError, "give one of max_norm and max_value, the other is None"),
     (lambda: clip_gradient(X, max_norm=1.0, max_value=1.0), ValueError,
@@ -282,6 +294,10 @@ MISTAKES = [
     (lambda: clip_gradient(X, max_value=-1), ValueError, "max_value must be a number above 0, got -1"),
     (lambda: straight_through(None), TypeError, "fn must be a function of a tensor, got None"),
     (lambda: straight_through(torch.sign, surrogate=1), TypeError, "surrogate must be a function of a tensor, got int"),
+    (lambda: straight_through(lambda x: (x, x))(X), TypeError, "fn must return a tensor of real numbers, got tuple"),
+    (lambda: straight_through(torch.fft.fft)(X), TypeError, "fn must return a tensor of real numbers, got c64[2]"),
+    (lambda: straight_through(torch.sign, surrogate=lambda x: 1)(X), TypeError,
+     "surrogate(x) must be a floating point tensor, got int"),
     (lambda: straight_through(torch.sum)(X), ValueError,
      "fn must keep the shape that x has (2,), got (); pass a surrogate= of the shape of fn(x)"),
     (lambda: straight_through(torch.sum, surrogate=torch.exp)(X), ValueError,

@@ -272,7 +272,10 @@ MISTAKES = [
     (lambda: decode_bits([1, 0], bits=2), TypeError, "b must be a tensor of bits, got list"),
     (lambda: decode_bits(torch.tensor([-2.0, 3.0]), bits=2), ValueError,
      "b must hold numbers from 0 to 1, got -2 to 3; pass logits through torch.sigmoid"),
-    (lambda: decode_bits(X, bits=2, dtype=torch.int64), TypeError, "dtype must be floating point, got torch.int64"),
+    (lambda: decode_bits(X, bits=2, dtype=torch.int64), TypeError,
+     "dtype must be a floating point dtype such as torch.float32, got torch.int64"),
+    (lambda: decode_bits(X, bits=2, dtype="float32"), TypeError,
+     "dtype must be a floating point dtype such as torch.float32, got 'float32'"),
 ]  # fmt: skip
 
 

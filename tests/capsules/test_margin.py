@@ -104,6 +104,10 @@ ONE_OR_MORE = "target must be class indices of shape (2,) or zeros and ones of s
             torch.rand(2, 3, 4), torch.tensor([0, 1]), {}, ValueError,
             "input must be lengths of shape (N, C), got f32[2, 3, 4]; take capsule_norm of the capsules first",
         ),
+        (
+            torch.tensor([[-2.5, 1.0]]), torch.tensor([0]), {}, ValueError,
+            "input must hold lengths, which are not negative, got -2.5; take capsule_norm of the capsules, not logits",
+        ),
         (torch.rand(3), torch.tensor(0), {}, ValueError, "input must be lengths of shape (N, C), got f32[3]"),
         (
             torch.ones(2, 3).long(), torch.tensor([0, 1]), {}, TypeError,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.gradcheck import GradcheckError
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from linkboy.autograd._explain import explain
 from linkboy.autograd._finite import agrees_beside, disagreement, mismatch
@@ -74,8 +74,6 @@ def _second_order(trial: Trial, fn: Callable[..., object] | None) -> list[Tensor
 def _beside_surrogate(trial: Trial, name: str, order: Callable[..., list[Tensor | None]]) -> OpRow:
     expected = order(trial, trial.surrogate)
     got = order(trial, None)
-    if len(got) != len(expected):
-        raise ValueError(f"surrogate must give as many differentiable outputs as the operator, got {len(expected)}")
     found = difference(got, expected, trial.tolerance)
     if found:
         return OpRow(
@@ -213,7 +211,8 @@ def checkpointing(trial: Trial) -> OpRow:
     expected = gradients(trial.call(leaves), trial.inputs(leaves))
     leaves = trial.fresh()
     function, inputs = trial.of_inputs(leaves), trial.inputs(leaves)
-    outputs = checkpoint(function, *inputs, use_reentrant=False)
+    with set_checkpoint_early_stop(False):  # stops by an exception, which TorchScript takes for a failure
+        outputs = checkpoint(function, *inputs, use_reentrant=False)
     found = difference(gradients(outputs, inputs), expected, trial.tolerance)  # pyright: ignore[reportArgumentType]
     if found:
         return OpRow(

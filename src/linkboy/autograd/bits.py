@@ -75,8 +75,8 @@ def decode_bits(
     """
     check_cells(bits, low, high)
     _check_soft_bits(b, bits)
-    if dtype is not None and not dtype.is_floating_point:
-        raise TypeError(f"dtype must be floating point, got {dtype}")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype must be a floating point dtype such as torch.float32, got {dtype!r}")
     dtype = dtype or (b.dtype if b.is_floating_point() else torch.get_default_dtype())
     soft = b.reshape(*b.shape[:-1], b.shape[-1] // bits, bits)  # (..., n, bits)
     weights = 2.0 ** torch.arange(bits - 1, -1, -1, device=b.device, dtype=wide_dtype(b.device))

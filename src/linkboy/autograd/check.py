@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
-from linkboy._checks import describe
 from linkboy._untouched import same_random_numbers, untouched
 from linkboy.autograd import _backward, _compile, _forward, _lifetime, _transforms
 from linkboy.autograd._explain import explain
+from linkboy.autograd._inputs import check_callable, check_inputs, check_surrogate
 from linkboy.autograd._trial import Trial, global_state_kept, said
 from linkboy.autograd.report import OpReport, OpRow
 
@@ -91,8 +90,9 @@ def check_op(
         An `OpReport`: `ok`, `failures` and `rows`, each with what was found, the likely cause and the mend.
 
     Raises:
-        TypeError: `fn` or `surrogate` cannot be called.
-        ValueError: no argument or parameter is a tensor that requires grad.
+        TypeError: `fn` or `surrogate` cannot be called, or is a class.
+        ValueError: no argument or parameter is a tensor that requires grad, one is not dense or not finite, or on the meta
+            device, or `surrogate` raises or gives other shapes.
 
     Examples:
         >>> import torch
@@ -104,19 +104,14 @@ def check_op(
         >>> check_op(lambda x: x + (x.round() - x).detach(), x, surrogate=lambda x: x, compile=False).ok
         True
     """
-    for name, value in (("fn", fn), ("surrogate", surrogate)):
-        if not callable(value) and not (name == "surrogate" and value is None):
-            raise TypeError(f"{name} must be a function of tensors, got {describe(value)}")
+    check_callable(fn, surrogate)
     trial = Trial(fn, args, kwargs, surrogate)
-    if not trial.diff:
-        raise ValueError(
-            "check_op needs at least one tensor that requires grad among the arguments of fn, got "
-            f"{', '.join(describe(x) for x in pytree.tree_leaves((args, kwargs))) or 'none'}; "
-            "make one with torch.randn(4, 3, requires_grad=True)"
-        )
+    check_inputs(trial, (args, kwargs))
     module = fn if isinstance(fn, nn.Module) else nn.Module()
     with warnings.catch_warnings(), same_random_numbers(), untouched(module), torch.enable_grad():
         warnings.simplefilter("ignore")  # torch's own, of being asked for rare things
+        with global_state_kept():
+            check_surrogate(trial)
         rows = _run(trial, fn, compile=compile)
     return OpReport(_name_of(fn), not any(row.outcome == "failed" for row in rows), tuple(_with_followers(rows)))
 

@@ -1,8 +1,9 @@
 """Multiply a gradient on its way back: by a factor, or by a negative one."""
 
+import torch
 from torch import Tensor, nn
 
-from linkboy._checks import check_number
+from linkboy._checks import check_number, describe
 from linkboy._tensors import check_floating
 from linkboy.autograd._substitute import substitute
 
@@ -21,7 +22,7 @@ def scale_gradient(x: Tensor, *, scale: float | Tensor) -> Tensor:
         The bits of `x`, in its dtype and on its device.
 
     Raises:
-        TypeError: `x` is no floating point tensor, or `scale` neither a number nor a tensor.
+        TypeError: `x` is no floating point tensor, or `scale` neither a real number nor a tensor of one.
         ValueError: `scale` is not finite, or a tensor with dimensions.
 
     Examples:
@@ -31,7 +32,7 @@ def scale_gradient(x: Tensor, *, scale: float | Tensor) -> Tensor:
         tensor([0.1000, 0.1000])
     """
     check_floating("x", x)
-    return substitute(x, x * _factor(scale))
+    return substitute(x, (x * _factor(scale)).to(x.dtype))
 
 
 def gradient_reversal(x: Tensor, *, scale: float | Tensor = 1.0) -> Tensor:
@@ -47,7 +48,7 @@ def gradient_reversal(x: Tensor, *, scale: float | Tensor = 1.0) -> Tensor:
         The bits of `x`, in its dtype and on its device.
 
     Raises:
-        TypeError: `x` is no floating point tensor, or `scale` neither a number nor a tensor.
+        TypeError: `x` is no floating point tensor, or `scale` neither a real number nor a tensor of one.
         ValueError: `scale` is not finite, or a tensor with dimensions.
 
     Examples:
@@ -60,7 +61,7 @@ def gradient_reversal(x: Tensor, *, scale: float | Tensor = 1.0) -> Tensor:
     the share `p` of the training.
     """
     check_floating("x", x)
-    return substitute(x, x * -_factor(scale))
+    return substitute(x, (x * -_factor(scale)).to(x.dtype))
 
 
 class GradientReversal(nn.Module):
@@ -70,7 +71,7 @@ class GradientReversal(nn.Module):
         scale: strength of the reversal.
 
     Raises:
-        TypeError: `scale` is neither a number nor a tensor.
+        TypeError: `scale` is neither a real number nor a tensor of one.
         ValueError: `scale` is not finite, or a tensor with dimensions.
 
     Examples:
@@ -105,4 +106,6 @@ def _factor(scale: float | Tensor) -> float | Tensor:
         return scale
     if scale.ndim:
         raise ValueError(f"scale must be a number or a tensor with no dimension, got shape {tuple(scale.shape)}")
+    if scale.is_complex() or scale.dtype == torch.bool:
+        raise TypeError(f"scale must be a real number, got {describe(scale)}")
     return scale.detach()

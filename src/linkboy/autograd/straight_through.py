@@ -24,8 +24,8 @@ def straight_through(
         surrogate: what the gradient is taken of, for instance `torch.tanh` for a sign; `None` is the identity.
 
     Returns:
-        A function of one floating point tensor. It raises a `TypeError` for anything else, and a `ValueError` where the
-        shapes of `fn(x)` and `surrogate(x)` differ.
+        A function of one floating point tensor. It raises a `TypeError` for anything else, or where `fn` or `surrogate`
+        return no real tensor, and a `ValueError` where the shapes of `fn(x)` and `surrogate(x)` differ.
 
     Raises:
         TypeError: `fn` or `surrogate` is not callable.
@@ -50,9 +50,11 @@ def straight_through(
 
     def straight(x: Tensor) -> Tensor:
         check_floating("x", x)
-        path = x if surrogate is None else surrogate(x)
+        path = x if surrogate is None else check_floating("surrogate(x)", surrogate(x))
         with torch.no_grad():
             value = fn(x.detach())
+        if not isinstance(value, Tensor) or value.is_complex():
+            raise TypeError(f"fn must return a tensor of real numbers, got {describe(value)}")
         if value.shape != path.shape:
             gives = "x has" if surrogate is None else "surrogate(x) has"
             raise ValueError(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from linkboy._checks import check_choice, check_number, describe
+from linkboy._tensors import check_floating
 from linkboy.capsules._arguments import check_sizes
 from linkboy.capsules._autocast import autocast_dtype
 from linkboy.capsules._form import agreement, weighted_sum
@@ -150,7 +151,7 @@ class PrimaryCapsules(nn.Module):
     -> `(B, num_capsules * T', capsule_dim)`. The capsules of one kind follow each other.
 
     Raises:
-        TypeError: a size is no integer.
+        TypeError: a size is no integer, or the input not floating point.
         ValueError: a size is below 1, `padding` below 0, `spatial_dims` not 1, 2 or 3, or the input has another number of
             dimensions or channels, or is smaller than the kernel.
 
@@ -189,6 +190,7 @@ class PrimaryCapsules(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Return the capsules."""
         self._check_shape(input)
+        check_floating("input", input)
         features = self.convolution(input).flatten(2)  # (B, capsules * entries, positions)
         return squash(features.unflatten(1, (-1, self.capsule_dim)).transpose(2, 3).flatten(1, 2))
 

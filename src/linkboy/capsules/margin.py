@@ -36,7 +36,7 @@ def margin_loss(
 
     Raises:
         TypeError: `input` is not floating point, or class indices are no integers.
-        ValueError: a shape, a label or an option is impossible. Labels are looked at on a CPU only.
+        ValueError: a shape, a label, a length or an option is impossible. Labels and lengths are looked at on a CPU only.
 
     Examples:
         >>> import torch
@@ -67,6 +67,11 @@ def _checked_lengths(input: Tensor) -> Tensor:
     if input.dim() != 2:
         mend = "; take capsule_norm of the capsules first" if input.dim() == 3 else ""
         raise ValueError(f"input must be lengths of shape (N, C), got {describe(input)}{mend}")
+    if values_visible(input) and input.numel() and input.detach().amin() < 0:
+        raise ValueError(
+            f"input must hold lengths, which are not negative, got {input.detach().amin().item():.4g}; "
+            "take capsule_norm of the capsules, not logits"
+        )
     return input.float() if input.dtype.itemsize < 4 else input
 
 

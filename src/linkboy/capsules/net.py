@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, overload
 from torch import Tensor, nn
 
 from linkboy._checks import describe
+from linkboy._tensors import check_floating
 from linkboy.capsules._arguments import check_sizes, one_hot
 from linkboy.capsules.layers import CapsuleLinear, PrimaryCapsules
 from linkboy.capsules.lengths import capsule_norm
@@ -49,7 +50,7 @@ class CapsNet(nn.Module):
     Shape: `(B, channels, height, width)` -> lengths `(B, classes)`, as `margin_loss` takes them.
 
     Raises:
-        TypeError: a size is no integer, or `decoder` no sequence.
+        TypeError: a size is no integer, `decoder` no sequence, or the images are not floating point.
         ValueError: a size is below 1, or the image is smaller than what the convolutions see, or not of `image_size`.
 
     Examples:
@@ -118,6 +119,7 @@ class CapsNet(nn.Module):
             raise ValueError(
                 f"input must be images of shape (B, {', '.join(map(str, self.image_size))}), got {describe(input)}"
             )
+        check_floating("input", input)
         if target is not None and not reconstruct:
             raise ValueError(
                 "target is the class to draw, got reconstruct=False; pass reconstruct=True or leave target out"
