@@ -303,6 +303,7 @@ def test_compile_without_a_break(grad, iters):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # raised inside torch
 @pytest.mark.parametrize("grad", ["last", "full"])
 def test_inductor(grad):
     layer, x = make(routing_grad=grad)
