@@ -145,7 +145,8 @@ def _npy_header(source: Source, stream: Stream, name: str) -> _Array:
         read = formats.read_array_header_1_0 if version == (1, 0) else formats.read_array_header_2_0
         shape, by_column, dtype = read(stream)
     except _HEADER_ERRORS as error:
-        problem = " ".join(str(error).split())[:120]
+        # NumPy's own sentences are worth showing; what Python's parser says of a broken literal changes with its version.
+        problem = " ".join(str(error).split())[:120] if isinstance(error, ValueError) else "its header is damaged"
         raise ValueError(f"{name!r} in {str(source.path)!r} is no array of NumPy ({problem})") from None
     if dtype.hasobject:
         raise ValueError(
