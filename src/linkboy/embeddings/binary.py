@@ -1,5 +1,9 @@
 """Vectors in the binary form of word2vec: a word, a space, float32 numbers; records have neither length nor end mark."""
 
+import re
+from itertools import compress
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,10 +38,9 @@ def read_binary(source: Source, layout: Layout, collector: VocabularyRows | AllR
         more = source.stream.read(max(_CHUNK, 16 * dim))
         chunk, at_end = held + more, not more
         words, starts, stop = records.cut(chunk, at_end)
-        chosen = [i for i, word in enumerate(words) if word in wanted]
+        chosen = list(compress(range(len(words)), map(wanted.__contains__, words)))
         if chosen:
-            content = b"".join([chunk[start : start + 4 * dim] for start in starts[chosen].tolist()])
-            values = np.frombuffer(content, "<f4").reshape(-1, dim)
+            values = _floats_at(chunk, starts[chosen], dim)
             collector.add([words[i] for i in chosen], values, [number + i for i in chosen])
         number += len(words)
         held = chunk[stop:]
@@ -56,16 +59,17 @@ class _Records:
 
     def __init__(self, size: int) -> None:
         self._size = size
+        # One pass in C; what is no record is taken whole, or each of its bytes would be tried as the start of one.
+        self._record = re.compile(rb"([^ ]{0,%d}) .{%d}|.+" % (_LONGEST_WORD, size), re.DOTALL)
 
     def cut(self, chunk: bytes, at_end: bool) -> tuple[list[bytes], NDArray[np.int64], int]:
         """Return words, where their numbers start, and where the records that are whole end.
 
         The last record is left for the next chunk, whose beginning shows whether its word was cut where it ends.
         """
-        words = self._cut_at_first_spaces(chunk)
-        starts = self._starts(words)
+        words, starts = self._cut_at_first_spaces(chunk)
         joined = b" ".join(words)
-        if not _is_text(joined) or not _usual(self._first_numbers(chunk, starts)):
+        if not _is_text(joined) or not _usual(_floats_at(chunk, starts, min(_LOOKED_AT, self._size // 4))):
             words = self._cut_where_it_fits(chunk, at_end)
             starts = self._starts(words)
             joined = b"\n"
@@ -74,23 +78,18 @@ class _Records:
         stop = int(starts[-1]) + self._size if words else 0
         return [word.lstrip(b"\n") for word in words] if b"\n" in joined else words, starts, stop
 
-    def _cut_at_first_spaces(self, chunk: bytes) -> list[bytes]:
-        words: list[bytes] = []
-        find, step, at, last = chunk.find, self._size + 1, 0, len(chunk) - self._size
-        while True:
-            space = find(b" ", at, last)
-            if space < 0:
-                return words
-            words.append(chunk[at:space])
-            at = space + step
+    def _cut_at_first_spaces(self, chunk: bytes) -> tuple[list[bytes], NDArray[np.int64]]:
+        words = self._record.findall(chunk)
+        starts = self._starts(words)
+        if words:
+            rest = int(starts[-1]) - len(words[-1]) - 1
+            if chunk.find(b" ", rest, min(rest + _LONGEST_WORD + 1, len(chunk) - self._size)) < 0:
+                return words[:-1], starts[:-1]  # the last is what is left over at the end of the chunk
+        return words, starts
 
     def _starts(self, words: list[bytes]) -> NDArray[np.int64]:
         lengths = np.fromiter(map(len, words), np.int64, len(words))
         return np.cumsum(lengths + self._size + 1) - self._size
-
-    def _first_numbers(self, chunk: bytes, starts: NDArray[np.int64]) -> NDArray[np.float32]:
-        where = starts[:, None] + np.arange(min(4 * _LOOKED_AT, self._size))
-        return np.frombuffer(chunk, np.uint8)[where].view("<f4")
 
     def _cut_where_it_fits(self, chunk: bytes, at_end: bool) -> list[bytes]:
         words, at = [], 0
@@ -123,6 +122,13 @@ class _Records:
         fits = 2 * bool(_usual(np.frombuffer(chunk[space + 1 : end], "<f4")))
         fits += not follows or follows.startswith(b"\n")
         return fits + (not follows or bool(found and _is_text(next_word)))
+
+
+def _floats_at(chunk: bytes, starts: NDArray[np.int64], count: int) -> NDArray[np.float32]:
+    """Return `count` numbers from each start, `(starts, count)`, copied by one look-up of items of that many bytes."""
+    width = 4 * count
+    items: NDArray[Any] = np.ndarray((max(len(chunk) - width + 1, 0),), f"V{width}", chunk, strides=(1,))
+    return items[starts].view("<f4").reshape(-1, count)
 
 
 def _is_text(content: bytes) -> bool:

@@ -47,7 +47,11 @@ class Vocabulary:
         claims: dict[bytes, int] = {}
         self.shared: dict[bytes, list[int]] = {}  # further words that take the same form
         for word, row in self.rows.items():
-            for form, rank in _forms(word, self.fallback).items():
+            if word.lower() == word and unicodedata.is_normalized("NFKC", word):  # most words have no other form
+                forms = {word: 0}
+            else:
+                forms = _forms(word, self.fallback)
+            for form, rank in forms.items():
                 encoded, claim = encode(form), rank * self.size + row
                 if claims.setdefault(encoded, claim) != claim:
                     self.shared.setdefault(encoded, []).append(claim)
@@ -99,12 +103,11 @@ def _checked_rows(words: Sequence[str] | Mapping[str, int]) -> dict[str, int]:
             f"vocab must be a list of words or a mapping from word to row, got {type(words).__name__}; "
             "read the words of a file into a list first"
         )
-    pairs = list(words.items()) if isinstance(words, Mapping) else [(word, row) for row, word in enumerate(words)]
-    if not pairs:
+    if not len(words):  # also of an array of strings
         raise ValueError("vocab must hold at least one word, got none; pass vocab=None to load everything")
     rows: dict[str, int] = {}
     taken: dict[int, str] = {}
-    for word, row in pairs:
+    for word, row in words.items() if isinstance(words, Mapping) else zip(words, range(len(words)), strict=True):
         if not isinstance(word, str):
             raise TypeError(f"vocab must hold words of type str, got {word!r} of type {type(word).__name__}")
         if isinstance(row, bool) or not isinstance(row, int) or row < 0:

@@ -1,4 +1,4 @@
-"""Files that lie, explode or are something else end in one sentence and in little memory; arguments that do not fit too."""
+"""Vector files that lie, explode or are something else: one sentence, little memory, and nothing is executed."""
 
 import bz2
 import gzip
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from tests.embeddings.cases import vector, write_text
+from tests.attacks.conftest import MOST_MIB, peak_mib
+from tests.embeddings.cases import write_text
 
 from linkboy import load_embeddings
 
@@ -167,14 +167,68 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_ends_in_one_sentence(name, tmp_path, monkeypatch):
+def test_a_hostile_file_ends_in_one_sentence(name, tmp_path, monkeypatch, refusal):
     monkeypatch.chdir(tmp_path)
     content, message = HOSTILE[name]
     path = tmp_path / "vectors"
     path.write_bytes(content)
-    with pytest.raises(ValueError) as caught:
-        load_embeddings(path, ["a", "b"])
-    assert str(caught.value) == message.replace("{path}", repr(str(path)))
+    assert refusal(lambda: load_embeddings(path, ["a", "b"])) == message.replace("{path}", repr(str(path)))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_the_pickles_of_these_attacks_are_real_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(HOSTILE["a pickle"][0])
+    assert (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["../../escaped.txt", "/escaped.txt", "..\\escaped.txt", "C:escaped.txt"])
+def test_the_name_of_a_member_is_never_a_path(name, tmp_path):
+    folder = tmp_path / "one" / "two"
+    folder.mkdir(parents=True)
+    path = folder / "vectors.zip"
+    path.write_bytes(zipped({name: b"a 1 2\nb 3 4\n"}))
+    assert load_embeddings(path, ["b"])[0].tolist() == [[3, 4]]
+    assert [found for found in tmp_path.rglob("*") if found.is_file()] == [path]
+
+
+def test_a_zip_that_lies_about_the_size_of_a_member_is_damaged_or_read_whole(tmp_path, refusal):
+    content = b"".join(b"w%d 1 2\n" % number for number in range(1000))
+    archive, size = zipped({"vectors.txt": content}), struct.pack("<I", len(content))
+    assert archive.count(size) == 2
+    path = tmp_path / "vectors.zip"
+    path.write_bytes(archive.replace(size, struct.pack("<I", 7)))
+    assert refusal(lambda: load_embeddings(path)) == (
+        f"{str(path)!r} is damaged or not whole: its zip data cannot be unpacked (Bad CRC-32 for file 'vectors.txt'); get the "
+        "file again"
+    )
+    path.write_bytes(archive.replace(size, struct.pack("<I", 2**31)))  # the checksum is that of the content
+    assert load_embeddings(path)[1].rows == 1000
+
+
+@pytest.mark.parametrize("rows", [10**12, 10**17])
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_header_that_claims_all_rows_of_the_world_costs_nothing(rows, binary, tmp_path):
+    path = tmp_path / "vectors"
+    row = b" " + struct.pack("<2f", 1, 2) if binary else b" 1 2\n"
+    path.write_bytes(b"%d 2\n" % rows + b"a" + row + b"b" + row)
+    reports = []
+    assert peak_mib(lambda: reports.append(load_embeddings(path)[1])) < MOST_MIB
+    assert (reports[0].words, reports[0].header) == (["a", "b"], (rows, 2))
+
+
+def test_a_cache_that_was_swapped_for_a_pickle_is_written_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path, cache = write_text(tmp_path / "vectors", ["a", "b"]), tmp_path / "cache"
+    expected = load_embeddings(path, ["b"], cache=cache)[0]
+    (entry_path,) = cache.iterdir()
+    whole = entry_path.read_bytes()
+    for content in (pickle.dumps(Bomb()), struct.pack("<Q", 2**60) + b"{}", b"[" * 10**6):
+        entry_path.write_bytes(content)
+        weight, report = load_embeddings(path, ["b"], cache=cache)
+        assert report.cache == f"written to {entry_path}"
+        assert weight.tolist() == expected.tolist()
+        assert entry_path.read_bytes() == whole
     assert not (tmp_path / "executed").exists()
 
 
@@ -233,87 +287,3 @@ def test_an_archive_with_a_huge_directory_is_refused_before_it_is_read(tmp_path)
     assert str(caught.value) == (
         f"{str(path)!r} has a directory of more than 2,097,152 bytes; unpack the one file of vectors"
     )
-
-
-def test_what_is_no_file_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError) as caught:
-        load_embeddings(tmp_path / "nothing")
-    assert str(caught.value) == f"there is no vectors file {str(tmp_path / 'nothing')!r}; check the path"
-    with pytest.raises(IsADirectoryError) as caught:
-        load_embeddings(tmp_path)
-    assert str(caught.value) == (f"path must be a vectors file, got the directory {str(tmp_path)!r}; name a file in it")
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError) as caught:
-        load_embeddings(tmp_path / "pipe")
-    assert str(caught.value) == (
-        f"path must be a regular file, got {str(tmp_path / 'pipe')!r}, which is none; write its content to a file"
-    )
-
-
-@pytest.mark.parametrize(
-    ("vocab", "options", "error", "message"),
-    [
-        (
-            "abc", {}, TypeError,
-            "vocab must be a list of words or a mapping from word to row, got str; read the words of a file into a list first",
-        ),
-        ([], {}, ValueError, "vocab must hold at least one word, got none; pass vocab=None to load everything"),
-        (["a", 1], {}, TypeError, "vocab must hold words of type str, got 1 of type int"),
-        (["a", "b", "a"], {}, ValueError, "vocab must hold each word once, got 'a' at rows 0 and 2"),
-        ({"a": 1, "b": 1}, {}, ValueError, "vocab must give each word its own row, got 1 for both 'a' and 'b'"),
-        ({"a": -1}, {}, ValueError, "vocab must give each word a row of 0 or more, got -1 for 'a'"),
-        (["a"], {"fallback": "lower"}, TypeError, "fallback must be a sequence of names, got the str 'lower'; write ('lower',)"),
-        (
-            ["a"], {"fallback": ("lower",)}, ValueError,
-            "fallback must begin with 'exact' and name each form once, got ('lower',)",
-        ),
-        (
-            ["a"], {"fallback": ("exact", "upper")}, ValueError,
-            "fallback must be one of ('exact', 'lower', 'nfkc'), got 'upper'",
-        ),
-        (["a"], {"unk_init": "normal"}, ValueError, "unk_init must be one of ('match', 'zeros', 'mean'), got 'normal'"),
-        (
-            ["a", "z"], {"unk_init": lambda rows: rows[0]}, ValueError,
-            "unk_init must return a tensor of the shape (1, 6) that it is given, got (6,)",
-        ),
-        (["a"], {"duplicates": "all"}, ValueError, "duplicates must be one of ('first', 'last', 'raise'), got 'all'"),
-        (["a"], {"on_bad_row": "keep"}, ValueError, "on_bad_row must be one of ('skip', 'raise'), got 'keep'"),
-        (["a"], {"dtype": torch.int64}, TypeError, "dtype must be a floating-point torch.dtype, got torch.int64"),
-        (["a"], {"dim": 0}, ValueError, "dim must be an integer of at least 1, got 0"),
-        (["a"], {"dim": 7}, ValueError, "dim must be that of the file, 6 in {path}, got 7; leave dim out"),
-        (["a"], {"padding_idx": 1}, ValueError, "padding_idx must be an integer of at least -1 and of at most 0, got 1"),
-        (
-            None, {"padding_idx": 0}, ValueError,
-            "padding_idx is for a vocab, got it without one: it would wipe out a word of the file",
-        ),
-        (
-            ["a"], {"format": "npz"}, ValueError,
-            "format must be that of the file, got 'npz' for {path}, which is no such array; leave format out",
-        ),
-        (
-            ["y", "z"], {}, ValueError,
-            "vocab must share a word with {path}, got 2 words of which none is in it; check the language and the tokens, "
-            "or pass unk_init='zeros'",
-        ),
-    ],
-)  # fmt: skip
-def test_arguments_that_do_not_fit_are_told(vocab, options, error, message, tmp_path):
-    path = write_text(tmp_path / "vectors", ["a", "b"])
-    with pytest.raises(error) as caught:
-        load_embeddings(path, vocab, **options)
-    assert str(caught.value) == message.replace("{path}", repr(str(path)))
-
-
-def test_nothing_found_is_allowed_where_it_was_asked_for(tmp_path):
-    path = write_text(tmp_path / "vectors", ["a", "b"])
-    weight, report = load_embeddings(path, ["z"], unk_init="zeros")
-    assert (weight.tolist(), report.found, report.coverage) == ([[0] * 6], 0, 0.0)
-
-
-def test_a_matrix_without_words_needs_a_vocabulary_of_its_length(tmp_path):
-    path = tmp_path / "vectors"
-    np.save(tmp_path / "vectors.npy", np.array([vector(0), vector(1)]))
-    (tmp_path / "vectors.npy").rename(path)
-    with pytest.raises(ValueError) as caught:
-        load_embeddings(path)
-    assert str(caught.value) == f"{str(path)!r} holds no words; pass vocab, in the order of its 2 rows"
