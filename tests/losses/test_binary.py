@@ -97,11 +97,15 @@ def test_a_masked_element_may_be_nan(create_graph):
 
 
 @pytest.mark.parametrize("logit", [torch.inf, -torch.inf, 3e38, -3e38])
+@pytest.mark.parametrize("label", [0, 1, 0.0, 1.0])
 @pytest.mark.parametrize("gamma", [0, 0.5, 2])
-def test_infinite_logits_have_finite_gradients(logit, gamma):
+def test_infinite_logits_have_a_loss_and_finite_gradients(logit, label, gamma):
     x = torch.tensor([logit], requires_grad=True)
-    binary_focal_loss(x, torch.tensor([1]), gamma=gamma, reduction="sum").backward()
-    assert x.grad.item() == (-1 if logit < 0 else 0)
+    loss = binary_focal_loss(x, torch.tensor([label]), gamma=gamma, reduction="sum")
+    loss.backward()
+    wrong = (logit > 0) != (label == 1)
+    assert loss.item() == (x.abs().item() if wrong else 0)
+    assert x.grad.item() == (0 if not wrong else 1 if logit > 0 else -1)
 
 
 @pytest.mark.parametrize("labels", ["int64", "float64"])

@@ -86,8 +86,11 @@ def binary_focal_loss(
     if label.is_floating_point():
         label = label.to(logits.dtype)
         weights = positive * label + negative * (1 - label)
-        values = positive * label * pointwise_focal(logits, gamma)
-        values = values + negative * (1 - label) * pointwise_focal(-logits, gamma)
+        # A side without a share is left out where its loss is infinite: 0 * inf.
+        to_one = logits.masked_fill((label == 0) & (logits == -torch.inf), 0)
+        to_zero = -logits.masked_fill((label == 1) & (logits == torch.inf), 0)
+        values = positive * label * pointwise_focal(to_one, gamma)
+        values = values + negative * (1 - label) * pointwise_focal(to_zero, gamma)
     else:
         weights = torch.where(label == 1, positive, negative).expand(label.shape)
         values = weights * pointwise_focal(torch.where(label == 1, logits, -logits), gamma)

@@ -200,11 +200,7 @@ class MSELoss(_Loss):
 
     _compute = staticmethod(mse_loss)
 
-    def __init__(
-        self,
-        *,
-        reduction: str = "mean",
-    ) -> None:
+    def __init__(self, *, reduction: str = "mean") -> None:
         super().__init__({}, reduction=reduction)
 
 
@@ -220,11 +216,7 @@ class MAELoss(_Loss):
 
     _compute = staticmethod(mae_loss)
 
-    def __init__(
-        self,
-        *,
-        reduction: str = "mean",
-    ) -> None:
+    def __init__(self, *, reduction: str = "mean") -> None:
         super().__init__({}, reduction=reduction)
 
 
@@ -256,13 +248,7 @@ class MSLELoss(_Loss):
 
     _compute = staticmethod(msle_loss)
 
-    def __init__(
-        self,
-        *,
-        log_input: bool = False,
-        log_target: bool = False,
-        reduction: str = "mean",
-    ) -> None:
+    def __init__(self, *, log_input: bool = False, log_target: bool = False, reduction: str = "mean") -> None:
         super().__init__({}, log_input=log_input, log_target=log_target, reduction=reduction)
 
 
@@ -278,12 +264,7 @@ class RMSLELoss(_Loss):
 
     _compute = staticmethod(rmsle_loss)
 
-    def __init__(
-        self,
-        *,
-        log_input: bool = False,
-        log_target: bool = False,
-    ) -> None:
+    def __init__(self, *, log_input: bool = False, log_target: bool = False) -> None:
         super().__init__({}, log_input=log_input, log_target=log_target)
 
 
@@ -299,12 +280,7 @@ class QuantileLoss(_Loss):
 
     _compute = staticmethod(quantile_loss)
 
-    def __init__(
-        self,
-        *,
-        quantile: float = 0.5,
-        reduction: str = "mean",
-    ) -> None:
+    def __init__(self, *, quantile: float = 0.5, reduction: str = "mean") -> None:
         super().__init__({}, quantile=quantile, reduction=reduction)
 
 
@@ -320,10 +296,5 @@ class HuberLoss(_Loss):
 
     _compute = staticmethod(huber_loss)
 
-    def __init__(
-        self,
-        *,
-        delta: float = 1.0,
-        reduction: str = "mean",
-    ) -> None:
+    def __init__(self, *, delta: float = 1.0, reduction: str = "mean") -> None:
         super().__init__({}, delta=delta, reduction=reduction)

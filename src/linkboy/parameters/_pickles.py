@@ -115,33 +115,23 @@ def _run(data: bytes, at: int) -> tuple[object, int]:
             marks.append(len(stack))
         elif code == 0x74:  # TUPLE
             start = marks.pop()
-            values = tuple(stack[start:])
-            del stack[start:]
-            push(values)
+            stack[start:] = [tuple(stack[start:])]
         elif code == 0x71:  # BINPUT
             memo[data[at]] = stack[-1]
             at += 1
         elif code == 0x85:  # TUPLE1
             stack[-1] = (stack[-1],)
         elif code == 0x86:  # TUPLE2
-            last = stack.pop()
-            stack[-1] = (stack[-1], last)
+            stack[-2:] = [(stack[-2], stack[-1])]
         elif code == 0x6A:  # LONG_BINGET
             push(memo[int.from_bytes(data[at : at + 4], "little")])
             at += 4
         elif code == 0x4A:  # BININT
             push(int.from_bytes(data[at : at + 4], "little", signed=True))
             at += 4
-        elif code in _LENGTHS:
-            value, at = _text(data, at, code)
+        elif code in _LITERALS:
+            value, at = _LITERALS[code](data, at, code)
             push(value)
-        elif code in _NUMBERS:
-            value, at = _number(data, at, code)
-            push(value)
-        elif code == 0x63:  # GLOBAL
-            lines = data[at : at + 2048].split(b"\n", 2)
-            push(Global(lines[0].decode(), lines[1].decode()))
-            at += 2 + len(lines[0]) + len(lines[1])
         elif code == 0x2E:  # STOP
             return stack.pop(), at
         elif code in (0x80, 0x95):  # PROTO, FRAME: nothing to do
@@ -219,6 +209,14 @@ def _text(data: bytes, at: int, code: int) -> tuple[object, int]:
     end = at + width + int.from_bytes(data[at : at + width], "little")  # a slice never reaches beyond the data
     raw = data[at + width : end]
     return raw.decode("utf-8", "surrogatepass") if is_text else raw, end
+
+
+def _global(data: bytes, at: int, code: int) -> tuple[object, int]:
+    lines = data[at : at + 2048].split(b"\n", 2)
+    return Global(lines[0].decode(), lines[1].decode()), at + 2 + len(lines[0]) + len(lines[1])
+
+
+_LITERALS = dict.fromkeys(_LENGTHS, _text) | dict.fromkeys(_NUMBERS, _number) | {0x63: _global}
 
 
 def _pop(stack: list[Any], count: int) -> list[Any]:

@@ -95,7 +95,8 @@ def summarize(
     Without inputs nothing runs. With inputs the forward pass runs on shapes alone, in the mode (train or eval) in
     which each module is. Whatever happens in it, the model keeps every flag, hook, parameter, buffer, gradient and
     plain attribute, and the random generators keep their state; an object that an attribute holds and that `forward`
-    changes in place (a list, say) is not restored, and forward hooks of your own do run.
+    changes in place (a list, say) is not restored, and forward hooks of your own do run; where plain meta tensors do not get
+    through, the run is tried again with fake ones, so hooks may run twice.
 
     Args:
         model: any module.
