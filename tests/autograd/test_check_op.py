@@ -133,6 +133,20 @@ def test_what_an_old_style_function_lacks_limits_it_and_is_no_failure():
     assert "to lift the limit of vmap, jvp, func.grad, func.hessian: write forward(x) without ctx" in str(report)
 
 
+def test_a_function_that_returns_its_input_is_no_failure():
+    class Same(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x  # torch copes: the result is a view
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad
+
+    report = check_op(Same.apply, matrix(), compile=False)
+    assert report.ok, report
+
+
 def test_a_check_that_does_not_apply_is_skipped_with_its_reason():
     report = check_op(torch.sin, matrix(), compile=False)
     assert {row.check: row.found for row in report.rows if row.outcome == "skipped"} == {
