@@ -14,8 +14,8 @@ from linkboy.classify.formats import (
     csv_rows,
     decoded_lines,
     json_rows,
+    opened,
     parquet_rows,
-    read_bytes,
     tsv_rows,
 )
 
@@ -150,7 +150,6 @@ def read_labelled(
         raise ValueError(
             f"cannot tell the form of {path} from its name; it must end in one of {SUFFIXES}, also with .gz"
         )
-    content = read_bytes(path)
     skipped: list[BadRow] = []
 
     def bad_row(line: int, reason: str) -> None:
@@ -159,13 +158,14 @@ def read_labelled(
         skipped.append(BadRow(line, reason))
 
     wanted = {"text": text_column, "label": label_column, "weight": weight_column}
-    if suffix == ".parquet":
-        rows = parquet_rows(path, content, wanted)
-    else:
-        lines = decoded_lines(path, content, encoding, bad_row)
-        read_rows = {".csv": csv_rows, ".jsonl": json_rows, ".ndjson": json_rows}.get(suffix, tsv_rows)
-        rows = read_rows(path, lines, wanted, bad_row)
-    return _collect(path, rows, weight_column, skipped, bad_row)
+    with opened(path) as file:
+        if suffix == ".parquet":
+            rows = parquet_rows(path, file, wanted)
+        else:
+            lines = decoded_lines(path, file, encoding, bad_row)
+            read_rows = {".csv": csv_rows, ".jsonl": json_rows, ".ndjson": json_rows}.get(suffix, tsv_rows)
+            rows = read_rows(path, lines, wanted, bad_row)
+        return _collect(path, rows, weight_column, skipped, bad_row)
 
 
 def _collect(

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from linkboy._checks import did_you_mean
 
@@ -35,53 +36,118 @@ Row = tuple[int, object, object, object]  # line, text, label, weight
 Line = tuple[int, str | None]  # number and text; None for a line that could not be decoded
 BadRowHandler = Callable[[int, str], None]
 
+PIECE = 2**20
+LONGEST_LINE = 2**24
+# Text packs to a tenth of its size, seldom to less than a hundredth; a file of one byte repeated packs to a thousandth.
+MOST_UNPACKED = 200
+UNPACKED_FREELY = 2**25
+BYTES_OF_A_ROW = 32  # of a text and a label in memory, their characters not counted
 
-def read_bytes(path: Path) -> bytes:
-    """Return the content of a file, unpacked if it is `.gz`."""
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file of labelled text for reading, unpacked as it is read if it is `.gz`.
+
+    Raises:
+        ValueError: inside the block, where the archive is damaged, or unpacks to far more than text can.
+    """
     try:
-        content = path.read_bytes()
-        if path.suffix.lower() == ".gz":
-            content = gzip.decompress(content)
+        with path.open("rb") as file:
+            if path.suffix.lower() != ".gz":
+                yield file
+                return
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                yield cast(BinaryIO, _Bounded(path, file, unpacked))
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is no whole gzip file ({error}); compress it anew") from error
-    if not content[:1024].strip() and not content.strip():
-        raise ValueError(f"{path} holds no labelled text; it is empty")
-    return content
 
 
-def decoded_lines(path: Path, content: bytes, encoding: str, bad_row: BadRowHandler) -> Iterator[Line]:
-    """Yield number and text of each line, blank ones too; a line that cannot be decoded is reported and yields `None`."""
+class _Bounded:
+    """An archive that is read no further than its packed size can account for."""
+
+    def __init__(self, path: Path, packed: BinaryIO, unpacked: gzip.GzipFile) -> None:
+        self._path, self._packed, self._unpacked, self._given = path, packed, unpacked, 0
+
+    def read(self, size: int) -> bytes:
+        content = self._unpacked.read(size)
+        self._given += len(content)
+        check_unpacked(self._path, self._packed.tell(), self._given)
+        return content
+
+
+def check_unpacked(path: Path, packed: int, unpacked: int) -> None:
+    """Raise a `ValueError` where so many bytes came of so few that it is no text, but a file made to fill the memory."""
+    if unpacked > UNPACKED_FREELY and unpacked > MOST_UNPACKED * packed:
+        raise ValueError(
+            f"{path} unpacks to more than {MOST_UNPACKED} times its size, which no text does; unpack it by hand if you trust it"
+        )
+
+
+def decoded_lines(path: Path, file: BinaryIO, encoding: str, bad_row: BadRowHandler) -> Iterator[Line]:
+    """Yield number and text of each line, blank ones too; a line that cannot be decoded is reported and yields `None`.
+
+    The file is read piece by piece, so it takes the memory of its longest line.
+
+    Raises:
+        ValueError: the encoding is unknown or another one, a line is longer than `LONGEST_LINE` bytes, or all are blank.
+    """
     try:
         codec = codecs.lookup(encoding).name
+        wide = len("\n".encode(codec)) > 1
     except LookupError:
         raise ValueError(
             f"encoding must be one that Python knows, such as 'utf-8' or 'gb18030', got {encoding!r}"
         ) from None
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")) and codec == "utf-8":
-        raise ValueError(f"{path} is UTF-16, not UTF-8; pass --encoding utf-16 or save it as UTF-8")
-    wide = codec.startswith(("utf-16", "utf-32"))
-    if len(content) > AT_ONCE and not wide and b"\n" in content:
-        yield from _lines_of_bytes(content, codec, encoding, bad_row)
-        return
+    first, filled = 1, False
+    pieces = _recoded(path, file, codec, encoding) if wide else iter(lambda: file.read(PIECE), b"")
+    for piece in _whole_lines(path, pieces):
+        if first == 1 and piece.startswith((b"\xff\xfe", b"\xfe\xff")) and codec == "utf-8":
+            raise ValueError(f"{path} is UTF-16, not UTF-8; pass --encoding utf-16 or save it as UTF-8")
+        filled = filled or bool(piece.strip())
+        raws = piece.removeprefix(codecs.BOM_UTF8 if first == 1 else b"").split(b"\n")
+        yield from _decoded(raws, first, "utf-8" if wide else codec, encoding, bad_row)
+        first += len(raws)
+    if not filled:
+        raise ValueError(f"{path} holds no labelled text; it is empty")
+
+
+def _recoded(path: Path, file: BinaryIO, codec: str, encoding: str) -> Iterator[bytes]:
+    """Yield as UTF-8 what stands in an encoding whose line feed is more than one byte."""
+    decoder = codecs.getincrementaldecoder(codec)()
     try:
-        text = content.decode(codec).removeprefix("\ufeff")
-    except UnicodeDecodeError:
-        if wide:
-            raise ValueError(f"{path} is not {encoding}; pass the encoding it was saved in") from None
-    else:
+        while piece := file.read(PIECE):
+            yield decoder.decode(piece).encode("utf-8", "surrogatepass")
+        yield decoder.decode(b"", final=True).encode()
+    except UnicodeError:
+        raise ValueError(f"{path} is not {encoding}; pass the encoding it was saved in") from None
+
+
+def _whole_lines(path: Path, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield one or more whole lines at a time, without the line feed of the last one."""
+    kept: list[bytes] = []
+    separator = b""
+    length = 0
+    for piece in pieces:
         # Files of old Macs end their lines with a carriage return alone.
-        separator = "\r" if "\n" not in text else "\n"
-        yield from ((number, line.removesuffix("\r")) for number, line in enumerate(text.split(separator), 1))
-        return
-    yield from _lines_of_bytes(content, codec, encoding, bad_row)
+        separator = separator or (b"\r" if b"\r" in piece and b"\n" not in piece else b"\n")
+        if separator == b"\r":
+            piece = piece.replace(b"\r", b"\n")
+        whole, feed, rest = piece.rpartition(b"\n")
+        if feed:
+            yield b"".join([*kept, whole])
+            kept, length = [], 0
+        kept.append(rest)
+        length += len(rest)
+        if length > LONGEST_LINE:
+            raise ValueError(
+                f"{path} has a line of more than {LONGEST_LINE >> 20} MiB, so it is no file with a text in each line; check it"
+            )
+    if length:
+        yield b"".join(kept)
 
 
-def _lines_of_bytes(content: bytes, codec: str, encoding: str, bad_row: BadRowHandler) -> Iterator[Line]:
-    """Decode line by line, which finds the line that cannot be, and needs no second copy of a large file."""
-    for number, raw in enumerate(io.BytesIO(content), 1):
-        raw = raw.removesuffix(b"\n")
-        if number == 1:
-            raw = raw.removeprefix(codecs.BOM_UTF8)
+def _decoded(raws: Sequence[bytes], first: int, codec: str, encoding: str, bad_row: BadRowHandler) -> Iterator[Line]:
+    for number, raw in enumerate(raws, first):
         try:
             line = raw.decode(codec)
         except UnicodeDecodeError as error:
@@ -179,6 +245,8 @@ def csv_rows(
         if not fields and not problem:
             continue
         if not names and not problem:
+            if not any(map(str.strip, fields)):
+                continue
             names = [name.strip() for name in fields]
             columns = _columns(path, names, wanted)
         elif problem or len(fields) != len(names):
@@ -234,19 +302,26 @@ def json_rows(
         yield number, record[chosen["text"]], record[chosen["label"]], record.get(chosen.get("weight", ""))
 
 
-def parquet_rows(path: Path, content: bytes, wanted: Mapping[str, str | None]) -> Iterator[Row]:
+def parquet_rows(path: Path, file: BinaryIO, wanted: Mapping[str, str | None]) -> Iterator[Row]:
     """Yield the rows of a Parquet file, numbered from 1."""
     import polars as pl
 
+    packed = path.suffix.lower() == ".gz"
+    source = io.BytesIO(b"".join(iter(lambda: file.read(PIECE), b""))) if packed else path
     try:
-        frame = pl.read_parquet(io.BytesIO(content))
-    except (pl.exceptions.PolarsError, OSError) as error:
+        lazy = pl.scan_parquet(source)
+        rows = lazy.select(pl.len()).collect().item()
+        check_unpacked(path, path.stat().st_size, rows * BYTES_OF_A_ROW)
+        names = lazy.collect_schema().names()
+        columns = _columns(path, names, wanted)
+        frame = pl.read_parquet(source, columns=[names[column] for column in columns.values()])
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, OverflowError) as error:
         raise ValueError(f"{path} is no whole Parquet file; write it anew") from error
-    columns = _columns(path, frame.columns, wanted)
-    weight = frame.columns[columns["weight"]] if "weight" in columns else None
-    texts, labels = frame[frame.columns[columns["text"]]], frame[frame.columns[columns["label"]]]
-    weights: Iterable[object] = frame[weight] if weight is not None else [None] * len(frame)
-    yield from zip(range(1, len(frame) + 1), texts, labels, weights, strict=True)
+    of_role = {role: frame[names[column]] for role, column in columns.items()}
+    size = sum(int(column.str.len_bytes().sum()) for column in of_role.values() if column.dtype == pl.String)
+    check_unpacked(path, path.stat().st_size, size)
+    weights: Iterable[object] = of_role.get("weight", [None] * len(frame))
+    yield from zip(range(1, len(frame) + 1), of_role["text"], of_role["label"], weights, strict=True)
 
 
 def _looks_like_header(names: Sequence[str]) -> bool:
