@@ -1,0 +1,61 @@
+"""Figures in the documentation are those of the last run of the benchmarks."""
+
+import re
+from pathlib import Path
+
+import pytest
+from benchmarks import results
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *results.pages()]
+# A decimal number, or a whole one before a unit; not part of a version, a range of sizes, a name or a power of ten.
+NUMBER = re.compile(r"(?<![\w.+-])(\d+\.\d+|\d+(?=(?:x| ?(?:%|ms|us|GB/s))(?!\w)))(?![\w.]*\.\d|e-?\d)")
+VERSION = re.compile(r"(?:Python|torch)(?: up to | 到 | )\d[\d.]*")
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+# Pages that are not named as their benchmark is.
+ROOM_OF = {"autograd": "check_op", "classify": "main_job", "init": "parameters"}
+MEASURED_PARTS = re.compile(r"^## (?:Limits|Figures|局限|数字)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+
+
+def cited(path: Path, text: str) -> list[str]:
+    """Numbers in the prose of a README, and in the limits and figures of a page outside the blocks that are written."""
+    text = VERSION.sub("", FENCE.sub("", results.BLOCK.sub("", text)))
+    parts = [text] if path.name.startswith("README") else MEASURED_PARTS.findall(text)
+    return [number for part in parts for number in NUMBER.findall(part)]
+
+
+def is_measured(number: str, measured: set[float]) -> bool:
+    """Say whether a measured number rounds to the cited one."""
+    digits = len(number.partition(".")[2])
+    return any(abs(value - float(number)) <= 0.5000001 * 10**-digits for value in measured)
+
+
+def measured_numbers(page: Path) -> set[float]:
+    """Return the numbers of the page's room, or of the whole table for a README."""
+    table = results.RESULTS.read_text("utf-8")
+    room = ROOM_OF.get(page.stem, page.stem)
+    lines = [line for line in table.splitlines() if page.name.startswith("README") or line.startswith(f"| {room} ")]
+    return {float(number) for number in re.findall(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?", "\n".join(lines))}
+
+
+def test_the_table_is_that_of_the_last_results():
+    assert results.RESULTS.read_text("utf-8") == results.whole_table(results.load())
+
+
+@pytest.mark.parametrize("path", results.pages(), ids=lambda path: str(path.relative_to(results.DOCS)))
+def test_the_blocks_of_a_page_are_those_of_the_last_results(path):
+    text = path.read_text("utf-8")
+    assert text == results.page_with_figures(path, text, results.load())
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_figure_that_is_cited_was_measured(path):
+    measured = measured_numbers(path)
+    missing = [number for number in cited(path, path.read_text("utf-8")) if not is_measured(number, measured)]
+    assert not missing, f"{path.name} cites what benchmarks/RESULTS.md does not have: {missing}"
+
+
+def test_a_figure_that_nobody_measured_is_seen():
+    page = "# Page\n\n0.1x\n\n## Figures\n\nIt is 4.1x, 12 ms and 3.14 s; torch 2.13.0; 1e-6; 4096 x 6.\n\n## End\n\n0.2x\n"
+    assert cited(Path("page.md"), page) == ["4.1", "12", "3.14"]
+    assert [is_measured(number, {4.149, 12.6, 3.1449}) for number in ("4.1", "12", "3.14")] == [True, False, True]
