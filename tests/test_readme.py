@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,11 +57,44 @@ def test_every_fence_runs(page, tmp_path, monkeypatch, capsys):
             for line in body.splitlines():
                 words = shlex.split(line.removeprefix("$ "), comments=True)
                 if line.startswith("$ linkboy ") and "torchrun" not in line:
-                    overwrite = ["--overwrite"] if words[1] == "train" and trained else []
-                    trained = trained or words[1] == "train"
-                    assert cli.run(words[1:] + overwrite) == 0, capsys.readouterr().err
+                    if words[1] == "train":  # that it runs is the claim here, and three epochs are enough for it
+                        words += ["--epochs", "3"] + (["--overwrite"] if trained else [])
+                        trained = True
+                    assert cli.run(words[1:]) == 0, capsys.readouterr().err
 
 
 def test_code_comes_by_line_10_of_the_readme():
     lines = (ROOT / "README.md").read_text("utf-8").splitlines()
     assert next(number for number, line in enumerate(lines, 1) if line.startswith("```")) <= 10
+
+
+@pytest.mark.slow  # trains on the whole demo
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md", "docs/index.md", "docs/zh/index.md"])
+def test_what_the_first_pages_show_is_what_the_demo_prints(page, demo_lines):
+    shown = [body.splitlines() for kind, body in fences(ROOT / page) if kind == "text"]
+    assert shown
+    assert [line for body in shown for line in body if line not in demo_lines] == []
+
+
+@pytest.fixture(scope="module")
+def demo_lines(tmp_path_factory) -> set[str]:
+    directory = tmp_path_factory.mktemp("demo")
+    command = [sys.executable, "-m", "linkboy", "train", "--demo"]
+    printed = subprocess.run(command, cwd=directory, capture_output=True, encoding="utf-8", check=True).stdout
+    return {line.rstrip() for line in printed.splitlines()}
+
+
+@pytest.mark.parametrize(("readme", "docs"), [("README.md", "docs"), ("README.zh-CN.md", "docs/zh")])
+def test_the_start_page_has_the_table_of_the_readme(readme, docs):
+    table = re.search(r"^\| \| .*?\n\n", (ROOT / readme).read_text("utf-8"), re.MULTILINE | re.DOTALL)[0]
+    assert [int(number) for number in re.findall(r"^\| \[(\d+)\]", table, re.MULTILINE)] == list(range(1, 15))
+    on_the_site = re.sub(r"\(examples/0?(\d+)_\w+\.py\)", r"(examples.md#tip-\1)", table).replace(f"]({docs}/", "](")
+    assert on_the_site in (ROOT / docs / "index.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("page", ["examples.md", "zh/examples.md"])
+def test_the_page_of_examples_has_the_script_of_each_tip(page):
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    sections = re.findall(r'^## (\d+)\. [^\n]* \{#tip-(\d+)\}$.*?^--8<-- "(.+?)"$', text, re.MULTILINE | re.DOTALL)
+    scripts = sorted(path.name for path in (ROOT / "examples").glob("[0-9]*.py"))
+    assert sections == [(str(n), str(n), f"examples/{name}") for n, name in enumerate(scripts, 1)]
