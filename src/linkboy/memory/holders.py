@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from linkboy._checks import check_number, describe
 from linkboy._report import Block, Report, format_bytes
-from linkboy.memory.live import Edge, Hidden, StorageKey, scan_for, storages
+from linkboy.memory.live import Edge, Hidden, StorageKey, frozen_objects, scan_for, storages
 from linkboy.memory.paths import advise, local_names, render
 
 OWN_FOLDER = str(Path(__file__).parent)
@@ -281,6 +281,6 @@ def _storages_below(target: Any) -> dict[StorageKey, int]:
 
 def nothing_found() -> str:
     """Say why a search may end without a holder."""
-    frozen = gc.get_freeze_count()
+    frozen = frozen_objects()
     hidden = f"; gc.freeze() hides {frozen} objects from the search" if frozen else ""
     return f"nothing found in Python: held by C++, by a library, or by a reference cycle (gc.collect()){hidden}"

@@ -14,7 +14,7 @@ from torch import Tensor
 from linkboy._checks import check_number
 from linkboy._report import Block, Report, format_bytes
 from linkboy.memory.holders import Holder, Search, verdict
-from linkboy.memory.live import Hidden, StorageKey, memory_below, scan, storages
+from linkboy.memory.live import Hidden, StorageKey, frozen_objects, memory_below, scan, storages
 from linkboy.memory.process import in_mapped_files, read_anonymous, trim_heap
 
 Item = TypeVar("Item")
@@ -116,7 +116,7 @@ class LeakDetector:
         self._reset()
         self._entered, self._last = True, None
         self._total_before = _total(scan()[1])
-        self._froze = gc.get_freeze_count() == 0
+        self._froze = frozen_objects() == 0
         if self._froze:
             gc.freeze()
         self._note(0)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+INTERPRETERS_OWN = 1000  # Python 3.12 keeps some 400 immortal objects among the frozen ones; torch makes 100,000 others
 StorageKey = tuple[str, int]  # device, address: one storage, whichever of its views is looked at
 
 
@@ -28,6 +29,12 @@ def scan_for(*kinds: type) -> tuple[list[Any], list[list[Any]]]:
     for item in itertools.compress(objects, map(wanted.__contains__, map(type, objects))):
         found[wanted[type(item)]].append(item)
     return objects, found
+
+
+def frozen_objects() -> int:
+    """Count what `gc.freeze()` hides from a search; 0 where only the interpreter has put objects of its own there."""
+    count = gc.get_freeze_count()
+    return count if count > INTERPRETERS_OWN else 0
 
 
 def _subclasses(kind: type) -> set[type]:

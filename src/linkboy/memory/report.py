@@ -1,7 +1,6 @@
 """What is alive right now, and what this environment can release."""
 
 import dataclasses
-import gc
 import sys
 from collections.abc import Iterable
 
@@ -11,6 +10,7 @@ from linkboy._checks import check_number
 from linkboy._report import Block, Report, Table, format_bytes, format_count
 from linkboy.memory import process
 from linkboy.memory.holders import Holder, Search, verdict
+from linkboy.memory.live import frozen_objects
 from linkboy.memory.process import DeviceMemory, ProcessMemory, read_devices, read_process_memory
 
 
@@ -121,7 +121,7 @@ def memory_report(*, top: int = 10, depth: int = 8) -> LiveMemoryReport:
         example = max(tensors, key=torch.Tensor.numel)
         shape, dtype = tuple(example.shape), str(example.dtype).removeprefix("torch.")
         largest.append(LiveStorage(nbytes, shape, dtype, key[0], len(tensors), *verdict(found[key])))
-    frozen = gc.get_freeze_count()
+    frozen = frozen_objects()
     notes = [f"gc.freeze() hides {format_count(frozen)} objects, tensors among them perhaps"] if frozen else []
     counted = tuple(LiveDevice(device, len(sizes), sum(sizes)) for device, sizes in sorted(live.items()))
     return LiveMemoryReport(memory, devices, counted, tuple(largest), tuple(notes))
