@@ -275,6 +275,17 @@ def test_a_bomb_takes_little_memory(name, tmp_path):
     assert int(mebibytes) <= 48, said
 
 
+@pytest.mark.parametrize("pack", [bytes, lambda rows: gzip.compress(rows, 1)], ids=["plain", "gzip"])
+def test_the_memory_taken_does_not_grow_with_the_file(pack, tmp_path):
+    peaks = []
+    for count in (4_000, 100_000):
+        path = tmp_path / f"{count} rows"
+        path.write_bytes(pack(b"".join(b"w%d" % number + b" 0.123456" * 100 + b"\n" for number in range(count))))
+        peaks.append(peak_mib(lambda path=path: load_embeddings(path, ["w7", "w3999"], dim=100)))
+    assert peaks[1] < peaks[0] + 8
+    assert peaks[1] < 32
+
+
 def test_an_archive_with_a_huge_directory_is_refused_before_it_is_read(tmp_path):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
