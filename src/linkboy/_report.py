@@ -43,6 +43,10 @@ class Table:
 
 Block = str | Table
 
+# Tabs and line feeds stay; what follows 127 are controls that no picture stands for.
+_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
+_CONTROLS |= dict.fromkeys(range(128, 160), 0xFFFD)
+
 
 class Report:
     """Base of every result; a subclass is a frozen dataclass; `_blocks` is overridden where fields alone read badly.
@@ -145,12 +149,22 @@ def display_width(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
+def visible(text: str) -> str:
+    """Show control characters, on which a terminal would act, as the pictures that Unicode has for them.
+
+    Examples:
+        >>> visible("\x1b[31mred\ttab")
+        '␛[31mred\ttab'
+    """
+    return text.translate(_CONTROLS)
+
+
 def _cell(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return {None: "-", True: "yes", False: "no"}[value]
     if isinstance(value, float):
         return f"{value:.6g}"
-    return str(value)
+    return visible(str(value))
 
 
 def _is_numeric(value: object) -> bool:
@@ -161,7 +175,7 @@ def _is_numeric(value: object) -> bool:
 
 def _to_text(block: Block) -> str:
     if isinstance(block, str):
-        return block
+        return visible(block)
     body = block.cells()
     heading = [list(block.columns)] if any(block.columns) else []
     right = block.right_aligned()
@@ -182,7 +196,7 @@ def _to_rich(block: Block) -> "RenderableType":
     from rich.text import Text
 
     if isinstance(block, str):
-        return Text(block)
+        return Text(visible(block))
     table = RichTable(
         title=Text(block.title) if block.title else None,
         title_justify="left",

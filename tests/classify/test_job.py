@@ -455,7 +455,9 @@ def test_a_configuration_of_another_version_or_with_missing_parts_is_refused(cop
     assert "do not fit each other" in load_message(copy)
     for wrong in ("ab", ["a", "a", "b"], [["a"], None, "b"]):
         (copy / "config.json").write_text(json.dumps({**config, "class_names": wrong}))
-        assert "(class_names must be a list of different strings)" in load_message(copy)
+        assert load_message(copy) == (
+            f"{copy / 'config.json'} must name the classes in a list of different strings; train it anew"
+        )
     for wrong in ({"longest": 10**9, "words": True}, {"longest": "3", "words": True}, {"longest": 3, "words": 1}):
         (copy / "config.json").write_text(json.dumps({**config, "encoder": wrong}))
         assert "(the encoder needs a longest n-gram of 1 to 16 characters" in load_message(copy)

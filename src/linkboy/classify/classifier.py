@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from linkboy import __version__
 from linkboy._checks import check_number, did_you_mean
-from linkboy._files import atomic_write
+from linkboy._files import atomic_write, read_bounded
 from linkboy._report import Block, Report, Table, format_percent
 from linkboy.classify.capsule import TextCapsuleNet
 from linkboy.classify.data import LabelledTexts
@@ -38,6 +38,8 @@ FORMAT = "linkboy-classifier"
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _ENCODER_PREFIX = "encoder."
+# A vocabulary of 64 MiB is the largest that is read from a file; weights are far below this for millions of n-grams.
+MOST_CONFIG, MOST_WEIGHTS = 2**26, 2**33
 _ENCODERS: dict[str, type[Encoder]] = {"ngram": NgramEncoder, **dict.fromkeys(TOKEN_MODELS, TokenEncoder)}
 
 
@@ -332,7 +334,7 @@ def load_classifier(directory: str | os.PathLike[str], *, device: str = "cpu") -
     arrays = {name.removeprefix(_ENCODER_PREFIX): t for name, t in tensors.items() if name.startswith(_ENCODER_PREFIX)}
     state = {name: t for name, t in tensors.items() if not name.startswith(_ENCODER_PREFIX)}
     try:
-        kind, class_names = config["model"], _checked_names(config["class_names"])
+        kind, class_names = config["model"], config["class_names"]
         encoder = _ENCODERS[kind].restore(config["encoder"], arrays)
         with torch.device("meta"):  # no initial weights are drawn: the ones read take their place
             embedding = None
@@ -368,16 +370,10 @@ def check_texts(function: str, texts: Sequence[str]) -> None:
 def is_classifier(directory: str | os.PathLike[str]) -> bool:
     """Say whether a directory holds a configuration that `linkboy train` wrote, whatever its version."""
     try:
-        config = json.loads((Path(directory) / CONFIG).read_text("utf-8"))
+        config = json.loads(read_bounded(Path(directory) / CONFIG, MOST_CONFIG))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and config.get("format") == FORMAT
-
-
-def _checked_names(names: Any) -> list[str]:
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise TypeError("class_names must be a list of different strings")
-    return names
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
@@ -386,7 +382,7 @@ def _read_config(directory: Path) -> dict[str, Any]:
     if not directory.is_dir():
         raise FileNotFoundError(f"there is no directory {directory}; name one that linkboy train has written")
     try:
-        config = json.loads((directory / CONFIG).read_text("utf-8"))
+        config = json.loads(read_bounded(directory / CONFIG, MOST_CONFIG))
     except FileNotFoundError:
         hint = (
             "; its training was not finished: run it again with --resume" if (directory / "run.json").exists() else ""
@@ -401,6 +397,9 @@ def _read_config(directory: Path) -> dict[str, Any]:
             f"{directory} has format version {config.get('format_version')}, this linkboy ({__version__}) reads version "
             f"{FORMAT_VERSION}; update linkboy or train the classifier anew"
         )
+    names = config.get("class_names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"{directory / CONFIG} must name the classes in a list of different strings; train it anew")
     return config
 
 
@@ -409,6 +408,7 @@ def _read_weights(directory: Path, config: Mapping[str, Any]) -> dict[str, Tenso
     from safetensors.torch import load
 
     try:
+        _check_header(directory, config)
         content = (directory / WEIGHTS).read_bytes()
         if hashlib.sha256(content).hexdigest() != config.get("weights_sha256"):
             raise ValueError(
@@ -419,3 +419,30 @@ def _read_weights(directory: Path, config: Mapping[str, Any]) -> dict[str, Tenso
         raise FileNotFoundError(f"{directory} holds no weights (there is no {WEIGHTS} in it); train it anew") from None
     except SafetensorError as error:
         raise ValueError(f"{directory / WEIGHTS} is no safetensors file ({error}); train it anew") from error
+
+
+def _check_header(directory: Path, config: Mapping[str, Any]) -> None:
+    """Refuse weights that cannot be those of the configuration, before they are read."""
+    from safetensors import safe_open
+
+    path = directory / WEIGHTS
+    if path.stat().st_size > MOST_WEIGHTS:
+        raise ValueError(f"{path} must be a file of at most {MOST_WEIGHTS >> 30} GiB, and is larger; train it anew")
+    classes = len(config["class_names"])
+    with safe_open(path, "pt") as file:
+        found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        dtypes = {name: piece.get_dtype() for name, piece in found.items()}
+        shapes = {name: piece.get_shape() for name, piece in found.items()}
+    heads = [shapes[name] for name in ("bag.weight", "head.weight") if name in shapes]
+    due = {name: "U64" if name == "encoder.hashes" else "F32" for name in found}
+    wrong = next((name for name in due if dtypes[name] != due[name]), None)
+    if wrong is not None:
+        raise ValueError(f"{path} must hold {due[wrong]} under {wrong!r}, got {dtypes[wrong]}; train it anew")
+    if any(classes not in shape for shape in heads):
+        raise ValueError(
+            f"{directory} holds a classifier whose {CONFIG} and {WEIGHTS} do not fit each other ({classes} classes, weights of "
+            f"shape {tuple(heads[0])}); train it anew"
+        )
+    encoder = [shapes[name] for name in ("encoder.hashes", "encoder.idf") if name in shapes]
+    if encoder and (len(encoder) < 2 or encoder[0] != encoder[1] or len(encoder[0]) != 1):
+        raise ValueError(f"{path} must hold one weight for each n-gram, got the shapes {encoder}; train it anew")

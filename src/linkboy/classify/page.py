@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from linkboy import __version__
-from linkboy._report import Report, Table, format_count, format_percent, format_seconds
+from linkboy._report import Report, Table, format_count, format_percent, format_seconds, visible
 from linkboy.classify import charts
 from linkboy.classify.classifier import Classifier
 from linkboy.classify.explain import Explanation, explain_text
@@ -38,8 +38,6 @@ PIECES = 6
 LONGEST_TEXT = 600
 SHADES = 5
 _PACKAGES = ("torch", "numpy", "accelerate", "safetensors", "polars")
-# What a terminal or a browser would act on: shown as the pictures that Unicode has for control characters.
-_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +141,7 @@ def _template() -> Any:
     environment.filters |= {
         "percent": format_percent,
         "count": format_count,
-        "visible": _visible,
+        "visible": visible,
         "script": _script_of,
         "shades": _shades,
         "pieces": lambda explanation: explanation.pieces[:PIECES],
@@ -246,10 +244,6 @@ def _versions() -> Table:
             continue
     rows.append(("machine", f"{platform.system()} {platform.machine()}, threads: {torch.get_num_threads()}"))
     return Table(("", ""), rows)
-
-
-def _visible(text: str) -> str:
-    return text.translate(_CONTROLS)
 
 
 def _script_of(text: str) -> str:

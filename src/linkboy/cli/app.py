@@ -7,6 +7,7 @@ import sys
 from cyclopts import App, CycloptsError, Parameter
 
 from linkboy import __version__
+from linkboy._report import visible
 from linkboy.cli.classifier import evaluate, explain, export, predict
 from linkboy.cli.models import check_op, memory, shapes, summary
 from linkboy.cli.printing import is_first_process
@@ -63,7 +64,7 @@ def _dash_as_file(arguments: list[str]) -> list[str]:
 
 def _complain(sentence: str) -> int:
     if is_first_process():
-        print(f"linkboy: {sentence}", file=sys.stderr)
+        print(f"linkboy: {visible(sentence)}", file=sys.stderr)
     return 2
 
 

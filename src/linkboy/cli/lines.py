@@ -9,6 +9,8 @@ from json.encoder import encode_basestring as quoted  # twice as fast as an enco
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from linkboy._report import visible
+
 if TYPE_CHECKING:  # importing a room costs time that --help must not pay
     from linkboy.classify.classifier import Predictions
 
@@ -49,8 +51,8 @@ def tab_lines(predictions: "Predictions") -> str:
     lines = []
     for text, top in zip(predictions.texts, predictions.top, strict=True):
         if not text.isprintable():  # which is quickly asked, and one line and one field is due to each text
-            text = " ".join(text.splitlines()).replace("\t", " ")
-        pairs = "\t".join(f"{label}\t{probability:.2%}" for label, probability in top)
+            text = visible(" ".join(text.splitlines()).replace("\t", " "))
+        pairs = "\t".join(f"{visible(label)}\t{probability:.2%}" for label, probability in top)
         lines.append(f"{pairs}\t{text}\n")
     return "".join(lines)
 

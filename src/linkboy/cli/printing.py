@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from linkboy._report import Report
+from linkboy._report import Report, visible
 
 
 def is_first_process() -> bool:
@@ -22,9 +22,9 @@ def printer() -> Callable[[Report | str], None]:
         if not is_first_process():
             return
         if sys.stdout.isatty():
-            console.print(block, markup=False)
+            console.print(visible(block) if isinstance(block, str) else block, markup=False)
         else:
-            print(block)
+            print(visible(block) if isinstance(block, str) else block)
         print(flush=True)
 
     return show
