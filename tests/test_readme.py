@@ -1,5 +1,6 @@
 """Every fence of the READMEs and the documentation runs, and both languages show the same code."""
 
+import ast
 import re
 import shlex
 import subprocess
@@ -42,6 +43,42 @@ def reviews_csv() -> str:
     return "text,label\n" + "\n".join(rows) + "\n"
 
 
+def claim(line: str) -> str:
+    """What a line says that it prints: a comment that starts with a value, up to four spaces."""
+    comment = line.partition("  # ")[2].partition("    ")[0]
+    return comment if "print(" in line and re.match(r"True|False|tensor\(|torch\.|[-(\[]?\d", comment) else ""
+
+
+def run_code(page: Path, body: str, namespace: dict[str, object], capsys: pytest.CaptureFixture[str]) -> None:
+    """Run the code of a fence statement by statement, and hold what each prints to the comment behind it."""
+    page_text = page.read_text("utf-8")
+    before = page_text[: page_text.index(f"```python\n{body}")].count("\n") + 1
+    module = ast.parse("\n" * before + body, str(page))  # so that places in the code are lines of the page
+    for statement in module.body:
+        capsys.readouterr()
+        exec(compile(ast.Module([statement], []), str(page), "exec"), namespace)
+        claimed = claim(page_text.splitlines()[statement.end_lineno - 1])
+        if claimed:
+            printed = capsys.readouterr().out.splitlines()[-1]
+            assert re.match(re.escape(printed) + r"(?![\w.])", claimed), (
+                f"{claimed!r} is claimed, {printed!r} is printed"
+            )
+
+
+def test_a_claim_is_a_value_behind_a_print():
+    assert claim("print(x)  # tensor(3.)    by C") == "tensor(3.)"
+    assert claim("print(x)  # weights, buffers") == claim("x = 3  # 4") == ""
+
+
+@pytest.mark.parametrize(("english", "chinese"), PAIRS, ids=IDS)
+def test_both_languages_claim_the_same_values(english, chinese):
+    values = [
+        [re.match(r"[^,;:，；：\s]*", claim(line))[0] for line in path.read_text("utf-8").splitlines() if claim(line)]
+        for path in (english, chinese)
+    ]
+    assert values[0] == values[1]
+
+
 @pytest.mark.filterwarnings("default")  # pages show what goes wrong elsewhere, warnings of others included
 @pytest.mark.parametrize("page", ENGLISH, ids=IDS)  # the Chinese pages show the same code
 def test_every_fence_runs(page, tmp_path, monkeypatch, capsys):
@@ -52,7 +89,7 @@ def test_every_fence_runs(page, tmp_path, monkeypatch, capsys):
     trained = False
     for kind, body in fences(page):
         if kind == "python":
-            exec(compile(body, str(page), "exec"), namespace)
+            run_code(page, body, namespace, capsys)
         elif kind == "console":
             for line in body.splitlines():
                 words = shlex.split(line.removeprefix("$ "), comments=True)
