@@ -193,11 +193,12 @@ from linkboy import load_embeddings
 small, path, vocab = sys.argv[1:]
 words = open(vocab, encoding="utf-8").read().split("\\n")
 load_embeddings(small, words, unk_init="zeros")
-def peak():
-    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
-before = peak()
+def status(field):
+    return int(next(line for line in open("/proc/self/status") if line.startswith(field)).split()[1])
+open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+before = status("VmRSS")
 load_embeddings(path, words)
-print(peak() - before)
+print(status("VmHWM") - before)
 """
 
 
