@@ -23,7 +23,8 @@ COLUMNS = {
 }
 # Peers that are not named as their distribution is.
 DISTRIBUTIONS = {"F.": "torch", "torch.": "torch", "DebugMode": "torch", "flash_tokenizer": "flash-tokenizer",
-                 "HF Trainer": "transformers", "TF-IDF": "scikit-learn", "MONAI": "monai", "nn.": "torch"}  # fmt: skip
+                 "HF Trainer": "transformers", "TF-IDF": "scikit-learn", "fastText": "fasttext-numpy2",
+                 "MONAI": "monai", "nn.": "torch"}  # fmt: skip
 
 
 def peer_version(peer: str) -> str:
