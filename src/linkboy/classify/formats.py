@@ -31,7 +31,6 @@ TEXT_NAMES = (
 )
 LABEL_NAMES = ("label", "class", "category", "target", "intent", "标签", "类别", "分类")
 
-AT_ONCE = 1 << 26  # bytes of a file that is decoded in one go
 Row = tuple[int, object, object, object]  # line, text, label, weight
 Line = tuple[int, str | None]  # number and text; None for a line that could not be decoded
 BadRowHandler = Callable[[int, str], None]
