@@ -254,9 +254,14 @@ def uncut_weights():
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_bits_of_an_undisturbed_one(tmp_path):
-    kills, weights = kill_while_training(tmp_path, seed=0)
-    assert kills > 0
-    assert same_state(weights, dict(uncut_weights()))
+    expected = dict(uncut_weights())
+    for seed in range(10):  # on a busy machine a run may come to its end before it is killed
+        (tmp_path / str(seed)).mkdir()
+        kills, weights = kill_while_training(tmp_path / str(seed), seed)
+        assert same_state(weights, expected)
+        if kills:
+            return
+    raise AssertionError("no run was killed")
 
 
 @pytest.mark.slow

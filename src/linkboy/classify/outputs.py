@@ -94,7 +94,10 @@ def run_in(out: Path, run: Mapping[str, Any], *, overwrite: bool, resume: bool) 
     with (out / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            # A holder removes the file as it ends: one opened just before that is no longer what others lock.
+            if not os.path.samestat(os.fstat(lock.fileno()), (out / LOCK).stat()):
+                raise BlockingIOError
+        except (BlockingIOError, FileNotFoundError):
             raise BlockingIOError(f"another run is writing into {out}; wait for it or pass another --out") from None
         try:
             check_directory(out, overwrite=overwrite, resume=resume)  # the holder before may have filled it
