@@ -204,10 +204,10 @@ print(status("VmHWM") - before)
 
 def memory(vocab_of: dict[Path, list[str]], folder: Path) -> list[Row]:
     """Measure the peak beyond what is resident after a load of a few rows, in new processes."""
-    (folder / "warm-up.txt").write_text("w1" + " 0" * DIM + "\n", "utf-8")
     rows = []
     for path, vocab in vocab_of.items():
         (folder / "vocab.txt").write_text("\n".join(vocab), "utf-8")
+        (folder / "warm-up.txt").write_text(vocab[0] + " 0" * DIM + "\n", "utf-8")  # found, so that it is parsed
         done = subprocess.run(
             [sys.executable, "-c", PEAK, folder / "warm-up.txt", path, folder / "vocab.txt"],
             capture_output=True, text=True, check=True,

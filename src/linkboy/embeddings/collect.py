@@ -69,7 +69,7 @@ class Collector:
 class VocabularyRows(Collector):
     """Keeps the rows of a vocabulary's words, the best form of each."""
 
-    numbers_at_once = 100_000  # parsed together: few, since little else is held
+    numbers_at_once = 50_000  # parsed together: few, since little else is held
 
     def __init__(self, vocabulary: Vocabulary, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -95,8 +95,8 @@ class VocabularyRows(Collector):
     def add(self, words: Sequence[bytes], values: NDArray[Any], lines: Sequence[int]) -> None:
         """Take rows in the order of the file; what nobody asked for is passed over."""
         chosen: dict[int, int] = {}  # row of the matrix: row of `values`
-        shared, size = self.vocabulary.shared, self.vocabulary.size
         claims, seen, ranks = self._claims, self._seen, self.rank
+        shared, size = self.vocabulary.shared, self.vocabulary.size
         for position, word in enumerate(words):
             claim = claims.get(word)
             if claim is None:
