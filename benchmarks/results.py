@@ -60,7 +60,7 @@ def figure(value: float, unit: str) -> str:
     """Write a value in its unit, seconds in the unit that keeps them short."""
     if unit == "s" and 0 < value < 1:
         value, unit = (value * 1e3, "ms") if value >= 1e-3 else (value * 1e6, "us")
-    return f"{value:.4g} {unit}".rstrip()
+    return f"{value:,.0f} {unit}" if value >= 1e5 else f"{value:.4g} {unit}".rstrip()
 
 
 def cells(row: dict) -> list[str]:

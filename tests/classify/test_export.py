@@ -12,7 +12,7 @@ FORMS = ("onnx", "torchscript", "torch-export")
 TEXTS = ["球队 夺冠", "", "x", "股市 大涨 " * 40, "the match", "新词 never seen"]
 
 
-@pytest.fixture(scope="module", params=["ngram", "cnn"])
+@pytest.fixture(scope="module", params=["ngram", "cnn", "transformer"])
 def classifier(request, tmp_path_factory, make_rows):
     options = lb.TrainingOptions(model=request.param, epochs=2, batch_size=16)
     out = tmp_path_factory.mktemp("export") / "model"
