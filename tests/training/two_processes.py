@@ -193,4 +193,5 @@ if __name__ == "__main__":
     streams_of_unequal_length_train_to_their_end()
     only_the_main_process_prints()
     if is_main_process():
-        print("all claims hold")
+        print("all claims hold", flush=True)
+    wait_for_everyone()  # a process that leaves while the other still talks to it can bring that one down
