@@ -1,4 +1,4 @@
-"""Imports point one way: `_checks, _report, ... <- _progress, _named, _tensors <- rooms <- training <- classify <- cli`."""
+"""Imports point one way: `_checks, _report, ... <- _progress, _tensors <- rooms <- training <- classify <- cli`."""
 
 import ast
 from pathlib import Path
@@ -12,7 +12,6 @@ RANKS = {
     "_report": 0,
     "_files": 0,
     "_untouched": 0,
-    "_named": 1,
     "_progress": 1,
     "_tensors": 1,
     "training": 3,

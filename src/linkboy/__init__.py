@@ -84,7 +84,6 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.parameters import ParameterCount as ParameterCount
     from linkboy.parameters import compare as compare
     from linkboy.parameters import count_parameters as count_parameters
-    from linkboy.parameters import describe_target as describe_target
     from linkboy.parameters import freeze as freeze
     from linkboy.parameters import param_groups as param_groups
     from linkboy.parameters import summarize as summarize
@@ -94,7 +93,6 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.shapes import assert_batch_safe as assert_batch_safe
     from linkboy.shapes import assert_shape as assert_shape
     from linkboy.shapes import check_batch as check_batch
-    from linkboy.shapes import check_target as check_target
     from linkboy.shapes import trace_shapes as trace_shapes
     from linkboy.surgery import SurgeryReport as SurgeryReport
     from linkboy.surgery import insert_layer as insert_layer
@@ -166,14 +164,12 @@ _ROOM_OF: dict[str, str] = {
     "capsule_norm": "capsules",
     "check_batch": "shapes",
     "check_op": "autograd",
-    "check_target": "shapes",
     "class_weights": "losses",
     "clip_gradient": "autograd",
     "compare": "parameters",
     "convert_embeddings": "embeddings",
     "count_parameters": "parameters",
     "decode_bits": "autograd",
-    "describe_target": "parameters",
     "encode_bits": "autograd",
     "evaluate": "training",
     "fit": "training",
@@ -276,14 +272,12 @@ __all__: list[str] = [
     "capsule_norm",
     "check_batch",
     "check_op",
-    "check_target",
     "class_weights",
     "clip_gradient",
     "compare",
     "convert_embeddings",
     "count_parameters",
     "decode_bits",
-    "describe_target",
     "encode_bits",
     "evaluate",
     "fit",

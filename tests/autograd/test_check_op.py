@@ -14,7 +14,6 @@ from torch import nn
 
 from linkboy import OpReport, check_op, cli, gradient_reversal
 from linkboy.autograd import check as check_module
-from linkboy.autograd.named import check_named_op
 
 PLANTED = KNOWN | OWN
 
@@ -333,18 +332,6 @@ MISTAKES = [
     (lambda: check_op(torch.sin), ValueError,
      "check_op needs at least one tensor that requires grad among the arguments of fn, got none; "
      "make one with torch.randn(4, 3, requires_grad=True)"),
-    (lambda: check_named_op("torch"), ValueError, "target must be package.module:name, got 'torch'"),
-    (lambda: check_named_op("torch:tanhh"), ValueError, "'torch' has no 'tanhh'; did you mean 'tanh'?"),
-    (lambda: check_named_op("torch:float32"), TypeError,
-     "'torch:float32' must be a function of tensors, an autograd.Function or a module instance, got dtype"),
-    (lambda: check_named_op("torch.nn:Linear"), TypeError,
-     "'torch.nn:Linear' must be a function of tensors, an autograd.Function or a module instance, got a class"),
-    (lambda: check_named_op("torch:tanh", shapes=["4x3"]), ValueError,
-     "a shape must be sizes with commas between, such as 4,3, got '4x3'"),
-    (lambda: check_named_op("torch:tanh", shapes=["4"], inputs_from="torch:rand"), ValueError,
-     "give the inputs by shapes or by a function that makes them, not by both"),
-    (lambda: check_named_op("torch:tanh", inputs_from="math:pi"), TypeError,
-     "'math:pi' must be a function that returns the inputs, got float"),
 ]  # fmt: skip
 
 
@@ -377,4 +364,7 @@ def test_the_command_checks_what_it_names(tmp_path, monkeypatch, capsys):
     assert cli.run(["check-op", "my_ops_to_check:Wrong", "--json", fast]) == 1
     assert json.loads(capsys.readouterr().out)["op"] == "Wrong.apply"
     assert cli.run(["check-op", "my_ops_to_check:Wrong", "--input", "x"]) == 2
-    assert capsys.readouterr().err == "linkboy: a shape must be sizes with commas between, such as 4,3, got 'x'\n"
+    assert (
+        capsys.readouterr().err
+        == "linkboy: an input must be sizes with commas between them, such as 2,3,224,224 or 2,16:int64, got 'x'\n"
+    )

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from tests.shapes import architectures, mutations, seeded
 from torch import nn
 
-from linkboy import assert_batch_safe, check_batch, check_target, cli
+from linkboy import assert_batch_safe, check_batch, cli
 
 
 def built(text, folder, name="planted_net"):
@@ -530,20 +530,3 @@ def test_the_command_prints_the_report_and_ends_with_1_for_a_finding(tmp_path, m
     assert "BatchNorm in training mode" in capsys.readouterr().out
     assert cli.run(["shapes", "my_nets:Net", "--input", "2,1,4", "--input", "2,7:int64", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["findings"][0]["line"] == 5
-
-
-def test_a_target_that_cannot_be_checked_is_a_sentence():
-    for arguments, error, message in [
-        (("torch.nn:Identity", []), ValueError,
-         "shapes must name the shape of each input, such as '2,3,224,224', got none"),
-        (("torch.nn:Identity", ["2x3"]), ValueError,
-         "a shape must be sizes with commas between, such as 2,3,224,224 or 2,16:int64, got '2x3'"),
-        (("torch.nn:Identity", ["2,3:int"]), ValueError,
-         "the dtype of a shape must be one of float32, float64, bfloat16, float16, int64, int32, bool, complex64, got 'int'; "
-         "did you mean 'int64'?"),
-        (("torch:get_num_threads", ["2,3"]), TypeError, "'torch:get_num_threads' must give an nn.Module, got int"),
-        (("torch.nn", ["2,3"]), ValueError, "target must be package.module:factory, got 'torch.nn'"),
-    ]:  # fmt: skip
-        with pytest.raises(error) as caught:
-            check_target(*arguments)
-        assert str(caught.value) == message

@@ -18,14 +18,14 @@ def summary(model: str, /, *, json: bool = False, depth: int = 3) -> None:
     depth
         Levels of modules below the root to show.
     """
-    from linkboy import describe_target
+    from linkboy.cli._targets import describe_target
 
     _find_modules_here()
     show_report(describe_target(model, depth=depth), json=json)
 
 
 def shapes(target: str, /, *, input: list[str], train: bool = False, json: bool = False) -> int:
-    """Check that a model treats its batch as a batch; end with 1 where it does not.
+    """Check that a model treats the rows of a batch independently; the exit status is 1 if it does not.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def shapes(target: str, /, *, input: list[str], train: bool = False, json: bool 
     json
         Print one JSON object.
     """
-    from linkboy import check_target
+    from linkboy.cli._targets import check_target
 
     _find_modules_here()
     report = check_target(target, input, train=train)
@@ -56,9 +56,9 @@ def check_op(
     no_compile: bool = False,
     json: bool = False,
 ) -> int:
-    """Prove an operator right, or say what is wrong with it: a row per check, with cause and mend.
+    """Check an operator, and say what is wrong with it: a row per check, with the cause and how to fix it.
 
-    The inputs are one random float32 matrix of 4 x 3, or what --input or --inputs-from say:
+    The input is one random float32 matrix of 4 x 3 unless --input or --inputs-from describe others:
 
     linkboy check-op my_ops:swish
 
@@ -66,14 +66,15 @@ def check_op(
 
     linkboy check-op my_ops:masked_loss --inputs-from my_ops:example_inputs
 
-    The exit status is 0 where the operator is right, 1 where it is wrong.
+    The exit status is 0 if the operator is right and 1 if it is wrong.
 
     Parameters
     ----------
     target
         package.module:name of a function of tensors, an autograd.Function or a module instance; the module is executed.
     input
-        Sizes of one input, such as 4,3; once for each input, in order. Drawn from a standard normal distribution.
+        Shape of an input, such as 4,3 or 4,3:float64; once for each input, in order. Floats are drawn from a standard
+        normal distribution, integers and booleans are 0 or 1.
     inputs_from
         package.module:name of a function without arguments that returns the inputs, a tensor or a tuple; what has
         requires_grad is differentiated.
@@ -84,11 +85,11 @@ def check_op(
     json
         Print one JSON object.
     """
-    from linkboy.autograd.named import check_named_op
+    from linkboy.cli._targets import check_named_op
 
     _find_modules_here()
     report = check_named_op(
-        target, shapes=input or [], inputs_from=inputs_from, surrogate=surrogate, compile=not no_compile
+        target, inputs=input or [], inputs_from=inputs_from, surrogate=surrogate, compile=not no_compile
     )
     show_report(report, json=json)
     return 0 if report.ok else 1

@@ -5,7 +5,6 @@ from linkboy.parameters.count import ParameterCount, ParameterRow, count_paramet
 from linkboy.parameters.freeze import FreezeReport, freeze, unfreeze
 from linkboy.parameters.groups import param_groups
 from linkboy.parameters.summary import ModelSummary, SummaryRow, summarize
-from linkboy.parameters.target import describe_target
 
 __all__ = [
     "Difference",
@@ -17,7 +16,6 @@ __all__ = [
     "SummaryRow",
     "compare",
     "count_parameters",
-    "describe_target",
     "freeze",
     "param_groups",
     "summarize",

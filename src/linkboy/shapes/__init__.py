@@ -5,7 +5,6 @@ from linkboy.shapes.doctor import BatchReport, assert_batch_safe, check_batch
 from linkboy.shapes.findings import Finding
 from linkboy.shapes.hazards import Hazard
 from linkboy.shapes.report import ShapeRow, ShapeTrace
-from linkboy.shapes.target import check_target
 from linkboy.shapes.tracing import trace_shapes
 
 __all__ = [
@@ -17,6 +16,5 @@ __all__ = [
     "assert_batch_safe",
     "assert_shape",
     "check_batch",
-    "check_target",
     "trace_shapes",
 ]
