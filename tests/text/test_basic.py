@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.text.reference import basic
 
 from linkboy import BasicTokenizer
-from linkboy.text.characters import Rules, scan
+from linkboy.text._characters import Rules, scan
 
 AWKWARD = [
     "ΑΣ", "ΑΣ.", "ΑΣ'Α", "ΑΣ\x01Α", "Σ", "ΣΑ Σ", "İstanbul", "≠ ≮ ≯ \u1fef", "a≠b", "a\u200bb", "a\x1cb", "a\u2028b",
@@ -139,7 +139,7 @@ def test_a_pickled_tokenizer_is_the_same_tokenizer():
 
 
 def test_the_character_table_forgets_instead_of_growing(monkeypatch):
-    monkeypatch.setattr("linkboy.text.basic.CHARACTERS_KEPT", 10)
+    monkeypatch.setattr("linkboy.text._character_table.CHARACTERS_KEPT", 10)
     tokenizer = BasicTokenizer()
     text = "".join(map(chr, range(0x100, 0x180)))
     assert tokenizer.tokenize(text) == basic(text)

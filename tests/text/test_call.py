@@ -9,7 +9,7 @@ import torch
 from tests.text.test_ids import LETTERS, VOCABULARY, words_fuzz
 
 from linkboy import BertTokenizer
-from linkboy.text.batching import Encoding
+from linkboy.text._encoding import Encoding
 
 tokenizers = pytest.importorskip("tokenizers")
 

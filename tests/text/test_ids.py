@@ -11,7 +11,7 @@ from tests.text.reference import Reference
 from tests.text.test_basic import ALPHABET, AWKWARD, CONTEXTS, MODES, WHERE_CHARACTERS_ARE, fuzz
 
 from linkboy import BertTokenizer
-from linkboy.text import encoder
+from linkboy.text import _array_encoder as encoder
 
 
 def make_vocabulary() -> list[str]:
@@ -214,7 +214,7 @@ def test_compat_hf_matches_special_tokens_and_drops_private_use():
 
 
 def test_an_alphabet_larger_than_the_symbols_is_exact_too(monkeypatch):
-    monkeypatch.setattr("linkboy.text.symbols.SYMBOLS", 12)
+    monkeypatch.setattr("linkboy.text._symbols.SYMBOLS", 12)
     tokenizer = ours()
     assert_equal_ids(tokenizer, Reference(IDS), [*AWKWARD, *words_fuzz(400, 3)])
 

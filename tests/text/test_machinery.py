@@ -16,9 +16,9 @@ from tests.text.test_basic import AWKWARD
 from tests.text.test_ids import IDS, VOCABULARY, assert_equal_ids, ours, words_fuzz
 
 from linkboy import BertTokenizer
-from linkboy.text import cache
-from linkboy.text.hashtable import HashTable, ranges
-from linkboy.text.trie import PieceTrie
+from linkboy.text import _word_cache as cache
+from linkboy.text._hash_table import HashTable, ranges
+from linkboy.text._trie import PieceTrie
 
 TEXTS = [*AWKWARD, *words_fuzz(600, 31)]
 
@@ -65,7 +65,7 @@ def test_the_word_cache_is_bounded_and_stays_right(monkeypatch):
 
 
 def test_the_word_table_of_the_readable_path_is_bounded(monkeypatch):
-    monkeypatch.setattr("linkboy.text.wordpiece.WORDS_KEPT", 20)
+    monkeypatch.setattr("linkboy.text._wordpiece.WORDS_KEPT", 20)
     tokenizer, reference = ours(), Reference(IDS)
     for text in words_fuzz(200, 5):
         assert tokenizer.encode(text, add_special_tokens=False) == reference.ids(text)

@@ -7,8 +7,11 @@ from tests.text.reference import Reference
 from tests.text.test_basic import AWKWARD
 from tests.text.test_ids import IDS, LONG, assert_equal_ids, ours, words_fuzz
 
-from linkboy.text import characters, encoder, symbols, wordpiece
-from linkboy.text.characters import Rules
+from linkboy.text import _array_encoder as encoder
+from linkboy.text import _characters as characters
+from linkboy.text import _symbols as symbols
+from linkboy.text import _wordpiece as wordpiece
+from linkboy.text._characters import Rules
 
 TEXTS = [*AWKWARD, *LONG, *words_fuzz(1500, 41), "a\U0002b820b 中\uf901a ≠= ¡é", "ΑΣ. ασςΣ'Α"]
 

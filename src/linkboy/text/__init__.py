@@ -1,7 +1,7 @@
 """BERT tokenisation, exact and vectorised."""
 
 from linkboy.text.basic import BasicTokenizer
-from linkboy.text.explain import TokenizationReport
+from linkboy.text.report import TokenizationReport
 from linkboy.text.stream import TokenizedFile, tokenize_file
 from linkboy.text.tokenizer import BertTokenizer
 from linkboy.text.train import train_wordpiece

@@ -11,8 +11,8 @@ from typing import BinaryIO, TextIO
 from linkboy._checks import check_choice
 from linkboy._progress import Progress
 from linkboy._report import Report
+from linkboy.text._vocabulary import UNK
 from linkboy.text.tokenizer import BertTokenizer
-from linkboy.text.vocabulary import UNK
 
 BATCH_BYTES = 1 << 20
 

@@ -10,13 +10,15 @@ from typing import Any, Self
 import numpy as np
 
 from linkboy._checks import check_choice, check_number, describe
-from linkboy.text.basic import as_text, check_never_split, check_texts, make_rules
-from linkboy.text.batching import Encoding, check_options, make_rows, to_encoding
-from linkboy.text.decode import decode_tokens
-from linkboy.text.encoder import MARK, ArrayEncoder, Flat
-from linkboy.text.explain import TokenizationReport, explain_texts
-from linkboy.text.vocabulary import CLS, MASK, PAD, SEP, SPECIAL, UNK, Vocabulary, load_vocabulary
-from linkboy.text.wordpiece import TextReader
+from linkboy.text._arguments import as_text, check_never_split, check_texts, make_rules
+from linkboy.text._array_encoder import MARK, ArrayEncoder, Flat
+from linkboy.text._call_options import check_options
+from linkboy.text._decode import decode_tokens
+from linkboy.text._encoding import Encoding, to_encoding
+from linkboy.text._rows import make_rows
+from linkboy.text._vocabulary import CLS, MASK, PAD, SEP, SPECIAL, UNK, Vocabulary, load_vocabulary
+from linkboy.text._wordpiece import TextReader
+from linkboy.text.report import TokenizationReport, explain_texts
 
 WORD_LIMITS = {"google": 200, "hf": 100}
 SMALL = 160  # characters up to which the readable path is the quicker one
@@ -126,7 +128,7 @@ class BertTokenizer:
         Raises:
             ValueError: the file is no JSON, or its model, normalizer, pre-tokenizer or added tokens are not BERT's.
         """
-        from linkboy.text.files import read_tokenizer_json
+        from linkboy.text._directory import read_tokenizer_json
 
         vocab, options = read_tokenizer_json(path)
         return cls(vocab, **options)
@@ -141,7 +143,7 @@ class BertTokenizer:
             FileNotFoundError: there is no such directory, or no vocabulary in it; nothing is ever downloaded.
             ValueError: the files belong to another kind of tokenizer.
         """
-        from linkboy.text.files import read_directory
+        from linkboy.text._directory import read_directory
 
         vocab, options = read_directory(directory)
         return cls(vocab, **options)
@@ -152,7 +154,7 @@ class BertTokenizer:
         Raises:
             ValueError: the vocabulary has gaps, or an option is on that these files cannot express.
         """
-        from linkboy.text.files import write_directory
+        from linkboy.text._directory import write_directory
 
         write_directory(self, directory)
 

@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from linkboy._checks import check_number
-from linkboy.text.basic import BasicTokenizer, as_text
-from linkboy.text.vocabulary import MOST_IDS, SPECIAL, UNK
+from linkboy.text._arguments import as_text
+from linkboy.text._vocabulary import MOST_IDS, SPECIAL, UNK
+from linkboy.text.basic import BasicTokenizer
 
 Pair = tuple[str, str]
 

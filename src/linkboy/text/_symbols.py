@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from linkboy.text.characters import SIGMA, Rules, is_punctuation, is_space
-from linkboy.text.hashtable import Array
+from linkboy.text._characters import SIGMA, Rules, is_punctuation, is_space
+from linkboy.text._hash_table import Array
 
 # What a code point is, in one int32: a separator, the final id of a one-character token, a letter with its symbol in
 # the low 16 bits, or something that needs a closer look. One maximum over a text tells whether the last kind is there.

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linkboy.text.hashtable import Array, Growing, HashTable, ranges
-from linkboy.text.symbols import DROPPED, SymbolTable
-from linkboy.text.trie import PieceTrie
+from linkboy.text._hash_table import Array, Growing, HashTable, ranges
+from linkboy.text._symbols import DROPPED, SymbolTable
+from linkboy.text._trie import PieceTrie
 
 WORDS_KEPT = 1 << 18
 CUT_AT_ONCE = 1 << 13  # new words: bounds the memory that cutting takes

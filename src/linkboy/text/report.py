@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from linkboy._report import Block, Report, Table, format_count, format_percent
-from linkboy.text.characters import Rules
-from linkboy.text.vocabulary import UNK
+from linkboy.text._characters import Rules
+from linkboy.text._vocabulary import UNK
 
 if TYPE_CHECKING:
-    from linkboy.text.wordpiece import TextReader
+    from linkboy.text._wordpiece import TextReader
 
 ROWS_SHOWN = 40
 

@@ -2,7 +2,7 @@
 
 import functools
 
-from linkboy.text.characters import SIGMA, Rules, is_space
+from linkboy.text._characters import SIGMA, Rules, is_space
 
 
 def is_final_sigma(text: str, at: int, rules: Rules) -> bool:

@@ -3,7 +3,7 @@
 import itertools
 import unicodedata
 
-from linkboy.text.characters import ALL_HAN, KANA
+from linkboy.text._characters import ALL_HAN, KANA
 
 CLOSING = frozenset(".,!?;:%)]}'’”…")
 OPENING = frozenset("([{$#“‘@")

@@ -4,8 +4,8 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from linkboy.text.basic import CharacterTable, DependsOnNeighboursError
-from linkboy.text.characters import Rules, scan
+from linkboy.text._character_table import CharacterTable, DependsOnNeighboursError
+from linkboy.text._characters import Rules, scan
 
 WORDS_KEPT = 1 << 17
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linkboy.text.hashtable import Array, HashTable
+from linkboy.text._hash_table import Array, HashTable
 
 INITIAL, CONTINUED = 0, 1  # the two roots
 

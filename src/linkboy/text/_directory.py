@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linkboy._files import atomic_write, read_bounded
-from linkboy.text.vocabulary import CLS, MOST_BYTES, SEP, SPECIAL, UNK
+from linkboy.text._vocabulary import CLS, MOST_BYTES, SEP, SPECIAL, UNK
 
 if TYPE_CHECKING:
     from linkboy.text.tokenizer import BertTokenizer

@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linkboy.text.cache import Found, WordCache
-from linkboy.text.characters import Rules
-from linkboy.text.hashtable import Array, ranges
-from linkboy.text.sigma import is_final_sigma
-from linkboy.text.symbols import DROPPED, LETTER, NEEDS_SIGMA, NEEDS_TEXT, SEPARATOR, SymbolTable
-from linkboy.text.trie import PieceTrie
-from linkboy.text.wordpiece import Pieces, TextReader
+from linkboy.text._characters import Rules
+from linkboy.text._hash_table import Array, ranges
+from linkboy.text._sigma import is_final_sigma
+from linkboy.text._symbols import DROPPED, LETTER, NEEDS_SIGMA, NEEDS_TEXT, SEPARATOR, SymbolTable
+from linkboy.text._trie import PieceTrie
+from linkboy.text._word_cache import Found, WordCache
+from linkboy.text._wordpiece import Pieces, TextReader
 
 MARK = LETTER - 1  # stands before and after the ids of each text; above every id
 CHUNK = 1 << 18  # characters worked on at once: bounds the memory, and stays in the processor's cache
