@@ -484,6 +484,16 @@ def test_a_classifier_of_the_first_format_still_answers_as_it_did():
     np.testing.assert_allclose(predictions.probabilities, [0.804283, 0.875242, 0.887503], atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["ngram", "cnn"])
+def test_a_classifier_that_an_earlier_version_trained_still_answers_as_it_did(kind):
+    """`former` holds what `linkboy train --model KIND` wrote before, with its predictions for the test part."""
+    directory = Path(__file__).with_name("former") / kind
+    _, *rows = csv.reader((directory / "predictions.csv").read_text("utf-8").splitlines())
+    predictions = lb.load_classifier(directory).predict([text for text, *_ in rows])
+    assert predictions.labels == [predicted for _, _, predicted, _ in rows]
+    np.testing.assert_allclose(predictions.probabilities, [float(row[3]) for row in rows], atol=1e-5)
+
+
 # --- the classifier ------------------------------------------------------------------------------------------------------
 
 
