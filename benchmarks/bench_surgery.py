@@ -10,7 +10,7 @@ from torch import nn
 
 from benchmarks.harness import Row, median_seconds
 from linkboy import keep_layers, remove_layer, replace_layer, surgery
-from linkboy.surgery.runs import Example, run_model
+from linkboy.editing._runs import Example, run_model
 
 IDS = torch.arange(3, 23).reshape(2, 10)
 TINY = {

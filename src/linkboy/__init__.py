@@ -32,6 +32,12 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.classify import load_classifier as load_classifier
     from linkboy.classify import read_labelled as read_labelled
     from linkboy.classify import train_classifier as train_classifier
+    from linkboy.editing import SurgeryReport as SurgeryReport
+    from linkboy.editing import insert_layer as insert_layer
+    from linkboy.editing import keep_layers as keep_layers
+    from linkboy.editing import remove_layer as remove_layer
+    from linkboy.editing import replace_layer as replace_layer
+    from linkboy.editing import surgery as surgery
     from linkboy.embeddings import EmbeddingReport as EmbeddingReport
     from linkboy.embeddings import PretrainedEmbedding as PretrainedEmbedding
     from linkboy.embeddings import convert_embeddings as convert_embeddings
@@ -94,12 +100,6 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.shapes import assert_shape as assert_shape
     from linkboy.shapes import check_batch as check_batch
     from linkboy.shapes import trace_shapes as trace_shapes
-    from linkboy.surgery import SurgeryReport as SurgeryReport
-    from linkboy.surgery import insert_layer as insert_layer
-    from linkboy.surgery import keep_layers as keep_layers
-    from linkboy.surgery import remove_layer as remove_layer
-    from linkboy.surgery import replace_layer as replace_layer
-    from linkboy.surgery import surgery as surgery
     from linkboy.text import BasicTokenizer as BasicTokenizer
     from linkboy.text import BertTokenizer as BertTokenizer
     from linkboy.text import TokenizationReport as TokenizationReport
@@ -153,7 +153,7 @@ _ROOM_OF: dict[str, str] = {
     "RMSLELoss": "losses",
     "Rule": "init",
     "ShapeTrace": "shapes",
-    "SurgeryReport": "surgery",
+    "SurgeryReport": "editing",
     "TokenizationReport": "text",
     "TokenizedFile": "text",
     "TrainingOptions": "classify",
@@ -179,11 +179,11 @@ _ROOM_OF: dict[str, str] = {
     "gradient_reversal": "autograd",
     "huber_loss": "losses",
     "initialize": "init",
-    "insert_layer": "surgery",
+    "insert_layer": "editing",
     "is_main_process": "training",
     "is_out_of_memory": "memory",
     "kaiming": "init",
-    "keep_layers": "surgery",
+    "keep_layers": "editing",
     "linear_focal_loss": "losses",
     "load_classifier": "classify",
     "load_embeddings": "embeddings",
@@ -202,8 +202,8 @@ _ROOM_OF: dict[str, str] = {
     "quantize_uniform": "autograd",
     "read_labelled": "classify",
     "release_memory": "memory",
-    "remove_layer": "surgery",
-    "replace_layer": "surgery",
+    "remove_layer": "editing",
+    "replace_layer": "editing",
     "retry_on_oom": "memory",
     "rmse_loss": "losses",
     "rmsle_loss": "losses",
@@ -211,7 +211,7 @@ _ROOM_OF: dict[str, str] = {
     "squash": "capsules",
     "straight_through": "autograd",
     "summarize": "parameters",
-    "surgery": "surgery",
+    "surgery": "editing",
     "tokenize_file": "text",
     "trace_shapes": "shapes",
     "track_memory": "memory",

@@ -11,7 +11,7 @@ import torch
 import transformers as hf
 
 import linkboy
-from linkboy.surgery import insert_layer, keep_layers, remove_layer, replace_layer
+from linkboy.editing import insert_layer, keep_layers, remove_layer, replace_layer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -3,25 +3,25 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from linkboy._checks import check_choice
-from linkboy.surgery import edits, sizes
-from linkboy.surgery.changes import Changes, Structure
-from linkboy.surgery.checks import check, run_before
-from linkboy.surgery.configs import all_configs, set_depth, set_given, set_owner_depth
-from linkboy.surgery.names import references
-from linkboy.surgery.optimizers import rewire, unwrap
-from linkboy.surgery.rebuild import prove_config
-from linkboy.surgery.refusals import check_editable
-from linkboy.surgery.report import SurgeryReport, make_report
-from linkboy.surgery.runs import Example, Mode
-from linkboy.surgery.snapshot import Snapshot
-from linkboy.surgery.stacks import changed_stacks, keep_first_owner, renumber
-from linkboy.surgery.ties import retie
+from linkboy.editing import _edits, _sizes
+from linkboy.editing._changes import Changes, Structure
+from linkboy.editing._checks import check, run_before
+from linkboy.editing._configs import all_configs, set_depth, set_given, set_owner_depth
+from linkboy.editing._names import references
+from linkboy.editing._optimizers import rewire, unwrap
+from linkboy.editing._rebuild import prove_config
+from linkboy.editing._refusals import check_editable
+from linkboy.editing._runs import Example, Mode
+from linkboy.editing._snapshot import Snapshot
+from linkboy.editing._stacks import changed_stacks, keep_first_owner, renumber
+from linkboy.editing._ties import retie
+from linkboy.editing.report import SurgeryReport, make_report
 
 _open: set[int] = set()  # the modules of all open transactions, by id; each holds its model alive
 
@@ -139,7 +139,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             _open.difference_update(self._locked)
 
     def _commit(self, changes: Changes) -> SurgeryReport:
-        sizes.note_replaced(changes)
+        _sizes.note_replaced(changes)
         stacks = changed_stacks(changes)
         for stack in stacks:
             if stack.uniform:
@@ -149,7 +149,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         for stack in stacks:
             set_owner_depth(changes, stack)
             set_depth(changes, stack)
-        sizes.set_sizes(changes)
+        _sizes.set_sizes(changes)
         if isinstance(self._config, Mapping):
             set_given(changes, self._config)
         rewire(changes, self._optimizer)
@@ -190,7 +190,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             TypeError: it is not of that kind.
         """
         with self._edit("remove") as changes:
-            edits.remove(changes, name, kind)
+            _edits.remove(changes, name, kind)
 
     def replace(
         self, name: str, module: nn.Module, *, like: bool = True, hooks: bool = False, tie: bool = True
@@ -211,7 +211,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             ValueError: it is there already, contains its own place, or has no values.
         """
         with self._edit("replace") as changes:
-            edits.replace(changes, name, module, like=like, hooks=hooks, tie=tie)
+            _edits.replace(changes, name, module, like=like, hooks=hooks, tie=tie)
 
     def wrap(self, name: str, fn: Callable[[Any], nn.Module], *, like: bool = True) -> None:
         """Put `fn(old)` in the place of a module: an adapter around it, or a Sequential that goes on behind it.
@@ -227,7 +227,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             ValueError: it returned the old one.
         """
         with self._edit("wrap") as changes:
-            edits.wrap(changes, name, fn, like=like)
+            _edits.wrap(changes, name, fn, like=like)
 
     def insert_after(
         self, name: str, module: nn.Module, *, key: str | None = None, copy: bool = True, like: bool = True
@@ -247,7 +247,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             ValueError: `key` is taken, or the stack is numbered.
         """
         with self._edit("insert_after") as changes:
-            edits.insert_after(changes, name, module, key=key, copy=copy, like=like)
+            _edits.insert_after(changes, name, module, key=key, copy=copy, like=like)
 
     def keep_layers(self, name: str, indices: Iterable[int], *, copy: bool = True) -> None:
         """Keep some layers of a stack, in the order given.
@@ -264,7 +264,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             IndexError: a position does not exist.
         """
         with self._edit("keep_layers") as changes:
-            edits.keep_layers(changes, name, indices, copy=copy)
+            _edits.keep_layers(changes, name, indices, copy=copy)
 
     def truncate(self, name: str) -> None:
         """Drop what follows a module in its stack; in nested Sequentials, also what follows these.
@@ -278,7 +278,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             ValueError: nothing follows it.
         """
         with self._edit("truncate") as changes:
-            edits.truncate(changes, name)
+            _edits.truncate(changes, name)
 
     def resize_head(
         self,
@@ -303,7 +303,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             ValueError: its weight is tied, parametrized or quantised.
         """
         with self._edit("resize_head") as changes:
-            sizes.resize_head(changes, name, out_features, fill=fill, generator=generator)
+            _sizes.resize_head(changes, name, out_features, fill=fill, generator=generator)
 
     def resize_embeddings(
         self,
@@ -332,7 +332,164 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             ValueError: which Embedding is not clear, the padding row would go, or the weight is quantised.
         """
         with self._edit("resize_embeddings") as changes:
-            sizes.resize_embeddings(changes, num_embeddings, name, head=head, fill=fill, generator=generator)
+            _sizes.resize_embeddings(changes, num_embeddings, name, head=head, fill=fill, generator=generator)
+
+
+class TransactionOptions(TypedDict, total=False):
+    """What every short form hands on to `surgery`, where each option is described."""
+
+    example: tuple[Any, ...] | Mapping[str, Any] | Tensor | None
+    optimizer: Any
+    config: Literal["auto"] | Mapping[str, object] | None
+    run: Mode
+
+
+def remove_layer(
+    model: nn.Module,
+    name: str,
+    *,
+    kind: type[nn.Module] | str | None = None,
+    **transaction: Unpack[TransactionOptions],
+) -> SurgeryReport:
+    """Remove one module in a transaction of its own; see `surgery.remove`.
+
+    Args:
+        model: edited in place.
+        name: qualified name of the module.
+        kind: the class, or its name, that the module must have.
+        transaction: `example`, `optimizer`, `config` and `run`, as `surgery` takes them.
+
+    Returns:
+        What was done and how it was checked.
+
+    Raises:
+        KeyError: there is no such module; also all errors of `surgery` and `surgery.remove`.
+
+    Examples:
+        >>> from torch import nn
+        >>> from linkboy import remove_layer
+        >>> model = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+        >>> remove_layer(model, "-1", kind="Tanh").edits
+        ('removed 1 (Tanh)',)
+    """
+    with surgery(model, **transaction) as s:
+        s.remove(name, kind=kind)
+    return s.report
+
+
+def replace_layer(
+    model: nn.Module,
+    name: str,
+    module: nn.Module,
+    *,
+    like: bool = True,
+    hooks: bool = False,
+    tie: bool = True,
+    **transaction: Unpack[TransactionOptions],
+) -> SurgeryReport:
+    """Put another module in the place of one in a transaction of its own; see `surgery.replace`.
+
+    Args:
+        model: edited in place.
+        name: qualified name of the old module.
+        module: the new module.
+        like: give it the old module's dtype, device and training flag.
+        hooks: carry the old module's hooks over.
+        tie: keep the ties of its weights.
+        transaction: `example`, `optimizer`, `config` and `run`, as `surgery` takes them.
+
+    Returns:
+        What was done and how it was checked.
+
+    Raises:
+        KeyError: there is no such module; also all errors of `surgery` and `surgery.replace`.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from linkboy import replace_layer
+        >>> model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)).bfloat16()
+        >>> report = replace_layer(model, "1", nn.Linear(4, 3), example=torch.ones(1, 4, dtype=torch.bfloat16))
+        >>> model[1].weight.dtype, report.outputs[0].after
+        (torch.bfloat16, 'bf16[1, 3]')
+    """
+    with surgery(model, **transaction) as s:
+        s.replace(name, module, like=like, hooks=hooks, tie=tie)
+    return s.report
+
+
+def insert_layer(
+    model: nn.Module,
+    name: str,
+    module: nn.Module,
+    *,
+    key: str | None = None,
+    copy: bool = True,
+    like: bool = True,
+    **transaction: Unpack[TransactionOptions],
+) -> SurgeryReport:
+    """Put a module behind the one called `name` in a transaction of its own; see `surgery.insert_after`.
+
+    Args:
+        model: edited in place.
+        name: qualified name of the module before the new one.
+        module: the new module; deep-copied if the model holds it already.
+        key: its name in a named Sequential.
+        copy: `False` puts the same object in two positions.
+        like: give it its neighbour's dtype, device and training flag.
+        transaction: `example`, `optimizer`, `config` and `run`, as `surgery` takes them.
+
+    Returns:
+        What was done and how it was checked.
+
+    Raises:
+        KeyError: there is no such module; also all errors of `surgery` and `surgery.insert_after`.
+
+    Examples:
+        >>> from torch import nn
+        >>> from linkboy import insert_layer
+        >>> model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+        >>> insert_layer(model, "0", nn.GELU()).edits
+        ('inserted GELU after 0',)
+    """
+    with surgery(model, **transaction) as s:
+        s.insert_after(name, module, key=key, copy=copy, like=like)
+    return s.report
+
+
+def keep_layers(
+    model: nn.Module,
+    name: str,
+    indices: Iterable[int],
+    *,
+    copy: bool = True,
+    **transaction: Unpack[TransactionOptions],
+) -> SurgeryReport:
+    """Keep some layers of a stack, in the order given, in a transaction of its own; see `surgery.keep_layers`.
+
+    Args:
+        model: edited in place.
+        name: qualified name of a `Sequential` or `ModuleList`.
+        indices: positions to keep; a repeated position gives a deep copy.
+        copy: `False` lets a repeated layer be one object in two positions.
+        transaction: `example`, `optimizer`, `config` and `run`, as `surgery` takes them.
+
+    Returns:
+        What was done and how it was checked.
+
+    Raises:
+        IndexError: a position does not exist; also all errors of `surgery` and `surgery.keep_layers`.
+
+    Examples:
+        >>> from torch import nn
+        >>> from linkboy import keep_layers
+        >>> model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), 6, enable_nested_tensor=False)
+        >>> keep_layers(model, "layers", [0, 2, -1]).edits
+        ('kept 3 of 6 layers of layers: 0, 2, 5',)
+    """
+    with surgery(model, **transaction) as s:
+        s.keep_layers(name, indices, copy=copy)
+    return s.report
 
 
 def _roll_back(changes: Changes, error: BaseException) -> None:

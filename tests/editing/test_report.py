@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.surgery import models
+from tests.editing import models
 
-from linkboy.surgery import keep_layers, surgery
+from linkboy.editing import keep_layers, surgery
 
 PAGES = [Path(__file__).resolve().parents[2] / "docs" / path for path in ("surgery.md", "zh/surgery.md")]
 

@@ -2,10 +2,10 @@
 
 from torch import nn
 
-from linkboy.surgery.changes import Changes
-from linkboy.surgery.names import Place
-from linkboy.surgery.recorder import Refused, Run
-from linkboy.surgery.runs import Example, Mode, run_model, without_values
+from linkboy.editing._changes import Changes
+from linkboy.editing._names import Place
+from linkboy.editing._recorder import Refused, Run
+from linkboy.editing._runs import Example, Mode, run_model, without_values
 
 Removal = tuple[Place, nn.Module]
 

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from linkboy._checks import describe
-from linkboy.surgery.names import kind_of
+from linkboy.editing._names import kind_of
 
 _PRODUCTS = frozenset((
     F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d,

@@ -4,11 +4,11 @@ import logging
 
 import pytest
 import torch
-from tests.surgery import models
+from tests.editing import models
 from torch import nn
 
-from linkboy.surgery import insert_layer, keep_layers, remove_layer, replace_layer, surgery
-from linkboy.surgery.runs import Example, run_model
+from linkboy.editing import insert_layer, keep_layers, remove_layer, replace_layer, surgery
+from linkboy.editing._runs import Example, run_model
 
 
 class Cut(nn.Module):

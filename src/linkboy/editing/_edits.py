@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from linkboy.surgery.changes import Changes
-from linkboy.surgery.conform import conform, likeness
-from linkboy.surgery.names import Place, children_of, find, is_stack, kind_of, listed, places_of, references
-from linkboy.surgery.refusals import find_editable
+from linkboy.editing._changes import Changes
+from linkboy.editing._conform import conform, likeness
+from linkboy.editing._names import Place, children_of, find, is_stack, kind_of, listed, places_of, references
+from linkboy.editing._refusals import find_editable
 
 _HOOKS = (
     "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",

@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from linkboy._report import Block, Report, Table, format_count
-from linkboy.surgery.changes import Changes, Structure
-from linkboy.surgery.checks import Checked, OutputChange
-from linkboy.surgery.names import kind_of
+from linkboy.editing._changes import Changes, Structure
+from linkboy.editing._checks import Checked, OutputChange
+from linkboy.editing._names import kind_of
 
 
 @dataclasses.dataclass(frozen=True)

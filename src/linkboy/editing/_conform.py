@@ -5,7 +5,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from linkboy.surgery.names import kind_of
+from linkboy.editing._names import kind_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
 from linkboy._untouched import same_random_numbers, untouched
-from linkboy.surgery.recorder import Recorder, Run
+from linkboy.editing._recorder import Recorder, Run
 
 Mode = Literal["auto", "fake", "real"]
 

@@ -1,16 +1,19 @@
 """Models of transformers, built from configs: depth, numbering, ties, caches, saving and loading again."""
 
 import copy
+import sys
 import tempfile
 
 import pytest
 import torch
 import transformers as hf
-from tests.surgery import models
-from tests.surgery.models import IDS, outputs
+from tests.editing import models
+from tests.editing.models import IDS, outputs
 from torch import nn
 
-from linkboy.surgery import insert_layer, keep_layers, remove_layer, replace_layer, session, surgery
+from linkboy.editing import insert_layer, keep_layers, remove_layer, replace_layer, surgery
+
+SESSION = sys.modules["linkboy.editing.surgery"]  # the file; the package has the class under this name
 
 
 def reloaded(model):
@@ -83,11 +86,11 @@ def test_dropped_layers_of_a_decoder_without_mended_numbers_are_refused(monkeypa
     """A planted fault in the repair is found by the proof, and the model is as it was."""
     torch.manual_seed(0)
     model, example = models.llama()
-    monkeypatch.setattr(session, "renumber", lambda *_: None)
+    monkeypatch.setattr(SESSION, "renumber", lambda *_: None)
     with pytest.raises(RuntimeError) as caught:
         keep_layers(model, "model.layers", [2, 3], example=example)
     assert str(caught.value).endswith("IndexError: list index out of range")
-    monkeypatch.setattr(session, "set_depth", lambda *_: None)  # now it would run, and be wrong
+    monkeypatch.setattr(SESSION, "set_depth", lambda *_: None)  # now it would run, and be wrong
     with pytest.raises(RuntimeError) as caught:
         keep_layers(model, "model.layers", [2, 3], example=example)
     assert str(caught.value).startswith("token by token, with its cache, the edited model's outputs differ by ")

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from linkboy._tensors import check_module
-from linkboy.surgery.names import Place, find, kind_of
+from linkboy.editing._names import Place, find, kind_of
 
 _WRAPPERS = {
     "DataParallel": "module",

@@ -4,8 +4,8 @@ import dataclasses
 
 from torch import nn
 
-from linkboy.surgery.changes import Changes
-from linkboy.surgery.names import children_of, kind_of
+from linkboy.editing._changes import Changes
+from linkboy.editing._names import children_of, kind_of
 
 _POSITION = frozenset(("layer_idx", "layer_id", "layer_index", "layer_number", "block_idx", "layer_num"))
 

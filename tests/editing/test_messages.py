@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tests.surgery import models
-from tests.surgery.models import fingerprint
+from tests.editing import models
+from tests.editing.models import fingerprint
 from torch import nn
 
-from linkboy.surgery import insert_layer, keep_layers, remove_layer, replace_layer, surgery
+from linkboy.editing import insert_layer, keep_layers, remove_layer, replace_layer, surgery
 
 
 class Own(nn.Module):

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from linkboy.surgery.names import Place, children_of, is_stack
-from linkboy.surgery.snapshot import Snapshot
+from linkboy.editing._names import Place, children_of, is_stack
+from linkboy.editing._snapshot import Snapshot
 
 
 @dataclasses.dataclass(frozen=True)

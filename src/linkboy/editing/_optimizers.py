@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from linkboy.surgery.changes import Changes
+from linkboy.editing._changes import Changes
 
 
 def unwrap(optimizer: Any, model: nn.Module) -> Optimizer | None:

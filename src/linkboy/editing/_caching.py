@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from linkboy._untouched import same_random_numbers, untouched
-from linkboy.surgery.recorder import Run, tensors_in
-from linkboy.surgery.runs import Example
+from linkboy.editing._recorder import Run, tensors_in
+from linkboy.editing._runs import Example
 
 _STEPS = 8  # tokens fed one at a time; the first ones go in together
 

@@ -2,15 +2,17 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 from collections import OrderedDict
 
 import pytest
 import torch
-from tests.surgery import models
-from tests.surgery.models import outputs
+from tests.editing import models
+from tests.editing.models import outputs
 from torch import nn
 
-from linkboy.surgery import insert_layer, keep_layers, remove_layer, replace_layer, surgery
+from linkboy.editing import insert_layer, keep_layers, remove_layer, replace_layer, surgery
 
 
 def kinds(container):
@@ -420,3 +422,9 @@ def test_edits_of_one_transaction_see_each_other():
         s.resize_head("-1", 2)
     assert kinds(model) == ["Linear", "LayerNorm", "Dropout", "ReLU", "Linear"]
     assert model[4].out_features == 2
+
+
+def test_surgery_is_the_class_whichever_name_is_loaded_first():
+    code = "from linkboy import remove_layer; import linkboy as lb; assert isinstance(lb.surgery, type), lb.surgery"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert not done.returncode, done.stderr

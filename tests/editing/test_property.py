@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.surgery import models
-from tests.surgery.models import fingerprint, outputs
+from tests.editing import models
+from tests.editing.models import fingerprint, outputs
 from torch import nn
 
-from linkboy.surgery import surgery
+from linkboy.editing import surgery
 
 NAMES = sorted(models.STACKS)
 QUICK = [name for name in NAMES if name not in ("gemma3", "modernbert", "qwen3", "smollm3")]  # kin of Llama and BERT

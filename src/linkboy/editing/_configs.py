@@ -7,9 +7,9 @@ from typing import Any
 from torch import nn
 
 from linkboy._checks import did_you_mean
-from linkboy.surgery.changes import Changes
-from linkboy.surgery.names import kind_of
-from linkboy.surgery.stacks import StackChange
+from linkboy.editing._changes import Changes
+from linkboy.editing._names import kind_of
+from linkboy.editing._stacks import StackChange
 
 # A number that equals the depth is not therefore the depth (SmolLM3's no_rope_layer_interval): known names only.
 _DEPTH = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth", "num_blocks", "layers")

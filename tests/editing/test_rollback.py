@@ -2,14 +2,17 @@
 
 import copy
 import random
+import sys
 
 import pytest
 import torch
-from tests.surgery import models
-from tests.surgery.models import fingerprint
+from tests.editing import models
+from tests.editing.models import fingerprint
 from torch import nn
 
-from linkboy.surgery import remove_layer, replace_layer, session, surgery
+from linkboy.editing import remove_layer, replace_layer, surgery
+
+SESSION = sys.modules["linkboy.editing.surgery"]  # the file; the package has the class under this name
 
 STEPS = [
     "changed_stacks", "keep_first_owner", "renumber", "retie", "set_depth", "rewire", "check", "prove_config", "make_report",
@@ -48,7 +51,7 @@ def test_a_failure_in_any_step_of_the_commit_restores_everything(step, failure, 
         raise failure("planted")
 
     before = fingerprint(model, optimizer)
-    monkeypatch.setattr(session, step, fail)
+    monkeypatch.setattr(SESSION, step, fail)
     with pytest.raises(failure) as caught, surgery(model, example=example, optimizer=optimizer) as s:
         many_edits(s, "encoder.layer")
     assert fingerprint(model, optimizer) == before
@@ -62,7 +65,7 @@ def test_the_injected_failures_happen_late(monkeypatch):
     model, example = models.bert()
     optimizer = trained(model, example)
     before, seen = fingerprint(model, optimizer), []
-    monkeypatch.setattr(session, "make_report", lambda *_: seen.append(fingerprint(model, optimizer)))
+    monkeypatch.setattr(SESSION, "make_report", lambda *_: seen.append(fingerprint(model, optimizer)))
     with surgery(model, example=example, optimizer=optimizer) as s:
         many_edits(s, "encoder.layer")
     assert seen[0][0] != before[0]

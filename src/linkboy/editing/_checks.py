@@ -11,12 +11,12 @@ from torch._subclasses.fake_tensor import (
 )
 
 from linkboy._checks import describe
-from linkboy.surgery.caching import cache_difference
-from linkboy.surgery.changes import Changes
-from linkboy.surgery.names import kind_of
-from linkboy.surgery.recorder import Refused, Run, named_tensors
-from linkboy.surgery.removals import settle_removals
-from linkboy.surgery.runs import Example, Mode, run_model, without_values
+from linkboy.editing._caching import cache_difference
+from linkboy.editing._changes import Changes
+from linkboy.editing._names import kind_of
+from linkboy.editing._recorder import Refused, Run, named_tensors
+from linkboy.editing._removals import settle_removals
+from linkboy.editing._runs import Example, Mode, run_model, without_values
 
 _NOT_ON_SHAPES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 _ON_FAKES = "run on fake tensors (shapes, dtypes, devices, ids)"

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from linkboy._untouched import same_random_numbers
-from linkboy.surgery.changes import Changes
-from linkboy.surgery.configs import config_of
-from linkboy.surgery.names import named_once
-from linkboy.surgery.stacks import StackChange
+from linkboy.editing._changes import Changes
+from linkboy.editing._configs import config_of
+from linkboy.editing._names import named_once
+from linkboy.editing._stacks import StackChange
 
 
 def prove_config(changes: Changes, stacks: list[StackChange]) -> None:

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from linkboy.surgery.changes import Changes, TensorPlace
-from linkboy.surgery.configs import configs_above, set_field
-from linkboy.surgery.names import named_once
+from linkboy.editing._changes import Changes, TensorPlace
+from linkboy.editing._configs import configs_above, set_field
+from linkboy.editing._names import named_once
 
 
 def retie(changes: Changes) -> None:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from linkboy._checks import check_number, describe
-from linkboy.surgery.changes import Changes, TensorPlace
-from linkboy.surgery.configs import configs_for, set_field
-from linkboy.surgery.names import kind_of
-from linkboy.surgery.refusals import find_editable
+from linkboy.editing._changes import Changes, TensorPlace
+from linkboy.editing._configs import configs_for, set_field
+from linkboy.editing._names import kind_of
+from linkboy.editing._refusals import find_editable
 
 Fill = Callable[[Tensor], Any]
 
