@@ -1,67 +1,141 @@
-"""Imports point one way: `_checks, _report, ... <- _progress, _tensors <- rooms <- training <- classify <- cli`."""
+"""Imports point one way: every file and room below `linkboy` stands on a floor, and no two modules import each other."""
 
 import ast
+import functools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import pytest
 
 import linkboy
 
 SOURCE = Path(linkboy.__file__).parent
-ROOM = 2
-RANKS = {
-    "_checks": 0,
-    "_report": 0,
-    "_files": 0,
-    "_untouched": 0,
-    "_progress": 1,
-    "_tensors": 1,
-    "training": 3,
-    "classify": 4,
-    "cli": 5,
-    "__main__": 6,
-}
-TRAINING_MAY_USE = {"parameters", "memory"}
+ROOM = 4  # rooms do not import one another
+FLOORS = {
+    "_version": 0, "_checks": 0, "_report": 0, "_files": 0, "_oom": 0, "_random": 0,
+    "_untouched": 1, "_progress": 1, "_tensors": 1,
+    "_walk": 2, "_optimizers": 2,
+    "_calls": 3,
+    "autograd": ROOM, "capsules": ROOM, "embeddings": ROOM, "init": ROOM, "losses": ROOM, "memory": ROOM,
+    "parameters": ROOM, "shapes": ROOM, "surgery": ROOM, "editing": ROOM, "text": ROOM, "_watch": ROOM,
+    "training": 5,
+    "classify": 6, "doctor": 6,
+    "linkboy": 7,  # the surface, which names every room
+    "cli": 8,
+    "__main__": 9,
+}  # fmt: skip
+ROOMS_WITH_CIRCLES = {"classify", "memory", "parameters", "shapes", "text"}  # to be emptied
+
+Graph = Mapping[str, set[str]]
 
 
-def rank(unit: str) -> int:
-    return RANKS.get(unit, ROOM)
+def unit_of(module: str) -> str:
+    """The file or room directly below `linkboy` that a module belongs to; `linkboy` for the surface."""
+    return [*module.split("."), module][1 if "." in module else 0]
 
 
-def imported_units(source: str) -> set[str]:
-    """Names of the files or packages directly below `linkboy` that a module imports, at any depth of nesting."""
-    units: set[str] = set()
+@functools.cache  # the tree is read once, though many tests plant a module in it
+def imports_of(module: str, source: str, modules: frozenset[str]) -> set[str]:
+    """Modules that a module imports, also in a function or for type checkers only."""
+    found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            units |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("linkboy.")}
+            found |= {alias.name for alias in node.names if unit_of(alias.name) in FLOORS and alias.name in modules}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute, so that this test can read them"
-            if node.module == "linkboy":
-                units |= {linkboy._ROOM_OF.get(alias.name, alias.name).split(".")[0] for alias in node.names}
-            elif node.module and node.module.startswith("linkboy."):
-                units.add(node.module.split(".")[1])
-    return units - {"__version__"}
+            for alias in node.names:
+                longer = f"{node.module}.{alias.name}"
+                found |= {longer if longer in modules else node.module or ""} & modules
+    return found - {module}
 
 
-def forbidden_imports(unit: str, source: str) -> set[str]:
-    """Units that `unit` may not import but does."""
-    if unit == "__init__":
-        return set()  # the lazy surface names every room, under TYPE_CHECKING only
-    below = {other for other in imported_units(source) - {unit} if rank(other) < rank(unit)}
-    if unit == "training":
-        below -= {other for other in below if rank(other) == ROOM} - TRAINING_MAY_USE
-    return imported_units(source) - {unit} - below
+def sources() -> dict[str, str]:
+    """The text of every module by its name."""
+    return {
+        ".".join(("linkboy", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        ): path.read_text("utf-8")
+        for path in sorted(SOURCE.rglob("*.py"))
+    }
 
 
-def test_every_import_points_to_a_lower_layer():
-    for path in SOURCE.rglob("*.py"):
-        unit = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-        assert not forbidden_imports(unit, path.read_text("utf-8")), f"{path} imports upward or sideways"
+def graph_of(texts: Mapping[str, str]) -> Graph:
+    surface = {"linkboy": set[str]()}  # it imports rooms when their names are first used, and no room may import it
+    return {module: imports_of(module, text, frozenset(texts)) for module, text in texts.items()} | surface
 
 
-def test_a_planted_wrong_import_is_seen():
-    assert forbidden_imports("_report", "from linkboy._checks import describe") == {"_checks"}
-    assert forbidden_imports("losses", "from linkboy.memory import release_memory") == {"memory"}
-    assert forbidden_imports("training", "from linkboy.losses import focal_loss") == {"losses"}
-    assert not forbidden_imports("training", "from linkboy.memory import release_memory")
-    for planted in ("from linkboy import cli", "import linkboy.cli", "def f():\n    from linkboy.cli import main"):
-        assert forbidden_imports("_report", planted) == {"cli"}
-        assert forbidden_imports("training", planted) == {"cli"}
+def upward(graph: Graph) -> Iterator[str]:
+    for module, others in graph.items():
+        for other in others:
+            here, there = unit_of(module), unit_of(other)
+            if here != there and FLOORS[there] >= FLOORS[here]:
+                yield f"{module} (floor {FLOORS[here]}) imports {other} (floor {FLOORS[there]})"
+
+
+def circles(graph: Graph) -> list[list[str]]:
+    """The groups of modules that reach each other, by Tarjan's algorithm."""
+    number: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        number[module] = lowest[module] = len(number)
+        stack.append(module)
+        for other in graph[module]:
+            if other not in number:
+                visit(other)
+                lowest[module] = min(lowest[module], lowest[other])
+            elif other in stack:
+                lowest[module] = min(lowest[module], number[other])
+        if lowest[module] == number[module]:
+            group = stack[stack.index(module) :]
+            del stack[stack.index(module) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for module in graph:
+        if module not in number:
+            visit(module)
+    return found
+
+
+def test_every_file_and_room_has_a_floor():
+    assert {unit_of(module) for module in sources()} <= set(FLOORS), "give the new file or room a floor in FLOORS"
+
+
+def test_every_import_points_to_a_lower_floor():
+    assert not list(upward(graph_of(sources())))
+
+
+def test_no_modules_import_each_other():
+    found = [group for group in circles(graph_of(sources())) if {unit_of(m) for m in group} - ROOMS_WITH_CIRCLES]
+    assert not found, f"these modules import each other: {found}"
+
+
+@pytest.mark.parametrize(
+    ("module", "planted"),
+    [
+        ("linkboy._report", "from linkboy._checks import describe"),  # sideways
+        ("linkboy.losses.focal", "from linkboy.memory import release_memory"),
+        ("linkboy.training.loop", "import linkboy.cli"),
+        ("linkboy.training.loop", "def f():\n    from linkboy.cli import main"),
+        ("linkboy.memory.oom", "if TYPE_CHECKING:\n    from linkboy.training import fit"),
+        ("linkboy.shapes.places", "import linkboy"),
+        ("linkboy._checks", "from linkboy._report import plural"),
+        ("linkboy.classify.job", "from linkboy import focal_loss"),
+    ],
+)
+def test_a_planted_upward_import_is_seen(module, planted):
+    texts = sources()
+    assert list(upward(graph_of(texts | {module: planted})))
+
+
+def test_a_planted_circle_is_seen():
+    texts = sources() | {"linkboy.memory.one": "from linkboy.memory.two import x", "linkboy.memory.three": ""}
+    texts["linkboy.memory.two"] = "from linkboy.memory import three\nfrom linkboy.memory.one import y"
+    assert ["linkboy.memory.one", "linkboy.memory.two"] in circles(graph_of(texts))
+    texts["linkboy.memory.two"] = "def f():\n    import linkboy.memory.one"
+    assert ["linkboy.memory.one", "linkboy.memory.two"] in circles(graph_of(texts))
+    texts["linkboy.memory.two"] = ""
+    assert not any("linkboy.memory.one" in group for group in circles(graph_of(texts)))

@@ -17,6 +17,9 @@ from linkboy._report import (
     format_percent,
     format_seconds,
     json_text,
+    listed,
+    plural,
+    shorten,
 )
 
 
@@ -88,3 +91,27 @@ def test_durations_and_shares():
 
 def test_width_counts_wide_as_two_and_marks_as_none():
     assert [display_width(text) for text in ("abc", "中文", "e\u0301", "ｱ")] == [3, 4, 1, 1]
+
+
+def test_names_are_joined_and_the_rest_is_counted():
+    assert listed(f"layer.{i}" for i in range(1005)) == "layer.0, layer.1, layer.2, layer.3, layer.4 and 1,000 more"
+    assert (listed([]), listed(["a"], 1), listed([1, 2], 1)) == ("", "a", "1 and 1 more")
+    assert [plural(count, "entry", "entries") for count in (0, 1, 2000)] == ["0 entries", "1 entry", "2,000 entries"]
+
+
+def test_a_long_table_ends_with_the_number_of_rows_left_out():
+    table = Table(("name", "count"), [("a", 1), ("b", 2), ("c", 3)], "things")
+    assert table.first(3) is table
+    assert table.first(1) == Table(("name", "count"), [("a", 1), ("and 2 more", "")], "things")
+
+
+def test_a_shortened_text_takes_no_more_columns_than_it_may():
+    for text in ("abcdefgh", "今天天气很好", "ab今天天气", "e\u0301" * 9):
+        for width in range(1, 20):
+            short = shorten(text, width)
+            assert display_width(short) <= width
+            assert short == text or (short.endswith("…") and text.startswith(short[:-1]))
+
+
+def test_the_summary_is_the_first_line():
+    assert EXAMPLE.summary == str(EXAMPLE).splitlines()[0]

@@ -7,7 +7,7 @@ torch; a room is loaded when one of its names is first used.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from linkboy._version import __version__ as __version__
 
 if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list equal to _ROOM_OF
     from linkboy.autograd import GradientReversal as GradientReversal

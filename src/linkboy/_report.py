@@ -40,6 +40,18 @@ class Table:
             bool(self.rows) and all(_is_numeric(row[index]) for row in self.rows) for index in range(len(self.columns))
         ]
 
+    def first(self, most: int) -> "Table":
+        """Return a table of the first `most` rows and a last row that says how many more there are.
+
+        Examples:
+            >>> print(Table(("name",), [("a",), ("b",), ("c",)]).first(1).cells())
+            [['a'], ['and 2 more']]
+        """
+        if len(self.rows) <= most:
+            return self
+        rest = (and_more(len(self.rows), most).strip(), *[""] * (len(self.columns) - 1))
+        return dataclasses.replace(self, rows=[*self.rows[:most], rest])
+
 
 Block = str | Table
 
@@ -83,6 +95,11 @@ class Report:
     def _repr_html_(self) -> str:
         return "".join(_to_html(block) for block in self._blocks() if block)
 
+    @property
+    def summary(self) -> str:
+        """The first line of the report, which says the most important thing."""
+        return str(self).partition("\n")[0]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain Python values (dicts, lists, numbers, strings, `None`)."""
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
@@ -105,6 +122,55 @@ def json_text(value: object, *, indent: int | None = None) -> str:
 def format_count(count: int) -> str:
     """Write an integer with thousands separators: `1,234,567`."""
     return f"{count:,}"
+
+
+def plural(count: int, noun: str, nouns: str = "") -> str:
+    """Write a number of things; `nouns` is the plural where it is not the noun with an `s`.
+
+    Examples:
+        >>> plural(1, "row"), plural(1234, "row"), plural(2, "process", "processes")
+        ('1 row', '1,234 rows', '2 processes')
+    """
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def and_more(count: int, most: int) -> str:
+    """Return `" and 3 more"` where `most` of `count` things are shown; an empty string where all are.
+
+    Examples:
+        >>> "a, b" + and_more(5, 2), "a, b" + and_more(2, 2)
+        ('a, b and 3 more', 'a, b')
+    """
+    return f" and {count - most:,} more" if count > most else ""
+
+
+def listed(names: Iterable[object], most: int = 5) -> str:
+    """Join the first names with commas and count the rest.
+
+    Examples:
+        >>> listed(["a", "b"]), listed("abcdefgh", most=3)
+        ('a, b', 'a, b, c and 5 more')
+    """
+    names = [str(name) for name in names]
+    return ", ".join(names[:most]) + and_more(len(names), most)
+
+
+def shorten(text: str, width: int) -> str:
+    """Cut a text to the columns that it may take in a terminal, with an ellipsis where something is left out.
+
+    Examples:
+        >>> shorten("unbelievable", 6), shorten("今天天气很好", 6), shorten("short", 6)
+        ('unbel…', '今天…', 'short')
+    """
+    if len(text) * 2 <= width or display_width(text) <= width:
+        return text
+    room, kept = width - 1, 0
+    for character in text:
+        room -= display_width(character)
+        if room < 0:
+            break
+        kept += 1
+    return text[:kept] + "…"
 
 
 def format_bytes(nbytes: float) -> str:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from linkboy import __version__
 from linkboy._checks import check_number, did_you_mean
 from linkboy._files import atomic_write, read_bounded
 from linkboy._report import Block, Report, Table, format_percent
+from linkboy._version import __version__
 from linkboy.classify.capsule import TextCapsuleNet
 from linkboy.classify.data import LabelledTexts
 from linkboy.classify.dataset import Encoder

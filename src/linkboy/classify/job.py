@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from linkboy import __version__
 from linkboy._report import Block, Report, Table, format_count, format_percent, format_seconds
+from linkboy._version import __version__
 from linkboy.classify.budget import Search, can_train_again, search
 from linkboy.classify.calibration import Calibration
 from linkboy.classify.choosing import Attempt, TrainingStoppedError, attempt, train_once_more, traits_of

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from linkboy import __version__
 from linkboy._report import Report, Table, format_count, format_percent, format_seconds, visible
+from linkboy._version import __version__
 from linkboy.classify import charts
 from linkboy.classify.classifier import Classifier
 from linkboy.classify.explain import Explanation, explain_text

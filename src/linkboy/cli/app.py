@@ -6,8 +6,8 @@ import sys
 
 from cyclopts import App, CycloptsError, Parameter
 
-from linkboy import __version__
 from linkboy._report import visible
+from linkboy._version import __version__
 from linkboy.cli.classifier import evaluate, explain, export, predict
 from linkboy.cli.models import check_op, memory, shapes, summary
 from linkboy.cli.printing import is_first_process

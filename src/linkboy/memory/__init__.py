@@ -1,8 +1,9 @@
 """Memory: what was freed, who holds the rest, and retry when it runs out."""
 
+from linkboy._oom import is_out_of_memory
 from linkboy.memory.holders import HolderReport, who_holds
 from linkboy.memory.leak import LeakDetector, LeakReport
-from linkboy.memory.oom import RetryReport, is_out_of_memory, retry_on_oom
+from linkboy.memory.oom import RetryReport, retry_on_oom
 from linkboy.memory.release import MemoryReport, release_memory
 from linkboy.memory.report import LiveMemoryReport, MemoryEnvironment, memory_environment, memory_report
 from linkboy.memory.timeline import MemoryTimeline, track_memory

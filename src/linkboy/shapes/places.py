@@ -9,10 +9,8 @@ from types import CodeType, FrameType
 
 import torch
 
-import linkboy
-
 # What a library does for the caller counts as done on the caller's line.
-_LIBRARIES = tuple(str(Path(package.__file__ or "").parent) + "/" for package in (torch, linkboy))
+_LIBRARIES = tuple(f"{folder}/" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
 _NOT_THE_USERS = (*_LIBRARIES, "<frozen ", "<eval_with_key>")  # the last is what torch.fx generates
 _is_library: dict[str, bool] = {}  # by file: a lookup for each frame in place of eight comparisons
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from linkboy.memory import is_out_of_memory
+from linkboy._oom import is_out_of_memory
 from linkboy.training import batches, processes, streams
 from linkboy.training.averaging import EarlyStopping
 from linkboy.training.checkpoint import Checkpointer
