@@ -26,7 +26,7 @@ def accuracy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (output.argmax(1) == target).double().mean()
 
 
-def run(name: str, *, max_steps: int | None = None) -> tuple[nn.Module, lb.History]:
+def run(name: str, *, max_steps: int | None = None) -> tuple[nn.Module, lb.training.History]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Dropout(0.1), nn.Linear(64, 2))
     history = lb.fit(

@@ -1,6 +1,7 @@
 """The public surface is lazy, complete and documented."""
 
 import ast
+import importlib
 import inspect
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import linkboy
+from linkboy._report import Report
 
 PUBLIC = sorted(linkboy._ROOM_OF)
 
@@ -21,7 +23,7 @@ def typed_names() -> dict[str, str]:
     tree = ast.parse(Path(linkboy.__file__).read_text("utf-8"))
     imports = [node for block in tree.body if isinstance(block, ast.If) for node in block.body]
     return {
-        alias.asname: node.module.split(".")[1]
+        alias.asname: node.module.removeprefix("linkboy").removeprefix(".")
         for node in imports
         if isinstance(node, ast.ImportFrom) and node.module
         for alias in node.names
@@ -30,9 +32,29 @@ def typed_names() -> dict[str, str]:
 
 
 def test_names_for_checkers_and_names_at_run_time_are_the_same():
-    assert typed_names() == linkboy._ROOM_OF
+    typed = typed_names()
+    assert {name: room for name, room in typed.items() if room} == linkboy._ROOM_OF
+    assert {name for name, room in typed.items() if not room} == set(linkboy._NAMES)
     assert linkboy.__all__ == PUBLIC
-    assert sorted(dir(linkboy)) == sorted([*PUBLIC, "__version__"])
+    assert dir(linkboy) == sorted({*PUBLIC, *linkboy._NAMES, "__version__"})
+
+
+def test_every_room_is_an_attribute():
+    code = "import linkboy as lb; print([getattr(lb, room).__name__ for room in lb._NAMES])"
+    assert run_fresh(code).stdout.strip() == str([f"linkboy.{room}" for room in linkboy._NAMES])
+
+
+@pytest.mark.parametrize("room", sorted(linkboy._NAMES))
+def test_a_public_name_is_one_of_its_room(room):
+    module = importlib.import_module(f"linkboy.{room}")
+    names = set(getattr(module, "__all__", dir(module)))
+    assert set(linkboy._NAMES[room]) <= names
+    reports = {name for name in names if is_report(getattr(module, name))}
+    assert not reports & set(PUBLIC) - {"LabelledTexts", "TrainingOptions"}
+
+
+def is_report(thing: object) -> bool:
+    return isinstance(thing, type) and issubclass(thing, Report)
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -79,7 +79,7 @@ MEETINGS = [
     lambda: fit({"input_ids": BATCH[0], "labels": BATCH[1]}),
     lambda: lb.freeze(model(), "encoder.*"),
     lambda: lb.initialize(model(), [lb.Rule(nn.Conv2d, "weight", 0)], on_unmatched="error"),
-    lambda: lb.initialize(nn.Sequential(nn.LazyLinear(2)), lb.kaiming()),
+    lambda: lb.initialize(nn.Sequential(nn.LazyLinear(2)), lb.init.kaiming()),
     count_a_file_of_another_kind,
     lambda: lb.replace_layer(model(), "0", nn.Linear(4, 5), example=torch.zeros(1, 4)),
     lambda: lb.assert_shape(LOGITS, "b t 4"),

@@ -1,7 +1,8 @@
 """linkboy: practical PyTorch, done right.
 
-Every public name is available here (`import linkboy as lb; lb.focal_loss(...)`). Importing linkboy loads no room and not even
-torch; a room is loaded when one of its names is first used.
+Every public function and class is available here (`import linkboy as lb; lb.focal_loss(...)`), and so is every room that
+they come from (`lb.init.kaiming()`, `lb.training.History`). Importing linkboy loads no room and not even torch; a room is
+loaded when it, or one of its names, is first used.
 """
 
 from importlib import import_module
@@ -9,9 +10,20 @@ from typing import TYPE_CHECKING
 
 from linkboy._version import __version__ as __version__
 
-if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list equal to _ROOM_OF
+if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list equal to _NAMES
+    from linkboy import autograd as autograd
+    from linkboy import capsules as capsules
+    from linkboy import classify as classify
+    from linkboy import editing as editing
+    from linkboy import embeddings as embeddings
+    from linkboy import init as init
+    from linkboy import losses as losses
+    from linkboy import memory as memory
+    from linkboy import parameters as parameters
+    from linkboy import shapes as shapes
+    from linkboy import text as text
+    from linkboy import training as training
     from linkboy.autograd import GradientReversal as GradientReversal
-    from linkboy.autograd import OpReport as OpReport
     from linkboy.autograd import check_op as check_op
     from linkboy.autograd import clip_gradient as clip_gradient
     from linkboy.autograd import decode_bits as decode_bits
@@ -32,26 +44,17 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.classify import load_classifier as load_classifier
     from linkboy.classify import read_labelled as read_labelled
     from linkboy.classify import train_classifier as train_classifier
-    from linkboy.editing import SurgeryReport as SurgeryReport
     from linkboy.editing import insert_layer as insert_layer
     from linkboy.editing import keep_layers as keep_layers
     from linkboy.editing import remove_layer as remove_layer
     from linkboy.editing import replace_layer as replace_layer
     from linkboy.editing import surgery as surgery
-    from linkboy.embeddings import EmbeddingReport as EmbeddingReport
     from linkboy.embeddings import PretrainedEmbedding as PretrainedEmbedding
     from linkboy.embeddings import convert_embeddings as convert_embeddings
     from linkboy.embeddings import load_embeddings as load_embeddings
-    from linkboy.init import ActivationAudit as ActivationAudit
-    from linkboy.init import InitReport as InitReport
     from linkboy.init import Rule as Rule
     from linkboy.init import audit_activations as audit_activations
-    from linkboy.init import gpt2 as gpt2
     from linkboy.init import initialize as initialize
-    from linkboy.init import kaiming as kaiming
-    from linkboy.init import orthogonal as orthogonal
-    from linkboy.init import trunc_normal as trunc_normal
-    from linkboy.init import xavier as xavier
     from linkboy.losses import BinaryFocalLoss as BinaryFocalLoss
     from linkboy.losses import FocalLoss as FocalLoss
     from linkboy.losses import HuberLoss as HuberLoss
@@ -84,267 +87,96 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.memory import retry_on_oom as retry_on_oom
     from linkboy.memory import track_memory as track_memory
     from linkboy.memory import who_holds as who_holds
-    from linkboy.parameters import FreezeReport as FreezeReport
-    from linkboy.parameters import ModelComparison as ModelComparison
-    from linkboy.parameters import ModelSummary as ModelSummary
-    from linkboy.parameters import ParameterCount as ParameterCount
     from linkboy.parameters import compare as compare
     from linkboy.parameters import count_parameters as count_parameters
     from linkboy.parameters import freeze as freeze
     from linkboy.parameters import param_groups as param_groups
     from linkboy.parameters import summarize as summarize
     from linkboy.parameters import unfreeze as unfreeze
-    from linkboy.shapes import BatchReport as BatchReport
-    from linkboy.shapes import ShapeTrace as ShapeTrace
     from linkboy.shapes import assert_batch_safe as assert_batch_safe
     from linkboy.shapes import assert_shape as assert_shape
     from linkboy.shapes import check_batch as check_batch
     from linkboy.shapes import trace_shapes as trace_shapes
     from linkboy.text import BasicTokenizer as BasicTokenizer
     from linkboy.text import BertTokenizer as BertTokenizer
-    from linkboy.text import TokenizationReport as TokenizationReport
-    from linkboy.text import TokenizedFile as TokenizedFile
     from linkboy.text import tokenize_file as tokenize_file
     from linkboy.text import train_wordpiece as train_wordpiece
     from linkboy.training import Checkpointer as Checkpointer
     from linkboy.training import EarlyStopping as EarlyStopping
-    from linkboy.training import Evaluation as Evaluation
-    from linkboy.training import History as History
     from linkboy.training import evaluate as evaluate
     from linkboy.training import fit as fit
     from linkboy.training import is_main_process as is_main_process
     from linkboy.training import lr_find as lr_find
     from linkboy.training import predict as predict
+    from linkboy.training import process_count as process_count
+    from linkboy.training import process_index as process_index
+    from linkboy.training import wait_for_everyone as wait_for_everyone
 
-_ROOM_OF: dict[str, str] = {
-    "ActivationAudit": "init",
-    "BasicTokenizer": "text",
-    "BatchReport": "shapes",
-    "BertTokenizer": "text",
-    "BinaryFocalLoss": "losses",
-    "CapsNet": "capsules",
-    "CapsuleLinear": "capsules",
-    "Checkpointer": "training",
-    "Classifier": "classify",
-    "EarlyStopping": "training",
-    "EmbeddingReport": "embeddings",
-    "Evaluation": "training",
-    "FocalLoss": "losses",
-    "FreezeReport": "parameters",
-    "GradientReversal": "autograd",
-    "History": "training",
-    "HuberLoss": "losses",
-    "InitReport": "init",
-    "LabelledTexts": "classify",
-    "LeakDetector": "memory",
-    "LinearFocalLoss": "losses",
-    "LogitAdjustedLoss": "losses",
-    "MAELoss": "losses",
-    "MSELoss": "losses",
-    "MSLELoss": "losses",
-    "ModelComparison": "parameters",
-    "ModelSummary": "parameters",
-    "OpReport": "autograd",
-    "ParameterCount": "parameters",
-    "PretrainedEmbedding": "embeddings",
-    "PrimaryCapsules": "capsules",
-    "QuantileLoss": "losses",
-    "RMSELoss": "losses",
-    "RMSLELoss": "losses",
-    "Rule": "init",
-    "ShapeTrace": "shapes",
-    "SurgeryReport": "editing",
-    "TokenizationReport": "text",
-    "TokenizedFile": "text",
-    "TrainingOptions": "classify",
-    "assert_batch_safe": "shapes",
-    "assert_shape": "shapes",
-    "audit_activations": "init",
-    "binary_focal_loss": "losses",
-    "capsule_norm": "capsules",
-    "check_batch": "shapes",
-    "check_op": "autograd",
-    "class_weights": "losses",
-    "clip_gradient": "autograd",
-    "compare": "parameters",
-    "convert_embeddings": "embeddings",
-    "count_parameters": "parameters",
-    "decode_bits": "autograd",
-    "encode_bits": "autograd",
-    "evaluate": "training",
-    "fit": "training",
-    "focal_loss": "losses",
-    "freeze": "parameters",
-    "gpt2": "init",
-    "gradient_reversal": "autograd",
-    "huber_loss": "losses",
-    "initialize": "init",
-    "insert_layer": "editing",
-    "is_main_process": "training",
-    "is_out_of_memory": "memory",
-    "kaiming": "init",
-    "keep_layers": "editing",
-    "linear_focal_loss": "losses",
-    "load_classifier": "classify",
-    "load_embeddings": "embeddings",
-    "logit_adjusted_loss": "losses",
-    "lr_find": "training",
-    "mae_loss": "losses",
-    "margin_loss": "capsules",
-    "memory_environment": "memory",
-    "memory_report": "memory",
-    "mse_loss": "losses",
-    "msle_loss": "losses",
-    "orthogonal": "init",
-    "param_groups": "parameters",
-    "predict": "training",
-    "quantile_loss": "losses",
-    "quantize_uniform": "autograd",
-    "read_labelled": "classify",
-    "release_memory": "memory",
-    "remove_layer": "editing",
-    "replace_layer": "editing",
-    "retry_on_oom": "memory",
-    "rmse_loss": "losses",
-    "rmsle_loss": "losses",
-    "scale_gradient": "autograd",
-    "squash": "capsules",
-    "straight_through": "autograd",
-    "summarize": "parameters",
-    "surgery": "editing",
-    "tokenize_file": "text",
-    "trace_shapes": "shapes",
-    "track_memory": "memory",
-    "train_classifier": "classify",
-    "train_wordpiece": "text",
-    "trunc_normal": "init",
-    "unfreeze": "parameters",
-    "weighted_mean": "losses",
-    "who_holds": "memory",
-    "xavier": "init",
+# Reports, rows and presets are not among them: they are found in their rooms.
+_NAMES: dict[str, tuple[str, ...]] = {
+    "autograd": (
+        "GradientReversal", "check_op", "clip_gradient", "decode_bits", "encode_bits", "gradient_reversal",
+        "quantize_uniform", "scale_gradient", "straight_through",
+    ),
+    "capsules": (
+        "CapsNet", "CapsuleLinear", "PrimaryCapsules", "capsule_norm", "margin_loss", "squash",
+    ),
+    "classify": (
+        "Classifier", "LabelledTexts", "TrainingOptions", "load_classifier", "read_labelled",
+        "train_classifier",
+    ),
+    "editing": (
+        "insert_layer", "keep_layers", "remove_layer", "replace_layer", "surgery",
+    ),
+    "embeddings": (
+        "PretrainedEmbedding", "convert_embeddings", "load_embeddings",
+    ),
+    "init": (
+        "Rule", "audit_activations", "initialize",
+    ),
+    "losses": (
+        "BinaryFocalLoss", "FocalLoss", "HuberLoss", "LinearFocalLoss", "LogitAdjustedLoss", "MAELoss",
+        "MSELoss", "MSLELoss", "QuantileLoss", "RMSELoss", "RMSLELoss", "binary_focal_loss",
+        "class_weights", "focal_loss", "huber_loss", "linear_focal_loss", "logit_adjusted_loss", "mae_loss",
+        "mse_loss", "msle_loss", "quantile_loss", "rmse_loss", "rmsle_loss", "weighted_mean",
+    ),
+    "memory": (
+        "LeakDetector", "is_out_of_memory", "memory_environment", "memory_report", "release_memory",
+        "retry_on_oom", "track_memory", "who_holds",
+    ),
+    "parameters": (
+        "compare", "count_parameters", "freeze", "param_groups", "summarize", "unfreeze",
+    ),
+    "shapes": (
+        "assert_batch_safe", "assert_shape", "check_batch", "trace_shapes",
+    ),
+    "text": (
+        "BasicTokenizer", "BertTokenizer", "tokenize_file", "train_wordpiece",
+    ),
+    "training": (
+        "Checkpointer", "EarlyStopping", "evaluate", "fit", "is_main_process", "lr_find", "predict",
+        "process_count", "process_index", "wait_for_everyone",
+    ),
 }  # fmt: skip
 
-__all__: list[str] = [
-    "ActivationAudit",
-    "BasicTokenizer",
-    "BatchReport",
-    "BertTokenizer",
-    "BinaryFocalLoss",
-    "CapsNet",
-    "CapsuleLinear",
-    "Checkpointer",
-    "Classifier",
-    "EarlyStopping",
-    "EmbeddingReport",
-    "Evaluation",
-    "FocalLoss",
-    "FreezeReport",
-    "GradientReversal",
-    "History",
-    "HuberLoss",
-    "InitReport",
-    "LabelledTexts",
-    "LeakDetector",
-    "LinearFocalLoss",
-    "LogitAdjustedLoss",
-    "MAELoss",
-    "MSELoss",
-    "MSLELoss",
-    "ModelComparison",
-    "ModelSummary",
-    "OpReport",
-    "ParameterCount",
-    "PretrainedEmbedding",
-    "PrimaryCapsules",
-    "QuantileLoss",
-    "RMSELoss",
-    "RMSLELoss",
-    "Rule",
-    "ShapeTrace",
-    "SurgeryReport",
-    "TokenizationReport",
-    "TokenizedFile",
-    "TrainingOptions",
-    "assert_batch_safe",
-    "assert_shape",
-    "audit_activations",
-    "binary_focal_loss",
-    "capsule_norm",
-    "check_batch",
-    "check_op",
-    "class_weights",
-    "clip_gradient",
-    "compare",
-    "convert_embeddings",
-    "count_parameters",
-    "decode_bits",
-    "encode_bits",
-    "evaluate",
-    "fit",
-    "focal_loss",
-    "freeze",
-    "gpt2",
-    "gradient_reversal",
-    "huber_loss",
-    "initialize",
-    "insert_layer",
-    "is_main_process",
-    "is_out_of_memory",
-    "kaiming",
-    "keep_layers",
-    "linear_focal_loss",
-    "load_classifier",
-    "load_embeddings",
-    "logit_adjusted_loss",
-    "lr_find",
-    "mae_loss",
-    "margin_loss",
-    "memory_environment",
-    "memory_report",
-    "mse_loss",
-    "msle_loss",
-    "orthogonal",
-    "param_groups",
-    "predict",
-    "quantile_loss",
-    "quantize_uniform",
-    "read_labelled",
-    "release_memory",
-    "remove_layer",
-    "replace_layer",
-    "retry_on_oom",
-    "rmse_loss",
-    "rmsle_loss",
-    "scale_gradient",
-    "squash",
-    "straight_through",
-    "summarize",
-    "surgery",
-    "tokenize_file",
-    "trace_shapes",
-    "track_memory",
-    "train_classifier",
-    "train_wordpiece",
-    "trunc_normal",
-    "unfreeze",
-    "weighted_mean",
-    "who_holds",
-    "xavier",
-]
+_ROOM_OF = {name: room for room, names in _NAMES.items() for name in names}
+
+__all__ = sorted(_ROOM_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return sorted({*_ROOM_OF, *_NAMES, "__version__"})
 
 
 # A module-level __getattr__ that type checkers can see would make every misspelled name pass them.
 if not TYPE_CHECKING:
 
     def __getattr__(name):
-        if name not in _ROOM_OF:
-            from linkboy._checks import did_you_mean
+        if name in _ROOM_OF:
+            value = globals()[name] = getattr(import_module(f"linkboy.{_ROOM_OF[name]}"), name)
+            return value
+        if name in _NAMES:
+            return import_module(f"linkboy.{name}")
+        from linkboy._checks import did_you_mean
 
-            raise AttributeError(f"module 'linkboy' has no attribute {name!r}{did_you_mean(name, _ROOM_OF)}")
-        value = getattr(import_module(f"linkboy.{_ROOM_OF[name]}"), name)
-        globals()[name] = value
-        return value
+        raise AttributeError(f"module 'linkboy' has no attribute {name!r}{did_you_mean(name, [*_ROOM_OF, *_NAMES])}")

@@ -12,7 +12,8 @@ import torch
 from tests.autograd.planted import BY_DESIGN, KNOWN, OWN, RIGHT, NeedsMixedUp, OldSquare, Square, matrix, twice
 from torch import nn
 
-from linkboy import OpReport, check_op, cli, gradient_reversal
+from linkboy import check_op, cli, gradient_reversal
+from linkboy.autograd import OpReport
 from linkboy.autograd import check as check_module
 
 PLANTED = KNOWN | OWN

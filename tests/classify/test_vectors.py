@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from linkboy import EmbeddingReport, LabelledTexts, TrainingOptions, cli, load_classifier, train_classifier
+from linkboy import LabelledTexts, TrainingOptions, cli, load_classifier, train_classifier
 from linkboy.classify.tokens import TokenEncoder
+from linkboy.embeddings import EmbeddingReport
 
 GOOD, BAD = ("干净 舒服 热情 方便 安静", "脏 吵 冷漠 破旧 太差")
 TEXTS = [f"{word}{other}" for words in (GOOD, BAD) for word in words.split() for other in words.split()]

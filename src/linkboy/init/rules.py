@@ -143,7 +143,8 @@ def xavier(*, gain: float | str = 1.0, uniform: bool = True, embedding_std: floa
 
     Examples:
         >>> from torch import nn
-        >>> from linkboy import initialize, xavier
+        >>> from linkboy import initialize
+        >>> from linkboy.init import xavier
         >>> report = initialize(nn.Linear(300, 100), xavier())
         >>> abs(report.rows[0].std_after - (2 / 400) ** 0.5) < 0.002
         True
@@ -173,7 +174,8 @@ def kaiming(
 
     Examples:
         >>> from torch import nn
-        >>> from linkboy import initialize, kaiming
+        >>> from linkboy import initialize
+        >>> from linkboy.init import kaiming
         >>> report = initialize(nn.ConvTranspose2d(64, 16, 4), kaiming(nonlinearity="linear"))
         >>> report.rows[0].fan
         (1024.0, 256.0)
@@ -202,7 +204,8 @@ def orthogonal(*, gain: float | str = 1.0, embedding_std: float = 0.02) -> list[
 
     Examples:
         >>> import torch
-        >>> from linkboy import initialize, orthogonal
+        >>> from linkboy import initialize
+        >>> from linkboy.init import orthogonal
         >>> lstm = torch.nn.LSTM(8, 8)
         >>> _ = initialize(lstm, orthogonal())
         >>> gate = lstm.weight_hh_l0[8:16]
@@ -231,7 +234,8 @@ def trunc_normal(*, std: float = 0.02, bound: float = 2.0) -> list[Rule]:
 
     Examples:
         >>> from torch import nn
-        >>> from linkboy import initialize, trunc_normal
+        >>> from linkboy import initialize
+        >>> from linkboy.init import trunc_normal
         >>> layer = nn.Linear(512, 512)
         >>> report = initialize(layer, trunc_normal(std=0.02))
         >>> bool(layer.weight.abs().max() <= 0.0456), round(report.rows[0].std_after, 3)
@@ -279,7 +283,8 @@ def gpt2(
 
     Examples:
         >>> from torch import nn
-        >>> from linkboy import gpt2, initialize
+        >>> from linkboy import initialize
+        >>> from linkboy.init import gpt2
         >>> block = nn.ModuleDict({"h": nn.ModuleDict({"c_fc": nn.Linear(64, 256), "c_proj": nn.Linear(256, 64)})})
         >>> report = initialize(block, gpt2(layers=8))
         >>> [round(row.std_after, 3) for row in report.rows if row.name.endswith("weight")]
