@@ -110,11 +110,11 @@ def checked(*, quick: bool) -> list[Row]:
             base(tokens(3))
 
     large = median_seconds(
-        {"shapes": lambda: check_batch(base, tokens, leaks=False), "all": lambda: check_batch(base, tokens), "peer": forward},
+        {"shapes": lambda: check_batch(base, tokens, mixing=False), "all": lambda: check_batch(base, tokens), "peer": forward},
         rounds=1 if quick else 3, clock=time.process_time,
     )  # fmt: skip
     what = f"architectures with a false alarm, of {len(names)}"
-    slow, bert = f"batch check with leak test, slowest ({slowest})", "batch check of BERT-base (128 tokens)"
+    slow, bert = f"batch check with mixing test, slowest ({slowest})", "batch check of BERT-base (128 tokens)"
     return [
         Row(what, alarms, "none", 0, "alarms", "no peer does this", "0"),
         Row(slow, seconds[slowest], "none", 0, "s", "no peer does this", "< 5 s"),
@@ -127,7 +127,7 @@ def checked(*, quick: bool) -> list[Row]:
             "not comparable",
             "< 5 s",
         ),
-        Row(f"{bert}, with leak test", large["all"], "one forward of 3", large["peer"], "s", "not comparable"),
+        Row(f"{bert}, with mixing test", large["all"], "one forward of 3", large["peer"], "s", "not comparable"),
     ]
 
 

@@ -1,8 +1,8 @@
-"""A copied LeNet on larger images: `view(-1, 400)` runs, and makes more samples than there were.
+"""A copied LeNet on larger images: `view(-1, 400)` runs and returns more samples than there were.
 
     python examples/03_view.py
 
-One check before training names the line; `flatten(1)` keeps the batch, so that a wrong size fails where it is wrong.
+One check before training names the line; `flatten(1)` keeps the batch, so a wrong size raises where it is wrong.
 """
 
 import torch
@@ -26,7 +26,7 @@ class Copied(LeNet):
         return self.head(features.view(-1, 400))  # 400 is for 32 x 32
 
 
-class Mended(LeNet):
+class Fixed(LeNet):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.convolutions(images).flatten(1))
 
@@ -41,7 +41,7 @@ print(f"8 images give {len(answers)} answers:")
 print(trace.listing())
 
 report = lb.check_batch(Copied(), images)
-print(f"copied: {report.inputs[0]} -> {report.outputs[0]}; the line is `{report.findings[0].code_text}`")
+print(f"copied: {report.inputs[0]} -> {report.outputs[0]}; the line is `{report.findings[0].code}`")
 
-report = lb.check_batch(Mended(features=16 * 10 * 10), images)
-print(f"mended: {report.inputs[0]} -> {report.outputs[0]}; ok: {report.ok}")
+report = lb.check_batch(Fixed(features=16 * 10 * 10), images)
+print(f"fixed:  {report.inputs[0]} -> {report.outputs[0]}; ok: {report.ok}")

@@ -1,8 +1,8 @@
-"""A scoring model that fails on the last batch: `squeeze()` takes the batch away where one sample is left.
+"""A scoring model that fails on the last batch: `squeeze()` removes the batch dim when one sample is left.
 
     python examples/05_squeeze.py
 
-17 samples in batches of 4 leave one over. The check belongs into the tests of a model, as one line.
+17 samples in batches of 4 leave one over. The check is one line in the tests of a model.
 """
 
 import torch
@@ -17,11 +17,11 @@ class Copied(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 1))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, 3) -> (B,), it is hoped
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # meant as (B, 3) -> (B,)
         return self.layers(x).squeeze()
 
 
-class Mended(Copied):
+class Fixed(Copied):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x).squeeze(1)
 
@@ -35,11 +35,11 @@ try:
 except AssertionError as error:
     print(error)
 
-mended = Mended()
-lb.assert_batch_safe(mended, lambda batch: torch.randn(batch, 3))
-print("shapes of the mended model:", sorted({tuple(mended(x).shape) for (x,) in loader}))
+fixed = Fixed()
+lb.assert_batch_safe(fixed, lambda batch: torch.randn(batch, 3))
+print("shapes of the fixed model:", sorted({tuple(fixed(x).shape) for (x,) in loader}))
 
-target = torch.randn(4, 1)  # a column, as tables come
+target = torch.randn(4, 1)  # a column, as tables have it
 with lb.trace_shapes(hazards="collect") as trace:
-    loss = (mended(torch.randn(4, 3)) - target).square().mean()
-print("and beside a column:", trace.hazards[0].code, *trace.hazards[0].in_shapes, "->", trace.hazards[0].out_shape)
+    loss = (fixed(torch.randn(4, 3)) - target).square().mean()
+print("with a column as target:", trace.hazards[0].rule, *trace.hazards[0].in_shapes, "->", trace.hazards[0].out_shape)

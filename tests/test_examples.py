@@ -31,21 +31,21 @@ def check_initialize(out):
 def check_view(out):
     assert "8 images give 32 answers" in out
     assert "copied: (B, 1, 52, 52) -> (4*B, 10); the line is `features.view(-1, 400)`" in out
-    assert "mended: (B, 1, 52, 52) -> (B, 10); ok: True" in out
+    assert "fixed:  (B, 1, 52, 52) -> (B, 10); ok: True" in out
 
 
 def check_unsqueeze(out):
     assert float(re.search(r"difference is ([\d.]+)", out)[1]) > 0.1
     assert "copied, ok: False" in out
     assert "`scores.masked_fill(padding.unsqueeze(0), -torch.inf)`" in out
-    assert "mended, ok: True" in out
+    assert "fixed, ok: True" in out
     assert "axis t is 4 here but 5 in x" in out
 
 
 def check_squeeze(out):
     assert "copied model: [(), (4,)]" in out
     assert "`self.layers(x).squeeze()`: expected (1,), got ()" in out
-    assert "mended model: [(1,), (4,)]" in out
+    assert "fixed model: [(1,), (4,)]" in out
     assert "mutual-broadcast (4,) (4, 1) -> (4, 4)" in out
 
 

@@ -15,7 +15,7 @@ def found(function, *tensors):
         warnings.simplefilter("ignore")  # of torch itself
         with trace_shapes(hazards="collect") as trace:
             function(*tensors)
-    return [(h.code, h.level) for h in trace.hazards], trace.hazards[0].advice if trace.hazards else ""
+    return [(h.rule, h.level) for h in trace.hazards], trace.hazards[0].advice if trace.hazards else ""
 
 
 z = torch.zeros
@@ -24,8 +24,8 @@ CASES = [
     (lambda x: x.squeeze(), [z(1, 16, 1)], ("squeeze-no-dim", "warn"),
      "squeeze() without dim removed dims [0, 2] including dim 0 (batch of one?); name the dim, such as squeeze(-1)"),
     (lambda x: torch.squeeze(x), [z(1, 3)], ("squeeze-no-dim", "warn"),
-     "squeeze() without dim removed dim 0 (batch of one?); name the dim that is meant, or leave squeeze out if it is never "
-     "of size 1"),
+     "squeeze() without dim removed dim 0 (batch of one?); name the dim that you mean, or leave squeeze out if no "
+     "other dim is ever of size 1"),
     (lambda x: x.squeeze(), [z(1, 3, 1, 1)], ("squeeze-no-dim", "warn"),
      "squeeze() without dim removed dims [0, 2, 3] including dim 0 (batch of one?); name the dims, such as "
      "squeeze((-2, -1))"),
@@ -38,24 +38,24 @@ CASES = [
     (lambda x: x.squeeze(), [z(4, 3)], ("squeeze-no-dim", "info"),
      "squeeze() without dim removed nothing; that depends on the sizes, so name the dim"),
     (lambda x: x.squeeze(1), [z(2, 4)], ("squeeze-no-op", "warn"),
-     "squeeze(1) did nothing, as the size is 4 and not 1; name a dim of size 1, or select an entry with select(dim, index)"),
+     "squeeze(1) did nothing, because the size is 4 and not 1; name a dim of size 1, or select an entry with select(dim, index)"),
     (lambda x: torch.squeeze(x, dim=(0, -1)), [z(2, 4)], ("squeeze-no-op", "warn"),
-     "squeeze(0, -1) did nothing, as the size is 2, 4 and not 1; name a dim of size 1, or select an entry with "
+     "squeeze(0, -1) did nothing, because the sizes are 2, 4 and not 1; name a dim of size 1, or select an entry with "
      "select(dim, index)"),
     (lambda p, y: p - y, [z(100, 1), z(100)], ("mutual-broadcast", "warn"),
      "mutual broadcast: (100, 1) with (100,) -> (100, 100) (100x elements); give both operands the same shape, for "
      "instance with squeeze(-1) or unsqueeze(-1) on one of them"),
     (lambda p, y: F.poisson_nll_loss(p, y), [z(4, 1), z(4)], ("loss-shapes", "warn"),
-     "poisson_nll_loss of (4, 1) and (4,) broadcasts: every prediction meets targets of other samples; give both the "
+     "poisson_nll_loss of (4, 1) and (4,) broadcasts: every prediction is compared with targets of other samples; give both the "
      "same shape"),
     (lambda x: x.transpose(1, 2).reshape(2, 12), [z(2, 3, 4)], ("reshape-copy", "info"),
-     "reshape copied 96 B: (2, 4, 3) is not laid out so that a view can have the new shape"),
+     "reshape copied 96 B: the memory layout of (2, 4, 3) allows no view of the new shape"),
     (lambda x: x.t().contiguous(), [z(3, 4)], ("reshape-copy", "info"),
-     "contiguous() copied 48 B; needed only before view() or a kernel that asks"),
+     "contiguous() copied 48 B; it is needed only before view() or for a kernel that requires it"),
     (lambda x: x.repeat(1, 8), [z(4, 1)], ("repeat-for-expand", "info"),
-     "repeat copied 128 B where expand(4, 8) is a view of 0 bytes, as long as the result is only read"),
+     "repeat copied 128 B where expand(4, 8) is a view of 0 bytes, as long as nothing writes into the result"),
     (lambda x: x.view(3, 2), [z(2, 3)], ("reshape-permutes", "info"),
-     "view only relabels (2, 3) as (3, 2): values of one row land in another; to move dims use transpose, permute or "
+     "view only relabels (2, 3) as (3, 2): values of one row end up in another; to move dims use transpose, permute or "
      "einops.rearrange"),
 ]  # fmt: skip
 
@@ -128,7 +128,7 @@ def test_a_hazard_holds_everything():
     with trace_shapes(hazards="collect") as trace:
         y = z(4, 1).repeat(1, 8)
     hazard = trace.hazards[0]
-    assert (hazard.op, hazard.code_text, hazard.file) == ("repeat", "z(4, 1).repeat(1, 8)", __file__)
+    assert (hazard.op, hazard.code, hazard.file) == ("repeat", "z(4, 1).repeat(1, 8)", __file__)
     assert (hazard.in_shapes, hazard.out_shape, hazard.is_view, hazard.nbytes) == (((4, 1),), (4, 8), False, y.nbytes)
     assert str(hazard) == f"{__file__}:{hazard.line} `z(4, 1).repeat(1, 8)`: {hazard.advice} [repeat-for-expand]"
 
@@ -147,7 +147,7 @@ def test_warn_gives_one_warning_for_each_line_and_on_that_line():
         "such as squeeze(-1) [squeeze-no-dim]"
     ]
     assert (caught[0].filename, caught[0].lineno) == (__file__, trace.hazards[0].line)
-    assert [hazard.code for hazard in trace.hazards] == ["squeeze-no-dim", "repeat-for-expand"]
+    assert [hazard.rule for hazard in trace.hazards] == ["squeeze-no-dim", "repeat-for-expand"]
 
 
 def test_raise_stops_at_the_line():
@@ -162,5 +162,5 @@ def test_raise_stops_at_the_line():
     with pytest.raises(ValueError) as caught, trace_shapes(hazards="raise") as trace:
         run()
     assert str(caught.value) == str(trace.hazards[1])
-    assert trace.hazards[1].code_text == "z(4, 1) - z(4)"
+    assert trace.hazards[1].code == "z(4, 1) - z(4)"
     assert reached == ["info is no error"]

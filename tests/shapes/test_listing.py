@@ -93,5 +93,5 @@ def test_a_target_without_source_is_refused():
             trace.listing(target)
         assert str(caught.value) == (
             f"target must be a function, class or nn.Module with source, got {type(target).__name__}; "
-            "listing() without a target shows what there is"
+            "call listing() without a target to see every line recorded"
         )

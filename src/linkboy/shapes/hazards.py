@@ -1,4 +1,4 @@
-"""The rules: what a shape step does silently that its author may not have meant."""
+"""The rules: what a call does silently with shapes that its author may not have meant."""
 
 import dataclasses
 import functools
@@ -11,10 +11,35 @@ import torch
 from torch import Tensor
 
 from linkboy._report import Block, Report, format_bytes, format_count
-from linkboy.shapes.calls import Call, Shape
-from linkboy.shapes.names import ELEMENTWISE, LOSSES, RESHAPING
+from linkboy.shapes._calls import Call, Shape
+from linkboy.shapes._rows import Kind
 
-Kind = Literal["view", "copy", "same", ""]
+# These rearrange, select or join values and compute none.
+RESHAPING = frozenset((
+    "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "permute", "t", "adjoint", "T",
+    "mT", "H", "mH", "movedim", "moveaxis", "swapaxes", "swapdims", "expand", "expand_as", "repeat", "tile",
+    "repeat_interleave", "contiguous", "narrow", "select", "__getitem__", "chunk", "split", "tensor_split",
+    "hsplit", "vsplit", "dsplit", "unbind", "cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack",
+    "column_stack", "row_stack", "unfold", "fold", "broadcast_to", "broadcast_tensors", "view_as", "reshape_as",
+    "ravel", "diagonal", "as_strided", "pad", "flip", "roll", "rot90", "index_select", "gather", "take_along_dim",
+    "atleast_1d", "atleast_2d", "atleast_3d", "meshgrid", "pixel_shuffle", "pixel_unshuffle", "masked_select",
+))  # fmt: skip
+
+# Losses whose operands must have the same shape.
+LOSSES = frozenset((
+    "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "poisson_nll_loss", "gaussian_nll_loss", "kl_div",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "soft_margin_loss", "multilabel_soft_margin_loss",
+    "hinge_embedding_loss",
+))  # fmt: skip
+
+# These broadcast their operands against each other; operators are listed without their underscores.
+ELEMENTWISE = frozenset((
+    "add", "sub", "mul", "div", "true_divide", "divide", "multiply", "subtract", "floor_divide", "rsub", "rdiv",
+    "remainder", "fmod", "pow", "eq", "ne", "lt", "le", "gt", "ge", "maximum", "minimum", "fmax", "fmin", "where",
+    "atan2", "hypot", "logical_and", "logical_or", "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor", "and",
+    "or", "xor", "isclose", "greater", "greater_equal", "less", "less_equal", "not_equal", "copysign", "xlogy",
+    "rpow", "lerp", "squared_difference", "floordiv", "mod", "truediv",
+))  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,33 +47,33 @@ class Hazard(Report):
     """Something that a call did silently, and what to write instead.
 
     Attributes:
-        code: name of the rule, such as `"squeeze-no-dim"`.
-        level: `"warn"`: rarely what was meant; `"info"`: a cost, or a thing to know; `"error"`: the call raised.
+        rule: name of the rule, such as `"squeeze-no-dim"`.
+        level: `"warn"`: rarely what was meant; `"info"`: a cost, or good to know; `"error"`: the call raised.
         op: name of the torch function.
         file: file of the call.
         line: line of the call.
-        code_text: the sub-expression, empty where there is no source.
+        code: source text of the call; empty where there is no source.
         in_shapes: shapes of the operands before the call.
         out_shape: shape of the result; of the first one, if there are several.
         is_view: whether the result shares memory with an operand.
         nbytes: bytes that were copied, 0 for a view.
-        advice: what happened, and how to mend it.
+        advice: what happened, and how to fix it.
 
     Examples:
         >>> import torch
         >>> from linkboy import trace_shapes
         >>> with trace_shapes(hazards="collect") as trace:
         ...     _ = torch.zeros(1, 3, 1).squeeze()
-        >>> trace.hazards[0].code, trace.hazards[0].in_shapes, trace.hazards[0].out_shape
+        >>> trace.hazards[0].rule, trace.hazards[0].in_shapes, trace.hazards[0].out_shape
         ('squeeze-no-dim', ((1, 3, 1),), (3,))
     """
 
-    code: str
+    rule: str
     level: Literal["error", "warn", "info"]
     op: str
     file: str
     line: int
-    code_text: str
+    code: str
     in_shapes: tuple[Shape, ...]
     out_shape: Shape
     is_view: bool
@@ -56,11 +81,11 @@ class Hazard(Report):
     advice: str
 
     def _blocks(self) -> Iterable[Block]:
-        text = f" `{self.code_text}`" if self.code_text else ""
-        yield f"{self.file}:{self.line}{text}: {self.advice} [{self.code}]"
+        text = f" `{self.code}`" if self.code else ""
+        yield f"{self.file}:{self.line}{text}: {self.advice} [{self.rule}]"
 
 
-Verdict = tuple[str, Literal["warn", "info"], str]  # code, level, advice
+Verdict = tuple[str, Literal["warn", "info"], str]  # rule, level, advice
 Rule = Callable[[Call, Kind], Verdict | None]
 
 
@@ -77,12 +102,12 @@ def base_name(name: str) -> str:
 
 @functools.cache
 def is_reshaping(name: str) -> bool:
-    """Say whether a function only rearranges, selects or joins values."""
+    """Return whether a function only rearranges, selects or joins values."""
     return base_name(name) in RESHAPING
 
 
 def may_matter(name: str) -> bool:
-    """Say whether a call is of interest even where it leaves the shape of its first operand as it was."""
+    """Return whether a call is of interest even if its result has the shape of its first operand."""
     return is_reshaping(name) or name in LOSSES
 
 
@@ -110,8 +135,8 @@ def _squeeze(call: Call, _: Kind) -> Verdict | None:
     removed = [d for d, size in enumerate(before) if size == 1]
     if removed == [0]:
         return "squeeze-no-dim", "warn", (
-            "squeeze() without dim removed dim 0 (batch of one?); name the dim that is meant, or leave squeeze out if it "
-            "is never of size 1"
+            "squeeze() without dim removed dim 0 (batch of one?); name the dim that you mean, or leave squeeze out if no "
+            "other dim is ever of size 1"
         )  # fmt: skip
     if len(removed) < 2:
         what = f"removed dim {removed[0]}" if removed else "removed nothing"
@@ -119,9 +144,7 @@ def _squeeze(call: Call, _: Kind) -> Verdict | None:
     batch = " including dim 0 (batch of one?)" if 0 in removed else ""
     meant = [d - len(before) for d in removed if d != 0]
     named = f"dim, such as squeeze({meant[0]})" if len(meant) == 1 else f"dims, such as squeeze({tuple(meant)})"
-    return "squeeze-no-dim", "warn", (
-        f"squeeze() without dim removed dims {removed}{batch}; name the {named}"
-    )  # fmt: skip
+    return "squeeze-no-dim", "warn", f"squeeze() without dim removed dims {removed}{batch}; name the {named}"
 
 
 def _squeeze_dims(call: Call, dims: tuple[int, ...]) -> Verdict | None:
@@ -129,8 +152,9 @@ def _squeeze_dims(call: Call, dims: tuple[int, ...]) -> Verdict | None:
     if not dims or not before or before != call.outputs[0].shape:
         return None
     sizes = ", ".join(str(before[d]) for d in dims)
+    what = f"the size is {sizes}" if len(dims) == 1 else f"the sizes are {sizes}"
     return "squeeze-no-op", "warn", (
-        f"squeeze({', '.join(map(str, dims))}) did nothing, as the size is {sizes} and not 1; name a dim of size 1, or "
+        f"squeeze({', '.join(map(str, dims))}) did nothing, because {what} and not 1; name a dim of size 1, or "
         "select an entry with select(dim, index)"
     )  # fmt: skip
 
@@ -156,7 +180,7 @@ def _loss_shapes(call: Call, _: Kind) -> Verdict | None:
         return None
     first, second = (tuple(shape) for shape in call.before[:2])
     return "loss-shapes", "warn", (
-        f"{call.name} of {first} and {second} broadcasts: every prediction meets targets of other samples; "
+        f"{call.name} of {first} and {second} broadcasts: every prediction is compared with targets of other samples; "
         "give both the same shape"
     )  # fmt: skip
 
@@ -165,13 +189,11 @@ def _copies(call: Call, kind: Kind) -> Verdict | None:
     if kind == "copy" and call.outputs[0].numel():
         size = format_bytes(call.outputs[0].nbytes)
         if base_name(call.name) == "contiguous":
-            return (
-                "reshape-copy",
-                "info",
-                f"contiguous() copied {size}; needed only before view() or a kernel that asks",
-            )
+            return "reshape-copy", "info", (
+                f"contiguous() copied {size}; it is needed only before view() or for a kernel that requires it"
+            )  # fmt: skip
         return "reshape-copy", "info", (
-            f"{call.name} copied {size}: {tuple(call.before[0])} is not laid out so that a view can have the new shape"
+            f"{call.name} copied {size}: the memory layout of {tuple(call.before[0])} allows no view of the new shape"
         )  # fmt: skip
     return _permutes(call, kind)
 
@@ -182,8 +204,8 @@ def _permutes(call: Call, _: Kind) -> Verdict | None:
     if before == after or Counter(before) != Counter(after):
         return None
     return "reshape-permutes", "info", (
-        f"{call.name} only relabels {tuple(call.before[0])} as {tuple(call.outputs[0].shape)}: values of one row land in "
-        "another; to move dims use transpose, permute or einops.rearrange"
+        f"{call.name} only relabels {tuple(call.before[0])} as {tuple(call.outputs[0].shape)}: values of one row end up "
+        "in another; to move dims use transpose, permute or einops.rearrange"
     )  # fmt: skip
 
 
@@ -195,7 +217,7 @@ def _repeats(call: Call, _: Kind) -> Verdict | None:
     sizes = ", ".join(str(size) for size in output.shape)
     return "repeat-for-expand", "info", (
         f"{call.name} copied {format_bytes(output.nbytes)} where expand({sizes}) is a view of 0 bytes, "
-        "as long as the result is only read"
+        "as long as nothing writes into the result"
     )  # fmt: skip
 
 
@@ -222,7 +244,7 @@ def _count(shape: Shape) -> int:
 
 
 def failure_note(call: Call, error: Exception) -> str:
-    """Describe the operands of a call that raised; for a view also what a reshape would cost."""
+    """Return a description of the operands of a call that raised; for a view also what a reshape would cost."""
     operands = "; ".join(_layout(tensor, shape) for tensor, shape in zip(call.inputs, call.before, strict=True))
     what = f"linkboy: in {call.name} of {operands}" if operands else f"linkboy: in {call.name}"
     if call.place is not None:
@@ -234,7 +256,7 @@ def failure_note(call: Call, error: Exception) -> str:
 
 
 def failed_for_strides(call: Call, error: Exception) -> bool:
-    """Say whether a view failed because of how its input lies in memory; torch and fake tensors word it differently."""
+    """Return whether a view failed because of the memory layout of its input; torch and fake tensors word it differently."""
     told = "not compatible with input tensor's size and stride" in str(error) or "Cannot view a tensor" in str(error)
     return base_name(call.name) in ("view", "view_as") and told
 

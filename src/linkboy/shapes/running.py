@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,10 +15,26 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from linkboy._untouched import same_random_numbers, untouched
-from linkboy.shapes.calls import Shape, shape_of, tensors_of
-from linkboy.shapes.places import Place, user_place
-from linkboy.shapes.report import ShapeRow, ShapeTrace, plain_shapes
-from linkboy.shapes.tracing import trace_shapes
+from linkboy.shapes._calls import Place, Shape, shape_of, user_place
+from linkboy.shapes._rows import ShapeRow, plain_shapes
+from linkboy.shapes.report import ShapeTrace
+from linkboy.shapes.trace import trace_shapes
+
+
+def tensors_of(values: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors among arguments or results, those in lists, tuples, dicts and dataclasses included."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += tensors_of(value)
+        elif isinstance(value, Mapping):
+            found += tensors_of(value.values())
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            found += tensors_of(getattr(value, field.name) for field in dataclasses.fields(value))
+    return found
+
 
 Model = nn.Module | Callable[..., Any]
 MakeInputs = Callable[[int], Any]

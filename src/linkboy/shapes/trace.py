@@ -1,4 +1,4 @@
-"""Record every shape step of the code that runs, with its place in the source."""
+"""Record every shape step of the code in a block, with its place in the source."""
 
 import contextlib
 import inspect
@@ -15,20 +15,20 @@ from torch import Tensor, nn
 
 from linkboy._checks import check_choice
 from linkboy._report import format_bytes
-from linkboy.shapes.calls import Call, CallMode, Shape, is_view_of, shape_of, shapes_of
-from linkboy.shapes.hazards import Hazard, Kind, failed_for_strides, failure_note, is_reshaping, judge, may_matter
-from linkboy.shapes.places import Place
-from linkboy.shapes.report import ShapeTrace, Step, plain_shapes
+from linkboy.shapes._calls import Call, CallMode, Place, Shape, is_view_of, shape_of, shapes_of
+from linkboy.shapes._rows import Kind, Step, plain_shapes
+from linkboy.shapes.hazards import Hazard, failed_for_strides, failure_note, is_reshaping, judge, may_matter
+from linkboy.shapes.report import ShapeTrace
 
 _NOTE = "linkboy: "  # how a note on an exception begins, so that nested traces give it once
-_BLIND = {
+_UNSEEN = {
     "backward": "backward() ran: its steps are not calls that you wrote, so they are not in the trace",
     "multi_head_attention_forward": (
-        "multi_head_attention_forward is one row: what happens inside it is not seen (deep=True shows it)"
+        "multi_head_attention_forward is one row: the calls inside it are not seen (deep=True shows them)"
     ),
 }  # fmt: skip
 _NOTHING_SEEN = (
-    "no calls were seen: calls inside torch.jit.script, in other threads and in compiled graphs do not come by here"
+    "no calls were seen: the tracer does not see calls inside torch.jit.script, in other threads or in compiled graphs"
 )
 
 
@@ -42,27 +42,28 @@ def trace_shapes(
 ) -> Iterator[ShapeTrace]:
     """Show each shape step in a block of your code, and warn about what shapes do silently.
 
-    Calls are recorded as you wrote them, on the line on which you wrote them; what `nn.Module`s of torch do inside is
-    put down to the line that calls them. Shapes are stored and tensors are not: results are the same to the bit, no
-    activation is kept alive, no value is read, so no device has to wait.
+    Calls are recorded as you wrote them, on the line where you wrote them; what torch's own modules do inside is
+    attributed to the line that calls them. Shapes are stored and tensors are not: results are bit-identical, no
+    activation is kept alive, and no value is read, so no device has to wait.
 
-    Not seen, because torch does not pass them by: the steps inside Python functions of `torch.nn.functional` (each is
-    one row), `torch.jit.script`, other threads, and backward. Functions compiled before the block run eagerly inside
-    it; where `torch.compile` is first used inside the block, its graphs stay unseen.
+    Torch does not show the tracer the steps inside Python functions of `torch.nn.functional` (each is one row), inside
+    `torch.jit.script`, in other threads, and in backward. Functions compiled before the block run eagerly inside it;
+    if `torch.compile` is first used inside the block, its graphs are not seen.
 
     Args:
         hazards: `"warn"` gives one warning for each hazard and source line, on that line; `"raise"` makes it a
             `ValueError`; `"collect"` only lists it. Hazards of level `"info"` are only ever listed.
         ops: `"changes"` keeps calls that change or rearrange a shape, and hazards; `"all"` keeps every call.
-        under: keep only calls in one file: its path, a Python module, or a class, function or `nn.Module` from it.
-        deep: also run torch's DebugMode (private to torch) and keep its text, down to the aten operators; slow.
+        under: keeps only calls in one file: its path, a Python module, or a class, function or `nn.Module` from it.
+        deep: also runs torch's DebugMode (private to torch) and keeps its text, down to the aten operators; this is
+            slow.
 
     Yields:
-        A `ShapeTrace`, which fills while the block runs and can be read after an exception as well. An exception from
-        a torch call passes through with a note (PEP 678): place, operation, shapes and strides of the operands.
+        A `ShapeTrace`, which fills while the block runs and can also be read after an exception. An exception from a
+        torch call passes through with a note (PEP 678): the place, the operation, shapes and strides of the operands.
 
     Raises:
-        ValueError: `hazards` or `ops` is none of the above; with `hazards="raise"`, a hazard was met.
+        ValueError: `hazards` or `ops` is none of the above, or `hazards="raise"` and a hazard was found.
         TypeError: `under` has no source file.
         RuntimeError: `deep=True`, and this torch has no DebugMode.
 
@@ -72,7 +73,7 @@ def trace_shapes(
         ...     y = x.transpose(1, 2).reshape(2, 12)
         >>> [(row.op, row.kind, row.nbytes) for row in trace.rows]
         [('transpose', 'view', 0), ('reshape', 'copy', 96)]
-        >>> trace.hazards[0].code
+        >>> trace.hazards[0].rule
         'reshape-copy'
     """
     check_choice("hazards", hazards, ("warn", "raise", "collect"))
@@ -87,13 +88,13 @@ def trace_shapes(
             yield trace
         finally:
             if debug is not None:
-                object.__setattr__(trace, "deep", debug.debug_string(show_stack_trace=True))
+                trace.deep = debug.debug_string(show_stack_trace=True)
             if not dynamo_loaded and "torch._dynamo" in sys.modules:
-                trace.notes.append("torch.compile was first used inside the block: its graphs were not seen")
+                trace._notes.append("torch.compile was first used inside the block: its graphs were not seen")
             if not tracer.seen:
-                trace.notes.append(_NOTHING_SEEN)
+                trace._notes.append(_NOTHING_SEEN)
             elif under is not None and not trace._steps:
-                trace.notes.append(f"no call of interest stands in the file of under={under!r}")
+                trace._notes.append(f"no recorded call is in the file of under={under!r}")
 
 
 class _Tracer(CallMode):
@@ -105,15 +106,15 @@ class _Tracer(CallMode):
 
     @property
     def seen(self) -> bool:
-        """Whether any call came by, kept or not."""
+        """Whether any call was seen, recorded or not."""
         return bool(self._matters)
 
     def wanted(self, name: str, before: list[Shape], outputs: list[Tensor]) -> bool:
         matters = self._matters.get(name)
         if matters is None:
             matters = self._matters[name] = may_matter(name)
-            if name in _BLIND:
-                self._trace.notes.append(_BLIND[name])
+            if name in _UNSEEN:
+                self._trace._notes.append(_UNSEEN[name])
         if not outputs:
             return False
         return self._everything or matters or (bool(before) and shapes_of(outputs[:1]) != before[:1])
@@ -125,8 +126,8 @@ class _Tracer(CallMode):
         kind = _kind_of(call) if is_reshaping(call.name) else ""
         verdict = judge(call, kind)
         nbytes = sum(map(_dense_bytes, call.outputs)) if kind == "copy" else 0
-        codes = () if verdict is None else (verdict[0],)
-        step = Step(call.name, place, call.before, shapes_of(call.outputs), kind, nbytes, codes)
+        rules = () if verdict is None else (verdict[0],)
+        step = Step(call.name, place, call.before, shapes_of(call.outputs), kind, nbytes, rules)
         self._trace._steps.append(step)
         if verdict is not None:
             self._report(*verdict, call, kind, nbytes)
@@ -137,28 +138,30 @@ class _Tracer(CallMode):
             error.add_note(failure_note(call, error))
         if call.place is not None and failed_for_strides(call, error):
             size = format_bytes(call.inputs[0].nbytes)
-            advice = f"a view needs another layout; reshape copies {size}, or call it before the dims are moved"
-            self._trace.hazards.append(_hazard("view-non-contiguous", "error", advice, call, call.place, "", 0))
+            advice = (
+                f"a view needs another memory layout; use reshape, which copies {size}, or view before moving the dims"
+            )
+            self._trace._hazards.append(_hazard("view-non-contiguous", "error", advice, call, call.place, "", 0))
 
-    def _report(self, code: str, level: Any, advice: str, call: Call, kind: Kind, nbytes: int) -> None:
+    def _report(self, rule: str, level: Any, advice: str, call: Call, kind: Kind, nbytes: int) -> None:
         place = call.place
-        if place is None or (code, place) in self._met:
+        if place is None or (rule, place) in self._met:
             return
-        self._met.add((code, place))
-        hazard = _hazard(code, level, advice, call, place, kind, nbytes)
-        self._trace.hazards.append(hazard)
+        self._met.add((rule, place))
+        hazard = _hazard(rule, level, advice, call, place, kind, nbytes)
+        self._trace._hazards.append(hazard)
         if level == "warn" and self._hazards == "raise":
             raise ValueError(str(hazard))
         if level == "warn" and self._hazards == "warn":
-            message = f"`{place.text}`: {advice} [{code}]" if place.text else f"{advice} [{code}]"
+            message = f"`{place.text}`: {advice} [{rule}]" if place.text else f"{advice} [{rule}]"
             warnings.warn_explicit(message, UserWarning, place.file, place.line)
 
 
-def _hazard(code: str, level: Any, advice: str, call: Call, place: Place, kind: Kind, nbytes: int) -> Hazard:
+def _hazard(rule: str, level: Any, advice: str, call: Call, place: Place, kind: Kind, nbytes: int) -> Hazard:
     shapes = plain_shapes([*call.before, shape_of(call.outputs[0]) if call.outputs else ()])
     is_view = kind in ("view", "same")
     where = place.file, place.line, place.text
-    return Hazard(code, level, call.name, *where, shapes[:-1], shapes[-1], is_view, nbytes, advice)
+    return Hazard(rule, level, call.name, *where, shapes[:-1], shapes[-1], is_view, nbytes, advice)
 
 
 def _kind_of(call: Call) -> Kind:
@@ -169,7 +172,7 @@ def _kind_of(call: Call) -> Kind:
 
 
 def _dense_bytes(tensor: Tensor) -> int:
-    return tensor.nbytes if tensor.layout is torch.strided else 0  # of sparse and jagged tensors torch does not say
+    return tensor.nbytes if tensor.layout is torch.strided else 0  # torch does not say it for sparse and jagged tensors
 
 
 def _file_of(under: object) -> str | None:

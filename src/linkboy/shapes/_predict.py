@@ -1,21 +1,25 @@
-"""Foretell the shapes of every call from two runs at prime batches, and find the first call that differs."""
+"""Predict the shapes of every call from two runs at prime batch sizes, and find the first call that differs."""
 
 import ast
+import dataclasses
 import linecache
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from linkboy.shapes.calls import Shape
-from linkboy.shapes.findings import Finding, at_row, from_error
-from linkboy.shapes.fits import FittedShape, batch_dim, fit_shapes, fit_size, shape_text
-from linkboy.shapes.report import ShapeRow
+from linkboy.shapes._calls import Place, Shape
+from linkboy.shapes._fit import FittedShape, batch_dim, fit_shapes, fit_size, shape_text
+from linkboy.shapes._rows import ShapeRow
+from linkboy.shapes.hazards import Hazard
+from linkboy.shapes.report import Finding, FindingKind
 from linkboy.shapes.running import MakeInputs, Model, Run, run_once
 
-Key = tuple[str, int, int, str]  # what a call is recognised by in another run
+Key = tuple[str, int, int, str]  # what identifies a call in another run
+
+_LONGEST_ERROR = 300  # characters of its first line; torch lists every signature below it
 
 _LOST = (
-    "no dim holds the samples from here on; give view or reshape the batch size and the -1 to a feature dim, reduce over "
-    "feature dims only, and leave a loss out of the model"
+    "no dim holds the samples from here on; pass the batch size to view or reshape and use -1 for a feature dim, reduce "
+    "over feature dims only, and compute the loss outside the model"
 )
 _MOVED = "the samples lie along another dim from here on; move it back with transpose or movedim"
 _SAME_INPUTS = "the inputs are the same at every batch size; let make_inputs use the size that it is given"
@@ -23,16 +27,16 @@ _SPECIAL_CASE = "a special case for some batch sizes; let the same lines run for
 
 
 class Runs:
-    """The runs of one model, made when first asked for, and what the two probes foretell for each call.
+    """The runs of one model, each made when first needed, and what the two probes predict for each call.
 
-    Calls are matched by place and by how often it was passed, so that a loop over the batch can be foretold as well.
+    Calls are matched by place and by how often the place was passed, so that a loop over the batch is predicted as well.
     """
 
     def __init__(self, model: Model, make_inputs: MakeInputs, probe: tuple[int, int], *, fake: bool) -> None:
         self._model, self._make_inputs = model, make_inputs
         self.fake, self.probe = fake, probe
         self.known: dict[int, Run] = {}
-        if fake:  # what a model caches outside of itself, as with functools.lru_cache, must be real tensors
+        if fake:  # what a model caches outside itself, as with functools.lru_cache, must be real tensors
             run_once(model, make_inputs, 2, fake=False)
         self.probes = first, second = self.at(probe[0]), self.at(probe[1])
         self.inputs = fit_shapes(first.inputs, second.inputs, probe)
@@ -55,11 +59,11 @@ class Runs:
         return self.known[batch]
 
     def again(self, batch: int, *, seed: int) -> Run:
-        """Run once more, with other random numbers."""
+        """Return another run at a batch size, with other random numbers."""
         return run_once(self._model, self._make_inputs, batch, fake=self.fake, seed=seed)
 
     def fit_of(self, rows: Sequence[ShapeRow]) -> list[list[FittedShape | None]]:
-        """Return, for each row of a run, the fitted shapes of its outputs; nothing where there are none."""
+        """Return, for each row of a run, the fitted shapes of its outputs; an empty list where there are none."""
         seen: dict[Key, int] = {}
         fits = []
         for row in rows:
@@ -70,7 +74,7 @@ class Runs:
         return fits
 
     def _unsteady(self) -> set[Key]:
-        """Calls that depend on the data: their shapes, or how often they run, change with the random numbers."""
+        """Return the calls that depend on the data: their shapes, or how often they run, change with other values."""
         unsteady: set[Key] = set()
         for run in self.probes:
             one, other = by_key(run.rows), by_key(self.again(run.batch, seed=1).rows)
@@ -79,7 +83,7 @@ class Runs:
 
 
 def key_of(row: ShapeRow) -> Key:
-    """Return what a call is recognised by in another run."""
+    """Return what identifies a call in another run."""
     return row.file, row.line, row.column, row.op
 
 
@@ -92,7 +96,7 @@ def by_key(rows: Sequence[ShapeRow]) -> dict[Key, list[ShapeRow]]:
 
 
 def compared(runs: Runs, sizes: Sequence[int]) -> tuple[list[Finding], list[str]]:
-    """Return what differs from the forecast, the likeliest cause first, and what could not be compared."""
+    """Return what differs from the prediction, the most likely cause first, and what could not be compared."""
     for run in runs.probes:
         if run.error is not None:
             always = all(other.error is not None for other in (*runs.probes, *map(runs.at, sizes)))
@@ -108,7 +112,9 @@ def compared(runs: Runs, sizes: Sequence[int]) -> tuple[list[Finding], list[str]
     findings = []
     for batch in sizes:
         finding = _first_difference(runs, runs.at(batch))
-        if finding and not runs.fake:  # data may have chosen another way: what counts shows with other data as well
+        if (
+            finding and not runs.fake
+        ):  # the values may have chosen another path: a real finding shows with others as well
             again = _first_difference(runs, runs.again(batch, seed=1))
             finding = finding if again and (again.kind, again.line) == (finding.kind, finding.line) else None
         findings += [finding] if finding else []
@@ -134,10 +140,10 @@ def _first_wrong_row(runs: Runs, run: Run) -> tuple[float, Finding | None]:
             got = f"{row.op}, which does not run at batch {runs.probe[0]}"
             return at, _control_flow(run.batch, row, f"the calls of batch {runs.probe[0]}", got)
         for fitted, shape in zip(fits, row.out_shapes, strict=False):
-            foretold = _at(fitted, run.batch)
-            if not _fits(foretold, shape):
+            predicted = _at(fitted, run.batch)
+            if not _fits(predicted, shape):
                 return at, at_row(
-                    "shape", run.batch, row, expected=_text(foretold), got=str(shape),
+                    "shape", run.batch, row, expected=_text(predicted), got=str(shape),
                     advice=_shape_advice(row, run),
                 )  # fmt: skip
     return math.inf, None
@@ -147,11 +153,11 @@ def _first_missing(runs: Runs, run: Run) -> tuple[float, Finding | None]:
     passed = {key: len(rows) for key, rows in by_key(run.rows).items()}
     for at, row in enumerate(runs.probes[0].rows):
         key = key_of(row)
-        foretold = runs.counts[key].at(run.batch)
-        if key not in runs.unsteady and foretold is not None and passed.get(key, 0) != foretold:
+        predicted = runs.counts[key].at(run.batch)
+        if key not in runs.unsteady and predicted is not None and passed.get(key, 0) != predicted:
             expected = f"{row.op}, as at batch {runs.probe[0]}"
             return at, _control_flow(
-                run.batch, row, expected, f"{passed.get(key, 0)} calls of it in place of {foretold}"
+                run.batch, row, expected, f"{passed.get(key, 0)} calls of it instead of {predicted}"
             )
     return math.inf, None
 
@@ -159,11 +165,11 @@ def _first_missing(runs: Runs, run: Run) -> tuple[float, Finding | None]:
 def _control_flow(batch: int, row: ShapeRow, expected: str, got: str) -> Finding:
     line, text = _condition_around(row)
     finding = at_row("control-flow", batch, row, expected=expected, got=got, advice=_SPECIAL_CASE)
-    return Finding(**{**finding.__dict__, "line": line, "code_text": text})
+    return dataclasses.replace(finding, line=line, code=text)
 
 
 def _condition_around(row: ShapeRow) -> tuple[int, str]:
-    """Return the `if` that encloses a call, the call itself where there is none."""
+    """Return the line and condition of the `if` around a call, or those of the call itself where there is none."""
     lines = linecache.getlines(row.file)
     try:
         tree = ast.parse("".join(lines))
@@ -180,15 +186,15 @@ def _condition_around(row: ShapeRow) -> tuple[int, str]:
 
 def _wrong_output(runs: Runs, run: Run) -> Finding | None:
     for fitted, shape in zip(runs.outputs, run.outputs, strict=False):
-        foretold = _at(fitted, run.batch)
-        if not _fits(foretold, shape):
-            advice = "the shape of the output does not go with the batch size as it does for others"
-            return at_row("shape", run.batch, None, expected=_text(foretold), got=str(shape), advice=advice)
+        predicted = _at(fitted, run.batch)
+        if not _fits(predicted, shape):
+            advice = "at this batch size the shape of the output does not follow the rule of the others"
+            return at_row("shape", run.batch, None, expected=_text(predicted), got=str(shape), advice=advice)
     return None
 
 
 def _leading_dim(runs: Runs) -> Finding | None:
-    """Check that the first output which is no scalar has the batch where the first input has it."""
+    """Check that the first output that is not a scalar has the batch in the dim where the first input has it."""
     dim = runs.dim
     outputs = [fitted for fitted in runs.outputs if fitted is None or fitted]
     if not runs.outputs or (outputs and outputs[0] is None):
@@ -207,7 +213,7 @@ def _leading_dim(runs: Runs) -> Finding | None:
 
 
 def _lost_before_error(runs: Runs) -> list[Finding]:
-    """Return the call before an exception that made something else of the batch, unless it only merged it with a dim."""
+    """Return the call before an exception that lost the batch dim, unless it only merged it with another dim."""
     row = _where_lost(runs, None)
     if row is None or row.out_shapes[0][1:] == row.in_shapes[0][2:]:
         return []
@@ -217,7 +223,7 @@ def _lost_before_error(runs: Runs) -> list[Finding]:
 
 
 def _where_lost(runs: Runs, dim: int | None) -> ShapeRow | None:
-    """Return the first call that takes the batch, after the last one that gives it (at `dim`, or at any)."""
+    """Return the first call that has the batch in its input, after the last that has it in its output (at `dim`, or any)."""
     rows, batch = runs.probes[0].rows, runs.probe[0]
     last = -1
     for at, fits in enumerate(runs.fit_of(rows)):
@@ -229,7 +235,7 @@ def _where_lost(runs: Runs, dim: int | None) -> ShapeRow | None:
 
 def _shape_advice(row: ShapeRow, run: Run) -> str:
     hazard = next((h for h in run.trace.hazards if (h.file, h.line, h.op) == (row.file, row.line, row.op)), None)
-    return hazard.advice if hazard else "this call treats some batch sizes in another way; name the dims it works on"
+    return hazard.advice if hazard else "this call treats some batch sizes differently; name the dims it works on"
 
 
 def _shapes(rows: Sequence[ShapeRow]) -> list[tuple[Shape, ...]]:
@@ -240,11 +246,51 @@ def _at(fitted: FittedShape | None, batch: int) -> tuple[int | None, ...] | None
     return None if fitted is None else tuple(fit.at(batch) for fit in fitted)
 
 
-def _fits(foretold: tuple[int | None, ...] | None, shape: Shape) -> bool:
-    if foretold is None:
+def _fits(predicted: tuple[int | None, ...] | None, shape: Shape) -> bool:
+    if predicted is None:
         return True
-    return len(foretold) == len(shape) and all(a is None or a == b for a, b in zip(foretold, shape, strict=True))
+    return len(predicted) == len(shape) and all(a is None or a == b for a, b in zip(predicted, shape, strict=True))
 
 
-def _text(foretold: tuple[int | None, ...] | None) -> str:
-    return str(tuple("?" if size is None else size for size in foretold or ()))
+def _text(predicted: tuple[int | None, ...] | None) -> str:
+    return str(tuple("?" if size is None else size for size in predicted or ()))
+
+
+def at_row(kind: FindingKind, batch: int, row: ShapeRow | None, *, expected: str, got: str, advice: str) -> Finding:
+    """Return a finding on the line of a traced call, or on no line."""
+    where = ("", "", 0, "") if row is None else (row.op, row.file, row.line, row.code)
+    return Finding(kind, batch, *where, expected, got, advice)
+
+
+def from_error(batch: int, error: Exception, place: Place | None, *, always: bool = False) -> Finding:
+    """Return the finding for an exception, on the user's line that raised it.
+
+    Args:
+        batch: the batch size.
+        error: what was raised.
+        place: the user's line, if the exception passed through one.
+        always: whether every batch size raises, so that the batch is not the cause.
+
+    Returns:
+        A finding of kind `"error"`.
+    """
+    said = (str(error).strip().splitlines() or [""])[0][:_LONGEST_ERROR]
+    where = ("", 0, "") if place is None else (place.file, place.line, place.text)
+    advice = "make this line work for every batch size"
+    if always:
+        advice = "every batch size raises: fix the model, or let make_inputs return the inputs that it takes"
+    return Finding("error", batch, type(error).__name__, *where, "a result", f"{type(error).__name__}: {said}", advice)
+
+
+def from_hazard(batch: int, hazard: Hazard) -> Finding:
+    """Return the finding for a hazard of the trace."""
+    where = hazard.op, hazard.file, hazard.line, hazard.code
+    return Finding("hazard", batch, *where, "no hazard", hazard.rule, hazard.advice)
+
+
+def one_for_each_line(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return the first finding of each line: the same mistake often shows in several ways."""
+    kept: dict[object, Finding] = {}
+    for finding in findings:
+        kept.setdefault((finding.file, finding.line) if finding.line else finding.kind, finding)
+    return tuple(kept.values())

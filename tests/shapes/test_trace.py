@@ -141,7 +141,7 @@ def test_a_file_without_calls_leaves_a_note():
     with trace_shapes(under="elsewhere.py") as trace:
         torch.zeros(2, 3).t()
     assert trace.rows == ()
-    assert trace.notes == ["no call of interest stands in the file of under='elsewhere.py'"]
+    assert trace.notes == ("no recorded call is in the file of under='elsewhere.py'",)
 
 
 def test_a_report_prints_and_turns_into_plain_values():
@@ -152,7 +152,7 @@ def test_a_report_prints_and_turns_into_plain_values():
     assert "[1, 3, 1]  [3]" in text
     plain = json.loads(trace.to_json())
     assert plain["rows"][0]["in_shapes"] == [[1, 3, 1]]
-    assert plain["hazards"][0]["code"] == "squeeze-no-dim"
+    assert plain["hazards"][0]["rule"] == "squeeze-no-dim"
     assert "<table>" in trace._repr_html_()
 
 
@@ -167,7 +167,7 @@ def test_the_trace_fills_while_the_block_runs():
 # --- nothing changed, nothing kept ---------------------------------------------------------------------------------------
 
 
-def test_results_and_gradients_are_the_same_to_the_bit():
+def test_results_and_gradients_are_bit_identical():
     def train():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 1))
@@ -361,9 +361,9 @@ def test_a_scripted_function_shows_nothing_and_says_so():
         with trace_shapes(ops="all") as trace:
             module(x)
     assert not trace.rows
-    assert trace.notes == [
-        "no calls were seen: calls inside torch.jit.script, in other threads and in compiled graphs do not come by here"
-    ]
+    assert trace.notes == (
+        "no calls were seen: the tracer does not see calls inside torch.jit.script, in other threads or in compiled graphs",
+    )
 
 
 def test_other_threads_show_nothing_and_the_trace_says_so():
@@ -378,10 +378,10 @@ def test_other_threads_show_nothing_and_the_trace_says_so():
 def test_backward_and_attention_leave_a_note_on_what_is_inside():
     with trace_shapes() as trace:
         Net()(torch.zeros(2, 5, dtype=torch.long)).sum().backward()
-    assert trace.notes == [
-        "multi_head_attention_forward is one row: what happens inside it is not seen (deep=True shows it)",
+    assert trace.notes == (
+        "multi_head_attention_forward is one row: the calls inside it are not seen (deep=True shows them)",
         "backward() ran: its steps are not calls that you wrote, so they are not in the trace",
-    ]
+    )
 
 
 def test_a_function_compiled_before_runs_eagerly_inside_and_compiled_after():
@@ -438,13 +438,16 @@ def test_an_exception_gets_one_note_and_the_trace_stays_readable():
     ]
     assert [row.op for row in trace.rows] == [row.op for row in outer.rows] == ["transpose"]
     hazard = trace.hazards[0]
-    assert (hazard.code, hazard.level, hazard.line, hazard.in_shapes) == (
+    assert (hazard.rule, hazard.level, hazard.line, hazard.in_shapes) == (
         "view-non-contiguous",
         "error",
         line,
         ((2, 4, 3),),
     )
-    assert hazard.advice == "a view needs another layout; reshape copies 96 B, or call it before the dims are moved"
+    assert (
+        hazard.advice
+        == "a view needs another memory layout; use reshape, which copies 96 B, or view before moving the dims"
+    )
 
 
 def test_the_note_shows_every_operand():

@@ -1,4 +1,4 @@
-"""Do samples mix? Replace one sample, and see whether the results of another one change."""
+"""Whether samples mix: replace one sample, and see whether the results of another one change."""
 
 import dataclasses
 from collections import Counter
@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from linkboy.shapes.calls import Call, CallMode, shapes_of, tensors_of
-from linkboy.shapes.findings import Finding, at_row
-from linkboy.shapes.fits import FittedShape, batch_dim
-from linkboy.shapes.forecast import Key, Runs
-from linkboy.shapes.report import ShapeRow, Step
-from linkboy.shapes.running import MakeInputs, Model, left_alone, run_model, with_tensors
+from linkboy.shapes._calls import Call, CallMode, shapes_of
+from linkboy.shapes._fit import FittedShape, batch_dim
+from linkboy.shapes._predict import Key, Runs, at_row
+from linkboy.shapes._rows import ShapeRow, Step
+from linkboy.shapes.report import Finding
+from linkboy.shapes.running import MakeInputs, Model, left_alone, run_model, tensors_of, with_tensors
 
 BATCH = 3
 _ADVICE = {
-    ("lstm", "gru", "rnn_tanh", "rnn_relu"): "the first dim is taken for time; pass batch_first=True",
+    ("lstm", "gru", "rnn_tanh", "rnn_relu"): "the first dim is treated as time; pass batch_first=True",
     ("multi_head_attention_forward", "scaled_dot_product_attention", "_native_multi_head_attention"): (
         "samples attend to each other; pass batch_first=True, or check which dim holds the batch"
     ),
@@ -25,28 +25,28 @@ _ADVICE = {
         "BatchNorm in training mode mixes the batch by design; call eval() before the check to see the rest"
     ),
     ("view", "reshape", "view_as", "reshape_as"): (
-        "values of one sample land in the place of another; to move dims use transpose, permute or einops.rearrange"
+        "values of one sample end up in the place of another; to move dims use transpose, permute or einops.rearrange"
     ),
 }  # fmt: skip
 
 
-def find_leak(model: Model, make_inputs: MakeInputs, runs: Runs) -> tuple[Finding | None, str]:
+def find_mixing(model: Model, make_inputs: MakeInputs, runs: Runs) -> tuple[Finding | None, str]:
     """Return the finding for samples that mix, on the first line where they do, and a note on what was not tested."""
     if isinstance(model, nn.Module) and any(p.is_meta for p in [*model.parameters(), *model.buffers()]):
-        return None, "leaks were not tested: the model is on the meta device and has no values"
+        return None, "mixing was not tested: the model is on the meta device and has no values"
     if not runs.outputs:
-        return None, "leaks were not tested: the model returned no tensor"
+        return None, "mixing was not tested: the model returned no tensor"
     followed = [fitted for fitted in runs.outputs if _single_batch(fitted)]
     if not followed:
-        return None, "leaks were not tested: no output has the batch in exactly one dim"
+        return None, "mixing was not tested: no output has the batch in exactly one dim"
     test = _Test(model, make_inputs, runs)
     try:
         base = test.outputs(None)
         if any(map(_differ, base, test.outputs(None))):
-            return None, "leaks were not tested: two equal runs gave different outputs"
+            return None, "mixing was not tested: two equal runs gave different outputs"
         if not test.can_replace:
             return None, (
-                "leaks were not tested: there is nothing to replace, as no input both follows the batch and holds "
+                "mixing was not tested: there is nothing to replace, because no input both follows the batch and holds "
                 "different values; let make_inputs draw random values"
             )
         answered = False
@@ -56,17 +56,17 @@ def find_leak(model: Model, make_inputs: MakeInputs, runs: Runs) -> tuple[Findin
             if changed - {sample}:
                 return test.finding(sample, sorted(changed - {sample})), ""
         if not answered:
-            return None, "leaks were not tested: the output of a sample does not change where the sample is replaced"
-    except Exception as error:  # noqa: BLE001 - what the check of shapes accepted may still refuse other values
+            return None, "mixing was not tested: the output of a sample does not change when the sample is replaced"
+    except Exception as error:  # noqa: BLE001 - a model that passed the check of shapes may still refuse other values
         return (
             None,
-            f"leaks were not tested: the model raised {type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            f"mixing was not tested: the model raised {type(error).__name__}: {' '.join(str(error).split())[:200]}",
         )
     return None, ""
 
 
 class _Test:
-    """Runs a model on a batch of `BATCH` in which one sample was replaced, always with the same random numbers."""
+    """Runs a model on a batch of `BATCH` samples, one of them replaced, always with the same random numbers."""
 
     def __init__(self, model: Model, make_inputs: MakeInputs, runs: Runs) -> None:
         self._model, self._make_inputs, self._runs = model, make_inputs, runs
@@ -88,7 +88,7 @@ class _Test:
         row = watcher.culprit(self.outputs(sample, watcher))
         advice = next((text for ops, text in _ADVICE.items() if row is not None and row.op in ops), None)
         return at_row(
-            "leak", BATCH, row, expected="samples that do not depend on each other",
+            "mixing", BATCH, row, expected="samples that do not depend on each other",
             got=f"samples {', '.join(map(str, changed))} change with sample {sample}",
             advice=advice or "this call works along the batch; choose another dim",
         )  # fmt: skip
@@ -110,7 +110,7 @@ class _Test:
 
 @dataclasses.dataclass(frozen=True)
 class _Node:
-    """A call in the run with the other sample: whether what it gave mixes samples, and the calls its operands came from."""
+    """A call in the run with the other sample: whether its result mixes samples, and the calls its operands came from."""
 
     call: Call
     follows: bool
@@ -119,7 +119,7 @@ class _Node:
 
 
 class _Recorder(CallMode):
-    """Keeps what each call gave, or, beside an earlier recorder, which calls gave other samples something else."""
+    """Keeps the result of each call; given an earlier recorder, finds the calls whose other samples changed."""
 
     def __init__(self, runs: Runs, base: "_Recorder | None", sample: int) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class _Recorder(CallMode):
         self._nodes.append(_Node(call, follows, mixed, sources))
 
     def culprit(self, outputs: Sequence[Tensor]) -> ShapeRow | None:
-        """Go back from an output that mixes samples, operand by operand, to the first call that does."""
+        """Return the first call that mixes samples, followed back from an output, operand by operand."""
         at = next(
             (n for n in (self._maker.get(id(output)) for output in outputs) if n is not None and self._nodes[n].mixed),
             None,
@@ -170,9 +170,9 @@ def _row_of(call: Call) -> ShapeRow | None:
 
 
 def _mixes(before: Tensor, after: Tensor, fitted: FittedShape | None, sample: int) -> bool:
-    """Say whether other samples changed, in whichever way the samples may lie along the dims that follow the batch.
+    """Return whether other samples changed, however the samples may be laid out along the dims that follow the batch.
 
-    What follows no batch, such as a mean over all samples, mixes them if it changed at all.
+    A result that follows no batch, such as a mean over all samples, mixes them if it changed at all.
     """
     if before.is_nested or before.shape != after.shape:
         return not before.is_nested
@@ -210,7 +210,7 @@ def _others(before: Tensor, after: Tensor, sample: int) -> list[int]:
 
 
 def _differ(before: Tensor, after: Tensor, scale: Tensor | None = None) -> bool:
-    """Say whether values differ by more than rounding: groups of another size make kernels add in another order."""
+    """Return whether values differ by more than rounding: kernels add groups of another size in another order."""
     if before.shape != after.shape:
         return True
     if not before.dtype.is_floating_point:
@@ -221,7 +221,7 @@ def _differ(before: Tensor, after: Tensor, scale: Tensor | None = None) -> bool:
 
 
 def _with_other_sample(tensor: Tensor, dim: int, sample: int) -> Tensor:
-    """Return a copy in which one sample has new random values: of the same scale, or within the range of integers."""
+    """Return a copy in which one sample has new random values, of the same scale or in the same range of integers."""
     new = tensor.clone(memory_format=torch.contiguous_format)
     slot = new.select(dim, sample)
     if tensor.is_floating_point() or tensor.is_complex():

@@ -1,4 +1,4 @@
-"""Say which shapes are expected, once, by the names of the axes."""
+"""State the expected shapes once, by the names of their axes."""
 
 from torch import Tensor
 
@@ -6,9 +6,9 @@ from torch import Tensor
 def assert_shape(x: Tensor, spec: str, /, **axes: object) -> dict[str, int]:
     """Check a shape against named axes, and return the sizes the names stand for.
 
-    A spec names one axis for each dim: a name binds its size at first sight and must match afterwards, a number is
-    that size, `_` is any size, and `...`, at most once, is any number of dims. The result can be passed on with `**`,
-    so that names hold across calls.
+    A spec names one axis for each dim: a name takes the size that it meets first and must match it afterwards, a number
+    is that size, `_` is any size, and `...`, at most once, is any number of dims. Pass the result on with `**`, and the
+    names hold across calls.
 
     Args:
         x: the tensor to check, any shape and dtype.
@@ -17,12 +17,12 @@ def assert_shape(x: Tensor, spec: str, /, **axes: object) -> dict[str, int]:
             tensor, called `name` in the message, with the same axes.
 
     Returns:
-        The size of each axis named; an empty dict under `python -O`, where nothing is checked.
+        The size of each named axis; an empty dict under `python -O`, where nothing is checked.
 
     Raises:
         AssertionError: a shape does not fit.
         ValueError: a spec cannot be read.
-        TypeError: `x` is no tensor, or a keyword is neither an integer, `None` nor a tensor with its spec.
+        TypeError: `x` is not a tensor, or a keyword is neither an integer, `None` nor a tensor with its spec.
 
     Examples:
         >>> import torch
@@ -70,7 +70,7 @@ def _bind(name: str, tensor: object, spec: object, bound: dict[str, tuple[int, s
 def _pairs(name: str, shape: tuple[int, ...], spec: object) -> list[tuple[str, int]]:
     words = spec.split() if isinstance(spec, str) else None
     if words is None or not all(word == "..." or word.isdecimal() or word.isidentifier() for word in words):
-        raise ValueError(f"the spec of {name} must be names, numbers, _ and ... with spaces between, got {spec!r}")
+        raise ValueError(f"the spec of {name} must be names, numbers, _ and ... separated by spaces, got {spec!r}")
     if words.count("...") > 1:
         raise ValueError(f"the spec of {name} may have ... once, got {spec!r}")
     if "..." in words:
@@ -80,5 +80,5 @@ def _pairs(name: str, shape: tuple[int, ...], spec: object) -> list[tuple[str, i
     else:
         need = str(len(words)) if len(words) != len(shape) else ""
     if need:
-        raise AssertionError(f"{name} must be {spec!r}, got {shape}: {need} dims are needed, there are {len(shape)}")
+        raise AssertionError(f"{name} must be {spec!r}, got {shape}: expected {need} dims, got {len(shape)}")
     return list(zip(words, shape, strict=True))

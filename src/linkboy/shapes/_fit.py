@@ -1,10 +1,10 @@
-"""What a size is as a function of the batch size, read off two runs with prime batches."""
+"""A size as a function of the batch size, fitted to two runs with prime batch sizes."""
 
 import dataclasses
 from collections.abc import Sequence
 from fractions import Fraction
 
-from linkboy.shapes.calls import Shape
+from linkboy.shapes._calls import Shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Fit:
     offset: Fraction
 
     def at(self, batch: int) -> int | None:
-        """Return the size for a batch, `None` where the fit gives no whole number, so that nothing is foretold."""
+        """Return the size for a batch, or `None` where the fit gives no whole number and so predicts nothing."""
         value = self.factor * batch**self.power + self.offset
         return int(value) if value.denominator == 1 and value >= 0 else None
 
@@ -32,7 +32,7 @@ class Fit:
 
     @property
     def per_sample(self) -> int:
-        """How many entries each sample has along the dim, 0 where they are not a whole number for each."""
+        """How many entries each sample has along the dim, or 0 where that is not a whole number."""
         whole = self.power == 1 and self.offset == 0 and self.factor.denominator == 1
         return int(self.factor) if whole else 0
 
@@ -47,7 +47,7 @@ class Fit:
 def fit_size(first: int, second: int, probe: tuple[int, int]) -> Fit:
     """Fit a size that is `first` at batch `probe[0]` and `second` at `probe[1]`.
 
-    A multiple of a power of the batch is tried before a straight line: at primes a feature size is none by accident.
+    A multiple of a power of the batch is tried before a straight line: a feature size is rarely a multiple of both primes.
     """
     for power in range(4):
         factor, rest = divmod(first, probe[0] ** power)
@@ -61,20 +61,20 @@ FittedShape = tuple[Fit, ...]
 
 
 def fit_shape(first: Shape, second: Shape, probe: tuple[int, int]) -> FittedShape | None:
-    """Fit each dim; `None` where the numbers of dims differ or a size is no number."""
+    """Fit each dim; return `None` where the numbers of dims differ or a size is not a number."""
     if len(first) != len(second) or not all(isinstance(size, int) for size in (*first, *second)):
         return None
     return tuple(fit_size(a, b, probe) for a, b in zip(first, second, strict=True))
 
 
 def fit_shapes(first: Sequence[Shape], second: Sequence[Shape], probe: tuple[int, int]) -> list[FittedShape | None]:
-    """Fit shapes pairwise; where one run gave more of them, the rest has no fit."""
+    """Fit shapes pairwise; where one run gave more of them, the rest have no fit."""
     pairs = [fit_shape(a, b, probe) for a, b in zip(first, second, strict=False)]
     return pairs + [None] * (max(len(first), len(second)) - len(pairs))
 
 
 def shape_text(shape: FittedShape | None) -> str:
-    """Write a fitted shape: `(B, 3, 2*B)`."""
+    """Return a fitted shape as text: `(B, 3, 2*B)`."""
     if shape is None:
         return "(?)"
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"

@@ -1,0 +1,156 @@
+"""Check that a model treats its batch as a batch: predicted shapes, the leading dim, no mixing of samples."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from linkboy._checks import check_choice, check_number
+from linkboy.shapes._fit import shape_text
+from linkboy.shapes._mixing import find_mixing
+from linkboy.shapes._predict import Runs, compared, from_hazard, one_for_each_line
+from linkboy.shapes.report import BatchReport
+from linkboy.shapes.running import MakeInputs, Model
+
+
+def check_batch(
+    model: Model,
+    make_inputs: MakeInputs,
+    *,
+    sizes: Sequence[int] = (1, 2, 3),
+    probe: tuple[int, int] = (5, 7),
+    run: Literal["auto", "shapes", "values"] = "auto",
+    mixing: bool = True,
+) -> BatchReport:
+    """Check that a model treats its batch as a batch, and name the line where it does not.
+
+    Every torch call is traced at the two `probe` sizes, and each size is fitted as a function of the batch, which
+    predicts the shapes at `sizes`; the first call that differs is a finding. Then the output must follow the batch, and
+    no sample may depend on another one: one sample is replaced, and the results of the others must not change.
+
+    The model is run in the mode it is in: call `eval()` first, unless you want to check training mode; BatchNorm in
+    training mode mixes samples by design and is found. Flags, buffers, attributes and random generators are restored.
+
+    Args:
+        model: an `nn.Module`, or any function of tensors; a model inside `torch.compile` or `DataParallel` is unwrapped.
+        make_inputs: a function from a batch size to the arguments: a tensor, a tuple of positional arguments, or a
+            mapping of keywords. Its tensors are not written to.
+        sizes: the batch sizes to check, each at least 1.
+        probe: the two batch sizes to predict from, best primes that are not a feature size.
+        run: `"shapes"` compares shapes on fake tensors, which cost no compute, after one real forward of 2 so that what
+            the model caches is real; `"values"` compares on real data; `"auto"` turns to real data if the run on fake
+            tensors raises, as it does at a data-dependent `.item()`.
+        mixing: whether to test that samples do not mix, with real data at a batch of 3.
+
+    Returns:
+        A report with `ok` and `findings`, shapes in terms of `B`, and notes on what could not be checked.
+
+    Raises:
+        ValueError: a size is below 1, the two probe sizes are equal, `run` is unknown, or a parameter is lazy.
+        TypeError: `model` is a class, `model` or `make_inputs` cannot be called, or a size is not an integer.
+
+    Examples:
+        >>> import torch
+        >>> from linkboy import check_batch
+        >>> lstm = torch.nn.LSTM(4, 4)
+        >>> report = check_batch(lambda x: lstm(x)[0], lambda B: torch.randn(B, 6, 4))
+        >>> report.findings[0].kind, report.findings[0].got
+        ('mixing', 'samples 1, 2 change with sample 0')
+    """
+    _check_arguments(model, make_inputs, sizes, probe, run)
+    model = _unwrapped(model)
+    runs = _runs(model, make_inputs, sizes, probe, run)
+    findings, notes = compared(runs, sizes)
+    failed = any(probe_run.error for probe_run in runs.probes)
+    if mixing and not failed:
+        found, note = find_mixing(model, make_inputs, runs)
+        findings += [found] if found else []
+        notes += [note] if note else []
+    first = runs.probes[0]
+    warned = [from_hazard(first.batch, hazard) for hazard in first.trace.hazards if hazard.level == "warn"]
+    findings = warned + findings if failed else findings + warned  # a hazard before an exception may be its cause
+    hazards = {(h.rule, h.file, h.line): h for known in runs.known.values() for h in known.trace.hazards}
+    return BatchReport(
+        findings=one_for_each_line(findings),
+        inputs=tuple(map(shape_text, runs.inputs)),
+        outputs=tuple(map(shape_text, runs.outputs)),
+        call_count=len(first.rows),
+        run="shapes" if runs.fake else "values",
+        hazards=tuple(hazards.values()),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _runs(model: Model, make_inputs: MakeInputs, sizes: Sequence[int], probe: tuple[int, int], run: str) -> Runs:
+    if run == "auto" and isinstance(model, torch.jit.ScriptModule):
+        run = "values"  # the tracer would see nothing but what fake tensors do inside
+    runs = Runs(model, make_inputs, probe, fake=run != "values")
+    if run == "auto" and any(known.error for known in (*runs.probes, *map(runs.at, sizes))):
+        runs = Runs(model, make_inputs, probe, fake=False)
+    return runs
+
+
+def _unwrapped(model: Model) -> Model:
+    """Return the model inside torch.compile, DataParallel or DistributedDataParallel; these change no shape."""
+    model = getattr(model, "_orig_mod", model)
+    wrappers = nn.DataParallel, nn.parallel.DistributedDataParallel
+    return model.module if isinstance(model, wrappers) else model
+
+
+def assert_batch_safe(
+    model: Model,
+    make_inputs: MakeInputs,
+    *,
+    sizes: Sequence[int] = (1, 2, 3),
+    probe: tuple[int, int] = (5, 7),
+    run: Literal["auto", "shapes", "values"] = "auto",
+    mixing: bool = True,
+) -> None:
+    """Raise an `AssertionError` with the report of `check_batch` if there is a finding.
+
+    Args:
+        model: as for `check_batch`.
+        make_inputs: as for `check_batch`.
+        sizes: as for `check_batch`.
+        probe: as for `check_batch`.
+        run: as for `check_batch`.
+        mixing: as for `check_batch`.
+
+    Raises:
+        AssertionError: there is a finding.
+
+    Examples:
+        >>> import torch
+        >>> from linkboy import assert_batch_safe
+        >>> assert_batch_safe(torch.nn.Linear(8, 3), lambda B: torch.randn(B, 8))
+        >>> assert_batch_safe(lambda x: x.softmax(0), lambda B: torch.randn(B, 8))
+        Traceback (most recent call last):
+        AssertionError: batch check: 1 finding ...
+    """
+    report = check_batch(model, make_inputs, sizes=sizes, probe=probe, run=run, mixing=mixing)
+    if not report.ok:
+        raise AssertionError(str(report))
+
+
+def _check_arguments(model: object, make_inputs: object, sizes: object, probe: object, run: object) -> None:
+    for name, value in (("model", model), ("make_inputs", make_inputs)):
+        if not callable(value):
+            raise TypeError(f"{name} must be callable, got {type(value).__name__}")
+    if isinstance(model, type):
+        raise TypeError(f"model must be a model or a function, got the class {model.__name__}; build it first")
+    lazy = (name for name, p in model.named_parameters() if is_lazy(p)) if isinstance(model, nn.Module) else iter(())
+    if (name := next(lazy, None)) is not None:
+        raise ValueError(
+            f"model must have no lazy parameters, which a run would fill, and {name!r} is one; "
+            "run one batch through the model first"
+        )
+    check_choice("run", run, ("auto", "shapes", "values"))
+    for name, values in (("sizes", sizes), ("probe", probe)):
+        if not isinstance(values, Sequence) or isinstance(values, str):
+            raise TypeError(f"{name} must be a sequence of batch sizes, got {type(values).__name__}")
+        for value in values:
+            check_number(f"each of {name}", value, minimum=1, integer=True)
+    if len(set(probe)) != 2 or len(probe) != 2:  # type: ignore[arg-type]  # a sequence, as checked above
+        raise ValueError(f"probe must be two different batch sizes, got {probe}")
