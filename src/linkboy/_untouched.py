@@ -1,14 +1,14 @@
-"""Run a model and leave it, and the random generators, as they were."""
+"""Run a model and leave it unchanged."""
 
 import contextlib
 import operator
-import random
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
+
+from linkboy._random import same_random_numbers as same_random_numbers
 
 
 def remember(thing: object) -> Callable[[], None]:
@@ -79,25 +79,3 @@ def untouched(model: nn.Module) -> Iterator[None]:
     finally:
         for back in undo:
             back()
-
-
-@contextlib.contextmanager
-def same_random_numbers() -> Iterator[None]:
-    """Give the random generators of torch, Python and NumPy their state back when the block ends.
-
-    Examples:
-        >>> with same_random_numbers():
-        ...     first = torch.rand(1)
-        >>> torch.equal(torch.rand(1), first)
-        True
-    """
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    numpy = sys.modules.get("numpy")
-    python_state, numpy_state = random.getstate(), numpy.random.get_state() if numpy else None
-    try:
-        with torch.random.fork_rng(devices=list(devices)):
-            yield
-    finally:
-        random.setstate(python_state)
-        if numpy:
-            numpy.random.set_state(numpy_state)
