@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from linkboy._checks import check_number, did_you_mean
 from linkboy._files import atomic_write, read_bounded
@@ -336,7 +337,7 @@ def load_classifier(directory: str | os.PathLike[str], *, device: str = "cpu") -
     try:
         kind, class_names = config["model"], config["class_names"]
         encoder = _ENCODERS[kind].restore(config["encoder"], arrays)
-        with torch.device("meta"):  # no initial weights are drawn: the ones read take their place
+        with torch.device("meta"), _Undrawn():  # the weights that were read take the place of initial ones
             embedding = None
             if kind == "cnn":  # pretrained vectors may be of any width
                 embedding = nn.Embedding(len(encoder), state["embedding.weight"].shape[1], padding_idx=0)
@@ -356,6 +357,15 @@ def load_classifier(directory: str | os.PathLike[str], *, device: str = "cpu") -
         numbered=numbered,
         about=about if isinstance(about, dict) else {},
     )
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leave initial weights out; on the meta device torch loads its compiler to draw them, which takes most of a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", "") == "torch.nn.init":
+            return (*args, *(kwargs or {}).values())[0]  # the tensor that would be filled, by position or by name
+        return func(*args, **(kwargs or {}))
 
 
 def check_texts(function: str, texts: Sequence[str]) -> None:
