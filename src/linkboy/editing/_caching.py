@@ -1,5 +1,7 @@
 """Compare a decoder's step-by-step outputs, with its cache, against those of one full pass."""
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from linkboy.editing._recorder import Run, tensors_in
 from linkboy.editing._runs import Example
 
 _STEPS = 8  # tokens fed one at a time; the first ones go in together
+_NAMES = ("cache", "past_key_values")  # of the cache: since transformers 5.24, and before
 
 
 def cache_difference(model: nn.Module, example: Example, full: Run) -> float | None:
@@ -25,8 +28,7 @@ def cache_difference(model: nn.Module, example: Example, full: Run) -> float | N
     elif example.args:
         return None
     tokens = given.pop(tokens_key, None)
-    cache = getattr(full.output, "past_key_values", None)
-    if cache is None or not isinstance(tokens, Tensor) or tokens.dim() != 2 or tokens.shape[1] < 2:
+    if _field_of_cache(full.output) is None or not isinstance(tokens, Tensor) or tokens.dim() != 2 or tokens.shape[1] < 2:
         return None
     if set(given) - {"attention_mask", "input_ids", "input_features", "pixel_values", "use_cache"}:
         return None
@@ -52,12 +54,21 @@ def _stepwise(model: nn.Module, key: str, tokens: Tensor, given: dict[str, Any],
     if encoded is not None:
         given = given | {"encoder_outputs": (encoded,)}
     mask = given.pop("attention_mask", None)
+    field = _field_of_cache(full)
+    taken = inspect.signature(model.forward).parameters
+    argument = next((name for name in _NAMES if name in taken), field)  # a wrapper's `**kwargs` name none of them
     cache, parts, done = None, [], 0
     for end in range(start, length + 1):
-        step = {key: tokens[:, done:end], "past_key_values": cache, "use_cache": True}
+        step = {key: tokens[:, done:end], argument: cache, "use_cache": True}
         if mask is not None:
             step["attention_mask"] = mask if encoded is not None else mask[:, :end]
         output = model(**(given | step))
-        cache, done = output.past_key_values, end
+        cache, done = getattr(output, field), end
         parts.append(tensors_in(output)[0])
     return torch.cat(parts, dim=1)
+
+
+def _field_of_cache(output: Any) -> str | None:
+    """Return the field that holds the cache. The other name is not asked for: transformers would warn of its own alias."""
+    there = list(output) if isinstance(output, Mapping) else [name for name in _NAMES if hasattr(output, name)]
+    return next((name for name in _NAMES if name in there and getattr(output, name) is not None), None)
