@@ -1,6 +1,7 @@
 """Models of transformers, built from configs: depth, numbering, ties, caches, saving and loading again."""
 
 import copy
+import inspect
 import sys
 import tempfile
 
@@ -29,11 +30,12 @@ def largest_difference(one, other, example):
 
 def stepwise(model, ids):
     """Logits of prefill and single tokens through the cache: written for the test, apart from the one in the source."""
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
     cache, parts = None, []
     with torch.no_grad():
         for chunk in (ids[:, :4], *ids[:, 4:].split(1, dim=1)):
-            out = model(chunk, past_key_values=cache, use_cache=True)
-            cache = out.past_key_values
+            out = model(chunk, **{name: cache}, use_cache=True)
+            cache = out[name]
             parts.append(out.logits)
     return torch.cat(parts, dim=1)
 

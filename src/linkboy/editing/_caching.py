@@ -28,7 +28,12 @@ def cache_difference(model: nn.Module, example: Example, full: Run) -> float | N
     elif example.args:
         return None
     tokens = given.pop(tokens_key, None)
-    if _field_of_cache(full.output) is None or not isinstance(tokens, Tensor) or tokens.dim() != 2 or tokens.shape[1] < 2:
+    if (
+        _field_of_cache(full.output) is None
+        or not isinstance(tokens, Tensor)
+        or tokens.dim() != 2
+        or tokens.shape[1] < 2
+    ):
         return None
     if set(given) - {"attention_mask", "input_ids", "input_features", "pixel_values", "use_cache"}:
         return None
