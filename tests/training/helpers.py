@@ -94,5 +94,5 @@ def same_state(first, second):
 def without_clock(history):
     """The part of a history that a resumed run must repeat."""
     rows = [{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in history.rows]
-    kept = ("steps", "epochs", "skipped_steps", "log", "stopped", "best_epoch", "best_value", "seed", "processes")
+    kept = ("steps", "epochs", "skipped_steps", "log", "stopped", "best_epoch", "best_value", "seed", "process_count")
     return rows, {name: getattr(history, name) for name in kept}

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.training.helpers import same_state
 
 from linkboy.training import Checkpointer
-from linkboy.training.packing import pack, unpack
+from linkboy.training._packing import pack, unpack
 
 STATE = {
     "weight": torch.arange(6.0).reshape(2, 3).t(),  # not contiguous
@@ -100,9 +100,9 @@ def test_any_damage_is_seen_and_the_checkpoint_before_is_found(tmp_path, name, h
         (bad / name).write_text(json.dumps(manifest))
     else:
         damage(bad / name, how)
-    assert not checkpointer.verify(bad).valid
+    assert not checkpointer.verify(bad).ok
     assert checkpointer.latest() == good
-    with pytest.raises(ValueError, match=re.escape(f"{bad} is no whole checkpoint: ")):
+    with pytest.raises(ValueError, match=re.escape(f"{bad} is not a whole checkpoint: ")):
         checkpointer.load(bad)
     assert checkpointer.save(STATE, 2) == bad  # a damaged one may be replaced, a whole one never
     with pytest.raises(FileExistsError) as caught:
@@ -126,7 +126,7 @@ def test_the_report_names_the_damage(tmp_path, name, how, problem):
     size = (path / name).stat().st_size
     damage(path / name, how)
     report = checkpointer.verify(path)
-    assert (report.valid, report.problem) == (False, problem.format(size=size))
+    assert (report.ok, report.notes) == (False, (problem.format(size=size),))
 
 
 def test_other_things_in_the_directory_are_no_checkpoints(tmp_path):
@@ -135,9 +135,9 @@ def test_other_things_in_the_directory_are_no_checkpoints(tmp_path):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "step-9").write_text("a file")
     assert checkpointer.latest() is None
-    assert checkpointer.verify(tmp_path / "step-9").problem == "there is no such directory"
+    assert checkpointer.verify(tmp_path / "step-9").notes == ("there is no such directory",)
     (tmp_path / "step-7" / "manifest.json").write_text('{"format": 1}')
-    assert checkpointer.verify(tmp_path / "step-7").problem == "manifest.json is not a checkpoint's manifest"
+    assert checkpointer.verify(tmp_path / "step-7").notes == ("manifest.json is not a checkpoint's manifest",)
 
 
 def test_a_checkpoint_of_a_later_format_is_refused_with_both_numbers(tmp_path):
@@ -145,7 +145,7 @@ def test_a_checkpoint_of_a_later_format_is_refused_with_both_numbers(tmp_path):
     path = checkpointer.save(STATE, 1)
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
-    assert checkpointer.verify(path).problem == "its format is 2, this linkboy reads format 1"
+    assert checkpointer.verify(path).notes == ("its format is 2, this linkboy reads format 1",)
 
 
 def test_a_checkpoint_of_two_processes_is_refused_by_one(tmp_path):
@@ -160,7 +160,8 @@ def test_a_checkpoint_of_two_processes_is_refused_by_one(tmp_path):
     with pytest.raises(ValueError) as caught:
         checkpointer.load(path)
     assert (
-        str(caught.value) == f"{path} was written by 2 processes and cannot be read by 1 process; start as many as then"
+        str(caught.value)
+        == f"{path} was written by 2 processes and cannot be read by 1 process; start as many as wrote it"
     )
 
 

@@ -8,7 +8,7 @@ from tests.training.helpers import Plain, make_model, same_state
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, SubsetRandomSampler
 
-from linkboy.training import evaluate, predict, streams
+from linkboy.training import _streams, evaluate, predict
 
 SQUARED = nn.MSELoss(reduction="none")
 
@@ -40,7 +40,7 @@ def test_every_sample_comes_once_in_dataset_order(rows, batch_size, shuffle, dro
 
     report = evaluate(nn.Identity(), loader, {"sum": keep}, loss_fn=SQUARED)
     assert same_state(seen, [(expected, -expected)])
-    assert report.samples == rows
+    assert report.sample_count == rows
     assert report.metrics == {"sum": float(expected.sum())}
     assert report.loss == pytest.approx(float((2 * expected.double()).square().mean()), rel=1e-12)
 
@@ -125,9 +125,9 @@ def test_modes_weights_and_gradients_are_as_before():
 
 def test_streams_are_as_before():
     model, loader = make_model(), DataLoader(torch.randn(9, 6), batch_size=2, shuffle=True, num_workers=1)
-    before = streams.capture(torch.device("cpu"))
+    before = _streams.capture(torch.device("cpu"))
     predict(model, loader)
-    assert same_state(streams.capture(torch.device("cpu")), before)
+    assert same_state(_streams.capture(torch.device("cpu")), before)
 
 
 def test_bf16_returns_float32():

@@ -12,11 +12,11 @@ from tests.training.helpers import Augmented, Plain, make_model, same_state
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, TensorDataset
 
-from linkboy.training import Checkpointer, EarlyStopping, diagnosis, evaluate, fit, lr_find, processes, streams
-from linkboy.training.averaging import MovingAverage
-from linkboy.training.data import IterableSource, KeyedDataset
-from linkboy.training.history import epoch_line
-from linkboy.training.session import Session
+from linkboy.training import Checkpointer, EarlyStopping, _non_finite, _processes, _streams, evaluate, fit, lr_find
+from linkboy.training._moving_average import MovingAverage
+from linkboy.training._session import Session
+from linkboy.training._sources import IterableSource, KeyedDataset
+from linkboy.training.report import epoch_line
 
 SQUARED = nn.MSELoss(reduction="none")
 
@@ -468,7 +468,7 @@ def poisoned_run(on_nan, **options):
 def test_nan_stops_with_the_step_the_sample_the_layer_and_the_last_good_checkpoint(tmp_path):
     keeper = Checkpointer(tmp_path, every_steps=2)
     with pytest.raises(FloatingPointError) as caught:
-        poisoned_run("stop", checkpoint=keeper, log=())
+        poisoned_run("raise", checkpoint=keeper, log=())
     assert str(caught.value) == (
         "the loss is not finite in step 3 of epoch 1; it began in 'root' (Root), samples [5]; "
         f"the last good checkpoint is {tmp_path / 'step-2'}"
@@ -560,7 +560,7 @@ def test_where_values_are_not_read_in_each_step_a_nan_stops_at_the_next_log_line
 
 
 def test_a_process_without_a_batch_of_a_stream_is_named(monkeypatch):
-    monkeypatch.setattr(processes, "add_up", lambda *numbers: [1.0])  # another process has one
+    monkeypatch.setattr(_processes, "add_up", lambda *numbers: [1.0])  # another process has one
     source = IterableSource([], 0, rank=1, world=2)
     with pytest.raises(ValueError) as caught:
         next(source.batches(0, None))
@@ -569,10 +569,10 @@ def test_a_process_without_a_batch_of_a_stream_is_named(monkeypatch):
 
 def test_the_diagnosis_names_the_loss_function_the_norm_or_the_layer():
     model = nn.Linear(1, 1)
-    assert diagnosis.where_it_began(model, torch.ones(1, 1)) == "the loss function made it from a finite output"
-    assert diagnosis.non_finite_gradient(model) == "its norm is too large for its type"
+    assert _non_finite.where_it_began(model, torch.ones(1, 1)) == "the loss function made it from a finite output"
+    assert _non_finite.non_finite_gradient(model) == "its norm is too large for its type"
     deep = nn.Sequential(nn.Identity(), Late())
-    assert diagnosis.where_it_began(deep, torch.ones(1, 1)) == "it began in '1' (Late)"
+    assert _non_finite.where_it_began(deep, torch.ones(1, 1)) == "it began in '1' (Late)"
 
 
 class Late(nn.Module):
@@ -601,9 +601,9 @@ def test_lr_find_suggests_a_rate_that_trains_and_leaves_no_trace():
     model, optimizer = linear()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.5)
     fit(model, SQUARED, optimizer, rows(), progress=False, max_steps=1)
-    before = copy.deepcopy([model.state_dict(), optimizer.state_dict(), streams.capture(torch.device("cpu"))])
+    before = copy.deepcopy([model.state_dict(), optimizer.state_dict(), _streams.capture(torch.device("cpu"))])
     found = lr_find(model, SQUARED, optimizer, rows(), steps=60, seed=0)
-    assert same_state([model.state_dict(), optimizer.state_dict(), streams.capture(torch.device("cpu"))], before)
+    assert same_state([model.state_dict(), optimizer.state_dict(), _streams.capture(torch.device("cpu"))], before)
     assert 1e-4 < found.suggestion < 1
     assert len(found.rates) == len(found.losses) == len(found.smoothed)
 
@@ -722,7 +722,7 @@ OTHER = nn.Linear(1, 1)
             'precision="fp16" needs a GPU (its loss scaler has no CPU form); use "bf16" or "fp32" on a CPU',
             {"precision": "fp16", "device": "cpu"},
         ),
-        (ValueError, "on_nan must be one of ('stop', 'skip'), got 'ignore'", {"on_nan": "ignore"}),
+        (ValueError, "on_nan must be one of ('raise', 'skip'), got 'ignore'", {"on_nan": "ignore"}),
         (ValueError, "log must be one of ('csv', 'tensorboard'), got 'wandb'", {"log": ("wandb",)}),
         (ValueError, "log must be one of ('csv', 'tensorboard'), got 'wandb'", {"log": "wandb"}),
         (ValueError, "metrics are computed on val_loader, which is missing", {"metrics": {"m": len}}),
@@ -938,7 +938,7 @@ def test_a_directory_that_cannot_be_resumed_is_said_to_be_so(tmp_path):
     assert str(caught.value) == f"no checkpoint in {tmp_path} is whole; step-2 is damaged: process-0.json is missing"
     with pytest.raises(ValueError) as caught:
         saved(None, resume=tmp_path / "step-2")
-    assert str(caught.value) == f"{tmp_path / 'step-2'} is no whole checkpoint: process-0.json is missing"
+    assert str(caught.value) == f"{tmp_path / 'step-2'} is not a whole checkpoint: process-0.json is missing"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,12 @@ def torchrun(*arguments: object, processes: int = 2) -> subprocess.CompletedProc
         "--standalone",
         f"--nproc-per-node={processes}",
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
+        "PYTHONWARNINGS": "error",
+    }
     return subprocess.run(
         [*command, *map(str, arguments)],
         capture_output=True,

@@ -17,7 +17,7 @@ from tests.training.helpers import Augmented, make_model, same_state, small_run,
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler, WeightedRandomSampler
 
-from linkboy.training import Checkpointer, EarlyStopping, fit, streams
+from linkboy.training import Checkpointer, EarlyStopping, _streams, fit
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +52,7 @@ def test_resume_is_bit_equal_from_every_step(tmp_path):
 def test_the_check_above_can_fail(tmp_path, monkeypatch):
     whole = run(None)
     run(tmp_path, max_steps=2)
-    monkeypatch.setattr(streams, "restore", lambda state, device: None)
+    monkeypatch.setattr(_streams, "restore", lambda state, device: None)
     assert not same_state(run(tmp_path), whole)
 
 
@@ -311,7 +311,7 @@ def test_the_order_of_an_unknown_sampler_is_kept_and_said_not_to_be_exact(tmp_pa
     assert same_state(resumed, whole)
     assert (history.exact, history.exact_reason) == (False, "OwnState may keep random state of its own")
     report = Checkpointer(tmp_path).verify(history.checkpoint)
-    assert (report.exact, report.reason) == (False, "OwnState may keep random state of its own")
+    assert (report.exact, report.exact_reason) == (False, "OwnState may keep random state of its own")
 
 
 def test_a_drawing_sampler_of_torch_is_exact_even_with_a_generator_of_its_own(tmp_path):
@@ -361,10 +361,10 @@ def test_random_streams_and_modes_of_the_caller_are_as_before():
     model = make_model().eval()
     model[3].train()
     data = DataLoader(Augmented(), batch_size=4, shuffle=True)
-    before = streams.capture(torch.device("cpu"))
+    before = _streams.capture(torch.device("cpu"))
     options = {"val_loader": data, "seed": 3, "progress": False}
     fit(model, nn.CrossEntropyLoss(reduction="none"), torch.optim.SGD(model.parameters(), lr=0.1), data, **options)
-    assert same_state(streams.capture(torch.device("cpu")), before)
+    assert same_state(_streams.capture(torch.device("cpu")), before)
     assert [module.training for module in model] == [False, False, False, True, False]
     assert all(parameter.grad is None for parameter in model.parameters())
 

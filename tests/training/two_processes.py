@@ -24,12 +24,12 @@ from torch.utils.data import DataLoader
 from linkboy.training import (
     Checkpointer,
     EarlyStopping,
+    _processes,
     evaluate,
     fit,
     is_main_process,
     predict,
     process_count,
-    processes,
     wait_for_everyone,
 )
 
@@ -39,7 +39,7 @@ SHARED = Path(sys.argv[1] if __name__ == "__main__" else ".")
 
 def everywhere(value):
     """The value of both processes, which must be the same; only call where both come by."""
-    first, second = processes.gather(value)
+    first, second = _processes.gather(value)
     assert same_state(first, second), (first, second)
     return value
 
@@ -48,7 +48,7 @@ def gradients_are_those_of_the_full_batch():
     for dtype, limit in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
         for accumulate, batch_size in ((4, 3), (3, 4), (1, 11), (11, 1), (1, 50), (20, 1)):
             dataset, model = Plain(21, dtype), nn.Linear(4, 2, dtype=dtype)
-            model.load_state_dict(processes.broadcast(model.state_dict()))
+            model.load_state_dict(_processes.broadcast(model.state_dict()))
             optimizer = Recorder(model.parameters())
             loader = DataLoader(dataset, batch_size=batch_size, shuffle=True)
             history = fit(model, SQUARED, optimizer, loader, accumulate=accumulate, seed=0, progress=False)
@@ -61,7 +61,7 @@ def a_process_without_weight_or_without_a_sample_takes_part():
     for rows, zero in ((8, slice(1, None, 2)), (1, slice(0, 0)), (3, slice(0, 0))):
         dataset, model = Plain(rows), nn.Linear(4, 2, dtype=torch.float64)
         dataset.weights[zero] = 0  # rows 1, 3, ... are those of process 1
-        model.load_state_dict(processes.broadcast(model.state_dict()))
+        model.load_state_dict(_processes.broadcast(model.state_dict()))
         optimizer = Recorder(model.parameters())
         fit(model, SQUARED, optimizer, DataLoader(dataset, batch_size=2), accumulate=8, progress=False)
         (got,) = everywhere(optimizer.gradients)
@@ -79,7 +79,7 @@ def every_sample_is_evaluated_once(cases):
     report = everywhere(
         evaluate(nn.Identity(), DataLoader(pairs, batch_size=2), {"sum": lambda o, t: o.sum()}, loss_fn=SQUARED)
     )
-    assert (report.samples, report.loss, report.metrics) == (7, 441 / 21, {"sum": 21.0})
+    assert (report.sample_count, report.loss, report.metrics) == (7, 441 / 21, {"sum": 21.0})
 
 
 def run(directory, *, max_steps=None, **options):
@@ -111,7 +111,7 @@ def a_signal_to_one_process_stops_both_at_one_step():
 
 
 def a_nan_on_one_process_is_told_by_both():
-    for on_nan in ("skip", "stop"):
+    for on_nan in ("skip", "raise"):
         dataset, model = Plain(8), nn.Linear(4, 2, dtype=torch.float64)
         dataset.inputs[5] = float("nan")  # sample 5 is the third of process 1
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -132,16 +132,16 @@ def a_failed_write_on_one_process_is_raised_by_both():
     directory = SHARED / "full"
     checkpointer = Checkpointer(directory)
     good = checkpointer.save({"a": torch.ones(2)}, 1)
-    from linkboy.training import checkpoint
+    from linkboy.training import _checkpoint
 
-    write = checkpoint._write_part
+    write = _checkpoint._write_part
     if not is_main_process():
-        checkpoint._write_part = lambda *arguments: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        _checkpoint._write_part = lambda *arguments: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     try:
         with pytest.raises(OSError, match="No space left on device") as caught:
             checkpointer.save({"a": torch.ones(2)}, 2)
     finally:
-        checkpoint._write_part = write
+        _checkpoint._write_part = write
     assert caught.value.errno == 28
     wait_for_everyone()
     assert everywhere(checkpointer.latest()) == good
@@ -159,7 +159,7 @@ def a_stream_cannot_be_evaluated_by_two():
 
 def streams_of_unequal_length_train_to_their_end():
     dataset, model = Plain(5), nn.Linear(4, 2, dtype=torch.float64)
-    model.load_state_dict(processes.broadcast(model.state_dict()))
+    model.load_state_dict(_processes.broadcast(model.state_dict()))
     own = [[0], [1], [2]] if is_main_process() else [[3, 4]]
     batches = [(dataset.inputs[i], dataset.targets[i], dataset.weights[i]) for i in own]
     optimizer = Recorder(model.parameters())

@@ -24,7 +24,7 @@ from linkboy.classify.pictures import confusion_png, curves_png
 from linkboy.classify.split import PARTS, Parts
 from linkboy.classify.suspects import SuspectedLabels
 from linkboy.training import History
-from linkboy.training.history import rows_as_csv
+from linkboy.training.report import rows_as_csv
 
 RUN, CHECKPOINTS, LOCK = "run.json", "checkpoints", ".lock"
 CONTENTS = {

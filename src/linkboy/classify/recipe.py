@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Literal
 
 from linkboy._checks import check_choice, check_number
 from linkboy._report import Block, Report
@@ -74,7 +75,7 @@ class TrainingOptions(Report):
     lr: float | None = None
     seed: int = 0
     device: str = "auto"
-    precision: str = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     accumulate: int = 1
     vocab: str | None = None
     vectors: str | None = None

@@ -1,13 +1,13 @@
 """Train, evaluate and predict with plain torch objects; exact under accumulation, several processes, crashes and resume."""
 
-from linkboy.training.averaging import EarlyStopping
-from linkboy.training.checkpoint import Checkpointer, CheckpointReport
-from linkboy.training.evaluation import evaluate, predict
-from linkboy.training.fitting import fit
-from linkboy.training.history import Evaluation, History
-from linkboy.training.processes import is_main_process, process_count, process_index, wait_for_everyone
-from linkboy.training.rates import LearningRates, lr_find
-from linkboy.training.session import TrainingState
+from linkboy.training._checkpoint import Checkpointer
+from linkboy.training._early_stopping import EarlyStopping
+from linkboy.training._evaluate import evaluate, predict
+from linkboy.training._fit import fit
+from linkboy.training._lr_find import lr_find
+from linkboy.training._processes import is_main_process, process_count, process_index, wait_for_everyone
+from linkboy.training._session import TrainingState
+from linkboy.training.report import CheckpointReport, Evaluation, History, LearningRates
 
 __all__ = [
     "CheckpointReport",

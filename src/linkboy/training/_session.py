@@ -11,13 +11,13 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from linkboy.training import processes, streams
-from linkboy.training.checkpoint import Checkpointer, is_checkpoint_name, read_part, step_of
-from linkboy.training.history import History
-from linkboy.training.logs import Logs
-from linkboy.training.loop import GroupTotals, Loop
-from linkboy.training.settings import Settings
-from linkboy.training.state import from_state, to_state
+from linkboy.training import _processes, _streams
+from linkboy.training._checkpoint import Checkpointer, is_checkpoint_name, read_part, step_of
+from linkboy.training._logs import Logs
+from linkboy.training._loop import GroupTotals, Loop
+from linkboy.training._settings import Settings
+from linkboy.training._state import from_state, to_state
+from linkboy.training.report import History
 
 
 class TrainingState:
@@ -117,10 +117,10 @@ class Session:
             self._streams, self._parts = own["streams"], None
             self._saved_step = loop.at.step
         loop.last_checkpoint = self.last
-        if self.checkpointer is not None and self.settings.log and processes.is_main_process():
+        if self.checkpointer is not None and self.settings.log and _processes.is_main_process():
             self._logs = Logs(self.settings.log, self.checkpointer.directory, step=loop.at.step)
             self.stack.callback(self._logs.close)
-        self.notes += processes.broadcast(self._logs.notes if self._logs is not None else [])
+        self.notes += _processes.broadcast(self._logs.notes if self._logs is not None else [])
 
     def save_due(self, step: int) -> bool:
         """Say whether the `Checkpointer` wants one after this step."""
@@ -133,7 +133,7 @@ class Session:
     def ready(self, loop: Loop) -> None:
         """Put the streams of a resumed run back, now that nothing else will draw from them."""
         if self._streams is not None:
-            streams.restore(self._streams, loop.placement.device)
+            _streams.restore(self._streams, loop.placement.device)
             self._streams = None
 
     def stepped(self, loop: Loop, totals: GroupTotals) -> None:
@@ -174,7 +174,7 @@ class Session:
         loop.signals.held = True
         try:
             self.last = self.checkpointer.save(
-                to_state(loop, self.seed), loop.at.step, exact=not loop.source.reason, reason=loop.source.reason
+                to_state(loop, self.seed), loop.at.step, exact=not loop.source.reason, exact_reason=loop.source.reason
             )
         finally:
             loop.signals.held = False
@@ -196,7 +196,7 @@ class Session:
         return History(
             steps=at.step, epochs=at.epoch, skipped_steps=at.skipped, rows=tuple(at.rows), log=tuple(at.log),
             stopped=loop.stopped, best_epoch=best.epoch if best else None, best_value=best.value if best else None,
-            seed=self.seed, processes=loop.world, device=str(loop.placement.device), precision=self.settings.precision,
+            seed=self.seed, process_count=loop.world, device=str(loop.placement.device), precision=self.settings.precision,
             exact=not loop.source.reason, exact_reason=loop.source.reason,
             resumed_from=str(self.resumed_from) if self.resumed_from else None,
             checkpoint=str(self.last) if self.last else None, notes=tuple(self.notes), versions=_versions(),
@@ -204,11 +204,11 @@ class Session:
 
     def _signal(self, loop: Loop) -> str | None:
         """The first signal that any process received."""
-        return next(filter(None, processes.gather(loop.signals.received)), None)
+        return next(filter(None, _processes.gather(loop.signals.received)), None)
 
     def _chosen(self) -> Path | None:
         resume, keeper = self.settings.resume, self.checkpointer
-        there = processes.broadcast(keeper.paths()) if keeper is not None else []
+        there = _processes.broadcast(keeper.paths()) if keeper is not None else []
         if resume not in ("auto", "never"):
             return self._named(Path(resume), there)
         if keeper is None or not there:
@@ -219,7 +219,7 @@ class Session:
             )
         latest = keeper.latest()
         if latest != there[-1]:
-            problem = f"{there[-1].name} is damaged: {keeper.verify(there[-1]).problem}"
+            problem = f"{there[-1].name} is damaged: {keeper.verify(there[-1]).notes[0]}"
             if latest is None:
                 raise ValueError(f"no checkpoint in {keeper.directory} is whole; {problem}")
             self.notes.append(f"{problem}; went on from {latest.name}")

@@ -5,7 +5,6 @@ then renamed to `step-<n>`, a name that never existed before. A directory with t
 everything else is litter. Nothing is ever unpickled: tensors are safetensors, the rest is JSON.
 """
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -19,27 +18,13 @@ from typing import Any
 
 from linkboy._checks import check_number, describe
 from linkboy._files import read_bounded
-from linkboy._report import Report, format_bytes
-from linkboy.training import processes
-from linkboy.training.packing import pack, unpack
+from linkboy._report import format_bytes, plural
+from linkboy.training import _processes
+from linkboy.training._packing import pack, unpack
+from linkboy.training.report import CheckpointReport
 
 FORMAT = 1
 _MOST_BYTES = 1 << 26  # of a manifest, which has two short entries for each process
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointReport(Report):
-    """What a checkpoint's manifest promises and whether its files keep it."""
-
-    path: str
-    valid: bool
-    problem: str
-    step: int
-    processes: int
-    files: int
-    nbytes: int
-    exact: bool
-    reason: str
 
 
 class Checkpointer:
@@ -63,7 +48,7 @@ class Checkpointer:
         >>> from linkboy.training import Checkpointer
         >>> checkpointer = Checkpointer(tempfile.mkdtemp(), keep=2)
         >>> path = checkpointer.save({"weight": torch.ones(2), "epoch": 3}, step=40)
-        >>> checkpointer.latest().name, checkpointer.verify(path).valid
+        >>> checkpointer.latest().name, checkpointer.verify(path).ok
         ('step-40', True)
         >>> checkpointer.load(path)
         {'weight': tensor([1., 1.]), 'epoch': 3}
@@ -87,14 +72,14 @@ class Checkpointer:
         self.directory = Path(directory)
         self.every_steps, self.every_minutes, self.keep = every_steps, every_minutes, keep
 
-    def save(self, state: Mapping[str, Any], step: int, *, exact: bool = True, reason: str = "") -> Path:
+    def save(self, state: Mapping[str, Any], step: int, *, exact: bool = True, exact_reason: str = "") -> Path:
         """Write `state` as `step-<step>` and return its path once it is safe on the disk.
 
         Args:
             state: nested dicts, lists and tuples of tensors, numbers, strings, booleans and `None`.
             step: number in the name; a directory of that name must not exist.
             exact: whether a run that continues from here gives the same bits, as the manifest will say.
-            reason: why not, when it does not.
+            exact_reason: why it does not give them.
 
         Raises:
             FileExistsError: there is a checkpoint for this step.
@@ -104,22 +89,22 @@ class Checkpointer:
         """
         check_number("step", step, minimum=0, integer=True)
         target = self.directory / f"step-{step}"
-        temporary = self.directory / processes.broadcast(f".tmp-{step}-{secrets.token_hex(4)}")
+        temporary = self.directory / _processes.broadcast(f".tmp-{step}-{secrets.token_hex(4)}")
         try:
             self._open(temporary, target)
             written = self._agree(lambda: _write_part(temporary, state))
-            self._commit(temporary, target, [entry for part in written for entry in part], step, exact, reason)
+            self._commit(temporary, target, [entry for part in written for entry in part], step, exact, exact_reason)
         finally:
-            if processes.is_main_process() and temporary.exists():
+            if _processes.is_main_process() and temporary.exists():
                 shutil.rmtree(temporary, ignore_errors=True)
         return target
 
     def latest(self) -> Path | None:
         """Return the newest checkpoint whose files are all as its manifest says, or `None`."""
         found = None
-        if processes.is_main_process():
-            found = next((path for path in reversed(self.paths()) if self.verify(path).valid), None)
-        return processes.broadcast(found)
+        if _processes.is_main_process():
+            found = next((path for path in reversed(self.paths()) if self.verify(path).ok), None)
+        return _processes.broadcast(found)
 
     def paths(self) -> list[Path]:
         """Return all directories named as checkpoints, oldest first, unverified."""
@@ -132,17 +117,17 @@ class Checkpointer:
             manifest = _read_manifest(path)
             problem = next(filter(None, (_problem_of(path, entry) for entry in manifest["files"])), "")
         except ValueError as error:
-            return CheckpointReport(str(path), False, str(error), -1, 0, 0, 0, False, "")
+            return CheckpointReport(str(path), False, (str(error),), -1, 0, 0, 0, False, "")
         return CheckpointReport(
             path=str(path),
-            valid=not problem,
-            problem=problem,
+            ok=not problem,
+            notes=(problem,) if problem else (),
             step=manifest["step"],
-            processes=manifest["world_size"],
-            files=len(manifest["files"]),
+            process_count=manifest["world_size"],
+            file_count=len(manifest["files"]),
             nbytes=sum(entry["size"] for entry in manifest["files"]),
             exact=manifest["exact"],
-            reason=manifest["reason"],
+            exact_reason=manifest["reason"],
         )
 
     def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -152,20 +137,20 @@ class Checkpointer:
             ValueError: the checkpoint is damaged or incomplete, or was written by another number of processes.
         """
         path = Path(path)
-        report = processes.broadcast(self.verify(path) if processes.is_main_process() else None)
-        if report is None or not report.valid:
-            raise ValueError(f"{path} is no whole checkpoint: {report.problem if report else 'not verified'}")
-        if report.processes != processes.process_count():
-            raise ValueError(
-                f"{path} was written by {_processes(report.processes)} and cannot be read by "
-                f"{_processes(processes.process_count())}; start as many as then"
+        report = self._agree(lambda: self.verify(path) if _processes.is_main_process() else None)[0]
+        if not report.ok:
+            raise ValueError(f"{path} is not a whole checkpoint: {report.notes[0]}")
+        if report.process_count != _processes.process_count():
+            wrote, read = (
+                plural(n, "process", "processes") for n in (report.process_count, _processes.process_count())
             )
-        return read_part(path, processes.process_index())
+            raise ValueError(f"{path} was written by {wrote} and cannot be read by {read}; start as many as wrote it")
+        return read_part(path, _processes.process_index())
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the directory for one run and clear what a killed one left; a second run is refused."""
-        if not processes.is_main_process():
+        if not _processes.is_main_process():
             yield
             return
         import fcntl
@@ -184,9 +169,9 @@ class Checkpointer:
 
     def _open(self, temporary: Path, target: Path) -> None:
         def make() -> None:
-            if processes.is_main_process():
+            if _processes.is_main_process():
                 if target.exists():
-                    if self.verify(target).valid:
+                    if self.verify(target).ok:
                         raise FileExistsError(f"{target} exists already; a checkpoint is never overwritten")
                     _remove(target)
                 temporary.mkdir(parents=True)
@@ -194,14 +179,14 @@ class Checkpointer:
         self._agree(make)
 
     def _commit(
-        self, temporary: Path, target: Path, files: list[dict[str, Any]], step: int, exact: bool, reason: str
+        self, temporary: Path, target: Path, files: list[dict[str, Any]], step: int, exact: bool, exact_reason: str
     ) -> None:
         def rename() -> None:
-            if not processes.is_main_process():
+            if not _processes.is_main_process():
                 return
             manifest = {
-                "format": FORMAT, "step": step, "world_size": processes.process_count(), "exact": exact,
-                "reason": reason, "saved": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "files": files,
+                "format": FORMAT, "step": step, "world_size": _processes.process_count(), "exact": exact,
+                "reason": exact_reason, "saved": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "files": files,
             }  # fmt: skip
             with (temporary / "manifest.json").open("w", encoding="utf-8") as file:
                 json.dump(manifest, file, indent=1)
@@ -222,7 +207,7 @@ class Checkpointer:
             outcome: tuple[Any, Exception | None] = (action(), None)
         except Exception as error:  # noqa: BLE001  # whatever it is, the others must hear of it
             outcome = (None, error)
-        outcomes = processes.gather(outcome)
+        outcomes = _processes.gather(outcome)
         failed = next((error for _, error in outcomes if error is not None), None)
         if failed is not None:
             raise outcome[1] or failed
@@ -253,7 +238,7 @@ def _write_part(directory: Path, state: Mapping[str, Any]) -> list[dict[str, Any
     from safetensors.torch import save_file
 
     tensors, values = pack(state)
-    paths = [directory / name for name in _part_names(processes.process_index())]
+    paths = [directory / name for name in _part_names(_processes.process_index())]
     text = json.dumps(values).encode()  # in ASCII: half a surrogate pair, which a file name may hold, has no UTF-8
     nbytes = sum(tensor.nbytes for tensor in tensors.values()) + len(text)
     try:
@@ -336,7 +321,3 @@ def _sync_directory(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _processes(count: int) -> str:
-    return "1 process" if count == 1 else f"{count} processes"

@@ -19,14 +19,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from linkboy._progress import Progress
-from linkboy.training import batches, diagnosis, processes
-from linkboy.training.averaging import BestEpoch, MovingAverage
-from linkboy.training.data import Batch, Source
-from linkboy.training.evaluation import Evaluator
-from linkboy.training.history import epoch_line
-from linkboy.training.placement import Placement
-from linkboy.training.settings import Settings
-from linkboy.training.signals import StopSignals
+from linkboy.training import _batches, _non_finite, _processes
+from linkboy.training._early_stopping import BestEpoch
+from linkboy.training._evaluate import Evaluator
+from linkboy.training._moving_average import MovingAverage
+from linkboy.training._placement import Placement
+from linkboy.training._settings import Settings
+from linkboy.training._signals import StopSignals
+from linkboy.training._sources import Batch, Source
+from linkboy.training.report import epoch_line
 
 NO_BATCH = "train_loader has no batch to train on"
 
@@ -44,7 +45,7 @@ class Mean:
 
     def value(self) -> float:
         """The mean over all processes, each of which must ask; `nan` over nothing."""
-        loss = processes.add_up(float(self.loss))[0]
+        loss = _processes.add_up(float(self.loss))[0]
         return loss / self.weight if self.weight else math.nan
 
 
@@ -78,12 +79,12 @@ class GroupTotals:
 class Observer(Protocol):
     """Who is told what happens, and decides on checkpoints: the `Session`."""
 
-    def save_due(self, step: int) -> bool: ...  # noqa: D102  # described in Session
-    def ready(self, loop: "Loop") -> None: ...  # noqa: D102
-    def stepped(self, loop: "Loop", totals: GroupTotals) -> None: ...  # noqa: D102
-    def logged(self, loop: "Loop", line: dict[str, Any]) -> None: ...  # noqa: D102
-    def cut_short(self, loop: "Loop") -> None: ...  # noqa: D102
-    def epoch_ended(self, loop: "Loop") -> None: ...  # noqa: D102
+    def save_due(self, step: int) -> bool: ...  # described in Session
+    def ready(self, loop: "Loop") -> None: ...
+    def stepped(self, loop: "Loop", totals: GroupTotals) -> None: ...
+    def logged(self, loop: "Loop", line: dict[str, Any]) -> None: ...
+    def cut_short(self, loop: "Loop") -> None: ...
+    def epoch_ended(self, loop: "Loop") -> None: ...
 
 
 class Loop:
@@ -103,7 +104,7 @@ class Loop:
         self.placement, self.source, self.validation, self.signals = placement, source, validation, signals
         self.called: Any = torch.compile(placement.model) if settings.compile else placement.model
         self.parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
-        self.world, self.main = processes.process_count(), processes.is_main_process()
+        self.world, self.main = _processes.process_count(), _processes.is_main_process()
         # On a CPU reading a value is free; elsewhere it waits for the device, so it is done only when that is asked for.
         self.check_each = placement.device.type == "cpu" or settings.on_nan == "skip"
         self.at = Progression()
@@ -175,7 +176,7 @@ class Loop:
         totals.stop = self.signals.received is not None
         totals.save = self.main and observer.save_due(at.step + 1)
         if self.world > 1:
-            totals.weight, totals.bad, totals.examples, totals.stop, totals.save = processes.add_up(
+            totals.weight, totals.bad, totals.examples, totals.stop, totals.save = _processes.add_up(
                 totals.weight, totals.bad, totals.examples, totals.stop, totals.save
             )
         stepped = False
@@ -192,12 +193,12 @@ class Loop:
 
     def _forward_backward(self, batch: Batch, number: int, totals: GroupTotals, *, at_once: bool) -> None:
         settings, device = self.settings, self.placement.device
-        inputs, target, weight = batches.split(batch.data, settings.unpack, settings.sample_weight)
-        output = batches.call(self.called, batches.move(inputs, device))
-        losses = settings.loss_fn(output, batches.move(target, device))
-        batches.check_losses(losses)
-        factor, total = (0.0, 0.0) if batch.filler else batches.weigh(losses, weight)
-        value: Any = 0.0 if batch.filler else batches.weighted_sum(losses, factor)
+        inputs, target, weight = _batches.split(batch.data, settings.unpack, settings.sample_weight)
+        output = _batches.call(self.called, _batches.move(inputs, device))
+        losses = settings.loss_fn(output, _batches.move(target, device))
+        _batches.check_losses(losses)
+        factor, total = (0.0, 0.0) if batch.filler else _batches.weigh(losses, weight)
+        value: Any = 0.0 if batch.filler else _batches.weighted_sum(losses, factor)
         if self.check_each and not batch.filler:
             value = value.item()
             if not math.isfinite(value):
@@ -209,7 +210,7 @@ class Loop:
             return
         if self.placement.scaler is not None:
             losses = self.placement.scaler.scale(losses)
-        batches.backward(losses, factor, total if at_once else 1.0)
+        _batches.backward(losses, factor, total if at_once else 1.0)
 
     def _update(self, factor: float | None) -> bool:
         """Normalise, clip and step; `False` when no step was made."""
@@ -268,11 +269,11 @@ class Loop:
                 row |= {"val_loss": evaluation.loss, **evaluation.metrics}
             rate = at.examples / at.seconds if at.seconds else 0.0
             row |= {"lr": self._rate(), "seconds": at.seconds, "examples_per_second": rate}
-            row = processes.broadcast(row)  # the clock of the main process counts
+            row = _processes.broadcast(row)  # the clock of the main process counts
             at.rows.append(row)
             if self.best is not None:
                 self.best.see(row)
-        if self.settings.progress and processes.is_main_process():
+        if self.settings.progress and _processes.is_main_process():
             Progress("").write(epoch_line(row, self.settings.epochs))
         return row
 
@@ -284,7 +285,7 @@ class Loop:
 
     def check_parameters(self) -> None:
         """Raise where a parameter is not finite, so that no checkpoint and no returned model ever holds one."""
-        if name := next(filter(None, processes.gather(diagnosis.non_finite_parameter(self.model))), None):
+        if name := next(filter(None, _processes.gather(_non_finite.non_finite_parameter(self.model))), None):
             raise FloatingPointError(f"the parameter {name!r} is not finite after step {self.at.step}")
 
     def _progress(self) -> Progress:
@@ -293,7 +294,7 @@ class Loop:
             f"epoch {self.at.epoch + 1}/{self.settings.epochs}",
             total=None if order is None or getattr(self.source, "lists", False) else len(order),
             unit="examples",
-            enabled=self.settings.progress and processes.is_main_process(),
+            enabled=self.settings.progress and _processes.is_main_process(),
         )
 
     def _at_max_steps(self) -> bool:
@@ -325,13 +326,13 @@ class Loop:
             return
         reason = ""
         if what == "the gradient":
-            reason = diagnosis.non_finite_gradient(self.model)
+            reason = _non_finite.non_finite_gradient(self.model)
         elif culprit is not None and not self.placement.sharded:
-            reason = diagnosis.where_it_began(self.model, batches.move(culprit[0], self.placement.device))
+            reason = _non_finite.where_it_began(self.model, _batches.move(culprit[0], self.placement.device))
             if culprit[1]:
                 shown = ", ".join(map(str, culprit[1][:8])) + (", ..." if len(culprit[1]) > 8 else "")
                 reason += f", samples [{shown}]"
-        reason = next(filter(None, processes.gather(reason)), "")
+        reason = next(filter(None, _processes.gather(reason)), "")
         good = (
             f"the last good checkpoint is {self.last_checkpoint}" if self.last_checkpoint else "there is no checkpoint"
         )

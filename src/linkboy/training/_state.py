@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from linkboy._checks import did_you_mean
-from linkboy.training import processes, streams
-from linkboy.training.loop import Loop, Progression
-from linkboy.training.placement import local_part
+from linkboy.training import _processes, _streams
+from linkboy.training._loop import Loop, Progression
+from linkboy.training._placement import local_part
 
 
 def to_state(loop: Loop, seed: int) -> dict[str, Any]:
@@ -25,10 +25,10 @@ def to_state(loop: Loop, seed: int) -> dict[str, Any]:
         "at": dataclasses.asdict(loop.at),
         "epoch_mean": [float(loop.epoch_mean.loss), loop.epoch_mean.weight],
         "window": [float(loop.window.loss), loop.window.weight],
-        "streams": streams.capture(loop.placement.device),
+        "streams": _streams.capture(loop.placement.device),
         "order": loop.source.order_to_save() if loop.at.group else None,
     }
-    if loop.placement.sharded or processes.is_main_process():
+    if loop.placement.sharded or _processes.is_main_process():
         state |= {
             "model": _local(loop.model.state_dict()),
             "optimizer": _local(loop.optimizer.state_dict()),

@@ -26,7 +26,7 @@ from torch.utils.data import (
     get_worker_info,
 )
 
-from linkboy.training import processes, streams
+from linkboy.training import _processes, _streams
 
 _ORDER, _BATCH = 1, 2  # keeps the keys of orders and of batches apart
 _PLAIN_SAMPLERS = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
@@ -53,7 +53,7 @@ class KeyedDataset(Dataset):
             return self.collate(self._fetch(indices))
         # In a worker nobody else draws from these streams; here the model's dropout does.
         model_stream = torch.get_rng_state() if get_worker_info() is None else None
-        streams.seed_host(key)
+        _streams.seed_host(key)
         try:
             return self.collate(self._fetch(indices))
         finally:
@@ -102,7 +102,7 @@ class MapSource:
         """Fix the order of an epoch and return its number of micro-batches, the same on every process."""
         drawn = order if order is not None else draw_order(self.sampler, self.seed, epoch)
         if self.reason and order is None:
-            drawn = processes.broadcast(list(drawn))
+            drawn = _processes.broadcast(list(drawn))
         self.order, self.epoch = drawn, epoch
         first = -(-len(drawn) // self.world)  # what process 0 takes, and no other takes more
         return first // self.batch_size if self.drop_last else -(-first // self.batch_size)
@@ -124,9 +124,9 @@ class MapSource:
         if spare is None and None in plan:
             first = self.order[0]
             spare = first if self.lists else [int(first)]
-        epoch_key = streams.mix(self.seed, _BATCH, self.rank, self.epoch)
+        epoch_key = _streams.mix(self.seed, _BATCH, self.rank, self.epoch)
         self._feed.entries = [
-            (streams.mix(epoch_key, start + offset), spare if mine is None else mine)
+            (_streams.mix(epoch_key, start + offset), spare if mine is None else mine)
             for offset, mine in enumerate(plan)
         ]
         return (Batch(data, mine is None) for data, mine in zip(self._loader, plan, strict=True))
@@ -165,7 +165,7 @@ class IterableSource:
     def batches(self, start: int, count: int | None) -> Iterator[Batch]:
         """Yield the micro-batches from `start` on, as long as any process has one."""
         model_stream = torch.get_rng_state()
-        streams.seed_host(streams.mix(self.seed, _BATCH, self.rank, self.epoch))
+        _streams.seed_host(_streams.mix(self.seed, _BATCH, self.rank, self.epoch))
         iterator = iter(self.loader)
         torch.set_rng_state(model_stream)
         last: Any = None
@@ -176,7 +176,7 @@ class IterableSource:
             except StopIteration:
                 data, filler = last, True
             # The others may have more: go on with fillers until all are at the end.
-            if processes.add_up(0.0 if filler else 1.0)[0] == 0:
+            if _processes.add_up(0.0 if filler else 1.0)[0] == 0:
                 return
             if filler and last is None:
                 raise ValueError(f"train_loader gave process {self.rank} no batch, while others have some")
@@ -192,7 +192,7 @@ Source = MapSource | IterableSource
 
 def training_source(loader: Iterable[Any], seed: int) -> Source:
     """Choose how `loader` is read; refuse one that shares out the samples by itself."""
-    rank, world = processes.process_index(), processes.process_count()
+    rank, world = _processes.process_index(), _processes.process_count()
     refuse_shared_out(loader, "train_loader", "pass shuffle=True instead: fit")
     if isinstance(loader, DataLoader):
         if not isinstance(loader.dataset, IterableDataset) and type(loader).__iter__ is DataLoader.__iter__:
@@ -219,7 +219,7 @@ def refuse_shared_out(loader: Any, argument: str, instead: str) -> None:
 
 def draw_order(sampler: Any, seed: int, epoch: int) -> Sequence[Any] | Tensor:
     """Return the order of an epoch: indices, or lists of them from a batch sampler; a function of seed and epoch."""
-    key = streams.mix(seed, _ORDER, epoch)
+    key = _streams.mix(seed, _ORDER, epoch)
     if type(sampler) is SequentialSampler:
         return torch.arange(len(sampler))
     if type(sampler) is RandomSampler and not sampler.replacement and len(sampler) == len(sampler.data_source):
@@ -230,16 +230,16 @@ def draw_order(sampler: Any, seed: int, epoch: int) -> Sequence[Any] | Tensor:
     generators = [
         (owner, owner.generator) for owner in owners if isinstance(getattr(owner, "generator", None), torch.Generator)
     ]
-    before = streams.capture(torch.device("cpu"))
+    before = _streams.capture(torch.device("cpu"))
     try:
-        streams.seed_host(key)
+        _streams.seed_host(key)
         for owner, _ in generators:
             owner.generator = torch.Generator().manual_seed(key)
         return list(sampler)
     finally:
         for owner, generator in generators:
             owner.generator = generator
-        streams.restore(before, torch.device("cpu"))
+        _streams.restore(before, torch.device("cpu"))
 
 
 class _Feed:

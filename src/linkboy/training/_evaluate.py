@@ -8,13 +8,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from linkboy._checks import check_choice, describe
-from linkboy.training import batches, processes, streams
-from linkboy.training.data import Batch, MapSource, refuse_shared_out
-from linkboy.training.history import Evaluation
-from linkboy.training.placement import is_sharded, placed
+from linkboy.training import _batches, _processes, _streams
+from linkboy.training._placement import PRECISIONS, Precision, is_sharded, placed
+from linkboy.training._sources import Batch, MapSource, refuse_shared_out
+from linkboy.training.report import Evaluation
 
 Metrics = Mapping[str, Callable[[Any, Any], Any]]
-PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def evaluate(
@@ -22,10 +21,10 @@ def evaluate(
     loader: Iterable[Any],
     metrics: Metrics,
     *,
-    loss_fn: batches.Loss | None = None,
-    unpack: batches.Unpack | None = None,
-    sample_weight: batches.SampleWeight | None = None,
-    precision: str = "fp32",
+    loss_fn: _batches.Loss | None = None,
+    unpack: _batches.Unpack | None = None,
+    sample_weight: _batches.SampleWeight | None = None,
+    precision: Precision = "fp32",
     device: str | torch.device | None = None,
 ) -> Evaluation:
     """Measure a model on all samples of a loader, each exactly once, and leave no trace.
@@ -60,7 +59,7 @@ def evaluate(
         >>> loader = torch.utils.data.DataLoader(data, batch_size=2)
         >>> worst = {"worst": lambda output, target: (output - target).abs().max()}
         >>> evaluate(nn.Identity(), loader, worst, loss_fn=nn.MSELoss(reduction="none")).to_dict()
-        {'samples': 5, 'loss': 0.0, 'metrics': {'worst': 0.0}}
+        {'sample_count': 5, 'loss': 0.0, 'metrics': {'worst': 0.0}}
     """
     check_choice("precision", precision, PRECISIONS)
     check_metrics(metrics)
@@ -75,8 +74,8 @@ def predict(
     model: nn.Module,
     loader: Iterable[Any],
     *,
-    unpack: batches.Unpack | None = None,
-    precision: str = "fp32",
+    unpack: _batches.Unpack | None = None,
+    precision: Precision = "fp32",
     device: str | torch.device | None = None,
 ) -> Any:
     """Return the model's outputs for all samples of a loader, in dataset order, each once, on the CPU.
@@ -131,14 +130,14 @@ class Evaluator:
         metrics: Metrics,
         *,
         device: torch.device,
-        loss_fn: batches.Loss | None = None,
-        unpack: batches.Unpack | None = None,
-        sample_weight: batches.SampleWeight | None = None,
+        loss_fn: _batches.Loss | None = None,
+        unpack: _batches.Unpack | None = None,
+        sample_weight: _batches.SampleWeight | None = None,
         targets: bool = True,
     ) -> None:
         self.model, self.loader, self.metrics, self.device = model, loader, metrics, device
         self.loss_fn, self.unpack, self.sample_weight, self.targets = loss_fn, unpack, sample_weight, targets
-        batches.check_functions(loss_fn=loss_fn, unpack=unpack, sample_weight=sample_weight)
+        _batches.check_functions(loss_fn=loss_fn, unpack=unpack, sample_weight=sample_weight)
         if sample_weight is not None and loss_fn is None:
             raise ValueError("sample_weight has no effect without loss_fn: metrics are never weighted")
         self.source = _evaluation_source(loader)
@@ -147,7 +146,7 @@ class Evaluator:
         """Return loss and metrics; keep outputs only where a metric wants them."""
         keep = bool(self.metrics)
         outputs, targets, keys, loss, weight, rows = self._pass(keep=keep)
-        loss, weight, rows = processes.add_up(loss, weight, rows)
+        loss, weight, rows = _processes.add_up(loss, weight, rows)
         if not rows:
             raise ValueError("loader has no batch")
         values = {}
@@ -163,7 +162,7 @@ class Evaluator:
         return _in_order(outputs, keys)
 
     def _pass(self, *, keep: bool) -> tuple[list[Any], list[Any], list[Tensor], float, float, int]:
-        with streams.left_as_found(self.model, self.device), torch.no_grad():
+        with _streams.left_as_found(self.model, self.device), torch.no_grad():
             self.model.eval()
             return self._collect(keep=keep)
 
@@ -175,33 +174,33 @@ class Evaluator:
         weight_sum, rows = 0.0, 0
         for batch, place in self._batches():
             inputs, target, weight = self._split(batch.data)
-            output = batches.call(self.model, batches.move(inputs, self.device))
+            output = _batches.call(self.model, _batches.move(inputs, self.device))
             if batch.filler:
                 continue
             count = _rows(output)
             rows += count
             if self.loss_fn is not None:
-                losses = self.loss_fn(output, batches.move(target, self.device))
-                batches.check_losses(losses)
-                factor, total = batches.weigh(losses, weight)
-                loss_sum, weight_sum = loss_sum + batches.weighted_sum(losses, factor), weight_sum + total
+                losses = self.loss_fn(output, _batches.move(target, self.device))
+                _batches.check_losses(losses)
+                factor, total = _batches.weigh(losses, weight)
+                loss_sum, weight_sum = loss_sum + _batches.weighted_sum(losses, factor), weight_sum + total
             if keep:
                 outputs.append(_to_cpu(output))
                 targets.append(_to_cpu(target))
                 keys.append(_keys(place, count))
         return outputs, targets, keys, float(loss_sum), weight_sum, rows
 
-    def _split(self, batch: Any) -> batches.Parts:
+    def _split(self, batch: Any) -> _batches.Parts:
         if self.targets:
-            return batches.split(batch, self.unpack, self.sample_weight)
-        return batches.inputs_only(batch, self.unpack), None, None
+            return _batches.split(batch, self.unpack, self.sample_weight)
+        return _batches.inputs_only(batch, self.unpack), None, None
 
     def _batches(self) -> Iterator[tuple[Batch, Tensor | int]]:
         """Yield batches with the places of their rows in the dataset's order, or with their own place as a whole."""
         if self.source is None:
             yield from ((Batch(data, filler=False), number) for number, data in enumerate(self.loader))
             return
-        source, world = self.source, processes.process_count()
+        source, world = self.source, _processes.process_count()
         count = source.begin(0)
         # Under FSDP2 every forward is a collective: the processes must call equally often. Otherwise fillers are not run.
         own = count if is_sharded(self.model) else sum(source.indices(number) is not None for number in range(count))
@@ -214,7 +213,7 @@ class Evaluator:
 
 
 def _evaluation_source(loader: Iterable[Any]) -> MapSource | None:
-    rank, world = processes.process_index(), processes.process_count()
+    rank, world = _processes.process_index(), _processes.process_count()
     refuse_shared_out(loader, "the loader to evaluate", "leave it out: linkboy")
     if (
         isinstance(loader, DataLoader)
@@ -276,7 +275,7 @@ def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
 
 def _in_order(parts: list[Any], keys: list[Tensor]) -> Any:
     """Put the batches of all processes together, their rows sorted by key."""
-    gathered = processes.gather((parts, keys))
+    gathered = _processes.gather((parts, keys))
     parts = [part for own, _ in gathered for part in own]
     keys = [key for _, own in gathered for key in own]
     if not parts:

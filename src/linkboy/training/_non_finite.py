@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from linkboy.training import batches
+from linkboy.training import _batches
 
 
 def non_finite_parameter(model: nn.Module) -> str | None:
@@ -27,7 +27,7 @@ def where_it_began(model: nn.Module, inputs: Any) -> str:
     handles = [module.register_forward_hook(_note(name, found)) for name, module in model.named_modules()]
     try:
         with torch.no_grad():
-            output = batches.call(model, inputs)
+            output = _batches.call(model, inputs)
     finally:
         for handle in handles:
             handle.remove()

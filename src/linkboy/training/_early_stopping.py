@@ -1,16 +1,13 @@
-"""Weights other than the last ones: their running average, and those of the best epoch."""
+"""When to stop for want of improvement, and the weights of the best epoch."""
 
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from linkboy._checks import check_choice, check_flag, check_number, did_you_mean
-from linkboy.training.placement import local_part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +33,7 @@ class EarlyStopping:
     """
 
     metric: str = "val_loss"
-    mode: str = "min"
+    mode: Literal["min", "max"] = "min"
     patience: int | None = None
     min_delta: float = 0.0
     restore_best: bool = True
@@ -88,42 +85,6 @@ class BestEpoch:
             return True
         gain = value - self.value if self.rule.mode == "max" else self.value - value
         return gain > self.rule.min_delta
-
-
-class MovingAverage:
-    """Exponential moving average of the parameters: `average += (1 - d) * (weight - average)` after every step.
-
-    `d = min(decay, (1 + n) / (10 + n))` at the n-th step, so that the first weights fade in short runs too (the `num_updates`
-    form of TensorFlow's `ExponentialMovingAverage`). Buffers are not averaged.
-    """
-
-    def __init__(self, parameters: Iterable[Tensor], decay: float) -> None:
-        self.parameters = [local_part(parameter.detach()) for parameter in parameters]
-        self.average = [parameter.clone() for parameter in self.parameters]
-        self.decay, self.updates = decay, 0
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Move the average towards the weights after a step."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.average, self.parameters, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
-
-    @torch.no_grad()
-    def use(self) -> None:
-        """Leave the average in the model."""
-        torch._foreach_copy_(self.parameters, self.average)  # pyright: ignore[reportPrivateImportUsage]
-
-    @contextmanager
-    def in_model(self) -> Any:
-        """Have the average in the model for the block, and the last weights, bit for bit, after it."""
-        kept = [parameter.clone() for parameter in self.parameters]
-        self.use()
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                torch._foreach_copy_(self.parameters, kept)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def check_metric(rule: EarlyStopping, available: Iterable[str]) -> None:

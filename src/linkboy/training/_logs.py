@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from linkboy._files import atomic_write
-from linkboy.training.history import rows_as_csv
+from linkboy.training.report import rows_as_csv
 
+LogKind = Literal["csv", "tensorboard"]
 MISSING = "no TensorBoard log was written: tensorboard is not installed; pip install 'linkboy[tensorboard]'"
 
 

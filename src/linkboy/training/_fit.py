@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -11,17 +11,18 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from linkboy._oom import is_out_of_memory
-from linkboy.training import batches, processes, streams
-from linkboy.training.averaging import EarlyStopping
-from linkboy.training.checkpoint import Checkpointer
-from linkboy.training.data import training_source
-from linkboy.training.evaluation import Evaluator, Metrics
-from linkboy.training.history import History
-from linkboy.training.loop import Loop
-from linkboy.training.placement import placed
-from linkboy.training.session import Session
-from linkboy.training.settings import Callback, Settings, as_list
-from linkboy.training.signals import StopSignals
+from linkboy.training import _batches, _processes, _streams
+from linkboy.training._checkpoint import Checkpointer
+from linkboy.training._early_stopping import EarlyStopping
+from linkboy.training._evaluate import Evaluator, Metrics
+from linkboy.training._logs import LogKind
+from linkboy.training._loop import Loop
+from linkboy.training._placement import Precision, placed
+from linkboy.training._session import Session
+from linkboy.training._settings import Callback, Settings, as_list
+from linkboy.training._signals import StopSignals
+from linkboy.training._sources import training_source
+from linkboy.training.report import History
 
 OUT_OF_MEMORY = (
     "the batch does not fit: halve the loader's batch size and double accumulate, which gives the same gradients; "
@@ -31,7 +32,7 @@ OUT_OF_MEMORY = (
 
 def fit(
     model: nn.Module,
-    loss_fn: batches.Loss,
+    loss_fn: _batches.Loss,
     optimizer: Optimizer,
     train_loader: Iterable[Any],
     *,
@@ -40,20 +41,20 @@ def fit(
     epochs: int = 1,
     max_steps: int | None = None,
     scheduler: LRScheduler | None = None,
-    sample_weight: batches.SampleWeight | None = None,
-    unpack: batches.Unpack | None = None,
+    sample_weight: _batches.SampleWeight | None = None,
+    unpack: _batches.Unpack | None = None,
     accumulate: int = 1,
     clip_grad_norm: float | None = None,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
     ema: float | None = None,
     compile: bool = False,
-    on_nan: str = "stop",
+    on_nan: Literal["raise", "skip"] = "raise",
     early_stopping: EarlyStopping | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoint: str | os.PathLike[str] | Checkpointer | None = None,
     resume: str | os.PathLike[str] = "auto",
     log_every: int = 50,
-    log: Sequence[str] = ("csv", "tensorboard"),
+    log: LogKind | Sequence[LogKind] = ("csv", "tensorboard"),
     seed: int | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -91,9 +92,9 @@ def fit(
         precision: `"fp32"`; `"bf16"` or `"fp16"` run the forward pass under autocast, fp16 with a loss scaler (GPU only).
         ema: decay of a running average of the weights, such as 0.999; validation and the model on return use the average.
         compile: run the model through `torch.compile`.
-        on_nan: what to do when a loss (on a CPU with `clip_grad_norm`, also a gradient) is not finite: `"stop"` raises with
-            step, samples and layer; `"skip"` leaves the step out on all processes and counts it. On a GPU `"stop"` looks
-            at every `log_every` steps and before every checkpoint, `"skip"` waits for the device in each step.
+        on_nan: what to do when a loss (on a CPU with `clip_grad_norm`, also a gradient) is not finite: `"raise"`, with
+            step, samples and layer, or `"skip"`: leave the step out on all processes and count it. On a GPU `"raise"` looks
+            every `log_every` steps and before each checkpoint, `"skip"` waits for the device in each step.
         early_stopping: an `EarlyStopping`: when to stop, and whose weights to bring back.
         callbacks: functions of `(event, state)`, called on every process; events are `"step"`, `"log"`, `"epoch"` and
             `"checkpoint"`, the state is a `TrainingState`.
@@ -143,16 +144,16 @@ def fit(
         log=(log,) if isinstance(log, str) else as_list("log", "names", log), seed=seed, progress=progress,
     )  # fmt: skip
     settings.check(model, optimizer, validated=val_loader is not None)
-    processes.join()
-    drawn = seed if seed is not None else processes.broadcast(int(torch.randint(2**31, ()).item()))
+    _processes.join()
+    drawn = seed if seed is not None else _processes.broadcast(int(torch.randint(2**31, ()).item()))
     with contextlib.ExitStack() as stack:
         placement = stack.enter_context(placed(model, optimizer, device=device, precision=precision, training=True))
         stack.callback(optimizer.zero_grad)  # leave no gradient behind
-        stack.enter_context(streams.left_as_found(model, placement.device))
+        stack.enter_context(_streams.left_as_found(model, placement.device))
         session = Session(settings, checkpoint, stack)
         session.find_checkpoint()
         session.settle_seed(drawn)
-        streams.seed_everything(streams.mix(session.seed, processes.process_index()), placement.device)
+        _streams.seed_everything(_streams.mix(session.seed, _processes.process_index()), placement.device)
         validation = None
         if val_loader is not None:
             validation = Evaluator(

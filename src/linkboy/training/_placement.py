@@ -6,15 +6,17 @@ schedulers, `accumulate` and `save_state` are not used: they are where weighted 
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from linkboy._tensors import check_module
-from linkboy.training import processes
+from linkboy.training import _processes
 
+Precision = Literal["fp32", "bf16", "fp16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _NAMES = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
@@ -29,7 +31,12 @@ class Placement(NamedTuple):
 
 @contextlib.contextmanager
 def placed(
-    model: nn.Module, optimizer: Optimizer | None, *, device: str | torch.device | None, precision: str, training: bool
+    model: nn.Module,
+    optimizer: Optimizer | None,
+    *,
+    device: str | torch.device | None,
+    precision: Precision,
+    training: bool,
 ) -> Iterator[Placement]:
     """Make the model ready for the block; afterwards it is the plain module it was, on the device it was on.
 
@@ -38,7 +45,7 @@ def placed(
     from accelerate import Accelerator
 
     check_module("model", model)
-    processes.join()
+    _processes.join()
     target = _checked(device) if device is not None else default_device()
     if precision == "fp16" and target.type == "cpu":
         raise ValueError(
@@ -101,7 +108,7 @@ def _checked(device: str | torch.device) -> torch.device:
 
 def is_sharded(model: nn.Module) -> bool:
     """Say whether `fully_shard` has split the model's parameters over the processes."""
-    if processes.process_count() == 1:
+    if _processes.process_count() == 1:
         return False
     from torch.distributed.tensor import DTensor
 

@@ -1,7 +1,6 @@
 """A learning-rate range test that leaves everything as it was."""
 
 import copy
-import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,70 +9,31 @@ from torch import nn
 from torch.optim import Optimizer
 
 from linkboy._checks import check_number
-from linkboy._report import Block, Report, Table
 from linkboy._tensors import check_module
-from linkboy.training import batches
-from linkboy.training.fitting import fit
-from linkboy.training.session import TrainingState
-from linkboy.training.settings import check_optimizer
+from linkboy.training import _batches
+from linkboy.training._fit import fit
+from linkboy.training._placement import Precision
+from linkboy.training._session import TrainingState
+from linkboy.training._settings import check_optimizer
+from linkboy.training.report import LearningRates
 
 _SMOOTHING = 0.9  # weight of the past in the running mean of the loss
 _DIVERGED = 4.0  # the test ends once the running mean is that many times its lowest value
 
 
-@dataclasses.dataclass(frozen=True)
-class LearningRates(Report):
-    """The loss at each rate tried.
-
-    Args:
-        suggestion: the rate half-way down the longest fall of the smoothed loss; `None` where it never fell.
-        diverged_at: the rate at which the test was ended because the loss rose or was not finite; `None` at its full length.
-        rates: learning rates, one per step.
-        losses: loss of the batch at each rate, before the step.
-        smoothed: their running mean, its start corrected as in Adam.
-
-    Examples:
-        >>> from linkboy.training.rates import LearningRates
-        >>> print(LearningRates(0.1, None, (0.01, 0.1), (2.0, 1.0), (2.0, 1.5)))
-        suggested learning rate 0.1
-        <BLANKLINE>
-        rate  loss  smoothed
-        0.01     2         2
-         0.1     1       1.5
-    """
-
-    suggestion: float | None
-    diverged_at: float | None
-    rates: tuple[float, ...]
-    losses: tuple[float, ...]
-    smoothed: tuple[float, ...]
-
-    def _blocks(self) -> Iterable[Block]:
-        found = (
-            "no learning rate lowered the loss"
-            if self.suggestion is None
-            else f"suggested learning rate {self.suggestion:.3g}"
-        )
-        yield found + (f"; the loss rose from {self.diverged_at:.3g} on" if self.diverged_at is not None else "")
-        every = max(1, len(self.rates) // 20)
-        yield Table(
-            ("rate", "loss", "smoothed"), list(zip(self.rates, self.losses, self.smoothed, strict=True))[::every]
-        )
-
-
 def lr_find(
     model: nn.Module,
-    loss_fn: batches.Loss,
+    loss_fn: _batches.Loss,
     optimizer: Optimizer,
     train_loader: Iterable[Any],
     *,
     min_lr: float = 1e-6,
     max_lr: float = 10.0,
     steps: int = 100,
-    sample_weight: batches.SampleWeight | None = None,
-    unpack: batches.Unpack | None = None,
+    sample_weight: _batches.SampleWeight | None = None,
+    unpack: _batches.Unpack | None = None,
     accumulate: int = 1,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
     seed: int | None = None,
     device: str | torch.device | None = None,
 ) -> LearningRates:

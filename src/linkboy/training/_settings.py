@@ -11,9 +11,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from linkboy._checks import check_choice, check_flag, check_number, describe
 from linkboy._tensors import check_module
-from linkboy.training import batches
-from linkboy.training.averaging import EarlyStopping, check_metric
-from linkboy.training.evaluation import PRECISIONS, Metrics, check_metrics
+from linkboy.training import _batches
+from linkboy.training._early_stopping import EarlyStopping, check_metric
+from linkboy.training._evaluate import Metrics, check_metrics
+from linkboy.training._placement import PRECISIONS, Precision
 
 Callback = Callable[[str, Any], object]
 
@@ -22,16 +23,16 @@ Callback = Callable[[str, Any], object]
 class Settings:
     """The arguments of `fit` that the loop reads."""
 
-    loss_fn: batches.Loss
+    loss_fn: _batches.Loss
     metrics: Metrics
     epochs: int
     max_steps: int | None
     scheduler: LRScheduler | None
-    sample_weight: batches.SampleWeight | None
-    unpack: batches.Unpack | None
+    sample_weight: _batches.SampleWeight | None
+    unpack: _batches.Unpack | None
     accumulate: int
     clip_grad_norm: float | None
-    precision: str
+    precision: Precision
     ema: float | None
     compile: bool
     on_nan: str
@@ -59,7 +60,7 @@ class Settings:
         if self.seed is not None:
             check_number("seed", self.seed, minimum=0, integer=True)
         check_choice("precision", self.precision, PRECISIONS)
-        check_choice("on_nan", self.on_nan, ("stop", "skip"))
+        check_choice("on_nan", self.on_nan, ("raise", "skip"))
         check_flag("compile", self.compile)
         check_flag("progress", self.progress)
         if not isinstance(self.resume, (str, os.PathLike)):
@@ -76,7 +77,7 @@ class Settings:
         for name, function in needed.items():
             if not callable(function):
                 raise TypeError(f"{name} must be a function, got {describe(function)}")
-        batches.check_functions(unpack=self.unpack, sample_weight=self.sample_weight)
+        _batches.check_functions(unpack=self.unpack, sample_weight=self.sample_weight)
         if self.early_stopping is not None and not isinstance(self.early_stopping, EarlyStopping):
             raise TypeError(f"early_stopping must be an EarlyStopping, got {describe(self.early_stopping)}")
 

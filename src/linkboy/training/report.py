@@ -15,26 +15,26 @@ from linkboy._report import Block, Report, Table, format_count, format_seconds
 class Evaluation(Report):
     """Loss and metrics over every sample, each counted once.
 
-    Args:
-        samples: rows evaluated, over all processes.
+    Attributes:
+        sample_count: samples evaluated, over all processes.
         loss: `sum(w * l) / sum(w)`; `None` without a loss function.
         metrics: value of each metric on all outputs together.
 
     Examples:
         >>> from linkboy.training import Evaluation
-        >>> print(Evaluation(samples=3, loss=0.5, metrics={"accuracy": 1.0}))
+        >>> print(Evaluation(sample_count=3, loss=0.5, metrics={"accuracy": 1.0}))
         3 samples
         <BLANKLINE>
         loss      0.5
         accuracy    1
     """
 
-    samples: int
+    sample_count: int
     loss: float | None
     metrics: dict[str, float]
 
     def _blocks(self) -> Iterable[Block]:
-        yield f"{format_count(self.samples)} samples"
+        yield f"{format_count(self.sample_count)} samples"
         loss = {} if self.loss is None else {"loss": self.loss}
         yield Table(("", ""), list({**loss, **self.metrics}.items()))
 
@@ -45,7 +45,7 @@ class History(Report):
 
     Only `seconds`, `examples_per_second`, `resumed_from`, `checkpoint` and `notes` tell of this machine and this start.
 
-    Args:
+    Attributes:
         steps: groups of `accumulate` micro-batches done since the very first start, skipped ones included.
         epochs: epochs finished.
         skipped_steps: groups that made no step: weight 0, not finite with `on_nan="skip"`, or refused by the fp16 scaler.
@@ -55,7 +55,7 @@ class History(Report):
         best_epoch: epoch with the best value of the metric that `early_stopping` names.
         best_value: that value.
         seed: the seed given or drawn; with it a new run repeats this one.
-        processes: how many trained together.
+        process_count: number of processes that trained together.
         device: where.
         precision: `"fp32"`, `"bf16"` or `"fp16"`.
         exact: whether a resumed run gives the same bits.
@@ -87,7 +87,7 @@ class History(Report):
     best_epoch: int | None
     best_value: float | None
     seed: int
-    processes: int
+    process_count: int
     device: str
     precision: str
     exact: bool
@@ -116,7 +116,7 @@ class History(Report):
         skipped = f", {format_count(self.skipped_steps)} skipped" if self.skipped_steps else ""
         yield (
             f"{ending} after {format_count(self.steps)} steps{skipped}, {self.epochs} epochs; seed {self.seed}, "
-            f"{self.precision} on {self.processes} x {self.device}"
+            f"{self.precision} on {self.process_count} x {self.device}"
         )
         if self.rows:
             columns = columns_of(self.rows)
@@ -126,6 +126,79 @@ class History(Report):
         if self.best_epoch is not None and self.best_value is not None:
             yield f"best epoch {self.best_epoch}: {self.best_value:.6g}"
         yield "\n".join(filter(None, (self.resume_hint, *self.notes)))
+
+
+@dataclasses.dataclass(frozen=True)
+class LearningRates(Report):
+    """The loss at each rate tried.
+
+    Attributes:
+        suggestion: the rate half-way down the longest fall of the smoothed loss; `None` where it never fell.
+        diverged_at: the rate at which the test was ended because the loss rose or was not finite; `None` at its full length.
+        rates: learning rates, one per step.
+        losses: loss of the batch at each rate, before the step.
+        smoothed: their running mean, its start corrected as in Adam.
+
+    Examples:
+        >>> from linkboy.training import LearningRates
+        >>> print(LearningRates(0.1, None, (0.01, 0.1), (2.0, 1.0), (2.0, 1.5)))
+        suggested learning rate 0.1
+        <BLANKLINE>
+        rate  loss  smoothed
+        0.01     2         2
+         0.1     1       1.5
+    """
+
+    suggestion: float | None
+    diverged_at: float | None
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    smoothed: tuple[float, ...]
+
+    def _blocks(self) -> Iterable[Block]:
+        found = (
+            "no learning rate lowered the loss"
+            if self.suggestion is None
+            else f"suggested learning rate {self.suggestion:.3g}"
+        )
+        yield found + (f"; the loss rose from {self.diverged_at:.3g} on" if self.diverged_at is not None else "")
+        every = max(1, len(self.rates) // 20)
+        yield Table(
+            ("rate", "loss", "smoothed"), list(zip(self.rates, self.losses, self.smoothed, strict=True))[::every]
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointReport(Report):
+    """What the manifest of a checkpoint lists, and whether the files agree with it.
+
+    Attributes:
+        path: directory of the checkpoint.
+        ok: every file is there with the size and the SHA-256 that the manifest lists.
+        notes: what is wrong, empty for a whole checkpoint.
+        step: optimizer steps done when it was saved; -1 where the manifest cannot be read, as for the fields below.
+        process_count: number of processes that saved it.
+        file_count: number of files listed.
+        nbytes: bytes of these files together.
+        exact: a run that continues from here gives the same bits as one that was never stopped.
+        exact_reason: why it does not, empty where `exact` is true.
+
+    Examples:
+        >>> from linkboy.training import Checkpointer
+        >>> report = Checkpointer("run").verify("run/step-40")
+        >>> report.ok, report.notes
+        (False, ('there is no such directory',))
+    """
+
+    path: str
+    ok: bool
+    notes: tuple[str, ...]
+    step: int
+    process_count: int
+    file_count: int
+    nbytes: int
+    exact: bool
+    exact_reason: str
 
 
 def columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
