@@ -1,4 +1,4 @@
-"""The shared files: messages, atomic writes, progress."""
+"""The shared files: messages and progress."""
 
 import io
 
@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from linkboy._checks import check_choice, check_flag, check_number, check_same_shape, describe, did_you_mean
-from linkboy._files import atomic_write
 from linkboy._progress import Progress
 from linkboy._tensors import check_module
 
@@ -58,34 +57,6 @@ def test_choices_shapes_and_descriptions():
     )
     assert describe(torch.zeros(2, 0, dtype=torch.bfloat16)) == "bf16[2, 0]"
     assert did_you_mean("nothing", ["x"]) == ""
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path):
-    target = tmp_path / "file"
-    target.write_text("old")
-
-    def write_half():
-        with atomic_write(target) as file:
-            file.write(b"half")
-            raise RuntimeError("no more")
-
-    assert message_of(RuntimeError, write_half) == "no more"
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    assert target.read_text() == "old"
-    with atomic_write(target) as file:
-        file.write(b"new")
-    assert target.read_text() == "new"
-
-
-def test_a_failed_write_names_the_file_asked_for_and_not_the_temporary_one(tmp_path):
-    def write(path):
-        with atomic_write(path) as file:
-            file.write(b"new")
-
-    missing = tmp_path / "none" / "file"
-    assert message_of(FileNotFoundError, write, missing) == f"[Errno 2] No such file or directory: {str(missing)!r}"
-    assert message_of(IsADirectoryError, write, tmp_path) == f"[Errno 21] Is a directory: {str(tmp_path)!r}"
-    assert not list(tmp_path.parent.glob("*.tmp"))
 
 
 def test_plain_progress_prints_now_and_then_and_a_disabled_one_nothing():

@@ -1,19 +1,24 @@
-"""Files that are either the old one or the new one, never half of each; and files that cannot fill the memory."""
+"""Files that appear whole or not at all, directories that one run holds at a time, content that cannot fill the memory.
+
+What depends on the operating system is here and nowhere else.
+"""
 
 import contextlib
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
+
+LOCK = ".lock"  # the file in a directory that a run holds
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a temporary neighbour of `path` for writing bytes, and move it onto `path` once the block ends well.
+    """Open a temporary file beside `path` for writing bytes, and move it onto `path` once the block ends well.
 
-    The bytes are on the disk before the name changes. If the block raises, `path` is as it was and no litter stays. The
-    error of a system call names `path`, not the neighbour, of which a reader knows nothing.
+    The bytes are on the disk before the name changes. If the block raises, `path` is unchanged and nothing is left
+    behind. The error of a system call names `path`, not the temporary file, which the reader does not know.
 
     Examples:
         >>> import tempfile
@@ -59,3 +64,71 @@ def read_bounded(path: str | os.PathLike[str], most_bytes: int) -> bytes:
     if not whole or len(content) > most_bytes:
         raise ValueError(f"{os.fspath(path)!r} must be a file of at most {most_bytes >> 20} MiB, and is larger")
     return content
+
+
+def sync_file(path: str | os.PathLike[str]) -> None:
+    """Wait until the content of a file is on the disk."""
+    with Path(path).open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_directory(path: str | os.PathLike[str]) -> None:
+    """Wait until the names in a directory are on the disk, so that a rename survives a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def locked_directory(directory: str | os.PathLike[str], refusal: str) -> Iterator[None]:
+    """Hold a directory, made where it is not there, for one process until the block ends or the process does.
+
+    Args:
+        directory: the directory; while it is held, it has a file `.lock` in it.
+        refusal: the message for a second process, which does not wait.
+
+    Raises:
+        BlockingIOError: another process holds the directory.
+
+    Examples:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> with locked_directory(folder, "another run writes here"):
+        ...     with locked_directory(folder, "another run writes here"):
+        ...         pass
+        Traceback (most recent call last):
+        BlockingIOError: another run writes here
+    """
+    path = Path(directory) / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("w") as file:
+            if not _try_lock(file):
+                raise BlockingIOError(refusal)
+            # A holder removes the file before it lets go. A process that had opened it by then locks a file that is no
+            # longer there, beside the next one, which locks a new file; so it looks again, and opens the new one.
+            if _is_still_there(path, file):
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+
+
+def _try_lock(file: IO[str]) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_still_there(path: Path, file: IO[str]) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,120 @@
+"""Files appear whole or not at all, and one process holds a directory at a time."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from linkboy import _files
+from linkboy._files import LOCK, atomic_write, locked_directory, read_bounded, sync_directory, sync_file
+
+
+def message_of(error, call, *arguments, **keywords):
+    with pytest.raises(error) as caught:
+        call(*arguments, **keywords)
+    return str(caught.value)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "file"
+    target.write_text("old")
+
+    def write_half():
+        with atomic_write(target) as file:
+            file.write(b"half")
+            raise RuntimeError("no more")
+
+    assert message_of(RuntimeError, write_half) == "no more"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert target.read_text() == "old"
+    with atomic_write(target) as file:
+        file.write(b"new")
+    assert target.read_text() == "new"
+
+
+def test_a_failed_write_names_the_file_asked_for_and_not_the_temporary_one(tmp_path):
+    def write(path):
+        with atomic_write(path) as file:
+            file.write(b"new")
+
+    missing = tmp_path / "none" / "file"
+    assert message_of(FileNotFoundError, write, missing) == f"[Errno 2] No such file or directory: {str(missing)!r}"
+    assert message_of(IsADirectoryError, write, tmp_path) == f"[Errno 21] Is a directory: {str(tmp_path)!r}"
+    assert not list(tmp_path.parent.glob("*.tmp"))
+
+
+def test_a_file_larger_than_it_may_be_is_not_read(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_bytes(b"x" * (2**20 + 1))
+    assert message_of(ValueError, read_bounded, path, 2**20) == (
+        f"{str(path)!r} must be a file of at most 1 MiB, and is larger"
+    )
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def write():
+        with contextlib.suppress(BrokenPipeError):
+            pipe.write_bytes(b"x" * 2**21)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert "at most 1 MiB" in message_of(ValueError, read_bounded, pipe, 2**20)
+    writer.join()
+
+
+def hold(folder):
+    with locked_directory(folder, "another run writes here"):
+        return "held"
+
+
+def test_a_held_directory_refuses_a_second_holder_and_is_free_afterwards(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    with locked_directory(folder, "another run writes here"):
+        assert [path.name for path in folder.iterdir()] == [LOCK]
+        assert message_of(BlockingIOError, hold, folder) == "another run writes here"
+    assert not list(folder.iterdir())
+    assert hold(folder) == "held"
+    with pytest.raises(KeyError), locked_directory(folder, "another run writes here"):
+        raise KeyError
+    assert hold(folder) == "held"
+
+
+def test_a_killed_holder_lets_go(tmp_path):
+    code = (
+        "import os, sys; from linkboy._files import locked_directory\n"
+        "with locked_directory(sys.argv[1], ''): os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 9
+    assert (tmp_path / LOCK).exists()
+    assert hold(tmp_path) == "held"
+
+
+def test_a_lock_file_that_its_holder_removed_meanwhile_is_not_held_beside_a_new_one(tmp_path, monkeypatch):
+    """B opens the file, A removes it and lets go, then B locks: what B has is not what C would open."""
+    real, opened = _files._try_lock, []
+
+    def late(file):
+        opened.append(file.name)
+        if len(opened) == 1:
+            (tmp_path / LOCK).unlink()  # by the holder before, between the opening and the locking
+        return real(file)
+
+    monkeypatch.setattr(_files, "_try_lock", late)
+    with locked_directory(tmp_path, "another run writes here"):
+        assert len(opened) == 2, "the file was opened again"
+        assert (tmp_path / LOCK).exists()
+        monkeypatch.setattr(_files, "_try_lock", real)
+        assert message_of(BlockingIOError, hold, tmp_path) == "another run writes here"
+
+
+def test_files_and_directories_are_flushed(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(Path(f"/proc/self/fd/{handle}").readlink()))
+    (tmp_path / "file").touch()
+    sync_file(tmp_path / "file")
+    sync_directory(tmp_path)
+    assert flushed == [tmp_path / "file", tmp_path]
