@@ -1,4 +1,7 @@
-"""What rooms ask of a tensor or a module before they look into it."""
+"""What rooms ask of a tensor or a module: is it one, in which dtype to compute with it, where its memory is."""
+
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +31,54 @@ def check_module(argument: str, value: object) -> nn.Module:
     return value
 
 
+def work_dtype(tensor: Tensor) -> torch.dtype:
+    """Return the dtype of arithmetic on whole tensors: float32 for half precision and less, else their own.
+
+    Examples:
+        >>> work_dtype(torch.ones(2, dtype=torch.bfloat16)), work_dtype(torch.ones(2, dtype=torch.float64))
+        (torch.float32, torch.float64)
+    """
+    return torch.float32 if tensor.dtype.itemsize < 4 else tensor.dtype
+
+
+def in_work_dtype(tensor: Tensor) -> Tensor:
+    """Return a floating point tensor in its `work_dtype`; one that has it already is returned itself."""
+    return tensor.float() if tensor.dtype.itemsize < 4 else tensor
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the dtype that autocast computes in on a device, `None` where it is off or the device has none.
+
+    Examples:
+        >>> with torch.autocast("cpu"):
+        ...     autocast_dtype(torch.device("cpu")), autocast_dtype(torch.device("meta"))
+        (torch.bfloat16, None)
+    """
+    kind = device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):  # the latter raises for meta
+        return None
+    return torch.get_autocast_dtype(kind)
+
+
+def result_dtype(input: Tensor) -> torch.dtype:
+    """Return the dtype that torch's losses and norms give: the input's, but float32 for half precision under autocast.
+
+    Examples:
+        >>> with torch.autocast("cpu"):
+        ...     result_dtype(torch.ones(2, dtype=torch.bfloat16))
+        torch.float32
+    """
+    half = input.dtype in (torch.float16, torch.bfloat16)
+    return torch.float32 if half and autocast_dtype(input.device) is not None else input.dtype
+
+
 def wide_dtype(device: torch.device) -> torch.dtype:
     """Return the dtype that loses least: float64, where the device has it."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def values_visible(tensor: Tensor) -> bool:
-    """Say whether looking at values is free of synchronisation and graph breaks."""
+    """Return whether looking at values is free of synchronisation and graph breaks."""
     return (
         tensor.device.type == "cpu"
         and type(tensor) in (Tensor, torch.nn.Parameter)
@@ -44,5 +88,45 @@ def values_visible(tensor: Tensor) -> bool:
 
 
 def transforms_active() -> bool:
-    """Say whether a `torch.func` transform is at work; torch's own `Function.apply` asks the same question."""
+    """Return whether a `torch.func` transform is at work; torch's own `Function.apply` asks the same question."""
     return torch._C._are_functorch_transforms_active()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Return whether a tensor is an ordinary dense one, for which `numel`, `nbytes` and its storage tell everything."""
+    return (type(tensor) is nn.Parameter or type(tensor) is Tensor) and tensor.layout is torch.strided
+
+
+def dense_parts(tensor: Tensor) -> Iterator[Tensor]:
+    """Yield the dense tensors in which a tensor is stored: indices, shards, packed data, scales; often itself alone.
+
+    Examples:
+        >>> [part.shape for part in dense_parts(torch.eye(3).to_sparse())]
+        [torch.Size([2, 3]), torch.Size([3])]
+    """
+    if is_plain(tensor):
+        yield tensor
+    elif (local := getattr(tensor, "_local_tensor", None)) is not None:  # DTensor: what this process holds
+        yield from dense_parts(local)
+    elif (flatten := getattr(type(tensor), "__tensor_flatten__", None)) is not None:  # torchao and its like
+        for name in flatten(tensor)[0]:
+            yield from dense_parts(getattr(tensor, name))
+    elif tensor.layout is torch.sparse_coo:
+        yield tensor._indices()
+        yield tensor._values()
+    elif tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        yield from (tensor.crow_indices(), tensor.col_indices(), tensor.values())
+    elif tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        yield from (tensor.ccol_indices(), tensor.row_indices(), tensor.values())
+    else:
+        yield tensor
+        yield from _quant_state_tensors(getattr(tensor, "quant_state", None))
+
+
+def _quant_state_tensors(state: Any) -> Iterator[Tensor]:
+    # bitsandbytes keeps block scales and the code book beside the packed data, and quantises the scales once more.
+    if state is not None:
+        for name in ("absmax", "code", "offset"):
+            if isinstance(part := getattr(state, name, None), Tensor):
+                yield part
+        yield from _quant_state_tensors(getattr(state, "state2", None))
