@@ -33,7 +33,7 @@ from sklearn.svm import LinearSVC
 import linkboy as lb
 from benchmarks.harness import Row
 from linkboy.classify.demo import demo_data
-from linkboy.classify.features import share_unspaced
+from linkboy.text._scripts import unspaced_share
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SEEDS = 3
@@ -113,7 +113,7 @@ def mcnemar(one: Sequence[str], other: Sequence[str], labels: Sequence[str]) -> 
 def svm(parts: Parts, figure: str) -> Result:
     """Fit the SVM that is best on the validation part."""
     train, valid, test = (parts[part] for part in ("train", "valid", "test"))
-    unspaced = share_unspaced(train.texts) > 0.5
+    unspaced = unspaced_share(train.texts) > 0.5
     started = time.process_time()
     if unspaced:
         features = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, min_df=2)
@@ -144,7 +144,7 @@ def fast_text(parts: Parts) -> Result:
     import fasttext
 
     fasttext.FastText.eprint = lambda *arguments: None
-    unspaced = share_unspaced(parts["train"].texts) > 0.5
+    unspaced = unspaced_share(parts["train"].texts) > 0.5
 
     def prepared(text: str) -> str:
         return " ".join(text.replace(" ", "")) if unspaced else " ".join(text.lower().split())

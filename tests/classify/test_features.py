@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from linkboy.classify import features
-from linkboy.classify.features import END, START, FlatFeatures, NgramEncoder, share_unspaced
+from linkboy.classify.features import END, START, FlatFeatures, NgramEncoder
+from linkboy.text._scripts import unspaced_share
 
 ALPHABET = "abAB 中国，。é\u0301१😀\ud800"
 TEXTS = st.lists(st.text(ALPHABET, max_size=12), min_size=1, max_size=12)
@@ -107,9 +108,9 @@ def test_gather_returns_the_rows_asked_for(data):
 
 
 def test_the_script_decides_what_counts():
-    assert share_unspaced(["机器学习很有趣 abc"]) > 0.5
-    assert share_unspaced(["machine learning", "машинное обучение"]) == 0
-    assert share_unspaced(["123 !", ""]) == 0
+    assert unspaced_share(["机器学习很有趣 abc"]) > 0.5
+    assert unspaced_share(["machine learning", "машинное обучение"]) == 0
+    assert unspaced_share(["123 !", ""]) == 0
     for text, longest, words in (("机器学习", 3, False), ("machine learning", 4, True), ("learning " * 5, 5, True)):
         encoder = NgramEncoder.fit([text] * 2)
         assert (encoder.longest, encoder.words) == (longest, words)

@@ -258,20 +258,20 @@ def test_tokens_and_ids_convert_into_each_other_one_or_many():
 def test_explain_accounts_for_every_character():
     tokenizer = BertTokenizer(["[UNK]", "na", "##ive", "中", "."])
     report = tokenizer.explain(["na\u200bïve\u0301 中x\ufffd.", "\t"])
-    assert [(p.text, p.start, p.end, p.token, p.characters) for p in report.pieces] == [
+    assert [(r.text_index, r.start, r.end, r.token, r.characters) for r in report.rows] == [
         (0, 0, 2, "na", "na"),
         (0, 3, 6, "##ive", "ïve"),
         (0, 8, 9, "中", "中"),
         (0, 9, 10, "[UNK]", "x"),
         (0, 11, 12, ".", "."),
     ]
-    assert [(d.at, d.code_point) for d in report.dropped] == [(2, "U+200B"), (6, "U+0301"), (10, "U+FFFD")]
-    assert (report.characters, report.unknown_share) == (13, 0.2)
+    assert [(d.index, d.code_point) for d in report.dropped] == [(2, "U+200B"), (6, "U+0301"), (10, "U+FFFD")]
+    assert (report.character_count, report.unknown_share) == (13, 0.2)
     assert report.to_dict()["unknown_share"] == 0.2
     assert "ZERO WIDTH SPACE, category Cf" in str(report)
     assert "..." in str(tokenizer.explain(["中" * 100]))
     covered = tokenizer.explain(["".join(LETTERS)])
-    spans = {i for piece in covered.pieces for i in range(piece.start, piece.end)} | {d.at for d in covered.dropped}
+    spans = {i for row in covered.rows for i in range(row.start, row.end)} | {d.index for d in covered.dropped}
     assert {i for i, c in enumerate(LETTERS) if not c.isspace()} <= spans
 
 
@@ -313,7 +313,7 @@ def bad_calls():
         (lambda: small("a", stride=-1), "stride must be an integer of at least 0, got -1"),
         (
             lambda: small("a", return_overflowing_tokens=True),
-            "return_overflowing_tokens=True needs truncation, or nothing flows over",
+            "return_overflowing_tokens=True needs truncation: without it no text overflows",
         ),
         (
             lambda: small(long, truncation=True, max_length=5, stride=3, return_overflowing_tokens=True),
@@ -336,7 +336,7 @@ def bad_calls():
         (
             lambda: small("a", padding="max_length", max_length=10**9),
             "padding='max_length' needs max_length of at most 16777216, got 1000000000: "
-            "padding=True fills up to the longest row",
+            "padding=True pads to the longest row",
         ),
         (
             lambda: small("a", padding=True, pad_to_multiple_of=10**9),

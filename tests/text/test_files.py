@@ -202,7 +202,7 @@ def test_a_tokenizer_json_of_another_kind_is_refused(tmp_path, change, message):
 
 def test_a_file_that_is_no_tokenizer_json_is_refused(tmp_path):
     path = write(tmp_path / "tokenizer.json", "[1")
-    with pytest.raises(ValueError, match="is no JSON: Expecting"):
+    with pytest.raises(ValueError, match="is not JSON: Expecting"):
         BertTokenizer.from_tokenizer_json(path)
     write(path, "[" * 200_000)
     with pytest.raises(ValueError) as caught:

@@ -17,7 +17,9 @@ from tests.text.test_ids import IDS, VOCABULARY, assert_equal_ids, ours, words_f
 
 from linkboy import BertTokenizer
 from linkboy.text import _word_cache as cache
-from linkboy.text._hash_table import HashTable, ranges
+from linkboy.text import _word_keys
+from linkboy.text._arrays import ranges
+from linkboy.text._hash_table import HashTable
 from linkboy.text._trie import PieceTrie
 
 TEXTS = [*AWKWARD, *words_fuzz(600, 31)]
@@ -50,7 +52,7 @@ def test_a_collision_taken_for_a_hit_would_be_seen(monkeypatch):
 
 
 def test_words_that_differ_only_in_length_or_in_a_late_chunk_are_told_apart(monkeypatch):
-    monkeypatch.setattr(cache, "MIX", np.uint64(0))  # the hash is then the last chunk alone
+    monkeypatch.setattr(_word_keys, "MULTIPLIER", np.uint64(0))  # the hash is then the last chunk alone
     texts = [body * count + end for body in ("abcd", "abce") for count in range(1, 9) for end in ("", "a", "abcd")]
     assert_equal_ids(ours(), Reference(IDS), texts * 3)
 

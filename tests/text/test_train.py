@@ -178,7 +178,8 @@ def test_a_file_becomes_one_line_of_ids_for_each_line(tmp_path, monkeypatch):
         out = io.StringIO()
         report = tokenize_file(TOKENIZER, path, out)
         assert out.getvalue() == "3 4 5\n\n5 3\n0\n3 4\n"
-        assert report.to_dict() == {"lines": 5, "characters": 11, "tokens": 8, "unknown": 1}
+        assert report.to_dict() == {"line_count": 5, "character_count": 11, "token_count": 8, "unknown_count": 1}
+        assert report.summary == "5 lines, 11 characters: 8 tokens, of which [UNK] 1 (12.50%)"
     out = io.StringIO()
     tokenize_file(TOKENIZER, path, out, output="tokens", add_special_tokens=True)
     assert out.getvalue().splitlines()[0] == "[CLS] a ##b 中 [SEP]"
@@ -188,7 +189,7 @@ def test_standard_input_is_read_and_progress_goes_to_standard_error(monkeypatch,
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(DATA)))
     monkeypatch.setattr("linkboy.text.stream.BATCH_BYTES", 1)
     out = io.StringIO()
-    assert tokenize_file(TOKENIZER, "-", out, progress=True).lines == 5
+    assert tokenize_file(TOKENIZER, "-", out, progress=True).line_count == 5
     assert capsys.readouterr().out == ""
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from linkboy._report import Block, Report, Table, format_percent
-from linkboy.classify.features import END, START, Ngram, NgramEncoder, is_unspaced, is_word_character
+from linkboy.classify.features import END, START, Ngram, NgramEncoder, is_word_character
 from linkboy.classify.models import NgramClassifier
+from linkboy.text._scripts import is_unspaced
 
 if TYPE_CHECKING:
     from linkboy.classify.classifier import Classifier

@@ -17,18 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from linkboy.text._arrays import ranges
+from linkboy.text._hash_table import HashIndex
+from linkboy.text._scripts import unspaced_share
+
 T = TypeVar("T")
 START, END = "\x02", "\x03"
 CHUNK_CHARACTERS = 1 << 15  # the n-grams of a chunk fit the cache of a core, and a batch of headlines is several chunks
 MOST_CHARACTERS = 4_000_000  # to learn a vocabulary from
-MOST_PREFIX_BITS, MOST_IN_A_BUCKET = 22, 64
 # Odd, so that they can be undone modulo 2**64; otherwise arbitrary (digits of the golden ratio, xxhash, murmur).
 _GOLDEN, _SECOND, _THIRD = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0xFF51AFD7ED558CCD
-# Scripts that are written without spaces between words: kana, Han, Thai, Lao, Myanmar, Khmer.
-_UNSPACED = (
-    (0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF),
-    (0x20000, 0x3FFFF),
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,22 +51,8 @@ class FlatFeatures:
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
         offsets = np.concatenate(([0], np.cumsum(lengths)))
-        where = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        where = ranges(starts, lengths)
         return FlatFeatures(self.ids[where], None if self.weights is None else self.weights[where], offsets)
-
-
-def share_unspaced(texts: Sequence[str]) -> float:
-    """Return the share of letters that belong to scripts written without spaces, in a sample of the texts."""
-    sample = "".join(texts[:: max(1, len(texts) // 1000)])
-    codes = np.frombuffer(sample.encode("utf-32-le", "surrogatepass"), np.uint32)
-    unspaced = sum(int(((codes >= low) & (codes <= high)).sum()) for low, high in _UNSPACED)
-    letters = sum(map(str.isalpha, sample))
-    return unspaced / letters if letters else 0.0
-
-
-def is_unspaced(character: str) -> bool:
-    """Say whether a character belongs to a script written without spaces between words."""
-    return any(low <= ord(character) <= high for low, high in _UNSPACED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +97,7 @@ class NgramEncoder:
         return len(self.hashes)
 
     @cached_property
-    def _index(self) -> "HashIndex":
+    def _index(self) -> HashIndex:
         return HashIndex(self.hashes)
 
     @classmethod
@@ -132,7 +116,7 @@ class NgramEncoder:
         and 5, or 4 where texts are as short as names. Of more than four million characters a part is looked at, drawn evenly.
         """
         texts = texts[:: max(1, sum(map(len, texts)) // MOST_CHARACTERS)]
-        spaced = share_unspaced(texts) < 0.5
+        spaced = unspaced_share(texts) < 0.5
         if longest is None:
             longest = 3 if not spaced else 4 if np.median([len(text) for text in texts]) < 30 else 5
         words = spaced if words is None else words
@@ -238,7 +222,7 @@ def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _counted(
-    texts: Sequence[str], longest: int, words: bool, index: "HashIndex"
+    texts: Sequence[str], longest: int, words: bool, index: HashIndex
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return rows, vocabulary ids and counts of the distinct known n-grams of each text, ordered by row, then id."""
     rows, hashes = _ngrams(texts, longest, words)
@@ -262,42 +246,6 @@ def _runs(ordered: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return where each distinct value of a sorted array begins, and how often it occurs."""
     edges = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1], [True])))
     return (edges[:-1], np.diff(edges)) if len(ordered) else (np.zeros(0, np.int64), np.zeros(0, np.int64))
-
-
-class HashIndex:
-    """Finds hashes in a sorted vocabulary: a table over their first bits says where to begin, mostly the very place.
-
-    `numpy.searchsorted` takes five times as long, most of it waiting for memory.
-
-    Args:
-        vocabulary: `(V,)`, sorted.
-    """
-
-    def __init__(self, vocabulary: NDArray[np.uint64]) -> None:
-        bits = min(len(vocabulary).bit_length() + 1, MOST_PREFIX_BITS)
-        self._shift = np.uint64(64 - bits)
-        prefixes = np.arange(1 << bits, dtype=np.uint64) << self._shift
-        self._begin = np.searchsorted(vocabulary, prefixes)
-        # A last one that nothing exceeds ends every search; that it is no entry shows in its place.
-        self._vocabulary = np.append(vocabulary, np.uint64(2**64 - 1))
-        # Hashes lie evenly, so a bucket holds a few; those of a made-up file might not, and are searched by halves.
-        self._even = np.diff(self._begin, append=len(vocabulary)).max() <= MOST_IN_A_BUCKET
-
-    def __len__(self) -> int:
-        return len(self._vocabulary) - 1
-
-    def look_up(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Return the place of each hash in the vocabulary, -1 where it is not there."""
-        if self._even:
-            place = self._begin[hashes >> self._shift]
-            short = np.flatnonzero(self._vocabulary[place] < hashes)
-            while len(short):
-                place[short] += 1
-                short = short[self._vocabulary[place[short]] < hashes[short]]
-        else:
-            place = np.searchsorted(self._vocabulary[:-1], hashes)
-        place[(self._vocabulary[place] != hashes) | (place == len(self))] = -1
-        return place
 
 
 def in_threads(function: Callable[[Sequence[str]], T], chunks: Iterable[Sequence[str]]) -> list[T]:

@@ -30,6 +30,7 @@ from linkboy.classify.recipe import Recipe, TrainingOptions
 from linkboy.classify.reliability import Reliability, reliability
 from linkboy.classify.split import PARTS, Parts
 from linkboy.parameters import summarize
+from linkboy.text._scripts import font_language
 from linkboy.training import History
 
 MISTAKES = 20
@@ -142,7 +143,7 @@ def _template() -> Any:
         "percent": format_percent,
         "count": format_count,
         "visible": visible,
-        "script": _script_of,
+        "script": font_language,
         "shades": _shades,
         "pieces": lambda explanation: explanation.pieces[:PIECES],
     }
@@ -244,15 +245,6 @@ def _versions() -> Table:
             continue
     rows.append(("machine", f"{platform.system()} {platform.machine()}, threads: {torch.get_num_threads()}"))
     return Table(("", ""), rows)
-
-
-def _script_of(text: str) -> str:
-    """Return the language that the browser shall take the glyphs of a text from: one code point has several shapes."""
-    if any("\u3040" <= character <= "\u30ff" for character in text):
-        return "ja"
-    if any("\uac00" <= character <= "\ud7af" for character in text):
-        return "ko"
-    return "zh-Hans" if any("\u3400" <= character <= "\u9fff" for character in text) else ""
 
 
 def _shades(explanation: Explanation) -> list[tuple[str, str]]:

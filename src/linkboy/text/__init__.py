@@ -1,14 +1,18 @@
 """BERT tokenisation, exact and vectorised."""
 
+from linkboy.text._encoding import Encoding
 from linkboy.text.basic import BasicTokenizer
-from linkboy.text.report import TokenizationReport
-from linkboy.text.stream import TokenizedFile, tokenize_file
+from linkboy.text.report import DroppedCharacter, TokenizationReport, TokenizedFile, TokenRow
+from linkboy.text.stream import tokenize_file
 from linkboy.text.tokenizer import BertTokenizer
 from linkboy.text.train import train_wordpiece
 
 __all__ = [
     "BasicTokenizer",
     "BertTokenizer",
+    "DroppedCharacter",
+    "Encoding",
+    "TokenRow",
     "TokenizationReport",
     "TokenizedFile",
     "tokenize_file",

@@ -16,7 +16,7 @@ def make_rules(
     emoji: bool = False,
     drop_private: bool = False,
 ) -> Rules:
-    """Check the options that both tokenizers share and turn them into `Rules`."""
+    """Return the `Rules` for the options that both tokenizers share, or raise."""
     check_flag("do_lower_case", do_lower_case)
     check_flag("tokenize_chinese_chars", tokenize_chinese_chars)
     check_flag("kana", kana)
@@ -29,7 +29,7 @@ def make_rules(
 
 
 def check_never_split(never_split: Iterable[str]) -> frozenset[str]:
-    """Return the tokens as a set; a bare string, whose letters would be taken for tokens, is refused."""
+    """Return the tokens as a set; raise for a bare string, whose letters would become tokens."""
     if isinstance(never_split, (str, bytes)):
         kind = type(never_split).__name__
         raise TypeError(f"never_split must be a collection of tokens, got the bare {kind} {never_split!r}")
@@ -50,13 +50,13 @@ def as_text(text: str | bytes, argument: str = "text") -> str:
 
 
 def check_texts(argument: str, texts: Iterable[str | bytes]) -> list[str]:
-    """Return the texts as a list of strings; say which one is none."""
+    """Return the texts as a list of strings, or raise an error that names the one that is not a text."""
     if isinstance(texts, (str, bytes)):
         raise TypeError(f"{argument} must be a list of texts, got a single {type(texts).__name__}")
-    if not isinstance(texts, Iterable) or isinstance(texts, (Set, Mapping)):  # which have no order, or are no texts
+    if not isinstance(texts, Iterable) or isinstance(texts, (Set, Mapping)):  # neither is a list of texts
         raise TypeError(f"{argument} must be a list of texts, got {type(texts).__name__}")
     texts = list(texts)
-    # One pass in C for the usual case; the loop only runs where bytes are to be read or a message is due.
+    # One pass in C for the usual case; the loop runs only to decode bytes or to name what is not a text.
     if set(map(type, texts)) <= {str}:
         return texts  # type: ignore[return-value]
     return [as_text(text, f"{argument}[{index}]") for index, text in enumerate(texts)]

@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from linkboy.text._arrays import Array, ranges
 from linkboy.text._characters import Rules
-from linkboy.text._hash_table import Array, ranges
 from linkboy.text._sigma import is_final_sigma
 from linkboy.text._symbols import DROPPED, LETTER, NEEDS_SIGMA, NEEDS_TEXT, SEPARATOR, SymbolTable
 from linkboy.text._trie import PieceTrie
-from linkboy.text._word_cache import Found, WordCache
+from linkboy.text._word_cache import FoundWords, WordCache
 from linkboy.text._wordpiece import Pieces, TextReader
 
 MARK = LETTER - 1  # stands before and after the ids of each text; above every id
@@ -18,8 +18,8 @@ CHUNK = 1 << 18  # characters worked on at once: bounds the memory, and stays in
 LONGEST = 256  # characters of a word on the array path
 
 
-class Flat(NamedTuple):
-    """The ids of all texts in one array; text `i` has `ids[begin[i] + 1 : end[i]]`, with a mark on both sides.
+class FlatIds(NamedTuple):
+    """The ids of all texts in one array; text `i` has `ids[begin[i] + 1 : end[i]]`, with a mark before and after.
 
     `spans` holds, where asked for, the `(start, end)` in its own text of each id, and `(0, 0)` at the marks.
     """
@@ -35,10 +35,10 @@ class ArrayEncoder:
 
     Args:
         vocabulary: token to id.
-        rules: what becomes of a character.
+        rules: what a character becomes.
         unknown_id: the id of words without a cut.
         limit: characters above which a word is unknown.
-        reader: cuts one text at a time; used for what the array path leaves alone.
+        reader: cuts one text at a time; used for the texts that the array path cannot handle.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ArrayEncoder:
         reader: TextReader,
     ) -> None:
         self._reader, self._unknown_id, self._limit = reader, unknown_id, limit
-        # A word of this path is not longer than LONGEST, so longer pieces never match; the trie has a level for each character.
+        # A word of this path is not longer than LONGEST, so longer pieces never match, and the trie has at most that many levels.
         tokens = [t for t in vocabulary if t not in ("", "##") and len(t.removeprefix("##")) <= LONGEST]
         continued = np.array([token.startswith("##") for token in tokens], bool)
         bodies = [token.removeprefix("##") for token in tokens]
@@ -63,7 +63,7 @@ class ArrayEncoder:
         self.cache = WordCache(self.table, self.trie, unknown_id, limit)
         self.encode([body for body, more in zip(bodies, continued.tolist(), strict=True) if not more])
 
-    def encode(self, texts: Sequence[str], *, spans: bool = False) -> Flat:
+    def encode(self, texts: Sequence[str], *, spans: bool = False) -> FlatIds:
         """Return the ids of all texts; memory beyond the result stays that of one chunk."""
         sizes = np.fromiter(map(len, texts), np.int64, len(texts))
         if not len(sizes) or int(sizes.max()) <= CHUNK:
@@ -73,33 +73,33 @@ class ArrayEncoder:
         owners, origins, ends = np.array(cuts).T
         return _rejoin(self._encode_all(parts, ends - origins, spans), owners, origins)
 
-    def _encode_all(self, texts: Sequence[str], sizes: Array, spans: bool) -> Flat:
+    def _encode_all(self, texts: Sequence[str], sizes: Array, spans: bool) -> FlatIds:
         parts = [self._encode_chunk(texts[a:b], sizes[a:b], spans) for a, b in _chunks(sizes)]
         if len(parts) == 1:
             return parts[0]
         shifts = np.cumsum([0] + [len(part.ids) for part in parts])[:-1].tolist()
         no_ids, no_places, no_spans = np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0, 2), np.int32)
-        return Flat(
+        return FlatIds(
             np.concatenate([no_ids, *(part.ids for part in parts)]),
             np.concatenate([no_places, *(part.begin + shift for part, shift in zip(parts, shifts, strict=True))]),
             np.concatenate([no_places, *(part.end + shift for part, shift in zip(parts, shifts, strict=True))]),
             np.concatenate([no_spans, *(p.spans for p in parts if p.spans is not None)]) if spans else None,
         )
 
-    def _encode_chunk(self, texts: Sequence[str], sizes: Array, spans: bool) -> Flat:
+    def _encode_chunk(self, texts: Sequence[str], sizes: Array, spans: bool) -> FlatIds:
         ends = np.cumsum(sizes + 2) - 1  # the mark after each text
         begins = ends - sizes - 1
         values, readable = self._look_up(texts, begins)
         wide: list[tuple[int, int]] = []
         starts, lengths, found = self._find_words(values, readable, wide, begins, ends)
         read = {text: self._read(texts[text], spans) for text in sorted(readable)}
-        return _Layout(values, starts, lengths, begins, ends, found, read, wide).collect(spans)
+        return _IdLayout(values, starts, lengths, begins, ends, found, read, wide).collect(spans)
 
     def _read(self, text: str, spans: bool) -> Pieces:
         return self._reader.read(text) if spans else [(number, 0, 0) for number in self._reader.ids(text)]
 
     def _look_up(self, texts: Sequence[str], begins: Array) -> tuple[Array, set[int]]:
-        """Return the class of every character, and the texts that the array path must leave alone."""
+        """Return the class of every character, and the texts that the array path cannot handle."""
         joined = "\n" + "\n\n".join(texts) + "\n"
         values = self.table.look_up(code_points(joined))
         readable: set[int] = set()
@@ -116,8 +116,8 @@ class ArrayEncoder:
 
     def _find_words(
         self, values: Array, readable: set[int], wide: list[tuple[int, int]], begins: Array, ends: Array
-    ) -> tuple[Array, Array, Found]:
-        """Return where words start, their lengths and pieces; blank, and add, the texts that are to be read.
+    ) -> tuple[Array, Array, FoundWords]:
+        """Return where words start, their lengths and pieces; blank the texts to be read one by one.
 
         Words over the limit become one token, of which `wide` remembers the place and where the word ends.
         """
@@ -138,10 +138,10 @@ class ArrayEncoder:
             readable |= set((np.searchsorted(begins, starts[refused], "right") - 1).tolist())
 
     def _settle(self, values: Array, start: int, length: int, wide: list[tuple[int, int]]) -> bool:
-        """Put one unknown token in the place of a word that is over the limit; say whether it was."""
+        """Replace a word that is over the limit by one unknown token; return whether it was."""
         symbols = values[start : start + length] & 0xFFFF
         if int(self.table.widths[symbols].sum()) <= self._limit:
-            return False  # long only by characters that are dropped
+            return False  # over the limit only by characters that are dropped
         kept = np.flatnonzero(symbols != DROPPED)
         first, last = start + int(kept[0]), start + int(kept[-1])
         values[start : start + length] = SEPARATOR
@@ -150,8 +150,8 @@ class ArrayEncoder:
         return True
 
 
-class _Layout:
-    """Puts ids where their characters stood, makes room where there are more ids than characters, and closes the gaps."""
+class _IdLayout:
+    """Writes ids at the places of their characters; inserts places where there are more ids than characters."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class _Layout:
         lengths: Array,
         begins: Array,
         ends: Array,
-        found: Found,
+        found: FoundWords,
         read: Mapping[int, Pieces],
         wide: Sequence[tuple[int, int]],
     ) -> None:
@@ -169,12 +169,12 @@ class _Layout:
         self.word_starts = starts  # as places in the text, where `starts` are places in `values`
         self.text_begins = begins
         self.places: Array | None = None
-        several = np.flatnonzero(found.counts > 1)
+        several = np.flatnonzero(found.piece_count > 1)
         self.several = several
         self._make_room(several, lengths)
 
     def _make_room(self, several: Array, lengths: Array) -> None:
-        lack = self.found.counts[several] - lengths[several]
+        lack = self.found.piece_count[several] - lengths[several]
         crowded = lack > 0
         room = self.ends - self.begins - 1
         overfull = [(text, len(pieces) - room[text]) for text, pieces in self.read.items() if len(pieces) > room[text]]
@@ -192,13 +192,13 @@ class _Layout:
         self.values = spread
         self.starts, self.begins, self.ends = self.places[self.starts], self.places[self.begins], self.places[self.ends]
 
-    def collect(self, spans: bool) -> Flat:
+    def collect(self, spans: bool) -> FlatIds:
         values, found = self.values, self.found
-        values[self.starts] = found.first
+        values[self.starts] = found.first_id
         if self.several.size:
-            count, at, start = found.counts[self.several], found.at[self.several], self.starts[self.several]
+            count, at, start = found.piece_count[self.several], found.at[self.several], self.starts[self.several]
             piece = ranges(at, count)
-            values[piece + np.repeat(start - at, count)] = found.pieces[piece, 0]
+            values[piece + np.repeat(start - at, count)] = found.pieces["id"][piece]
         values[self.begins] = values[self.ends] = MARK
         for text, pieces in self.read.items():
             at = int(self.begins[text]) + 1
@@ -208,7 +208,7 @@ class _Layout:
         ids = values.take(kept)
         marks = np.flatnonzero(ids == MARK)
         begin, end = marks[0::2], marks[1::2]
-        return Flat(ids, begin, end, self._spans(kept, begin, end) if spans else None)
+        return FlatIds(ids, begin, end, self._spans(kept, begin, end) if spans else None)
 
     def _spans(self, kept: Array, begin: Array, end: Array) -> Array:
         """Return for each id kept where in its own text it came from."""
@@ -217,12 +217,12 @@ class _Layout:
         if self.places is not None:
             start[self.places] = np.arange(len(self.places))
         stop = start + 1
-        some = np.flatnonzero(found.counts > 0)
-        count = found.counts[some]
+        some = np.flatnonzero(found.piece_count > 0)
+        count = found.piece_count[some]
         targets = ranges(self.starts[some], count)
-        inner = found.pieces[ranges(found.at[some], count)]
+        inner = found.pieces.take(ranges(found.at[some], count))
         word = np.repeat(self.word_starts[some], count)
-        start[targets], stop[targets] = word + inner[:, 1], word + inner[:, 2]
+        start[targets], stop[targets] = word + inner["start"], word + inner["end"]
         for place, stops_at in self.wide:
             stop[place if self.places is None else self.places[place]] = stops_at
         for text, pieces in self.read.items():
@@ -278,8 +278,8 @@ def _cuts(text: str) -> Iterator[tuple[int, int]]:
     yield start, len(text)
 
 
-def _rejoin(flat: Flat, owners: Array, origins: Array) -> Flat:
-    """Make one text again of the parts with the same owner, each of which begins at its origin."""
+def _rejoin(flat: FlatIds, owners: Array, origins: Array) -> FlatIds:
+    """Join the parts that have the same owner into one text again; each part begins at its origin."""
     inner = owners[1:] == owners[:-1]
     kept = np.ones(len(flat.ids), bool)
     kept[flat.end[:-1][inner]] = kept[flat.begin[1:][inner]] = False
@@ -290,4 +290,4 @@ def _rejoin(flat: Flat, owners: Array, origins: Array) -> Flat:
     if spans is not None:
         spans = (spans[kept] + np.repeat(origins, flat.end - flat.begin + 1)[kept, None]).astype(np.int32)
         spans[begin] = spans[end] = 0
-    return Flat(ids, begin, end, spans)
+    return FlatIds(ids, begin, end, spans)

@@ -1,4 +1,4 @@
-"""The arguments of a tokenizer call, checked against each other."""
+"""The arguments of a tokenizer call, checked against each other, so that no argument is silently without effect."""
 
 import dataclasses
 
@@ -13,13 +13,14 @@ TRUNCATIONS = {
     "only_first": "only_first",
     "only_second": "only_second",
 }
+TENSORS = (None, "pt", "np", "flat")
 
-WIDEST = 1 << 24  # tokens that rows may be filled up to; a slip of the pen beyond it would take all memory
+WIDEST = 1 << 24  # tokens that rows may be padded to; a mistyped number beyond it would take all memory
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """The arguments of a tokenizer call, checked."""
+class CallOptions:
+    """What a call asks for, once `check_options` has accepted it."""
 
     specials: bool
     padding: str | None
@@ -47,45 +48,62 @@ def check_options(
     offsets: bool,
     special_mask: bool,
     tensors: str | None,
-) -> Options:
-    """Refuse what cannot be meant, so that no argument is silently without effect."""
+) -> CallOptions:
+    """Return the options of a call, or raise where one is unknown, contradicts another, or would have no effect."""
     check_flag("add_special_tokens", specials)
     check_flag("return_overflowing_tokens", overflow)
     check_flag("return_offsets_mapping", offsets)
     check_flag("return_special_tokens_mask", special_mask)
     check_choice("padding", padding, PADDINGS)
     check_choice("truncation", truncation, TRUNCATIONS)
-    check_choice("return_tensors", tensors, (None, "pt", "np", "flat"))
+    check_choice("return_tensors", tensors, TENSORS)
     pad, cut = PADDINGS[padding], TRUNCATIONS[truncation]
     if max_length is None and (cut or pad == "max_length"):
-        max_length = model_max_length
-        if max_length is None:
+        if model_max_length is None:
             argument = f"truncation={truncation!r}" if cut else "padding='max_length'"
             raise ValueError(f"{argument} needs max_length, as this tokenizer has no model_max_length")
-    elif max_length is not None and not cut and pad != "max_length":
-        raise ValueError(f"max_length={max_length} has no effect without truncation=True or padding='max_length'")
-    if max_length is not None:
-        check_number("max_length", max_length, minimum=1, integer=True)
-        if pad == "max_length" and max_length > WIDEST:
+        max_length = model_max_length
+    options = CallOptions(specials, pad, cut, max_length, stride, multiple, overflow, offsets, special_mask, tensors)
+    _check_length(options, pair)
+    _check_overflow(options)
+    _check_padding(options)
+    return options
+
+
+def _check_length(options: CallOptions, pair: bool) -> None:
+    """Raise unless `max_length` has an effect and leaves room for the special tokens."""
+    length, cut, padded = options.max_length, options.truncation, options.padding == "max_length"
+    if length is not None:
+        if not cut and not padded:
+            raise ValueError(f"max_length={length} has no effect without truncation=True or padding='max_length'")
+        check_number("max_length", length, minimum=1, integer=True)
+        if padded and length > WIDEST:
             raise ValueError(
-                f"padding='max_length' needs max_length of at most {WIDEST}, got {max_length}: "
-                "padding=True fills up to the longest row"
+                f"padding='max_length' needs max_length of at most {WIDEST}, got {length}: "
+                "padding=True pads to the longest row"
             )
-        least = (3 if pair else 2) if specials else 0
-        if cut and max_length < least:
+        least = (3 if pair else 2) if options.specials else 0
+        if cut and length < least:
             names = "[CLS], [SEP] and [SEP]" if pair else "[CLS] and [SEP]"
-            raise ValueError(f"max_length must leave room for the {least} special tokens {names}, got {max_length}")
+            raise ValueError(f"max_length must leave room for the {least} special tokens {names}, got {length}")
     if cut == "only_second" and not pair:
         raise ValueError("truncation='only_second' needs a text_pair")
-    check_number("stride", stride, minimum=0, integer=True)
-    if overflow and not cut:
-        raise ValueError("return_overflowing_tokens=True needs truncation, or nothing flows over")
-    if stride and not overflow:
-        raise ValueError(f"stride={stride} has no effect without return_overflowing_tokens=True")
-    if multiple is not None:
-        check_number("pad_to_multiple_of", multiple, minimum=1, maximum=WIDEST, integer=True)
-        if pad is None:
-            raise ValueError(f"pad_to_multiple_of={multiple} has no effect without padding")
-    if tensors == "flat" and pad is not None:
-        raise ValueError("padding has no effect with return_tensors='flat', which needs none")
-    return Options(specials, pad, cut, max_length, stride, multiple, overflow, offsets, special_mask, tensors)
+
+
+def _check_overflow(options: CallOptions) -> None:
+    """Raise unless further rows can come of a text, and rows share tokens only where there are further rows."""
+    check_number("stride", options.stride, minimum=0, integer=True)
+    if options.overflow and not options.truncation:
+        raise ValueError("return_overflowing_tokens=True needs truncation: without it no text overflows")
+    if options.stride and not options.overflow:
+        raise ValueError(f"stride={options.stride} has no effect without return_overflowing_tokens=True")
+
+
+def _check_padding(options: CallOptions) -> None:
+    """Raise unless the options of padding have an effect."""
+    if options.multiple is not None:
+        check_number("pad_to_multiple_of", options.multiple, minimum=1, maximum=WIDEST, integer=True)
+        if options.padding is None:
+            raise ValueError(f"pad_to_multiple_of={options.multiple} has no effect without padding")
+    if options.tensors == "flat" and options.padding is not None:
+        raise ValueError("padding has no effect with return_tensors='flat', whose rows are not padded")

@@ -6,11 +6,11 @@ CHARACTERS_KEPT = 1 << 16
 
 
 class DependsOnNeighboursError(Exception):
-    """A character that cannot be translated by itself; never leaves the room."""
+    """A character cannot be translated by itself; caught inside `linkboy.text`."""
 
 
 class CharacterTable(dict[int, str]):
-    """What `str.translate` puts in a character's place, worked out at first sight; forgets when it grows large."""
+    """What `str.translate` puts in a character's place, computed when first seen; emptied when it grows large."""
 
     def __init__(self, rules: Rules) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""What becomes of one character: dropped, a space, a token of its own, or a letter, and how letters are folded.
+"""What one character becomes: dropped, a space, a token of its own, or a letter, and how letters are folded.
 
 These few functions are the specification of the whole room. They follow `BasicTokenizer` of google-research/bert
-(`tokenization.py`) and ask the running Python's `unicodedata`, so the answer is the reference's on this Python.
+(`tokenization.py`) and ask the running Python's `unicodedata`, so their answer is that of the reference on this Python.
 """
 
 import dataclasses
@@ -61,11 +61,11 @@ class Rules:
         return [*han, *(KANA if self.kana else ()), *(EMOJI if self.emoji else ())]
 
     def is_alone(self, character: str) -> bool:
-        """Say whether a character is a token by itself; asked of the raw character, before folding."""
+        """Return whether a character is a token by itself; asked of the raw character, before folding."""
         return any(first <= ord(character) <= last for first, last in self.alone_ranges())
 
     def is_dropped(self, character: str) -> bool:
-        """Say whether a character vanishes, so that its neighbours join: `a<zero width space>b` is one word."""
+        """Return whether a character vanishes, so that its neighbours join: `a<zero width space>b` is one word."""
         if character in "\t\n\r":
             return False
         category = unicodedata.category(character)
@@ -96,7 +96,7 @@ class Rules:
         return "".join(c for c, _ in pairs), [index for _, index in pairs]
 
     def depends_on_neighbours(self, character: str) -> bool:
-        """Say whether folding this character by itself may differ from folding it inside a token."""
+        """Return whether folding this character by itself may differ from folding it inside a token."""
         if self.lower and character == SIGMA:
             return True
         folded = self.fold(character)
@@ -106,12 +106,12 @@ class Rules:
 
 
 def is_space(character: str) -> bool:
-    """Say whether `str.split` separates here; the control characters it also splits at have been dropped before."""
+    """Return whether `str.split` separates here; the control characters it also splits at have been dropped before."""
     return character.isspace()
 
 
 def is_punctuation(character: str) -> bool:
-    """Say whether a character splits its token: every ASCII sign, `$` and `^` included, and category P elsewhere."""
+    """Return whether a character splits its token: every ASCII sign, `$` and `^` included, and category P beyond ASCII."""
     code = ord(character)
     if code < 128:
         return 33 <= code <= 126 and not character.isalnum()

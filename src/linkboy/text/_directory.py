@@ -3,14 +3,13 @@
 import contextlib
 import json
 import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from linkboy._files import atomic_write, read_bounded
+from linkboy.text._characters import Rules
 from linkboy.text._vocabulary import CLS, MOST_BYTES, SEP, SPECIAL, UNK
-
-if TYPE_CHECKING:
-    from linkboy.text.tokenizer import BertTokenizer
 
 CLASSES = tuple(
     name + end for name in ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer") for end in ("", "Fast")
@@ -53,13 +52,13 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> tuple[dict[str, int], d
 def read_directory(directory: str | os.PathLike[str]) -> tuple[dict[str, int] | Path, dict[str, Any]]:
     """Return the vocabulary and the options that the files of a model directory give; `tokenizer.json` goes first."""
     folder = Path(directory)
-    config_path, json_path, vocab_path = (
-        folder / name for name in ("tokenizer_config.json", "tokenizer.json", "vocab.txt")
-    )
     if not folder.is_dir():
         raise FileNotFoundError(
             f"no directory {os.fspath(directory)!r}; from_pretrained reads local files and never downloads"
         )
+    config_path, json_path, vocab_path = (
+        folder / name for name in ("tokenizer_config.json", "tokenizer.json", "vocab.txt")
+    )
     config = _read_json(config_path) if config_path.is_file() else {}
     if json_path.is_file():
         vocab, options = read_tokenizer_json(json_path)
@@ -77,59 +76,72 @@ def read_directory(directory: str | os.PathLike[str]) -> tuple[dict[str, int] | 
     return vocab, options
 
 
-def write_directory(tokenizer: "BertTokenizer", directory: str | os.PathLike[str]) -> None:
-    """Write the three files, or none where they could not express the tokenizer."""
-    rules, tokens = tokenizer.rules, _tokens_in_order(tokenizer)
-    extra = {"never_split": tokenizer.never_split, "kana": rules.kana, "emoji": rules.emoji, "han": rules.han == "all"}
+def write_directory(
+    directory: str | os.PathLike[str],
+    vocabulary: Mapping[str, int],
+    rules: Rules,
+    *,
+    compat: str,
+    word_limit: int,
+    model_max_length: int | None,
+    never_split: Collection[str],
+) -> None:
+    """Write the three files of a tokenizer; write none where they cannot express it."""
+    extra = {"never_split": never_split, "kana": rules.kana, "emoji": rules.emoji, "han": rules.han == "all"}
     for name, given in extra.items():
         if given:
             raise ValueError(f"save_pretrained cannot express {name} in tokenizer.json: other readers would disagree")
-    specials = {token: number for token, number in tokenizer.vocab.items() if token in SPECIAL}
+    specials = {token: number for token, number in vocabulary.items() if token in SPECIAL}
+    config = {
+        # Under its own class name transformers rebuilds BERT's tokenizer with the limit of 100, whatever the file says.
+        "tokenizer_class": "BertTokenizer" if word_limit == 100 else GENERIC,
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "do_lower_case": rules.lower,
+        "strip_accents": rules.strip_accents,
+        "tokenize_chinese_chars": rules.split_han,
+        "model_max_length": model_max_length or 10**30,
+        **{f"{token[1:-1].lower()}_token": token for token in specials},
+        COMPAT: compat,
+    }
     contents = {
-        "vocab.txt": "".join(token + "\n" for token in tokens),
-        "tokenizer.json": _dump(_tokenizer_json(tokenizer, specials)),
-        "tokenizer_config.json": _dump(
-            {
-                # Under its own class name transformers rebuilds BERT's tokenizer with the limit of 100, whatever the file says.
-                "tokenizer_class": "BertTokenizer" if tokenizer.max_input_chars_per_word == 100 else GENERIC,
-                "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
-                "do_lower_case": rules.lower,
-                "strip_accents": rules.strip_accents,
-                "tokenize_chinese_chars": rules.split_han,
-                "model_max_length": tokenizer.model_max_length or 10**30,
-                **{f"{token[1:-1].lower()}_token": token for token in specials},
-                COMPAT: tokenizer.compat,
-            }
-        ),
+        "vocab.txt": "".join(token + "\n" for token in _tokens_in_order(vocabulary)),
+        "tokenizer.json": _dump(_tokenizer_json(vocabulary, rules, word_limit, specials)),
+        "tokenizer_config.json": _dump(config),
     }
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    with (
-        contextlib.ExitStack() as stack
-    ):  # all are written before the first one takes its name: no mixture of old and new
+    # All are written before the first one takes its name, so that old and new files are never mixed.
+    with contextlib.ExitStack() as stack:
         for name, text in contents.items():
             file = stack.enter_context(atomic_write(folder / name))
             file.write(text.encode("utf-8"))
             file.flush()
 
 
-def _tokens_in_order(tokenizer: "BertTokenizer") -> list[str]:
-    by_id = {number: token for token, number in tokenizer.vocab.items()}
-    gaps = [number for number in range(tokenizer.vocab_size) if number not in by_id]
+def _tokens_in_order(vocabulary: Mapping[str, int]) -> list[str]:
+    """Return the tokens by id; raise where an id has no token, or where a line of a file cannot hold a token."""
+    by_id = {number: token for token, number in vocabulary.items()}
+    gaps = [number for number in range(max(by_id) + 1) if number not in by_id]
     if gaps:
         raise ValueError(
             f"save_pretrained needs a token for every id, but {len(gaps)} have none, the first is {gaps[0]}"
         )
-    tokens = [by_id[number] for number in range(tokenizer.vocab_size)]
+    tokens = [by_id[number] for number in range(len(by_id))]
     for number, token in enumerate(tokens):
-        unlike = token != token.strip(" \t\r") or "\n" in token or any("\ud800" <= c <= "\udfff" for c in token)
-        if unlike or (number == 0 and token.startswith("\ufeff")):  # there it would be read as a byte order mark
+        read_as_mark = number == 0 and token.startswith("\ufeff")  # a byte order mark, which readers skip
+        if read_as_mark or not _fits_on_a_line(token):
             raise ValueError(f"save_pretrained cannot write the token {token!r} on a line of vocab.txt")
     return tokens
 
 
-def _tokenizer_json(tokenizer: "BertTokenizer", specials: dict[str, int]) -> dict[str, Any]:
-    rules, flags = tokenizer.rules, dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+def _fits_on_a_line(token: str) -> bool:
+    return token == token.strip(" \t\r") and "\n" not in token and not any("\ud800" <= c <= "\udfff" for c in token)
+
+
+def _tokenizer_json(
+    vocabulary: Mapping[str, int], rules: Rules, word_limit: int, specials: dict[str, int]
+) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     processor = None
     if CLS in specials and SEP in specials:
         ends = {"sep": [SEP, specials[SEP]], "cls": [CLS, specials[CLS]]}
@@ -156,8 +168,8 @@ def _tokenizer_json(tokenizer: "BertTokenizer", specials: dict[str, int]) -> dic
             "type": "WordPiece",
             "unk_token": UNK,
             "continuing_subword_prefix": "##",
-            "max_input_chars_per_word": tokenizer.max_input_chars_per_word,
-            "vocab": dict(tokenizer.vocab),
+            "max_input_chars_per_word": word_limit,
+            "vocab": dict(vocabulary),
         },
     }
 
@@ -174,7 +186,7 @@ def _check_added(token: dict[str, Any], vocab: dict[str, int], path: str | os.Pa
 
 
 def _check_processor(processor: Any, vocab: dict[str, int], path: str | os.PathLike[str]) -> None:
-    """Refuse a file that puts anything but `[CLS] A [SEP] B [SEP]` round texts; one without a word of it is BERT's."""
+    """Refuse a file that puts anything but `[CLS] A [SEP] B [SEP]` around texts; one that does not say is BERT's."""
     kind = processor.get("type") if isinstance(processor, dict) else processor
     if kind is None:
         return
@@ -216,7 +228,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(raw)
     except ValueError as error:
-        raise ValueError(f"{str(path)!r} is no JSON: {error}") from None
+        raise ValueError(f"{str(path)!r} is not JSON: {error}") from None
     except RecursionError:
         raise ValueError(f"{str(path)!r} must hold a tokenizer, got JSON nested too deeply to be read") from None
     if not isinstance(content, dict):

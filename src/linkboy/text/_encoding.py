@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from linkboy.text._call_options import Options
-from linkboy.text._hash_table import Array
-from linkboy.text._rows import Rows
+from linkboy.text._arrays import Array
+from linkboy.text._call_options import CallOptions
+from linkboy.text._rows import TokenRows
 
 
 class Encoding(dict[str, Any]):
@@ -29,7 +29,7 @@ class Encoding(dict[str, Any]):
         return Encoding({key: value.to(device) if hasattr(value, "to") else value for key, value in self.items()})
 
 
-def to_encoding(rows: Rows, options: Options, pad_id: int, *, single: bool) -> Encoding:
+def to_encoding(rows: TokenRows, options: CallOptions, pad_id: int, *, single: bool) -> Encoding:
     """Return the rows in the form asked for."""
     lengths = np.diff(rows.splits)
     if options.tensors == "flat":
@@ -55,7 +55,7 @@ def to_encoding(rows: Rows, options: Options, pad_id: int, *, single: bool) -> E
     return Encoding({key: torch.from_numpy(value) for key, value in arrays.items()})
 
 
-def _width(lengths: Array, options: Options) -> int | None:
+def _width(lengths: Array, options: CallOptions) -> int | None:
     if options.padding is None:
         return None
     width = int(lengths.max()) if len(lengths) else 0
@@ -65,7 +65,7 @@ def _width(lengths: Array, options: Options) -> int | None:
     return -(-width // multiple) * multiple
 
 
-def _padded(rows: Rows, filled: Array, pad_id: int) -> dict[str, Array]:
+def _padded(rows: TokenRows, filled: Array, pad_id: int) -> dict[str, Array]:
     def spread(values: Array, rest: int) -> Array:
         out = np.full((*filled.shape, *values.shape[1:]), rest, np.int64)
         out[filled] = values
@@ -86,7 +86,7 @@ def _padded(rows: Rows, filled: Array, pad_id: int) -> dict[str, Array]:
     return arrays
 
 
-def _ragged(rows: Rows) -> dict[str, list[Any]]:
+def _ragged(rows: TokenRows) -> dict[str, list[Any]]:
     splits = rows.splits.tolist()
     bounds = list(itertools.pairwise(splits))
 
@@ -107,7 +107,7 @@ def _ragged(rows: Rows) -> dict[str, list[Any]]:
     return lists
 
 
-def _as_lists(lists: dict[str, list[Any]], rows: Rows, single: bool) -> Encoding:
+def _as_lists(lists: dict[str, list[Any]], rows: TokenRows, single: bool) -> Encoding:
     if "offset_mapping" in lists:
         lists["offset_mapping"] = [[tuple(span) for span in row] for row in lists["offset_mapping"]]
     if rows.sample is not None:
@@ -116,7 +116,7 @@ def _as_lists(lists: dict[str, list[Any]], rows: Rows, single: bool) -> Encoding
     return Encoding({key: rows_of[0] for key, rows_of in lists.items()} if single else lists)
 
 
-def _flat_encoding(rows: Rows) -> Encoding:
+def _flat_encoding(rows: TokenRows) -> Encoding:
     import torch
 
     arrays = {

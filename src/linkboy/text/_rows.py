@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linkboy.text._array_encoder import Flat
-from linkboy.text._call_options import Options
-from linkboy.text._hash_table import Array, ranges
+from linkboy.text._array_encoder import FlatIds
+from linkboy.text._arrays import Array, ranges
+from linkboy.text._call_options import CallOptions
 
 
-class Rows(NamedTuple):
+class TokenRows(NamedTuple):
     """All rows in one array, row `i` from `splits[i]` to `splits[i + 1]`, special tokens included."""
 
     ids: Array
@@ -30,7 +30,7 @@ class _Windows(NamedTuple):
     second_count: Array
 
 
-def make_rows(flat: Flat, count: int, pair: bool, options: Options, cls_id: int, sep_id: int) -> Rows:
+def make_rows(flat: FlatIds, count: int, pair: bool, options: CallOptions, cls_id: int, sep_id: int) -> TokenRows:
     """Lay out `count` rows; with pairs the flat array holds all first texts, then all second ones."""
     sizes = flat.end - flat.begin - 1
     room = None if options.truncation is None or options.max_length is None else options.max_length
@@ -48,18 +48,18 @@ def make_rows(flat: Flat, count: int, pair: bool, options: Options, cls_id: int,
     return _gather(flat, windows, count, pair, options, cls_id, sep_id)
 
 
-def _whole_rows(flat: Flat, count: int, options: Options, cls_id: int, sep_id: int) -> Rows:
-    ids = flat.ids  # nobody else's
+def _whole_rows(flat: FlatIds, count: int, options: CallOptions, cls_id: int, sep_id: int) -> TokenRows:
+    ids = flat.ids  # made for this call, so it may be written into
     ids[flat.begin], ids[flat.end] = cls_id, sep_id
     special = None
     if options.special_mask:
         special = np.zeros(len(ids), np.int64)
         special[flat.begin] = special[flat.end] = 1
     splits = np.append(flat.begin, len(ids))
-    return Rows(ids, splits, None, special, flat.spans, np.arange(count) if options.overflow else None)
+    return TokenRows(ids, splits, None, special, flat.spans, np.arange(count) if options.overflow else None)
 
 
-def _truncate(windows: _Windows, room: int, pair: bool, options: Options) -> _Windows:
+def _truncate(windows: _Windows, room: int, pair: bool, options: CallOptions) -> _Windows:
     first, second = windows.first_count, windows.second_count
     excess = np.maximum(first + second - room, 0)
     keep_first, keep_second = first, second
@@ -97,7 +97,7 @@ def _share(first: Array, second: Array, room: int) -> tuple[Array, Array]:
     return np.where(swapped, kept, short), np.where(swapped, short, kept)
 
 
-def _overflow(windows: _Windows, keep_first: Array, keep_second: Array, options: Options) -> _Windows:
+def _overflow(windows: _Windows, keep_first: Array, keep_second: Array, options: CallOptions) -> _Windows:
     second_moves = options.truncation == "only_second"
     size, keep = (windows.second_count, keep_second) if second_moves else (windows.first_count, keep_first)
     cut = keep < size
@@ -118,8 +118,10 @@ def _overflow(windows: _Windows, keep_first: Array, keep_second: Array, options:
     return _Windows(row, begin, length, zeros, keep_second[row])
 
 
-def _gather(flat: Flat, windows: _Windows, count: int, pair: bool, options: Options, cls_id: int, sep_id: int) -> Rows:
-    # The marks round each text lie where special tokens go, so a range that is longer by one at an end makes the room.
+def _gather(
+    flat: FlatIds, windows: _Windows, count: int, pair: bool, options: CallOptions, cls_id: int, sep_id: int
+) -> TokenRows:
+    # The marks around each text lie where special tokens go: a range that is one longer at an end makes room for one.
     text = windows.first
     specials = int(options.specials)
     starts = [flat.begin[text] + 1 - specials + windows.first_from]
@@ -140,4 +142,4 @@ def _gather(flat: Flat, windows: _Windows, count: int, pair: bool, options: Opti
             if values is not None:
                 values[splits[:-1]] = values[ends - 1] = mark
     types = np.repeat(np.tile(np.array([0, 1]), len(text)), size) if pair else None
-    return Rows(ids, splits, types, special, spans, text if options.overflow else None)
+    return TokenRows(ids, splits, types, special, spans, text if options.overflow else None)

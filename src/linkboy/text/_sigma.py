@@ -6,12 +6,12 @@ from linkboy.text._characters import SIGMA, Rules, is_space
 
 
 def is_final_sigma(text: str, at: int, rules: Rules) -> bool:
-    """Say whether the capital sigma at `text[at]` becomes `ς`: a cased character before it in its token, none after."""
+    """Return whether the capital sigma at `text[at]` becomes `ς`: its token has a cased character before it and none after."""
     return _meets_cased(text, at, -1, rules) and not _meets_cased(text, at, 1, rules)
 
 
 def _meets_cased(text: str, at: int, step: int, rules: Rules) -> bool:
-    """Say whether the nearest character of the token that is not ignored is a cased one."""
+    """Return whether the nearest character of the token that is not ignored is a cased one."""
     while True:
         at += step
         kind = _kind(text[at], rules)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from linkboy.text._arrays import Array
 from linkboy.text._characters import SIGMA, Rules, is_punctuation, is_space
-from linkboy.text._hash_table import Array
 
 # What a code point is, in one int32: a separator, the final id of a one-character token, a letter with its symbol in
-# the low 16 bits, or something that needs a closer look. One maximum over a text tells whether the last kind is there.
+# the low 16 bits, or something that needs a closer look. One maximum over a text shows whether the last kind occurs.
 SEPARATOR = -1
 LETTER = 1 << 24
 NEEDS_TEXT = 1 << 25
@@ -23,15 +23,15 @@ WIDEST = 4  # characters that one may be folded to
 
 
 class SymbolTable:
-    """Code point to class, id or symbol, filled in when a code point is first met.
+    """Code point to class, id or symbol, filled in when a code point is first seen.
 
-    A symbol stands for what characters fold to, so `A`, `a` and `á` share one in lower-casing mode; what folds to several
-    characters (a Hangul syllable) has a symbol of its own, unfolded only when a new word is met.
+    A symbol stands for what characters fold to, so `A`, `a` and `á` share one in lower-casing mode; a character that folds
+    to several (a Hangul syllable) has a symbol of its own, unfolded only when a new word is seen.
     """
 
     def __init__(self, rules: Rules, vocabulary: Mapping[str, int], unknown_id: int, alphabet: Array) -> None:
         self.rules, self._vocabulary, self._unknown_id = rules, vocabulary, unknown_id
-        self.alphabet = alphabet[: SYMBOLS - FIRST]  # sorted code points; more than that go the readable way
+        self.alphabet = alphabet[: SYMBOLS - FIRST]  # sorted code points; texts with others are read one by one
         self._symbol_of = {chr(code): FIRST + index for index, code in enumerate(self.alphabet.tolist())}
         self._beyond = frozenset(map(chr, alphabet[SYMBOLS - FIRST :].tolist()))
         self._next = FIRST + len(self.alphabet)
@@ -44,7 +44,7 @@ class SymbolTable:
         self._fill_unified_han()
 
     def look_up(self, codes: Array) -> Array:
-        """Return the class of each code point, filling in what was not met before."""
+        """Return the class of each code point, filling in those not seen before."""
         values = self.table.take(codes, mode="clip")
         if values.max() < UNFILLED:
             return values
@@ -67,11 +67,11 @@ class SymbolTable:
         return np.where(self.alphabet[at] == codes, at + FIRST, 0).astype(np.uint16)
 
     def recover(self) -> None:
-        """Free the lock in a process just forked."""
+        """Free the lock in a process that was just forked."""
         self._lock = threading.Lock()
 
     def _fill_unified_han(self) -> None:
-        # Unified ideographs fold to themselves, so the 90 000 of them need no look at each.
+        # Unified ideographs fold to themselves, so the 90 000 of them need not be looked at one by one.
         for first, last in self.rules.alone_ranges():
             if 0x3400 <= first <= 0x9FFF or 0x20000 <= first <= 0x2F7FF:
                 self.table[first : min(last, 0x2F7FF) + 1] = self._unknown_id
@@ -96,7 +96,7 @@ class SymbolTable:
         if not self._beyond.isdisjoint(folded):
             return NEEDS_TEXT
         if any(c not in self._symbol_of for c in folded):
-            return LETTER + UNKNOWN  # whatever else its word holds, it has no cut
+            return LETTER + UNKNOWN  # its word has no cut, whatever its other letters are
         return NEEDS_TEXT if rules.depends_on_neighbours(character) else self._letter(folded)
 
     def _letter(self, folded: str) -> int:
@@ -107,7 +107,7 @@ class SymbolTable:
         if folded not in self._symbol_of:
             if len(folded) > WIDEST or self._next == SYMBOLS:
                 return NEEDS_TEXT
-            # The number is taken first: a fork in the midst of this must not let it be given twice.
+            # The number is taken first: a fork in the middle of this must not hand it out twice.
             symbol, self._next = self._next, self._next + 1
             self.parts[symbol, : len(folded)] = [self._symbol_of[c] for c in folded]
             self.widths[symbol] = len(folded)

@@ -1,11 +1,12 @@
-"""WordPiece for many words at once: greedy longest match, every word one step ahead per round."""
+"""WordPiece for many words at once: greedy longest match, in which every word advances by one symbol per round."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from linkboy.text._hash_table import Array, HashTable
+from linkboy.text._arrays import Array
+from linkboy.text._hash_table import HashTable
 
 INITIAL, CONTINUED = 0, 1  # the two roots
 
@@ -53,7 +54,7 @@ class PieceTrie:
             self._edges.insert(keys, values)
 
     def match(self, symbols: Array, starts: Array, ends: Array) -> tuple[Pieces, Array]:
-        """Cut words into pieces; a word that cannot be cut has none and is marked.
+        """Cut words into pieces; a word that cannot be cut has no pieces and is marked.
 
         Args:
             symbols: `uint16`, with a 0 after the last symbol of each word.

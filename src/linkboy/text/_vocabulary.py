@@ -1,4 +1,4 @@
-"""A vocabulary as a mapping from token to id, from a file, a sequence or a mapping, without ever shifting an id."""
+"""A vocabulary as a mapping from token to id, from a file, a sequence or a mapping; no id ever shifts."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ Vocabulary = str | os.PathLike[str] | Sequence[str] | Mapping[str, int]
 
 
 def load_vocabulary(vocab: Vocabulary) -> tuple[dict[str, int], dict[int, str]]:
-    """Return token to id and id to token; of two equal tokens the later id counts, as in the reference, and none shifts."""
+    """Return token to id and id to token; of two equal tokens the later id counts, as in the reference, and no id shifts."""
     if isinstance(vocab, Mapping):
         names = _check_mapping(vocab)
     elif isinstance(vocab, (str, os.PathLike)):

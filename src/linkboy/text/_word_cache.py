@@ -1,4 +1,4 @@
-"""The words met so far and their pieces, found again by thousands at a time."""
+"""The words seen so far and their pieces, looked up by thousands at a time."""
 
 import os
 import threading
@@ -7,187 +7,122 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linkboy.text._hash_table import Array, Growing, HashTable, ranges
-from linkboy.text._symbols import DROPPED, SymbolTable
+from linkboy.text._arrays import Array, Growing
+from linkboy.text._hash_table import HashTable
+from linkboy.text._symbols import SymbolTable
 from linkboy.text._trie import PieceTrie
+from linkboy.text._word_cutter import PIECE, WordCutter
+from linkboy.text._word_keys import WordKeys, make_keys
 
 WORDS_KEPT = 1 << 18
-CUT_AT_ONCE = 1 << 13  # new words: bounds the memory that cutting takes
-MIX = np.uint64(0xD6E8FEB86659FD93)
-# Keeps the first 0, 1, 2, 3 or 4 of the four 16-bit symbols in a 64-bit chunk.
-KEEP = np.array([0, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF], np.uint64)
+
+# What is kept of a word: one record, so that one look at the memory fetches it all. The first chunk, the length and
+# the later chunks from `later_at` on are the word itself; pieces `at` to `at + count` are what it was cut into.
+WORD = np.dtype(
+    [
+        ("first_chunk", np.uint64),
+        ("length", np.int64),
+        ("later_at", np.int64),
+        ("first_id", np.int64),
+        ("count", np.int64),
+        ("at", np.int64),
+    ]
+)
 
 
-# What is kept of a word: one row, so that one look at the memory fetches it all.
-FIRST_CHUNK, LENGTH, LATER_AT, FIRST_ID, COUNT, AT = range(6)
-COLUMNS = 6
-
-
-class Found(NamedTuple):
+class FoundWords(NamedTuple):
     """Per word its first id (-1: no piece) and number of pieces; `pieces[at + k]` are all of them.
 
-    `collided` holds the words whose key belongs to another word: nothing said about them here is true.
+    `collided` holds the words whose hash belongs to another word: the other fields are wrong for them.
     """
 
-    first: Array
-    counts: Array
+    first_id: Array
+    piece_count: Array
     at: Array
-    pieces: Array  # (number, 3): id, and the span in characters of the word
+    pieces: Array  # PIECE
     collided: Array
 
 
-class Keys(NamedTuple):
-    """Words as 64-bit chunks of four symbols: all words' first chunks, then those of ever fewer, longer words."""
-
-    hashes: Array
-    lengths: Array
-    first: Array
-    later: list[tuple[Array, Array]]  # the words that have this chunk, and the chunk
-
-
-def make_keys(symbols: Array, starts: Array, lengths: Array) -> Keys:
-    """Pack words into chunks and mix these into one hash each; a word of up to four symbols is its own hash."""
-    chunks = np.ndarray((len(symbols) - 3,), "<u8", symbols, strides=(2,))  # overlapping; `symbols` ends in padding
-    first = chunks[starts] & KEEP.take(np.minimum(lengths, 4))
-    hashes, later = first.copy(), []
-    word, done = np.flatnonzero(lengths > 4), 4
-    while word.size:
-        left = lengths[word] - done
-        chunk = chunks[starts[word] + done] & KEEP.take(np.minimum(left, 4))
-        later.append((word, chunk))
-        mixed = hashes[word] * MIX
-        hashes[word] = (mixed ^ (mixed >> np.uint64(31))) + chunk
-        word, done = word[left > 4], done + 4
-    return Keys(hashes, lengths, first, later)
-
-
 class WordCache:
-    """Words, as symbols, to pieces. Bounded; safe with threads and forks; a hash decides nothing without a comparison.
+    """Words, as symbols, to pieces. Bounded; safe with threads and forks; every hash found is compared with its word.
 
     Args:
         table: gives what a symbol unfolds to.
-        trie: cuts new words.
+        trie: finds the longest pieces.
         unknown_id: the id of a word that has no cut.
         limit: characters, after folding, above which a word is unknown.
     """
 
     def __init__(self, table: SymbolTable, trie: PieceTrie, unknown_id: int, limit: int) -> None:
-        self._table, self._trie, self._unknown_id, self._limit = table, trie, unknown_id, limit
+        self._table, self._cutter = table, WordCutter(table, trie, unknown_id, limit)
         self._lock = threading.Lock()
         self._clear()
         _CACHES.add(self)
 
     def recover(self) -> None:
-        """Free the locks in a process just forked; what another thread of the parent was busy changing is forgotten."""
+        """Free the locks in a process that was just forked; forget what another thread of the parent was changing."""
         if self._lock.locked():
             self._clear()
         self._lock = threading.Lock()
         self._table.recover()
 
     def _clear(self) -> None:
-        self._numbers = HashTable(1024)
-        self._words = Growing(np.int64, COLUMNS)
+        self._numbers = HashTable(1024)  # hash of a word to its place in the other three
+        self._words = Growing(WORD)
         self._later_chunks = Growing(np.uint64)
-        self._pieces = Growing(np.int32, 3)
+        self._pieces = Growing(PIECE)
 
     def __len__(self) -> int:
         return self._words.size
 
-    def find(self, symbols: Array, starts: Array, lengths: Array) -> Found:
-        """Look up words, given as ranges of a symbol array that ends in four zeros; learn those not met before."""
+    def find(self, symbols: Array, starts: Array, lengths: Array) -> FoundWords:
+        """Look up words, given as ranges of a symbol array that ends in four zeros; learn those not seen before."""
         keys = make_keys(symbols, starts, lengths)
         with self._lock:
             numbers = self._numbers.find(keys.hashes)
             new = np.flatnonzero(numbers < 0)
             if new.size:
-                unique, one, which = np.unique(keys.hashes[new], return_index=True, return_inverse=True)
-                if len(self) + len(unique) > WORDS_KEPT and len(self):
-                    self._clear()
-                    numbers[:] = -1
-                    new = np.arange(len(starts))
-                    unique, one, which = np.unique(keys.hashes, return_index=True, return_inverse=True)
-                numbers[new] = len(self) + which
-                self._learn(symbols, starts, keys, unique, new[one])
-            words = self._words.data.take(numbers, axis=0)
-            wrong = self._collisions(keys, words)
-            return Found(words[:, FIRST_ID], words[:, COUNT], words[:, AT], self._pieces.data, wrong)
+                self._learn(symbols, starts, keys, numbers, new)
+            words = self._words.data.take(numbers)
+            collided = self._collisions(keys, words)
+            return FoundWords(words["first_id"], words["count"], words["at"], self._pieces.data, collided)
 
-    def _collisions(self, keys: Keys, words: Array) -> Array:
-        wrong = (words[:, LENGTH] != keys.lengths) | (words[:, FIRST_CHUNK] != keys.first.view(np.int64))
-        later = self._later_chunks.data
+    def _collisions(self, keys: WordKeys, words: Array) -> Array:
+        """Return the numbers of the words that differ from the record found for them."""
+        wrong = (words["length"] != keys.lengths) | (words["first_chunk"] != keys.first)
+        later, later_at = self._later_chunks.data, words["later_at"]
         for level, (word, chunk) in enumerate(keys.later):
-            at = words[word, LATER_AT] + level
+            at = later_at[word] + level
             if wrong.any():
-                at[wrong[word]] = 0  # may belong to a word without so many chunks
+                at[wrong[word]] = 0  # the record may belong to a word without so many chunks
             if later.size:
                 wrong[word] |= later.take(at) != chunk
         return np.flatnonzero(wrong)
 
-    def _learn(self, symbols: Array, starts: Array, keys: Keys, hashes: Array, words: Array) -> None:
-        """Cut `words`, one for each of the new `hashes`, and store key and pieces under the next numbers."""
-        lengths = keys.lengths[words]
-        size = len(self)
-        chunks = -(-lengths // 4) - 1  # beyond the first
-        later = np.zeros(int(chunks.sum()), np.uint64)
-        at = np.cumsum(chunks) - chunks
-        row = np.full(len(starts), -1, np.int64)
-        row[words] = np.arange(len(words))
-        for level, (word, chunk) in enumerate(keys.later):
-            mine = row[word] >= 0
-            later[at[row[word[mine]]] + level] = chunk[mine]
-        parts = [
-            self._cut(symbols, starts[words[i : i + CUT_AT_ONCE]], lengths[i : i + CUT_AT_ONCE])
-            for i in range(0, len(words), CUT_AT_ONCE)
-        ]
-        first, count, pieces = (np.concatenate(column) for column in zip(*parts, strict=True))
-        rows = np.empty((len(words), COLUMNS), np.int64)
-        rows[:, FIRST_CHUNK] = keys.first[words].view(np.int64)
-        rows[:, LENGTH], rows[:, LATER_AT] = lengths, self._later_chunks.size + at
-        rows[:, FIRST_ID], rows[:, COUNT] = first, count
-        rows[:, AT] = self._pieces.size + np.cumsum(count) - count
-        self._later_chunks.extend(later)
-        self._pieces.extend(pieces)
-        self._words.extend(rows)
-        self._numbers.insert(hashes, size + np.arange(len(words)))
+    def _learn(self, symbols: Array, starts: Array, keys: WordKeys, numbers: Array, new: Array) -> None:
+        """Store each different word among `new` once, and enter its place for all of them in `numbers`."""
+        hashes, example, which = np.unique(keys.hashes[new], return_index=True, return_inverse=True)
+        if len(self) and len(self) + len(hashes) > WORDS_KEPT:
+            self._clear()
+            new = np.arange(len(starts))
+            hashes, example, which = np.unique(keys.hashes, return_index=True, return_inverse=True)
+        numbers[new] = len(self) + which
+        self._store(symbols, starts, keys, hashes, new[example])
 
-    def _cut(self, symbols: Array, starts: Array, lengths: Array) -> tuple[Array, Array, Array]:
-        """Return per word its first id and number of pieces, and `(id, start, end)` of all pieces in order."""
-        source = ranges(np.zeros_like(lengths), lengths)  # which character of its word
-        word = np.repeat(np.arange(len(starts)), lengths)
-        raw = symbols[np.repeat(starts, lengths) + source]
-        kept = raw != DROPPED
-        kept_word, kept_source = word[kept], source[kept]
-        folded, widths = raw, self._table.widths[raw]
-        if (widths != 1).any():
-            part = ranges(np.zeros(len(raw), np.int64), widths)
-            folded = self._table.parts[np.repeat(raw, widths), part]
-            source, word = np.repeat(source, widths), np.repeat(word, widths)
-        size = np.bincount(word, minlength=len(starts))
-        regular = np.flatnonzero((size > 0) & (size <= self._limit))
-        # A zero after each word stops the match there; so word `i` lies `i` further on than in `folded`.
-        ends = np.cumsum(size + 1) - 1
-        stopped = np.zeros(len(folded) + len(starts), np.uint16)
-        stopped[np.arange(len(folded)) + word] = folded
-        cut, without = self._trie.match(stopped, (ends - size)[regular], ends[regular])
-        owner = regular[cut.word]
-        begin, end = source[cut.start - owner], source[cut.end - 1 - owner] + 1
-        # A word without a cut is unknown from the first to the last of the characters that are not dropped.
-        unknown = np.union1d(np.flatnonzero(size > self._limit), regular[without])
-        first = kept_source[np.searchsorted(kept_word, unknown)]
-        last = kept_source[np.searchsorted(kept_word, unknown, "right") - 1]
-        pieces = np.concatenate(
-            [
-                np.column_stack([cut.id, begin, end]),
-                np.column_stack([np.full(len(unknown), self._unknown_id), first, last + 1]),
-            ]
-        ).astype(np.int32)
-        owner = np.concatenate([owner, unknown])
-        pieces = pieces[np.argsort(owner, kind="stable")]
-        count = np.bincount(owner, minlength=len(starts))
-        first_id = np.full(len(starts), -1, np.int32)
-        some = count > 0
-        first_id[some] = pieces[(np.cumsum(count) - count)[some], 0]
-        return first_id, count, pieces
+    def _store(self, symbols: Array, starts: Array, keys: WordKeys, hashes: Array, words: Array) -> None:
+        """Cut `words`, one for each of the new `hashes`, and put what is kept of them at the end."""
+        cut = self._cutter.cut(symbols, starts[words], keys.lengths[words])
+        later_chunks, later_at = keys.later_chunks(words)
+        records = np.empty(len(words), WORD)
+        records["first_chunk"], records["length"] = keys.first[words], keys.lengths[words]
+        records["later_at"] = self._later_chunks.size + later_at
+        records["first_id"], records["count"] = cut.first_id, cut.piece_count
+        records["at"] = self._pieces.size + np.cumsum(cut.piece_count) - cut.piece_count
+        first_number = len(self)
+        self._later_chunks.extend(later_chunks)
+        self._pieces.extend(cut.pieces)
+        self._words.extend(records)
+        self._numbers.insert(hashes, first_number + np.arange(len(words)))
 
 
 _CACHES: weakref.WeakSet[WordCache] = weakref.WeakSet()

@@ -1,4 +1,4 @@
-"""WordPiece for one word after the other: the specification, and the quick way for a text or two."""
+"""WordPiece for one word after the other: the specification, and the faster way for one or two texts."""
 
 import itertools
 import re
@@ -33,14 +33,14 @@ def cut_word(word: str, vocabulary: Mapping[str, int], unknown_id: int, limit: i
 
 
 class TextReader:
-    """Cuts single texts.
+    """Cuts one text at a time.
 
     Args:
         vocabulary: token to id.
-        rules: what becomes of a character.
+        rules: what a character becomes.
         unknown_id: the id of words without a cut.
         limit: characters above which a word is unknown.
-        never_split: tokens that stay whole when they stand between spaces.
+        never_split: tokens that stay whole where they stand between spaces.
         special: tokens that are matched in the raw text before anything else.
     """
 
@@ -58,7 +58,7 @@ class TextReader:
         self._never_split = never_split
         longest_first = sorted(special, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-        # A token that stays whole may be hidden behind dropped characters, so its first one is what to look for.
+        # Dropped characters may stand inside a token that stays whole, so its first character is searched for.
         self._first_characters = frozenset(token[0] for token in never_split)
         hints = [re.escape(hint) for hint in (*longest_first, *sorted(self._first_characters))]
         self.literal = re.compile("|".join(hints)) if hints else None
@@ -115,7 +115,7 @@ class TextReader:
 
 
 class _WordTable(dict[str, tuple[int, ...]]):
-    """Word to ids, cut at first sight; forgets when it grows large."""
+    """Word to ids, cut when first seen; emptied when it grows large."""
 
     def __init__(self, reader: TextReader) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""BasicTokenizer: from a string to words and signs, equal to Google's reference to the last character."""
+"""BasicTokenizer: from a string to words and punctuation, equal to Google's reference to the last character."""
 
 from collections.abc import Iterable
 
@@ -8,22 +8,22 @@ from linkboy.text._characters import scan
 
 
 class BasicTokenizer:
-    """Split text into words, signs and single Han characters exactly as BERT's own `BasicTokenizer` does.
+    """Split text into words, punctuation and single Han characters exactly as BERT's own `BasicTokenizer` does.
 
     Text is cleaned of control and format characters, Han characters become tokens of their own, tokens are lower-cased
-    and stripped of accents, and every punctuation sign is split off.
+    and stripped of accents, and every punctuation mark is split off.
 
     Args:
         do_lower_case: lower-case the text; also strips accents unless `strip_accents` says otherwise.
         strip_accents: decompose and drop combining marks; `None` follows `do_lower_case`.
         tokenize_chinese_chars: make every Han character a token.
-        never_split: tokens, as they stand between spaces, that stay as they are.
+        never_split: tokens that stay unchanged where they stand between spaces.
         han: `"google"` splits the ranges of the reference; `"all"` also Extensions F and later, radicals, 々 and 〇.
         kana: also split Japanese kana one by one.
         emoji: also split emoji and pictographs one by one.
 
     Raises:
-        TypeError: a flag is no `bool`, `never_split` is a bare string, or a text is neither `str` nor `bytes`.
+        TypeError: a flag is not a `bool`, `never_split` is a bare string, or a text is neither `str` nor `bytes`.
         ValueError: `han` is unknown.
 
     Examples:

@@ -1,26 +1,28 @@
-"""What a tokenizer made of texts: pieces with their spans, unknown words, and characters that vanished."""
+"""What a tokenizer made of texts: tokens with their spans, unknown words, and characters that vanished."""
 
 import dataclasses
 import math
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from linkboy._report import Block, Report, Table, format_count, format_percent
-from linkboy.text._characters import Rules
 from linkboy.text._vocabulary import UNK
-
-if TYPE_CHECKING:
-    from linkboy.text._wordpiece import TextReader
 
 ROWS_SHOWN = 40
 
 
 @dataclasses.dataclass(frozen=True)
-class Piece:
-    """One token: its text's number, the span in that text, the token, and the characters it stands for."""
+class TokenRow:
+    """One token of a text.
 
-    text: int
+    Attributes:
+        text_index: number of the text among those given.
+        start: index of the first character that the token covers.
+        end: index after the last one.
+        token: the token, for instance `##ing` or `[UNK]`.
+        characters: the characters it stands for, as they are in the text.
+    """
+
+    text_index: int
     start: int
     end: int
     token: str
@@ -29,22 +31,29 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True)
 class DroppedCharacter:
-    """A character that is in no token: its text's number, its index there, its code point and the reason."""
+    """A character that is in no token.
 
-    text: int
-    at: int
+    Attributes:
+        text_index: number of the text among those given.
+        index: index of the character in its text.
+        code_point: for instance `U+200B`.
+        reason: its name and Unicode category.
+    """
+
+    text_index: int
+    index: int
     code_point: str
     reason: str
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenizationReport(Report):
-    """What became of every character of some texts; made by `BertTokenizer.explain`.
+    """What every character of some texts became; made by `BertTokenizer.explain`.
 
-    Args:
-        texts: how many texts there were.
-        characters: how many characters they have.
-        pieces: every token with the span it covers.
+    Attributes:
+        text_count: number of texts.
+        character_count: number of characters in them.
+        rows: every token with the span it covers.
         dropped: every character other than a space that is in no token.
 
     Examples:
@@ -54,62 +63,75 @@ class TokenizationReport(Report):
         (0.5, 'ZERO WIDTH NO-BREAK SPACE, category Cf')
     """
 
-    texts: int
-    characters: int
-    pieces: tuple[Piece, ...]
+    text_count: int
+    character_count: int
+    rows: tuple[TokenRow, ...]
     dropped: tuple[DroppedCharacter, ...]
 
     @property
-    def unknown(self) -> tuple[Piece, ...]:
-        """The pieces that are `[UNK]`."""
-        return tuple(piece for piece in self.pieces if piece.token == UNK)
+    def unknown(self) -> tuple[TokenRow, ...]:
+        """The tokens that are `[UNK]`."""
+        return tuple(row for row in self.rows if row.token == UNK)
 
     @property
     def unknown_share(self) -> float:
         """Share of `[UNK]` among all tokens; `nan` where there are none."""
-        return len(self.unknown) / len(self.pieces) if self.pieces else math.nan
+        return len(self.unknown) / len(self.rows) if self.rows else math.nan
+
+    @property
+    def summary(self) -> str:
+        """The counts and the share of `[UNK]`, in one line."""
+        return (
+            f"{_plural(self.text_count, 'text')}, {_plural(self.character_count, 'character')}: "
+            f"{_plural(len(self.rows), 'token')}, of which [UNK] {format_count(len(self.unknown))} "
+            f"({format_percent(self.unknown_share)}); {_plural(len(self.dropped), 'character')} dropped"
+        )
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields and the share of `[UNK]` as plain values."""
         return {**super().to_dict(), "unknown_share": self.unknown_share}
 
     def _blocks(self) -> Iterable[Block]:
-        yield (
-            f"{_plural(self.texts, 'text')}, {_plural(self.characters, 'character')}: "
-            f"{_plural(len(self.pieces), 'token')}, of which [UNK] {format_count(len(self.unknown))} "
-            f"({format_percent(self.unknown_share)}); {_plural(len(self.dropped), 'character')} dropped"
-        )
-        if self.pieces:
-            rows = [(p.text, f"{p.start}-{p.end}", p.token, p.characters) for p in self.pieces[:ROWS_SHOWN]]
-            yield Table(("text", "span", "piece", "characters"), rows)
-            yield _more(len(self.pieces))
+        yield self.summary
+        if self.rows:
+            cells = [(r.text_index, f"{r.start}-{r.end}", r.token, r.characters) for r in self.rows[:ROWS_SHOWN]]
+            yield Table(("text", "span", "token", "characters"), cells)
+            yield _more(len(self.rows))
         if self.dropped:
-            rows = [(d.text, d.at, d.code_point, d.reason) for d in self.dropped[:ROWS_SHOWN]]
-            yield Table(("text", "at", "character", "why"), rows, "dropped")
+            cells = [(d.text_index, d.index, d.code_point, d.reason) for d in self.dropped[:ROWS_SHOWN]]
+            yield Table(("text", "index", "character", "reason"), cells, "dropped")
             yield _more(len(self.dropped))
 
 
-def explain_texts(
-    texts: Sequence[str], reader: "TextReader", tokens: Mapping[int, str], rules: Rules
-) -> TokenizationReport:
-    """Tokenize texts the readable way and account for every character."""
-    pieces: list[Piece] = []
-    dropped: list[DroppedCharacter] = []
-    for number, text in enumerate(texts):
-        covered: set[int] = set()
-        for token, start, end in reader.read(text):
-            pieces.append(Piece(number, start, end, tokens[token], text[start:end]))
-            covered.update(range(start, end))
-        for at, character in enumerate(text):
-            gone = rules.is_dropped(character) or (rules.strip_accents and not rules.fold(character))
-            if gone or (at not in covered and not character.isspace()):
-                dropped.append(DroppedCharacter(number, at, f"U+{ord(character):04X}", _reason(character)))
-    return TokenizationReport(len(texts), sum(map(len, texts)), tuple(pieces), tuple(dropped))
+@dataclasses.dataclass(frozen=True)
+class TokenizedFile(Report):
+    """How much a file held; made by `tokenize_file`.
 
+    Attributes:
+        line_count: number of lines read, and of lines written.
+        character_count: number of characters in them.
+        token_count: number of tokens they became.
+        unknown_count: number of these that are `[UNK]`.
 
-def _reason(character: str) -> str:
-    name = unicodedata.name(character, "")
-    return f"{name}, category {unicodedata.category(character)}".lstrip(", ")
+    Examples:
+        >>> TokenizedFile(line_count=2, character_count=10, token_count=8, unknown_count=1).summary
+        '2 lines, 10 characters: 8 tokens, of which [UNK] 1 (12.50%)'
+    """
+
+    line_count: int
+    character_count: int
+    token_count: int
+    unknown_count: int
+
+    @property
+    def summary(self) -> str:
+        """The counts and the share of `[UNK]`, in one line."""
+        share = self.unknown_count / self.token_count if self.token_count else math.nan
+        return (
+            f"{_plural(self.line_count, 'line')}, {_plural(self.character_count, 'character')}: "
+            f"{_plural(self.token_count, 'token')}, of which [UNK] {format_count(self.unknown_count)} "
+            f"({format_percent(share)})"
+        )
 
 
 def _plural(count: int, noun: str) -> str:

@@ -1,41 +1,21 @@
 """A text file to ids or tokens, line by line, in bounded memory."""
 
-import dataclasses
 import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO, Literal, TextIO, get_args
 
 from linkboy._checks import check_choice
 from linkboy._progress import Progress
-from linkboy._report import Report
 from linkboy.text._vocabulary import UNK
+from linkboy.text.report import TokenizedFile
 from linkboy.text.tokenizer import BertTokenizer
 
 BATCH_BYTES = 1 << 20
 
-
-@dataclasses.dataclass(frozen=True)
-class TokenizedFile(Report):
-    """How much a file held; made by `tokenize_file`.
-
-    Args:
-        lines: lines read, and written.
-        characters: characters in them.
-        tokens: tokens they became.
-        unknown: how many of these are `[UNK]`.
-
-    Examples:
-        >>> TokenizedFile(lines=2, characters=10, tokens=8, unknown=1).to_dict()
-        {'lines': 2, 'characters': 10, 'tokens': 8, 'unknown': 1}
-    """
-
-    lines: int
-    characters: int
-    tokens: int
-    unknown: int
+Output = Literal["ids", "tokens"]
 
 
 def tokenize_file(
@@ -43,26 +23,26 @@ def tokenize_file(
     source: str | os.PathLike[str],
     destination: TextIO,
     *,
-    output: str = "ids",
+    output: Output = "ids",
     add_special_tokens: bool = False,
     progress: bool = False,
 ) -> TokenizedFile:
-    r"""Write the ids or tokens of each line of a file, separated by spaces, one line for one line.
+    r"""Write the ids or tokens of each line of a file, separated by spaces, one output line for each input line.
 
     Args:
-        tokenizer: what to tokenize with.
-        source: a path, or `"-"` for standard input; lines end at `\n` alone, and bytes that are not UTF-8 are left out.
+        tokenizer: the tokenizer to use.
+        source: a path, or `"-"` for standard input; lines end at `\n` alone, and bytes that are not UTF-8 are skipped.
         destination: where to write, for instance `sys.stdout`.
         output: `"ids"` or `"tokens"`.
         add_special_tokens: begin each line with `[CLS]` and end it with `[SEP]`.
-        progress: show on standard error how far it has come.
+        progress: show on standard error how much of the file is done.
 
     Returns:
         The numbers of lines, characters, tokens and unknown tokens.
 
     Raises:
         FileNotFoundError: there is no such file.
-        TypeError: `tokenizer` is no `BertTokenizer`, or `destination` nothing to write text to.
+        TypeError: `tokenizer` is not a `BertTokenizer`, or text cannot be written to `destination`.
         ValueError: `output` is unknown.
 
     Examples:
@@ -73,31 +53,32 @@ def tokenize_file(
         >>> report = tokenize_file(BertTokenizer(["[UNK]", "你", "好"]), path, sys.stdout)
         1 2
         2
-        >>> report.tokens
+        >>> report.token_count
         3
     """
-    if not isinstance(tokenizer, BertTokenizer):
-        raise TypeError(f"tokenizer must be a BertTokenizer, got {type(tokenizer).__name__}")
-    if not hasattr(destination, "write") or isinstance(destination, (io.RawIOBase, io.BufferedIOBase)):
-        kind = type(destination).__name__
-        raise TypeError(f"destination must be a text file open for writing, such as sys.stdout, got {kind}")
-    check_choice("output", output, ("ids", "tokens"))
-    if output == "ids":
-        names = {number: str(number) for number in tokenizer.vocab.values()}
-    else:
-        names = {number: token for token, number in tokenizer.vocab.items()}
+    _check_arguments(tokenizer, destination, output)
+    names = {number: str(number) if output == "ids" else token for token, number in tokenizer.vocab.items()}
     unknown_id = tokenizer.vocab[UNK]
-    standard = os.fspath(source) == "-"
-    total = None if standard else Path(source).stat().st_size
+    standard_input = os.fspath(source) == "-"
+    total = None if standard_input else Path(source).stat().st_size
     lines = characters = tokens = unknown = 0
     with Progress("tokenizing", total=total, unit="bytes", enabled=progress) as bar:
-        for size, batch in _batches(sys.stdin.buffer if standard else Path(source)):
+        for size, batch in _batches(sys.stdin.buffer if standard_input else Path(source)):
             rows = tokenizer(batch, add_special_tokens=add_special_tokens)["input_ids"]
             destination.write("".join([" ".join([names[number] for number in row]) + "\n" for row in rows]))
             lines, characters = lines + len(batch), characters + sum(map(len, batch))
             tokens, unknown = tokens + sum(map(len, rows)), unknown + sum(row.count(unknown_id) for row in rows)
             bar.advance(size, lines=lines)
     return TokenizedFile(lines, characters, tokens, unknown)
+
+
+def _check_arguments(tokenizer: object, destination: object, output: object) -> None:
+    if not isinstance(tokenizer, BertTokenizer):
+        raise TypeError(f"tokenizer must be a BertTokenizer, got {type(tokenizer).__name__}")
+    if not hasattr(destination, "write") or isinstance(destination, (io.RawIOBase, io.BufferedIOBase)):
+        kind = type(destination).__name__
+        raise TypeError(f"destination must be a text file open for writing, such as sys.stdout, got {kind}")
+    check_choice("output", output, get_args(Output))
 
 
 def _batches(source: BinaryIO | Path) -> Iterator[tuple[int, list[str]]]:

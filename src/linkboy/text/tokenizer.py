@@ -11,14 +11,16 @@ import numpy as np
 
 from linkboy._checks import check_choice, check_number, describe
 from linkboy.text._arguments import as_text, check_never_split, check_texts, make_rules
-from linkboy.text._array_encoder import MARK, ArrayEncoder, Flat
+from linkboy.text._array_encoder import MARK, ArrayEncoder, FlatIds
 from linkboy.text._call_options import check_options
 from linkboy.text._decode import decode_tokens
+from linkboy.text._directory import read_directory, read_tokenizer_json, write_directory
 from linkboy.text._encoding import Encoding, to_encoding
+from linkboy.text._explain import explain_texts
 from linkboy.text._rows import make_rows
 from linkboy.text._vocabulary import CLS, MASK, PAD, SEP, SPECIAL, UNK, Vocabulary, load_vocabulary
 from linkboy.text._wordpiece import TextReader
-from linkboy.text.report import TokenizationReport, explain_texts
+from linkboy.text.report import TokenizationReport
 
 WORD_LIMITS = {"google": 200, "hf": 100}
 SMALL = 160  # characters up to which the readable path is the quicker one
@@ -33,12 +35,12 @@ class BertTokenizer:
         do_lower_case: lower-case the text; also strips accents unless `strip_accents` says otherwise.
         strip_accents: decompose and drop combining marks; `None` follows `do_lower_case`.
         tokenize_chinese_chars: make every Han character a token.
-        never_split: tokens, as they stand between spaces, that are looked up whole.
+        never_split: tokens that are looked up whole where they stand between spaces.
         compat: `"google"` is the reference: words over 200 characters are `[UNK]`, private-use characters are letters,
             `[MASK]` in a text is split like any other text. `"hf"` is what models from the Hugging Face hub are used
             with: the limit is 100, private-use characters are dropped, and the special tokens of the vocabulary are
             matched in the raw text before anything else.
-        max_input_chars_per_word: another limit than that of `compat`.
+        max_input_chars_per_word: a limit other than that of `compat`.
         model_max_length: the `max_length` of a call that truncates or pads without naming one.
         han: as for `BasicTokenizer`.
         kana: as for `BasicTokenizer`.
@@ -121,15 +123,13 @@ class BertTokenizer:
 
     @classmethod
     def from_tokenizer_json(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a `tokenizer.json` that holds a BERT tokenizer; a file of another kind is refused, never half-read.
+        """Read a `tokenizer.json` that holds a BERT tokenizer; a file of another kind is refused.
 
         The result has `compat="hf"`, which is what such a file means, and the file's own word limit.
 
         Raises:
-            ValueError: the file is no JSON, or its model, normalizer, pre-tokenizer or added tokens are not BERT's.
+            ValueError: the file is not JSON, or its model, normalizer, pre-tokenizer or added tokens are not BERT's.
         """
-        from linkboy.text._directory import read_tokenizer_json
-
         vocab, options = read_tokenizer_json(path)
         return cls(vocab, **options)
 
@@ -137,14 +137,12 @@ class BertTokenizer:
     def from_pretrained(cls, directory: str | os.PathLike[str]) -> Self:
         """Read a local model directory: `vocab.txt` or `tokenizer.json`, and `tokenizer_config.json` where present.
 
-        What `save_pretrained` wrote comes back as it was; the directory of another library is read with `compat="hf"`.
+        What `save_pretrained` wrote comes back unchanged; the directory of another library is read with `compat="hf"`.
 
         Raises:
             FileNotFoundError: there is no such directory, or no vocabulary in it; nothing is ever downloaded.
             ValueError: the files belong to another kind of tokenizer.
         """
-        from linkboy.text._directory import read_directory
-
         vocab, options = read_directory(directory)
         return cls(vocab, **options)
 
@@ -154,9 +152,15 @@ class BertTokenizer:
         Raises:
             ValueError: the vocabulary has gaps, or an option is on that these files cannot express.
         """
-        from linkboy.text._directory import write_directory
-
-        write_directory(self, directory)
+        write_directory(
+            directory,
+            self._vocabulary,
+            self.rules,
+            compat=self.compat,
+            word_limit=self.max_input_chars_per_word,
+            model_max_length=self.model_max_length,
+            never_split=self.never_split,
+        )
 
     def __call__(
         self,
@@ -178,14 +182,14 @@ class BertTokenizer:
 
         Args:
             text: a text, or a list of `N` texts.
-            text_pair: the second text of each pair, likewise.
+            text_pair: the second text of each pair: one text, or a list of `N`.
             add_special_tokens: put `[CLS]` first and `[SEP]` after each text.
             padding: `True` or `"longest"`, `"max_length"`, or `False`.
             truncation: `True` or `"longest_first"`, `"only_first"`, `"only_second"`, or `False`.
             max_length: most tokens of a row, special ones included.
             stride: tokens that a row shares with the one it continues; with `return_overflowing_tokens`.
             return_overflowing_tokens: continue a text that is too long in further rows.
-            return_offsets_mapping: add `offset_mapping`, the `[start, end)` of each token in the text as it was given;
+            return_offsets_mapping: add `offset_mapping`, the `[start, end)` of each token in the text as given;
                 for bytes, in what they decode to.
             return_special_tokens_mask: add `special_tokens_mask`, 1 for `[CLS]`, `[SEP]` and `[PAD]`.
             pad_to_multiple_of: make the width of the rows a multiple of this.
@@ -198,7 +202,7 @@ class BertTokenizer:
             `row_splits` `(N + 1,)` int32, and `token_type_ids` for pairs.
 
         Raises:
-            TypeError: something is no text.
+            TypeError: a text is neither `str` nor `bytes`.
             ValueError: options contradict each other, `max_length` has no room for the special tokens, or rows of
                 different length are to become a tensor without padding.
         """
@@ -242,12 +246,12 @@ class BertTokenizer:
         return [self._tokens[number] for number in self._reader.ids(as_text(text))]
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True, spaces: str | bool = "auto") -> str:
-        """Return the text that ids stand for, as far as they tell.
+        """Return the text that ids stand for, as far as it can be restored.
 
         Args:
             ids: token ids, a list or a 1-D tensor.
             skip_special_tokens: leave out `[PAD]`, `[CLS]`, `[SEP]` and `[MASK]`; `[UNK]` stays, since a word was there.
-            spaces: `"auto"` joins words as they are written: none between Han or kana, none before a comma or full stop.
+            spaces: `"auto"` joins words as they are written: no space between Han or kana, none before a comma or full stop.
                 `True` puts a space between any two words, `False` none.
 
         Examples:
@@ -322,7 +326,7 @@ class BertTokenizer:
 
     @property
     def pad_token_id(self) -> int | None:
-        """The id of `[PAD]`, `None` if the vocabulary does not have it; likewise the four below."""
+        """The id of `[PAD]`, `None` if the vocabulary does not have it."""
         return self._vocabulary.get(PAD)
 
     @property
@@ -332,17 +336,17 @@ class BertTokenizer:
 
     @property
     def cls_token_id(self) -> int | None:
-        """The id of `[CLS]`."""
+        """The id of `[CLS]`, `None` if the vocabulary does not have it."""
         return self._vocabulary.get(CLS)
 
     @property
     def sep_token_id(self) -> int | None:
-        """The id of `[SEP]`."""
+        """The id of `[SEP]`, `None` if the vocabulary does not have it."""
         return self._vocabulary.get(SEP)
 
     @property
     def mask_token_id(self) -> int | None:
-        """The id of `[MASK]`."""
+        """The id of `[MASK]`, `None` if the vocabulary does not have it."""
         return self._vocabulary.get(MASK)
 
     def __len__(self) -> int:
@@ -374,13 +378,13 @@ class BertTokenizer:
         self.__init__(state["vocab"], **state["options"])
         self._tokens = state["tokens"]  # with the earlier ones of equal tokens
 
-    def _encode(self, texts: list[str], *, spans: bool) -> Flat:
+    def _encode(self, texts: list[str], *, spans: bool) -> FlatIds:
         if spans or len(texts) > 16 or sum(map(len, texts)) > SMALL:
             return self._encoder.encode(texts, spans=spans)
         rows = [[MARK, *self._reader.ids(text), MARK] for text in texts]
         ends = np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)))
         ids = np.array(list(itertools.chain.from_iterable(rows)), np.int32)
-        return Flat(ids, np.append(0, ends)[:-1], ends - 1, None)
+        return FlatIds(ids, np.append(0, ends)[:-1], ends - 1, None)
 
     def _check_pair(self, pair: str | bytes | Sequence[str | bytes], single: bool, count: int) -> list[str]:
         if isinstance(pair, (str, bytes)) != single:

@@ -27,24 +27,24 @@ def train_wordpiece(
     """Learn a vocabulary of exactly `vocab_size` tokens for `BertTokenizer`.
 
     The characters of the texts come first; then the most frequent pair of neighbouring pieces is joined again and again.
-    Of equally frequent pairs the one whose two pieces come first by code point is joined.
+    Among equally frequent pairs, the one whose two pieces come first by code point is joined.
 
     Args:
         texts: any iterable of texts; read once, only the counts of words are kept.
         vocab_size: number of tokens of the result, special ones included.
         min_frequency: a pair that occurs less often is not joined.
         limit_alphabet: most characters to take in, the most frequent first; `None` takes as many as fit.
-        do_lower_case: as `BertTokenizer` will be used.
-        strip_accents: likewise.
-        tokenize_chinese_chars: likewise.
+        do_lower_case: the option that `BertTokenizer` will be used with.
+        strip_accents: the option that `BertTokenizer` will be used with.
+        tokenize_chinese_chars: the option that `BertTokenizer` will be used with.
         special_tokens: the first tokens of the vocabulary; `[UNK]` must be among them.
 
     Returns:
         Special tokens, characters by code point, then joined pieces in the order they were found. If the texts have too
-        few pairs, `[unused0]`, `[unused1]`, ... fill up the list, so that its length is always the one asked for.
+        few pairs, `[unused0]`, `[unused1]`, ... fill the list up to `vocab_size`.
 
     Raises:
-        TypeError: `texts` is no iterable of texts, or a special token is no string.
+        TypeError: `texts` is not an iterable of texts, or a special token is not a string.
         ValueError: `vocab_size` is more than `BertTokenizer` takes or leaves no room for a character, or the special
             tokens are not distinct or lack `[UNK]`.
 
@@ -95,7 +95,7 @@ def _split(word: str) -> list[str]:
 
 
 def _alphabet(counts: Counter[str], room: int, limit: int | None) -> list[str]:
-    """Return the pieces of one character, the most frequent characters first in line for the room there is."""
+    """Return the pieces of one character; where room is short, the most frequent characters get it."""
     characters: Counter[str] = Counter()
     forms: defaultdict[str, set[str]] = defaultdict(set)
     for word, count in counts.items():
@@ -105,7 +105,7 @@ def _alphabet(counts: Counter[str], room: int, limit: int | None) -> list[str]:
     ranked = sorted(characters, key=lambda character: (-characters[character], character))
     chosen: list[str] = []
     for character in ranked[:limit]:
-        # A character at the edge of the room may get only one of its two forms, the one that begins words.
+        # The last character may get only one of its two forms, the one that begins words.
         chosen += sorted(forms[character], key=len)[: room - len(chosen)]
     return sorted(chosen, key=lambda piece: (len(piece), piece))
 
@@ -125,7 +125,7 @@ def _joined(counts: Counter[str], alphabet: set[str], min_frequency: int) -> Ite
     while heap:
         negative, pair = heapq.heappop(heap)
         if -negative != pairs[pair]:
-            continue  # an entry with the true count was pushed when it changed
+            continue  # an entry with the current count was pushed when it changed
         if -negative < min_frequency:
             return
         token = pair[0] + pair[1].removeprefix("##")
@@ -154,7 +154,7 @@ def _runs(pieces: list[str], alphabet: set[str]) -> list[list[str]]:
 
 
 def _join(pieces: list[str], pair: Pair, token: str) -> Iterable[tuple[Pair, Pair]]:
-    """Join a pair wherever it stands in a word, in place; yield each neighbouring pair that goes, and what it becomes."""
+    """Join a pair wherever it stands in a word, in place; yield each neighbouring pair and what it becomes."""
     left, right = pair
     at = -1
     while True:
