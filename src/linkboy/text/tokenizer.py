@@ -271,13 +271,13 @@ class BertTokenizer:
             >>> print(BertTokenizer(["[UNK]", "你"]).explain("你\\u200b们"))
             1 text, 3 characters: 2 tokens, of which [UNK] 1 (50.00%); 1 character dropped
             <BLANKLINE>
-            text  span  piece  characters
+            text  span  token  characters
                0   0-1  你     你
                0   2-3  [UNK]  们
             <BLANKLINE>
             dropped
-            text  at  character  why
-               0   1  U+200B     ZERO WIDTH SPACE, category Cf
+            text  index  character  reason
+               0      1  U+200B     ZERO WIDTH SPACE, category Cf
         """
         items = [as_text(texts, "texts")] if isinstance(texts, (str, bytes)) else check_texts("texts", texts)
         return explain_texts(items, self._reader, self._tokens, self.rules)
