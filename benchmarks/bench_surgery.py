@@ -10,7 +10,8 @@ from torch import nn
 
 from benchmarks.harness import Row, median_seconds
 from linkboy import keep_layers, remove_layer, replace_layer, surgery
-from linkboy.editing._runs import Example, run_model
+from linkboy._calls import arguments_of
+from linkboy.editing._recorder import record
 
 IDS = torch.arange(3, 23).reshape(2, 10)
 TINY = {
@@ -35,7 +36,7 @@ def timed(*, quick: bool) -> list[Row]:
     layers = 2 if quick else 12
     model = hf.BertModel(hf.BertConfig(num_hidden_layers=layers)).eval()
     ids = torch.zeros(1, 128, dtype=torch.long)
-    example = Example.of((ids,))
+    example = arguments_of((ids,))
 
     def forward() -> None:
         with torch.no_grad():
@@ -48,8 +49,8 @@ def timed(*, quick: bool) -> list[Row]:
         model.encoder.layer = nn.ModuleList(blocks)  # as deep again, for the next round
         model.config.num_hidden_layers = layers
 
-    assert run_model(model, example, fake=True).failure is None
-    check = {"fake": lambda: run_model(model, example, fake=True), "forward": forward}
+    assert record(model, example, "fake").failure is None
+    check = {"fake": lambda: record(model, example, "fake"), "forward": forward}
     candidates = {
         "proven": transaction,
         "transaction": lambda: transaction(None),
@@ -58,11 +59,11 @@ def timed(*, quick: bool) -> list[Row]:
     measured = median_seconds(check, rounds=3 if quick else 21) | median_seconds(candidates, rounds=3 if quick else 11)
     seconds = {name: value * 1e3 for name, value in measured.items()}
     return [
-        Row("check of BERT-base on fake tensors, 128 tokens", seconds["fake"], "one real forward", seconds["forward"],
+        Row("check of BERT-base on shapes, 128 tokens", seconds["fake"], "one real forward", seconds["forward"],
             "ms", "same shapes", "<= 0.5x"),
         Row("transaction on BERT-base without any check", seconds["transaction"], "deepcopy, to roll back from",
             seconds["copy"], "ms", "not comparable", "<= 20 ms"),
-        Row("the same, with the config proven by building the model again on meta", seconds["proven"],
+        Row("the same, with the config checked by building the model again on meta", seconds["proven"],
             "deepcopy, to roll back from", seconds["copy"], "ms", "not comparable"),
     ]  # fmt: skip
 
@@ -99,7 +100,7 @@ def broken_caches() -> list[Row]:
     return [
         *rows,
         Row("Llama with a layer twice: cached and full logits", disagreement(ours),
-            "the same object twice, config mended", disagreement(peer), "largest difference", "same weights", "<= 1e-4"),
+            "the same object twice, config repaired", disagreement(peer), "largest difference", "same weights", "<= 1e-4"),
     ]  # fmt: skip
 
 

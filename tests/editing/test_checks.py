@@ -7,8 +7,9 @@ import torch
 from tests.editing import models
 from torch import nn
 
+from linkboy._calls import arguments_of
 from linkboy.editing import insert_layer, keep_layers, remove_layer, replace_layer, surgery
-from linkboy.editing._runs import Example, run_model
+from linkboy.editing._recorder import record
 
 
 class Cut(nn.Module):
@@ -50,7 +51,7 @@ PLANTED = {
 }
 
 
-@pytest.mark.parametrize("run", ["auto", "fake", "real"])
+@pytest.mark.parametrize("run", ["auto", "shapes", "values"])
 @pytest.mark.parametrize("fault", PLANTED)
 def test_a_planted_fault_is_refused_with_its_edge(fault, run):
     model, example = models.mlp()
@@ -63,7 +64,7 @@ def test_a_planted_fault_is_refused_with_its_edge(fault, run):
     assert model[2] is old
 
 
-@pytest.mark.parametrize("run", ["auto", "fake", "real"])
+@pytest.mark.parametrize("run", ["auto", "shapes", "values"])
 def test_ids_beyond_the_rows_are_refused(run):
     model, example = models.tagger()
     with pytest.raises(RuntimeError) as caught, surgery(model, example=example, run=run) as s:
@@ -125,14 +126,14 @@ def test_a_forward_that_depends_on_values_is_checked_for_real():
 
     model, example = Router(), torch.ones(1, 4)
     with pytest.raises(RuntimeError) as caught:
-        remove_layer(model, "layers.1", example=example, run="fake")
+        remove_layer(model, "layers.1", example=example, run="shapes")
     text = str(caught.value)
     assert text.startswith(
         "the edited model cannot be checked on shapes alone: the model (Router) got f32[1, 4] from the example: "
     )
-    assert text.endswith("; run='auto' checks it for real")
+    assert text.endswith("; run='auto' checks it on values")
     report = remove_layer(model, "layers.1", example=example)
-    assert report.checked.startswith("run for real, as fake tensors did not do: ")
+    assert report.checked.startswith("run on values, as it does not run on shapes: ")
     assert report.outputs[0].difference is not None
 
 
@@ -143,8 +144,8 @@ def test_a_fake_check_computes_nothing():
             return x
 
     model = nn.Sequential(nn.Linear(4, 4), Expensive(), nn.ReLU())
-    report = remove_layer(model, "2", example=torch.ones(1, 4), run="fake")
-    assert report.checked == "run on fake tensors (shapes, dtypes, devices, ids), not for real"
+    report = remove_layer(model, "2", example=torch.ones(1, 4), run="shapes")
+    assert report.checked == "run on shapes (with dtypes, devices and ids), not on values"
     assert report.outputs[0].difference is None
 
 
@@ -152,13 +153,13 @@ def test_a_model_that_did_not_run_before_may_be_cured():
     model, _ = models.mlp()
     gray = torch.ones(3, 5)
     report = replace_layer(model, "0", nn.Linear(5, 8), example=gray)
-    assert report.warnings[-1].startswith(
+    assert report.notes[-1].startswith(
         "the example did not run before the edit: 0 (Linear, weight f32[8, 8]) got f32[3, 5]"
     )
     assert report.outputs[0].before == "-"
     with pytest.raises(RuntimeError) as caught:
         remove_layer(model, "1", example=torch.ones(3, 7))
-    assert str(caught.value).endswith("; nor did it before the edit, so look at the example first")
+    assert str(caught.value).endswith("; it did not run before the edit either, so check the example first")
 
 
 def test_a_forward_that_raises_by_design_is_reported_with_its_own_words():
@@ -177,7 +178,7 @@ def test_a_forward_that_raises_by_design_is_reported_with_its_own_words():
 def test_the_run_leaves_the_loggers_of_torch_as_they_were():
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     model, example = models.mlp()
-    run = run_model(nn.Sequential(nn.Linear(9, 9)), Example.of(example), fake=True)
+    run = record(nn.Sequential(nn.Linear(9, 9)), arguments_of(example), "fake")
     assert run.failure is not None
     assert not logger.disabled
     assert model(*example).shape == (3, 4)
@@ -213,7 +214,7 @@ SOUND = list(sound_edits())
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("build", "edit"), [case[1:] for case in SOUND], ids=[case[0] for case in SOUND])
-@pytest.mark.parametrize("run", ["auto", "fake"])
+@pytest.mark.parametrize("run", ["auto", "shapes"])
 def test_no_sound_edit_is_refused_or_complained_about(build, edit, run):
     torch.manual_seed(0)
     model, example = build()
@@ -221,7 +222,7 @@ def test_no_sound_edit_is_refused_or_complained_about(build, edit, run):
     with surgery(model, example=example, optimizer=optimizer, run=run) as s:
         edit(s, model)
     # the layers' own list in Tagger is meant to be found
-    assert [w for w in s.report.warnings if "still holds a module" not in w] == []
+    assert [w for w in s.report.notes if "still holds a module" not in w] == []
     assert "as fake tensors did not do" not in s.report.checked
 
 
@@ -232,7 +233,7 @@ def test_there_are_enough_sound_edits():
 def test_an_example_on_another_device_is_refused():
     model, _ = models.mlp()
     with pytest.raises(RuntimeError) as caught:
-        insert_layer(model, "0", nn.ReLU(), example=torch.ones(3, 8, device="meta"), run="fake")
+        insert_layer(model, "0", nn.ReLU(), example=torch.ones(3, 8, device="meta"), run="shapes")
     assert "0 (Linear, weight f32[8, 8]) got f32[3, 8] from the example: " in str(caught.value)
 
 
@@ -249,7 +250,7 @@ def test_a_layer_that_is_gone_is_named_where_its_owner_stops_calling_its_kin():
 
     model = Pairs()
     report = keep_layers(model, "layers", [0, 1, 2], example=torch.ones(1, 2))
-    assert "layers.2 (Linear) was called before the edit and no longer is" in report.warnings
+    assert "layers.2 (Linear) was called before the edit and no longer is" in report.notes
 
 
 def test_a_forward_that_writes_into_its_input_leaves_the_example_alone():

@@ -101,8 +101,8 @@ def test_without_an_example_an_attribute_becomes_an_identity_and_the_report_says
     report = remove_layer(model, "drop")
     assert isinstance(model.drop, nn.Identity)
     assert report.repairs == ("drop is an nn.Identity now",)
-    assert report.warnings == ("whether the forward calls drop is not known without an example",)
-    assert report.checked == "not run: no example was given"
+    assert report.notes == ("whether the forward calls drop is not known without an example",)
+    assert report.checked == "not run, as no example was given"
 
 
 def test_a_module_dict_loses_its_key_or_keeps_an_identity():
@@ -130,7 +130,7 @@ def test_a_module_under_two_names_in_lists_dicts_and_attributes_is_replaced_ever
 def test_a_list_that_still_holds_a_removed_module_is_named():
     model, example = models.tagger()
     report = remove_layer(model, "layers.0", example=example)
-    assert "everything[0] still holds a module that has left the model" in report.warnings
+    assert "everything[0] still holds a module that has left the model" in report.notes
 
 
 def test_what_a_closure_holds_is_found_by_the_run():
@@ -145,7 +145,7 @@ def test_what_a_closure_holds_is_found_by_the_run():
             return self.call(x)
 
     report = replace_layer(Closure(), "layer", nn.Linear(2, 2), example=torch.ones(1, 2))
-    assert "layer (Linear) is new, and the forward does not call it" in report.warnings
+    assert "layer (Linear) is new, and the forward does not call it" in report.notes
 
 
 def test_what_a_list_of_lists_holds_is_found_by_the_run():
@@ -159,7 +159,7 @@ def test_what_a_list_of_lists_holds_is_found_by_the_run():
             return self.order[0][0](x)
 
     report = replace_layer(Nested(), "layer", nn.Linear(2, 2), example=torch.ones(1, 2))
-    assert "layer (Linear) is new, and the forward does not call it" in report.warnings
+    assert "layer (Linear) is new, and the forward does not call it" in report.notes
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
@@ -225,10 +225,10 @@ def test_hooks_of_the_old_module_are_reported_or_carried():
         calls.clear()
         outputs(model, example)
         assert calls == ([2, 1] if carry else [])
-        said = report.repairs if carry else report.warnings
+        said = report.repairs if carry else report.notes
         assert said[0] == (
             "2 hooks carried over to the new 2" if carry
-            else "2 hooks of the old 2 did not go along; hooks=True carries them over"
+            else "2 hooks of the old 2 were dropped; hooks=True carries them over"
         )  # fmt: skip
 
 
@@ -237,7 +237,7 @@ def test_the_hooks_of_the_caller_run_in_the_check():
     seen = []
     model[0].register_forward_hook(lambda _, __, output: seen.append(output.shape))
     remove_layer(model, "3", example=example)
-    assert seen == [(3, 8)] * 3  # before, on fakes, and for real
+    assert seen == [(3, 8)] * 3  # before, on shapes, and on values
 
 
 def test_hooks_of_the_new_module_and_of_others_stay():
@@ -300,7 +300,7 @@ def test_an_output_projection_that_attention_reads_is_not_taken_for_dead():
     model, example = models.transformer()
     new = nn.Linear(16, 16)
     report = replace_layer(model, "layers.0.self_attn.out_proj", new, example=example, optimizer=None)
-    assert not any("does not call it" in warning for warning in report.warnings)
+    assert not any("does not call it" in warning for warning in report.notes)
     assert report.outputs[0].difference > 0
 
 
@@ -428,3 +428,56 @@ def test_surgery_is_the_class_whichever_name_is_loaded_first():
     code = "from linkboy import remove_layer; import linkboy as lb; assert isinstance(lb.surgery, type), lb.surgery"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert not done.returncode, done.stderr
+
+
+class Dropped(nn.Module):
+    """Dropouts in a numbered stack, as an attribute, and inside what another match contains."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Dropout(), nn.Linear(4, 4), nn.Dropout(), nn.Dropout(), nn.ReLU())
+        self.drop = nn.Dropout(0.2)
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.norm(self.drop(self.body(x)))
+
+
+def test_a_pattern_and_a_kind_remove_every_dropout():
+    model, x = Dropped().eval(), torch.randn(2, 4)
+    expected = model(x)
+    report = remove_layer(model, "*", kind="Dropout", example=x)
+    assert kinds(model.body) == ["Linear", "ReLU"]
+    assert isinstance(model.drop, nn.Identity)
+    assert report.edits == (
+        "removed body.0 (Dropout)", "removed body.2 (Dropout)", "removed body.3 (Dropout)", "removed drop (Dropout)",
+    )  # fmt: skip
+    assert torch.equal(model(x), expected)
+    assert report.outputs[0].difference == 0
+
+
+def test_a_function_replaces_every_match_of_several_names():
+    model = Dropped().double()
+    report = replace_layer(
+        model, ["norm", "body.*"], lambda old: nn.GroupNorm(2, 4) if isinstance(old, nn.BatchNorm1d) else nn.Tanh(),
+        example=torch.ones(2, 4).double(),
+    )  # fmt: skip
+    assert kinds(model.body) == ["Tanh"] * 5
+    assert model.norm.weight.dtype is torch.float64
+    assert len(report.edits) == 6
+
+
+def test_a_module_below_another_match_is_removed_with_it():
+    model = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), nn.Linear(2, 2))
+    assert remove_layer(model, "0*").edits == ("removed 0 (Sequential)",)
+    assert kinds(model) == ["Linear"]
+
+
+def test_a_function_that_raises_says_on_which_module_and_changes_nothing():
+    model = Dropped()
+    with pytest.raises(TypeError) as caught:
+        replace_layer(model, "*", torch.relu, kind="Linear")
+    assert caught.value.__notes__[0] == (
+        "linkboy.surgery called module with the Linear at 'body.1'; it must return the new module"
+    )
+    assert kinds(model.body) == ["Dropout", "Linear", "Dropout", "Dropout", "ReLU"]

@@ -69,7 +69,7 @@ MESSAGES = [
     (nested, lambda m: remove_layer(m, "encoder.layer.-4"), KeyError,
      "no module 'encoder.layer.-4'; 'encoder.layer' holds 0 Linear, 1 Linear, 2 Linear; did you mean 'encoder.layer.2'?"),
     (nested, lambda m: remove_layer(m, ""), ValueError,
-     "name must name a module below the model, got '': the model itself cannot be edited in place"),
+     "name must name a module below the model, got '': the model itself cannot be replaced in place"),
     (nested, lambda m: remove_layer(m, 3), TypeError, "name must be the qualified name of a module, got int"),
     (nested, lambda m: remove_layer(m, "encoder.layer.-1", kind="ReLU"), TypeError,
      "'encoder.layer.2' is a Linear, not a ReLU; beside it there are 0 Linear, 1 Linear, 2 Linear"),
@@ -77,11 +77,19 @@ MESSAGES = [
      "'head' is a Linear, not a Conv2d; beside it there are encoder Own, head Linear"),
     (nested, lambda m: replace_layer(m, "head", nn.Linear), TypeError,
      "module for 'head' must be an nn.Module, got the class Linear; build it first"),
-    (nested, lambda m: replace_layer(m, "head", torch.relu), TypeError,
-     "module for 'head' must be an nn.Module, got builtin_function_or_method"),
+    (nested, lambda m: replace_layer(m, "head", lambda old: 3), TypeError,
+     "module for 'head' must be an nn.Module, got int"),
+    (nested, lambda m: replace_layer(m, "encoder.layer.*", nn.ReLU()), TypeError,
+     "module must be a function of the old module where names stand for several (3 here), such as "
+     "lambda old: nn.Identity(), got ReLU"),
+    (nested, lambda m: remove_layer(m, "*.laier.*"), KeyError,
+     "pattern '*.laier.*' matches none of the 6 modules"),
+    (nested, lambda m: remove_layer(m, "*", kind="Dropout"), KeyError,
+     "pattern '*' matches no Dropout; what it matches is of type Linear, ModuleList, Own"),
+    (nested, lambda m: remove_layer(m, []), KeyError, "names must hold at least one name or pattern, got none"),
     (nested, lambda m: replace_layer(m, "head", nn.Sequential(nn.LazyLinear(2))), ValueError,
      "module for 'head' has a lazy parameter '0.weight', which neither a check nor an optimizer can use; "
-     "give its sizes to the class without Lazy"),
+     "pass its sizes to the class without Lazy"),
     (nested, lambda m: remove_layer(m, "head", kind=3), TypeError, "kind must be a class or the name of one, got 3"),
     (nested, lambda m: wrap(m, "head", nn.ReLU()), TypeError,
      "fn must be a function of the old module that returns the new one, such as lambda old: nn.Sequential(old, new), "
@@ -142,12 +150,10 @@ MESSAGES = [
      "num_embeddings must keep the padding row 5 of 'table', got 4"),
     (with_parameter_tied_elsewhere, lambda m: resize_embeddings(m, 8), TypeError,
      "'other.weight' is tied to 'table' and belongs to a Own, which cannot follow"),
-    (nested, lambda m: remove_layer(m, "head", example=3), TypeError,
-     "example must be a tuple of arguments, a mapping of keyword arguments or a tensor, got int"),
     (nested, lambda m: remove_layer(m, "head", example=(2, 3)), TypeError,
      "example must hold tensors, got what looks like a shape; pass torch.zeros(2, 3)"),
-    (nested, lambda m: remove_layer(m, "head", run="reel"), ValueError,
-     "run must be one of ('auto', 'fake', 'real'), got 'reel'; did you mean 'real'?"),
+    (nested, lambda m: remove_layer(m, "head", run="value"), ValueError,
+     "run must be one of ('auto', 'shapes', 'values'), got 'value'; did you mean 'values'?"),
     (nested, lambda m: remove_layer(m, "head", config="all"), TypeError,
      "config must be 'auto', a mapping of fields or None, got 'all'"),
     (nested, lambda m: remove_layer(m, "head", config={"a": 1}), ValueError,
@@ -225,11 +231,11 @@ def test_models_compiled_in_place_are_refused():
 
 def test_a_model_with_lazy_parts_elsewhere_can_be_edited():
     model = nn.Sequential(nn.ReLU(), nn.LazyLinear(2), nn.ReLU())
-    assert remove_layer(model, "0").parameters_before == 0
+    assert remove_layer(model, "0").parameter_count_before == 0
     with pytest.raises(ValueError) as caught:
         remove_layer(model, "1", example=torch.ones(1, 3))
     assert str(caught.value) == (
-        "example must be None for a model with lazy parameters ('0.weight'), which a run would fill; "
+        "model must have no lazy parameters, which a run would fill, and '0.weight' is one; "
         "run one batch through the model first"
     )
     assert isinstance(model[0], nn.LazyLinear)
@@ -245,7 +251,7 @@ def test_a_frozen_config_that_cannot_be_set_is_a_warning():
     model = nested()
     model.config = Config()
     report = remove_layer(model, "encoder.layer.0")
-    assert "Config.n_layer cannot be set, and should be 2" in report.warnings
+    assert "Config.n_layer cannot be set, and should be 2" in report.notes
     assert model.config.n_layer == 3
 
 
@@ -276,9 +282,7 @@ def test_layer_numbers_that_were_wrong_before_are_left_and_reported():
         layer.layer_idx = 5 - index
     report = remove_layer(model, "encoder.layer.0")
     assert [layer.layer_idx for layer in model.encoder.layer] == [4, 3]
-    assert (
-        "layer_idx in encoder.layer did not follow the positions before the edit and was left alone" in report.warnings
-    )
+    assert "layer_idx in encoder.layer did not follow the positions before the edit and was left alone" in report.notes
 
 
 def test_the_new_first_layer_needs_a_place_for_what_the_first_alone_owned():

@@ -77,8 +77,8 @@ def test_a_replaced_head_trains_in_the_group_of_the_old_one_and_survivors_keep_t
     step(model, example, optimizer)
     assert not torch.equal(model[5].weight, weight)
     assert report.repairs[-1] == (
-        "optimizer: 0 tensors out, 2 exchanged in place, 0 added; the state of all others is as it was, "
-        "and an optimizer file saved before no longer fits"
+        "optimizer: 0 tensors removed, 2 replaced in place, 0 added; the state of all others is unchanged, "
+        "and an optimizer file saved before the edit no longer fits"
     )
     assert optimizer.param_groups[0]["param_names"] == ["0.weight", "2.weight", "5.weight"]
 
@@ -189,11 +189,11 @@ def test_a_grad_scaler_goes_on():
 def test_without_an_optimizer_the_report_says_what_is_stale():
     model, example = models.mlp()
     report = remove_layer(model, "2", example=example)
-    assert report.warnings == (
-        "an optimizer made before the edit is stale: it holds tensors that went and none that came; "
-        "pass optimizer= to have it rewired",
+    assert report.notes == (
+        "an optimizer made before the edit is stale: it holds removed tensors and lacks the new ones; "
+        "pass optimizer= to have it updated",
     )
-    assert remove_layer(model, "2", example=example).warnings == ()  # a Dropout holds no tensors
+    assert remove_layer(model, "2", example=example).notes == ()  # a Dropout holds no tensors
 
 
 def test_messages_about_the_optimizer():

@@ -45,7 +45,7 @@ def check_invariants(model, example, optimizer, report, kept):
     assert all(torch.equal(optimizer.state[p]["momentum_buffer"], kept[id(p)]) for p in held if id(p) in survivors)
     state = model.state_dict()
     assert set(report.keys) | set(report.new_keys) | set(report.resized_keys) == set(state)
-    assert report.parameters_after == sum(p.numel() for p in model.parameters())
+    assert report.parameter_count_after == sum(p.numel() for p in model.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     first, again = outputs(model, example), outputs(model, example)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))

@@ -30,8 +30,8 @@ def test_a_report_names_what_moved_and_counts_what_changed():
     model, example = models.bert()
     before = sum(p.numel() for p in model.parameters())
     report = keep_layers(model, "encoder.layer", [2, 0], example=example)
-    assert report.parameters_before == before
-    assert report.parameters_after == sum(p.numel() for p in model.parameters())
+    assert report.parameter_count_before == before
+    assert report.parameter_count_after == sum(p.numel() for p in model.parameters())
     assert [(row.what, row.before, row.after) for row in report.modules] == [
         ("removed", "encoder.layer.1", "-"),
         ("removed", "encoder.layer.3", "-"),

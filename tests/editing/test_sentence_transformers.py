@@ -107,7 +107,7 @@ def test_a_dense_of_the_wrong_width_is_refused_at_once_and_a_right_one_goes_in(s
     assert len(sentence_model) == 3
     report = insert_layer(sentence_model, "1", models.Dense(16, 12), example=example)
     assert [name for name, _ in sentence_model.named_children()] == ["0", "1", "2", "3"]
-    assert report.parameters_after - report.parameters_before == 16 * 12 + 12
+    assert report.parameter_count_after - report.parameter_count_before == 16 * 12 + 12
     replace_layer(sentence_model, "2", models.Dense(16, 8), example=example)
     assert sentence_model.encode(TEXTS).shape == (2, 8)
 
@@ -123,7 +123,7 @@ def test_a_dense_put_into_a_half_precision_model_has_its_dtype(sentence_model):
 def test_a_model_without_pooling_has_no_sentence_embedding_and_the_report_says_so(sentence_model):
     example = features(sentence_model)
     report = remove_layer(sentence_model, "1", kind="Pooling", example=example)
-    assert "the output sentence_embedding is no longer there" in report.warnings
+    assert "the output sentence_embedding is no longer there" in report.notes
     assert "sentence_embedding" not in example[0]  # forward writes into its input; that of the caller is left alone
     with pytest.raises(KeyError):
         sentence_model.encode(TEXTS)

@@ -1,73 +1,94 @@
-"""Compare a decoder's step-by-step outputs, with its cache, against those of one full pass."""
+"""Compare a decoder's step-by-step outputs, with its cache, with those of one full pass."""
 
+import dataclasses
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from linkboy._untouched import same_random_numbers, untouched
-from linkboy.editing._recorder import Run, tensors_in
-from linkboy.editing._runs import Example
+from linkboy._calls import Arguments, ModelRun, model_run, tensors_in
+from linkboy.editing._recorder import RecordedRun
 
-_STEPS = 8  # tokens fed one at a time; the first ones go in together
 _NAMES = ("cache", "past_key_values")  # of the cache: since transformers 5.24, and before
+_STEPS = 8  # tokens fed one at a time; the first ones go in together
+_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
+_CUT_INTO_STEPS = {"attention_mask", "input_ids", "input_features", "pixel_values", "use_cache"}
 
 
-def cache_difference(model: nn.Module, example: Example, full: Run) -> float | None:
-    """Return the largest difference between cached and full-pass outputs, relative to the largest output.
+@dataclasses.dataclass(frozen=True)
+class Cached:
+    """How a model's outputs with its cache compare with those of a full pass.
 
-    `None` where the model returned no cache, or the example is not plain tokens (labels, positions or embeddings of
-    its own cannot be cut into steps).
+    Attributes:
+        difference: the largest, relative to the largest output; `None` where there is nothing to compare.
+        tolerance: what rounding explains.
+        error: why the model does not run with its cache; `None` if it does.
     """
-    tokens_key = "decoder_input_ids" if "decoder_input_ids" in example.kwargs else "input_ids"
-    given = dict(example.kwargs)
-    if len(example.args) == 1 and tokens_key not in given:
-        given[tokens_key] = example.args[0]
-    elif example.args:
-        return None
-    tokens = given.pop(tokens_key, None)
-    if (
-        _field_of_cache(full.output) is None
-        or not isinstance(tokens, Tensor)
-        or tokens.dim() != 2
-        or tokens.shape[1] < 2
-    ):
-        return None
-    if set(given) - {"attention_mask", "input_ids", "input_features", "pixel_values", "use_cache"}:
-        return None
+
+    difference: float | None = None
+    tolerance: float = 0.0
+    error: Exception | None = None
+
+
+NOTHING = Cached()
+
+
+def compare_cache(model: torch.nn.Module, arguments: Arguments, full: RecordedRun) -> Cached:
+    """Run a model token by token and compare it with its full pass.
+
+    Nothing is compared where the model returned no cache, or the example is not plain tokens (labels, positions or
+    embeddings of its own cannot be cut into steps).
+    """
+    cut = _tokens_and_rest(arguments)
+    if cut is None or _field_of_cache(full.output) is None:
+        return NOTHING
     expected = tensors_in(full.output)[0]
     try:
-        with untouched(model), same_random_numbers(), torch.no_grad():
-            for module in model.modules():
-                module.training = False
-            got = _stepwise(model, tokens_key, tokens, given, full.output)
-    except Exception as error:
-        raise RuntimeError(
-            f"the edited model does not run with its cache, token by token: {type(error).__name__}: {error}"
-        ) from error
+        with model_run(model, cut, "values", training=False) as ready:
+            got = _stepwise(ready, full.output)
+    except Exception as error:  # noqa: BLE001 - a forward may fail in any way, and that is the result
+        return Cached(error=error)
     if got.shape != expected.shape:
+        return NOTHING
+    difference = ((got - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
+    return Cached(difference, _TOLERANCE.get(expected.dtype, 0.05))
+
+
+def _tokens_and_rest(arguments: Arguments) -> Arguments | None:
+    """Return the arguments with the tokens under their name, the first keyword; `None` if they cannot be cut into steps."""
+    given = dict(arguments.kwargs)
+    key = "decoder_input_ids" if "decoder_input_ids" in given else "input_ids"
+    if len(arguments.args) == 1 and key not in given:
+        given[key] = arguments.args[0]
+    elif arguments.args:
         return None
-    return ((got - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
+    tokens = given.pop(key, None)
+    if not isinstance(tokens, Tensor) or tokens.dim() != 2 or tokens.shape[1] < 2 or set(given) - _CUT_INTO_STEPS:
+        return None
+    return Arguments((), {key: tokens, **given})
 
 
-def _stepwise(model: nn.Module, key: str, tokens: Tensor, given: dict[str, Any], full: Any) -> Tensor:
+def _stepwise(ready: ModelRun, full: Any) -> Tensor:
+    given = dict(ready.arguments.kwargs)
+    key = next(iter(given))
+    tokens = given.pop(key)
     length = tokens.shape[1]
     start = max(1, length - _STEPS, length // 2)
     encoded = getattr(full, "encoder_last_hidden_state", None)
     if encoded is not None:
-        given = given | {"encoder_outputs": (encoded,)}
+        given["encoder_outputs"] = (encoded,)
     mask = given.pop("attention_mask", None)
-    field = _field_of_cache(full)
-    taken = inspect.signature(model.forward).parameters
-    argument = next((name for name in _NAMES if name in taken), field)  # a wrapper's `**kwargs` name none of them
+    field = _field_of_cache(full) or ""
+    taken = inspect.signature(ready.model.forward).parameters  # type: ignore[union-attr]  # a module, not a function
+    argument = next((name for name in _NAMES if name in taken), field)  # a wrapper's `**kwargs` names none of them
     cache, parts, done = None, [], 0
     for end in range(start, length + 1):
         step = {key: tokens[:, done:end], argument: cache, "use_cache": True}
         if mask is not None:
             step["attention_mask"] = mask if encoded is not None else mask[:, :end]
-        output = model(**(given | step))
+        output = ready.model(**(given | step))
         cache, done = getattr(output, field), end
         parts.append(tensors_in(output)[0])
     return torch.cat(parts, dim=1)

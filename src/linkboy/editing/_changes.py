@@ -1,4 +1,4 @@
-"""What one transaction has done so far: the common notebook of edits, repairs and checks."""
+"""What one transaction has done so far: the notebook that edits, repairs and checks share."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from linkboy.editing._names import Place, children_of, is_stack
+from linkboy._walk import NamedTensor, named_tensors, walk
+from linkboy.editing._names import ModulePlace, children_of, is_stack
 from linkboy.editing._snapshot import Snapshot
 
 
@@ -23,7 +24,7 @@ class TensorPlace:
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
-    """The structure of a model at one moment; the tensors and modules themselves, not copies."""
+    """The structure of a model at one moment; it holds the tensors and modules themselves, not copies."""
 
     names: dict[str, nn.Module]  # every name, aliases included
     tensors: list[TensorPlace]
@@ -31,38 +32,53 @@ class Structure:
 
     @classmethod
     def of(cls, model: nn.Module) -> "Structure":
-        """Read the structure of a model."""
-        names = dict(model.named_modules(remove_duplicate=False))
+        """Return the structure that a model has now."""
+        modules, tensors = walk(model)
+        names = dict(modules)
         stacks = {
             id(module): (name, module, [child for _, child in children_of(module)])
             for name, module in reversed(names.items())
             if is_stack(module)
         }
-        tensors = [place for name, module in names.items() for place in _tensors(name, module)]
-        return cls(names, tensors, stacks)
+        return cls(names, [place for found in tensors for place in _places(found)], stacks)
 
 
-def _tensors(name: str, module: nn.Module) -> list[TensorPlace]:
-    prefix = f"{name}." if name else ""
-    parameters = [
-        TensorPlace(module, key, prefix + key, tensor, True)
-        for key, tensor in module._parameters.items()
-        if tensor is not None
+def _places(found: NamedTensor) -> list[TensorPlace]:
+    return [
+        TensorPlace(owner, key, name, found.tensor, key not in owner._non_persistent_buffers_set)
+        for (_, owner, key), name in zip(found.places, found.names, strict=True)
     ]
-    return parameters + [
-        TensorPlace(module, key, prefix + key, tensor, key not in module._non_persistent_buffers_set)
-        for key, tensor in module._buffers.items()
-        if tensor is not None
-    ]
+
+
+def distinct_places(model: nn.Module, tensor: Tensor) -> list[TensorPlace]:
+    """Return where a tensor is registered, each module once."""
+    found = [place for named in named_tensors(model) if named.tensor is tensor for place in _places(named)]
+    return list({(id(place.owner), place.key): place for place in reversed(found)}.values())[::-1]
 
 
 @dataclasses.dataclass
 class Changes:
-    """The model, what it was, and what has been done to it.
+    """The model, its state before the edit, and what has been done to it.
 
-    `successor`: old module -> the one in its place; `origin`: copy -> the layer it was copied from; `neighbour`:
-    inserted module -> the layer before it; `removals`: attributes to be settled once the model can be run. Modules
-    are keyed by `id` and kept alive here.
+    Modules are keyed by `id` and kept alive here.
+
+    Attributes:
+        model: the model, edited in place.
+        before: its structure before the edit.
+        snapshot: restores everything.
+        config: what the caller passed as `config`.
+        edits: what was asked for and done.
+        repairs: what else was changed to go with it.
+        notes: what the caller should know.
+        successor: the module in the place of an old one.
+        origin: the layer that a copy was made of.
+        neighbour: the layer before an inserted one.
+        removals: attributes whose final state is settled once the model can run.
+        resized: the new tensor by the `id` of the old one.
+        untied: modules whose weights leave their ties.
+        shared_layers: whether the caller asked for one layer object in two positions.
+        sizes: kind, module, old and new number of outputs or rows.
+        alive: things whose `id` must not be used again.
     """
 
     model: nn.Module
@@ -71,15 +87,15 @@ class Changes:
     config: str | Mapping[str, object] | None = "auto"
     edits: list[str] = dataclasses.field(default_factory=list)
     repairs: list[str] = dataclasses.field(default_factory=list)
-    warnings: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
     successor: dict[int, nn.Module] = dataclasses.field(default_factory=dict)
     origin: dict[int, nn.Module] = dataclasses.field(default_factory=dict)
     neighbour: dict[int, nn.Module] = dataclasses.field(default_factory=dict)
-    removals: list[tuple[Place, nn.Module]] = dataclasses.field(default_factory=list)
-    resized: dict[int, Tensor] = dataclasses.field(default_factory=dict)  # id of the old tensor -> the new one
-    untied: set[int] = dataclasses.field(default_factory=set)  # modules whose weights leave their ties
-    shared_layers: bool = False  # the caller asked for one layer object in two positions
-    sizes: list[tuple[str, nn.Module, int, int]] = dataclasses.field(default_factory=list)  # kind, module, old, new
+    removals: list[tuple[ModulePlace, nn.Module]] = dataclasses.field(default_factory=list)
+    resized: dict[int, Tensor] = dataclasses.field(default_factory=dict)
+    untied: set[int] = dataclasses.field(default_factory=set)
+    shared_layers: bool = False
+    sizes: list[tuple[str, nn.Module, int, int]] = dataclasses.field(default_factory=list)
     alive: list[Any] = dataclasses.field(default_factory=list)
 
     def hold(self, *things: object) -> None:
@@ -93,6 +109,32 @@ class Changes:
         return module
 
     def copies(self) -> list[tuple[nn.Module, nn.Module]]:
-        """List the copies that were made, each with what it was copied from."""
+        """Return the copies that were made, each with what it was copied from."""
         modules = {id(thing): thing for thing in self.alive if isinstance(thing, nn.Module)}
         return [(modules[twin], module) for twin, module in self.origin.items()]
+
+
+@dataclasses.dataclass(frozen=True)
+class StackChange:
+    """A stack that the model had before and still has, with other layers or another order."""
+
+    name: str
+    container: nn.Module
+    old: list[nn.Module]
+    new: list[nn.Module]
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all old layers are of one class: a stack with a depth, not a chain of different things."""
+        return len({type(layer) for layer in self.old}) == 1
+
+
+def changed_stacks(changes: Changes) -> list[StackChange]:
+    """Return the stacks that are still in the model and whose layers changed."""
+    found = []
+    present = {id(module) for module in changes.model.modules()}
+    for key, (name, container, old) in changes.before.stacks.items():
+        new = [child for _, child in children_of(container)]
+        if key in present and list(map(id, new)) != list(map(id, old)):
+            found.append(StackChange(name, container, old, new))
+    return found

@@ -1,15 +1,19 @@
-"""The configs that write a model's depth and sizes down: find the fields that mean an edited part, and set them."""
+"""The configs that write a model's depth and sizes down: set the fields that mean an edited part, and check the result."""
 
+import copy
 import dataclasses
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from linkboy._checks import did_you_mean
-from linkboy.editing._changes import Changes
-from linkboy.editing._names import kind_of
-from linkboy.editing._stacks import StackChange
+from linkboy._random import same_random_numbers
+from linkboy._report import listed
+from linkboy.editing._changes import Changes, StackChange
+from linkboy.editing._names import kind_of, named_once
 
 # A number that equals the depth is not therefore the depth (SmolLM3's no_rope_layer_interval): known names only.
 _DEPTH = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth", "num_blocks", "layers")
@@ -36,7 +40,7 @@ def config_of(module: nn.Module) -> Any:
 
 
 def all_configs(model: nn.Module) -> list[Any]:
-    """List every config in a model once, those inside other configs included."""
+    """Return every config in a model once, those inside other configs included."""
     found: dict[int, Any] = {}
     for module in model.modules():
         _collect(config_of(module), found)
@@ -52,9 +56,9 @@ def _collect(config: Any, found: dict[int, Any]) -> None:
 
 
 def configs_for(model: nn.Module, name: str) -> list[HeldConfig]:
-    """List the configs of the modules on the way to `name`, each with its outermost holder, plus their inner twins.
+    """Return the configs of the modules on the way to `name`, each with its outermost holder, plus their inner twins.
 
-    A composite config may hold its own copy of an inner config; it is told by its class.
+    A composite config may hold its own copy of an inner config; it is recognised by its class.
     """
     found: dict[int, HeldConfig] = {}
     holder, parts = model, name.split(".") if name else []
@@ -76,13 +80,13 @@ def configs_for(model: nn.Module, name: str) -> list[HeldConfig]:
 
 
 def configs_above(model: nn.Module, module: nn.Module) -> list[Any]:
-    """List the configs that may describe a module of the model."""
+    """Return the configs that may describe a module of the model."""
     name = next((name for name, part in model.named_modules() if part is module), "")
     return [held.config for held in configs_for(model, name)]
 
 
 def set_field(changes: Changes, config: Any, field: str, value: object) -> None:
-    """Set one field unless the caller keeps configs in his own hands; say what was set."""
+    """Set one field, unless the caller handles configs himself, and report what was set."""
     if changes.config != "auto" or getattr(config, field, None) == value:
         return
     changes.snapshot.keep(config)
@@ -90,7 +94,7 @@ def set_field(changes: Changes, config: Any, field: str, value: object) -> None:
     try:
         setattr(config, field, value)
     except AttributeError:  # a frozen dataclass
-        changes.warnings.append(f"{kind_of(config)}.{field} cannot be set, and should be {_short(value)}")
+        changes.notes.append(f"{kind_of(config)}.{field} cannot be set, and should be {_short(value)}")
         return
     changes.repairs.append(f"{kind_of(config)}.{field}: {_short(before)} -> {_short(value)}")
 
@@ -118,7 +122,7 @@ def set_given(changes: Changes, config: Mapping[str, object]) -> None:
 
 
 def set_depth(changes: Changes, stack: StackChange) -> None:
-    """Write a stack's new depth and per-layer lists into every config that means it, or warn that none does."""
+    """Write a stack's new depth and per-layer lists into every config that means it, or note that none does."""
     held = configs_for(changes.model, stack.name)
     if changes.config != "auto":
         return
@@ -129,9 +133,9 @@ def set_depth(changes: Changes, stack: StackChange) -> None:
     for one, field in fields:
         set_field(changes, one.config, field, len(stack.new))
     if held and not fields and len(stack.new) != len(stack.old):
-        changes.warnings.append(
+        changes.notes.append(
             f"no field of {kind_of(held[0].config)} holds the old depth {len(stack.old)} of {stack.name}: saving and "
-            f"reloading may not rebuild the {len(stack.new)} layers that there are now"
+            f"reloading may not rebuild the {len(stack.new)} layers there are now"
         )
     for one in {id(one.config): one for one, _ in fields}.values() if fields else held:
         _set_lists(changes, one.config, stack)
@@ -188,3 +192,75 @@ def _origins(changes: Changes, stack: StackChange) -> Iterator[int]:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def check_config(changes: Changes, stacks: list[StackChange]) -> None:
+    """Build every transformers model again from its config and note where it differs from the edited one.
+
+    Names and shapes of the tensors, and in changed stacks also the numbers and texts that the layers hold.
+    """
+    if changes.config is None:
+        return
+    for name, module in _built_from_config(changes.model):
+        try:
+            fresh = _fresh(module)
+        except Exception as error:  # noqa: BLE001 - a class may refuse its own config in any way; then nothing is compared
+            changes.notes.append(f"{type(module).__name__} could not be built again from its config: {error}")
+            continue
+        prefix = f"{name}." if name else ""
+        _compare_tensors(changes, module, fresh)
+        for stack in stacks:
+            if not name or stack.name.startswith(prefix):
+                _compare_attributes(changes, stack, stack.name.removeprefix(prefix), fresh)
+
+
+def _built_from_config(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the outermost modules that transformers would build from a config, known by their `config_class`."""
+    found: list[tuple[str, nn.Module]] = []
+    for name, module in model.named_modules():
+        inside = any(not outer or name.startswith(f"{outer}.") for outer, _ in found)
+        if not inside and getattr(type(module), "config_class", None) and config_of(module) is not None:
+            found.append((name, module))
+    return found
+
+
+def _fresh(module: nn.Module) -> nn.Module:
+    kind: Any = type(module)
+    config = config_of(module)
+    # What a file would hold: a config checks its fields when it is loaded, and not when one of them is set.
+    config = type(config).from_dict(config.to_dict()) if hasattr(config, "from_dict") else copy.deepcopy(config)
+    with torch.device("meta"), same_random_numbers(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return kind(config)
+
+
+def _compare_tensors(changes: Changes, module: nn.Module, fresh: nn.Module) -> None:
+    mine = {key: tuple(tensor.shape) for key, tensor in module.state_dict(keep_vars=True).items()}
+    theirs = {key: tuple(tensor.shape) for key, tensor in fresh.state_dict(keep_vars=True).items()}
+    lost = [key for key in mine if key not in theirs]
+    made_up = [key for key in theirs if key not in mine]
+    reshaped = [key for key in mine if key in theirs and mine[key] != theirs[key]]
+    for keys, what in (
+        (lost, "would not be loaded by a model built from the config"),
+        (made_up, "would be filled at random when the model is saved and loaded again"),
+        (reshaped, "have another shape in a model built from the config"),
+    ):
+        if keys:
+            changes.notes.append(f"{listed(keys, most=3)} {what}")
+
+
+def _compare_attributes(changes: Changes, stack: StackChange, path: str, fresh: nn.Module) -> None:
+    fresh_parts = dict(fresh.named_modules())
+    base = named_once(stack.container)
+    different: dict[str, str] = {}
+    for part in stack.container.modules():
+        inner = base[id(part)]
+        twin = fresh_parts.get(f"{path}.{inner}" if inner else path)
+        for key, value in part.__dict__.items() if twin is not None else ():
+            theirs = twin.__dict__.get(key, value)  # type: ignore[union-attr]
+            plain = isinstance(value, (bool, int, float, str)) and key != "training" and not key.startswith("_")
+            if plain and theirs != value:
+                different.setdefault(
+                    key, f"{stack.name}.{inner}.{key} is {value!r}, and a model built from the config has {theirs!r}"
+                )
+    changes.notes.extend(different.values())

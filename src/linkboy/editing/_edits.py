@@ -1,16 +1,31 @@
 """The structural edits: remove, replace, insert, wrap, keep, truncate."""
 
 import copy as copying
+import dataclasses
 import operator
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from linkboy._report import plural
+from linkboy._walk import first_lazy
 from linkboy.editing._changes import Changes
-from linkboy.editing._conform import conform, likeness
-from linkboy.editing._names import Place, children_of, find, is_stack, kind_of, listed, places_of, references
-from linkboy.editing._refusals import find_editable
+from linkboy.editing._names import (
+    Kind,
+    ModulePlace,
+    children_of,
+    find,
+    find_all,
+    find_editable,
+    is_stack,
+    kind_of,
+    places_of,
+    references,
+)  # fmt: skip
+
+Make = Callable[[Any], nn.Module]
 
 _HOOKS = (
     "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
@@ -18,13 +33,17 @@ _HOOKS = (
 )  # fmt: skip
 
 
-def remove(changes: Changes, name: str, kind: type[nn.Module] | str | None) -> None:
-    """Take a module out of its stack, or mark an attribute for removal; see `surgery.remove`."""
-    place = find_editable(changes.model, name)
+def remove(changes: Changes, names: str | Iterable[str], kind: Kind | None) -> None:
+    """Take modules out of their stacks, or mark attributes for removal; see `surgery.remove`."""
+    places = find_all(changes.model, names, kind)
+    changes.edits += [f"removed {place.name} ({kind_of(place.module)})" for place in places]
+    for place in reversed(places):  # from the end, so that the numbers of those before it stay
+        _take_out(changes, place)
+
+
+def _take_out(changes: Changes, place: ModulePlace) -> None:
     old = place.module
-    _check_kind(place, kind)
     changes.hold(old)
-    changes.edits.append(f"removed {place.name} ({kind_of(old)})")
     if is_stack(place.parent):
         set_children(place.parent, [item for item in children_of(place.parent) if item[0] != place.key])
         return
@@ -34,26 +53,42 @@ def remove(changes: Changes, name: str, kind: type[nn.Module] | str | None) -> N
             changes.removals.append((alias, old))
 
 
-def replace(changes: Changes, name: str, module: nn.Module, *, like: bool, hooks: bool, tie: bool) -> None:
-    """Put a module in the place of another, at every name the other has; see `surgery.replace`."""
-    place = find_editable(changes.model, name)
-    _check_new(changes, place, module)
-    changes.edits.append(f"replaced {place.name} ({kind_of(place.module)}) by {kind_of(module)}")
-    exchange(changes, place, module, like=like, hooks=hooks, tie=tie)
+def replace(
+    changes: Changes,
+    names: str | Iterable[str],
+    module: nn.Module | Make,
+    *,
+    kind: Kind | None,
+    like: bool,
+    hooks: bool,
+    tie: bool,
+) -> None:
+    """Put another module in the place of each one named, at every name it has; see `surgery.replace`."""
+    places = find_all(changes.model, names, kind)
+    if len(places) > 1 and isinstance(module, nn.Module):
+        raise TypeError(
+            f"module must be a function of the old module where names stand for several ({len(places)} here), such as "
+            f"lambda old: nn.Identity(), got {kind_of(module)}"
+        )
+    for place in places:
+        made = _called(module, place, "module") if _makes(module) else module
+        new = _check_new(changes, place, made)
+        changes.edits.append(f"replaced {place.name} ({kind_of(place.module)}) by {kind_of(new)}")
+        exchange(changes, place, new, like=like, hooks=hooks, tie=tie)
 
 
-def wrap(changes: Changes, name: str, fn: Callable[[Any], nn.Module], *, like: bool) -> None:
-    """Put `fn(module)` in the place of a module; see `surgery.wrap`."""
-    place = find_editable(changes.model, name)
+def wrap(changes: Changes, names: str | Iterable[str], fn: Make, *, kind: Kind | None, like: bool) -> None:
+    """Put `fn(module)` in the place of each module named; see `surgery.wrap`."""
+    places = find_all(changes.model, names, kind)
     if not callable(fn) or isinstance(fn, nn.Module):
         raise TypeError(
             "fn must be a function of the old module that returns the new one, such as "
             f"lambda old: nn.Sequential(old, new), got {type(fn).__name__}"
         )
-    module = fn(place.module)
-    _check_new(changes, place, module)
-    changes.edits.append(f"wrapped {place.name} ({kind_of(place.module)}) in {kind_of(module)}")
-    exchange(changes, place, module, like=like, hooks=False, tie=True)
+    for place in places:
+        module = _check_new(changes, place, _called(fn, place, "fn"))
+        changes.edits.append(f"wrapped {place.name} ({kind_of(place.module)}) in {kind_of(module)}")
+        exchange(changes, place, module, like=like, hooks=False, tie=True)
 
 
 def insert_after(changes: Changes, name: str, module: nn.Module, *, key: str | None, copy: bool, like: bool) -> None:
@@ -131,7 +166,7 @@ def truncate(changes: Changes, name: str) -> None:
     changes.edits.append(f"truncated after {name}: {dropped} modules dropped")
 
 
-def exchange(changes: Changes, place: Place, module: nn.Module, *, like: bool, hooks: bool, tie: bool) -> None:
+def exchange(changes: Changes, place: ModulePlace, module: nn.Module, *, like: bool, hooks: bool, tie: bool) -> None:
     """Redirect every name and every reference of the module at `place` to `module`."""
     old = place.module
     if module is old:
@@ -158,7 +193,7 @@ def exchange(changes: Changes, place: Place, module: nn.Module, *, like: bool, h
 
 
 def set_children(container: nn.Module, children: list[tuple[str, nn.Module]]) -> None:
-    """Give a stack its children; a numbered one is numbered again, a named one keeps its names."""
+    """Set the children of a stack; a numbered stack is numbered again, a named one keeps its names."""
     if numbered(container):
         children = [(str(index), child) for index, (_, child) in enumerate(children)]
     container._modules.clear()
@@ -166,40 +201,43 @@ def set_children(container: nn.Module, children: list[tuple[str, nn.Module]]) ->
 
 
 def numbered(container: nn.Module) -> bool:
-    """Say whether the children of a stack are called 0, 1, 2 and so on."""
+    """Return whether the children of a stack are called 0, 1, 2 and so on."""
     return isinstance(container, nn.ModuleList) or list(container._modules) == [
         str(index) for index in range(len(container._modules))
     ]
 
 
-def _check_kind(place: Place, kind: type[nn.Module] | str | None) -> None:
-    if kind is None:
-        return
-    if not isinstance(kind, (str, type)):
-        raise TypeError(f"kind must be a class or the name of one, got {kind!r}")
-    names = {cls.__name__ for cls in type(place.module).__mro__}
-    if not (kind in names if isinstance(kind, str) else isinstance(place.module, kind)):
-        wanted = kind if isinstance(kind, str) else kind.__name__
-        raise TypeError(
-            f"{place.name!r} is a {kind_of(place.module)}, not a {wanted}; beside it there are {listed(place.parent)}"
-        )
-
-
-def _check_new(changes: Changes, place: Place, module: object) -> None:
+def _check_new(changes: Changes, place: ModulePlace, module: object) -> nn.Module:
     if not isinstance(module, nn.Module):
         got = f"the class {module.__name__}; build it first" if isinstance(module, type) else type(module).__name__
         raise TypeError(f"module for {place.name!r} must be an nn.Module, got {got}")
-    lazy = next((name for name, tensor in module.named_parameters() if nn.parameter.is_lazy(tensor)), None)
+    lazy = first_lazy(module)
     if lazy is not None:
         raise ValueError(
             f"module for {place.name!r} has a lazy parameter {lazy!r}, which neither a check nor an optimizer can use; "
-            "give its sizes to the class without Lazy"
+            "pass its sizes to the class without Lazy"
         )
     path = changes.model
     for part in ["", *place.name.split(".")[:-1]]:
         path = path if not part else path.get_submodule(part)
         if any(inner is path for inner in module.modules()):
             raise ValueError(f"module for {place.name!r} contains the {kind_of(path)} it would be put into")
+    return module
+
+
+def _called(make: Make, place: ModulePlace, argument: str) -> object:
+    try:
+        return make(place.module)
+    except Exception as error:
+        error.add_note(
+            f"linkboy.surgery called {argument} with the {kind_of(place.module)} at {place.name!r}; "
+            "it must return the new module"
+        )
+        raise
+
+
+def _makes(module: object) -> TypeGuard[Make]:
+    return callable(module) and not isinstance(module, (nn.Module, type))
 
 
 def _one_of_its_own(changes: Changes, module: nn.Module, copy: bool) -> nn.Module:
@@ -208,9 +246,9 @@ def _one_of_its_own(changes: Changes, module: nn.Module, copy: bool) -> nn.Modul
         return module
     if not copy:
         changes.shared_layers = True
-        changes.warnings.append(
-            f"one {kind_of(module)} object stands in two positions: its weights are shared, and state kept by layer "
-            "(a cache) is mixed up; copy=True gives each position its own"
+        changes.notes.append(
+            f"one {kind_of(module)} object is in two positions: its weights are shared, and state that is kept per layer, "
+            "such as a cache, is mixed up; copy=True gives each position its own"
         )
         return module
     twin = copying.deepcopy(module)
@@ -234,11 +272,11 @@ def _positions(indices: Iterable[int], length: int, name: str) -> list[int]:
 
 def _position(index: object) -> int:
     if isinstance(index, bool):
-        raise TypeError("a mask of booleans is no list of positions")
+        raise TypeError("a mask of booleans is not a list of positions")
     return operator.index(index)  # type: ignore[arg-type]  # a TypeError is what it is for
 
 
-def _key_error(key: str, place: Place, named: bool) -> str:
+def _key_error(key: str, place: ModulePlace, named: bool) -> str:
     container = place.name.rpartition(".")[0] or "the model"
     if not named:
         return f"key must be None, as the layers of {container!r} are numbered, got {key!r}"
@@ -246,7 +284,7 @@ def _key_error(key: str, place: Place, named: bool) -> str:
 
 
 def _free_key(container: nn.Module, module: nn.Module, taken: set[str] | None = None) -> str:
-    """Return a name that a named stack does not have yet; a numbered one is numbered later."""
+    """Return a name that a named stack does not have yet; a numbered stack is numbered later."""
     used = set(container._modules) | (taken or set())
     base = kind_of(module).lower()
     return next(name for count in range(len(used) + 1) if (name := f"{base}_{count}" if count else base) not in used)
@@ -256,10 +294,68 @@ def _hooks(changes: Changes, name: str, old: nn.Module, module: nn.Module, carry
     count = sum(len(old.__dict__[kind]) for kind in _HOOKS if not kind.endswith(("kwargs", "called")))
     if not count:
         return
-    plural = f"{count} hook{'s' * (count > 1)}"
+    hooks = plural(count, "hook")
     if not carry:
-        changes.warnings.append(f"{plural} of the old {name} did not go along; hooks=True carries them over")
+        changes.notes.append(
+            f"{hooks} of the old {name} {'was' if count == 1 else 'were'} dropped; hooks=True carries them over"
+        )
         return
     for kind in _HOOKS:
         module.__dict__[kind].update(old.__dict__[kind])
-    changes.repairs.append(f"{plural} carried over to the new {name}")
+    changes.repairs.append(f"{hooks} carried over to the new {name}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Likeness:
+    """What a new module takes over from the old one, or from the nearest module around it that has parameters."""
+
+    dtype: torch.dtype | None
+    device: torch.device | None
+    training: bool
+
+
+def likeness(model: nn.Module, name: str, module: nn.Module) -> Likeness:
+    """Return dtype and device of `module`, or of the nearest ancestor of `name` that has floating parameters."""
+    parts = name.split(".")
+    around = [model.get_submodule(".".join(parts[:depth])) for depth in range(len(parts) - 1, -1, -1)]
+    for candidate in [module, *around]:
+        for tensor in candidate.parameters():
+            if tensor.is_floating_point() and tensor.dtype.itemsize > 1:  # eight bits are storage, not arithmetic
+                return Likeness(tensor.dtype, tensor.device, module.training)
+    return Likeness(None, None, module.training)
+
+
+def conform(model: nn.Module, new: nn.Module, like: Likeness, name: str) -> None:
+    """Cast, move and switch what is new in `new`; tensors and flags of modules that the model has are unchanged."""
+    known = {id(part) for part in model.modules()}
+    fresh = [part for part in new.modules() if id(part) not in known]
+    for part in fresh:
+        part.training = like.training
+    if like.device is None:
+        return
+    held = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+    moved: dict[int, nn.Parameter] = {}
+    for part in fresh:
+        for key, tensor in [*part._parameters.items(), *part._buffers.items()]:
+            if tensor is None or id(tensor) in held or nn.parameter.is_lazy(tensor):
+                continue
+            if tensor.is_meta and like.device.type != "meta":
+                raise ValueError(
+                    f"module for {name!r} has {key!r} on the meta device, without values, and the model is on "
+                    f"{like.device}; build the {kind_of(new)} on a real device"
+                )
+            _move(part, key, tensor, like, moved)
+
+
+def _move(part: nn.Module, key: str, tensor: Tensor, like: Likeness, moved: dict[int, nn.Parameter]) -> None:
+    dtype = like.dtype if tensor.is_floating_point() else tensor.dtype
+    if tensor.dtype == dtype and tensor.device == like.device:
+        return
+    cast = tensor.detach().to(device=like.device, dtype=dtype)
+    if key in part._buffers:
+        part._buffers[key] = cast
+    elif tensor.device.type == cast.device.type:
+        tensor.data = cast  # the same parameter object, so that a reference of the caller stays valid
+        tensor.grad = None
+    else:
+        part._parameters[key] = moved.setdefault(id(tensor), nn.Parameter(cast, tensor.requires_grad))

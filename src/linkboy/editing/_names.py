@@ -1,16 +1,21 @@
-"""Find modules by qualified name, and every place that refers to a module."""
+"""Find modules by name or pattern, and every place that refers to a module."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import nn
 
 from linkboy._checks import did_you_mean
+from linkboy._report import listed
+from linkboy._tensors import check_module
+from linkboy._walk import first_lazy, wrapped_under
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class ModulePlace:
     """Where a module is registered: `parent._modules[key]`, and its qualified name."""
 
     parent: nn.Module
@@ -24,7 +29,7 @@ class Place:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is registered there, or `None`."""
+        """Whether nothing, or `None`, is registered there."""
         return self.parent._modules.get(self.key) is None
 
     def leave_out(self) -> None:
@@ -58,39 +63,39 @@ class Reference:
 
 
 def is_stack(module: nn.Module) -> bool:
-    """Say whether the children of a module are a sequence."""
+    """Return whether the children of a module are a sequence."""
     return isinstance(module, (nn.Sequential, nn.ModuleList))
 
 
 def kind_of(module: nn.Module) -> str:
-    """Name the class of a module."""
+    """Return the name of a module's class."""
     return type(module).__name__
 
 
 def children_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """List the children that are there; an attribute set to `None` is none."""
+    """Return the children of a module with their keys; an attribute set to `None` is not a child."""
     return [(key, child) for key, child in module._modules.items() if child is not None]
 
 
-def listed(module: nn.Module) -> str:
-    """List the children of a module with their classes, for messages."""
-    children = [f"{key} {kind_of(child)}" for key, child in children_of(module)]
-    more = f" and {len(children) - 12} more" if len(children) > 12 else ""
-    return (", ".join(children[:12]) or "nothing") + more
+def children_listed(module: nn.Module) -> str:
+    """Return the children of a module with their classes as text, for messages."""
+    return listed([f"{key} {kind_of(child)}" for key, child in children_of(module)], most=12) or "nothing"
 
 
-def find(model: nn.Module, name: str) -> Place:
+def find(model: nn.Module, name: str) -> ModulePlace:
     """Return the place of a qualified name; the last part may count from the end of a stack (`"layer.-1"`).
 
     Raises:
-        TypeError: `name` is no text.
-        ValueError: `name` is empty: the model itself cannot be exchanged in place.
-        KeyError: there is no such module; the message lists what there is.
+        TypeError: `name` is not a string.
+        ValueError: `name` is empty: the model itself cannot be replaced in place.
+        KeyError: there is no such module; the message lists the modules there are.
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be the qualified name of a module, got {type(name).__name__}")
     if not name:
-        raise ValueError("name must name a module below the model, got '': the model itself cannot be edited in place")
+        raise ValueError(
+            "name must name a module below the model, got '': the model itself cannot be replaced in place"
+        )
     parent, path = model, ""
     *ancestors, last = name.split(".")
     for part in ancestors:
@@ -102,25 +107,25 @@ def find(model: nn.Module, name: str) -> Place:
         last = list(parent._modules)[-int(last[1:])]
     if parent._modules.get(last) is None:
         raise _unknown(model, name, parent, path)
-    return Place(parent, last, f"{path}.{last}" if path else last)
+    return ModulePlace(parent, last, f"{path}.{last}" if path else last)
 
 
 def _unknown(model: nn.Module, name: str, parent: nn.Module, path: str) -> KeyError:
     names = [known for known, _ in model.named_modules(remove_duplicate=False) if known]
     holder = repr(path) if path else "the model"
-    return KeyError(f"no module {name!r}; {holder} holds {listed(parent)}{did_you_mean(name, names)}")
+    return KeyError(f"no module {name!r}; {holder} holds {children_listed(parent)}{did_you_mean(name, names)}")
 
 
 def named_once(model: nn.Module) -> dict[int, str]:
-    """Map the `id` of every module to its first name."""
+    """Return the first name of every module by its `id`."""
     return {id(module): name for name, module in model.named_modules()}
 
 
-def places_of(model: nn.Module, module: nn.Module, *, outside: nn.Module | None = None) -> list[Place]:
-    """List every place at which a module is registered, each parent once, but none below `outside`."""
+def places_of(model: nn.Module, module: nn.Module, *, outside: nn.Module | None = None) -> list[ModulePlace]:
+    """Return every place at which a module is registered, each parent once; places below `outside` do not count."""
     below = {id(part) for part in outside.modules()} if outside is not None else set()
     return [
-        Place(parent, key, f"{path}.{key}" if path else key)
+        ModulePlace(parent, key, f"{path}.{key}" if path else key)
         for path, parent in model.named_modules()
         if id(parent) not in below
         for key, child in parent._modules.items()
@@ -129,7 +134,7 @@ def places_of(model: nn.Module, module: nn.Module, *, outside: nn.Module | None 
 
 
 def references(model: nn.Module, modules: set[int], *, outside: nn.Module | None = None) -> list[Reference]:
-    """List the plain attributes that hold one of `modules` (by `id`), looking one level into lists, tuples and dicts."""
+    """Return the plain attributes that hold one of `modules` (by `id`), also one level deep in lists, tuples and dicts."""
     below = {id(part) for part in outside.modules()} if outside is not None else set()
     return [
         found
@@ -153,3 +158,109 @@ def _held(owner: nn.Module, attribute: str, value: object, modules: set[int], na
         for key, item in value.items():
             if id(item) in modules and isinstance(item, nn.Module):
                 yield Reference(owner, attribute, key, f"{name}[{key!r}]")
+
+
+def check_editable(model: object) -> None:
+    """Raise unless a model is a plain tree of modules.
+
+    Raises:
+        TypeError: it is not a module, or it is scripted, compiled or wrapped for several devices.
+    """
+    model = check_module("model", model)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(f"model is a {kind_of(model)}, which cannot be edited; edit the model before scripting it")
+    for name, module in model.named_modules():
+        classes = {cls.__name__ for cls in type(module).__mro__}
+        where = f"{name!r}" if name else "model"
+        inner = wrapped_under(module)
+        if inner is not None and "ActivationWrapper" not in classes:  # its layers can be edited where they are
+            path = f"model.{name}.{inner}" if name else f"model.{inner}"
+            raise TypeError(f"{where} is wrapped in {kind_of(module)}; edit {path} and wrap it again")
+        if "FSDPModule" in classes:
+            raise TypeError(f"{where} is sharded by fully_shard; edit the model before sharding it")
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            raise TypeError(f"{where} was compiled in place; edit the model before compiling it")
+
+
+Kind = type[nn.Module] | str
+
+
+def find_all(model: nn.Module, names: str | Iterable[str], kind: Kind | None = None) -> list[ModulePlace]:
+    """Return the places that names and patterns stand for, in the order of the model, each module once.
+
+    A pattern may match any part of a name, dots included, and then `kind` selects among the matches; a plain name must
+    be there and be of that kind. Modules below another match do not count.
+
+    Raises:
+        KeyError: there is no such module, or a pattern matches none.
+        TypeError: a name is not a string, or the module with that name is not of `kind`.
+        ValueError: a name is empty, or the module has lazy parameters.
+    """
+    if kind is not None and not isinstance(kind, (str, type)):
+        raise TypeError(f"kind must be a class or the name of one, got {kind!r}")
+    found: dict[int, ModulePlace] = {}
+    for name in [names] if isinstance(names, str) or not isinstance(names, Iterable) else names:
+        matches = _matches(model, name, kind) if _is_pattern(name) else [find_editable(model, name)]
+        for place in matches:
+            _check_kind(place, kind)
+            found.setdefault(id(place.module), place)
+    if not found:
+        raise KeyError("names must hold at least one name or pattern, got none")
+    below = {id(part) for place in found.values() for part in place.module.modules() if part is not place.module}
+    order = {id(module): index for index, module in enumerate(model.modules())}
+    return sorted(
+        (place for key, place in found.items() if key not in below), key=lambda place: order[id(place.module)]
+    )
+
+
+def _is_pattern(name: object) -> bool:
+    return isinstance(name, str) and any(letter in name for letter in "*?[")
+
+
+def _matches(model: nn.Module, pattern: str, kind: Kind | None) -> list[ModulePlace]:
+    names = [known for known, _ in model.named_modules(remove_duplicate=False) if known]
+    matches = [find_editable(model, known) for known in names if fnmatchcase(known, pattern)]
+    chosen = [place for place in matches if kind is None or is_kind(place.module, kind)]
+    if not matches:
+        raise KeyError(f"pattern {pattern!r} matches none of the {len(names)} modules{did_you_mean(pattern, names)}")
+    if not chosen:
+        kinds = ", ".join(sorted({kind_of(place.module) for place in matches}))
+        raise KeyError(f"pattern {pattern!r} matches no {_kind_name(kind)}; what it matches is of type {kinds}")
+    return chosen
+
+
+def is_kind(module: nn.Module, kind: Kind) -> bool:
+    """Return whether a module is of a class, given itself or by its name."""
+    if isinstance(kind, str):
+        return kind in {cls.__name__ for cls in type(module).__mro__}
+    return isinstance(module, kind)
+
+
+def _check_kind(place: ModulePlace, kind: Kind | None) -> None:
+    if kind is not None and not is_kind(place.module, kind):
+        raise TypeError(
+            f"{place.name!r} is a {kind_of(place.module)}, not a {_kind_name(kind)}; "
+            f"beside it there are {children_listed(place.parent)}"
+        )
+
+
+def _kind_name(kind: Kind | None) -> str:
+    return kind if isinstance(kind, str) else getattr(kind, "__name__", "")
+
+
+def find_editable(model: nn.Module, name: str) -> ModulePlace:
+    """Return the place of a module that may be replaced.
+
+    Raises:
+        KeyError: there is no such module.
+        TypeError: it is scripted.
+        ValueError: it has lazy parameters.
+    """
+    place = find(model, name)
+    if isinstance(place.module, torch.jit.ScriptModule):
+        raise TypeError(
+            f"{place.name!r} is a {kind_of(place.module)}, which cannot be edited; edit before scripting it"
+        )
+    if first_lazy(place.module) is not None:
+        raise ValueError(f"{place.name!r} has lazy parameters; run one batch through the model before editing it")
+    return place

@@ -1,4 +1,4 @@
-"""Take removed tensors out of an optimizer and put new ones in, in place; the state of the rest is not touched."""
+"""Take removed tensors out of an optimizer and put new ones in, in place; the state of all others is not touched."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def unwrap(optimizer: Any, model: nn.Module) -> Optimizer | None:
     """Return the torch optimizer itself, taken out of accelerate's wrapper.
 
     Raises:
-        TypeError: it is no optimizer.
+        TypeError: it is not an optimizer.
         ValueError: it holds no parameter of the model.
     """
     if optimizer is None:
@@ -35,9 +35,9 @@ def rewire(changes: Changes, optimizer: Optimizer | None) -> None:
     if not gone and not new:
         return
     if optimizer is None:
-        changes.warnings.append(
-            "an optimizer made before the edit is stale: it holds tensors that went and none that came; "
-            "pass optimizer= to have it rewired"
+        changes.notes.append(
+            "an optimizer made before the edit is stale: it holds removed tensors and lacks the new ones; "
+            "pass optimizer= to have it updated"
         )
         return
     groups = optimizer.param_groups
@@ -51,13 +51,13 @@ def rewire(changes: Changes, optimizer: Optimizer | None) -> None:
         optimizer.state.clear()
         optimizer._numel_cache = None
     changes.repairs.append(
-        f"optimizer: {out} tensors out, {exchanged} exchanged in place, {len(added)} added; the state of all others is "
-        "as it was, and an optimizer file saved before no longer fits"
+        f"optimizer: {out} tensors removed, {exchanged} replaced in place, {len(added)} added; the state of all others is "
+        "unchanged, and an optimizer file saved before the edit no longer fits"
     )
 
 
 def _heirs(changes: Changes, new: set[int]) -> dict[int, Tensor]:
-    """Map the `id` of an old tensor to the new one in its place: resized, or of the same name in a replaced module."""
+    """Return the new tensor by the `id` of the old one in its place: resized, or of the same name in a replaced module."""
     found = {key: tensor for key, tensor in changes.resized.items() if id(tensor) in new}
     old_modules = {id(module): module for module in changes.before.names.values()}
     for key, module in changes.successor.items():
@@ -70,7 +70,7 @@ def _heirs(changes: Changes, new: set[int]) -> dict[int, Tensor]:
 
 
 def _exchange(optimizer: Optimizer, gone: set[int], heirs: dict[int, Tensor]) -> tuple[int, int]:
-    """Put each heir in the place of its tensor and drop what has none; return how many went and were exchanged."""
+    """Put each heir in the place of its tensor and drop tensors without one; return how many were dropped and replaced."""
     out, placed = 0, set()
     for group in optimizer.param_groups:
         kept: list[tuple[int, Tensor]] = []
@@ -98,7 +98,7 @@ def _append(group: dict[str, Any], name: str, tensor: Tensor) -> None:
 
 
 def _homes(changes: Changes, groups: list[dict[str, Any]]) -> dict[str, tuple[int, bool]]:
-    """Map the old name of each parameter in the optimizer to its group, and whether it is a matrix."""
+    """Return the group of each parameter in the optimizer by its old name, and whether it is a matrix."""
     group_of = {id(tensor): index for index, group in enumerate(groups) for tensor in group["params"]}
     return {
         place.name: (group_of[id(place.tensor)], place.tensor.dim() > 1)
@@ -108,15 +108,15 @@ def _homes(changes: Changes, groups: list[dict[str, Any]]) -> dict[str, tuple[in
 
 
 def _home(changes: Changes, homes: dict[str, tuple[int, bool]], name: str, tensor: Tensor) -> int:
-    """Return the group of a new parameter's counterpart, or of its nearest kin, matrices and vectors apart."""
+    """Return the group of a new parameter's counterpart, or of its nearest relative, matrices and vectors apart."""
     counterpart = _counterpart(changes, name)
     if counterpart in homes:
         return homes[counterpart][0]
     parts = counterpart.split(".")
     for depth in range(len(parts) - 1, -1, -1):
         prefix = "".join(f"{part}." for part in parts[:depth])
-        kin = [home for known, home in homes.items() if known.startswith(prefix)]
-        alike = [home for home in kin if home[1] == (tensor.dim() > 1)]
+        near = [home for known, home in homes.items() if known.startswith(prefix)]
+        alike = [home for home in near if home[1] == (tensor.dim() > 1)]
         if alike:
             return alike[-1][0]
     return next(iter(homes.values()))[0]

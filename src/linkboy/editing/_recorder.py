@@ -1,11 +1,11 @@
-"""Record what comes out of every module while a model runs, and where a run fails: producer, consumer, reason.
+"""Run a model on an example and record what comes out of every module, and where a run fails: producer, consumer, reason.
 
-A run on fake tensors lets two faults pass, which are looked for on the way: mixed floating dtypes in a matrix product
-or convolution, and ids beyond the rows of an embedding, read from the real example.
+A run on shapes lets two faults pass, which are looked for on the way: mixed floating dtypes in a matrix product or
+convolution, and ids beyond the rows of an embedding, which are read from the example itself.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,8 +15,9 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from linkboy._calls import Arguments, Way, model_run, tensors_in
 from linkboy._checks import describe
-from linkboy.editing._names import kind_of
+from linkboy.editing._names import kind_of, named_once
 
 _PRODUCTS = frozenset((
     F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d,
@@ -26,14 +27,23 @@ _PRODUCTS = frozenset((
 
 
 class Refused(Exception):  # noqa: N818 - it never leaves this room
-    """A check of ours failed during a run; its text is the reason."""
+    """A check of this room failed during a run; its text is the reason."""
 
 
 @dataclasses.dataclass
-class Run:
-    """One forward pass. `shapes` and `called` are keyed by the `id` of a module; `failure` is `None` if it ended well."""
+class RecordedRun:
+    """One forward pass, as far as it came.
 
-    fake: bool
+    Attributes:
+        on_values: whether it computed values, not shapes alone.
+        shapes: what each module gave at its first call, by its `id`.
+        called: the `id` of each module that ended its forward.
+        output: what the model returned.
+        failure: why and where it failed; `None` if it did not.
+        error: the exception behind it.
+    """
+
+    on_values: bool
     shapes: dict[int, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     called: set[int] = dataclasses.field(default_factory=set)
     output: Any = None
@@ -42,26 +52,29 @@ class Run:
 
 
 class Recorder(TorchFunctionMode):
-    """Know at every moment which module runs, and which module each tensor comes from."""
+    """Knows at every moment which module runs, and which module each tensor comes from."""
 
-    def __init__(self, model: nn.Module, run: Run) -> None:
+    def __init__(self, model: nn.Module, run: RecordedRun) -> None:
         super().__init__()
-        self.run, self.names = run, {id(module): name for name, module in model.named_modules()}
-        self.kinds = {id(module): kind_of(module) for module in model.modules()}
+        self.run, self.modules = run, list(model.modules())
+        self.names = named_once(model)
+        self.kinds = {id(module): kind_of(module) for module in self.modules}  # a lazy module changes its class
         self.makers: Any = WeakIdKeyDictionary()  # tensor -> (name of a module, whether it is its very output)
-        self.real: Any = WeakIdKeyDictionary()  # fake tensor -> the real one it stands for
-        self.running: list[tuple[nn.Module, Any]] = []  # what runs now, outermost first, with its arguments
+        self.originals: Any = WeakIdKeyDictionary()  # stand-in -> the tensor it stands for
+        self.running: list[
+            tuple[nn.Module, Any]
+        ] = []  # the modules that run now, outermost first, with their arguments
         self.finished: tuple[str, tuple[str, ...]] = "", ()  # the module that ended last, and what it gave
 
-    def mark_example(self, args: Any, kwargs: Any) -> None:
-        """Let the tensors of the example be known as such in messages."""
-        for tensor in tensors_in((args, kwargs)):
+    def begin(self, originals: Any, arguments: Arguments) -> None:
+        """Watch the modules of a model that is ready to run, and know the tensors of the example in messages."""
+        self.originals = originals
+        for tensor in tensors_in((arguments.args, arguments.kwargs)):
             self.makers[tensor] = ("the example", True)
-
-    def attach(self, module: nn.Module) -> None:
-        """Take note of each call of a module."""
-        module.register_forward_pre_hook(self._enter_module, with_kwargs=True)
-        module.register_forward_hook(self._leave_module)
+        for module in self.modules:
+            if not isinstance(module, torch.jit.ScriptModule):
+                module.register_forward_pre_hook(self._enter_module, with_kwargs=True)
+                module.register_forward_hook(self._leave_module)
 
     def _enter_module(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self.running.append((module, (args, kwargs)))
@@ -80,7 +93,7 @@ class Recorder(TorchFunctionMode):
         self.run.shapes.setdefault(id(module), shapes)
         for tensor in found:
             maker, exact = self.makers.get(tensor, ("", False))
-            if not (exact and maker.startswith(f"{name}." if name else "")):  # the innermost maker is the telling one
+            if not (exact and maker.startswith(f"{name}." if name else "")):  # the innermost maker says most
                 self.makers[tensor] = (name, True)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -94,8 +107,8 @@ class Recorder(TorchFunctionMode):
             source = next((arg for arg in args if isinstance(arg, Tensor) and arg in self.makers), None)
             if source is not None:
                 self.makers[result] = (self.makers[source][0], False)
-                if result.dtype == source.dtype and result.numel() == source.numel() and source in self.real:
-                    self.real[result] = self.real[source]  # a view or a reshape has the same values
+                if result.dtype == source.dtype and result.numel() == source.numel() and source in self.originals:
+                    self.originals[result] = self.originals[source]  # a view or a reshape has the same values
         return result
 
     def _check_dtypes(self, args: tuple[Any, ...]) -> None:
@@ -107,7 +120,7 @@ class Recorder(TorchFunctionMode):
             )
 
     def _check_ids(self, ids: Any, weight: Any = None) -> None:
-        real = self.real.get(ids) if self.run.fake else ids
+        real = ids if self.run.on_values else self.originals.get(ids)
         readable = isinstance(real, Tensor) and not real.is_meta and not real.is_floating_point() and real.numel()
         if not readable or weight is None:
             return
@@ -143,21 +156,16 @@ class Recorder(TorchFunctionMode):
         return f"{describe(tensor)} {'from' if maker[1] else 'derived from'} {maker[0] or 'the model'}"
 
 
-def tensors_in(value: Any) -> list[Tensor]:
-    """List the tensors in an output, looking into mappings, lists and tuples."""
-    return [tensor for _, tensor in named_tensors(value)]
-
-
-def named_tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors in an output with a name each, such as `logits` or `hidden_states.0`."""
-    if isinstance(value, Tensor):
-        yield name or "output", value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from named_tensors(item, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, (tuple, list)):
-        for index, item in enumerate(value):
-            yield from named_tensors(item, f"{name}.{index}" if name else str(index))
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from named_tensors(getattr(value, field.name), f"{name}.{field.name}" if name else field.name)
+def record(model: nn.Module, arguments: Arguments, way: Way) -> RecordedRun:
+    """Run a model in evaluation mode without gradients, leave no trace, and return what was seen."""
+    run = RecordedRun(on_values=way == "values")
+    recorder = Recorder(model, run)
+    with contextlib.ExitStack() as stack:
+        try:
+            ready = stack.enter_context(model_run(model, arguments, way, training=False))
+            recorder.begin(ready.originals, ready.arguments)
+            stack.enter_context(recorder)
+            run.output = ready.call()
+        except Exception as error:  # noqa: BLE001 - a forward may fail in any way, and that is the result of the check
+            run.error, run.failure = error, recorder.explain(error)
+    return run

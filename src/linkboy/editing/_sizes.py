@@ -1,4 +1,4 @@
-"""Resize a head or the embeddings: old rows to the bit, new ones drawn from them, everything tied along."""
+"""Resize a head or the embeddings: old rows stay bit-identical, new ones are drawn like them, what is tied follows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from linkboy._checks import check_number, describe
-from linkboy.editing._changes import Changes, TensorPlace
+from linkboy._tensors import in_work_dtype
+from linkboy.editing._changes import Changes, distinct_places
 from linkboy.editing._configs import configs_for, set_field
-from linkboy.editing._names import kind_of
-from linkboy.editing._refusals import find_editable
+from linkboy.editing._names import find_editable, kind_of
 
 Fill = Callable[[Tensor], Any]
 
@@ -32,7 +32,7 @@ def resize_head(
             + f"; it holds {', '.join(inner)}" * bool(inner)
         )
     weight = _weight(head, place.name)
-    shared = [other.name for other in _places(changes.model, weight) if other.owner is not head]
+    shared = [other.name for other in distinct_places(changes.model, weight) if other.owner is not head]
     if shared:
         raise ValueError(
             f"{place.name!r} is tied to {', '.join(shared)}; resize_embeddings changes both together, "
@@ -60,7 +60,7 @@ def resize_embeddings(
     if table.padding_idx is not None and table.padding_idx >= count:
         raise ValueError(f"num_embeddings must keep the padding row {table.padding_idx} of {place_name!r}, got {count}")
     weight = _weight(table, place_name)
-    followers = [place for place in _places(changes.model, weight) if place.owner is not table]
+    followers = [place for place in distinct_places(changes.model, weight) if place.owner is not table]
     odd = next((place for place in followers if not isinstance(place.owner, (nn.Linear, nn.Embedding))), None)
     if odd is not None:
         raise TypeError(
@@ -85,7 +85,7 @@ def resize_embeddings(
 
 
 def note_replaced(changes: Changes) -> None:
-    """Take a replaced embedding or output layer with another number of rows for a resized one."""
+    """Record a replaced embedding or output layer with another number of rows as a resized one."""
     names = {id(module): name for name, module in changes.before.names.items()}
     for key, new in changes.successor.items():
         old = changes.before.names.get(names.get(key, ""))
@@ -178,15 +178,6 @@ def _weight(module: nn.Module, name: str) -> nn.Parameter:
     return weight  # type: ignore[return-value]
 
 
-def _places(model: nn.Module, tensor: Tensor) -> list[TensorPlace]:
-    return [
-        TensorPlace(owner, key, f"{path}.{key}" if path else key, tensor, True)
-        for path, owner in model.named_modules()
-        for key, held in owner._parameters.items()
-        if held is tensor
-    ]
-
-
 def _resize_outputs(
     changes: Changes, head: Any, attribute: str, count: int, fill: Fill | None, generator: torch.Generator | None
 ) -> None:
@@ -202,7 +193,7 @@ def _resize(
 ) -> None:
     """Put a tensor with `count` rows in every place of the old one."""
     new = nn.Parameter(_rows(tensor, count, fill, generator, None), tensor.requires_grad)
-    for place in _places(changes.model, tensor):
+    for place in distinct_places(changes.model, tensor):
         changes.snapshot.keep(place.owner)
         place.owner._parameters[place.key] = new
     changes.hold(tensor)
@@ -230,7 +221,7 @@ def _rows(
         _fill(fill, rest)
     else:
         rows = old if padding is None else torch.cat((old[:padding], old[padding + 1 :]))
-        wide = rows.float() if rows.dtype.itemsize < 4 else rows
+        wide = in_work_dtype(rows)
         spread = wide.std(0, correction=0)
         device = wide.device if generator is None else generator.device
         noise = torch.randn(rest.shape, generator=generator, dtype=wide.dtype, device=device)

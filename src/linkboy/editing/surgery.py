@@ -1,6 +1,7 @@
-"""The transaction: edit a model by name, mend, prove, report; or leave it as it was."""
+"""Edit a model by name in one transaction: it ends repaired and checked, or the model is unchanged."""
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, Unpack
@@ -8,45 +9,46 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
+from linkboy._calls import HOW, How, arguments_of, refuse_lazy, ways
 from linkboy._checks import check_choice
 from linkboy.editing import _edits, _sizes
-from linkboy.editing._changes import Changes, Structure
+from linkboy.editing._changes import Changes, Structure, changed_stacks
 from linkboy.editing._checks import check, run_before
-from linkboy.editing._configs import all_configs, set_depth, set_given, set_owner_depth
-from linkboy.editing._names import references
+from linkboy.editing._configs import all_configs, check_config, set_depth, set_given, set_owner_depth
+from linkboy.editing._differences import make_report
+from linkboy.editing._names import Kind, check_editable
 from linkboy.editing._optimizers import rewire, unwrap
-from linkboy.editing._rebuild import prove_config
-from linkboy.editing._refusals import check_editable
-from linkboy.editing._runs import Example, Mode
+from linkboy.editing._repairs import keep_first_owner, note_references, renumber, retie
 from linkboy.editing._snapshot import Snapshot
-from linkboy.editing._stacks import changed_stacks, keep_first_owner, renumber
-from linkboy.editing._ties import retie
-from linkboy.editing.report import SurgeryReport, make_report
+from linkboy.editing.report import SurgeryReport
 
-_open: set[int] = set()  # the modules of all open transactions, by id; each holds its model alive
+# The open transaction of each module, by id; a transaction keeps its model alive, and one that was dropped is forgotten.
+_open: weakref.WeakValueDictionary[int, "surgery"] = weakref.WeakValueDictionary()
 
 
 class surgery:  # noqa: N801 - a context manager reads as a verb
-    """Edit a model in place, by name, in one transaction: it ends mended and proven, or the model is as it was.
+    """Edit a model in place, by name, in one transaction: it ends repaired and checked, or the model is unchanged.
 
-    When the block ends, layer numbers, config fields, ties and the optimizer are mended, the model runs on the
-    example, and `report` says what was done. Whatever goes wrong, in the block, in a repair or in a check, also a
-    Ctrl-C, the model, its configs and the optimizer are put back to the bit, and the error goes on to the caller.
+    When the block ends, layer numbers, config fields, ties and the optimizer are repaired, the model runs on the
+    example, and `report` says what was done. Whatever goes wrong, in the block, in a repair or in a check, including a
+    Ctrl-C, the model, its configs and the optimizer are restored bit-identically, and the error reaches the caller.
 
     Args:
         model: any module, edited in place: same object, same class.
-        example: what `forward` takes, a tuple of arguments, a mapping of keywords or one tensor; runs without
-            gradients and in evaluation mode, before the edit for comparison and after it as a check. `None`: no run.
-        optimizer: rewired in place; a torch optimizer or accelerate's wrapper around one.
-        config: `"auto"` mends the configs held by the modules; a mapping sets these fields of the model's own config
-            and no others; `None` leaves all alone.
-        run: `"auto"` checks on fake tensors first and then runs for real; `"fake"` computes no values; `"real"` only
-            runs for real.
+        example: what `forward` takes: a tuple or list of arguments, a mapping of keywords, or the one argument itself,
+            such as a tensor or a tokenizer's batch. The model runs on it without gradients and in evaluation mode, before
+            the edit for comparison and after it as a check; it is never written into. `None`: the model is not run.
+        optimizer: updated in place; a torch optimizer or accelerate's wrapper around one.
+        config: `"auto"` repairs the configs held by the modules; a mapping sets these fields of the model's own config
+            and no others; `None` changes no config.
+        run: `"auto"` checks on shapes first and then runs on values; `"shapes"` computes no values; `"values"` only
+            runs on values.
 
     Raises:
         TypeError: the model is scripted, compiled, sharded or wrapped, or an argument is of the wrong type.
-        ValueError: the optimizer holds none of the model's parameters, or a config field does not exist.
-        RuntimeError: on leaving: the edited model does not run, or its cache gives other outputs than a full pass.
+        ValueError: the optimizer holds none of the model's parameters, a config field does not exist, or the model
+            cannot be run on the example (it has lazy parameters, or no values for `run="values"`).
+        RuntimeError: on leaving: the edited model does not run, or its cache agrees less with a full pass than before.
 
     Examples:
         >>> import torch
@@ -65,32 +67,29 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         >>> len(model)
         4
 
-    Differs from `nn.Sequential(*list(model.children())[:-1])`: the forward stays the model's own; and from
-    `set_submodule`: shapes are proven, aliases, ties, dtype, training flag, config and optimizer follow.
+    Unlike `nn.Sequential(*list(model.children())[:-1])`, it keeps the model's own forward; unlike `set_submodule`, it
+    checks shapes, and aliases, ties, dtype, training flag, config and optimizer follow.
     """
 
     def __init__(
         self,
         model: nn.Module,
         *,
-        example: tuple[Any, ...] | Mapping[str, Any] | Tensor | None = None,
+        example: Any = None,
         optimizer: Any = None,
         config: Literal["auto"] | Mapping[str, object] | None = "auto",
-        run: Mode = "auto",
+        run: How = "auto",
     ) -> None:
         check_editable(model)
-        check_choice("run", run, ("auto", "fake", "real"))
+        check_choice("run", run, HOW)
         if config is not None and config != "auto" and not isinstance(config, Mapping):
             raise TypeError(f"config must be 'auto', a mapping of fields or None, got {config!r}")
         self._model, self._config = model, config
-        self._mode: Mode = run
-        self._example = None if example is None else Example.of(example)
-        lazy = next((name for name, tensor in model.named_parameters() if nn.parameter.is_lazy(tensor)), None)
-        if example is not None and lazy is not None:
-            raise ValueError(
-                f"example must be None for a model with lazy parameters ({lazy!r}), which a run would fill; "
-                "run one batch through the model first"
-            )
+        self._how: How = run
+        self._example = None if example is None else arguments_of(example, model)
+        if example is not None:
+            refuse_lazy(model)
+            ways(model, run)
         self._optimizer = unwrap(optimizer, model)
         self._changes: Changes | None = None
         self._report: SurgeryReport | None = None
@@ -98,27 +97,27 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
 
     @property
     def report(self) -> SurgeryReport:
-        """What was done; there once the block has ended well.
+        """What was done, once the block has ended well.
 
         Raises:
             RuntimeError: the block has not ended, or the edit was rolled back.
         """
         if self._report is None:
-            raise RuntimeError("there is no report: the block has not ended, or the model was put back as it was")
+            raise RuntimeError("there is no report: the block has not ended, or the edit was rolled back")
         return self._report
 
     def __enter__(self) -> Self:
         if self._used:
             raise RuntimeError("this transaction has been used; start a new one with surgery(model)")
         modules = {id(module) for module in self._model.modules()}
-        if modules & _open:
+        if any(key in _open for key in modules):
             raise RuntimeError("this model is in an open transaction; do all edits in one, or end that one first")
         self._used = True
-        self._run_before = run_before(self._model, self._example, self._mode)
+        self._before = run_before(self._model, self._example, self._how)
         snapshot = Snapshot(self._model, self._optimizer, all_configs(self._model))
         self._changes = Changes(self._model, Structure.of(self._model), snapshot, self._config)
         self._locked = modules
-        _open.update(modules)
+        _open.update(dict.fromkeys(modules, self))
         return self
 
     def __exit__(
@@ -136,7 +135,8 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             raise
         finally:
             self._changes = None
-            _open.difference_update(self._locked)
+            for key in self._locked:
+                _open.pop(key, None)
 
     def _commit(self, changes: Changes) -> SurgeryReport:
         _sizes.note_replaced(changes)
@@ -153,9 +153,9 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         if isinstance(self._config, Mapping):
             set_given(changes, self._config)
         rewire(changes, self._optimizer)
-        checked = check(changes, self._example, self._mode, self._run_before)
-        prove_config(changes, stacks)
-        _warn_of_references(changes)
+        checked = check(changes, self._example, self._how, self._before)
+        check_config(changes, stacks)
+        note_references(changes)
         return make_report(changes, checked)
 
     def _in_block(self, what: str) -> Changes:
@@ -165,7 +165,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
 
     @contextlib.contextmanager
     def _edit(self, what: str) -> Iterator[Changes]:
-        """Open one edit, which is done wholly or, if the caller catches its error and goes on, not at all."""
+        """Open one edit, which is done wholly or, if the caller catches its error and continues, not at all."""
         changes = self._in_block(what)
         snapshot = Snapshot(self._model, objects=[changes])
         try:
@@ -174,60 +174,78 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             snapshot.restore()
             raise
 
-    def remove(self, name: str, *, kind: type[nn.Module] | str | None = None) -> None:
-        """Remove a module.
+    def remove(self, names: str | Iterable[str], *, kind: Kind | None = None) -> None:
+        """Remove a module, or all that a pattern stands for: `remove("*", kind="Dropout")`.
 
-        From a `Sequential` or `ModuleList` it is deleted; numbered ones are numbered again, named ones keep their
-        names. An attribute becomes `None` if the forward runs without it, and an `nn.Identity` if the forward calls
-        it; the report says which.
+        From a `Sequential` or `ModuleList` it is deleted; the modules of a numbered stack are numbered again, those of a
+        named one keep their names. An attribute becomes `None` if the forward runs without it, and an `nn.Identity` if
+        the forward calls it; the report says which.
 
         Args:
-            name: qualified name; the last part may count from the end of a stack (`"layers.-1"`).
-            kind: the class, or its name, that the module must have.
+            names: one or several qualified names or patterns; the last part of a name may count from the end of a stack
+                (`"layers.-1"`), and `*` in a pattern also matches dots.
+            kind: the class, or its name, that a named module must have, and that selects among what a pattern matches.
 
         Raises:
-            KeyError: there is no such module.
+            KeyError: there is no such module, or a pattern matches none.
             TypeError: it is not of that kind.
         """
         with self._edit("remove") as changes:
-            _edits.remove(changes, name, kind)
+            _edits.remove(changes, names, kind)
 
     def replace(
-        self, name: str, module: nn.Module, *, like: bool = True, hooks: bool = False, tie: bool = True
+        self,
+        names: str | Iterable[str],
+        module: nn.Module | Callable[[Any], nn.Module],
+        *,
+        kind: Kind | None = None,
+        like: bool = True,
+        hooks: bool = False,
+        tie: bool = True,
     ) -> None:
-        """Put another module in the place of one, at all names that the old one has.
+        """Put another module in the place of one, at all names that the old one has; or in that of all that match.
 
         Args:
-            name: qualified name of the old module.
-            module: the new one; the object itself is used.
-            like: give it the old one's dtype, device and training flag.
-            hooks: carry the old one's forward and backward hooks over.
+            names: one or several qualified names or patterns, as for `remove`.
+            module: the new module, which itself is used; or a function of the old module that returns the new one, which
+                several names need: `lambda old: nn.GroupNorm(8, old.num_features)`.
+            kind: the class, or its name, that the old module must have, as for `remove`.
+            like: give the new module the old one's dtype, device and training flag.
+            hooks: carry the old module's forward and backward hooks over.
             tie: a weight that was tied stays tied: what follows the first name of the tie takes that tensor, so a new
                 output layer loses its own values to the embedding. `False` ends the tie and says so in the config.
 
         Raises:
-            KeyError: there is no such module.
-            TypeError: `module` is no module.
+            KeyError: there is no such module, or a pattern matches none.
+            TypeError: `module` is not a module, or one module is meant for several places.
             ValueError: it is there already, contains its own place, or has no values.
         """
         with self._edit("replace") as changes:
-            _edits.replace(changes, name, module, like=like, hooks=hooks, tie=tie)
+            _edits.replace(changes, names, module, kind=kind, like=like, hooks=hooks, tie=tie)
 
-    def wrap(self, name: str, fn: Callable[[Any], nn.Module], *, like: bool = True) -> None:
-        """Put `fn(old)` in the place of a module: an adapter around it, or a Sequential that goes on behind it.
+    def wrap(
+        self,
+        names: str | Iterable[str],
+        fn: Callable[[Any], nn.Module],
+        *,
+        kind: Kind | None = None,
+        like: bool = True,
+    ) -> None:
+        """Put `fn(old)` in the place of a module: an adapter around it, or a Sequential that continues behind it.
 
         Args:
-            name: qualified name of the module.
+            names: one or several qualified names or patterns, as for `remove`.
             fn: takes the old module and returns the new one.
-            like: give what is new the old one's dtype, device and training flag; the old one itself is not cast.
+            kind: the class, or its name, that the old module must have, as for `remove`.
+            like: give what is new the old module's dtype, device and training flag; the old module itself is not cast.
 
         Raises:
-            KeyError: there is no such module.
-            TypeError: `fn` returned no module.
+            KeyError: there is no such module, or a pattern matches none.
+            TypeError: `fn` did not return a module.
             ValueError: it returned the old one.
         """
         with self._edit("wrap") as changes:
-            _edits.wrap(changes, name, fn, like=like)
+            _edits.wrap(changes, names, fn, kind=kind, like=like)
 
     def insert_after(
         self, name: str, module: nn.Module, *, key: str | None = None, copy: bool = True, like: bool = True
@@ -235,15 +253,15 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         """Put a module behind another one in a `Sequential` or `ModuleList`.
 
         Args:
-            name: qualified name of the module before it.
-            module: the new one; deep-copied if it is in the model already.
+            name: qualified name of the module before the new one.
+            module: the new module; deep-copied if the model holds it already.
             key: its name in a named Sequential; by default its class in small letters.
             copy: `False` puts the same object in two positions.
             like: give it its neighbour's dtype, device and training flag.
 
         Raises:
             KeyError: there is no such module.
-            TypeError: its parent is no stack, or `module` is no module.
+            TypeError: its parent is not a stack, or `module` is not a module.
             ValueError: `key` is taken, or the stack is numbered.
         """
         with self._edit("insert_after") as changes:
@@ -254,12 +272,12 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
 
         Args:
             name: qualified name of a `Sequential` or `ModuleList`, such as `"encoder.layer"`; `""` for the model itself.
-            indices: positions; negative ones count from the end; a repeated one gives a deep copy.
+            indices: positions; negative ones count from the end, and a repeated one gives a deep copy.
             copy: `False` lets a repeated layer be one object in two positions.
 
         Raises:
             KeyError: there is no such module.
-            TypeError: it is no stack, or the positions are no integers.
+            TypeError: it is not a stack, or the positions are not integers.
             ValueError: nothing would be kept.
             IndexError: a position does not exist.
         """
@@ -274,7 +292,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
 
         Raises:
             KeyError: there is no such module.
-            TypeError: it is an attribute, not part of a stack: its owner's forward decides what follows.
+            TypeError: it is an attribute and not part of a stack, so that its owner's forward decides what follows.
             ValueError: nothing follows it.
         """
         with self._edit("truncate") as changes:
@@ -288,18 +306,18 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         fill: Callable[[Tensor], Any] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        """Give an output layer another number of outputs: the first rows stay to the bit.
+        """Give an output layer another number of outputs; the rows that stay are bit-identical.
 
         Args:
-            name: a Linear, or a convolution without groups.
+            name: qualified name of a Linear, or of a convolution without groups.
             out_features: the new number; `num_labels`, `id2label` and `label2id` of the config follow.
-            fill: fills new rows in place, of weight and bias apart; by default they are drawn with the mean and spread of
-                the old ones.
-            generator: for the drawing.
+            fill: fills new rows in place, those of weight and bias apart; by default they are drawn with the mean and
+                spread of the old ones.
+            generator: the random stream they are drawn from.
 
         Raises:
             KeyError: there is no such module.
-            TypeError: it is no output layer.
+            TypeError: it is not an output layer.
             ValueError: its weight is tied, parametrized or quantised.
         """
         with self._edit("resize_head") as changes:
@@ -316,19 +334,20 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
     ) -> None:
         """Give the token embedding another number of rows, and the output layer over the same words with it.
 
-        Rows that stay are the same to the bit. Tied layers stay tied; `vocab_size` of the configs follows.
+        Rows that stay are bit-identical. Tied layers stay tied; `vocab_size` of the configs follows.
 
         Args:
             num_embeddings: the new number.
-            name: the Embedding; by default what `get_input_embeddings()` returns, or the only one there is.
-            head: a Linear over the same words that is not tied; by default what `get_output_embeddings()` returns.
-            fill: fills new rows in place, of weight and bias apart; by default they are drawn with the mean and spread of
-                the old ones.
-            generator: for the drawing.
+            name: qualified name of the Embedding; by default what `get_input_embeddings()` returns, or the only one.
+            head: qualified name of a Linear over the same words that is not tied; by default what
+                `get_output_embeddings()` returns.
+            fill: fills new rows in place, those of weight and bias apart; by default they are drawn with the mean and
+                spread of the old ones.
+            generator: the random stream they are drawn from.
 
         Raises:
             KeyError: there is no such module.
-            TypeError: it is no Embedding, or something tied to it cannot follow.
+            TypeError: it is not an Embedding, or something tied to it cannot follow.
             ValueError: which Embedding is not clear, the padding row would go, or the weight is quantised.
         """
         with self._edit("resize_embeddings") as changes:
@@ -338,25 +357,25 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
 class TransactionOptions(TypedDict, total=False):
     """What every short form hands on to `surgery`, where each option is described."""
 
-    example: tuple[Any, ...] | Mapping[str, Any] | Tensor | None
+    example: Any
     optimizer: Any
     config: Literal["auto"] | Mapping[str, object] | None
-    run: Mode
+    run: How
 
 
 def remove_layer(
     model: nn.Module,
-    name: str,
+    names: str | Iterable[str],
     *,
-    kind: type[nn.Module] | str | None = None,
+    kind: Kind | None = None,
     **transaction: Unpack[TransactionOptions],
 ) -> SurgeryReport:
-    """Remove one module in a transaction of its own; see `surgery.remove`.
+    """Remove a module, or all that a pattern stands for, in a transaction of its own; see `surgery.remove`.
 
     Args:
         model: edited in place.
-        name: qualified name of the module.
-        kind: the class, or its name, that the module must have.
+        names: one or several qualified names or patterns; `*` also matches dots.
+        kind: the class, or its name, that a named module must have, and that selects among what a pattern matches.
         transaction: `example`, `optimizer`, `config` and `run`, as `surgery` takes them.
 
     Returns:
@@ -373,26 +392,28 @@ def remove_layer(
         ('removed 1 (Tanh)',)
     """
     with surgery(model, **transaction) as s:
-        s.remove(name, kind=kind)
+        s.remove(names, kind=kind)
     return s.report
 
 
 def replace_layer(
     model: nn.Module,
-    name: str,
-    module: nn.Module,
+    names: str | Iterable[str],
+    module: nn.Module | Callable[[Any], nn.Module],
     *,
+    kind: Kind | None = None,
     like: bool = True,
     hooks: bool = False,
     tie: bool = True,
     **transaction: Unpack[TransactionOptions],
 ) -> SurgeryReport:
-    """Put another module in the place of one in a transaction of its own; see `surgery.replace`.
+    """Put another module in the place of one, or of all that match, in a transaction of its own; see `surgery.replace`.
 
     Args:
         model: edited in place.
-        name: qualified name of the old module.
-        module: the new module.
+        names: one or several qualified names or patterns; `*` also matches dots.
+        module: the new module, or a function of the old module that returns the new one, which several names need.
+        kind: the class, or its name, that the old module must have.
         like: give it the old module's dtype, device and training flag.
         hooks: carry the old module's hooks over.
         tie: keep the ties of its weights.
@@ -414,7 +435,7 @@ def replace_layer(
         (torch.bfloat16, 'bf16[1, 3]')
     """
     with surgery(model, **transaction) as s:
-        s.replace(name, module, like=like, hooks=hooks, tie=tie)
+        s.replace(names, module, kind=kind, like=like, hooks=hooks, tie=tie)
     return s.report
 
 
@@ -494,12 +515,4 @@ def keep_layers(
 
 def _roll_back(changes: Changes, error: BaseException) -> None:
     changes.snapshot.restore()
-    error.add_note("linkboy.surgery put the model back as it was before the edit")
-
-
-def _warn_of_references(changes: Changes) -> None:
-    """Name the plain attributes that still hold a module which has left the model."""
-    present = {id(module) for module in changes.model.modules()}
-    gone = {id(module): module for module in changes.before.names.values() if id(module) not in present}
-    for reference in references(changes.model, set(gone)):
-        changes.warnings.append(f"{reference.name} still holds a module that has left the model")
+    error.add_note("linkboy.surgery restored the model as it was before the edit")
