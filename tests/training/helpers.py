@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class Augmented(Dataset):
-    """Rows that torch, NumPy and Python each disturb anew whenever they are fetched."""
+    """Rows that torch, NumPy and Python each disturb whenever they are fetched."""
 
     def __init__(self, rows=23, dtype=torch.float32):
         generator = torch.Generator().manual_seed(5)

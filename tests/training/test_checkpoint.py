@@ -174,7 +174,7 @@ def test_what_is_neither_tensor_nor_plain_is_refused_by_its_place(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failed_write_leaves_the_old_and_no_litter(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_and_nothing_behind(tmp_path, monkeypatch):
     checkpointer = Checkpointer(tmp_path)
     good = checkpointer.save(STATE, 1)
 
@@ -208,7 +208,7 @@ def test_a_full_disk_leaves_the_old_checkpoints_and_names_path_and_bytes(tmp_pat
         subprocess.run(["umount", tmp_path], check=True)
 
 
-def test_two_runs_do_not_write_to_one_directory_and_litter_is_swept(tmp_path):
+def test_two_runs_do_not_write_to_one_directory_and_leftovers_are_removed(tmp_path):
     (tmp_path / ".tmp-5-dead").mkdir()
     with Checkpointer(tmp_path).locked():
         assert not (tmp_path / ".tmp-5-dead").exists()

@@ -1,14 +1,25 @@
 """Every sample counts once, metrics see all outputs together, and evaluating leaves no trace."""
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.training.helpers import Plain, make_model, same_state
 from torch import nn
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, SubsetRandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SequentialSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
-from linkboy.training import _streams, evaluate, predict
+from linkboy import _random
+from linkboy.training import evaluate, predict
 
 SQUARED = nn.MSELoss(reduction="none")
 
@@ -125,9 +136,9 @@ def test_modes_weights_and_gradients_are_as_before():
 
 def test_streams_are_as_before():
     model, loader = make_model(), DataLoader(torch.randn(9, 6), batch_size=2, shuffle=True, num_workers=1)
-    before = _streams.capture(torch.device("cpu"))
+    before = _random.capture()
     predict(model, loader)
-    assert same_state(_streams.capture(torch.device("cpu")), before)
+    assert same_state(_random.capture(), before)
 
 
 def test_bf16_returns_float32():
@@ -214,7 +225,7 @@ def test_bf16_returns_float32():
         ),
         (
             ValueError,
-            "outputs and targets must be tensors or tuples, lists or mappings of them, got str",
+            "outputs and targets must be tensors, or containers of tensors that are otherwise the same in every batch, got str",
             lambda: evaluate(nn.Identity(), [(torch.ones(1), "label")], {"m": lambda o, t: 0.0}),
         ),
         (
@@ -233,3 +244,58 @@ def test_messages(error, message, call):
 class Nothing(nn.Module):
     def forward(self, x):
         return None
+
+
+@dataclasses.dataclass
+class Output:
+    logits: torch.Tensor
+    note: str | None = None
+
+
+class Classifier(nn.Module):
+    """Returns a dataclass, and with labels a loss as well, as models of transformers do."""
+
+    def __init__(self, kind=Output):
+        super().__init__()
+        self.linear, self.kind = nn.Linear(4, 3), kind
+
+    def forward(self, x, labels=None):
+        if labels is None:
+            return self.kind(self.linear(x))
+        return {"loss": nn.functional.cross_entropy(self.linear(x), labels), "logits": self.linear(x)}
+
+
+def test_outputs_in_a_dataclass_come_back_in_it_and_the_metric_sees_them():
+    model, x = Classifier(), torch.randn(7, 4)
+    output = predict(model, DataLoader(x, batch_size=2))
+    assert type(output) is Output
+    torch.testing.assert_close(output.logits, model(x).logits)
+    data = DataLoader(TensorDataset(x, torch.arange(7)), batch_size=2)
+    report = evaluate(model, data, {"rows": lambda output, target: len(output.logits) + len(target)})
+    assert report.metrics == {"rows": 14.0}
+
+
+def test_what_differs_between_batches_beside_tensors_is_refused():
+    notes = iter("ab")
+    model = Classifier(lambda logits: Output(logits, next(notes)))
+    with pytest.raises(ValueError, match="otherwise the same in every batch, got Output"):
+        predict(model, DataLoader(torch.randn(4, 4), batch_size=2))
+
+
+def test_a_loss_among_the_outputs_is_refused_with_what_to_do():
+    samples = [{"x": torch.zeros(4), "labels": torch.tensor(1)} for _ in range(4)]
+    with pytest.raises(ValueError) as caught:
+        predict(Classifier(), DataLoader(samples, batch_size=2))
+    assert str(caught.value) == (
+        "outputs and targets must have one row per sample, got f32[] beside others that have; "
+        "a loss is among the outputs where a model is given labels: leave them out with unpack=, a function of the batch"
+    )
+
+
+def test_a_tensor_whose_first_dimension_is_not_the_samples_is_refused():
+    class Recurrent(nn.GRU):
+        def forward(self, x):
+            return super().forward(x)  # the second output is (layers, B, H)
+
+    with pytest.raises(ValueError, match=r"must have one row per sample, got f32\[1, 2, 3\] beside others"):
+        predict(Recurrent(4, 3, batch_first=True), DataLoader(torch.randn(4, 5, 4), batch_size=2))

@@ -12,8 +12,10 @@ from tests.training.helpers import Augmented, Plain, make_model, same_state
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, TensorDataset
 
-from linkboy.training import Checkpointer, EarlyStopping, _non_finite, _processes, _streams, evaluate, fit, lr_find
+from linkboy import _random
+from linkboy.training import Checkpointer, EarlyStopping, _non_finite, _processes, evaluate, fit, lr_find
 from linkboy.training._moving_average import MovingAverage
+from linkboy.training._placement import Placement
 from linkboy.training._session import Session
 from linkboy.training._sources import IterableSource, KeyedDataset
 from linkboy.training.report import epoch_line
@@ -569,10 +571,12 @@ def test_a_process_without_a_batch_of_a_stream_is_named(monkeypatch):
 
 def test_the_diagnosis_names_the_loss_function_the_norm_or_the_layer():
     model = nn.Linear(1, 1)
-    assert _non_finite.where_it_began(model, torch.ones(1, 1)) == "the loss function made it from a finite output"
+    placement = Placement(model, torch.device("cpu"), "fp32")
+    assert _non_finite.where_it_began(placement, torch.ones(1, 1)) == "the loss function made it from a finite output"
     assert _non_finite.non_finite_gradient(model) == "its norm is too large for its type"
     deep = nn.Sequential(nn.Identity(), Late())
-    assert _non_finite.where_it_began(deep, torch.ones(1, 1)) == "it began in '1' (Late)"
+    placement = Placement(deep, torch.device("cpu"), "fp32")
+    assert _non_finite.where_it_began(placement, torch.ones(1, 1)) == "it began in '1' (Late)"
 
 
 class Late(nn.Module):
@@ -601,19 +605,21 @@ def test_lr_find_suggests_a_rate_that_trains_and_leaves_no_trace():
     model, optimizer = linear()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.5)
     fit(model, SQUARED, optimizer, rows(), progress=False, max_steps=1)
-    before = copy.deepcopy([model.state_dict(), optimizer.state_dict(), _streams.capture(torch.device("cpu"))])
-    found = lr_find(model, SQUARED, optimizer, rows(), steps=60, seed=0)
-    assert same_state([model.state_dict(), optimizer.state_dict(), _streams.capture(torch.device("cpu"))], before)
+    before = copy.deepcopy([model.state_dict(), optimizer.state_dict(), _random.capture()])
+    found = lr_find(model, SQUARED, optimizer, rows(), max_steps=60, seed=0)
+    assert same_state([model.state_dict(), optimizer.state_dict(), _random.capture()], before)
     assert 1e-4 < found.suggestion < 1
     assert len(found.rates) == len(found.losses) == len(found.smoothed)
 
 
 def test_lr_find_ends_where_the_loss_rises_or_is_not_finite():
     model, _ = linear()
-    found = lr_find(model, SQUARED, torch.optim.SGD(model.parameters(), lr=0.1), rows(), steps=80, max_lr=1e6, seed=0)
+    found = lr_find(
+        model, SQUARED, torch.optim.SGD(model.parameters(), lr=0.1), rows(), max_steps=80, max_lr=1e6, seed=0
+    )
     assert 0.05 < found.diverged_at < 100
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    found = lr_find(model, SQUARED, optimizer, rows(), steps=8, min_lr=1e30, max_lr=1e38)
+    found = lr_find(model, SQUARED, optimizer, rows(), max_steps=8, min_lr=1e30, max_lr=1e38)
     assert (found.suggestion, found.diverged_at, len(found.losses)) == (None, pytest.approx(1e30 * 1e8 ** (1 / 7)), 1)
 
 
@@ -622,7 +628,7 @@ def test_lr_find_ends_where_the_loss_rises_or_is_not_finite():
     [
         ("min_lr must be a number above 0, got 0", {"min_lr": 0}),
         ("max_lr must be a number above 0.1, got 0.1", {"min_lr": 0.1, "max_lr": 0.1}),
-        ("steps must be an integer of at least 2, got 1", {"steps": 1}),
+        ("max_steps must be an integer of at least 2, got 1", {"max_steps": 1}),
     ],
 )
 def test_lr_find_refuses_a_range_that_is_none(message, changes):

@@ -17,7 +17,8 @@ from tests.training.helpers import Augmented, make_model, same_state, small_run,
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler, WeightedRandomSampler
 
-from linkboy.training import Checkpointer, EarlyStopping, _streams, fit
+from linkboy import _random
+from linkboy.training import Checkpointer, EarlyStopping, fit
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +53,7 @@ def test_resume_is_bit_equal_from_every_step(tmp_path):
 def test_the_check_above_can_fail(tmp_path, monkeypatch):
     whole = run(None)
     run(tmp_path, max_steps=2)
-    monkeypatch.setattr(_streams, "restore", lambda state, device: None)
+    monkeypatch.setattr(_random, "restore", lambda state, device=None: None)
     assert not same_state(run(tmp_path), whole)
 
 
@@ -361,10 +362,10 @@ def test_random_streams_and_modes_of_the_caller_are_as_before():
     model = make_model().eval()
     model[3].train()
     data = DataLoader(Augmented(), batch_size=4, shuffle=True)
-    before = _streams.capture(torch.device("cpu"))
+    before = _random.capture()
     options = {"val_loader": data, "seed": 3, "progress": False}
     fit(model, nn.CrossEntropyLoss(reduction="none"), torch.optim.SGD(model.parameters(), lr=0.1), data, **options)
-    assert same_state(_streams.capture(torch.device("cpu")), before)
+    assert same_state(_random.capture(), before)
     assert [module.training for module in model] == [False, False, False, True, False]
     assert all(parameter.grad is None for parameter in model.parameters())
 

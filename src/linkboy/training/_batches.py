@@ -1,12 +1,13 @@
-"""What a batch is: `(input, target)` or `(input, target, weight)`, and how the model is called with it."""
+"""What a batch is: `(input, target)` or `(input, target, weight)`, and what its losses and weights add up to."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from linkboy._checks import describe
+from linkboy._tensors import wide_dtype
 
 Parts = tuple[Any, Any, Any]
 Unpack = Callable[[Any], tuple[Any, ...]]
@@ -48,26 +49,6 @@ def inputs_only(batch: Any, unpack: Unpack | None) -> Any:
     return batch[0] if isinstance(batch, (tuple, list)) else batch
 
 
-def call(model: Callable[..., Any], inputs: Any) -> Any:
-    """Call `model(*inputs)` for a tuple or list, `model(**inputs)` for a mapping, otherwise `model(inputs)`."""
-    if isinstance(inputs, Tensor):
-        return model(inputs)
-    if isinstance(inputs, (tuple, list)):
-        return model(*inputs)
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(inputs)
-
-
-def move(batch: Any, device: torch.device) -> Any:
-    """Return the batch with its tensors on `device`; on a CPU it is returned as it is."""
-    if device.type == "cpu":
-        return batch
-    from accelerate.utils import send_to_device
-
-    return send_to_device(batch, device, non_blocking=True)
-
-
 def check_losses(loss: Any) -> None:
     """Refuse a reduced loss: its weights are gone, and with them the right normalisation."""
     if not isinstance(loss, Tensor):
@@ -94,7 +75,7 @@ def weigh(losses: Tensor, weight: Tensor | None) -> tuple[Tensor | float, float]
             f"weight is {describe(weight)}"
         )
     share = losses.numel() / weight.numel() if weight.numel() else 0.0
-    total = weight.sum(dtype=_wide(weight)).item() * share
+    total = weight.sum(dtype=wide_dtype(weight.device)).item() * share
     if not 0 <= total < float("inf"):
         raise ValueError(f"the weights of a batch must add up to a finite number of at least 0, got {total}")
     return weight.to(device=losses.device, dtype=losses.dtype), total
@@ -103,7 +84,7 @@ def weigh(losses: Tensor, weight: Tensor | None) -> tuple[Tensor | float, float]
 def weighted_sum(losses: Tensor, weight: Tensor | float) -> Tensor:
     """Return `sum(w * l)` outside the graph, in float64 (float32 on a device without it); a number for `w` is 1."""
     losses = losses.detach()
-    return (losses * weight if isinstance(weight, Tensor) else losses).sum(dtype=_wide(losses))
+    return (losses * weight if isinstance(weight, Tensor) else losses).sum(dtype=wide_dtype(losses.device))
 
 
 def backward(losses: Tensor, weight: Tensor | float, divisor: float) -> None:
@@ -117,7 +98,3 @@ def backward(losses: Tensor, weight: Tensor | float, divisor: float) -> None:
         losses.backward((weight / divisor).expand_as(losses))
     else:
         losses.backward(torch.full_like(losses, weight / divisor))
-
-
-def _wide(tensor: Tensor) -> torch.dtype:
-    return torch.float32 if tensor.device.type == "mps" else torch.float64

@@ -1,8 +1,8 @@
 """Checkpoints that are whole or not there.
 
 A checkpoint is written into a hidden directory, every file flushed to the disk, the manifest with sizes and SHA-256 last, and
-then renamed to `step-<n>`, a name that never existed before. A directory with that name and a true manifest is a checkpoint;
-everything else is litter. Nothing is ever unpickled: tensors are safetensors, the rest is JSON.
+then renamed to `step-<n>`, a name that never existed before. A directory with that name whose files agree with its manifest is
+a checkpoint; everything else is a leftover. Nothing is ever unpickled: tensors are safetensors, the rest is JSON.
 """
 
 import hashlib
@@ -35,9 +35,9 @@ class Checkpointer:
 
     Args:
         directory: where the checkpoints go, made when the first is saved.
-        every_steps: for `fit`: save after that many optimizer steps.
-        every_minutes: for `fit`: save when that many minutes have passed. With neither, `fit` saves after each epoch.
-        keep: how many checkpoints stay; older ones are removed after a newer one is safe.
+        every_steps: `fit` saves after that many optimizer steps.
+        every_minutes: `fit` saves when that many minutes have passed. With neither, it saves after each epoch.
+        keep: number of checkpoints that stay; older ones are removed after a newer one is safe on the disk.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -81,10 +81,13 @@ class Checkpointer:
             exact: whether a run that continues from here gives the same bits, as the manifest will say.
             exact_reason: why it does not give them.
 
+        Returns:
+            Directory of the checkpoint, `step-<step>` in the directory of the `Checkpointer`.
+
         Raises:
             FileExistsError: there is a checkpoint for this step.
             OSError: a write failed (a full disk); earlier checkpoints are untouched.
-            TypeError: `state` holds something that is neither tensor nor plain value, or `step` is no integer.
+            TypeError: `state` holds something that is neither tensor nor plain value, or `step` is not an integer.
             ValueError: `step` is negative.
         """
         check_number("step", step, minimum=0, integer=True)
@@ -111,7 +114,7 @@ class Checkpointer:
         return sorted(filter(lambda path: is_checkpoint_name(path.name), self.directory.glob("step-*")), key=step_of)
 
     def verify(self, path: str | os.PathLike[str]) -> CheckpointReport:
-        """Compare every file with the manifest by size and SHA-256."""
+        """Return whether every file has the size and the SHA-256 that the manifest lists."""
         path = Path(path)
         try:
             manifest = _read_manifest(path)
@@ -133,6 +136,12 @@ class Checkpointer:
     def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
         """Return the state that this process saved at `path`, tensors on the CPU.
 
+        Args:
+            path: directory of the checkpoint.
+
+        Returns:
+            What was passed to `save`.
+
         Raises:
             ValueError: the checkpoint is damaged or incomplete, or was written by another number of processes.
         """
@@ -149,7 +158,14 @@ class Checkpointer:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory for one run and clear what a killed one left; a second run is refused."""
+        """Hold the directory for one run, and remove what a killed one left; a second run is refused.
+
+        Yields:
+            Nothing; the lock is released when the block ends.
+
+        Raises:
+            RuntimeError: another run holds the directory.
+        """
         if not _processes.is_main_process():
             yield
             return
@@ -163,8 +179,8 @@ class Checkpointer:
                 raise RuntimeError(
                     f"another run is writing checkpoints to {self.directory}; use another directory"
                 ) from None
-            for litter in self.directory.glob(".tmp-*"):
-                shutil.rmtree(litter, ignore_errors=True)
+            for leftover in self.directory.glob(".tmp-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
             yield
 
     def _open(self, temporary: Path, target: Path) -> None:
@@ -228,7 +244,7 @@ def read_part(path: Path, process: int) -> dict[str, Any]:
         return unpack(load_file(tensors), json.loads(values.read_text("utf-8")))
     except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise ValueError(
-            f"{path} is no checkpoint: its files are as its manifest says, but not what a Checkpointer writes ({error})"
+            f"{path} is not a checkpoint: its files agree with its manifest, but are not what a Checkpointer writes ({error})"
         ) from error
 
 
@@ -299,7 +315,7 @@ def _sha256(path: Path) -> str:
 
 
 def is_checkpoint_name(name: str) -> bool:
-    """Say whether a directory of that name would be a checkpoint."""
+    """Return whether a directory of that name would be a checkpoint."""
     return name.startswith("step-") and name.removeprefix("step-").isdecimal()
 
 
@@ -309,10 +325,10 @@ def step_of(path: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    # Renamed first: a kill half-way leaves litter, never half a checkpoint under its proper name.
-    litter = path.with_name(f".tmp-old-{secrets.token_hex(4)}")
-    path.rename(litter)
-    shutil.rmtree(litter, ignore_errors=True)
+    # Renamed first: a kill half-way leaves a leftover, never half a checkpoint under its proper name.
+    leftover = path.with_name(f".tmp-old-{secrets.token_hex(4)}")
+    path.rename(leftover)
+    shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _sync_directory(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""When to stop for want of improvement, and the weights of the best epoch."""
+"""When to stop because nothing improves, and the weights of the best epoch."""
 
 import dataclasses
 import math
@@ -17,13 +17,13 @@ class EarlyStopping:
     Args:
         metric: `"val_loss"`, `"train_loss"` or the name of one of `fit`'s metrics.
         mode: `"min"` or `"max"`, whichever is better.
-        patience: epochs without improvement after which to stop; `None` never stops early, and only brings back the best.
-        min_delta: an improvement must be larger than this.
+        patience: stop after that many epochs without improvement; `None` never stops early and only brings back the best.
+        min_delta: a gain must be larger than this to count as an improvement.
         restore_best: leave the model with the weights of the best epoch (of equal ones that with the lowest `val_loss`,
             of those the first).
 
     Raises:
-        TypeError: `patience` or `min_delta` is no number, or `restore_best` no `bool`.
+        TypeError: `patience` or `min_delta` is not a number, or `restore_best` not a `bool`.
         ValueError: `mode` is unknown or a number is out of range.
 
     Examples:
@@ -32,7 +32,7 @@ class EarlyStopping:
         EarlyStopping(metric='accuracy', mode='max', patience=3, min_delta=0.0, restore_best=True)
     """
 
-    metric: str = "val_loss"
+    metric: Literal["val_loss", "train_loss"] | str = "val_loss"
     mode: Literal["min", "max"] = "min"
     patience: int | None = None
     min_delta: float = 0.0
@@ -59,11 +59,11 @@ class BestEpoch:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the patience is at its end."""
+        """Whether `patience` epochs have passed without improvement."""
         return self.rule.patience is not None and self.waited >= self.rule.patience
 
     def see(self, row: Mapping[str, Any]) -> None:
-        """Take note of an epoch's row, while the model holds the weights it was made with."""
+        """Record the row of an epoch, while the model holds the weights that it was measured with."""
         value, loss = float(row[self.rule.metric]), float(row.get("val_loss", math.inf))
         better = self._is_better(value)
         self.waited = 0 if better else self.waited + 1

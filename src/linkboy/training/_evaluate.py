@@ -1,17 +1,22 @@
-"""Evaluate and predict: every sample exactly once, on any number of processes, and nothing is left changed."""
+"""Evaluate and predict: every sample exactly once, on any number of processes, with the model left unchanged."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from linkboy._checks import check_choice, describe
-from linkboy.training import _batches, _processes, _streams
-from linkboy.training._placement import PRECISIONS, Precision, is_sharded, placed
+from linkboy import _random
+from linkboy._calls import map_tensors, tensors_in
+from linkboy._checks import describe
+from linkboy.training import _batches, _processes
+from linkboy.training._placement import Device, Placement, Precision, placed, same_modes
 from linkboy.training._sources import Batch, MapSource, refuse_shared_out
 from linkboy.training.report import Evaluation
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 Metrics = Mapping[str, Callable[[Any, Any], Any]]
 
@@ -24,27 +29,32 @@ def evaluate(
     loss_fn: _batches.Loss | None = None,
     unpack: _batches.Unpack | None = None,
     sample_weight: _batches.SampleWeight | None = None,
-    precision: Precision = "fp32",
-    device: str | torch.device | None = None,
+    precision: Precision | None = None,
+    device: Device = None,
+    accelerator: "Accelerator | None" = None,
 ) -> Evaluation:
-    """Measure a model on all samples of a loader, each exactly once, and leave no trace.
+    """Measure a model on all samples of a loader, each exactly once, and leave the model unchanged.
 
     Under `torchrun` process r takes samples r, r + world, ...; nothing is padded and every process returns the same figures.
-    Mode, gradient mode and random streams are as before on return. A `shuffle=True` or `drop_last=True` of the loader is not
+    Mode, gradient mode and random streams are not changed. `shuffle=True` and `drop_last=True` of the loader are not
     followed: the order does not matter to a metric, and no sample is left out.
 
     Args:
-        model: a plain module; put into evaluation mode for the call.
+        model: a plain module; it is in evaluation mode during the call.
         loader: a `DataLoader` over a map-style dataset; on one process also any iterable of batches.
         metrics: name to function of `(output, target)`, called once with the outputs of all samples, on the CPU, in dataset
-            order: a mean of per-batch means can never come about.
+            order, so that a mean of per-batch means is impossible.
         loss_fn: function of `(output, target)` that returns losses *not reduced*.
         unpack: function of the batch that returns `(input, target)` or `(input, target, weight)`; `None` when the batch is
-            that already. A tuple of inputs is called `model(*inputs)`, a mapping `model(**inputs)`.
+            that already. A tuple or list of inputs is passed as `model(*inputs)`, a mapping as `model(**inputs)`.
         sample_weight: function of the batch that returns the weights of the losses, with `loss_fn`; metrics are never
             weighted.
         precision: `"fp32"`, or `"bf16"` or `"fp16"` for autocast; outputs come back in float32.
         device: where to run; `None` for the accelerator of this process, else the CPU.
+        accelerator: an `accelerate.Accelerator` of your own, which then decides device and precision.
+
+    Returns:
+        An `Evaluation`, the same on every process.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -61,12 +71,9 @@ def evaluate(
         >>> evaluate(nn.Identity(), loader, worst, loss_fn=nn.MSELoss(reduction="none")).to_dict()
         {'sample_count': 5, 'loss': 0.0, 'metrics': {'worst': 0.0}}
     """
-    check_choice("precision", precision, PRECISIONS)
     check_metrics(metrics)
-    with placed(model, None, device=device, precision=precision, training=False) as placement:
-        job = Evaluator(
-            model, loader, metrics, loss_fn=loss_fn, unpack=unpack, sample_weight=sample_weight, device=placement.device
-        )
+    with placed(model, None, device=device, precision=precision, accelerator=accelerator) as placement:
+        job = Evaluator(placement, loader, metrics, loss_fn=loss_fn, unpack=unpack, sample_weight=sample_weight)
         return job.run()
 
 
@@ -75,18 +82,20 @@ def predict(
     loader: Iterable[Any],
     *,
     unpack: _batches.Unpack | None = None,
-    precision: Precision = "fp32",
-    device: str | torch.device | None = None,
+    precision: Precision | None = None,
+    device: Device = None,
+    accelerator: "Accelerator | None" = None,
 ) -> Any:
     """Return the model's outputs for all samples of a loader, in dataset order, each once, on the CPU.
 
     Args:
-        model: a plain module; put into evaluation mode for the call.
+        model: a plain module; it is in evaluation mode during the call.
         loader: as for `evaluate`.
         unpack: function of the batch that returns `(input, ...)`. Without it the first part of a tuple or list is the input,
             anything else is the input itself.
         precision: as for `evaluate`.
         device: as for `evaluate`.
+        accelerator: as for `evaluate`.
 
     Returns:
         What the model returns (a tensor, or a tuple, list or mapping of tensors), concatenated along the first dimension;
@@ -105,9 +114,8 @@ def predict(
         >>> predict(nn.Identity(), loader)
         tensor([0., 1., 2., 3., 4.])
     """
-    check_choice("precision", precision, PRECISIONS)
-    with placed(model, None, device=device, precision=precision, training=False) as placement:
-        job = Evaluator(model, loader, {}, unpack=unpack, device=placement.device, targets=False)
+    with placed(model, None, device=device, precision=precision, accelerator=accelerator) as placement:
+        job = Evaluator(placement, loader, {}, unpack=unpack, targets=False)
         return job.outputs()
 
 
@@ -121,21 +129,20 @@ def check_metrics(metrics: Any) -> None:
 
 
 class Evaluator:
-    """One loader made ready to be evaluated any number of times; its workers are started once."""
+    """One loader that is evaluated any number of times; its workers are started once."""
 
     def __init__(
         self,
-        model: nn.Module,
+        placement: Placement,
         loader: Iterable[Any],
         metrics: Metrics,
         *,
-        device: torch.device,
         loss_fn: _batches.Loss | None = None,
         unpack: _batches.Unpack | None = None,
         sample_weight: _batches.SampleWeight | None = None,
         targets: bool = True,
     ) -> None:
-        self.model, self.loader, self.metrics, self.device = model, loader, metrics, device
+        self.placement, self.loader, self.metrics = placement, loader, metrics
         self.loss_fn, self.unpack, self.sample_weight, self.targets = loss_fn, unpack, sample_weight, targets
         _batches.check_functions(loss_fn=loss_fn, unpack=unpack, sample_weight=sample_weight)
         if sample_weight is not None and loss_fn is None:
@@ -162,8 +169,9 @@ class Evaluator:
         return _in_order(outputs, keys)
 
     def _pass(self, *, keep: bool) -> tuple[list[Any], list[Any], list[Tensor], float, float, int]:
-        with _streams.left_as_found(self.model, self.device), torch.no_grad():
-            self.model.eval()
+        model = self.placement.model
+        with same_modes(model), _random.same_random_numbers(), torch.no_grad():
+            model.eval()
             return self._collect(keep=keep)
 
     def _collect(self, *, keep: bool) -> tuple[list[Any], list[Any], list[Tensor], float, float, int]:
@@ -174,13 +182,13 @@ class Evaluator:
         weight_sum, rows = 0.0, 0
         for batch, place in self._batches():
             inputs, target, weight = self._split(batch.data)
-            output = _batches.call(self.model, _batches.move(inputs, self.device))
+            output = self.placement.call_plain(inputs)
             if batch.filler:
                 continue
             count = _rows(output)
             rows += count
             if self.loss_fn is not None:
-                losses = self.loss_fn(output, _batches.move(target, self.device))
+                losses = self.loss_fn(output, self.placement.move(target))
                 _batches.check_losses(losses)
                 factor, total = _batches.weigh(losses, weight)
                 loss_sum, weight_sum = loss_sum + _batches.weighted_sum(losses, factor), weight_sum + total
@@ -203,7 +211,7 @@ class Evaluator:
         source, world = self.source, _processes.process_count()
         count = source.begin(0)
         # Under FSDP2 every forward is a collective: the processes must call equally often. Otherwise fillers are not run.
-        own = count if is_sharded(self.model) else sum(source.indices(number) is not None for number in range(count))
+        own = count if self.placement.sharded else sum(source.indices(number) is not None for number in range(count))
         for number, batch in enumerate(source.batches(0, own)):
             if source.lists or batch.filler:
                 yield batch, number * world + source.rank
@@ -232,7 +240,7 @@ def _evaluation_source(loader: Iterable[Any]) -> MapSource | None:
 
 
 def _keys(place: Tensor | int, count: int) -> Tensor:
-    """Sort keys of a batch's rows: their places, or, for a whole batch at a place, one after the other."""
+    """Return sort keys for the rows of a batch: their places, or consecutive keys for a whole batch at a place."""
     if isinstance(place, int):
         return (place << 32) + torch.arange(count)
     if len(place) != count:
@@ -241,36 +249,14 @@ def _keys(place: Tensor | int, count: int) -> Tensor:
 
 
 def _rows(output: Any) -> int:
-    for leaf in _leaves(output):
-        if leaf.ndim:
-            return leaf.shape[0]
+    for tensor in tensors_in(output):
+        if tensor.ndim:
+            return tensor.shape[0]
     raise ValueError(f"the model must return a tensor with one row per sample, got {describe(output)}")
 
 
-def _leaves(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _leaves(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _leaves(item)
-
-
 def _to_cpu(value: Any) -> Any:
-    return _map(lambda leaf: leaf.detach().cpu(), value)
-
-
-def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, Mapping):
-        return {key: _map(function, item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        items = [_map(function, item) for item in value]
-        return tuple(items) if isinstance(value, tuple) else items
-    return value
+    return map_tensors(value, lambda tensor: tensor.detach().cpu())
 
 
 def _in_order(parts: list[Any], keys: list[Tensor]) -> Any:
@@ -285,21 +271,31 @@ def _in_order(parts: list[Any], keys: list[Tensor]) -> Any:
 
 
 def _join(parts: list[Any], order: Tensor) -> Any:
-    first = parts[0]
-    if isinstance(first, Tensor):
-        shapes = {tuple(part.shape[1:]) for part in parts}
-        if len(shapes) > 1:
-            raise ValueError(
-                f"batches must agree in all dimensions but the first to be put together, got {sorted(shapes)}; "
-                "pad them to one length, or return what does not depend on it"
-            )
-        return torch.cat(parts)[order]
-    if isinstance(first, Mapping):
-        return {key: _join([part[key] for part in parts], order) for key in first}
-    if isinstance(first, (tuple, list)):
-        items = [_join([part[index] for part in parts], order) for index in range(len(first))]
-        return tuple(items) if isinstance(first, tuple) else items
-    raise ValueError(f"outputs and targets must be tensors or tuples, lists or mappings of them, got {describe(first)}")
+    """Return one output or target in the class of the first part, each tensor put together from those of all parts."""
+    columns = [tensors_in(part) for part in parts]
+    forms = [map_tensors(part, _hole) for part in parts]  # what is left without the tensors
+    if not columns[0] or any(form != forms[0] for form in forms):
+        raise ValueError(
+            "outputs and targets must be tensors, or containers of tensors that are otherwise the same in every batch, "
+            f"got {describe(parts[0])}"
+        )
+    column = iter(zip(*columns, strict=True))
+    return map_tensors(parts[0], lambda _: _joined(next(column), order))
+
+
+def _joined(tensors: Sequence[Tensor], order: Tensor) -> Tensor:
+    shapes = {tuple(tensor.shape[1:]) for tensor in tensors}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"batches must agree in all dimensions but the first to be put together, got {sorted(shapes)}; "
+            "pad them to one length, or return what does not depend on it"
+        )
+    if not tensors[0].ndim or sum(map(len, tensors)) != len(order):
+        raise ValueError(
+            f"outputs and targets must have one row per sample, got {describe(tensors[0])} beside others that have; "
+            "a loss is among the outputs where a model is given labels: leave them out with unpack=, a function of the batch"
+        )
+    return torch.cat(tuple(tensors))[order]
 
 
 def _as_float(name: str, value: Any) -> float:
@@ -307,3 +303,7 @@ def _as_float(name: str, value: Any) -> float:
         return float(value)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"metrics[{name!r}] must return one number, got {describe(value)}") from None
+
+
+def _hole(tensor: Tensor) -> Any:
+    return None

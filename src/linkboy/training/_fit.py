@@ -3,26 +3,30 @@
 import contextlib
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from linkboy import _random
 from linkboy._oom import is_out_of_memory
-from linkboy.training import _batches, _processes, _streams
+from linkboy.training import _batches, _processes
 from linkboy.training._checkpoint import Checkpointer
 from linkboy.training._early_stopping import EarlyStopping
 from linkboy.training._evaluate import Evaluator, Metrics
 from linkboy.training._logs import LogKind
 from linkboy.training._loop import Loop
-from linkboy.training._placement import Precision, placed
+from linkboy.training._placement import Device, Precision, placed, same_modes
 from linkboy.training._session import Session
 from linkboy.training._settings import Callback, Settings, as_list
 from linkboy.training._signals import StopSignals
-from linkboy.training._sources import training_source
+from linkboy.training._sources import mix, training_source
 from linkboy.training.report import History
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 OUT_OF_MEMORY = (
     "the batch does not fit: halve the loader's batch size and double accumulate, which gives the same gradients; "
@@ -45,33 +49,34 @@ def fit(
     unpack: _batches.Unpack | None = None,
     accumulate: int = 1,
     clip_grad_norm: float | None = None,
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
     ema: float | None = None,
     compile: bool = False,
     on_nan: Literal["raise", "skip"] = "raise",
     early_stopping: EarlyStopping | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoint: str | os.PathLike[str] | Checkpointer | None = None,
-    resume: str | os.PathLike[str] = "auto",
+    resume: Literal["auto", "never"] | str | os.PathLike[str] = "auto",
     log_every: int = 50,
     log: LogKind | Sequence[LogKind] = ("csv", "tensorboard"),
     seed: int | None = None,
-    device: str | torch.device | None = None,
+    device: Device = None,
+    accelerator: "Accelerator | None" = None,
     progress: bool = True,
 ) -> History:
-    """Train a plain module with a plain optimizer on a plain loader: exact gradients, and a resume to the same bits.
+    """Train a plain module with a plain optimizer on a plain loader: exact gradients, and a bit-identical resume.
 
     The gradient of a step is that of `sum(w * l) / sum(w)` over every loss element of every micro-batch of the step on every
     process. Neither `accumulate` nor the number of processes changes it, nor a short last group, nor unequal batches. Without
     weights every element counts 1. Started with `torchrun`, the same call trains on many processes: the samples of an epoch
-    are shared out, none is seen twice, only the main process prints and writes, and all return the same `History`.
+    are divided among them, none is seen twice, only the main process prints and writes, and all return the same `History`.
 
-    With `checkpoint`, a run that was stopped or killed goes on when the same call is made again, and ends with the same bits
-    as one that was never stopped: weights, optimizer, scheduler, averages, random streams, history. SIGTERM and Ctrl-C end
-    the run after the current step; it is saved, and `History.stopped` names the signal.
+    With `checkpoint`, a run that was stopped or killed resumes when the same call is made again, and its result is bit-identical
+    to that of a run that was never stopped: weights, optimizer, scheduler, averages, random streams, history. SIGTERM and
+    Ctrl-C end the run after the current step; it is saved, and `History.stopped` names the signal.
 
     Args:
-        model: any module; it is put into training mode for the call. A model split by `fully_shard` (FSDP2) stays split.
+        model: any module; it is in training mode during the call. A model split by `fully_shard` (FSDP2) stays split.
         loss_fn: function of `(output, target)` that returns losses *not reduced*, one per sample or element
             (`reduction="none"`). It runs outside autocast, on outputs in float32.
         optimizer: made from the model's parameters.
@@ -83,19 +88,20 @@ def fit(
         metrics: name to function of `(output, target)` over all validation outputs at once, on the CPU.
         epochs: in total: a run resumed after epoch 1 of 3 runs two more.
         max_steps: in total; the run ends there even inside an epoch.
-        scheduler: stepped once after each optimizer step, on any number of processes.
+        scheduler: stepped once after each optimizer step, whatever the number of processes.
         sample_weight: function of the batch that returns weights with the dimensions of the losses, each equal or 1.
         unpack: function of the batch that returns `(input, target)` or `(input, target, weight)`; `None` when the batch is
-            that already. A tuple or list of inputs is called `model(*inputs)`, a mapping `model(**inputs)`.
+            that already. A tuple or list of inputs is passed as `model(*inputs)`, a mapping as `model(**inputs)`.
         accumulate: micro-batches per step.
         clip_grad_norm: largest norm of the gradient of a step, applied once to the normalised, unscaled gradient.
-        precision: `"fp32"`; `"bf16"` or `"fp16"` run the forward pass under autocast, fp16 with a loss scaler (GPU only).
+        precision: `"fp32"`, the default; `"bf16"` or `"fp16"` run the forward pass under autocast, fp16 with a loss scaler
+            (GPU only).
         ema: decay of a running average of the weights, such as 0.999; validation and the model on return use the average.
         compile: run the model through `torch.compile`.
         on_nan: what to do when a loss (on a CPU with `clip_grad_norm`, also a gradient) is not finite: `"raise"`, with
             step, samples and layer, or `"skip"`: leave the step out on all processes and count it. On a GPU `"raise"` looks
             every `log_every` steps and before each checkpoint, `"skip"` waits for the device in each step.
-        early_stopping: an `EarlyStopping`: when to stop, and whose weights to bring back.
+        early_stopping: an `EarlyStopping`, which decides when to stop and which weights to restore.
         callbacks: functions of `(event, state)`, called on every process; events are `"step"`, `"log"`, `"epoch"` and
             `"checkpoint"`, the state is a `TrainingState`.
         checkpoint: a directory, saved to after each epoch, or a `Checkpointer`. The end of a run is always saved.
@@ -104,9 +110,11 @@ def fit(
         log_every: steps between two log lines.
         log: which of `"csv"` and `"tensorboard"`, or one of them alone, to write into the checkpoint directory; nothing is
             written without one.
-        seed: of order, augmentation and dropout; `None` draws one. The caller's random streams are afterwards as before.
-        device: `None` for the accelerator of this process (`LOCAL_RANK` under `torchrun`), else the CPU. The model is
-            afterwards on the device it came from.
+        seed: seeds order, augmentation and dropout; `None` draws one. The caller's random streams are not changed.
+        device: `None` for the accelerator of this process (`LOCAL_RANK` under `torchrun`), else the CPU. The model
+            returns to the device that it came from.
+        accelerator: an `accelerate.Accelerator` of your own, which then decides device and precision and wraps the model;
+            plain data parallelism only. Without one linkboy makes none.
         progress: show a bar and a line per epoch, on standard error.
 
     Returns:
@@ -117,8 +125,8 @@ def fit(
         OSError: a checkpoint could not be written; the earlier ones are untouched.
         RuntimeError: another run is writing to the checkpoint directory.
         TypeError: an argument is of the wrong type.
-        ValueError: an argument does not fit another, a batch or loss has the wrong form, or the checkpoint is damaged or of
-            another run.
+        ValueError: an argument does not fit another, a batch or loss has the wrong form, or the checkpoint is damaged or
+            belongs to another run.
 
     Examples:
         >>> import torch
@@ -133,13 +141,13 @@ def fit(
         >>> history.rows[-1]["train_loss"] < 0.01
         True
 
-    Differs from accelerate's loop, whose `accumulate` divides by the number of micro-batches: unequal batches, a short last
-    group and weights then give another gradient; and whose saved state does not bring back the same samples and dropout.
+    Differs from accelerate's loop, whose `accumulate` divides by the number of micro-batches, so that unequal batches, a short
+    last group and weights give another gradient, and whose saved state does not restore the same samples and dropout.
     """
     settings = Settings(
         loss_fn=loss_fn, metrics={} if metrics is None else metrics, epochs=epochs, max_steps=max_steps, scheduler=scheduler,
         sample_weight=sample_weight, unpack=unpack, accumulate=accumulate, clip_grad_norm=clip_grad_norm,
-        precision=precision, ema=ema, compile=compile, on_nan=on_nan, early_stopping=early_stopping,
+        ema=ema, compile=compile, on_nan=on_nan, early_stopping=early_stopping,
         callbacks=as_list("callbacks", "functions", callbacks), resume=resume, log_every=log_every,
         log=(log,) if isinstance(log, str) else as_list("log", "names", log), seed=seed, progress=progress,
     )  # fmt: skip
@@ -147,22 +155,24 @@ def fit(
     _processes.join()
     drawn = seed if seed is not None else _processes.broadcast(int(torch.randint(2**31, ()).item()))
     with contextlib.ExitStack() as stack:
-        placement = stack.enter_context(placed(model, optimizer, device=device, precision=precision, training=True))
+        placement = stack.enter_context(
+            placed(model, optimizer, device=device, precision=precision, accelerator=accelerator)
+        )
         stack.callback(optimizer.zero_grad)  # leave no gradient behind
-        stack.enter_context(_streams.left_as_found(model, placement.device))
+        stack.enter_context(same_modes(model))
+        stack.enter_context(_random.same_random_numbers())
         session = Session(settings, checkpoint, stack)
         session.find_checkpoint()
         session.settle_seed(drawn)
-        _streams.seed_everything(_streams.mix(session.seed, _processes.process_index()), placement.device)
+        _random.seed(mix(session.seed, _processes.process_index()), placement.device)
         validation = None
         if val_loader is not None:
             validation = Evaluator(
-                model, val_loader, settings.metrics, loss_fn=loss_fn, unpack=unpack, sample_weight=sample_weight,
-                device=placement.device,
+                placement, val_loader, settings.metrics, loss_fn=loss_fn, unpack=unpack, sample_weight=sample_weight
             )  # fmt: skip
         source = training_source(train_loader, session.seed)
         signals = stack.enter_context(StopSignals())
-        loop = Loop(settings, model, optimizer, placement, source, validation, signals)
+        loop = Loop(settings, optimizer, placement, source, validation, signals)
         session.begin(loop)
         try:
             loop.run(session)

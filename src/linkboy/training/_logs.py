@@ -12,12 +12,12 @@ MISSING = "no TensorBoard log was written: tensorboard is not installed; pip ins
 
 
 class Logs:
-    """Writes next to the checkpoints: `history.csv`, anew after each epoch, and `tensorboard/`.
+    """Writes next to the checkpoints: `history.csv`, whole after each epoch, and `tensorboard/`.
 
     Args:
         kinds: which of `"csv"` and `"tensorboard"` to write.
-        directory: where; made if need be.
-        step: where the run stands. TensorBoard forgets what an earlier, killed start logged after it.
+        directory: where to write; made where it is missing.
+        step: steps done so far. TensorBoard drops what an earlier start, which was killed, logged after it.
     """
 
     def __init__(self, kinds: Sequence[str], directory: Path, *, step: int) -> None:

@@ -1,8 +1,8 @@
 """The loop itself: groups of micro-batches, each one optimizer step whose gradient is that of the whole group.
 
 The gradient of a step is that of `sum(w * l) / sum(w)` over every element of every micro-batch of the group on every process.
-One micro-batch on one process is divided before the backward pass. Otherwise the division is put off: the sums are
-back-propagated as they are, the total weight is added up over micro-batches and processes, and the gradients are multiplied
+One micro-batch on one process is divided before the backward pass. Otherwise the division is deferred: the sums are
+back-propagated undivided, the total weight is added up over micro-batches and processes, and the gradients are multiplied
 once, before clipping. The number of micro-batches is never a divisor, and the number of processes does not matter.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from linkboy._progress import Progress
@@ -65,7 +65,7 @@ class Progression:
 
 @dataclasses.dataclass
 class GroupTotals:
-    """What the micro-batches of a group came to; `loss` is this process's own, the rest that of all."""
+    """Sums over the micro-batches of a group; `loss` is that of this process, the rest that of all."""
 
     loss: Any = 0.0
     weight: float = 0.0
@@ -77,9 +77,9 @@ class GroupTotals:
 
 
 class Observer(Protocol):
-    """Who is told what happens, and decides on checkpoints: the `Session`."""
+    """What the loop reports to, and what decides on checkpoints: the `Session`."""
 
-    def save_due(self, step: int) -> bool: ...  # described in Session
+    def save_wanted(self, step: int) -> bool: ...  # described in Session
     def ready(self, loop: "Loop") -> None: ...
     def stepped(self, loop: "Loop", totals: GroupTotals) -> None: ...
     def logged(self, loop: "Loop", line: dict[str, Any]) -> None: ...
@@ -88,29 +88,29 @@ class Observer(Protocol):
 
 
 class Loop:
-    """Everything a run holds while it runs; `run` trains from wherever `at` stands to the end or a stop."""
+    """Everything a run holds while it runs; `run` trains from where `at` is to the end or a stop."""
 
     def __init__(
         self,
         settings: Settings,
-        model: nn.Module,
         optimizer: Optimizer,
         placement: Placement,
         source: Source,
         validation: Evaluator | None,
         signals: StopSignals,
     ) -> None:
-        self.settings, self.model, self.optimizer = settings, model, optimizer
+        self.settings, self.model, self.optimizer = settings, placement.model, optimizer
         self.placement, self.source, self.validation, self.signals = placement, source, validation, signals
-        self.called: Any = torch.compile(placement.model) if settings.compile else placement.model
+        if settings.compile:
+            placement.callable = torch.compile(placement.callable)
         self.parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
         self.world, self.main = _processes.process_count(), _processes.is_main_process()
-        # On a CPU reading a value is free; elsewhere it waits for the device, so it is done only when that is asked for.
+        # Reading a value is free on a CPU; elsewhere it waits for the device, so it is done only on request.
         self.check_each = placement.device.type == "cpu" or settings.on_nan == "skip"
         self.at = Progression()
         self.epoch_mean, self.window = Mean(), Mean()
         self.average = MovingAverage(self.parameters, settings.ema) if settings.ema is not None else None
-        self.best = BestEpoch(settings.early_stopping, model) if settings.early_stopping is not None else None
+        self.best = BestEpoch(settings.early_stopping, placement.model) if settings.early_stopping is not None else None
         self.order: list[Any] | None = None  # of the epoch a resumed run goes on in, where it cannot be drawn again
         self.last_checkpoint: Path | None = None
         self.stopped: str | None = None
@@ -144,9 +144,9 @@ class Loop:
         self.order = None
         if count == 0:
             raise ValueError(NO_BATCH)
-        self.placement.model.train()
+        self.model.train()
         micro_batches = self.source.batches(at.group * settings.accumulate, count)  # type: ignore[arg-type]
-        observer.ready(self)  # a resumed run's streams are put back here, after the iterator was made
+        observer.ready(self)  # restores the streams of a resumed run, after the iterator was made
         started = time.perf_counter() - at.seconds
         with self._progress() as progress:
             progress.done = at.examples
@@ -171,10 +171,10 @@ class Loop:
         totals, at = GroupTotals(), self.at
         at_once = self.world == 1 and len(group) == 1
         for number, batch in enumerate(group):
-            with self._synchronised(last=number == len(group) - 1):
+            with self.placement.exchange(last=number == len(group) - 1):
                 self._forward_backward(batch, number, totals, at_once=at_once)
         totals.stop = self.signals.received is not None
-        totals.save = self.main and observer.save_due(at.step + 1)
+        totals.save = self.main and observer.save_wanted(at.step + 1)
         if self.world > 1:
             totals.weight, totals.bad, totals.examples, totals.stop, totals.save = _processes.add_up(
                 totals.weight, totals.bad, totals.examples, totals.stop, totals.save
@@ -192,10 +192,10 @@ class Loop:
         return totals
 
     def _forward_backward(self, batch: Batch, number: int, totals: GroupTotals, *, at_once: bool) -> None:
-        settings, device = self.settings, self.placement.device
+        settings = self.settings
         inputs, target, weight = _batches.split(batch.data, settings.unpack, settings.sample_weight)
-        output = _batches.call(self.called, _batches.move(inputs, device))
-        losses = settings.loss_fn(output, _batches.move(target, device))
+        output = self.placement.call(inputs)
+        losses = settings.loss_fn(output, self.placement.move(target))
         _batches.check_losses(losses)
         factor, total = (0.0, 0.0) if batch.filler else _batches.weigh(losses, weight)
         value: Any = 0.0 if batch.filler else _batches.weighted_sum(losses, factor)
@@ -238,15 +238,6 @@ class Loop:
             self.average.update()
         return True
 
-    def _synchronised(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Let the processes exchange gradients in the last backward pass of a group only."""
-        if self.world == 1:
-            return _NOTHING
-        if self.placement.sharded:
-            self.model.set_requires_gradient_sync(last)  # type: ignore[operator]  # FSDP2 adds it
-            return _NOTHING
-        return _NOTHING if last else self.placement.model.no_sync()
-
     def _log(self) -> dict[str, Any]:
         loss = self._value(self.window)
         self.window = Mean()
@@ -255,7 +246,7 @@ class Loop:
         return line
 
     def _close_epoch(self) -> dict[str, Any]:
-        """Validate, and write down the row of the epoch."""
+        """Validate, and record the row of the epoch."""
         at = self.at
         row: dict[str, Any] = {
             "epoch": at.epoch + 1,
@@ -311,7 +302,7 @@ class Loop:
         return value
 
     def _bad_samples(self, losses: Tensor, number: int) -> list[Any]:
-        """Dataset indices of the samples whose loss is not finite; of the whole batch where rows are no samples."""
+        """Return dataset indices of the samples whose loss is not finite; all of the batch where rows are not samples."""
         indices = self.source.indices(self.at.group * self.settings.accumulate + number)
         if not isinstance(indices, list):
             return []
@@ -328,7 +319,7 @@ class Loop:
         if what == "the gradient":
             reason = _non_finite.non_finite_gradient(self.model)
         elif culprit is not None and not self.placement.sharded:
-            reason = _non_finite.where_it_began(self.model, _batches.move(culprit[0], self.placement.device))
+            reason = _non_finite.where_it_began(self.placement, culprit[0])
             if culprit[1]:
                 shown = ", ".join(map(str, culprit[1][:8])) + (", ..." if len(culprit[1]) > 8 else "")
                 reason += f", samples [{shown}]"

@@ -1,10 +1,9 @@
-"""A learning-rate range test that leaves everything as it was."""
+"""A learning-rate range test that leaves model, optimizer and random streams unchanged."""
 
 import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -12,7 +11,7 @@ from linkboy._checks import check_number
 from linkboy._tensors import check_module
 from linkboy.training import _batches
 from linkboy.training._fit import fit
-from linkboy.training._placement import Precision
+from linkboy.training._placement import Device, Precision
 from linkboy.training._session import TrainingState
 from linkboy.training._settings import check_optimizer
 from linkboy.training.report import LearningRates
@@ -29,33 +28,36 @@ def lr_find(
     *,
     min_lr: float = 1e-6,
     max_lr: float = 10.0,
-    steps: int = 100,
+    max_steps: int = 100,
     sample_weight: _batches.SampleWeight | None = None,
     unpack: _batches.Unpack | None = None,
     accumulate: int = 1,
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
     seed: int | None = None,
-    device: str | torch.device | None = None,
+    device: Device = None,
 ) -> LearningRates:
     """Raise the learning rate step by step from `min_lr` to `max_lr` and see where the loss falls fastest.
 
-    Model, optimizer and random streams are afterwards bit for bit as before. Where the optimizer has several groups they all
-    get the same rate.
+    Model, optimizer and random streams are bit-identical to before afterwards. If the optimizer has several groups, all get the
+    same rate.
 
     Args:
         model: as for `fit`, like the other arguments not named here.
         loss_fn: function of `(output, target)` that returns losses not reduced.
         optimizer: the optimizer to be used; its own rates do not matter.
-        train_loader: gone through as often as `steps` needs.
+        train_loader: iterated as often as `max_steps` needs.
         min_lr: first rate.
         max_lr: last rate.
-        steps: optimizer steps at most.
+        max_steps: number of optimizer steps, unless the loss diverges earlier.
         sample_weight: function of the batch that returns the weights of the losses.
         unpack: function of the batch that returns `(input, target)` or `(input, target, weight)`.
         accumulate: micro-batches per step.
         precision: `"fp32"`, `"bf16"` or `"fp16"`.
-        seed: of order, augmentation and dropout.
+        seed: seeds order, augmentation and dropout.
         device: where to run.
+
+    Returns:
+        The losses by rate, and a suggestion.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -71,7 +73,7 @@ def lr_find(
         >>> loader = torch.utils.data.DataLoader(data, batch_size=16, shuffle=True)
         >>> model = nn.Linear(3, 1)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-        >>> found = lr_find(model, nn.MSELoss(reduction="none"), optimizer, loader, steps=40, seed=0)
+        >>> found = lr_find(model, nn.MSELoss(reduction="none"), optimizer, loader, max_steps=40, seed=0)
         >>> 1e-3 < found.suggestion < 1 and optimizer.param_groups[0]["lr"] == 1.0
         True
 
@@ -82,8 +84,8 @@ def lr_find(
     check_optimizer(optimizer)
     check_number("min_lr", min_lr, above=0)
     check_number("max_lr", max_lr, above=min_lr)
-    check_number("steps", steps, minimum=2, integer=True)
-    rates = [min_lr * (max_lr / min_lr) ** (step / (steps - 1)) for step in range(steps)]
+    check_number("max_steps", max_steps, minimum=2, integer=True)
+    rates = [min_lr * (max_lr / min_lr) ** (step / (max_steps - 1)) for step in range(max_steps)]
     losses: list[float] = []
 
     def climb(event: str, state: TrainingState) -> None:
@@ -91,7 +93,7 @@ def lr_find(
             losses.append(state.log[-1]["loss"])
             if _rose(_smooth(losses)):
                 state.stop()
-        if event == "step" and state.step < steps:
+        if event == "step" and state.step < max_steps:
             _set_rate(optimizer, rates[state.step])
 
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
@@ -100,7 +102,7 @@ def lr_find(
     try:
         _set_rate(optimizer, rates[0])
         fit(
-            model, loss_fn, optimizer, train_loader, epochs=steps, max_steps=steps, sample_weight=sample_weight,
+            model, loss_fn, optimizer, train_loader, epochs=max_steps, max_steps=max_steps, sample_weight=sample_weight,
             unpack=unpack, accumulate=accumulate, precision=precision, seed=seed, device=device, log_every=1, log=(),
             callbacks=[climb], progress=False,
         )  # fmt: skip
@@ -113,7 +115,9 @@ def lr_find(
     stopped = not finite or _rose(smoothed)
     return LearningRates(
         suggestion=_valley(rates, smoothed),
-        diverged_at=rates[min(len(losses), steps) - 1 if finite else min(len(losses), steps - 1)] if stopped else None,
+        diverged_at=rates[min(len(losses), max_steps) - 1 if finite else min(len(losses), max_steps - 1)]
+        if stopped
+        else None,
         rates=tuple(rates[: len(losses)]),
         losses=tuple(losses),
         smoothed=tuple(smoothed),

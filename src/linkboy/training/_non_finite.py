@@ -3,9 +3,10 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from linkboy.training import _batches
+from linkboy._calls import tensors_in
+from linkboy.training._placement import Placement
 
 
 def non_finite_parameter(model: nn.Module) -> str | None:
@@ -13,11 +14,12 @@ def non_finite_parameter(model: nn.Module) -> str | None:
     return next((name for name, tensor in model.named_parameters() if not _finite(tensor)), None)
 
 
-def where_it_began(model: nn.Module, inputs: Any) -> str:
-    """Say in a clause where a loss that is not finite began, by running the forward pass again.
+def where_it_began(placement: Placement, inputs: Any) -> str:
+    """Return a clause on where a loss that is not finite began, found by running the forward pass again.
 
-    Dropout draws anew in the second run, so a rare event may not show; it is then said so. Buffers are put back.
+    Dropout draws other numbers in the second run, so a rare event may not show; the clause then says so. Buffers are restored.
     """
+    model = placement.model
     if (name := non_finite_parameter(model)) is not None:
         return f"the parameter {name!r} was not finite before it"
     if not _finite(inputs):
@@ -27,7 +29,7 @@ def where_it_began(model: nn.Module, inputs: Any) -> str:
     handles = [module.register_forward_hook(_note(name, found)) for name, module in model.named_modules()]
     try:
         with torch.no_grad():
-            output = _batches.call(model, inputs)
+            output = placement.call_plain(inputs)
     finally:
         for handle in handles:
             handle.remove()
@@ -39,7 +41,7 @@ def where_it_began(model: nn.Module, inputs: Any) -> str:
 
 
 def non_finite_gradient(model: nn.Module) -> str:
-    """Say in a clause which gradient is not finite; the last such parameter is the first that the backward pass met."""
+    """Return a clause on which gradient is not finite; the last such parameter is the first that the backward pass reached."""
     names = [name for name, tensor in model.named_parameters() if tensor.grad is not None and not _finite(tensor.grad)]
     return f"it began at the parameter {names[-1]!r}" if names else "its norm is too large for its type"
 
@@ -55,8 +57,4 @@ def _note(name: str, found: list[str]) -> Any:
 
 
 def _finite(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return not (value.is_floating_point() or value.is_complex()) or bool(value.detach().isfinite().all())
-    if isinstance(value, dict):
-        return all(map(_finite, value.values()))
-    return all(map(_finite, value)) if isinstance(value, (tuple, list)) else True
+    return all(bool(t.detach().isfinite().all()) for t in tensors_in(value) if t.is_floating_point() or t.is_complex())

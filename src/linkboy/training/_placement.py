@@ -1,32 +1,106 @@
-"""Where the model runs and in which precision: the only file that speaks with accelerate.
+"""Where the model runs, in which precision, and how several processes share its gradients.
 
-accelerate picks the device, wraps the model for several processes, and brings autocast and the fp16 scaler. Its loaders,
-schedulers, `accumulate` and `save_state` are not used: they are where weighted accumulation and resume go wrong.
+Several processes train through torch's `DistributedDataParallel`, or through the `Accelerator` that the caller passes.
+linkboy makes none: an `Accelerator` fixes device and precision for the rest of the process, and two calls may differ in both.
 """
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple, get_args
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from linkboy._calls import arguments_of, map_tensors
+from linkboy._checks import check_choice, describe
 from linkboy._tensors import check_module
 from linkboy.training import _processes
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Device = str | torch.device | None
 Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-_NAMES = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_OF_ACCELERATE: dict[str, Precision] = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
 
 
-class Placement(NamedTuple):
-    """A model made ready: `model` is called, `scaler` is for fp16 only, `sharded` says that FSDP2 split the weights."""
+_NOTHING = contextlib.nullcontext()
 
-    model: Any
-    device: torch.device
-    scaler: Any
-    sharded: bool
+
+class Placement:
+    """A model made ready to be called.
+
+    Attributes:
+        model: the plain module.
+        callable: what is called in its place: the module itself, what shares its gradients, or what is compiled from these.
+        device: where it runs.
+        precision: of its forward pass.
+        scaler: scales the loss under fp16, otherwise `None`.
+        sharded: `fully_shard` (FSDP2) has split its parameters over the processes.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, precision: Precision) -> None:
+        self.model, self.device, self.precision = model, device, precision
+        self.callable: Callable[..., Any] = model
+        self.scaler: Any = None
+        self.sharded = is_sharded(model)
+        self._dtype = _DTYPES[precision]
+        self._sharing: Any = None
+
+    def call(self, inputs: Any) -> Any:
+        """Return the outputs for the inputs of a batch, which are moved to the device; in float32 under autocast."""
+        return self._call(self.callable, inputs)
+
+    def call_plain(self, inputs: Any) -> Any:
+        """Return the same from the plain module: no process waits for another, and hooks on it are called."""
+        return self._call(self.model, inputs)
+
+    def _call(self, function: Callable[..., Any], inputs: Any) -> Any:
+        inputs = self.move(inputs)
+        if self._dtype is None:
+            return self._run(function, inputs)
+        with torch.autocast(self.device.type, self._dtype):
+            output = self._run(function, inputs)
+        return map_tensors(output, _in_float32)
+
+    def _run(self, function: Callable[..., Any], inputs: Any) -> Any:
+        if isinstance(inputs, Tensor):  # most batches, so no time is spent on reading them
+            return function(inputs)
+        return arguments_of(inputs, self.model, name="the input of a batch").call(function)
+
+    def move(self, batch: Any) -> Any:
+        """Return a batch with its tensors on the device; on a CPU it is the batch itself."""
+        if self.device.type == "cpu":
+            return batch
+        return map_tensors(batch, lambda tensor: tensor.to(self.device, non_blocking=True))
+
+    def share_gradients(self) -> None:
+        """Let several processes exchange gradients in the backward pass; a model that FSDP2 split does so by itself."""
+        if (
+            _processes.process_count() > 1
+            and not self.sharded
+            and any(p.requires_grad for p in self.model.parameters())
+        ):
+            on = None if self.device.type == "cpu" else [self.device]
+            self.callable = self._sharing = nn.parallel.DistributedDataParallel(self.model, device_ids=on)
+
+    def use(self, accelerator: "Accelerator", *, training: bool) -> None:
+        """Run the model through the caller's `Accelerator`, which brings autocast, scaler and the exchange of gradients."""
+        self.callable = accelerator.prepare_model(
+            self.model, device_placement=False, evaluation_mode=not training or self.sharded
+        )
+        self._sharing = self.callable if hasattr(self.callable, "no_sync") else None
+        self.scaler, self._dtype = accelerator.scaler, None
+
+    def exchange(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Let the processes exchange gradients in the last backward pass of a step only, one of which the block runs."""
+        if self.sharded:
+            self.model.set_requires_gradient_sync(last)  # type: ignore[operator]  # FSDP2 adds it
+        return _NOTHING if last or self._sharing is None else self._sharing.no_sync()
 
 
 @contextlib.contextmanager
@@ -34,49 +108,79 @@ def placed(
     model: nn.Module,
     optimizer: Optimizer | None,
     *,
-    device: str | torch.device | None,
-    precision: Precision,
-    training: bool,
+    device: Device,
+    precision: Precision | None,
+    accelerator: "Accelerator | None" = None,
 ) -> Iterator[Placement]:
-    """Make the model ready for the block; afterwards it is the plain module it was, on the device it was on.
-
-    Several fits in one process may differ in device and precision, so accelerate's process-wide record is put back too.
-    """
-    from accelerate import Accelerator
-
+    """Make the model ready for the block, with an optimizer for training; afterwards it is unchanged and on its own device."""
     check_module("model", model)
     _processes.join()
-    target = _checked(device) if device is not None else default_device()
-    if precision == "fp16" and target.type == "cpu":
-        raise ValueError(
-            'precision="fp16" needs a GPU (its loss scaler has no CPU form); use "bf16" or "fp32" on a CPU'
-        )
+    target, precision = _resolved(device, precision, accelerator)
     home = next((p.device for p in model.parameters()), target)
     if home.type == "meta":
         raise ValueError(
             "model is on the meta device, where weights have no values; make it on a real one and load them"
         )
     attributes = set(vars(model))
-    sharded = is_sharded(model)
-    with _own_record():
-        accelerator = Accelerator(cpu=target.type == "cpu", mixed_precision=_NAMES[precision])
-        if not sharded and home != target:
-            _move(model, optimizer, target)
-        wrap = training and not sharded and any(p.requires_grad for p in model.parameters())
-        try:
-            ready = accelerator.prepare_model(model, device_placement=False, evaluation_mode=not wrap)
-            yield Placement(ready, target, accelerator.scaler, sharded)
-        finally:
-            for name in set(vars(model)) - attributes:
-                delattr(model, name)
-            if not sharded and home != target:
-                _move(model, optimizer, home)
+    placement = Placement(model, target, precision)
+    moved = not placement.sharded and home != target
+    if moved:
+        _move(model, optimizer, target)
+    try:
+        if accelerator is not None:
+            placement.use(accelerator, training=optimizer is not None)
+        elif optimizer is not None:
+            placement.share_gradients()
+            placement.scaler = torch.amp.GradScaler(target.type) if precision == "fp16" else None
+        yield placement
+    finally:
+        for name in set(vars(model)) - attributes:  # accelerate leaves some
+            delattr(model, name)
+        if moved:
+            _move(model, optimizer, home)
+
+
+def _resolved(
+    device: Device, precision: Precision | None, accelerator: "Accelerator | None"
+) -> tuple[torch.device, Precision]:
+    """Return where to run and in which precision; an `Accelerator` has decided both."""
+    if accelerator is not None:
+        return _of_accelerator(accelerator, device, precision)
+    precision = "fp32" if precision is None else precision
+    check_choice("precision", precision, PRECISIONS)
+    target = _checked(device) if device is not None else default_device()
+    if precision == "fp16" and target.type == "cpu":
+        raise ValueError(
+            'precision="fp16" needs a GPU (its loss scaler has no CPU form); use "bf16" or "fp32" on a CPU'
+        )
+    return target, precision
+
+
+def _of_accelerator(accelerator: Any, device: Device, precision: Precision | None) -> tuple[torch.device, Precision]:
+    from accelerate import Accelerator
+
+    if not isinstance(accelerator, Accelerator):
+        raise TypeError(f"accelerator must be an accelerate.Accelerator, got {describe(accelerator)}")
+    if device is not None or precision is not None:
+        raise ValueError("accelerator decides device and precision; give them to the Accelerator instead")
+    kind, chosen = accelerator.distributed_type.value, accelerator.mixed_precision
+    if kind != "NO" and not kind.startswith("MULTI_"):
+        raise ValueError(
+            f"accelerator must run one process or plain data parallelism, got {kind}; "
+            "to shard a model, use torch's fully_shard and leave accelerator out"
+        )
+    if chosen not in _OF_ACCELERATE:
+        raise ValueError(f"accelerator must have mixed_precision 'no', 'bf16' or 'fp16', got {chosen!r}")
+    if accelerator.gradient_accumulation_steps != 1:
+        raise ValueError(
+            f"accelerator must have gradient_accumulation_steps=1, got {accelerator.gradient_accumulation_steps}; "
+            "pass accumulate to fit, which divides by what was counted"
+        )
+    return accelerator.device, _OF_ACCELERATE[chosen]
 
 
 def default_device() -> torch.device:
-    """The accelerator that belongs to this process (`LOCAL_RANK` of torchrun), or the CPU."""
-    import os
-
+    """Return the accelerator that belongs to this process (`LOCAL_RANK` of torchrun), or the CPU."""
     if not torch.accelerator.is_available():
         return torch.device("cpu")
     kind = torch.accelerator.current_accelerator()
@@ -88,7 +192,7 @@ def default_device() -> torch.device:
 
 
 def _checked(device: str | torch.device) -> torch.device:
-    """Return a device that computes and is there; torch would find out late, and say it each time in another way."""
+    """Return a device that computes and is there; torch would find out late, with another message for each kind."""
     try:
         target = torch.device(device)
     except (RuntimeError, TypeError):
@@ -107,7 +211,7 @@ def _checked(device: str | torch.device) -> torch.device:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Say whether `fully_shard` has split the model's parameters over the processes."""
+    """Return whether `fully_shard` has split the model's parameters over the processes."""
     if _processes.process_count() == 1:
         return False
     from torch.distributed.tensor import DTensor
@@ -122,19 +226,18 @@ def local_part(tensor: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _own_record() -> Iterator[None]:
-    from accelerate.state import AcceleratorState, GradientState, PartialState
-
-    records = [state._shared_state for state in (AcceleratorState, GradientState, PartialState)]
-    before = [dict(record) for record in records]
-    for record in records:
-        record.clear()
+def same_modes(model: nn.Module) -> Iterator[None]:
+    """Give every module the mode back, training or evaluation, that it had before the block."""
+    modes = [(module, module.training) for module in model.modules()]
     try:
         yield
     finally:
-        for record, content in zip(records, before, strict=True):
-            record.clear()
-            record.update(content)
+        for module, training in modes:
+            module.training = training
+
+
+def _in_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _move(model: nn.Module, optimizer: Optimizer | None, device: torch.device) -> None:

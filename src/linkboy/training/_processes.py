@@ -1,6 +1,6 @@
-"""The processes that train together: who this one is, and the few words they exchange.
+"""The processes that train together: which one this is, and the few values they exchange.
 
-`torchrun` starts the processes and tells each its place in environment variables; without it there is one process and every
+`torchrun` starts the processes and gives each its index in environment variables; without it there is one process and every
 function here is trivial. Numbers travel over gloo, so that asking for them never waits for a GPU.
 """
 
@@ -15,9 +15,9 @@ T = TypeVar("T")
 
 
 def process_index() -> int:
-    """Return the place of this process among those that train together, 0 for the first or the only one.
+    """Return the index of this process among those that train together, 0 for the first or only one.
 
-    Known from the environment of `torchrun` before a process group exists.
+    Before a process group exists, the environment that `torchrun` sets tells it.
 
     Examples:
         >>> from linkboy.training import process_index
@@ -28,7 +28,7 @@ def process_index() -> int:
 
 
 def process_count() -> int:
-    """Return how many processes train together.
+    """Return the number of processes that train together.
 
     Examples:
         >>> from linkboy.training import process_count
@@ -39,7 +39,7 @@ def process_count() -> int:
 
 
 def is_main_process() -> bool:
-    """Say whether this process is the one that prints and writes.
+    """Return whether this process is the one that prints and writes.
 
     Examples:
         >>> from linkboy.training import is_main_process
@@ -51,7 +51,7 @@ def is_main_process() -> bool:
 
 
 def wait_for_everyone() -> None:
-    """Wait until every process has come to this line; one process alone goes on at once.
+    """Wait until every process has reached this call; a single process goes on at once.
 
     Examples:
         >>> from linkboy.training import wait_for_everyone
@@ -93,7 +93,7 @@ def add_up(*numbers: float) -> list[float]:
     """Return the sums of `numbers` over all processes, in float64."""
     if process_count() == 1:
         return list(numbers)
-    vector = torch.tensor(numbers, dtype=torch.float64, device=_word_device())
+    vector = torch.tensor(numbers, dtype=torch.float64, device=_message_device())
     dist.all_reduce(vector)
     return vector.tolist()
 
@@ -102,7 +102,7 @@ def _joined() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _word_device() -> torch.device:
+def _message_device() -> torch.device:
     # A group that the user opened for nccl alone cannot carry host memory.
     if "gloo" in str(dist.get_backend_config()):
         return torch.device("cpu")

@@ -1,4 +1,4 @@
-"""The outside of a run: its checkpoints, logs and callbacks."""
+"""What surrounds the loop: checkpoints, logs and callbacks."""
 
 import contextlib
 import os
@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from linkboy.training import _processes, _streams
+from linkboy import _random
+from linkboy.training import _processes
 from linkboy.training._checkpoint import Checkpointer, is_checkpoint_name, read_part, step_of
 from linkboy.training._logs import Logs
 from linkboy.training._loop import GroupTotals, Loop
@@ -21,7 +22,7 @@ from linkboy.training.report import History
 
 
 class TrainingState:
-    """What a callback sees: the run as it stands, all numbers final, and a way to end it."""
+    """What a callback sees: the run after a step, with final numbers, and a way to end it."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -38,12 +39,12 @@ class TrainingState:
 
     @property
     def step(self) -> int:
-        """Steps done."""
+        """Number of steps done."""
         return self._loop.at.step
 
     @property
     def epoch(self) -> int:
-        """Epochs finished."""
+        """Number of epochs finished."""
         return self._loop.at.epoch
 
     @property
@@ -67,7 +68,7 @@ class TrainingState:
 
 
 class Session:
-    """The outside of a run: its checkpoints, logs and callbacks."""
+    """What surrounds the loop: checkpoints, logs and callbacks."""
 
     def __init__(
         self,
@@ -110,7 +111,7 @@ class Session:
             )
 
     def begin(self, loop: Loop) -> None:
-        """Put a resumed run back to where it was, and open the logs."""
+        """Restore a resumed run, and open the logs."""
         if self._parts is not None:
             own, shared = self._parts
             from_state(loop, own, shared)
@@ -122,8 +123,8 @@ class Session:
             self.stack.callback(self._logs.close)
         self.notes += _processes.broadcast(self._logs.notes if self._logs is not None else [])
 
-    def save_due(self, step: int) -> bool:
-        """Say whether the `Checkpointer` wants one after this step."""
+    def save_wanted(self, step: int) -> bool:
+        """Return whether a checkpoint is wanted after this step."""
         if self.checkpointer is None:
             return False
         steps, minutes = self.checkpointer.every_steps, self.checkpointer.every_minutes
@@ -131,14 +132,14 @@ class Session:
         return by_clock or (steps is not None and step % steps == 0)
 
     def ready(self, loop: Loop) -> None:
-        """Put the streams of a resumed run back, now that nothing else will draw from them."""
+        """Restore the random streams of a resumed run, now that nothing else will draw from them."""
         if self._streams is not None:
-            _streams.restore(self._streams, loop.placement.device)
+            _random.restore(self._streams, loop.placement.device)
             self._streams = None
 
     def stepped(self, loop: Loop, totals: GroupTotals) -> None:
-        """Tell the callbacks; stop at a signal that any process received; save where that is due."""
-        self._tell("step", loop)
+        """Call the callbacks, stop at a signal that any process received, and save where that is wanted."""
+        self._call_back("step", loop)
         if totals.stop:
             loop.stopped = self._signal(loop)
         if totals.save or totals.stop:
@@ -148,7 +149,7 @@ class Session:
         """Write a log line."""
         if self._logs is not None:
             self._logs.line(line)
-        self._tell("log", loop)
+        self._call_back("log", loop)
 
     def cut_short(self, loop: Loop) -> None:
         """Save a run that ends inside an epoch."""
@@ -158,7 +159,7 @@ class Session:
         """Write the epoch's row."""
         if self._logs is not None:
             self._logs.epoch(loop.at.rows)
-        self._tell("epoch", loop)
+        self._call_back("epoch", loop)
         # A signal during validation is obeyed here; otherwise one in the last epoch would go by unseen.
         loop.stopped = self._signal(loop) or loop.stopped
         keeper = self.checkpointer
@@ -166,7 +167,7 @@ class Session:
             self.save(loop)
 
     def save(self, loop: Loop) -> None:
-        """Save the run as it stands, unless this very step is saved already."""
+        """Save the run, unless this step is saved already."""
         if self.checkpointer is None or loop.at.step == self._saved_step:
             return
         loop.synchronise_buffers()
@@ -180,10 +181,10 @@ class Session:
             loop.signals.held = False
         self._saved_step, self._saved_at = loop.at.step, time.monotonic()
         loop.last_checkpoint = self.last
-        self._tell("checkpoint", loop)
+        self._call_back("checkpoint", loop)
 
     def finish(self, loop: Loop) -> History:
-        """Save the end, leave the right weights in the model, and say what was done."""
+        """Save the end, leave the right weights in the model, and return the history."""
         if loop.stopped not in ("SIGINT", "SIGTERM"):
             self.save(loop)
             loop.check_parameters()
@@ -196,7 +197,7 @@ class Session:
         return History(
             steps=at.step, epochs=at.epoch, skipped_steps=at.skipped, rows=tuple(at.rows), log=tuple(at.log),
             stopped=loop.stopped, best_epoch=best.epoch if best else None, best_value=best.value if best else None,
-            seed=self.seed, process_count=loop.world, device=str(loop.placement.device), precision=self.settings.precision,
+            seed=self.seed, process_count=loop.world, device=str(loop.placement.device), precision=loop.placement.precision,
             exact=not loop.source.reason, exact_reason=loop.source.reason,
             resumed_from=str(self.resumed_from) if self.resumed_from else None,
             checkpoint=str(self.last) if self.last else None, notes=tuple(self.notes), versions=_versions(),
@@ -241,7 +242,7 @@ class Session:
             )
         return path
 
-    def _tell(self, event: str, loop: Loop) -> None:
+    def _call_back(self, event: str, loop: Loop) -> None:
         if self.settings.callbacks:
             state = TrainingState(loop)
             for callback in self.settings.callbacks:

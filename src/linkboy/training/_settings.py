@@ -14,7 +14,6 @@ from linkboy._tensors import check_module
 from linkboy.training import _batches
 from linkboy.training._early_stopping import EarlyStopping, check_metric
 from linkboy.training._evaluate import Metrics, check_metrics
-from linkboy.training._placement import PRECISIONS, Precision
 
 Callback = Callable[[str, Any], object]
 
@@ -32,7 +31,6 @@ class Settings:
     unpack: _batches.Unpack | None
     accumulate: int
     clip_grad_norm: float | None
-    precision: Precision
     ema: float | None
     compile: bool
     on_nan: str
@@ -59,7 +57,6 @@ class Settings:
             check_number("ema", self.ema, above=0, maximum=1)
         if self.seed is not None:
             check_number("seed", self.seed, minimum=0, integer=True)
-        check_choice("precision", self.precision, PRECISIONS)
         check_choice("on_nan", self.on_nan, ("raise", "skip"))
         check_flag("compile", self.compile)
         check_flag("progress", self.progress)

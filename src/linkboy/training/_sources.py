@@ -3,6 +3,8 @@
 The user's `DataLoader` is rebuilt around its own dataset, collate function and workers. Instead of bare indices its sampler
 hands over `(key, indices)`; the key seeds torch, Python and NumPy before the batch is made. So order and augmentation are the
 same with 0 or 8 workers, and a resumed run starts at batch k without making batches 0 to k-1 again.
+
+*Model* randomness (dropout) is kept apart from this *data* randomness: it is a stream, saved and restored as it is.
 """
 
 import itertools
@@ -26,10 +28,22 @@ from torch.utils.data import (
     get_worker_info,
 )
 
-from linkboy.training import _processes, _streams
+from linkboy import _random
+from linkboy.training import _processes
 
+_MASK = (1 << 64) - 1
 _ORDER, _BATCH = 1, 2  # keeps the keys of orders and of batches apart
 _PLAIN_SAMPLERS = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+
+
+def mix(*parts: int) -> int:
+    """Turn a few integers into one of 63 well-mixed bits (the finaliser of splitmix64, chained)."""
+    key = 0x9E3779B97F4A7C15
+    for part in parts:
+        key = (key ^ (part & _MASK)) * 0xBF58476D1CE4E5B9 & _MASK
+        key = (key ^ (key >> 27)) * 0x94D049BB133111EB & _MASK
+        key ^= key >> 31
+    return key >> 1
 
 
 class Batch(NamedTuple):
@@ -53,7 +67,7 @@ class KeyedDataset(Dataset):
             return self.collate(self._fetch(indices))
         # In a worker nobody else draws from these streams; here the model's dropout does.
         model_stream = torch.get_rng_state() if get_worker_info() is None else None
-        _streams.seed_host(key)
+        _random.seed(key)
         try:
             return self.collate(self._fetch(indices))
         finally:
@@ -124,10 +138,9 @@ class MapSource:
         if spare is None and None in plan:
             first = self.order[0]
             spare = first if self.lists else [int(first)]
-        epoch_key = _streams.mix(self.seed, _BATCH, self.rank, self.epoch)
+        epoch_key = mix(self.seed, _BATCH, self.rank, self.epoch)
         self._feed.entries = [
-            (_streams.mix(epoch_key, start + offset), spare if mine is None else mine)
-            for offset, mine in enumerate(plan)
+            (mix(epoch_key, start + offset), spare if mine is None else mine) for offset, mine in enumerate(plan)
         ]
         return (Batch(data, mine is None) for data, mine in zip(self._loader, plan, strict=True))
 
@@ -153,7 +166,7 @@ class IterableSource:
         return {"batch_size": getattr(self.loader, "batch_size", None)}
 
     def begin(self, epoch: int, order: Sequence[Any] | None = None) -> None:
-        """Tell the loader the epoch, where it wants to know; how many batches come is not known."""
+        """Pass the epoch to the loader where it asks for it; the number of batches is not known."""
         self.epoch = epoch
         for part in (self.loader, getattr(self.loader, "dataset", None), getattr(self.loader, "sampler", None)):
             if callable(advance := getattr(part, "set_epoch", None)):
@@ -165,7 +178,7 @@ class IterableSource:
     def batches(self, start: int, count: int | None) -> Iterator[Batch]:
         """Yield the micro-batches from `start` on, as long as any process has one."""
         model_stream = torch.get_rng_state()
-        _streams.seed_host(_streams.mix(self.seed, _BATCH, self.rank, self.epoch))
+        _random.seed(mix(self.seed, _BATCH, self.rank, self.epoch))
         iterator = iter(self.loader)
         torch.set_rng_state(model_stream)
         last: Any = None
@@ -191,7 +204,7 @@ Source = MapSource | IterableSource
 
 
 def training_source(loader: Iterable[Any], seed: int) -> Source:
-    """Choose how `loader` is read; refuse one that shares out the samples by itself."""
+    """Return the reader for `loader`; one that splits the samples among processes by itself is refused."""
     rank, world = _processes.process_index(), _processes.process_count()
     refuse_shared_out(loader, "train_loader", "pass shuffle=True instead: fit")
     if isinstance(loader, DataLoader):
@@ -219,7 +232,7 @@ def refuse_shared_out(loader: Any, argument: str, instead: str) -> None:
 
 def draw_order(sampler: Any, seed: int, epoch: int) -> Sequence[Any] | Tensor:
     """Return the order of an epoch: indices, or lists of them from a batch sampler; a function of seed and epoch."""
-    key = _streams.mix(seed, _ORDER, epoch)
+    key = mix(seed, _ORDER, epoch)
     if type(sampler) is SequentialSampler:
         return torch.arange(len(sampler))
     if type(sampler) is RandomSampler and not sampler.replacement and len(sampler) == len(sampler.data_source):
@@ -230,20 +243,20 @@ def draw_order(sampler: Any, seed: int, epoch: int) -> Sequence[Any] | Tensor:
     generators = [
         (owner, owner.generator) for owner in owners if isinstance(getattr(owner, "generator", None), torch.Generator)
     ]
-    before = _streams.capture(torch.device("cpu"))
+    before = _random.capture()
     try:
-        _streams.seed_host(key)
+        _random.seed(key)
         for owner, _ in generators:
             owner.generator = torch.Generator().manual_seed(key)
         return list(sampler)
     finally:
         for owner, generator in generators:
             owner.generator = generator
-        _streams.restore(before, torch.device("cpu"))
+        _random.restore(before)
 
 
 class _Feed:
-    """The batch sampler of the rebuilt loader: what it yields is set anew for every epoch."""
+    """The batch sampler of the rebuilt loader: its entries are set for every epoch."""
 
     def __init__(self) -> None:
         self.entries: list[tuple[int, Any]] = []

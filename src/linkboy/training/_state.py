@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from linkboy import _random
 from linkboy._checks import did_you_mean
-from linkboy.training import _processes, _streams
+from linkboy.training import _processes
 from linkboy.training._loop import Loop, Progression
 from linkboy.training._placement import local_part
 
 
 def to_state(loop: Loop, seed: int) -> dict[str, Any]:
-    """Return what a checkpoint holds; only called between two steps, so that no half-made gradient is left out."""
+    """Return what a checkpoint holds; called between two steps only, when no gradient is under way."""
     settings = loop.settings
     state: dict[str, Any] = {
         "seed": seed,
@@ -25,7 +26,7 @@ def to_state(loop: Loop, seed: int) -> dict[str, Any]:
         "at": dataclasses.asdict(loop.at),
         "epoch_mean": [float(loop.epoch_mean.loss), loop.epoch_mean.weight],
         "window": [float(loop.window.loss), loop.window.weight],
-        "streams": _streams.capture(loop.placement.device),
+        "streams": _random.capture(loop.placement.device),
         "order": loop.source.order_to_save() if loop.at.group else None,
     }
     if loop.placement.sharded or _processes.is_main_process():
@@ -49,12 +50,12 @@ def to_state(loop: Loop, seed: int) -> dict[str, Any]:
 
 
 def facts(loop: Loop) -> dict[str, Any]:
-    """What a continuation must share with the run it continues: positions are counted in these."""
+    """Return what a resumed run must share with the run that it continues: positions are counted in these."""
     settings = loop.settings
     return {
         **loop.source.facts(),
         "accumulate": settings.accumulate,
-        "precision": settings.precision,
+        "precision": loop.placement.precision,
         "optimizer": type(loop.optimizer).__name__,
         "scheduler": type(settings.scheduler).__name__ if settings.scheduler is not None else None,
         "ema": settings.ema is not None,
@@ -63,9 +64,9 @@ def facts(loop: Loop) -> dict[str, Any]:
 
 
 def from_state(loop: Loop, own: Mapping[str, Any], shared: Mapping[str, Any]) -> None:
-    """Put a run back to where it was: `own` is this process's part of the checkpoint, `shared` the one with the weights.
+    """Restore a run: `own` is the part that this process saved, `shared` the one with the weights.
 
-    Everything is compared before anything is changed. The streams are put back later, by the caller.
+    Everything is compared before anything is changed. The caller restores the random streams later.
 
     Raises:
         ValueError: model, optimizer or data are not those of the checkpoint.

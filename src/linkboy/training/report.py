@@ -1,4 +1,4 @@
-"""What a training run did: one row per epoch, one per log line, and how it ended."""
+"""What training, evaluating, saving and a learning-rate test return."""
 
 import csv
 import dataclasses
@@ -41,9 +41,9 @@ class Evaluation(Report):
 
 @dataclasses.dataclass(frozen=True)
 class History(Report):
-    """What `fit` did. The same on every process; after a resume, the same as if the run had never stopped.
+    """What `fit` did: the same on every process, and after a resume the same as if the run had never stopped.
 
-    Only `seconds`, `examples_per_second`, `resumed_from`, `checkpoint` and `notes` tell of this machine and this start.
+    Only `seconds`, `examples_per_second`, `resumed_from`, `checkpoint` and `notes` depend on this machine and this start.
 
     Attributes:
         steps: groups of `accumulate` micro-batches done since the very first start, skipped ones included.
@@ -51,19 +51,19 @@ class History(Report):
         skipped_steps: groups that made no step: weight 0, not finite with `on_nan="skip"`, or refused by the fp16 scaler.
         rows: one dict per epoch: epoch, step, train_loss, val_loss, each metric, lr, seconds, examples_per_second.
         log: one dict per `log_every` steps: step, epoch, loss (over the steps since the line before), lr.
-        stopped: `None` for a run that came to its end, else `"SIGINT"`, `"SIGTERM"`, `"early stopping"` or `"callback"`.
+        stopped: `None` for a run that reached its end, else `"SIGINT"`, `"SIGTERM"`, `"early stopping"` or `"callback"`.
         best_epoch: epoch with the best value of the metric that `early_stopping` names.
-        best_value: that value.
-        seed: the seed given or drawn; with it a new run repeats this one.
+        best_value: best value of that metric.
+        seed: the seed given or drawn; a new run with it repeats this one.
         process_count: number of processes that trained together.
-        device: where.
+        device: where the model ran.
         precision: `"fp32"`, `"bf16"` or `"fp16"`.
-        exact: whether a resumed run gives the same bits.
-        exact_reason: why not.
-        resumed_from: path of the checkpoint this start went on from.
+        exact: a resumed run is bit-identical to one that was never stopped.
+        exact_reason: why it is not, empty where `exact` is true.
+        resumed_from: path of the checkpoint that this start resumed from.
         checkpoint: path of the last checkpoint saved or resumed from.
-        notes: sentences a reader should know.
-        versions: of Python, torch, accelerate and linkboy.
+        notes: what else a reader should know, a sentence each.
+        versions: versions of Python, torch, accelerate and linkboy.
 
     Examples:
         >>> import torch
@@ -99,7 +99,7 @@ class History(Report):
 
     @property
     def resume_hint(self) -> str:
-        """One sentence on how to go on, empty for a run that came to its end."""
+        """One sentence on how to resume, empty for a run that reached its end."""
         if self.stopped not in ("SIGINT", "SIGTERM"):
             return ""
         if self.checkpoint is None:
@@ -133,11 +133,11 @@ class LearningRates(Report):
     """The loss at each rate tried.
 
     Attributes:
-        suggestion: the rate half-way down the longest fall of the smoothed loss; `None` where it never fell.
-        diverged_at: the rate at which the test was ended because the loss rose or was not finite; `None` at its full length.
+        suggestion: the rate in the middle of the longest fall of the smoothed loss; `None` where it never fell.
+        diverged_at: the rate at which the test ended because the loss rose or was not finite; `None` for a complete test.
         rates: learning rates, one per step.
         losses: loss of the batch at each rate, before the step.
-        smoothed: their running mean, its start corrected as in Adam.
+        smoothed: running mean of the losses, with the bias correction of Adam.
 
     Examples:
         >>> from linkboy.training import LearningRates
