@@ -10,8 +10,8 @@ from torch import nn
 
 import linkboy as lb
 from benchmarks.harness import Row, median_seconds
-from linkboy.memory.live import scan
-from linkboy.memory.process import read_process_memory
+from linkboy.memory._live import scan
+from linkboy.memory._process import read_process_memory
 
 MIB = 2**20
 
@@ -54,9 +54,9 @@ def release() -> Row:
         clean()
 
     fill_and(lb.release_memory)
-    ours_left = read_process_memory().resident
+    ours_left = read_process_memory().resident_nbytes
     fill_and(copied_cleaner)
-    theirs_left = read_process_memory().resident
+    theirs_left = read_process_memory().resident_nbytes
     assert abs(ours_left - theirs_left) < 5 * MIB
     seconds = median_seconds({"ours": lb.release_memory, "copied": copied_cleaner})
     return Row(
@@ -76,7 +76,7 @@ def leak_check(rounds: int) -> Row:
     step()
     with lb.LeakDetector() as detector:
         seconds = median_seconds({"step": step, "check": detector.step}, rounds=rounds)
-    assert not detector.report().leaking
+    assert detector.report().ok
     return Row(
         "LeakDetector.step()",
         seconds["check"],
@@ -135,14 +135,14 @@ def above_the_start(pattern: str) -> tuple[float, float]:
     """Make and delete tensors; return the MiB that are resident beyond the start after `del`, and after a release."""
     count, floats, keep = PATTERNS[pattern]
     lb.release_memory()
-    start = read_process_memory().resident
+    start = read_process_memory().resident_nbytes
     made = [torch.ones(floats) for _ in range(count)]
     kept = made[::16] if keep else []
     del made
-    deleted = read_process_memory().resident
+    deleted = read_process_memory().resident_nbytes
     lb.release_memory()
     assert len(kept) == keep * count // 16
-    return (deleted - start) / MIB, (read_process_memory().resident - start) / MIB
+    return (deleted - start) / MIB, (read_process_memory().resident_nbytes - start) / MIB
 
 
 def given_back() -> list[Row]:

@@ -78,7 +78,7 @@ def run_pattern(name):
     answer(os.getpid())
     kept = PATTERNS[name]()
     answer("made")
-    answer(lb.release_memory().freed_bytes)
+    answer(lb.release_memory().freed_nbytes)
     del kept
 
 
@@ -297,9 +297,9 @@ def run_loop(name, steps):
             body(index)
             detector.step()
             if index + 1 in (5, 6, 8, 12, 20):
-                verdicts.append(detector.report().leaking)
+                verdicts.append(detector.report().ok)
     report = detector.report()
-    answer(json.dumps({"leaking": [*verdicts, report.leaking], "note": report.note, "text": str(report)}))
+    answer(json.dumps({"ok": [*verdicts, report.ok], "notes": report.notes, "text": str(report)}))
 
 
 KINDS = {"pattern": run_pattern, "pin": run_pin, "loop": run_loop}

@@ -115,21 +115,21 @@ def judge(ask, loop, steps):
 @pytest.mark.parametrize("loop", ["map files", "read a mapped file", "touch shared memory"])
 def test_files_that_are_mapped_and_memory_shared_before_are_no_leak(ask, loop):
     result = judge(ask, loop, 12)
-    assert not any(result["leaking"])
+    assert all(result["ok"])
     if loop == "map files":
-        assert result["note"] == (
+        assert result["notes"] == [
             "the new tensors took the place of older ones, or map files, whose pages the system drops when it must"
-        )
+        ]
 
 
 def test_shared_memory_that_a_loop_keeps_is_a_leak(ask):
-    assert judge(ask, "keep shared memory", 5)["leaking"] == [True, True]
+    assert judge(ask, "keep shared memory", 5)["ok"] == [False, False]
 
 
 def test_growth_without_tensors_is_found_within_five_steps(ask):
     result = judge(ask, "keep bytes", 5)
-    assert result["leaking"] == [True, True]  # asked for in the loop, and after it
-    assert result["note"] == "no tensor accounts for it: other Python objects, or memory that a library keeps"
+    assert result["ok"] == [False, False]  # asked for in the loop, and after it
+    assert result["notes"] == ["no tensor accounts for it: other Python objects, or memory that a library keeps"]
 
 
 CLEAN = ["training", "window", "replaced", "one peak", "numbers"]
@@ -137,13 +137,13 @@ CLEAN = ["training", "window", "replaced", "one peak", "numbers"]
 
 @pytest.mark.parametrize("loop", CLEAN)
 def test_a_clean_loop_raises_no_alarm_at_any_step_of_the_first_twenty(ask, loop):
-    assert judge(ask, loop, 20)["leaking"] == [False] * 6
+    assert judge(ask, loop, 20)["ok"] == [True] * 6
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loop", CLEAN)
 def test_a_thousand_steps_of_a_clean_loop_raise_no_alarm(ask, loop):
-    assert not any(judge(ask, loop, 1000)["leaking"])
+    assert all(judge(ask, loop, 1000)["ok"])
 
 
 AGREE = """

@@ -67,13 +67,13 @@ class Report:
         >>> @dataclasses.dataclass(frozen=True)
         ... class Freed(Report):
         ...     device: str
-        ...     freed_bytes: int
+        ...     freed_nbytes: int
         >>> print(Freed("cpu", 1048576))
         Freed
         device           cpu
-        freed_bytes  1048576
+        freed_nbytes  1048576
         >>> Freed("cpu", 1048576).to_dict()
-        {'device': 'cpu', 'freed_bytes': 1048576}
+        {'device': 'cpu', 'freed_nbytes': 1048576}
     """
 
     def _blocks(self) -> Iterable[Block]:

@@ -40,7 +40,7 @@ from linkboy.classify.split import PARTS, Parts, make_parts
 from linkboy.classify.suspects import SuspectedLabels, suspected_labels
 from linkboy.classify.tokens import TokenEncoder
 from linkboy.classify.vectors import pretrained_embedding
-from linkboy.memory import MemoryReport, release_memory
+from linkboy.memory import ReleaseReport, release_memory
 from linkboy.parameters import count_parameters
 from linkboy.training import History, is_main_process, process_count, wait_for_everyone
 
@@ -73,7 +73,7 @@ class TrainingReport(Report):
     history: History
     recipe: Recipe
     seconds: Mapping[str, float]
-    memory: MemoryReport | None
+    memory: ReleaseReport | None
     without_leaked: ClassificationMetrics | None = None
     calibration: Calibration | None = None
     suspects: SuspectedLabels | None = None

@@ -1,6 +1,5 @@
 """Find what a loop leaves behind: memory that grows step after step, and who keeps it."""
 
-import dataclasses
 import gc
 import itertools
 import weakref
@@ -12,93 +11,47 @@ import torch
 from torch import Tensor
 
 from linkboy._checks import check_number
-from linkboy._report import Block, Report, format_bytes
-from linkboy.memory.holders import Holder, Search, verdict
-from linkboy.memory.live import Hidden, StorageKey, frozen_objects, memory_below, scan, storages
-from linkboy.memory.process import in_mapped_files, read_anonymous, trim_heap
+from linkboy.memory._live import Hidden, StorageKey, frozen_objects, memory_below, scan, storages
+from linkboy.memory._process import in_mapped_files, read_anonymous, trim_heap
+from linkboy.memory._search import HolderSearch
+from linkboy.memory.holders import as_holders
+from linkboy.memory.report import LeakReport, Survivor
 
 Item = TypeVar("Item")
 
 
-@dataclasses.dataclass(frozen=True)
-class Survivor:
-    """Storages of one kind that outlived the step that made them, with the holders of the first of them."""
-
-    count: int
-    nbytes: int
-    shape: tuple[int, ...]
-    dtype: str
-    device: str
-    holders: tuple[Holder, ...]
-    note: str
-
-
-@dataclasses.dataclass(frozen=True)
-class LeakReport(Report):
-    """What a `LeakDetector` saw after its warm-up.
-
-    Args:
-        leaking: whether live tensors or the process grew steadily past the tolerance.
-        steps: measured steps, without the warm-up.
-        tensor_growth: bytes that live tensors grew by over these steps.
-        process_growth: bytes that the anonymous memory of the process grew by; `None` where it cannot be read.
-        survivors: the tensors that outlived their step, largest first; empty where nothing leaks.
-        note: what the growth means.
-    """
-
-    leaking: bool
-    steps: int
-    tensor_growth: int
-    process_growth: int | None
-    survivors: tuple[Survivor, ...]
-    note: str
-
-    def _blocks(self) -> Iterable[Block]:
-        process = "unknown" if self.process_growth is None else format_bytes(self.process_growth)
-        yield (
-            f"{'leaking' if self.leaking else 'no leak'}: in {self.steps} steps live tensors grew by "
-            f"{format_bytes(self.tensor_growth)} ({format_bytes(self.tensor_growth / max(self.steps, 1))} a step), "
-            f"the process by {process}"
-        )
-        for item in self.survivors:
-            what = f"{item.count} x {item.dtype}{list(item.shape)} on {item.device}, {format_bytes(item.nbytes)}"
-            lines = [f"    {line}" for holder in item.holders for line in holder.lines()] or [f"    {item.note}"]
-            yield "\n".join([f"{what}, held by", *lines])
-        yield self.note
-
-
 class LeakDetector:
-    """Watch a loop, and say whether memory grows step after step, which tensors stay, and who keeps them.
+    """Watch a loop, and report whether memory grows step after step, which tensors stay, and who keeps them.
 
     A leak is steady growth past the tolerance, of live tensors or of the process: not one peak, not what the first
     steps load, not pages of files. Where nothing has frozen the collector yet, `gc.freeze()` is on inside the block
     (and undone at its end), so that a step only has to look at objects younger than the loop.
 
     Args:
-        tolerance_mb: growth that is no leak, in MiB.
+        tolerance_mib: growth in MiB up to which nothing counts as a leak.
         warmup: first steps to ignore: libraries load, optimizers make their state, the heap finds its size.
 
     Raises:
-        TypeError: a number is none, or `warmup` is no integer.
-        ValueError: `tolerance_mb` or `warmup` is negative.
+        TypeError: `tolerance_mib` is not a number, or `warmup` is not an integer.
+        ValueError: `tolerance_mib` or `warmup` is negative.
 
     Examples:
         >>> import torch
         >>> history = []
-        >>> detector = LeakDetector(tolerance_mb=1.0, warmup=1)
+        >>> detector = LeakDetector(tolerance_mib=1.0, warmup=1)
         >>> for batch in detector.watch(torch.ones(6, 200_000)):
         ...     history.append(batch * 2)
         >>> report = detector.report()
-        >>> report.leaking, report.survivors[0].shape
-        (True, (200000,))
+        >>> report.ok, report.survivors[0].shape
+        (False, (200000,))
 
     Inside a loop of your own: `with LeakDetector() as detector:` and `detector.step()` at the end of each iteration.
     """
 
-    def __init__(self, *, tolerance_mb: float = 5.0, warmup: int = 2) -> None:
-        check_number("tolerance_mb", tolerance_mb, minimum=0)
+    def __init__(self, *, tolerance_mib: float = 5.0, warmup: int = 2) -> None:
+        check_number("tolerance_mib", tolerance_mib, minimum=0)
         check_number("warmup", warmup, minimum=0, integer=True)
-        self._tolerance, self._warmup = tolerance_mb * 2**20, warmup
+        self._tolerance, self._warmup = tolerance_mib * 2**20, warmup
         self._reset()
         self._froze = self._entered = False
         self._last: LeakReport | None = None
@@ -119,7 +72,7 @@ class LeakDetector:
         self._froze = frozen_objects() == 0
         if self._froze:
             gc.freeze()
-        self._note(0)
+        self._record(0)
         return self
 
     def __exit__(
@@ -131,7 +84,7 @@ class LeakDetector:
         self._last = self._judge()
 
     def watch(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Pass the items on, and take a step after each; `report()` has the result once the loop is over."""
+        """Yield the items, and take a step after each; `report()` has the result once the loop is over."""
         with self:
             for item in items:
                 yield item
@@ -139,7 +92,7 @@ class LeakDetector:
                 self.step()
 
     def step(self) -> None:
-        """Take note of what is alive at the end of an iteration.
+        """Record what is alive at the end of an iteration.
 
         Raises:
             RuntimeError: the detector is not watching: use it as a context manager or through `watch`.
@@ -149,13 +102,13 @@ class LeakDetector:
         sizes = self._young()
         self._steps += 1
         self._born = {key: self._born.get(key, self._steps) for key in sizes}
-        self._note(sum(sizes.values()))
+        self._record(sum(sizes.values()))
 
     def _young(self) -> dict[StorageKey, int]:
         frozen = ((key, storage()) for key, storage in self._frozen.items())
         return {key: storage.nbytes() for key, storage in frozen if storage is not None} | _sizes(scan()[1])
 
-    def _note(self, live: int) -> None:
+    def _record(self, live: int) -> None:
         self._live.append(live)
         if self._steps == self._warmup:
             trim_heap()  # growth is counted from here: not from pages that happen to lie free in the heap
@@ -196,26 +149,26 @@ class LeakDetector:
             trim_heap()  # what the heap only keeps for later is no leak
             left = (read_anonymous() or process[-1]) - process[0] - max(_growth(live), 0)
             process_leaks = left > self._tolerance
-        note = ""
+        notes: tuple[str, ...] = ()
         if process_leaks and not tensors_leak:
-            note = "no tensor accounts for it: other Python objects, or memory that a library keeps"
+            notes = ("no tensor accounts for it: other Python objects, or memory that a library keeps",)
         elif growing and not tensors_leak:
-            note = (
-                "the new tensors took the place of older ones, or map files, whose pages the system drops when it must"
+            notes = (
+                "the new tensors took the place of older ones, or map files, whose pages the system drops when it must",
             )
         elif len(live) < 4:
-            note = f"fewer than 3 steps after a warm-up of {self._warmup} are too few to tell"
+            notes = (f"fewer than 3 steps after a warm-up of {self._warmup} are too few to tell",)
         return LeakReport(
-            leaking=tensors_leak or process_leaks,
-            steps=max(len(live) - 1, 0),
-            tensor_growth=_growth(live),
-            process_growth=_growth(process) if process else None,
+            ok=not (tensors_leak or process_leaks),
+            step_count=max(len(live) - 1, 0),
+            tensor_growth_nbytes=_growth(live),
+            process_growth_nbytes=_growth(process) if process else None,
             survivors=self._survivors() if tensors_leak else (),
-            note=note,
+            notes=notes,
         )
 
     def _survivors(self, kinds: int = 5) -> tuple[Survivor, ...]:
-        search = Search()
+        search = HolderSearch()
         files = _in_files(search.by_storage)
         groups: dict[tuple[tuple[int, ...], str, str], list[StorageKey]] = {}
         for key, (_, tensors) in search.by_storage.items():
@@ -226,7 +179,7 @@ class LeakDetector:
         size = {kind: sum(search.by_storage[key][0] for key in keys) for kind, keys in groups.items()}
         top = sorted(groups, key=size.__getitem__, reverse=True)[:kinds]
         found = search.find({kind: search.by_storage[groups[kind][0]][1] for kind in top}, limit=3, depth=8)
-        return tuple(Survivor(len(groups[kind]), size[kind], *kind, *verdict(found[kind])) for kind in top)
+        return tuple(Survivor(len(groups[kind]), size[kind], *kind, *as_holders(found[kind])) for kind in top)
 
 
 def _sizes(tensors: Sequence[Tensor]) -> dict[StorageKey, int]:
@@ -255,7 +208,7 @@ def _growth(series: Sequence[int]) -> int:
 
 
 def _grows_steadily(series: Sequence[int], tolerance: float, *, parts: int = 2) -> bool:
-    """Whether a series rises past the tolerance, and in each of its parts: neither one peak nor a place that fills."""
+    """Return whether a series rises past the tolerance, and in each of its parts: neither one peak nor a place that fills."""
     if len(series) < 4:
         return False
     parts = min(parts, len(series) - 1)

@@ -1,108 +1,18 @@
-"""Give memory back, and say what came back, what did not, and why."""
+"""Give memory back, and report what came back, what did not, and why."""
 
-import dataclasses
 import gc
 import time
 import weakref
-from collections.abc import Iterable
 from typing import Any
 
 from linkboy._checks import check_flag, describe
-from linkboy._report import Block, Report, Table, format_bytes, format_seconds
-from linkboy.memory.holders import Holder, describe_target, holders_of
-from linkboy.memory.process import (
-    DeviceMemory,
-    ProcessMemory,
-    empty_device_caches,
-    read_devices,
-    read_process_memory,
-    trim_heap,
-)
+from linkboy._report import plural
+from linkboy.memory._process import empty_device_caches, read_devices, read_process_memory, trim_heap
+from linkboy.memory.holders import describe_target, holders_of
+from linkboy.memory.report import DeviceMemory, ProcessMemory, ReleaseReport, ReleaseStep, WatchedObject
 
 
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """One way of giving memory back: bytes that came back by it (negative: the process grew), and how long it took."""
-
-    name: str
-    freed_bytes: int | None
-    seconds: float
-    note: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Watched:
-    """One object that should be gone: what it was, whether it is, what still holds it, and why that may be unknown."""
-
-    what: str
-    gone: bool
-    holders: tuple[Holder, ...]
-    note: str
-
-
-@dataclasses.dataclass(frozen=True)
-class MemoryReport(Report):
-    """What `release_memory` gave back, in bytes.
-
-    Args:
-        freed_bytes: fall of the resident memory of the process, as the system counts it; negative where it grew,
-            `None` where the system does not say.
-        before: the process at the start.
-        after: the process at the end.
-        devices_before: each device in use at the start.
-        devices_after: each device in use at the end.
-        steps: what each step gave back, in the order taken.
-        watched: what became of the watched objects, in the order given.
-        notes: what could not be done, and why.
-    """
-
-    freed_bytes: int | None
-    before: ProcessMemory
-    after: ProcessMemory
-    devices_before: tuple[DeviceMemory, ...]
-    devices_after: tuple[DeviceMemory, ...]
-    steps: tuple[Step, ...]
-    watched: tuple[Watched, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def summary(self) -> str:
-        """One line: `released 212.4 MiB (resident 812.0 MiB -> 599.6 MiB; heap trim 212.4 MiB)`."""
-        parts = [f"resident {_bytes(self.before.resident)} -> {_bytes(self.after.resident)}"]
-        # A step below a tenth of a MiB is noise of the counter, not news.
-        parts += [f"{step.name} {_bytes(step.freed_bytes)}" for step in self.steps if abs(step.freed_bytes or 0) > 1e5]
-        alive = sum(not item.gone for item in self.watched)
-        if alive:
-            parts.append(f"{alive} of {len(self.watched)} watched still held")
-        return f"released {_bytes(self.freed_bytes)} ({'; '.join(parts)})"
-
-    def _blocks(self) -> Iterable[Block]:
-        yield self.summary
-        before, after = self.before, self.after
-        rows = [
-            ("process, resident", before.resident, after.resident),
-            ("process, anonymous", before.anonymous, after.anonymous),
-            ("process, file-backed", before.file_backed, after.file_backed),
-            ("process, shared", before.shared, after.shared),
-        ]
-        for old, new in zip(self.devices_before, self.devices_after, strict=False):
-            rows.append((f"{new.device}, allocated by tensors", old.allocated, new.allocated))
-            rows.append((f"{new.device}, reserved by the allocator", old.reserved, new.reserved))
-        cells = [
-            (name, _bytes(old), _bytes(new), _bytes(old - new))
-            for name, old, new in rows
-            if old is not None and new is not None
-        ]
-        yield Table(("memory", "before", "after", "freed"), cells)
-        steps = [(step.name, _bytes(step.freed_bytes), format_seconds(step.seconds), step.note) for step in self.steps]
-        yield Table(("step", "freed", "took", ""), steps)
-        if self.watched:
-            yield "\n".join(_watched_lines(self.watched))
-        if self.notes:
-            yield "\n".join(self.notes)
-
-
-def release_memory(*watched: "weakref.ref[Any]", trim: bool = True) -> MemoryReport:
+def release_memory(*watched: "weakref.ref[Any]", trim: bool = True) -> ReleaseReport:
     """Give memory back to the system and the devices, and report what came back and who still holds the rest.
 
     Runs the garbage collector, empties the cache of each device allocator that is in use, and asks the heap for its
@@ -117,7 +27,7 @@ def release_memory(*watched: "weakref.ref[Any]", trim: bool = True) -> MemoryRep
             the heap, which is better between two steps that allocate the same again.
 
     Returns:
-        A `MemoryReport`: `.freed_bytes`, before and after for process and devices, each step's share, the watched
+        A `ReleaseReport`: `.freed_nbytes`, before and after for process and devices, each step's share, the watched
         objects with the paths to their holders, and `.summary` in one line.
 
     Raises:
@@ -147,27 +57,27 @@ def release_memory(*watched: "weakref.ref[Any]", trim: bool = True) -> MemoryRep
     start = time.perf_counter()
     collected = gc.collect()
     now = read_process_memory()
-    note = f"{collected} unreachable objects"
-    steps.append(Step("collector", _fall(before, now), time.perf_counter() - start, note))
+    note = plural(collected, "unreachable object")
+    steps.append(ReleaseStep("collector", _fall(before, now), time.perf_counter() - start, (note,)))
 
     for old, new, seconds in _empty_caches():
-        steps.append(Step(f"{new.device} cache", old.reserved - new.reserved, seconds))
+        steps.append(ReleaseStep(f"{new.device} cache", old.reserved_nbytes - new.reserved_nbytes, seconds))
 
     if trim:
         start, last = time.perf_counter(), read_process_memory()
         problem = trim_heap()
-        steps.append(Step("heap trim", _fall(last, read_process_memory()), time.perf_counter() - start))
+        steps.append(ReleaseStep("heap trim", _fall(last, read_process_memory()), time.perf_counter() - start))
         notes += [problem] if problem else []
     else:
         notes.append("heap trim not done: trim=False")
 
     after, devices_after = read_process_memory(), read_devices()
-    if after.resident is None:
+    if after.resident_nbytes is None:
         notes.append(f"resident memory unknown: {after.source.removeprefix('none: ')}")
     if not devices_after:
         notes.append("device caches not emptied: no device was used in this process")
-    return MemoryReport(
-        freed_bytes=_fall(before, after),
+    return ReleaseReport(
+        freed_nbytes=_fall(before, after),
         before=before,
         after=after,
         devices_before=devices_before,
@@ -194,13 +104,13 @@ def _label(reference: "weakref.ref[Any]") -> str:
     return "an object that was gone before the call" if target is None else describe_target(target)
 
 
-def _verdicts(labels: list[str], watched: tuple["weakref.ref[Any]", ...]) -> tuple[Watched, ...]:
+def _verdicts(labels: list[str], watched: tuple["weakref.ref[Any]", ...]) -> tuple[WatchedObject, ...]:
     alive = [target for target in (reference() for reference in watched) if target is not None]
     reports = iter(holders_of(alive) if alive else [])
     by_id = {id(target): report for target, report in zip(alive, reports, strict=True)}
     found = [by_id.get(id(reference())) for reference in watched]  # `alive` still holds what had survived
     return tuple(
-        Watched(label, report is None, report.holders if report else (), report.note if report else "")
+        WatchedObject(label, report is None, report.holders if report else (), report.notes if report else ())
         for label, report in zip(labels, found, strict=True)
     )
 
@@ -213,15 +123,5 @@ def _empty_caches() -> list[tuple[DeviceMemory, DeviceMemory, float]]:
 
 
 def _fall(before: ProcessMemory, after: ProcessMemory) -> int | None:
-    return None if before.resident is None or after.resident is None else before.resident - after.resident
-
-
-def _watched_lines(watched: tuple[Watched, ...]) -> Iterable[str]:
-    for index, item in enumerate(watched):
-        yield f"watched[{index}], {item.what}: {'gone' if item.gone else 'still held by'}"
-        yield from (f"    {line}" for holder in item.holders for line in holder.lines())
-        yield from [f"    {item.note}"] if item.note else []
-
-
-def _bytes(nbytes: int | None) -> str:
-    return "unknown" if nbytes is None else format_bytes(nbytes)
+    start, end = before.resident_nbytes, after.resident_nbytes
+    return None if start is None or end is None else start - end

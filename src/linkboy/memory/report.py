@@ -1,49 +1,240 @@
-"""What is alive right now, and what this environment can release."""
+"""What the functions of this room return: text and numbers only, so that no report keeps anything alive."""
 
 import dataclasses
-import sys
+import os
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
-import torch
+from linkboy._files import atomic_write
+from linkboy._report import Block, Report, Table, format_bytes, format_count, format_seconds, plural
 
-from linkboy._checks import check_number
-from linkboy._report import Block, Report, Table, format_bytes, format_count
-from linkboy.memory import process
-from linkboy.memory.holders import Holder, Search, verdict
-from linkboy.memory.live import frozen_objects
-from linkboy.memory.process import DeviceMemory, ProcessMemory, read_devices, read_process_memory
+Result = TypeVar("Result")
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessMemory:
+    """Pages of this process that are in physical memory; `None` where the system does not say.
+
+    Attributes:
+        resident_nbytes: all of them.
+        anonymous_nbytes: heap, stacks and tensors: what a release can give back.
+        file_backed_nbytes: libraries and mapped files, which the system drops by itself when it needs the room.
+        shared_nbytes: shared memory, such as tensors passed between processes.
+        source: where the figures were read.
+    """
+
+    resident_nbytes: int | None
+    anonymous_nbytes: int | None
+    file_backed_nbytes: int | None
+    shared_nbytes: int | None
+    source: str
+
+    def figures(self) -> dict[str, int | None]:
+        """Return the figures under the names that a reader sees."""
+        return {
+            "resident": self.resident_nbytes,
+            "anonymous": self.anonymous_nbytes,
+            "file-backed": self.file_backed_nbytes,
+            "shared": self.shared_nbytes,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceMemory:
+    """One device as its allocator counts it.
+
+    Attributes:
+        device: `"cuda:0"` and the like.
+        allocated_nbytes: held by live tensors.
+        reserved_nbytes: held by the allocator, the free blocks of its cache included.
+    """
+
+    device: str
+    allocated_nbytes: int
+    reserved_nbytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Holder:
+    """One way in which an object is held.
+
+    Attributes:
+        path: the path to the object, such as `__main__.history[3] -> MeanBackward0 -> ReluBackward0._saved_result`.
+        advice: what to do so that it lets go.
+    """
+
+    path: str
+    advice: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """Return the path, and each piece of advice indented below it."""
+        return [self.path, *(f"    {line}" for line in self.advice)]
+
+
+@dataclasses.dataclass(frozen=True)
+class HolderReport(Report):
+    """What `who_holds` found.
+
+    Attributes:
+        what: the object asked about.
+        nbytes: its memory, each storage counted once.
+        holders: the shortest paths first.
+        notes: why there are none.
+    """
+
+    what: str
+    nbytes: int
+    holders: tuple[Holder, ...]
+    notes: tuple[str, ...]
+
+    def _blocks(self) -> Iterable[Block]:
+        yield f"{self.what}, {format_bytes(self.nbytes)}, has {plural(len(self.holders), 'known holder')}"
+        yield "\n".join(_held_by(self.holders, self.notes))
+
+
+@dataclasses.dataclass(frozen=True)
+class ReleaseStep:
+    """One way of giving memory back.
+
+    Attributes:
+        name: what was done.
+        freed_nbytes: what came back by it; negative where the process grew, `None` where the system does not say.
+        seconds: how long it took.
+        notes: what else it did.
+    """
+
+    name: str
+    freed_nbytes: int | None
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class WatchedObject:
+    """What became of an object that should be gone.
+
+    Attributes:
+        what: what it was.
+        gone: whether it is.
+        holders: what still holds it.
+        notes: why that may be unknown.
+    """
+
+    what: str
+    gone: bool
+    holders: tuple[Holder, ...]
+    notes: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """Return one line, and the holders indented below it."""
+        below = [] if self.gone else _held_by(self.holders, self.notes)
+        return [f"{self.what}: {'gone' if self.gone else 'still held by'}", *(f"    {line}" for line in below)]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReleaseReport(Report):
+    """What `release_memory` gave back.
+
+    Attributes:
+        freed_nbytes: fall of the resident memory of the process, as the system counts it; negative where it grew,
+            `None` where the system does not say.
+        before: the process at the start.
+        after: the process at the end.
+        devices_before: each device in use at the start.
+        devices_after: each device in use at the end.
+        steps: what each step gave back, in the order taken.
+        watched: what became of the watched objects, in the order given.
+        notes: what could not be done, and why.
+    """
+
+    freed_nbytes: int | None
+    before: ProcessMemory
+    after: ProcessMemory
+    devices_before: tuple[DeviceMemory, ...]
+    devices_after: tuple[DeviceMemory, ...]
+    steps: tuple[ReleaseStep, ...]
+    watched: tuple[WatchedObject, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        """One line: `released 212.4 MiB (resident 812.0 MiB -> 599.6 MiB; heap trim 212.4 MiB)`."""
+        parts = [f"resident {_bytes(self.before.resident_nbytes)} -> {_bytes(self.after.resident_nbytes)}"]
+        # A step below a tenth of a MiB is noise of the counter, not news.
+        parts += [
+            f"{step.name} {_bytes(step.freed_nbytes)}" for step in self.steps if abs(step.freed_nbytes or 0) > 1e5
+        ]
+        alive = sum(not item.gone for item in self.watched)
+        if alive:
+            parts.append(f"{alive} of {len(self.watched)} watched still held")
+        return f"released {_bytes(self.freed_nbytes)} ({'; '.join(parts)})"
+
+    def _blocks(self) -> Iterable[Block]:
+        yield self.summary
+        before, after = self.before.figures(), self.after.figures()
+        rows = [(f"process, {name}", before[name], after[name]) for name in before]
+        for old, new in zip(self.devices_before, self.devices_after, strict=False):
+            rows.append((f"{new.device}, allocated by tensors", old.allocated_nbytes, new.allocated_nbytes))
+            rows.append((f"{new.device}, reserved by the allocator", old.reserved_nbytes, new.reserved_nbytes))
+        cells = [
+            (name, _bytes(old), _bytes(new), _bytes(old - new))
+            for name, old, new in rows
+            if old is not None and new is not None
+        ]
+        yield Table(("memory", "before", "after", "freed"), cells)
+        steps = [(s.name, _bytes(s.freed_nbytes), format_seconds(s.seconds), "; ".join(s.notes)) for s in self.steps]
+        yield Table(("step", "freed", "took", ""), steps)
+        yield from (f"watched[{index}], " + "\n".join(item.lines()) for index, item in enumerate(self.watched))
+        yield "\n".join(self.notes)
 
 
 @dataclasses.dataclass(frozen=True)
 class LiveDevice:
-    """Live tensors of one device: how many storages, and their bytes."""
+    """The live tensors of one device.
+
+    Attributes:
+        device: the device.
+        storage_count: how many storages they have.
+        nbytes: the bytes of these.
+    """
 
     device: str
-    storages: int
+    storage_count: int
     nbytes: int
 
 
 @dataclasses.dataclass(frozen=True)
 class LiveStorage:
-    """One storage, counted once: `shape` and `dtype` are those of its largest tensor, `tensors` how many share it."""
+    """One storage, counted once.
+
+    Attributes:
+        nbytes: its size.
+        shape: shape of its largest tensor.
+        dtype: dtype of that tensor.
+        device: where it is.
+        tensor_count: how many tensors share it.
+        holders: who holds it.
+        notes: why that may be unknown.
+    """
 
     nbytes: int
     shape: tuple[int, ...]
     dtype: str
     device: str
-    tensors: int
+    tensor_count: int
     holders: tuple[Holder, ...]
-    note: str
+    notes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class LiveMemoryReport(Report):
-    """What `memory_report` saw, as text and numbers only: the report keeps nothing alive.
+class MemoryReport(Report):
+    """What `memory_report` saw.
 
-    Args:
+    Attributes:
         process: resident memory as the system counts it.
         devices: each device in use as its allocator counts it.
-        live: bytes in live tensors per device, each storage once.
+        live: live tensors per device, each storage counted once.
         largest: the largest storages, with their holders.
         notes: what could not be seen.
     """
@@ -55,85 +246,40 @@ class LiveMemoryReport(Report):
     notes: tuple[str, ...]
 
     def _blocks(self) -> Iterable[Block]:
-        memory = self.process
+        storages, nbytes = sum(d.storage_count for d in self.live), sum(d.nbytes for d in self.live)
+        yield (
+            f"process {_bytes(self.process.resident_nbytes)} resident, live tensors {format_bytes(nbytes)} "
+            f"in {plural(storages, 'storage')}"
+        )
         rows = [
             (f"process, {name}", format_bytes(value))
-            for name, value in (
-                ("resident", memory.resident),
-                ("anonymous", memory.anonymous),
-                ("file-backed", memory.file_backed),
-                ("shared", memory.shared),
-            )
+            for name, value in self.process.figures().items()
             if value is not None
         ]
         for device in self.devices:
-            rows.append((f"{device.device}, allocated by tensors", format_bytes(device.allocated)))
-            rows.append((f"{device.device}, reserved by the allocator", format_bytes(device.reserved)))
+            rows.append((f"{device.device}, allocated by tensors", format_bytes(device.allocated_nbytes)))
+            rows.append((f"{device.device}, reserved by the allocator", format_bytes(device.reserved_nbytes)))
         rows += [
-            (f"live tensors on {d.device} ({format_count(d.storages)})", format_bytes(d.nbytes)) for d in self.live
+            (f"live tensors on {d.device} ({format_count(d.storage_count)})", format_bytes(d.nbytes)) for d in self.live
         ]
         yield Table(("memory", "now"), rows)
         largest = [
-            (format_bytes(item.nbytes), str(item.shape), item.dtype, item.device, item.tensors, _first_holder(item))
-            for item in self.largest
+            (format_bytes(s.nbytes), str(s.shape), s.dtype, s.device, s.tensor_count, _held_by(s.holders, s.notes)[0])
+            for s in self.largest
         ]
         yield Table(("size", "shape", "dtype", "device", "tensors", "held by"), largest, "largest live storages")
         yield "\n".join(self.notes)
 
 
-def memory_report(*, top: int = 10, depth: int = 8) -> LiveMemoryReport:
-    """See where the memory is: process, devices, and the largest live tensors with who holds them.
-
-    A storage counts once, however many views it has, at the size of the storage. Gradients and what autograd graphs
-    have saved are counted; meta and fake tensors take nothing.
-
-    Args:
-        top: how many of the largest storages to list.
-        depth: longest path to a holder, in objects.
-
-    Returns:
-        A `LiveMemoryReport`; `.live` has the bytes per device, `.largest` the storages and their `.holders`.
-
-    Raises:
-        TypeError: a number is no integer.
-        ValueError: `top` is negative or `depth` below 1.
-
-    Examples:
-        >>> import torch
-        >>> big = torch.zeros(3_000_000)
-        >>> views = [big[:10], big.view(1000, 3000)]
-        >>> largest = memory_report(top=1).largest[0]
-        >>> largest.nbytes, largest.tensors
-        (12000000, 3)
-    """
-    check_number("top", top, minimum=0, integer=True)
-    check_number("depth", depth, minimum=1, integer=True)
-    memory, devices = read_process_memory(), read_devices()
-    search = Search()
-    live: dict[str, list[int]] = {}
-    for (device, _), (nbytes, _) in search.by_storage.items():
-        live.setdefault(device, []).append(nbytes)
-    keys = sorted(search.by_storage, key=lambda key: search.by_storage[key][0], reverse=True)[:top]
-    found = search.find({key: search.by_storage[key][1] for key in keys}, limit=3, depth=depth)
-    largest = []
-    for key in keys:
-        nbytes, tensors = search.by_storage[key]
-        example = max(tensors, key=torch.Tensor.numel)
-        shape, dtype = tuple(example.shape), str(example.dtype).removeprefix("torch.")
-        largest.append(LiveStorage(nbytes, shape, dtype, key[0], len(tensors), *verdict(found[key])))
-    frozen = frozen_objects()
-    notes = [f"gc.freeze() hides {format_count(frozen)} objects, tensors among them perhaps"] if frozen else []
-    counted = tuple(LiveDevice(device, len(sizes), sum(sizes)) for device, sizes in sorted(live.items()))
-    return LiveMemoryReport(memory, devices, counted, tuple(largest), tuple(notes))
-
-
-def _first_holder(item: LiveStorage) -> str:
-    return item.holders[0].path if item.holders else item.note
-
-
 @dataclasses.dataclass(frozen=True)
-class Ability(Report):
-    """One way of releasing memory: whether it works here, and why."""
+class Ability:
+    """One way of releasing or measuring memory.
+
+    Attributes:
+        what: what it releases or measures.
+        works: whether it does so here.
+        why: the reason.
+    """
 
     what: str
     works: bool
@@ -142,54 +288,195 @@ class Ability(Report):
 
 @dataclasses.dataclass(frozen=True)
 class MemoryEnvironment(Report):
-    """What `memory_environment` found: each way of releasing memory, and the process as it is."""
+    """What `memory_environment` found.
+
+    Attributes:
+        abilities: each way of releasing or measuring memory.
+        process: the process now.
+        devices: each device in use now.
+    """
 
     abilities: tuple[Ability, ...]
     process: ProcessMemory
     devices: tuple[DeviceMemory, ...]
 
     def _blocks(self) -> Iterable[Block]:
-        rows = [(ability.what, "yes" if ability.works else "no", ability.why) for ability in self.abilities]
-        yield Table(("what", "works here", "why"), rows)
+        working = sum(ability.works for ability in self.abilities)
+        yield f"{working} of {len(self.abilities)} ways of releasing or measuring memory work here"
+        yield Table(("what", "works here", "why"), [(a.what, a.works, a.why) for a in self.abilities])
 
 
-def memory_environment() -> MemoryEnvironment:
-    """Say what can and cannot be released in this environment, and why; nothing is released or initialised.
+@dataclasses.dataclass(frozen=True)
+class Survivor:
+    """Storages of one kind that outlived the step that made them.
 
-    Returns:
-        A `MemoryEnvironment` with one `Ability` per way of releasing or measuring memory.
-
-    Examples:
-        >>> [ability.what for ability in memory_environment().abilities][:2]
-        ['reference cycles', 'free heap pages']
+    Attributes:
+        storage_count: how many there are.
+        nbytes: their bytes, all together.
+        shape: shape of the largest tensor in each.
+        dtype: dtype of that tensor.
+        device: where they are.
+        holders: who holds the first of them.
+        notes: why that may be unknown.
     """
-    memory = read_process_memory()
-    abilities = [
-        Ability("reference cycles", True, "gc.collect() frees them; what a name still holds is never freed"),
-        _heap_ability(),
-        Ability("resident memory", memory.resident is not None, f"read from {memory.source}"),
-        *(_device_ability(name) for name in ("cuda", "xpu")),
-        Ability("mps cache", torch.backends.mps.is_available(), _mps_reason()),
-    ]
-    return MemoryEnvironment(tuple(abilities), memory, read_devices())
+
+    storage_count: int
+    nbytes: int
+    shape: tuple[int, ...]
+    dtype: str
+    device: str
+    holders: tuple[Holder, ...]
+    notes: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """Return one line, and the holders indented below it."""
+        what = f"{self.storage_count} x {self.dtype}{list(self.shape)} on {self.device}, {format_bytes(self.nbytes)}"
+        return [f"{what}, held by", *(f"    {line}" for line in _held_by(self.holders, self.notes))]
 
 
-def _heap_ability() -> Ability:
-    allocator = process.foreign_allocator()
-    if allocator:
-        return Ability("free heap pages", False, f"{allocator} serves malloc; malloc_trim reaches only glibc's heap")
-    if sys.platform == "linux" and process.has_symbol("malloc_trim"):
-        return Ability("free heap pages", True, "malloc_trim of glibc hands them back to the system")
-    return Ability("free heap pages", False, "only glibc has malloc_trim")
+@dataclasses.dataclass(frozen=True)
+class LeakReport(Report):
+    """What a `LeakDetector` saw after its warm-up.
+
+    Attributes:
+        ok: whether nothing leaks: neither live tensors nor the process grew steadily past the tolerance.
+        step_count: measured steps, without the warm-up.
+        tensor_growth_nbytes: growth of live tensors over these steps.
+        process_growth_nbytes: growth of the anonymous memory of the process; `None` where it cannot be read.
+        survivors: the tensors that outlived their step, largest first; empty where no tensors leak.
+        notes: what the growth means.
+    """
+
+    ok: bool
+    step_count: int
+    tensor_growth_nbytes: int
+    process_growth_nbytes: int | None
+    survivors: tuple[Survivor, ...]
+    notes: tuple[str, ...]
+
+    def _blocks(self) -> Iterable[Block]:
+        yield (
+            f"{'no leak' if self.ok else 'leak'}: in {plural(self.step_count, 'step')} live tensors grew by "
+            f"{format_bytes(self.tensor_growth_nbytes)} "
+            f"({format_bytes(self.tensor_growth_nbytes / max(self.step_count, 1))} a step), "
+            f"the process by {_bytes(self.process_growth_nbytes)}"
+        )
+        yield from ("\n".join(survivor.lines()) for survivor in self.survivors)
+        yield "\n".join(self.notes)
 
 
-def _device_ability(name: str) -> Ability:
-    backend = getattr(torch, name)
-    if not backend.is_available():
-        return Ability(f"{name} cache", False, f"this build of torch (or this machine) has no {name} device")
-    used = "in use" if backend.is_initialized() else "not used in this process so far, so there is nothing to empty"
-    return Ability(f"{name} cache", True, f"{backend.device_count()} device(s), {used}")
+@dataclasses.dataclass(frozen=True)
+class MemoryTimeline(Report):
+    """Memory at each moment that was sampled.
+
+    Attributes:
+        seconds: time since the start of each sample.
+        resident: resident bytes of the process at each; `None` where the system does not say.
+        allocated: bytes that tensors held on each device in use at each.
+        marks: moments named with `mark`.
+    """
+
+    seconds: tuple[float, ...]
+    resident: tuple[int | None, ...]
+    allocated: dict[str, tuple[int, ...]]
+    marks: tuple[tuple[float, str], ...]
+
+    @property
+    def peak_nbytes(self) -> int | None:
+        """Largest resident memory of the process among the samples."""
+        return max((value for value in self.resident if value is not None), default=None)
+
+    def save_picture(self, path: str | os.PathLike[str]) -> None:
+        """Draw the timeline into a PNG file: process and devices in MiB over seconds, with the marks."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 4), layout="constrained")
+        axes = figure.add_subplot()
+        lines: dict[str, Iterable[int | None]] = {"process, resident": self.resident, **self.allocated}
+        for name, values in lines.items():
+            axes.plot(self.seconds, [float("nan") if v is None else v / 2**20 for v in values], label=name)
+        for moment, name in self.marks:
+            axes.axvline(moment, color="gray", linewidth=0.8, linestyle=":")
+            axes.annotate(name, (moment, 1), xycoords=("data", "axes fraction"), rotation=90, va="top", fontsize=8)
+        axes.set(xlabel="seconds", ylabel="MiB")
+        axes.set_ylim(bottom=0)
+        axes.legend()
+        with atomic_write(Path(path)) as file:
+            figure.savefig(file, format="png", dpi=120)
+
+    def _blocks(self) -> Iterable[Block]:
+        yield (
+            f"{plural(len(self.seconds), 'sample')} in {format_seconds(self.seconds[-1])}, "
+            f"peak {_bytes(self.peak_nbytes)} resident"
+        )
+        rows: list[tuple[Any, ...]] = []
+        for moment, name in [(0.0, "start"), *self.marks, (self.seconds[-1], "end")]:
+            index = min(range(len(self.seconds)), key=lambda i: abs(self.seconds[i] - moment))
+            devices = [format_bytes(values[index]) for values in self.allocated.values()]
+            rows.append((format_seconds(moment), name, _bytes(self.resident[index]), *devices))
+        yield Table(("at", "", "resident", *self.allocated), rows)
 
 
-def _mps_reason() -> str:
-    return "empty_cache" if torch.backends.mps.is_available() else "this machine has no Metal device"
+@dataclasses.dataclass(frozen=True)
+class RetryAttempt:
+    """One call of the function.
+
+    Attributes:
+        batch_size: the batch size it was given.
+        accumulate: the accumulation steps it was given.
+        seconds: how long it took.
+        failure: how it failed; empty where it did not.
+    """
+
+    batch_size: int
+    accumulate: int
+    seconds: float
+    failure: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RetryReport(Report, Generic[Result]):
+    """What `retry_on_oom` ended with.
+
+    Attributes:
+        result: what the function returned (left out of `to_dict`).
+        batch_size: the batch size that fitted.
+        accumulate: the accumulation steps that go with it.
+        effective_batch: `batch_size * accumulate`.
+        requested_batch: the same product at the start; smaller only where halving an odd number had to round.
+        attempts: each call, in order.
+    """
+
+    result: Result
+    batch_size: int
+    accumulate: int
+    effective_batch: int
+    requested_batch: int
+    attempts: tuple[RetryAttempt, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain Python values, without the function's own result."""
+        fields = Report.to_dict(dataclasses.replace(self, result=None))
+        del fields["result"]
+        return fields
+
+    def _blocks(self) -> Iterable[Block]:
+        rounded = (
+            ""
+            if self.effective_batch == self.requested_batch
+            else f" (rounded up from {self.requested_batch}, so that no step sees less)"
+        )
+        yield (
+            f"ran with batch size {self.batch_size} x {self.accumulate} accumulated = "
+            f"effective batch {self.effective_batch}{rounded}"
+        )
+        rows = [(a.batch_size, a.accumulate, format_seconds(a.seconds), a.failure or "ran") for a in self.attempts]
+        yield Table(("batch size", "accumulate", "took", "outcome"), rows)
+
+
+def _held_by(holders: tuple[Holder, ...], notes: tuple[str, ...]) -> list[str]:
+    return [line for holder in holders for line in holder.lines()] or list(notes) or ["nothing known"]
+
+
+def _bytes(nbytes: int | None) -> str:
+    return "unknown" if nbytes is None else format_bytes(nbytes)

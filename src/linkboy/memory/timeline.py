@@ -1,72 +1,13 @@
-"""Memory over time, with a picture."""
+"""Memory over time."""
 
-import dataclasses
-import os
 import threading
 import time
-from collections.abc import Iterable
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from linkboy._checks import check_number, describe
-from linkboy._files import atomic_write
-from linkboy._report import Block, Report, Table, format_bytes, format_seconds
-from linkboy.memory.process import read_devices, read_process_memory
-
-
-@dataclasses.dataclass(frozen=True)
-class MemoryTimeline(Report):
-    """Memory at each moment that was sampled.
-
-    Args:
-        seconds: time since the start of each sample.
-        resident: resident bytes of the process at each; `None` where the system does not say.
-        allocated: bytes that tensors held on each device in use at each.
-        marks: moments named with `mark`.
-    """
-
-    seconds: tuple[float, ...]
-    resident: tuple[int | None, ...]
-    allocated: dict[str, tuple[int, ...]]
-    marks: tuple[tuple[float, str], ...]
-
-    @property
-    def peak_bytes(self) -> int | None:
-        """Largest resident memory of the process among the samples."""
-        return max((value for value in self.resident if value is not None), default=None)
-
-    def save_picture(self, path: str | os.PathLike[str]) -> None:
-        """Draw the timeline into a PNG file: process and devices in MiB over seconds, with the marks."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9, 4), layout="constrained")
-        axes = figure.add_subplot()
-        lines: dict[str, Iterable[int | None]] = {"process, resident": self.resident, **self.allocated}
-        for name, values in lines.items():
-            axes.plot(self.seconds, [float("nan") if v is None else v / 2**20 for v in values], label=name)
-        for moment, name in self.marks:
-            axes.axvline(moment, color="gray", linewidth=0.8, linestyle=":")
-            axes.annotate(name, (moment, 1), xycoords=("data", "axes fraction"), rotation=90, va="top", fontsize=8)
-        axes.set(xlabel="seconds", ylabel="MiB")
-        axes.set_ylim(bottom=0)
-        axes.legend()
-        with atomic_write(Path(path)) as file:
-            figure.savefig(file, format="png", dpi=120)
-
-    def _blocks(self) -> Iterable[Block]:
-        peak = self.peak_bytes
-        yield (
-            f"{len(self.seconds)} samples in {format_seconds(self.seconds[-1])}, "
-            f"peak {'unknown' if peak is None else format_bytes(peak)} resident"
-        )
-        rows: list[tuple[Any, ...]] = []
-        for moment, name in [(0.0, "start"), *self.marks, (self.seconds[-1], "end")]:
-            index = min(range(len(self.seconds)), key=lambda i: abs(self.seconds[i] - moment))
-            now = self.resident[index]
-            devices = [format_bytes(values[index]) for values in self.allocated.values()]
-            rows.append((format_seconds(moment), name, "unknown" if now is None else format_bytes(now), *devices))
-        yield Table(("at", "", "resident", *self.allocated), rows)
+from linkboy.memory._process import read_devices, read_process_memory
+from linkboy.memory.report import MemoryTimeline
 
 
 class track_memory:  # noqa: N801  # used like a function: `with track_memory() as memory:`
@@ -79,7 +20,7 @@ class track_memory:  # noqa: N801  # used like a function: `with track_memory() 
         every_seconds: time between two samples.
 
     Raises:
-        TypeError: `every_seconds` is no number.
+        TypeError: `every_seconds` is not a number.
         ValueError: `every_seconds` is not above 0.
 
     Examples:
@@ -125,9 +66,9 @@ class track_memory:  # noqa: N801  # used like a function: `with track_memory() 
             self._sample()
 
     def _sample(self) -> float:
-        devices = {device.device: device.allocated for device in read_devices()}
+        devices = {device.device: device.allocated_nbytes for device in read_devices()}
         now = time.perf_counter() - self._start
-        self._samples.append((now, read_process_memory().resident, devices))
+        self._samples.append((now, read_process_memory().resident_nbytes, devices))
         return now
 
     def mark(self, name: str) -> None:
@@ -135,7 +76,7 @@ class track_memory:  # noqa: N801  # used like a function: `with track_memory() 
 
         Raises:
             RuntimeError: recording has not begun, or is over.
-            TypeError: `name` is no string.
+            TypeError: `name` is not a string.
         """
         if not isinstance(name, str):
             raise TypeError(f"name must be a string, got {describe(name)}")

@@ -2,7 +2,6 @@
 
 import bisect
 import ctypes
-import dataclasses
 import functools
 import mmap
 import sys
@@ -11,45 +10,13 @@ from pathlib import Path
 
 import torch
 
+from linkboy.memory.report import DeviceMemory, ProcessMemory
+
 STATUS, STATM, MAPS = Path("/proc/self/status"), Path("/proc/self/statm"), Path("/proc/self/maps")
 NOT_ON_DISK = ("/dev/", "/memfd:", "/SYSV")
 NO_TRIM = "heap trim not done: this C library has no malloc_trim (only glibc has it), so free blocks stay with the heap"
 # A function that only this allocator exports, found among the symbols that are loaded.
 FOREIGN_ALLOCATORS = {"mallctl": "jemalloc", "MallocExtension_ReleaseFreeMemory": "tcmalloc", "mi_collect": "mimalloc"}
-
-
-@dataclasses.dataclass(frozen=True)
-class ProcessMemory:
-    """Pages of this process that are in physical memory, in bytes; `None` where the system does not say.
-
-    Args:
-        resident: all of them.
-        anonymous: heap, stacks and tensors: what a release can give back.
-        file_backed: libraries and mapped files, which the system drops by itself when it needs the room.
-        shared: shared memory, such as tensors passed between processes.
-        source: where the figures were read.
-    """
-
-    resident: int | None
-    anonymous: int | None
-    file_backed: int | None
-    shared: int | None
-    source: str
-
-
-@dataclasses.dataclass(frozen=True)
-class DeviceMemory:
-    """One device as its allocator counts it, in bytes.
-
-    Args:
-        device: `"cuda:0"` and the like.
-        allocated: held by live tensors.
-        reserved: held by the allocator, the free blocks of its cache included.
-    """
-
-    device: str
-    allocated: int
-    reserved: int
 
 
 def read_process_memory() -> ProcessMemory:
@@ -64,7 +31,7 @@ def read_process_memory() -> ProcessMemory:
         import psutil
 
         return ProcessMemory(psutil.Process().memory_info().rss, None, None, None, source="psutil")
-    except Exception:  # noqa: BLE001  # whatever this system lacks, a report is due and not an error
+    except Exception:  # noqa: BLE001  # whatever this system lacks, the caller gets a report and not an error
         return ProcessMemory(None, None, None, None, source="none: neither /proc/self/status nor psutil can be read")
 
 
@@ -107,10 +74,10 @@ def read_devices() -> tuple[DeviceMemory, ...]:
 
 def empty_device_caches(devices: tuple[DeviceMemory, ...]) -> None:
     """Hand the free blocks of each allocator back to its device; a device without any is not even synchronised."""
-    for kind in {device.device.partition(":")[0] for device in devices if device.reserved}:
+    for kind in {device.device.partition(":")[0] for device in devices if device.reserved_nbytes}:
         backend = getattr(torch, kind)
         for device in devices:
-            if device.reserved and device.device.startswith(f"{kind}:"):
+            if device.reserved_nbytes and device.device.startswith(f"{kind}:"):
                 backend.synchronize(device.device)
         if kind == "mps":
             backend.synchronize()
@@ -124,12 +91,12 @@ def _loaded_symbols() -> ctypes.CDLL | None:
 
 
 def has_symbol(name: str) -> bool:
-    """Whether a C function is loaded in this process."""
+    """Return whether a C function is loaded in this process."""
     return getattr(_loaded_symbols(), name, None) is not None
 
 
 def foreign_allocator() -> str | None:
-    """Name the allocator that serves `malloc` in place of the C library's, where one can be told by its symbols."""
+    """Name the allocator that serves `malloc` in place of the C library's, if its symbols are known."""
     return next((allocator for symbol, allocator in FOREIGN_ALLOCATORS.items() if has_symbol(symbol)), None)
 
 

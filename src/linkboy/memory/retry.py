@@ -1,74 +1,21 @@
 """Try again with half the batch when memory runs out."""
 
-import dataclasses
 import time
 import traceback
-from collections.abc import Callable, Iterable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from linkboy._checks import check_number
 from linkboy._oom import is_out_of_memory
-from linkboy._report import Block, Report, Table, format_seconds
 from linkboy.memory.release import release_memory
+from linkboy.memory.report import RetryAttempt, RetryReport
 
 Result = TypeVar("Result")
 
 FINE, OUT_OF_MEMORY, OTHER_ERROR = 0, 1, 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Attempt:
-    """One call of the function: the sizes it was given, how long it took, and how it failed (empty: it did not)."""
-
-    batch_size: int
-    accumulate: int
-    seconds: float
-    failure: str
-
-
-@dataclasses.dataclass(frozen=True)
-class RetryReport(Report, Generic[Result]):
-    """What `retry_on_oom` ended with.
-
-    Args:
-        result: what the function returned (left out of `to_dict`).
-        batch_size: the batch size that fitted.
-        accumulate: the accumulation steps that go with it.
-        effective_batch: `batch_size * accumulate`.
-        requested_batch: the same product at the start; smaller only where halving an odd number had to round.
-        attempts: each call, in order.
-    """
-
-    result: Result
-    batch_size: int
-    accumulate: int
-    effective_batch: int
-    requested_batch: int
-    attempts: tuple[Attempt, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain Python values, without the function's own result."""
-        return {
-            name: value
-            for name, value in Report.to_dict(dataclasses.replace(self, result=None)).items()
-            if name != "result"
-        }
-
-    def _blocks(self) -> Iterable[Block]:
-        rounded = (
-            ""
-            if self.effective_batch == self.requested_batch
-            else f" (rounded up from {self.requested_batch}, so that no step sees less)"
-        )
-        yield (
-            f"ran with batch size {self.batch_size} x {self.accumulate} accumulated = "
-            f"effective batch {self.effective_batch}{rounded}"
-        )
-        rows = [(a.batch_size, a.accumulate, format_seconds(a.seconds), a.failure or "ran") for a in self.attempts]
-        yield Table(("batch size", "accumulate", "took", "outcome"), rows)
 
 
 def retry_on_oom(
@@ -93,7 +40,7 @@ def retry_on_oom(
         A `RetryReport`: `.result`, `.batch_size`, `.accumulate`, `.effective_batch`, `.attempts`.
 
     Raises:
-        TypeError: `fn` cannot be called, or a size is no integer.
+        TypeError: `fn` cannot be called, or a size is not an integer.
         ValueError: a size is below 1, or `minimum` is above `batch_size`.
         Exception: memory runs out at `minimum` too: the exception of that attempt, with a note on all of them. Any
             other exception of `fn` passes through untouched.
@@ -118,11 +65,11 @@ def retry_on_oom(
     if minimum > batch_size:
         raise ValueError(f"minimum must be at most batch_size {batch_size}, got {minimum}")
     requested = batch_size * accumulate
-    attempts: list[Attempt] = []
+    attempts: list[RetryAttempt] = []
     while True:
         start = time.perf_counter()
         result, failure = _attempt(fn, batch_size, accumulate, minimum, attempts)
-        attempts.append(Attempt(batch_size, accumulate, time.perf_counter() - start, failure))
+        attempts.append(RetryAttempt(batch_size, accumulate, time.perf_counter() - start, failure))
         if not failure:
             sizes = (batch_size, accumulate, batch_size * accumulate, requested)
             return RetryReport(result, *sizes, tuple(attempts))  # type: ignore[arg-type]  # a result without failure
@@ -133,7 +80,7 @@ def retry_on_oom(
 
 
 def _attempt(
-    fn: Callable[[int, int], Result], batch_size: int, accumulate: int, minimum: int, before: list[Attempt]
+    fn: Callable[[int, int], Result], batch_size: int, accumulate: int, minimum: int, before: list[RetryAttempt]
 ) -> tuple[Result | None, str]:
     """Call once; return the result, or the failure as text, with nothing left of the exception."""
     try:
@@ -181,7 +128,7 @@ def _clear_frames(error: BaseException) -> None:
         waiting += [other for other in (link.__context__, link.__cause__) if other is not None]
 
 
-def _history(before: list[Attempt], batch_size: int, accumulate: int) -> str:
+def _history(before: list[RetryAttempt], batch_size: int, accumulate: int) -> str:
     tried = [(attempt.batch_size, attempt.accumulate) for attempt in before] + [(batch_size, accumulate)]
     return "retry_on_oom ran out of memory at batch_size x accumulate = " + ", ".join(f"{b} x {a}" for b, a in tried)
 

@@ -1,5 +1,6 @@
 """Paths to a holder as a reader would write them, and what to do about each."""
 
+import dataclasses
 import functools
 import inspect
 import re
@@ -7,21 +8,39 @@ import sys
 import types
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from linkboy._checks import describe
 from linkboy._report import format_bytes
-
-if TYPE_CHECKING:
-    from linkboy.memory.holders import Found
+from linkboy.memory._live import Edge
 
 # The last three outputs `_`, `__`, `___`, each numbered one, and the dict of all; not a user's own `_name`.
 NOTEBOOK_OUTPUT = re.compile(r"__main__\.(Out|_oh|_{1,3}|_\d+)(?!\w)")
 MODULE_DICTS = ("_parameters", "_buffers", "_modules")
 GENERATORS = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)
+
+
+@dataclasses.dataclass(eq=False)
+class Node:
+    """An object on the way from a holder (`parent` is unknown yet) down to the target, through `child`."""
+
+    held: Any
+    key: object
+    child: "Node | None" = None
+    edge: Edge | None = None  # how `held` keeps the child, where the collector cannot see it
+    hops: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A finished path: the text of its root, and the node just below."""
+
+    root: str
+    node: Node
+    root_object: Any = None
 
 
 def local_names(frame: types.FrameType) -> list[tuple[str, int]]:
@@ -36,7 +55,7 @@ def local_names(frame: types.FrameType) -> list[tuple[str, int]]:
     return names
 
 
-def render(found: "Found") -> str:
+def render(found: Found) -> str:
     """Write a path from its root down: `__main__.history[3] -> MeanBackward0 -> ReluBackward0._saved_result`."""
     text, node, above = found.root, found.node, None
     named = found.root_object is not None and type(found.root_object) is dict  # the root is a namespace
@@ -122,7 +141,7 @@ def _attribute(holder: Any, child: Any) -> str:
     return ""
 
 
-def advise(found: "Found") -> tuple[str, ...]:
+def advise(found: Found) -> tuple[str, ...]:
     """Say what would let go, by the kinds of holder on the path."""
     kinds, chain, node = set[str](), [], found.node
     while node is not None:

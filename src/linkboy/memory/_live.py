@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from linkboy._tensors import dense_parts, is_plain
+
 INTERPRETERS_OWN = 1000  # Python 3.12 keeps some 400 immortal objects among the frozen ones; torch makes 100,000 others
 StorageKey = tuple[str, int]  # device, address: one storage, whichever of its views is looked at
 
@@ -53,7 +55,7 @@ def storages(tensor: Tensor) -> Iterator[tuple[StorageKey, int]]:
 
 def memory_below(tensor: Tensor) -> Iterator[tuple[StorageKey, torch.UntypedStorage]]:
     """Yield the key of each storage of a tensor, and the storage."""
-    for part in _dense_parts(tensor):
+    for part in _parts(tensor):
         try:
             storage = part.untyped_storage()
             address = 0 if storage.device.type == "meta" else storage.data_ptr()
@@ -63,14 +65,13 @@ def memory_below(tensor: Tensor) -> Iterator[tuple[StorageKey, torch.UntypedStor
             yield (str(storage.device), address), storage
 
 
-def _dense_parts(tensor: Tensor) -> list[Tensor]:
-    if tensor.layout is torch.sparse_coo:
-        return [tensor._indices(), tensor._values()]
-    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
-        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
-    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
-        return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
-    return [tensor]
+def _parts(tensor: Tensor) -> Iterable[Tensor]:
+    if is_plain(tensor):  # nearly all are
+        return (tensor,)
+    try:
+        return list(dense_parts(tensor))
+    except Exception:  # noqa: BLE001  # a subclass may raise anything when it is taken apart
+        return (tensor,)
 
 
 @dataclasses.dataclass(frozen=True)
