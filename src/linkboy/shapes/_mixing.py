@@ -1,19 +1,21 @@
 """Whether samples mix: replace one sample, and see whether the results of another one change."""
 
+import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from linkboy._calls import Arguments, Model, model_run, tensors_in, without_values
+from linkboy._random import same_random_numbers, seed
 from linkboy.shapes._calls import Call, CallMode, shapes_of
 from linkboy.shapes._fit import FittedShape, batch_dim
 from linkboy.shapes._predict import Key, Runs, at_row
 from linkboy.shapes._rows import ShapeRow, Step
+from linkboy.shapes._runs import MakeInputs, draw
 from linkboy.shapes.report import Finding
-from linkboy.shapes.running import MakeInputs, Model, left_alone, run_model, tensors_of, with_tensors
 
 BATCH = 3
 _ADVICE = {
@@ -32,7 +34,7 @@ _ADVICE = {
 
 def find_mixing(model: Model, make_inputs: MakeInputs, runs: Runs) -> tuple[Finding | None, str]:
     """Return the finding for samples that mix, on the first line where they do, and a note on what was not tested."""
-    if isinstance(model, nn.Module) and any(p.is_meta for p in [*model.parameters(), *model.buffers()]):
+    if without_values(model):
         return None, "mixing was not tested: the model is on the meta device and has no values"
     if not runs.outputs:
         return None, "mixing was not tested: the model returned no tensor"
@@ -73,13 +75,12 @@ class _Test:
         self.can_replace = False
 
     def outputs(self, sample: int | None, mode: CallMode | None = None) -> list[Tensor]:
-        with left_alone(self._model, seed=0):
-            inputs = self._inputs(sample)
-            torch.manual_seed(0)  # dropout draws the same masks, whatever the replacement drew
-            if mode is None:
-                return tensors_of((run_model(self._model, inputs),))
-            with mode:
-                return tensors_of((run_model(self._model, inputs),))
+        with same_random_numbers():
+            seed(1)  # with that of the inputs, a replacement could be the sample itself
+            arguments = self._arguments(sample)
+        # The same seed for each run: dropout draws the same masks, whatever the replacement drew.
+        with model_run(self._model, arguments, "values", seed=0) as run, mode or contextlib.nullcontext():
+            return tensors_in(run.call())
 
     def finding(self, sample: int, changed: Sequence[int]) -> Finding:
         recorder = _Recorder(self._runs, None, sample)
@@ -93,19 +94,19 @@ class _Test:
             advice=advice or "this call works along the batch; choose another dim",
         )  # fmt: skip
 
-    def _inputs(self, sample: int | None) -> Any:
-        inputs = self._make_inputs(BATCH)
+    def _arguments(self, sample: int | None) -> Arguments:
+        arguments = draw(self._model, self._make_inputs, BATCH, 0)
         fits = iter(self._runs.inputs)
 
         def changed(tensor: Tensor) -> Tensor:
             dim = batch_dim(next(fits, None))
             if dim is None or tensor.dim() <= dim or tensor.shape[dim] != BATCH:
-                return tensor.clone()
+                return tensor
             other = _with_other_sample(tensor, dim, sample or 0)
             self.can_replace |= not torch.equal(other, tensor)
-            return tensor.clone() if sample is None else other
+            return tensor if sample is None else other
 
-        return with_tensors(inputs, changed)
+        return arguments.map(changed)
 
 
 @dataclasses.dataclass(frozen=True)

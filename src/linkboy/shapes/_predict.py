@@ -6,12 +6,13 @@ import linecache
 import math
 from collections.abc import Iterable, Sequence
 
+from linkboy._calls import Model, Way, without_values
 from linkboy.shapes._calls import Place, Shape
 from linkboy.shapes._fit import FittedShape, batch_dim, fit_shapes, fit_size, shape_text
 from linkboy.shapes._rows import ShapeRow
+from linkboy.shapes._runs import MakeInputs, Run, run_once
 from linkboy.shapes.hazards import Hazard
 from linkboy.shapes.report import Finding, FindingKind
-from linkboy.shapes.running import MakeInputs, Model, Run, run_once
 
 Key = tuple[str, int, int, str]  # what identifies a call in another run
 
@@ -32,12 +33,15 @@ class Runs:
     Calls are matched by place and by how often the place was passed, so that a loop over the batch is predicted as well.
     """
 
-    def __init__(self, model: Model, make_inputs: MakeInputs, probe: tuple[int, int], *, fake: bool) -> None:
+    def __init__(self, model: Model, make_inputs: MakeInputs, probe: tuple[int, int], way: Way) -> None:
         self._model, self._make_inputs = model, make_inputs
-        self.fake, self.probe = fake, probe
+        self.way: Way = way
+        self.probe = probe
         self.known: dict[int, Run] = {}
-        if fake:  # what a model caches outside itself, as with functools.lru_cache, must be real tensors
-            run_once(model, make_inputs, 2, fake=False)
+        if way == "fake" and not without_values(
+            model
+        ):  # what a model caches outside itself, as with functools.lru_cache, must be real tensors
+            run_once(model, make_inputs, 2, "values")
         self.probes = first, second = self.at(probe[0]), self.at(probe[1])
         self.inputs = fit_shapes(first.inputs, second.inputs, probe)
         self.outputs = fit_shapes(first.outputs, second.outputs, probe)
@@ -50,7 +54,7 @@ class Runs:
             for key, rows in groups[0].items()
             if key in groups[1]
         }
-        self.unsteady = set() if fake else self._unsteady()
+        self.unsteady = set() if way == "fake" else self._unsteady()
 
     def at(self, batch: int) -> Run:
         """Return the run at a batch size."""
@@ -60,7 +64,7 @@ class Runs:
 
     def again(self, batch: int, *, seed: int) -> Run:
         """Return another run at a batch size, with other random numbers."""
-        return run_once(self._model, self._make_inputs, batch, fake=self.fake, seed=seed)
+        return run_once(self._model, self._make_inputs, batch, self.way, number=seed)
 
     def fit_of(self, rows: Sequence[ShapeRow]) -> list[list[FittedShape | None]]:
         """Return, for each row of a run, the fitted shapes of its outputs; an empty list where there are none."""
@@ -113,8 +117,8 @@ def compared(runs: Runs, sizes: Sequence[int]) -> tuple[list[Finding], list[str]
     for batch in sizes:
         finding = _first_difference(runs, runs.at(batch))
         if (
-            finding and not runs.fake
-        ):  # the values may have chosen another path: a real finding shows with others as well
+            finding and runs.way == "values"
+        ):  # the values may have chosen another path: a real finding shows with others
             again = _first_difference(runs, runs.again(batch, seed=1))
             finding = finding if again and (again.kind, again.line) == (finding.kind, finding.line) else None
         findings += [finding] if finding else []

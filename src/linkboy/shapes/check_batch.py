@@ -1,18 +1,17 @@
 """Check that a model treats its batch as a batch: predicted shapes, the leading dim, no mixing of samples."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
-from torch import nn
-from torch.nn.parameter import is_lazy
 
+from linkboy._calls import HOW, How, Model, refuse_lazy, ways
 from linkboy._checks import check_choice, check_number
+from linkboy._walk import unwrapped
 from linkboy.shapes._fit import shape_text
 from linkboy.shapes._mixing import find_mixing
 from linkboy.shapes._predict import Runs, compared, from_hazard, one_for_each_line
+from linkboy.shapes._runs import MakeInputs
 from linkboy.shapes.report import BatchReport
-from linkboy.shapes.running import MakeInputs, Model
 
 
 def check_batch(
@@ -21,7 +20,7 @@ def check_batch(
     *,
     sizes: Sequence[int] = (1, 2, 3),
     probe: tuple[int, int] = (5, 7),
-    run: Literal["auto", "shapes", "values"] = "auto",
+    run: How = "auto",
     mixing: bool = True,
 ) -> BatchReport:
     """Check that a model treats its batch as a batch, and name the line where it does not.
@@ -60,7 +59,7 @@ def check_batch(
         ('mixing', 'samples 1, 2 change with sample 0')
     """
     _check_arguments(model, make_inputs, sizes, probe, run)
-    model = _unwrapped(model)
+    model = unwrapped(model)
     runs = _runs(model, make_inputs, sizes, probe, run)
     findings, notes = compared(runs, sizes)
     failed = any(probe_run.error for probe_run in runs.probes)
@@ -77,26 +76,22 @@ def check_batch(
         inputs=tuple(map(shape_text, runs.inputs)),
         outputs=tuple(map(shape_text, runs.outputs)),
         call_count=len(first.rows),
-        run="shapes" if runs.fake else "values",
+        run="values" if runs.way == "values" else "shapes",
         hazards=tuple(hazards.values()),
         notes=tuple(dict.fromkeys(notes)),
     )
 
 
-def _runs(model: Model, make_inputs: MakeInputs, sizes: Sequence[int], probe: tuple[int, int], run: str) -> Runs:
+def _runs(model: Model, make_inputs: MakeInputs, sizes: Sequence[int], probe: tuple[int, int], run: How) -> Runs:
     if run == "auto" and isinstance(model, torch.jit.ScriptModule):
         run = "values"  # the tracer would see nothing but what fake tensors do inside
-    runs = Runs(model, make_inputs, probe, fake=run != "values")
-    if run == "auto" and any(known.error for known in (*runs.probes, *map(runs.at, sizes))):
-        runs = Runs(model, make_inputs, probe, fake=False)
+    first, *others = ways(model, run, devices=True)
+    runs = Runs(model, make_inputs, probe, first)
+    for way in others:
+        if not any(known.error for known in (*runs.probes, *map(runs.at, sizes))):
+            break
+        runs = Runs(model, make_inputs, probe, way)
     return runs
-
-
-def _unwrapped(model: Model) -> Model:
-    """Return the model inside torch.compile, DataParallel or DistributedDataParallel; these change no shape."""
-    model = getattr(model, "_orig_mod", model)
-    wrappers = nn.DataParallel, nn.parallel.DistributedDataParallel
-    return model.module if isinstance(model, wrappers) else model
 
 
 def assert_batch_safe(
@@ -105,7 +100,7 @@ def assert_batch_safe(
     *,
     sizes: Sequence[int] = (1, 2, 3),
     probe: tuple[int, int] = (5, 7),
-    run: Literal["auto", "shapes", "values"] = "auto",
+    run: How = "auto",
     mixing: bool = True,
 ) -> None:
     """Raise an `AssertionError` with the report of `check_batch` if there is a finding.
@@ -134,19 +129,14 @@ def assert_batch_safe(
         raise AssertionError(str(report))
 
 
-def _check_arguments(model: object, make_inputs: object, sizes: object, probe: object, run: object) -> None:
+def _check_arguments(model: Model, make_inputs: object, sizes: object, probe: object, run: object) -> None:
     for name, value in (("model", model), ("make_inputs", make_inputs)):
         if not callable(value):
             raise TypeError(f"{name} must be callable, got {type(value).__name__}")
     if isinstance(model, type):
         raise TypeError(f"model must be a model or a function, got the class {model.__name__}; build it first")
-    lazy = (name for name, p in model.named_parameters() if is_lazy(p)) if isinstance(model, nn.Module) else iter(())
-    if (name := next(lazy, None)) is not None:
-        raise ValueError(
-            f"model must have no lazy parameters, which a run would fill, and {name!r} is one; "
-            "run one batch through the model first"
-        )
-    check_choice("run", run, ("auto", "shapes", "values"))
+    refuse_lazy(model)
+    check_choice("run", run, HOW)
     for name, values in (("sizes", sizes), ("probe", probe)):
         if not isinstance(values, Sequence) or isinstance(values, str):
             raise TypeError(f"{name} must be a sequence of batch sizes, got {type(values).__name__}")

@@ -1,0 +1,60 @@
+"""One traced run of a model on a batch of a given size."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from linkboy._calls import Arguments, Model, Way, arguments_of, model_run, tensors_in
+from linkboy._random import same_random_numbers, seed
+from linkboy.shapes._calls import Place, Shape, shape_of, user_place
+from linkboy.shapes._rows import ShapeRow, plain_shapes
+from linkboy.shapes.report import ShapeTrace
+from linkboy.shapes.trace import trace_shapes
+
+MakeInputs = Callable[[int], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One forward pass: the input shapes, the trace, and the output shapes or the exception."""
+
+    batch: int
+    inputs: tuple[Shape, ...]
+    trace: ShapeTrace
+    outputs: tuple[Shape, ...] = ()
+    error: Exception | None = None
+
+    @functools.cached_property
+    def rows(self) -> tuple[ShapeRow, ...]:
+        """The traced calls."""
+        return self.trace.rows
+
+    @property
+    def error_place(self) -> Place | None:
+        """The user's line that raised the exception."""
+        return user_place(self.error) if self.error else None
+
+
+def draw(model: Model, make_inputs: MakeInputs, batch: int, number: int) -> Arguments:
+    """Return the arguments that `make_inputs` gives for a batch size and a seed; the random streams are kept."""
+    with same_random_numbers():
+        seed(number)
+        return arguments_of(make_inputs(batch), model, name="what make_inputs returns")
+
+
+def run_once(model: Model, make_inputs: MakeInputs, batch: int, way: Way, *, number: int = 0) -> Run:
+    """Return one run of a model on `make_inputs(batch)`, without gradients, with the random streams seeded by `number`."""
+    arguments = draw(model, make_inputs, batch, number)
+    inputs = _shapes_in((arguments.args, arguments.kwargs))
+    trace, outputs, error = ShapeTrace(), (), None
+    try:
+        with model_run(model, arguments, way, seed=number) as run, trace_shapes(hazards="collect", ops="all") as trace:
+            outputs = _shapes_in(run.call())
+    except Exception as raised:  # noqa: BLE001 - whatever a model raises at some batch size is a finding
+        error = raised
+    return Run(batch, inputs, trace, outputs, error)
+
+
+def _shapes_in(value: Any) -> tuple[Shape, ...]:
+    return plain_shapes(shape_of(tensor) for tensor in tensors_in(value))
