@@ -1,12 +1,12 @@
 """What every test starts from: no window, Ctrl-C in force, and the folder of real data."""
 
+import os
 import signal
 from pathlib import Path
 
-import matplotlib as mpl
 import pytest
 
-mpl.use("Agg")
+os.environ["MPLBACKEND"] = "Agg"
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
