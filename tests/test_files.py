@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from linkboy import _files
 from linkboy._files import LOCK, atomic_write, locked_directory, read_bounded, sync_directory, sync_file
 
 
@@ -95,19 +94,20 @@ def test_a_killed_holder_lets_go(tmp_path):
 
 def test_a_lock_file_that_its_holder_removed_meanwhile_is_not_held_beside_a_new_one(tmp_path, monkeypatch):
     """B opens the file, A removes it and lets go, then B locks: what B has is not what C would open."""
-    real, opened = _files._try_lock, []
+    fcntl = pytest.importorskip("fcntl")
+    real, locked = fcntl.flock, []
 
-    def late(file):
-        opened.append(file.name)
-        if len(opened) == 1:
-            (tmp_path / LOCK).unlink()  # by the holder before, between the opening and the locking
-        return real(file)
+    def late(handle, how):
+        if how & fcntl.LOCK_EX:
+            locked.append(handle)
+            if len(locked) == 1:
+                (tmp_path / LOCK).unlink()  # by the holder before, between the opening and the locking
+        return real(handle, how)
 
-    monkeypatch.setattr(_files, "_try_lock", late)
+    monkeypatch.setattr("fcntl.flock", late)
     with locked_directory(tmp_path, "another run writes here"):
-        assert len(opened) == 2, "the file was opened again"
+        assert len(locked) == 2, "the file was opened again"
         assert (tmp_path / LOCK).exists()
-        monkeypatch.setattr(_files, "_try_lock", real)
         assert message_of(BlockingIOError, hold, tmp_path) == "another run writes here"
 
 

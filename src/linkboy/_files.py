@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 LOCK = ".lock"  # the file in a directory that a run holds
 
@@ -68,13 +68,16 @@ def read_bounded(path: str | os.PathLike[str], most_bytes: int) -> bytes:
 
 def sync_file(path: str | os.PathLike[str]) -> None:
     """Wait until the content of a file is on the disk."""
-    with Path(path).open("rb") as file:
+    with Path(path).open("r+b") as file:  # Windows flushes only what is open for writing
         os.fsync(file.fileno())
 
 
 def sync_directory(path: str | os.PathLike[str]) -> None:
     """Wait until the names in a directory are on the disk, so that a rename survives a power cut."""
-    handle = os.open(path, os.O_RDONLY)
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows opens no directory, and has no other call to wait by
+        return
     try:
         os.fsync(handle)
     finally:
@@ -101,34 +104,19 @@ def locked_directory(directory: str | os.PathLike[str], refusal: str) -> Iterato
         Traceback (most recent call last):
         BlockingIOError: another run writes here
     """
+    from filelock import FileLock, Timeout
+
     path = Path(directory) / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with path.open("w") as file:
-            if not _try_lock(file):
-                raise BlockingIOError(refusal)
-            # A holder removes the file before it lets go. A process that had opened it by then locks a file that is no
-            # longer there, beside the next one, which locks a new file; so it looks again, and opens the new one.
-            if _is_still_there(path, file):
-                try:
-                    yield
-                finally:
-                    path.unlink(missing_ok=True)
-                return
-
-
-def _try_lock(file: IO[str]) -> bool:
-    import fcntl
-
+    lock = FileLock(path)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_still_there(path: Path, file: IO[str]) -> bool:
+        # Not 0: a lock on a file that its holder removed just before is none, and filelock then opens the file again.
+        lock.acquire(timeout=0.2, poll_interval=0.02)
+    except Timeout:
+        raise BlockingIOError(refusal) from None
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+        yield
+    finally:
+        with contextlib.suppress(PermissionError):  # Windows removes no open file; there filelock does when it lets go
+            path.unlink(missing_ok=True)
+        lock.release()
