@@ -237,14 +237,6 @@ def test_a_directory_of_others_is_never_overwritten(tmp_path, rows):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "config.json"]
 
 
-def test_a_lock_that_its_holder_removed_meanwhile_locks_nothing(tmp_path, monkeypatch):
-    """The holder before ends between our opening of the file and our asking for the lock."""
-    monkeypatch.setattr("fcntl.flock", lambda file, how: (tmp_path / outputs.LOCK).unlink())
-    with pytest.raises(BlockingIOError, match="another run is writing into"):
-        with outputs.run_in(tmp_path, {}, overwrite=False, resume=False):
-            raise AssertionError("began without a lock")
-
-
 def test_two_runs_into_one_directory_are_refused(tmp_path, rows):
     with outputs.run_in(tmp_path / "model", {}, overwrite=False, resume=False):
         assert message_of(BlockingIOError, rows, tmp_path / "model", overwrite=True) == (

@@ -212,7 +212,7 @@ def test_two_runs_do_not_write_to_one_directory_and_leftovers_are_removed(tmp_pa
     (tmp_path / ".tmp-5-dead").mkdir()
     with Checkpointer(tmp_path).locked():
         assert not (tmp_path / ".tmp-5-dead").exists()
-        with pytest.raises(RuntimeError) as caught, Checkpointer(tmp_path).locked():
+        with pytest.raises(BlockingIOError) as caught, Checkpointer(tmp_path).locked():
             pass
     assert str(caught.value) == f"another run is writing checkpoints to {tmp_path}; use another directory"
     with Checkpointer(tmp_path).locked():

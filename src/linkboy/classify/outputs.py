@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from linkboy._files import atomic_write
+from linkboy._files import LOCK, atomic_write, locked_directory
 from linkboy._report import json_text
 from linkboy.classify.budget import Search
 from linkboy.classify.calibration import Calibration
@@ -26,7 +26,7 @@ from linkboy.classify.suspects import SuspectedLabels
 from linkboy.training import History
 from linkboy.training.report import rows_as_csv
 
-RUN, CHECKPOINTS, LOCK = "run.json", "checkpoints", ".lock"
+RUN, CHECKPOINTS = "run.json", "checkpoints"
 CONTENTS = {
     "report.html": "all of this as one page, with the surest mistakes and what drove them",
     CONFIG: "classes, encoder, settings",
@@ -88,27 +88,14 @@ def run_in(out: Path, run: Mapping[str, Any], *, overwrite: bool, resume: bool) 
     Raises:
         BlockingIOError: another run holds the directory.
     """
-    import fcntl
-
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A holder removes the file as it ends: one opened just before that is no longer what others lock.
-            if not os.path.samestat(os.fstat(lock.fileno()), (out / LOCK).stat()):
-                raise BlockingIOError
-        except (BlockingIOError, FileNotFoundError):
-            raise BlockingIOError(f"another run is writing into {out}; wait for it or pass another --out") from None
-        try:
-            check_directory(out, overwrite=overwrite, resume=resume)  # the holder before may have filled it
-            if not resume:
-                shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-            (out / CONFIG).unlink(missing_ok=True)
-            with atomic_write(out / RUN) as file:
-                file.write(json_text(run, indent=1).encode())
-            yield
-        finally:
-            (out / LOCK).unlink(missing_ok=True)
+    with locked_directory(out, f"another run is writing into {out}; wait for it or pass another --out"):
+        check_directory(out, overwrite=overwrite, resume=resume)  # the holder before may have filled it
+        if not resume:
+            shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        (out / CONFIG).unlink(missing_ok=True)
+        with atomic_write(out / RUN) as file:
+            file.write(json_text(run, indent=1).encode())
+        yield
 
 
 def check_same_run(out: Path, run: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from linkboy._checks import check_number, describe
-from linkboy._files import read_bounded
+from linkboy._files import locked_directory, read_bounded, sync_directory, sync_file
 from linkboy._report import format_bytes, plural
 from linkboy.training import _processes
 from linkboy.training._packing import pack, unpack
@@ -164,21 +164,13 @@ class Checkpointer:
             Nothing; the lock is released when the block ends.
 
         Raises:
-            RuntimeError: another run holds the directory.
+            BlockingIOError: another run holds the directory.
         """
         if not _processes.is_main_process():
             yield
             return
-        import fcntl
-
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RuntimeError(
-                    f"another run is writing checkpoints to {self.directory}; use another directory"
-                ) from None
+        refusal = f"another run is writing checkpoints to {self.directory}; use another directory"
+        with locked_directory(self.directory, refusal):
             for leftover in self.directory.glob(".tmp-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             yield
@@ -204,13 +196,11 @@ class Checkpointer:
                 "format": FORMAT, "step": step, "world_size": _processes.process_count(), "exact": exact,
                 "reason": exact_reason, "saved": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "files": files,
             }  # fmt: skip
-            with (temporary / "manifest.json").open("w", encoding="utf-8") as file:
-                json.dump(manifest, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            _sync_directory(temporary)
+            (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1), "utf-8")
+            sync_file(temporary / "manifest.json")
+            sync_directory(temporary)
             temporary.rename(target)
-            _sync_directory(self.directory)
+            sync_directory(self.directory)
             for old in self.paths()[: -self.keep]:
                 if step_of(old) < step:
                     _remove(old)
@@ -261,8 +251,7 @@ def _write_part(directory: Path, state: Mapping[str, Any]) -> list[dict[str, Any
         save_file(tensors, paths[0])
         paths[1].write_bytes(text)
         for path in paths:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync_file(path)
     except (OSError, SafetensorError) as error:
         raise OSError(
             getattr(error, "errno", None),
@@ -329,11 +318,3 @@ def _remove(path: Path) -> None:
     leftover = path.with_name(f".tmp-old-{secrets.token_hex(4)}")
     path.rename(leftover)
     shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

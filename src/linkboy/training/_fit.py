@@ -123,7 +123,7 @@ def fit(
     Raises:
         FloatingPointError: a loss, a gradient or a parameter is not finite.
         OSError: a checkpoint could not be written; the earlier ones are untouched.
-        RuntimeError: another run is writing to the checkpoint directory.
+        BlockingIOError: another run is writing to the checkpoint directory.
         TypeError: an argument is of the wrong type.
         ValueError: an argument does not fit another, a batch or loss has the wrong form, or the checkpoint is damaged or
             belongs to another run.
