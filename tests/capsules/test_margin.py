@@ -98,7 +98,7 @@ ONE_OR_MORE = "target must be class indices of shape (2,) or zeros and ones of s
         ),
         (
             torch.rand(2, 3), torch.full((2, 3), 0.5), {}, ValueError,
-            "target of shape (N, C) must hold zeros and ones, got other numbers; labels go as indices (N,)",
+            "target of shape (N, C) must hold zeros and ones, got other numbers; pass labels as indices (N,)",
         ),
         (
             torch.rand(2, 3, 4), torch.tensor([0, 1]), {}, ValueError,

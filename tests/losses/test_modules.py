@@ -28,6 +28,24 @@ TWINS = {
 GIVEN_AT_THE_CALL = {"input", "target", "linear_weight", "linear_bias", "sample_weight"}
 
 
+def options_of(callable_thing):
+    """Names, types and defaults of the options, in their order."""
+    return [
+        (name, parameter.annotation, parameter.default)
+        for name, parameter in inspect.signature(callable_thing).parameters.items()
+        if name not in GIVEN_AT_THE_CALL
+    ]
+
+
+def test_the_arguments_that_losses_share_stand_in_one_order():
+    order = ["sample_weight", "ignore_index", "reduction", "normalizer"]
+    for function in TWINS.values():
+        names = list(inspect.signature(getattr(linkboy, function)).parameters)
+        shared = [name for name in names if name in order]
+        assert shared == [name for name in order if name in names]
+        assert names.index("target") < names.index("sample_weight")
+
+
 def test_every_module_has_a_function():
     classes = [name for name, thing in vars(modules).items() if inspect.isclass(thing) and name.endswith("Loss")]
     assert sorted(set(classes) - {"_Loss"}) == sorted(TWINS)
@@ -35,16 +53,17 @@ def test_every_module_has_a_function():
 
 @pytest.mark.parametrize(("module", "function"), TWINS.items())
 def test_module_and_function_have_the_same_options_and_defaults(module, function):
-    options = {
-        name: (parameter.annotation, parameter.default)
-        for name, parameter in inspect.signature(getattr(linkboy, module)).parameters.items()
-    }
-    expected = {
-        name: (parameter.annotation, parameter.default)
-        for name, parameter in inspect.signature(getattr(linkboy, function)).parameters.items()
-        if name not in GIVEN_AT_THE_CALL
-    }
-    assert options == expected
+    assert options_of(getattr(linkboy, module)) == options_of(getattr(linkboy, function))
+    call = inspect.signature(getattr(linkboy, module).forward).parameters
+    assert list(call)[1:] == [n for n in inspect.signature(getattr(linkboy, function)).parameters if n in call]
+
+
+def test_another_order_or_default_is_seen():
+    def planted(input, *, alpha=None, gamma: float = 1.0): ...
+    def twin(*, gamma: float = 2.0, alpha=None): ...
+
+    assert [name for name, *_ in options_of(planted)] != [name for name, *_ in options_of(twin)]
+    assert sorted(map(str, options_of(planted))) != sorted(map(str, options_of(twin)))
 
 
 def test_options_and_weights_reach_the_function():
@@ -58,6 +77,31 @@ def test_options_and_weights_reach_the_function():
     torch.testing.assert_close(ours, expected)
     error = torch.randn(4)
     assert torch.equal(QuantileLoss(quantile=0.9)(error, weight), linkboy.quantile_loss(error, weight, quantile=0.9))
+
+
+def test_an_option_that_is_set_counts_from_the_next_call_on():
+    logits, target = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    loss = FocalLoss(gamma=2.0)
+    loss.gamma, loss.reduction, loss.alpha = 0.0, "none", [1.0, 2.0, 3.0]
+    expected = linkboy.focal_loss(logits, target, gamma=0.0, reduction="none", alpha=[1.0, 2.0, 3.0])
+    assert torch.equal(loss(logits, target), expected)
+    assert list(loss.state_dict()) == ["alpha"]
+    loss.gamma = -1.0
+    with pytest.raises(ValueError, match=r"gamma must be a number of at least 0, got -1\.0"):
+        loss(logits, target)
+
+
+@pytest.mark.parametrize("module", sorted(set(TWINS) - {"LogitAdjustedLoss"}))
+def test_every_option_can_be_read(module):
+    loss = getattr(linkboy, module)()
+    for name, _, default in options_of(getattr(linkboy, module)):
+        assert getattr(loss, name) == default
+
+
+def test_a_module_prints_few_numbers_and_prints_on_the_meta_device():
+    assert repr(FocalLoss(alpha=torch.ones(1000))).startswith("FocalLoss(gamma=2.0, alpha=f32[1000], ")
+    with torch.device("meta"):
+        assert "alpha=f32[2]" in repr(FocalLoss(alpha=[1.0, 2.0]))
 
 
 def test_numbers_per_class_are_saved_and_move():
@@ -96,6 +140,6 @@ def test_modules_compile_and_print_their_options():
     arguments = (torch.randn(3, 2), torch.tensor([0, 1, 1]))
     torch.testing.assert_close(torch.compile(loss, fullgraph=True, backend="aot_eager")(*arguments), loss(*arguments))
     assert repr(loss) == (
-        "FocalLoss(alpha=[1.0, 2.0], gamma=0.5, ignore_index=-100, label_smoothing=0.0, reduction='mean', "
+        "FocalLoss(gamma=0.5, alpha=[1.0, 2.0], label_smoothing=0.0, ignore_index=-100, reduction='mean', "
         "normalizer='weights')"
     )

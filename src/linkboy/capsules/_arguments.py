@@ -14,7 +14,7 @@ def check_sizes(**sizes: object) -> None:
 
 
 def one_hot(target: Tensor, classes: int) -> Tensor:
-    """Return `(N, C)`, true at the label of each row; raise where `(N,)` labels are no integers from 0 to `C - 1`."""
+    """Return `(N, C)`, true at the label of each row; raise where `(N,)` labels are not integers from 0 to `C - 1`."""
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise TypeError(
             f"target of shape (N,) must hold class indices, got {describe(target)}; convert it with .long()"

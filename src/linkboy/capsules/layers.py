@@ -1,18 +1,18 @@
 """The two layers of a capsule network: one that makes capsules of features, one that routes capsules to capsules."""
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from linkboy._checks import check_choice, check_number, describe
-from linkboy._tensors import check_floating
+from linkboy._tensors import autocast_dtype, check_floating, work_dtype
 from linkboy.capsules._arguments import check_sizes
-from linkboy.capsules._autocast import autocast_dtype
 from linkboy.capsules._form import agreement, weighted_sum
-from linkboy.capsules.lengths import squash
+from linkboy.capsules.squashing import squash
 
-ROUTING_GRADS = ("last", "full")
+RoutingGrad = Literal["last", "full"]
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
@@ -29,11 +29,11 @@ class CapsuleLinear(nn.Module):
         in_dim: entries of an input capsule.
         num_out: number of output capsules, e.g. of classes.
         out_dim: entries of an output capsule.
-        routing_iters: how often routing repeats, at least 1; with 1 all couplings are `1 / num_out`.
-        routing_grad: `"last"` takes the couplings for constants in the backward pass, which is cheaper and common; `"full"`
+        routing_iters: number of routing iterations, at least 1; with 1 all couplings are `1 / num_out`.
+        routing_grad: `"last"` treats the couplings as constants in the backward pass, which is cheaper and common; `"full"`
             differentiates all of routing. The gradients differ, the values do not.
-        device: of the weight.
-        dtype: of the weight.
+        device: device of the weight.
+        dtype: dtype of the weight.
 
     Shape: `(*, num_in, in_dim)` -> `(*, num_out, out_dim)`, lengths in [0, 1). An example's output does not depend on the
     examples it is batched with.
@@ -43,7 +43,7 @@ class CapsuleLinear(nn.Module):
             `num_out / sqrt(num_in * in_dim)`, at most 1.
 
     Raises:
-        TypeError: a size is no integer, or the input has not the dtype of the weight.
+        TypeError: a size is not an integer, or the input has not the dtype of the weight.
         ValueError: a size is below 1, `routing_grad` is unknown, or the input has other sizes.
 
     Examples:
@@ -65,20 +65,20 @@ class CapsuleLinear(nn.Module):
         out_dim: int,
         *,
         routing_iters: int = 3,
-        routing_grad: str = "last",
+        routing_grad: RoutingGrad = "last",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_sizes(num_in=num_in, in_dim=in_dim, num_out=num_out, out_dim=out_dim, routing_iters=routing_iters)
-        check_choice("routing_grad", routing_grad, ROUTING_GRADS)
+        check_choice("routing_grad", routing_grad, get_args(RoutingGrad))
         self.num_in, self.in_dim, self.num_out, self.out_dim = num_in, in_dim, num_out, out_dim
         self.routing_iters, self.routing_grad = routing_iters, routing_grad
         self.weight = nn.Parameter(torch.empty(num_in, num_out, out_dim, in_dim, device=device, dtype=dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weight anew, such that outputs are as large as inputs while all couplings are `1 / num_out`."""
+        """Draw the weight again, so that outputs are as large as inputs while all couplings are `1 / num_out`."""
         # Above 1 the first agreements already decide all couplings: 77 classes at 3.9 learned nothing, at 1.0 they did.
         nn.init.normal_(self.weight, std=min(1.0, self.num_out / math.sqrt(self.num_in * self.in_dim)))
 
@@ -101,8 +101,7 @@ class CapsuleLinear(nn.Module):
 
     def _couple(self, weight: Tensor, input: Tensor) -> Tensor:
         """Return the couplings of the last weighted sum, `(num_out, B, num_in)` in the input's dtype."""
-        wide = torch.float32 if input.dtype.itemsize < 4 else input.dtype
-        logits = torch.zeros(self.num_out, len(input), self.num_in, dtype=wide, device=input.device)
+        logits = torch.zeros(self.num_out, len(input), self.num_in, dtype=work_dtype(input), device=input.device)
         for _ in range(self.routing_iters - 1):
             output = squash(weighted_sum(weight, logits.softmax(0).to(input.dtype), input))
             logits = logits + agreement(weight, input, output)
@@ -110,13 +109,13 @@ class CapsuleLinear(nn.Module):
 
     def _check_shape(self, input: Tensor) -> None:
         if not isinstance(input, Tensor) or input.dim() < 2 or input.shape[-2:] != (self.num_in, self.in_dim):
-            mend = ""
+            fix = ""
             if isinstance(input, Tensor) and input.dim() >= 2:
                 sizes = ", ".join(str(size) for size in (*input.shape[-2:], self.num_out, self.out_dim))
-                mend = f"; for this input build CapsuleLinear({sizes})"
+                fix = f"; for this input build CapsuleLinear({sizes})"
             raise ValueError(
                 f"input must have the shape (*, num_in, in_dim) = (*, {self.num_in}, {self.in_dim}), "
-                f"got {describe(input)}{mend}"
+                f"got {describe(input)}{fix}"
             )
 
     def extra_repr(self) -> str:
@@ -128,8 +127,8 @@ class CapsuleLinear(nn.Module):
 
 
 def _autocast(tensor: Tensor) -> Tensor:
-    """Convert as autocast does for a linear layer: to its dtype, but float64 and integers stay."""
-    dtype = autocast_dtype(tensor)
+    """Return the tensor in the dtype that autocast gives a linear layer: float64 and integers stay as they are."""
+    dtype = autocast_dtype(tensor.device)
     if dtype is None or tensor.dtype == torch.float64 or not tensor.is_floating_point():
         return tensor
     return tensor.to(dtype)
@@ -142,16 +141,16 @@ class PrimaryCapsules(nn.Module):
         in_channels: channels of the input.
         num_capsules: capsules at every position.
         capsule_dim: entries of a capsule.
-        kernel_size: of the convolution.
-        stride: of the convolution.
-        padding: of the convolution.
+        kernel_size: kernel size of the convolution.
+        stride: stride of the convolution.
+        padding: padding of the convolution.
         spatial_dims: 1 for sequences, 2 for images, 3 for volumes.
 
     Shape: `(B, in_channels, H, W)` -> `(B, num_capsules * H' * W', capsule_dim)`; with `spatial_dims=1` `(B, in_channels, T)`
     -> `(B, num_capsules * T', capsule_dim)`. The capsules of one kind follow each other.
 
     Raises:
-        TypeError: a size is no integer, or the input not floating point.
+        TypeError: a size is not an integer, or the input not floating point.
         ValueError: a size is below 1, `padding` below 0, `spatial_dims` not 1, 2 or 3, or the input has another number of
             dimensions or channels, or is smaller than the kernel.
 
@@ -198,7 +197,7 @@ class PrimaryCapsules(nn.Module):
         convolution = self.convolution
         sides = {1: "T", 2: "H, W", 3: "D, H, W"}[len(convolution.kernel_size)]
         fewest = max(1, convolution.kernel_size[0] - 2 * int(convolution.padding[0]))
-        # Without a batch torch's convolution takes the channels for it, and capsules would mix positions.
+        # Without a batch dimension torch's convolution would read the channels as the batch, and capsules would mix positions.
         if (
             not isinstance(input, Tensor)
             or input.dim() != len(convolution.kernel_size) + 2

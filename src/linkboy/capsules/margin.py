@@ -1,11 +1,15 @@
-"""The margin loss: every class is asked on its own whether it is there."""
+"""The margin loss: for every class by itself, whether it is present."""
+
+from typing import Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from linkboy._checks import check_choice, check_number, describe
-from linkboy._tensors import values_visible
+from linkboy._tensors import in_work_dtype, values_visible
 from linkboy.capsules._arguments import one_hot
+
+Reduction = Literal["none", "mean", "sum"]
 
 
 def margin_loss(
@@ -15,27 +19,27 @@ def margin_loss(
     m_plus: float = 0.9,
     m_minus: float = 0.1,
     down_weight: float = 0.5,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Ask the capsules of the classes that are there to be long, and all others to be short.
+    r"""Make the capsules of the classes that are present long, and all others short.
 
     An example contributes `sum_j T_j max(0, m_plus - l_j)**2 + down_weight (1 - T_j) max(0, l_j - m_minus)**2`, `l_j` the
-    length of the capsule of class `j`, `T_j` 1 where the class is there and 0 elsewhere.
+    length of the capsule of class `j`, `T_j` 1 where the class is present and 0 elsewhere.
 
     Args:
         input: `(N, C)` lengths of capsules, floating point (`capsule_norm` of `CapsuleLinear`'s output).
         target: `(N,)` class indices in `[0, C)`, or `(N, C)` zeros and ones of any dtype, where several classes, or none,
-            may be there.
-        m_plus: length from which a class that is there costs nothing.
-        m_minus: length up to which a class that is not there costs nothing.
-        down_weight: weight of the classes that are not there.
+            may be present.
+        m_plus: length from which a class that is present costs nothing.
+        m_minus: length up to which an absent class costs nothing.
+        down_weight: weight of the absent classes.
         reduction: `"none"`, `"mean"` over the examples, or `"sum"`.
 
     Returns:
         `(N,)` for `"none"`, else a scalar, in the dtype of `input`. The mean of no examples is 0.
 
     Raises:
-        TypeError: `input` is not floating point, or class indices are no integers.
+        TypeError: `input` is not floating point, or class indices are not integers.
         ValueError: a shape, a label, a length or an option is impossible. Labels and lengths are looked at on a CPU only.
 
     Examples:
@@ -47,14 +51,14 @@ def margin_loss(
 
     Source: Sabour et al. 2017, eq. 4, https://arxiv.org/abs/1710.09829.
     """
-    check_choice("reduction", reduction, ("none", "mean", "sum"))
+    check_choice("reduction", reduction, get_args(Reduction))
     check_number("m_plus", m_plus)
     check_number("m_minus", m_minus)
     check_number("down_weight", down_weight, minimum=0)
     lengths = _checked_lengths(input)
-    there = _there(lengths, target).to(lengths.dtype)
+    present = _present(lengths, target).to(lengths.dtype)
     missing, surplus = F.relu(m_plus - lengths).square(), F.relu(lengths - m_minus).square()
-    loss = (there * missing + down_weight * (1 - there) * surplus).sum(1)
+    loss = (present * missing + down_weight * (1 - present) * surplus).sum(1)
     if reduction != "none":
         loss = loss.sum() / (max(len(loss), 1) if reduction == "mean" else 1)
     return loss.to(input.dtype)
@@ -65,18 +69,18 @@ def _checked_lengths(input: Tensor) -> Tensor:
     if not isinstance(input, Tensor) or not input.is_floating_point():
         raise TypeError(f"input must be a floating point tensor of lengths, got {describe(input)}")
     if input.dim() != 2:
-        mend = "; take capsule_norm of the capsules first" if input.dim() == 3 else ""
-        raise ValueError(f"input must be lengths of shape (N, C), got {describe(input)}{mend}")
+        fix = "; take capsule_norm of the capsules first" if input.dim() == 3 else ""
+        raise ValueError(f"input must be lengths of shape (N, C), got {describe(input)}{fix}")
     if values_visible(input) and input.numel() and input.detach().amin() < 0:
         raise ValueError(
             f"input must hold lengths, which are not negative, got {input.detach().amin().item():.4g}; "
             "take capsule_norm of the capsules, not logits"
         )
-    return input.float() if input.dtype.itemsize < 4 else input
+    return in_work_dtype(input)
 
 
-def _there(lengths: Tensor, target: Tensor) -> Tensor:
-    """Return `(N, C)`, 1 or true where a class is there."""
+def _present(lengths: Tensor, target: Tensor) -> Tensor:
+    """Return `(N, C)`, 1 or true where a class is present."""
     batch, classes = lengths.shape
     if not isinstance(target, Tensor) or target.shape not in ((batch,), (batch, classes)):
         raise ValueError(
@@ -87,6 +91,6 @@ def _there(lengths: Tensor, target: Tensor) -> Tensor:
         return one_hot(target, classes)
     if values_visible(target) and not ((target == 0) | (target == 1)).all():
         raise ValueError(
-            "target of shape (N, C) must hold zeros and ones, got other numbers; labels go as indices (N,)"
+            "target of shape (N, C) must hold zeros and ones, got other numbers; pass labels as indices (N,)"
         )
     return target

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from linkboy._checks import describe
 from linkboy._tensors import check_floating
 from linkboy.capsules._arguments import check_sizes, one_hot
-from linkboy.capsules.layers import CapsuleLinear, PrimaryCapsules
-from linkboy.capsules.lengths import capsule_norm
+from linkboy.capsules.layers import CapsuleLinear, PrimaryCapsules, RoutingGrad
+from linkboy.capsules.squashing import capsule_norm
 
 
 class CapsNetOutput(NamedTuple):
-    """What `CapsNet` gives on request.
+    """What `CapsNet` returns with `reconstruct=True`.
 
-    Args:
-        lengths: `(B, classes)`, how sure it is of each class, in [0, 1).
+    Attributes:
+        lengths: `(B, classes)`, in [0, 1): how confident the model is that each class is present.
         poses: `(B, classes, pose_dim)`, the capsules of the classes.
         reconstruction: the shape of the input, numbers from 0 to 1.
     """
@@ -29,7 +29,7 @@ class CapsNetOutput(NamedTuple):
 
 
 class CapsNet(nn.Module):
-    r"""Images in, a capsule per class out: its length says whether the class is there, its direction how it looks.
+    r"""Images in, a capsule per class out: its length says whether the class is present, its direction how it looks.
 
     Two convolutions, the second of which makes primary capsules; `CapsuleLinear` with routing by agreement; and a decoder that
     draws the image from the capsule of one class alone.
@@ -41,17 +41,17 @@ class CapsNet(nn.Module):
         primary_capsules: primary capsules at every position.
         primary_dim: entries of a primary capsule.
         pose_dim: entries of the capsule of a class.
-        kernel_size: of both convolutions.
-        stride: of the second convolution.
-        routing_iters: of `CapsuleLinear`.
-        routing_grad: of `CapsuleLinear`.
+        kernel_size: kernel size of both convolutions.
+        stride: stride of the second convolution.
+        routing_iters: as for `CapsuleLinear`.
+        routing_grad: as for `CapsuleLinear`.
         decoder: widths of the hidden layers of the decoder.
 
     Shape: `(B, channels, height, width)` -> lengths `(B, classes)`, as `margin_loss` takes them.
 
     Raises:
-        TypeError: a size is no integer, `decoder` no sequence, or the images are not floating point.
-        ValueError: a size is below 1, or the image is smaller than what the convolutions see, or not of `image_size`.
+        TypeError: a size is not an integer, `decoder` is not a sequence, or the images are not floating point.
+        ValueError: a size is below 1, or the image is too small for the convolutions, or does not have `image_size`.
 
     Examples:
         >>> import torch, linkboy as lb
@@ -78,7 +78,7 @@ class CapsNet(nn.Module):
         kernel_size: int = 9,
         stride: int = 2,
         routing_iters: int = 3,
-        routing_grad: str = "last",
+        routing_grad: RoutingGrad = "last",
         decoder: Sequence[int] = (512, 1024),
     ) -> None:
         super().__init__()
@@ -112,8 +112,11 @@ class CapsNet(nn.Module):
 
         Args:
             input: images.
-            reconstruct: whether to draw.
+            reconstruct: whether to draw the image.
             target: `(B,)`, the class to draw; by default the longest.
+
+        Returns:
+            `(B, classes)` lengths, or a `CapsNetOutput`.
         """
         if not isinstance(input, Tensor) or input.dim() != 4 or input.shape[1:] != self.image_size:
             raise ValueError(
@@ -137,8 +140,11 @@ class CapsNet(nn.Module):
             poses: `(B, classes, pose_dim)`.
             target: `(B,)`, class indices.
 
+        Returns:
+            Images `(B, channels, height, width)`, with values from 0 to 1.
+
         Raises:
-            TypeError: class indices are no integers.
+            TypeError: class indices are not integers.
             ValueError: a shape does not fit, or a class does not exist (looked at on a CPU only).
         """
         classes, pose_dim = self.routing.num_out, self.routing.out_dim

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from linkboy.losses._arguments import transforms_active, values_visible, wide_dtype, work_dtype
+from linkboy._tensors import transforms_active, values_visible, wide_dtype, work_dtype
 from linkboy.losses._margin import focal_of_margin, plain_margin_loss
 
 # Logits of a chunk per thread: what stays in the cache. Measured flat from 2**18 to 2**20 on two cores.

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from linkboy.losses._arguments import wide_dtype, work_dtype
+from linkboy._tensors import wide_dtype, work_dtype
 
 # Below this gap p is zero beside 1 in every dtype, and the loss is the straight line -gap. Taking that line instead of
 # the product keeps `p * log p` from being 0 * inf where the target class is masked with -inf.

@@ -4,11 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from linkboy.losses._arguments import Rows, wide_dtype
+from linkboy._tensors import wide_dtype
+from linkboy.losses._arguments import SampleRows
 from linkboy.losses._margin import focal_of_margin, margin
 
 
-def soft_values(rows: Rows, label_smoothing: float, gamma: float) -> Tensor:
+def soft_values(rows: SampleRows, label_smoothing: float, gamma: float) -> Tensor:
     """Return `w * sum_c w_c y_c (1 - p_c)**gamma * -log(p_c)` of each sample, `(N, S)` in the wide dtype.
 
     The largest class goes through its margin, as a label does; for all others `1 - p` loses nothing.
@@ -33,7 +34,7 @@ def soft_values(rows: Rows, label_smoothing: float, gamma: float) -> Tensor:
     return values if weight is None else values * weight
 
 
-def _shares(rows: Rows, label_smoothing: float) -> Tensor:
+def _shares(rows: SampleRows, label_smoothing: float) -> Tensor:
     """Return the weighted share of every class, `(N, C, S)` in the wide dtype, 0 for masked samples."""
     target, classes = rows.target, rows.logits.shape[1]
     if rows.soft:

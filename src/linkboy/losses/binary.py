@@ -1,22 +1,22 @@
-"""Focal loss for yes-or-no labels: one logit per element, binary or multi-label."""
-
-from collections.abc import Sequence
+"""Focal loss for labels 0 and 1: one logit per element, binary or multi-label."""
 
 import torch
 from torch import Tensor
 
-from linkboy._checks import check_number, check_same_shape, describe
+from linkboy._checks import check_number, check_same_shape
+from linkboy._tensors import check_floating, result_dtype, values_visible, work_dtype
 from linkboy.losses._arguments import (
+    Normalizer,
+    PerClass,
+    Reduction,
     check_device,
-    check_floating,
     check_real,
     check_reduction,
     check_sample_weight,
+    check_tensor,
     check_weight_values,
-    result_dtype,
+    number,
     to_numbers,
-    values_visible,
-    work_dtype,
 )
 from linkboy.losses._fused import pointwise_focal
 
@@ -26,14 +26,14 @@ def binary_focal_loss(
     target: Tensor,
     *,
     gamma: float = 2.0,
-    alpha: float | Tensor | None = None,
-    pos_weight: float | Tensor | Sequence[float] | None = None,
+    alpha: float | PerClass | None = None,
+    pos_weight: float | PerClass | None = None,
     sample_weight: Tensor | None = None,
     ignore_index: int | None = None,
-    reduction: str = "mean",
-    normalizer: str | float = "count",
+    reduction: Reduction = "mean",
+    normalizer: Normalizer = "count",
 ) -> Tensor:
-    r"""Binary cross-entropy that fades out the elements the model already gets right.
+    r"""Binary cross-entropy that gives less weight to the elements the model already gets right.
 
     An element with label 1 contributes `w * (1 - p)**gamma * -log(p)`, one with label 0 `w * p**gamma * -log(1 - p)`,
     with `p = sigmoid(input)`; a label in between is a mixture of both.
@@ -58,7 +58,7 @@ def binary_focal_loss(
         autocast. A mean over nothing is 0.
 
     Raises:
-        TypeError: `input` is not floating point, or `target` is no tensor.
+        TypeError: `input` is not floating point, or `target` is not a tensor.
         ValueError: a shape, a label, a weight or an option is impossible. Values are looked at on a CPU only.
 
     Examples:
@@ -71,8 +71,8 @@ def binary_focal_loss(
     Source: Lin et al. 2017, eq. 5, https://arxiv.org/abs/1708.02002. Unlike `torchvision.ops.sigmoid_focal_loss` it has
     a finite gradient for `gamma < 1`, takes integer labels, and masks.
     """
-    check_number("gamma", gamma, minimum=0)
-    check_reduction(reduction, normalizer, "count")
+    gamma = number("gamma", gamma, minimum=0)
+    normalizer = check_reduction(reduction, normalizer, "count")
     label, kept = _labels(input, target, ignore_index)
     weight = None
     if sample_weight is not None:
@@ -108,8 +108,7 @@ def binary_focal_loss(
 def _labels(input: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor | None]:
     """Return the checked target, and where it is not ignored (`None` for everywhere)."""
     check_floating("input", input)
-    if not isinstance(target, Tensor):
-        raise TypeError(f"target must be a tensor of labels from 0 to 1, got {describe(target)}")
+    target = check_tensor("target", target, "a tensor of labels from 0 to 1")
     check_same_shape("target", target, "input", input)
     check_device("target", target, input)
     check_real("target", target)
@@ -130,7 +129,7 @@ def _check_labels(label: Tensor) -> None:
 
 
 def _factors(
-    input: Tensor, alpha: float | Tensor | None, pos_weight: float | Tensor | Sequence[float] | None, dtype: torch.dtype
+    input: Tensor, alpha: float | PerClass | None, pos_weight: float | PerClass | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Return the weights of label 1 and label 0, each broadcasting to the shape of `input`."""
     one = torch.ones((), dtype=dtype, device=input.device)
@@ -145,7 +144,7 @@ def _factors(
     return positive, negative
 
 
-def _factor(argument: str, value: float | Tensor | Sequence[float], input: Tensor, dtype: torch.dtype) -> Tensor:
+def _factor(argument: str, value: float | PerClass, input: Tensor, dtype: torch.dtype) -> Tensor:
     if not isinstance(value, Tensor):
         value = to_numbers(argument, value, dtype).to(input.device)
     shape = value.shape
@@ -162,9 +161,9 @@ def _factor(argument: str, value: float | Tensor | Sequence[float], input: Tenso
     return value.to(dtype)
 
 
-def _divisor(normalizer: str | float, label: Tensor, kept: Tensor | None, weights: Tensor) -> Tensor | float:
+def _divisor(normalizer: Normalizer, label: Tensor, kept: Tensor | None, weights: Tensor) -> Tensor | float:
     if not isinstance(normalizer, str):
-        return float(normalizer)
+        return normalizer
     if normalizer == "weights":
         total = weights.sum()
         return torch.where(total == 0, 1.0, total)

@@ -1,11 +1,18 @@
 """Focal loss for one label per sample, dense maps and soft targets."""
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from linkboy._checks import check_number
-from linkboy.losses._arguments import Rows, check_reduction, class_rows, denominator, result_dtype
+from linkboy._tensors import result_dtype
+from linkboy.losses._arguments import (
+    Normalizer,
+    PerClass,
+    Reduction,
+    SampleRows,
+    check_reduction,
+    class_rows,
+    denominator,
+    number,
+)
 from linkboy.losses._fused import margin_loss, margin_loss_sum
 from linkboy.losses._soft import soft_values
 
@@ -15,14 +22,14 @@ def focal_loss(
     target: Tensor,
     *,
     gamma: float = 2.0,
-    alpha: Tensor | Sequence[float] | None = None,
+    alpha: PerClass | None = None,
+    label_smoothing: float = 0.0,
     sample_weight: Tensor | None = None,
     ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    reduction: str = "mean",
-    normalizer: str | float = "weights",
+    reduction: Reduction = "mean",
+    normalizer: Normalizer = "weights",
 ) -> Tensor:
-    r"""Cross-entropy that fades out the samples the model already gets right.
+    r"""Cross-entropy that gives less weight to the samples the model already gets right.
 
     A sample with target `t` contributes `w * (1 - p_t)**gamma * -log(p_t)`, `p_t` the softmax probability of its target
     and `w = alpha[t] * sample_weight`. A soft target contributes the sum of that over the classes, weighted by its
@@ -34,10 +41,10 @@ def focal_loss(
             soft targets with the shape of `input`.
         gamma: focusing exponent, at least 0; 0 is `F.cross_entropy`.
         alpha: weight per class, `C` non-negative numbers (`weight` of `F.cross_entropy`); `None` weighs all by 1.
+        label_smoothing: share of the target, from 0 to 1, that is spread evenly over all classes.
         sample_weight: one non-negative number per sample, in the shape of a target of class indices. A sample with
             weight 0 is masked: not even a NaN in it reaches value or gradient.
         ignore_index: target value that gives neither loss nor gradient; only for class indices.
-        label_smoothing: share of the target, from 0 to 1, that is spread evenly over all classes.
         reduction: `"none"`, `"mean"` or `"sum"`.
         normalizer: what a mean divides by: `"weights"`, the sum of `alpha[t] * sample_weight` over the samples that
             are not ignored (of `sample_weight` for soft targets), as `F.cross_entropy` and scikit-learn do; `"count"`,
@@ -67,9 +74,9 @@ def focal_loss(
     the factor is computed from the margin and not as `1 - p`, which has no correct digit for easy samples and a NaN
     gradient for `gamma < 1`.
     """
-    check_number("gamma", gamma, minimum=0)
-    check_number("label_smoothing", label_smoothing, minimum=0, maximum=1)
-    check_reduction(reduction, normalizer, "weights")
+    gamma = number("gamma", gamma, minimum=0)
+    label_smoothing = number("label_smoothing", label_smoothing, minimum=0, maximum=1)
+    normalizer = check_reduction(reduction, normalizer, "weights")
     rows = class_rows(input, target, alpha=alpha, sample_weight=sample_weight, ignore_index=ignore_index)
     loss = reduce_rows(rows, gamma, label_smoothing, reduction, normalizer)
     if reduction == "none":
@@ -77,7 +84,9 @@ def focal_loss(
     return loss.to(result_dtype(input))
 
 
-def reduce_rows(rows: Rows, gamma: float, label_smoothing: float, reduction: str, normalizer: str | float) -> Tensor:
+def reduce_rows(
+    rows: SampleRows, gamma: float, label_smoothing: float, reduction: Reduction, normalizer: Normalizer
+) -> Tensor:
     """Return the loss of prepared rows in the wide dtype, `(N, S)` or a scalar."""
     weight = rows.effective_weight()
     divisor = denominator(rows, normalizer, weight) if reduction == "mean" else 1.0

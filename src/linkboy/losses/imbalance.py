@@ -1,38 +1,41 @@
 """Skewed classes: logit adjustment by the class priors, and weights per class from counts."""
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from linkboy._checks import check_choice, check_number, describe
+from linkboy._tensors import in_work_dtype, result_dtype, values_visible, wide_dtype
 from linkboy.losses._arguments import (
+    Normalizer,
+    PerClass,
+    Reduction,
     check_logits,
     check_reduction,
     class_numbers,
     class_rows,
-    result_dtype,
+    number,
     to_numbers,
-    values_visible,
-    wide_dtype,
 )
 from linkboy.losses.focal import reduce_rows
 
-SCHEMES = ("balanced", "sqrt", "inverse", "effective")
+Scheme = Literal["balanced", "sqrt", "inverse", "effective"]
 
 
 def logit_adjusted_loss(
     input: Tensor,
     target: Tensor,
     *,
-    priors: Tensor | Sequence[float],
+    priors: PerClass,
     tau: float = 1.0,
     sample_weight: Tensor | None = None,
     ignore_index: int = -100,
-    reduction: str = "mean",
-    normalizer: str | float = "weights",
+    reduction: Reduction = "mean",
+    normalizer: Normalizer = "weights",
 ) -> Tensor:
-    r"""Cross-entropy that asks rare classes to win by a margin: the first thing to try for a long tail.
+    r"""Cross-entropy that makes rare classes win by a margin: the first thing to try for a long tail.
 
     It is the cross-entropy of `input + tau * log(prior)`, in training only. Predict with the raw logits: adding the
     priors again would undo it. (A model trained plainly is adjusted afterwards by `logits - tau * log(prior)`.)
@@ -41,7 +44,7 @@ def logit_adjusted_loss(
         input: `(N, C)` or `(N, C, d1, ..., dk)`, floating point, unnormalised logits.
         target: class indices `(N,)` or `(N, d1, ..., dk)`, each in `[0, C)` or `ignore_index`.
         priors: how frequent each class is in the *training part*, as counts or as shares, all above 0.
-        tau: strength, at least 0; 1 minimises the balanced error, 0 is `F.cross_entropy`.
+        tau: strength of the adjustment, at least 0; 1 minimises the balanced error, 0 is `F.cross_entropy`.
         sample_weight: one non-negative number per sample; 0 masks the sample.
         ignore_index: target value that gives neither loss nor gradient.
         reduction: `"none"`, `"mean"` or `"sum"`.
@@ -51,7 +54,7 @@ def logit_adjusted_loss(
         The shape of `target` for `"none"`, else a scalar, in the dtype `F.cross_entropy` gives.
 
     Raises:
-        TypeError: `input` is not floating point or `target` holds no integers.
+        TypeError: `input` is not floating point or `target` does not hold integers.
         ValueError: a prior is not above 0 (the message names the class), or a shape, label or option is impossible.
 
     Examples:
@@ -64,8 +67,8 @@ def logit_adjusted_loss(
     Source: Menon et al. 2021, "Long-tail learning via logit adjustment", eq. 10, https://arxiv.org/abs/2007.07314.
     torch has no such loss.
     """
-    check_number("tau", tau, minimum=0)
-    check_reduction(reduction, normalizer, "weights")
+    tau = number("tau", tau, minimum=0)
+    normalizer = check_reduction(reduction, normalizer, "weights")
     check_logits(input)
     share = class_numbers("priors", priors, input)
     if values_visible(share) and not (share > 0).all():
@@ -76,7 +79,7 @@ def logit_adjusted_loss(
         )
     rows = class_rows(input, target, sample_weight=sample_weight, ignore_index=ignore_index, allow_soft=False)
     shift = tau * (share / share.sum()).log()
-    logits = rows.logits.float() if input.dtype.itemsize < 4 else rows.logits
+    logits = in_work_dtype(rows.logits)
     rows = rows._replace(logits=logits + shift.to(logits.dtype)[:, None])
     loss = reduce_rows(rows, 0.0, 0.0, reduction, normalizer)
     if reduction == "none":
@@ -86,7 +89,7 @@ def logit_adjusted_loss(
 
 def class_weights(
     targets: Tensor | Sequence[int],
-    scheme: str = "balanced",
+    scheme: Scheme = "balanced",
     *,
     num_classes: int | None = None,
     beta: float = 0.999,
@@ -119,8 +122,8 @@ def class_weights(
 
     Source: scikit-learn `compute_class_weight`; for `"effective"` Cui et al. 2019, https://arxiv.org/abs/1901.05555.
     """
-    check_choice("scheme", scheme, SCHEMES)
-    check_number("beta", beta)
+    check_choice("scheme", scheme, get_args(Scheme))
+    beta = number("beta", beta)
     if not 0 <= beta < 1:
         raise ValueError(f"beta must be a number from 0 up to, not including, 1, got {beta!r}")
     counts = _class_counts(targets, num_classes, ignore_index)

@@ -2,26 +2,25 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from linkboy._checks import check_number, describe
+from linkboy._tensors import autocast_dtype, check_floating, result_dtype, transforms_active, wide_dtype, work_dtype
 from linkboy.losses._arguments import (
-    Rows,
-    autocast_enabled,
+    Normalizer,
+    PerClass,
+    Reduction,
+    SampleRows,
     check_device,
-    check_floating,
     check_reduction,
     check_sample_weight,
     class_rows,
     denominator,
-    result_dtype,
-    transforms_active,
-    wide_dtype,
-    work_dtype,
+    number,
 )
 from linkboy.losses._fused import loss_and_slope, margin_and_shares, write_gradient
 from linkboy.losses.focal import reduce_rows
@@ -36,12 +35,12 @@ def linear_focal_loss(
     *,
     linear_bias: Tensor | None = None,
     gamma: float = 2.0,
-    alpha: Tensor | Sequence[float] | None = None,
+    alpha: PerClass | None = None,
     sample_weight: Tensor | None = None,
     ignore_index: int = -100,
-    reduction: str = "mean",
-    normalizer: str | float = "weights",
-    chunk: int | str = "auto",
+    reduction: Reduction = "mean",
+    normalizer: Normalizer = "weights",
+    chunk: int | Literal["auto"] = "auto",
 ) -> Tensor:
     r"""`focal_loss(F.linear(input, linear_weight, linear_bias), target)` without the memory for the logits.
 
@@ -82,8 +81,8 @@ def linear_focal_loss(
     Source: the chunking is that of Liger kernel and cut-cross-entropy, which need Triton and have no focal loss. Unlike
     `F.linear_cross_entropy` it also takes weights, and runs on every device.
     """
-    check_number("gamma", gamma, minimum=0)
-    check_reduction(reduction, normalizer, "weights")
+    gamma = number("gamma", gamma, minimum=0)
+    normalizer = check_reduction(reduction, normalizer, "weights")
     if chunk != "auto":
         check_number("chunk", chunk, minimum=1, integer=True)
     _check_layer(input, linear_weight, linear_bias)
@@ -127,7 +126,7 @@ def _check_layer(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | Non
             )
     for name, tensor in tensors.items():
         check_device(name, tensor, input)
-        if tensor.dtype != input.dtype and not autocast_enabled(input.device):
+        if tensor.dtype != input.dtype and not autocast_dtype(input.device) is not None:
             raise TypeError(f"{name} must have the dtype of input {describe(input)}, got {describe(tensor)}")
 
 
@@ -135,24 +134,23 @@ def _reduce(
     hidden: Tensor,
     linear_weight: Tensor,
     linear_bias: Tensor | None,
-    rows: Rows,
+    rows: SampleRows,
     gamma: float,
-    reduction: str,
-    normalizer: str | float,
-    chunk: int | str,
+    reduction: Reduction,
+    normalizer: Normalizer,
+    chunk: int | Literal["auto"],
 ) -> Tensor:
     """Return the loss in the wide dtype, `(N, 1)` or a scalar."""
     weight = rows.effective_weight()
     if weight is not None:  # the gradient of the layer is a product with the hidden states: 0 * NaN
         hidden = hidden.masked_fill(weight == 0, 0)
     layer = [hidden, linear_weight, linear_bias]
-    device, autocast = hidden.device.type, autocast_enabled(hidden.device)
-    if autocast:
-        dtype = torch.get_autocast_dtype(device)
-        layer = [None if tensor is None else tensor.to(dtype) for tensor in layer]
+    device, autocast = hidden.device.type, autocast_dtype(hidden.device)
+    if autocast is not None:
+        layer = [None if tensor is None else tensor.to(autocast) for tensor in layer]
     divisor = denominator(rows, normalizer, weight) if reduction == "mean" else 1.0
     learned = any(isinstance(factor, Tensor) and factor.requires_grad for factor in (weight, divisor))
-    with torch.autocast(device, enabled=False) if autocast else nullcontext():
+    with torch.autocast(device, enabled=False) if autocast is not None else nullcontext():
         if torch.compiler.is_compiling() or transforms_active():
             logits = F.linear(*layer).unsqueeze(2)  # pyright: ignore[reportArgumentType]
             return reduce_rows(rows._replace(logits=logits), gamma, 0.0, reduction, normalizer)

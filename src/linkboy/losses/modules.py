@@ -1,48 +1,75 @@
-"""The losses as modules: the same arguments, checked when they are used; numbers per class are buffers."""
+"""The losses as modules: the arguments of the functions in their order, kept as attributes that every call reads."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import inspect
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from linkboy.losses._arguments import to_numbers
+from linkboy._checks import describe
+from linkboy.losses._arguments import Normalizer, PerClass, Reduction, to_numbers
 from linkboy.losses.binary import binary_focal_loss
 from linkboy.losses.focal import focal_loss
 from linkboy.losses.imbalance import logit_adjusted_loss
 from linkboy.losses.linear import linear_focal_loss
-from linkboy.losses.regression import (
-    huber_loss,
-    mae_loss,
-    mse_loss,
-    msle_loss,
-    quantile_loss,
-    rmse_loss,
-    rmsle_loss,
-)
+from linkboy.losses.regression import huber_loss, mae_loss, mse_loss, msle_loss, quantile_loss, rmse_loss, rmsle_loss
 
-PerClass = float | Tensor | Sequence[float] | None
+_NUMBERS_SHOWN = 8
 
 
 class _Loss(nn.Module):
-    """Keeps the options; those that are numbers per class become buffers, so that they move and are saved."""
+    """A loss function whose options are attributes; those that hold numbers per class are buffers.
 
-    _compute: Callable[..., Tensor]
+    Options are checked when the loss is computed, by the function.
+    """
 
-    def __init__(self, buffers: dict[str, PerClass], **options: object) -> None:
+    _function: ClassVar[Callable[..., Tensor]]
+    _buffer_names: ClassVar[tuple[str, ...]] = ()
+    _option_names: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._option_names = tuple(inspect.signature(cls.__init__).parameters)[1:]
+
+    def __init__(self, **options: object) -> None:
         super().__init__()
-        for name, value in buffers.items():
-            kept = None if value is None else to_numbers(name, value, torch.get_default_dtype()).detach().clone()
-            self.register_buffer(name, kept)
-        self.options: dict[str, Any] = options
+        for name in self._buffer_names:
+            self.register_buffer(name, None)
+        for name, value in options.items():
+            setattr(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in self._buffer_names and value is not None:
+            value = to_numbers(name, value, torch.get_default_dtype()).detach().clone()  # type: ignore[arg-type]
+        super().__setattr__(name, value)  # type: ignore[arg-type]
+
+    def _options(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in self._option_names}
 
     def forward(self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
-        """Return the loss."""
-        return self._compute(input, target, sample_weight=sample_weight, **self._buffers, **self.options)
+        """Return the loss.
+
+        Args:
+            input: as for the function.
+            target: as for the function.
+            sample_weight: as for the function.
+
+        Returns:
+            The loss, as the function returns it.
+        """
+        return type(self)._function(input, target, sample_weight=sample_weight, **self._options())
 
     def extra_repr(self) -> str:
-        shown = {name: None if value is None else value.tolist() for name, value in self._buffers.items()}
-        return ", ".join(f"{name}={value!r}" for name, value in (shown | self.options).items())
+        """Return the options, for `print`; of many numbers per class only their dtype and shape."""
+        return ", ".join(f"{name}={_shown(value)}" for name, value in self._options().items())
+
+
+def _shown(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return repr(value)
+    few = value.numel() <= _NUMBERS_SHOWN and value.device.type != "meta"
+    return repr(value.tolist()) if few else describe(value)
 
 
 class FocalLoss(_Loss):
@@ -51,31 +78,33 @@ class FocalLoss(_Loss):
     Examples:
         >>> import torch
         >>> from linkboy import FocalLoss
-        >>> loss = FocalLoss(alpha=[1.0, 2.0], gamma=1.0)
+        >>> loss = FocalLoss(gamma=1.0, alpha=[1.0, 2.0])
         >>> loss(torch.zeros(2, 2), torch.tensor([0, 1]))
         tensor(0.3466)
-        >>> list(loss.state_dict())
-        ['alpha']
+        >>> loss.gamma = 0.0  # from the next call on
+        >>> loss(torch.zeros(2, 2), torch.tensor([0, 1]))
+        tensor(0.6931)
     """
 
-    _compute = staticmethod(focal_loss)
+    _function = staticmethod(focal_loss)
+    _buffer_names = ("alpha",)
     alpha: Tensor | None
 
     def __init__(
         self,
         *,
-        alpha: Tensor | Sequence[float] | None = None,
         gamma: float = 2.0,
-        ignore_index: int = -100,
+        alpha: PerClass | None = None,
         label_smoothing: float = 0.0,
-        reduction: str = "mean",
-        normalizer: str | float = "weights",
+        ignore_index: int = -100,
+        reduction: Reduction = "mean",
+        normalizer: Normalizer = "weights",
     ) -> None:
         super().__init__(
-            {"alpha": alpha},
             gamma=gamma,
-            ignore_index=ignore_index,
+            alpha=alpha,
             label_smoothing=label_smoothing,
+            ignore_index=ignore_index,
             reduction=reduction,
             normalizer=normalizer,
         )
@@ -91,23 +120,25 @@ class BinaryFocalLoss(_Loss):
         tensor(0.0866)
     """
 
-    _compute = staticmethod(binary_focal_loss)
+    _function = staticmethod(binary_focal_loss)
+    _buffer_names = ("alpha", "pos_weight")
     alpha: Tensor | None
     pos_weight: Tensor | None
 
     def __init__(
         self,
         *,
-        alpha: float | Tensor | None = None,
-        pos_weight: float | Tensor | Sequence[float] | None = None,
         gamma: float = 2.0,
+        alpha: float | PerClass | None = None,
+        pos_weight: float | PerClass | None = None,
         ignore_index: int | None = None,
-        reduction: str = "mean",
-        normalizer: str | float = "count",
+        reduction: Reduction = "mean",
+        normalizer: Normalizer = "count",
     ) -> None:
         super().__init__(
-            {"alpha": alpha, "pos_weight": pos_weight},
             gamma=gamma,
+            alpha=alpha,
+            pos_weight=pos_weight,
             ignore_index=ignore_index,
             reduction=reduction,
             normalizer=normalizer,
@@ -115,7 +146,7 @@ class BinaryFocalLoss(_Loss):
 
 
 class LinearFocalLoss(_Loss):
-    """`linear_focal_loss` as a module; called with hidden states, the weight of the last layer and the target.
+    """`linear_focal_loss` as a module, called with hidden states, the weight of the last layer and the target.
 
     Examples:
         >>> import torch
@@ -125,26 +156,22 @@ class LinearFocalLoss(_Loss):
         tensor(2.1972, grad_fn=<ToCopyBackward0>)
     """
 
-    _compute = staticmethod(linear_focal_loss)
+    _function = staticmethod(linear_focal_loss)
+    _buffer_names = ("alpha",)
     alpha: Tensor | None
 
     def __init__(
         self,
         *,
-        alpha: Tensor | Sequence[float] | None = None,
         gamma: float = 2.0,
+        alpha: PerClass | None = None,
         ignore_index: int = -100,
-        reduction: str = "mean",
-        normalizer: str | float = "weights",
-        chunk: int | str = "auto",
+        reduction: Reduction = "mean",
+        normalizer: Normalizer = "weights",
+        chunk: int | Literal["auto"] = "auto",
     ) -> None:
         super().__init__(
-            {"alpha": alpha},
-            gamma=gamma,
-            ignore_index=ignore_index,
-            reduction=reduction,
-            normalizer=normalizer,
-            chunk=chunk,
+            gamma=gamma, alpha=alpha, ignore_index=ignore_index, reduction=reduction, normalizer=normalizer, chunk=chunk
         )
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -156,9 +183,20 @@ class LinearFocalLoss(_Loss):
         linear_bias: Tensor | None = None,
         sample_weight: Tensor | None = None,
     ) -> Tensor:
-        """Return the loss of hidden states under the last linear layer."""
+        """Return the loss of hidden states under the last linear layer.
+
+        Args:
+            input: as for the function.
+            linear_weight: as for the function.
+            target: as for the function.
+            linear_bias: as for the function.
+            sample_weight: as for the function.
+
+        Returns:
+            The loss, as the function returns it.
+        """
         tensors = {"linear_bias": linear_bias, "sample_weight": sample_weight}
-        return self._compute(input, linear_weight, target, **tensors, **self._buffers, **self.options)
+        return linear_focal_loss(input, linear_weight, target, **tensors, **self._options())  # type: ignore[arg-type]
 
 
 class LogitAdjustedLoss(_Loss):
@@ -171,20 +209,25 @@ class LogitAdjustedLoss(_Loss):
         tensor(4.6052)
     """
 
-    _compute = staticmethod(logit_adjusted_loss)
+    _function = staticmethod(logit_adjusted_loss)
+    _buffer_names = ("priors",)
     priors: Tensor
 
     def __init__(
         self,
         *,
-        priors: Tensor | Sequence[float],
+        priors: PerClass,
         tau: float = 1.0,
         ignore_index: int = -100,
-        reduction: str = "mean",
-        normalizer: str | float = "weights",
+        reduction: Reduction = "mean",
+        normalizer: Normalizer = "weights",
     ) -> None:
         super().__init__(
-            {"priors": priors}, tau=tau, ignore_index=ignore_index, reduction=reduction, normalizer=normalizer
+            priors=priors,
+            tau=tau,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            normalizer=normalizer,
         )
 
 
@@ -198,10 +241,14 @@ class MSELoss(_Loss):
         tensor(2.0000)
     """
 
-    _compute = staticmethod(mse_loss)
+    _function = staticmethod(mse_loss)
 
-    def __init__(self, *, reduction: str = "mean") -> None:
-        super().__init__({}, reduction=reduction)
+    def __init__(
+        self,
+        *,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(reduction=reduction)
 
 
 class MAELoss(_Loss):
@@ -214,10 +261,14 @@ class MAELoss(_Loss):
         tensor(1.0000)
     """
 
-    _compute = staticmethod(mae_loss)
+    _function = staticmethod(mae_loss)
 
-    def __init__(self, *, reduction: str = "mean") -> None:
-        super().__init__({}, reduction=reduction)
+    def __init__(
+        self,
+        *,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(reduction=reduction)
 
 
 class RMSELoss(_Loss):
@@ -230,10 +281,10 @@ class RMSELoss(_Loss):
         tensor(1.4142)
     """
 
-    _compute = staticmethod(rmse_loss)
+    _function = staticmethod(rmse_loss)
 
     def __init__(self) -> None:
-        super().__init__({})
+        super().__init__()
 
 
 class MSLELoss(_Loss):
@@ -246,10 +297,16 @@ class MSLELoss(_Loss):
         tensor(0.6035)
     """
 
-    _compute = staticmethod(msle_loss)
+    _function = staticmethod(msle_loss)
 
-    def __init__(self, *, log_input: bool = False, log_target: bool = False, reduction: str = "mean") -> None:
-        super().__init__({}, log_input=log_input, log_target=log_target, reduction=reduction)
+    def __init__(
+        self,
+        *,
+        log_input: bool = False,
+        log_target: bool = False,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(log_input=log_input, log_target=log_target, reduction=reduction)
 
 
 class RMSLELoss(_Loss):
@@ -262,10 +319,15 @@ class RMSLELoss(_Loss):
         tensor(0.7768)
     """
 
-    _compute = staticmethod(rmsle_loss)
+    _function = staticmethod(rmsle_loss)
 
-    def __init__(self, *, log_input: bool = False, log_target: bool = False) -> None:
-        super().__init__({}, log_input=log_input, log_target=log_target)
+    def __init__(
+        self,
+        *,
+        log_input: bool = False,
+        log_target: bool = False,
+    ) -> None:
+        super().__init__(log_input=log_input, log_target=log_target)
 
 
 class QuantileLoss(_Loss):
@@ -278,10 +340,15 @@ class QuantileLoss(_Loss):
         tensor(0.5000)
     """
 
-    _compute = staticmethod(quantile_loss)
+    _function = staticmethod(quantile_loss)
 
-    def __init__(self, *, quantile: float = 0.5, reduction: str = "mean") -> None:
-        super().__init__({}, quantile=quantile, reduction=reduction)
+    def __init__(
+        self,
+        *,
+        quantile: float = 0.5,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(quantile=quantile, reduction=reduction)
 
 
 class HuberLoss(_Loss):
@@ -294,7 +361,12 @@ class HuberLoss(_Loss):
         tensor(0.7500)
     """
 
-    _compute = staticmethod(huber_loss)
+    _function = staticmethod(huber_loss)
 
-    def __init__(self, *, delta: float = 1.0, reduction: str = "mean") -> None:
-        super().__init__({}, delta=delta, reduction=reduction)
+    def __init__(
+        self,
+        *,
+        delta: float = 1.0,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(delta=delta, reduction=reduction)

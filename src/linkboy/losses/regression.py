@@ -4,20 +4,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from linkboy._checks import check_choice, check_number, describe
+from linkboy._checks import check_choice
+from linkboy._tensors import check_floating, values_visible, work_dtype
 from linkboy.losses._arguments import (
     REDUCTIONS,
+    Reduction,
     check_device,
-    check_floating,
     check_real,
+    check_tensor,
     check_weight_values,
-    values_visible,
-    work_dtype,
+    number,
+    proposed_expansion,
 )
 from linkboy.losses.weighting import weighted_mean
 
 
-def mse_loss(input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
+def mse_loss(
+    input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, reduction: Reduction = "mean"
+) -> Tensor:
     r"""Weighted mean of squared errors, `sum(w * (input - target)**2) / sum(w)`.
 
     Args:
@@ -31,7 +35,7 @@ def mse_loss(input: Tensor, target: Tensor, *, sample_weight: Tensor | None = No
         mean over nothing is 0.
 
     Raises:
-        TypeError: `input` is not floating point or `target` is no tensor.
+        TypeError: `input` is not floating point or `target` is not a tensor.
         ValueError: the shapes differ, a weight is negative, or `reduction` is unknown.
 
     Examples:
@@ -47,7 +51,9 @@ def mse_loss(input: Tensor, target: Tensor, *, sample_weight: Tensor | None = No
     return _reduce((output - truth).square(), weight, reduction)
 
 
-def mae_loss(input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
+def mae_loss(
+    input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, reduction: Reduction = "mean"
+) -> Tensor:
     r"""Weighted mean of absolute errors, `sum(w * |input - target|) / sum(w)`.
 
     Arguments, result and errors are those of `mse_loss`. The gradient is 0 at a perfect fit.
@@ -77,7 +83,7 @@ def rmse_loss(input: Tensor, target: Tensor, *, sample_weight: Tensor | None = N
         A scalar; float32 for half precision.
 
     Raises:
-        TypeError: `input` is not floating point or `target` is no tensor.
+        TypeError: `input` is not floating point or `target` is not a tensor.
         ValueError: the shapes differ or a weight is negative.
 
     Examples:
@@ -96,26 +102,27 @@ def msle_loss(
     input: Tensor,
     target: Tensor,
     *,
-    sample_weight: Tensor | None = None,
     log_input: bool = False,
     log_target: bool = False,
-    reduction: str = "mean",
+    sample_weight: Tensor | None = None,
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Weighted mean of squared differences of `log(1 + x)`.
 
     Args:
         input: predictions above -1, of any shape, floating point.
         target: true values above -1, in exactly that shape.
+        log_input: whether `input` is already `log(1 + prediction)`: the usual choice, since no output of a model is then
+            out of range.
+        log_target: whether `target` is already `log(1 + value)`.
         sample_weight: non-negative, in the same shape; 0 masks the element.
-        log_input: `input` is `log(1 + prediction)` already: the usual way, since a model can then not leave the domain.
-        log_target: `target` is `log(1 + value)` already.
         reduction: `"none"`, `"mean"` or `"sum"`.
 
     Returns:
         The shape of `input` for `"none"`, else a scalar; float32 for half precision.
 
     Raises:
-        TypeError: `input` is not floating point or `target` is no tensor.
+        TypeError: `input` is not floating point or `target` is not a tensor.
         ValueError: a value is not above -1 (looked at on a CPU only), the shapes differ, or a weight is negative.
 
     Examples:
@@ -136,9 +143,9 @@ def rmsle_loss(
     input: Tensor,
     target: Tensor,
     *,
-    sample_weight: Tensor | None = None,
     log_input: bool = False,
     log_target: bool = False,
+    sample_weight: Tensor | None = None,
 ) -> Tensor:
     r"""Root of `msle_loss`; with weights it is the NWRMSLE of sales forecasting.
 
@@ -162,7 +169,7 @@ def quantile_loss(
     *,
     quantile: float = 0.5,
     sample_weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Weighted mean of the pinball loss, whose minimum is a quantile of the target instead of its mean.
 
@@ -179,7 +186,7 @@ def quantile_loss(
         The shape of `input` for `"none"`, else a scalar; float32 for half precision.
 
     Raises:
-        TypeError: `input` is not floating point or `target` is no tensor.
+        TypeError: `input` is not floating point or `target` is not a tensor.
         ValueError: `quantile` is not between 0 and 1, the shapes differ, or a weight is negative.
 
     Examples:
@@ -190,7 +197,7 @@ def quantile_loss(
 
     The same as scikit-learn's `mean_pinball_loss`.
     """
-    check_number("quantile", quantile, above=0)
+    quantile = number("quantile", quantile, above=0)
     if quantile >= 1:
         raise ValueError(f"quantile must be a number above 0 and below 1, got {quantile!r}")
     output, truth, weight = _prepare(input, target, sample_weight, reduction)
@@ -204,7 +211,7 @@ def huber_loss(
     *,
     delta: float = 1.0,
     sample_weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Weighted mean of errors that count squared (halved) up to `delta` and linearly beyond.
 
@@ -219,7 +226,7 @@ def huber_loss(
         The shape of `input` for `"none"`, else a scalar; float32 for half precision.
 
     Raises:
-        TypeError: `input` is not floating point or `target` is no tensor.
+        TypeError: `input` is not floating point or `target` is not a tensor.
         ValueError: `delta` is not above 0, the shapes differ, or a weight is negative.
 
     Examples:
@@ -230,24 +237,23 @@ def huber_loss(
 
     Without weights the same as `F.huber_loss`, whose `weight` broadcasts.
     """
-    check_number("delta", delta, above=0)
+    delta = number("delta", delta, above=0)
     output, truth, weight = _prepare(input, target, sample_weight, reduction)
     return _reduce(F.huber_loss(output, truth, reduction="none", delta=delta), weight, reduction)
 
 
 def _prepare(
-    input: Tensor, target: Tensor, sample_weight: Tensor | None, reduction: str
+    input: Tensor, target: Tensor, sample_weight: Tensor | None, reduction: Reduction
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Check the tensors and return them in the dtype of the arithmetic, masked elements as 0."""
     check_choice("reduction", reduction, REDUCTIONS)
     check_floating("input", input)
-    if not isinstance(target, Tensor):
-        raise TypeError(f"target must be a tensor, got {describe(target)}")
+    target = check_tensor("target", target)
     if target.shape != input.shape:
-        mend = ""
+        fix = ""
         if target.numel() == input.numel():
-            mend = "; bring them to one shape with input.squeeze(-1) or target.reshape(input.shape)"
-        raise ValueError(f"target must have the shape of input {tuple(input.shape)}, got {tuple(target.shape)}{mend}")
+            fix = "; bring them to one shape with input.squeeze(-1) or target.reshape(input.shape)"
+        raise ValueError(f"target must have the shape of input {tuple(input.shape)}, got {tuple(target.shape)}{fix}")
     check_device("target", target, input)
     check_real("target", target)
     weight = None if sample_weight is None else _check_weight(sample_weight, target)
@@ -261,22 +267,18 @@ def _prepare(
 
 
 def _check_weight(sample_weight: Tensor, target: Tensor) -> Tensor:
-    if not isinstance(sample_weight, Tensor):
-        raise TypeError(f"sample_weight must be a tensor, got {describe(sample_weight)}")
+    sample_weight = check_tensor("sample_weight", sample_weight)
     if sample_weight.shape != target.shape:
-        mend = ""
-        if sample_weight.shape == target.shape[: sample_weight.dim()]:
-            axes = [":"] * sample_weight.dim() + ["None"] * (target.dim() - sample_weight.dim())
-            mend = f"; one weight per row is sample_weight[{', '.join(axes)}].expand_as(target)"
+        fix = proposed_expansion("sample_weight", sample_weight.shape, "target", target.shape)
         raise ValueError(
-            f"sample_weight must have the shape of target {tuple(target.shape)}, got {tuple(sample_weight.shape)}{mend}"
+            f"sample_weight must have the shape of target {tuple(target.shape)}, got {tuple(sample_weight.shape)}{fix}"
         )
     check_device("sample_weight", sample_weight, target, "target")
     check_weight_values("sample_weight", sample_weight)
     return sample_weight
 
 
-def _reduce(values: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+def _reduce(values: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
     if reduction == "mean":
         return values.sum() / max(values.numel(), 1) if weight is None else weighted_mean(values, weight)
     weighted = values if weight is None else values * weight

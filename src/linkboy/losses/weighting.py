@@ -1,11 +1,11 @@
-"""The one normaliser: a weighted mean that is right under masks, processes and gradient accumulation."""
+"""A weighted mean that is correct under masks, several processes and gradient accumulation."""
 
 import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from linkboy._checks import check_number, check_same_shape
-from linkboy.losses._arguments import check_device, check_floating, check_weight_values, work_dtype
+from linkboy._tensors import check_floating, work_dtype
+from linkboy.losses._arguments import check_device, check_tensor, check_weight_values, number, proposed_expansion
 
 
 def weighted_mean(
@@ -26,8 +26,8 @@ def weighted_mean(
 
     Args:
         values: losses of any shape, floating point.
-        weights: non-negative, in the shape of `values`: nothing is broadcast. Where a weight is 0 the value is masked,
-            even if it is NaN.
+        weights: non-negative numbers or a mask, of any dtype, in the shape of `values`: nothing is broadcast. Where a weight
+            is 0 the value is masked, even if it is NaN.
         dim: dimension or dimensions to average over; `None` for all.
         group: process group whose processes hold the rest of the batch, for example `torch.distributed.group.WORLD`.
         total: what to divide by instead of the sum of `weights`.
@@ -37,7 +37,7 @@ def weighted_mean(
         0. Divisors that come from other processes are constants to autograd.
 
     Raises:
-        TypeError: `values` or `weights` is not floating point, or `total` no number.
+        TypeError: `values` is not floating point, `weights` are not real numbers, or `total` is not a number.
         ValueError: the shapes differ, a weight or `total` is negative, or `weights` want a gradient under `group`.
 
     Examples:
@@ -53,17 +53,17 @@ def weighted_mean(
     uneven batches is not the mean.
     """
     check_floating("values", values)
-    check_floating("weights", weights)
-    if weights.shape != values.shape and weights.dim() < values.dim():
-        example = f"weights[{', '.join([':'] * weights.dim() + ['None'] * (values.dim() - weights.dim()))}]"
+    weights = check_tensor("weights", weights)
+    if weights.shape != values.shape:
+        fix = proposed_expansion("weights", weights.shape, "values", values.shape)
         raise ValueError(
-            f"weights must have the shape of values {tuple(values.shape)}, got {tuple(weights.shape)}; "
-            f"say which dimension they belong to, for example {example}.expand_as(values)"
+            f"weights must have the shape of values {tuple(values.shape)}, got {tuple(weights.shape)}{fix}"
         )
-    check_same_shape("weights", weights, "values", values)
     check_device("weights", weights, values, "values")
     check_weight_values("weights", weights)
-    dtype = torch.promote_types(work_dtype(values), work_dtype(weights))
+    dtype = work_dtype(values)
+    if weights.is_floating_point():
+        dtype = torch.promote_types(dtype, work_dtype(weights))
     weights = weights.to(dtype)
     dims = tuple(range(values.dim())) if dim is None else dim
     summed = (values.masked_fill(weights == 0, 0) * weights).sum(dims)
@@ -83,7 +83,7 @@ def weighted_mean(
 
 def _check_total(total: Tensor | float, like: Tensor) -> Tensor:
     if not isinstance(total, Tensor):
-        check_number("total", total, minimum=0)
+        total = number("total", total, minimum=0)
         return torch.tensor(total, dtype=like.dtype, device=like.device)
     if total.shape not in ((), like.shape):
         raise ValueError(

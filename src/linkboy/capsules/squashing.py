@@ -1,4 +1,4 @@
-"""The length of a capsule, and the squashing that keeps it below 1: right from 0 to the largest number of the dtype.
+"""The length of a capsule, and the squashing that keeps it below 1: exact from 0 to the largest number of the dtype.
 
 A length is `largest * |x / largest|`, with `largest` the largest entry: no square underflows or overflows. `largest` is
 detached, which is exact: the value does not depend on it.
@@ -7,7 +7,7 @@ detached, which is exact: the value does not depend on it.
 from torch import Tensor
 
 from linkboy._checks import check_number, describe
-from linkboy.capsules._autocast import autocast_dtype
+from linkboy._tensors import autocast_dtype, in_work_dtype
 
 
 def squash(input: Tensor, dim: int = -1) -> Tensor:
@@ -21,8 +21,8 @@ def squash(input: Tensor, dim: int = -1) -> Tensor:
         The shape and dtype of `input`; half precision is computed in float32.
 
     Raises:
-        TypeError: `input` is no floating point tensor, or `dim` no integer.
-        ValueError: capsules have no entries, or `input` no such `dim`.
+        TypeError: `input` is not a floating point tensor, or `dim` is not an integer.
+        ValueError: capsules have no entries, or `input` has no such `dim`.
 
     Examples:
         >>> import torch
@@ -53,8 +53,8 @@ def capsule_norm(input: Tensor, dim: int = -1) -> Tensor:
         The shape of `input` without `dim`, in its dtype; float32 for half precision under autocast, as torch's norms.
 
     Raises:
-        TypeError: `input` is no floating point tensor, or `dim` no integer.
-        ValueError: capsules have no entries, or `input` no such `dim`.
+        TypeError: `input` is not a floating point tensor, or `dim` is not an integer.
+        ValueError: capsules have no entries, or `input` has no such `dim`.
 
     Examples:
         >>> import torch
@@ -62,12 +62,12 @@ def capsule_norm(input: Tensor, dim: int = -1) -> Tensor:
         >>> capsule_norm(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
         tensor([5., 0.])
 
-    Differs from `input.norm(dim=-1)`: squares neither underflow nor overflow, and second derivatives at 0 are no NaN; an
+    Differs from `input.norm(dim=-1)`: squares neither underflow nor overflow, and second derivatives at 0 are not NaN; an
     infinite entry gives NaN.
     """
     largest, ratio, zero = _split_length(input, dim)
     length = (largest * ratio).masked_fill(zero, 0).squeeze(dim)
-    return length if autocast_dtype(input) else length.to(input.dtype)
+    return length if autocast_dtype(input.device) else length.to(input.dtype)
 
 
 def _split_length(input: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -78,10 +78,10 @@ def _split_length(input: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
         check_number("dim", dim, minimum=-input.dim(), maximum=input.dim() - 1, integer=True)
     if input.dim() == 0 or input.shape[dim] == 0:
         raise ValueError(f"input must have capsules of at least one entry along dim {dim}, got {describe(input)}")
-    work = input.float() if input.dtype.itemsize < 4 else input
+    work = in_work_dtype(input)
     largest = work.detach().abs().amax(dim, keepdim=True)
     zero = largest == 0
     largest = largest.masked_fill(zero, 1)
-    # The root has no slope at 0: a stand-in takes its place before it, so that no 0 * inf reaches a gradient.
+    # The root has no slope at 0: 0 is replaced before it, so that no 0 * inf reaches a gradient.
     ratio = (work / largest).square().sum(dim, keepdim=True).masked_fill(zero, 1).sqrt()
     return largest, ratio, zero
