@@ -143,7 +143,7 @@ MESSAGES = [
     ({"target": Y.cfloat()}, "target must hold real numbers, got c64[2, 3]"),
     ({"pos_weight": "a"}, "pos_weight must be a tensor or hold numbers, got str"),
     ({"pos_weight": torch.inf}, "pos_weight must be finite, got inf"),
-    ({"target": [0]}, "target must be a tensor of labels from 0 to 1, got list"),
+    ({"target": [0]}, "target must be a tensor of labels from 0 to 1, got list; convert it with torch.as_tensor(target)"),
     ({"target": Y + 2}, "target must hold labels from 0 to 1, got 2"),
     ({"target": Y - 1}, "target must hold labels from 0 to 1, got -1"),
     ({"target": Y.bool(), "ignore_index": -1},

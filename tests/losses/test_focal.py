@@ -430,7 +430,8 @@ MESSAGES = [
     ({"sample_weight": -torch.ones(4)}, "sample_weight must not be negative or NaN, got -1"),
     ({"sample_weight": torch.ones(4, 1)},
      "sample_weight must have one number per sample, shape (4,), got (4, 1)"),
-    ({"sample_weight": [1, 1, 1, 1]}, "sample_weight must be a tensor, got list"),
+    ({"sample_weight": [1, 1, 1, 1]}, "sample_weight must be a tensor, got list; "
+     "convert it with torch.as_tensor(sample_weight)"),
     ({"reduction": "avg"}, "reduction must be one of ('none', 'mean', 'sum'), got 'avg'"),
     ({"reduction": "men"}, "reduction must be one of ('none', 'mean', 'sum'), got 'men'; did you mean 'mean'?"),
     ({"normalizer": "weight"},
@@ -450,8 +451,20 @@ MESSAGES = [
     ({"target": LABELS.float()},
      "soft targets must have the shape of input (4, 3), got f32[4]; "
      "class indices must be integers: convert them with .long()"),
+    ({"target": LABELS.numpy()},
+     "target must be a tensor of class indices, got a NumPy array i64[4]; convert it with torch.from_numpy(target)"),
+    ({"target": torch.nn.functional.one_hot(LABELS, 3)},
+     "target must have shape (4,) for input of shape (4, 3), got (4, 3); turn one-hot labels into class indices with "
+     "target.argmax(1), or pass shares of the classes with target.float()"),
+    ({"input": torch.zeros(2, 5, 7), "target": torch.zeros(2, 5).long()},
+     "target must have shape (2, 7) for input of shape (2, 5, 7), got (2, 5); "
+     "classes belong to dimension 1: pass input.movedim(-1, 1)"),
+    ({"input": LOGITS[:, :1]},
+     "input must have at least two classes in dimension 1, got shape (4, 1); "
+     "for one logit per label use binary_focal_loss"),
+    ({"normalizer": torch.tensor(-1.0)}, "normalizer must be a number above 0, got -1.0"),
     ({"target": LABELS.bool()}, "target must hold integer class indices, got bool[4]; convert them with .long()"),
-    ({"target": [0, 1, 2, 0]}, "target must be a tensor of class indices, got list"),
+    ({"target": [0, 1, 2, 0]}, "target must be a tensor of class indices, got list; convert it with torch.as_tensor(target)"),
     ({"target": LOGITS, "ignore_index": 1},
      "ignore_index needs class indices as target, got ignore_index=1 with soft targets f32[4, 3]; "
      "give those samples a sample_weight of 0"),
@@ -464,7 +477,8 @@ MESSAGES = [
      "input must be a floating point tensor, got i64[4, 3]; convert it with .float()"),
     ({"input": torch.zeros(3)},
      "input must have shape (N, C) or (N, C, d1, ...), got (3,); add the batch dimension with input[None]"),
-    ({"input": torch.zeros(4, 0)}, "input must have at least one class in dimension 1, got shape (4, 0)"),
+    ({"input": torch.zeros(4, 0)}, "input must have at least two classes in dimension 1, got shape (4, 0); "
+     "for one logit per label use binary_focal_loss"),
     ({"input": torch.tensor([[0.7, 0.2, 0.1]] * 4)},
      "input must be logits, got rows that sum to 1; leave out the softmax before the loss"),
 ]  # fmt: skip
@@ -480,3 +494,19 @@ def test_wrong_arguments_get_a_sentence(wrong, message):
 @pytest.mark.parametrize("logits", [torch.eye(3), torch.full((3, 2), 0.5), torch.tensor([[0.7, 0.3], [2.0, 1.0]])])
 def test_logits_that_only_resemble_probabilities_pass(logits):
     focal_loss(logits, torch.zeros(3 if len(logits) == 3 else 2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_one_row_that_sums_to_one_is_no_softmax(dtype):
+    loss = focal_loss(torch.tensor([[0.515625, 0.484375]], dtype=dtype), torch.tensor([0]))
+    assert torch.isfinite(loss)
+    with pytest.raises(ValueError, match="leave out the softmax"):
+        focal_loss(torch.rand(8, 2).softmax(1).to(dtype), torch.zeros(8, dtype=torch.long))
+
+
+def test_numbers_of_numpy_and_torch_are_taken_as_pythons():
+    options = [{"gamma": 1.0, "normalizer": 16}]
+    options += [{"gamma": kind(1), "normalizer": count} for kind in (np.float32, np.float64, torch.tensor)
+                for count in (np.int64(16), torch.tensor(16), torch.tensor(16.0))]  # fmt: skip
+    values = {focal_loss(LOGITS, LABELS, **each).item() for each in options}
+    assert len(values) == 1

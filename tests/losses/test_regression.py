@@ -155,12 +155,16 @@ MESSAGES = [
     (lambda: mse_loss(X, Y.cfloat()), "target must hold real numbers, got c64[3]"),
     (lambda: mse_loss(X, torch.ones(2)), "target must have the shape of input (3,), got (2,)"),
     (lambda: mse_loss(X.int(), Y), "input must be a floating point tensor, got i32[3]; convert it with .float()"),
-    (lambda: mse_loss(X, [1.0]), "target must be a tensor, got list"),
-    (lambda: mse_loss(X, Y, sample_weight=[1.0]), "sample_weight must be a tensor, got list"),
+    (lambda: mse_loss(X, [1.0]), "target must be a tensor, got list; convert it with torch.as_tensor(target)"),
+    (lambda: mse_loss(X, Y, sample_weight=[1.0]), "sample_weight must be a tensor, got list; "
+     "convert it with torch.as_tensor(sample_weight)"),
+    (lambda: mse_loss(torch.zeros(2, 3), torch.zeros(2, 3), sample_weight=torch.ones(3)),
+     "sample_weight must have the shape of target (2, 3), got (3,); "
+     "say which dimensions they belong to, for example sample_weight[None, :].expand_as(target)"),
     (lambda: mse_loss(X, Y, sample_weight=-Y), "sample_weight must not be negative or NaN, got -1"),
     (lambda: mse_loss(torch.zeros(3, 2), torch.zeros(3, 2), sample_weight=Y),
      "sample_weight must have the shape of target (3, 2), got (3,); "
-     "one weight per row is sample_weight[:, None].expand_as(target)"),
+     "say which dimensions they belong to, for example sample_weight[:, None].expand_as(target)"),
     (lambda: mse_loss(X, Y, sample_weight=torch.ones(3, 1)),
      "sample_weight must have the shape of target (3,), got (3, 1)"),
     (lambda: mse_loss(X, Y, reduction="average"), "reduction must be one of ('none', 'mean', 'sum'), got 'average'"),

@@ -209,7 +209,7 @@ def chunks(shape: torch.Size, *, in_place: bool = False) -> Iterator[tuple[slice
 
 
 def _fits_in_place(gradient: Tensor) -> bool:
-    """Say whether softmax can work in the gradient itself: long rows, one after the other."""
+    """Return whether softmax can work in the gradient itself: long rows, one after the other."""
     return gradient.shape[2] == 1 and gradient.shape[1] > _SHORT_ROW and gradient.is_contiguous()
 
 

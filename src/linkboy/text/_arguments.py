@@ -1,9 +1,10 @@
 """What the tokenizers ask of their arguments: options of the rules, tokens that stay whole, and texts."""
 
 from collections.abc import Iterable, Mapping, Set
+from typing import get_args
 
 from linkboy._checks import check_choice, check_flag
-from linkboy.text._characters import Rules
+from linkboy.text._characters import Han, Rules
 
 
 def make_rules(
@@ -11,7 +12,7 @@ def make_rules(
     strip_accents: bool | None,
     tokenize_chinese_chars: bool,
     *,
-    han: str = "google",
+    han: Han = "google",
     kana: bool = False,
     emoji: bool = False,
     drop_private: bool = False,
@@ -23,7 +24,7 @@ def make_rules(
     check_flag("emoji", emoji)
     if strip_accents is not None and not isinstance(strip_accents, bool):
         raise TypeError(f"strip_accents must be True, False or None, got {strip_accents!r}")
-    check_choice("han", han, ("google", "all"))
+    check_choice("han", han, get_args(Han))
     strip = do_lower_case if strip_accents is None else strip_accents
     return Rules(do_lower_case, strip, tokenize_chinese_chars, han, kana, emoji, drop_private)
 

@@ -1,8 +1,13 @@
 """The arguments of a tokenizer call, checked against each other, so that no argument is silently without effect."""
 
 import dataclasses
+from typing import Literal
 
 from linkboy._checks import check_choice, check_flag, check_number
+
+Padding = bool | Literal["do_not_pad", "longest", "max_length"]
+Truncation = bool | Literal["do_not_truncate", "longest_first", "only_first", "only_second"]
+Tensors = Literal["pt", "np", "flat"] | None
 
 PADDINGS = {False: None, "do_not_pad": None, True: "longest", "longest": "longest", "max_length": "max_length"}
 TRUNCATIONS = {
@@ -13,7 +18,6 @@ TRUNCATIONS = {
     "only_first": "only_first",
     "only_second": "only_second",
 }
-TENSORS = (None, "pt", "np", "flat")
 
 WIDEST = 1 << 24  # tokens that rows may be padded to; a mistyped number beyond it would take all memory
 
@@ -38,8 +42,8 @@ def check_options(
     *,
     pair: bool,
     specials: bool,
-    padding: bool | str,
-    truncation: bool | str,
+    padding: Padding,
+    truncation: Truncation,
     max_length: int | None,
     model_max_length: int | None,
     stride: int,
@@ -47,7 +51,7 @@ def check_options(
     overflow: bool,
     offsets: bool,
     special_mask: bool,
-    tensors: str | None,
+    tensors: Tensors,
 ) -> CallOptions:
     """Return the options of a call, or raise where one is unknown, contradicts another, or would have no effect."""
     check_flag("add_special_tokens", specials)
@@ -56,7 +60,7 @@ def check_options(
     check_flag("return_special_tokens_mask", special_mask)
     check_choice("padding", padding, PADDINGS)
     check_choice("truncation", truncation, TRUNCATIONS)
-    check_choice("return_tensors", tensors, TENSORS)
+    check_choice("return_tensors", tensors, (None, "pt", "np", "flat"))
     pad, cut = PADDINGS[padding], TRUNCATIONS[truncation]
     if max_length is None and (cut or pad == "max_length"):
         if model_max_length is None:

@@ -7,7 +7,7 @@ These few functions are the specification of the whole room. They follow `BasicT
 import dataclasses
 import itertools
 import unicodedata
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 GOOGLE_HAN = (
     (0x4E00, 0x9FFF),
@@ -32,6 +32,8 @@ KANA = (
 )
 EMOJI = ((0x2190, 0x21FF), (0x2300, 0x23FF), (0x25A0, 0x27BF), (0x2900, 0x297F), (0x2B00, 0x2BFF), (0x1F000, 0x1FAFF))
 
+Han = Literal["google", "all"]
+
 SIGMA = "\N{GREEK CAPITAL LETTER SIGMA}"
 
 
@@ -50,7 +52,7 @@ class Rules:
     lower: bool = True
     strip_accents: bool = True
     split_han: bool = True
-    han: str = "google"
+    han: Han = "google"
     kana: bool = False
     emoji: bool = False
     drop_private: bool = False

@@ -2,15 +2,18 @@
 
 import itertools
 import unicodedata
+from typing import Literal
 
 from linkboy.text._characters import ALL_HAN, KANA
+
+Spaces = Literal["auto", True, False]
 
 CLOSING = frozenset(".,!?;:%)]}'’”…")
 OPENING = frozenset("([{$#“‘@")
 JOINING = frozenset("'’-/_")
 
 
-def decode_tokens(tokens: list[str], spaces: str | bool) -> str:
+def decode_tokens(tokens: list[str], spaces: Spaces) -> str:
     """Join tokens to text: `##` pieces to the word before, words as `spaces` says."""
     words: list[str] = []
     for token in tokens:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from linkboy.text._arguments import as_text, check_never_split, check_texts, make_rules
 from linkboy.text._character_table import CharacterTable, DependsOnNeighboursError
-from linkboy.text._characters import scan
+from linkboy.text._characters import Han, scan
 
 
 class BasicTokenizer:
@@ -45,7 +45,7 @@ class BasicTokenizer:
         tokenize_chinese_chars: bool = True,
         never_split: Iterable[str] = (),
         *,
-        han: str = "google",
+        han: Han = "google",
         kana: bool = False,
         emoji: bool = False,
     ) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 
-from linkboy._report import Block, Report, Table, format_count, format_percent
+from linkboy._report import Block, Report, Table, format_count, format_percent, plural
 from linkboy.text._vocabulary import UNK
 
 ROWS_SHOWN = 40
@@ -78,29 +78,21 @@ class TokenizationReport(Report):
         """Share of `[UNK]` among all tokens; `nan` where there are none."""
         return len(self.unknown) / len(self.rows) if self.rows else math.nan
 
-    @property
-    def summary(self) -> str:
-        """The counts and the share of `[UNK]`, in one line."""
-        return (
-            f"{_plural(self.text_count, 'text')}, {_plural(self.character_count, 'character')}: "
-            f"{_plural(len(self.rows), 'token')}, of which [UNK] {format_count(len(self.unknown))} "
-            f"({format_percent(self.unknown_share)}); {_plural(len(self.dropped), 'character')} dropped"
-        )
-
     def to_dict(self) -> dict[str, object]:
         """Return the fields and the share of `[UNK]` as plain values."""
         return {**super().to_dict(), "unknown_share": self.unknown_share}
 
     def _blocks(self) -> Iterable[Block]:
-        yield self.summary
+        yield (
+            f"{plural(self.text_count, 'text')}, {plural(self.character_count, 'character')}: "
+            f"{_tokens(len(self.rows), len(self.unknown))}; {plural(len(self.dropped), 'character')} dropped"
+        )
         if self.rows:
-            cells = [(r.text_index, f"{r.start}-{r.end}", r.token, r.characters) for r in self.rows[:ROWS_SHOWN]]
-            yield Table(("text", "span", "token", "characters"), cells)
-            yield _more(len(self.rows))
+            cells = [(r.text_index, f"{r.start}-{r.end}", r.token, r.characters) for r in self.rows]
+            yield Table(("text", "span", "token", "characters"), cells).first(ROWS_SHOWN)
         if self.dropped:
-            cells = [(d.text_index, d.index, d.code_point, d.reason) for d in self.dropped[:ROWS_SHOWN]]
-            yield Table(("text", "index", "character", "reason"), cells, "dropped")
-            yield _more(len(self.dropped))
+            cells = [(d.text_index, d.index, d.code_point, d.reason) for d in self.dropped]
+            yield Table(("text", "index", "character", "reason"), cells, "dropped").first(ROWS_SHOWN)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,20 +115,13 @@ class TokenizedFile(Report):
     token_count: int
     unknown_count: int
 
-    @property
-    def summary(self) -> str:
-        """The counts and the share of `[UNK]`, in one line."""
-        share = self.unknown_count / self.token_count if self.token_count else math.nan
-        return (
-            f"{_plural(self.line_count, 'line')}, {_plural(self.character_count, 'character')}: "
-            f"{_plural(self.token_count, 'token')}, of which [UNK] {format_count(self.unknown_count)} "
-            f"({format_percent(share)})"
+    def _blocks(self) -> Iterable[Block]:
+        yield (
+            f"{plural(self.line_count, 'line')}, {plural(self.character_count, 'character')}: "
+            f"{_tokens(self.token_count, self.unknown_count)}"
         )
 
 
-def _plural(count: int, noun: str) -> str:
-    return f"{format_count(count)} {noun}{'' if count == 1 else 's'}"
-
-
-def _more(count: int) -> str:
-    return f"... {format_count(count - ROWS_SHOWN)} more" if count > ROWS_SHOWN else ""
+def _tokens(count: int, unknown_count: int) -> str:
+    share = unknown_count / count if count else math.nan
+    return f"{plural(count, 'token')}, of which [UNK] {format_count(unknown_count)} ({format_percent(share)})"

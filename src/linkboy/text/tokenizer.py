@@ -5,15 +5,16 @@ import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from linkboy._checks import check_choice, check_number, describe
 from linkboy.text._arguments import as_text, check_never_split, check_texts, make_rules
 from linkboy.text._array_encoder import MARK, ArrayEncoder, FlatIds
-from linkboy.text._call_options import check_options
-from linkboy.text._decode import decode_tokens
+from linkboy.text._call_options import Padding, Tensors, Truncation, check_options
+from linkboy.text._characters import Han
+from linkboy.text._decode import Spaces, decode_tokens
 from linkboy.text._directory import read_directory, read_tokenizer_json, write_directory
 from linkboy.text._encoding import Encoding, to_encoding
 from linkboy.text._explain import explain_texts
@@ -22,6 +23,7 @@ from linkboy.text._vocabulary import CLS, MASK, PAD, SEP, SPECIAL, UNK, Vocabula
 from linkboy.text._wordpiece import TextReader
 from linkboy.text.report import TokenizationReport
 
+Compat = Literal["google", "hf"]
 WORD_LIMITS = {"google": 200, "hf": 100}
 SMALL = 160  # characters up to which the readable path is the quicker one
 
@@ -72,10 +74,10 @@ class BertTokenizer:
         strip_accents: bool | None = None,
         tokenize_chinese_chars: bool = True,
         never_split: Iterable[str] = (),
-        compat: str = "google",
+        compat: Compat = "google",
         max_input_chars_per_word: int | None = None,
         model_max_length: int | None = None,
-        han: str = "google",
+        han: Han = "google",
         kana: bool = False,
         emoji: bool = False,
     ) -> None:
@@ -125,7 +127,8 @@ class BertTokenizer:
     def from_tokenizer_json(cls, path: str | os.PathLike[str]) -> Self:
         """Read a `tokenizer.json` that holds a BERT tokenizer; a file of another kind is refused.
 
-        The result has `compat="hf"`, which is what such a file means, and the file's own word limit.
+        Returns:
+            A tokenizer with `compat="hf"`, which is what such a file means, and the file's own word limit.
 
         Raises:
             ValueError: the file is not JSON, or its model, normalizer, pre-tokenizer or added tokens are not BERT's.
@@ -137,7 +140,8 @@ class BertTokenizer:
     def from_pretrained(cls, directory: str | os.PathLike[str]) -> Self:
         """Read a local model directory: `vocab.txt` or `tokenizer.json`, and `tokenizer_config.json` where present.
 
-        What `save_pretrained` wrote comes back unchanged; the directory of another library is read with `compat="hf"`.
+        Returns:
+            The tokenizer that `save_pretrained` wrote; the directory of another library gives one with `compat="hf"`.
 
         Raises:
             FileNotFoundError: there is no such directory, or no vocabulary in it; nothing is ever downloaded.
@@ -168,15 +172,15 @@ class BertTokenizer:
         text_pair: str | bytes | Sequence[str | bytes] | None = None,
         *,
         add_special_tokens: bool = True,
-        padding: bool | str = False,
-        truncation: bool | str = False,
+        padding: Padding = False,
+        truncation: Truncation = False,
         max_length: int | None = None,
         stride: int = 0,
         return_overflowing_tokens: bool = False,
         return_offsets_mapping: bool = False,
         return_special_tokens_mask: bool = False,
         pad_to_multiple_of: int | None = None,
-        return_tensors: str | None = None,
+        return_tensors: Tensors = None,
     ) -> Encoding:
         """Tokenize one text or many; the names are those of `transformers`.
 
@@ -245,7 +249,7 @@ class BertTokenizer:
         """Return the tokens of one text, without special ones; words without a cut are `[UNK]`."""
         return [self._tokens[number] for number in self._reader.ids(as_text(text))]
 
-    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True, spaces: str | bool = "auto") -> str:
+    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True, spaces: Spaces = "auto") -> str:
         """Return the text that ids stand for, as far as it can be restored.
 
         Args:
@@ -265,7 +269,7 @@ class BertTokenizer:
         return decode_tokens(tokens, spaces)
 
     def explain(self, texts: str | bytes | Sequence[str | bytes]) -> TokenizationReport:
-        """Report the pieces of each text with their spans, the share of `[UNK]`, and every character that was dropped.
+        """Return a report of the tokens of each text with their spans, the share of `[UNK]`, and the dropped characters.
 
         Examples:
             >>> print(BertTokenizer(["[UNK]", "你"]).explain("你\\u200b们"))
