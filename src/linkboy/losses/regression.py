@@ -56,7 +56,20 @@ def mae_loss(
 ) -> Tensor:
     r"""Weighted mean of absolute errors, `sum(w * |input - target|) / sum(w)`.
 
-    Arguments, result and errors are those of `mse_loss`. The gradient is 0 at a perfect fit.
+    The gradient is 0 at a perfect fit.
+
+    Args:
+        input: predictions of any shape, floating point.
+        target: true values in exactly that shape.
+        sample_weight: non-negative, in the same shape; 0 masks the element.
+        reduction: `"none"` (weighted errors), `"mean"` or `"sum"`.
+
+    Returns:
+        The shape of `input` for `"none"`, else a scalar; float32 for half precision.
+
+    Raises:
+        TypeError: `input` is not floating point or `target` is not a tensor.
+        ValueError: the shapes differ, a weight is negative, or `reduction` is unknown.
 
     Examples:
         >>> import torch
@@ -149,8 +162,22 @@ def rmsle_loss(
 ) -> Tensor:
     r"""Root of `msle_loss`; with weights it is the NWRMSLE of sales forecasting.
 
-    Arguments and errors are those of `msle_loss`, the gradient at a perfect fit and the advice on several batches those
-    of `rmse_loss`.
+    The gradient is 0 at a perfect fit. Like `rmse_loss` it does not add up over batches: under gradient accumulation or
+    several processes train on `msle_loss`.
+
+    Args:
+        input: predictions above -1, of any shape, floating point.
+        target: true values above -1, in exactly that shape.
+        log_input: whether `input` is already `log(1 + prediction)`.
+        log_target: whether `target` is already `log(1 + value)`.
+        sample_weight: non-negative, in the same shape; 0 masks the element.
+
+    Returns:
+        A scalar; float32 for half precision.
+
+    Raises:
+        TypeError: `input` is not floating point or `target` is not a tensor.
+        ValueError: a value is not above -1 (looked at on a CPU only), the shapes differ, or a weight is negative.
 
     Examples:
         >>> import torch
