@@ -32,7 +32,7 @@ from sklearn.svm import LinearSVC
 
 import linkboy as lb
 from benchmarks.harness import Row
-from linkboy.classify.demo import demo_data
+from linkboy.classify._demo import demo_data
 from linkboy.text._scripts import unspaced_share
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -60,7 +60,29 @@ _CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n
 _CONTROLS |= dict.fromkeys(range(128, 160), 0xFFFD)
 
 
-class Report:
+class Printable:
+    """What can be shown to a reader: as text, as tables on a terminal, as HTML in a notebook; `_blocks` says what."""
+
+    def _blocks(self) -> Iterable[Block]:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return "\n\n".join(_to_text(block) for block in self._blocks() if block)
+
+    def __rich__(self) -> "RenderableType":
+        from rich.console import Group
+
+        blocks = [block for block in self._blocks() if block]
+        spaced: list[RenderableType] = []
+        for block in blocks:
+            spaced += ["", _to_rich(block)] if spaced else [_to_rich(block)]
+        return Group(*spaced)
+
+    def _repr_html_(self) -> str:
+        return "".join(_to_html(block) for block in self._blocks() if block)
+
+
+class Report(Printable):
     """Base of every result; a subclass is a frozen dataclass; `_blocks` is overridden where fields alone read badly.
 
     Examples:
@@ -79,21 +101,6 @@ class Report:
     def _blocks(self) -> Iterable[Block]:
         fields = dataclasses.fields(self)  # type: ignore[arg-type]  # every subclass is a dataclass
         yield Table(("", ""), [(f.name, _plain(getattr(self, f.name))) for f in fields if f.repr], type(self).__name__)
-
-    def __str__(self) -> str:
-        return "\n\n".join(_to_text(block) for block in self._blocks() if block)
-
-    def __rich__(self) -> "RenderableType":
-        from rich.console import Group
-
-        blocks = [block for block in self._blocks() if block]
-        spaced: list[RenderableType] = []
-        for block in blocks:
-            spaced += ["", _to_rich(block)] if spaced else [_to_rich(block)]
-        return Group(*spaced)
-
-    def _repr_html_(self) -> str:
-        return "".join(_to_html(block) for block in self._blocks() if block)
 
     @property
     def summary(self) -> str:

@@ -85,14 +85,14 @@ def test_a_pickle_in_place_of_the_weights_is_not_executed(directory, refusal):
             return os.mkdir, (str(directory / "executed"),)
 
     change_weights(directory, pickle.dumps(Planted()))
-    assert "is no safetensors file" in attacked(directory, refusal)
+    assert "is not a safetensors file" in attacked(directory, refusal)
     assert not (directory / "executed").exists()
 
 
 def test_weights_of_a_terabyte_are_not_read(directory, refusal):
     os.truncate(directory / "model.safetensors", 2**40)
     assert attacked(directory, refusal) == (
-        f"{directory / 'model.safetensors'} must be a file of at most 8 GiB, and is larger; train it anew"
+        f"{directory / 'model.safetensors'} must be a file of at most 8 GiB, and is larger; train it again"
     )
 
 
@@ -100,7 +100,7 @@ def test_a_header_of_4_gib_is_not_read(directory, refusal):
     with (directory / "model.safetensors").open("wb") as file:
         file.write((2**32).to_bytes(8, "little"))
         file.truncate(2**32 + 8)
-    assert "is no safetensors file" in attacked(directory, refusal)
+    assert "is not a safetensors file" in attacked(directory, refusal)
 
 
 def test_weights_that_claim_another_shape_are_refused_before_they_are_read(directory, refusal):
@@ -111,8 +111,8 @@ def test_weights_that_claim_another_shape_are_refused_before_they_are_read(direc
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + rows * 32)
     assert attacked(directory, refusal) == (
-        f"{directory} holds a classifier whose config.json and model.safetensors do not fit each other (2 classes, weights of "
-        f"shape ({rows}, 8)); train it anew"
+        f"{directory} holds a classifier whose config.json and model.safetensors do not belong together (2 classes, weights of "
+        f"shape ({rows}, 8)); train it again"
     )
 
 
@@ -124,7 +124,7 @@ def test_weights_of_another_dtype_are_refused(directory, refusal, name, dtype):
     got = {torch.float64: "F64", torch.float16: "F16", torch.int64: "I64"}[dtype]
     change_weights(directory, save({**tensors, name: torch.ones(tensors[name].shape, dtype=dtype)}))
     assert attacked(directory, refusal) == (
-        f"{directory / 'model.safetensors'} must hold {due} under {name!r}, got {got}; train it anew"
+        f"{directory / 'model.safetensors'} must hold {due} under {name!r}, got {got}; train it again"
     )
 
 

@@ -13,7 +13,7 @@ from tests.attacks.conftest import MOST_MIB, peak_mib
 from linkboy import read_labelled
 
 TIMES = "unpacks to more than 200 times its size, which no text does; unpack it by hand if you trust it"
-LONG = "has a line of more than 16 MiB, so it is no file with a text in each line; check it"
+LONG = "has a line of more than 16 MiB, so it is not a file with one text per line; check it"
 
 
 def sparse(path, size):
@@ -84,7 +84,10 @@ def test_a_pickle_and_an_archive_in_a_false_name_are_refused(tmp_path, refusal):
         assert refusal(lambda path=path: read_labelled(path)).startswith(f"{path} line 1: ")
         parquet = tmp_path / "rows.parquet"
         parquet.write_bytes(content)
-        assert refusal(lambda path=parquet: read_labelled(path)) == f"{parquet} is no whole Parquet file; write it anew"
+        assert (
+            refusal(lambda path=parquet: read_labelled(path))
+            == f"{parquet} is not a complete Parquet file; write it again"
+        )
 
 
 def test_a_parquet_file_of_few_bytes_and_many_rows_is_refused(tmp_path, refusal):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from linkboy.classify.data import LabelledTexts
+from linkboy.classify.labelled import LabelledTexts
 
 WORDS = {
     "体育": "球队 比赛 冠军 进球 联赛",

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from linkboy.classify._models import NgramClassifier, TextCNN
+from linkboy.classify._reliability import reliability
 from linkboy.classify.calibration import (
     best_temperature,
     calibrate,
     calibration_error,
     choose_adjustment,
-    gain_error,
+    gain_standard_error,
 )
 from linkboy.classify.metrics import macro_f1
-from linkboy.classify.models import NgramClassifier, TextCNN
-from linkboy.classify.reliability import reliability
 
 
 def drawn(rows, classes, temperature, seed=0):
@@ -71,7 +71,7 @@ def test_the_error_is_the_mean_distance_of_confidence_and_accuracy_in_fifteen_bi
         inside = (confidence > low / 15) & (confidence <= (low + 1) / 15)
         if inside.any():
             expected += inside.sum() / 500 * abs(right[inside].mean() - confidence[inside].mean())
-    assert reliability(confidence, right).error == pytest.approx(expected)
+    assert reliability(confidence, right).calibration_error == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_priors_that_do_not_hold_at_test_are_taken_out(metric):
     logits, target, log_prior = skewed()
     found = choose_adjustment(logits, target, log_prior, metric=metric)
     assert found.tau == pytest.approx(1, abs=0.25)
-    assert found.after - found.before > 5 * found.error > 0
+    assert found.after - found.before > 5 * found.standard_error > 0
     assert f"{found.tau:g} * log(prior) is taken from each logit" in str(found)
 
 
@@ -128,7 +128,7 @@ def test_a_gain_within_its_standard_error_is_not_taken():
     for _ in range(20):  # logits that say nothing: whatever is best is so by chance
         logits, target = generator.normal(0, 1, (40, 2)), generator.integers(0, 2, 40)
         found = choose_adjustment(logits, target, np.log([0.7, 0.3]), metric="accuracy")
-        assert found.tau == 0 or found.after - found.before > found.error
+        assert found.tau == 0 or found.after - found.before > found.standard_error
         taken += found.tau > 0
     assert taken < 20
 
@@ -140,7 +140,7 @@ def test_the_standard_error_of_a_gain_in_accuracy_is_that_of_paired_proportions(
     after = np.where(generator.random(3000) < 0.3, target, before)
     difference = (after == target).astype(float) - (before == target)
     expected = difference.std() / np.sqrt(3000)
-    error = gain_error(target, before, after, lambda t, p: float((t == p).mean()))
+    error = gain_standard_error(target, before, after, lambda t, p: float((t == p).mean()))
     assert error == pytest.approx(expected, rel=0.25)
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ import torch
 from safetensors.torch import load_file
 
 import linkboy as lb
-from linkboy.classify import outputs
+from linkboy.classify import _run_directory as outputs
+from linkboy.classify._charts import as_file, confusion_chart, learning_curves
+from linkboy.classify._results import CONTENTS
 from linkboy.classify.classifier import Classifier, make_encoder, make_model
-from linkboy.classify.pictures import confusion_png, curves_png
 from linkboy.classify.recipe import DataTraits, choose_recipe
 
+SVG = "{http://www.w3.org/2000/svg}"
 QUICK = lb.TrainingOptions(epochs=4, batch_size=32)
 
 
@@ -35,20 +38,20 @@ def read_csv(path):
 
 def test_the_directory_holds_what_was_promised(finished):
     out = finished.directory
-    assert sorted(path.name for path in out.iterdir()) == sorted(outputs.CONTENTS)
+    assert sorted(path.name for path in out.iterdir()) == sorted(CONTENTS)
     metrics = json.loads((out / "metrics.json").read_text("utf-8"))
     assert {"train", "valid", "test"} < set(metrics)
     assert metrics["test"]["accuracy"] == finished.metrics["test"].accuracy == 1.0
     assert metrics["test"]["macro_f1"] == 1.0
     history = read_csv(out / "history.csv")
     assert [row["epoch"] for row in history] == ["1", "2", "3", "4"]
-    for picture in ("curves.png", "confusion.png"):
-        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+    for picture in ("curves.svg", "confusion.svg"):
+        assert ElementTree.parse(out / picture).getroot().tag == f"{SVG}svg"
 
 
 def test_predictions_of_the_test_part_are_each_written_once_and_agree_with_the_classifier(finished):
     rows = read_csv(finished.directory / "predictions.csv")
-    assert len(rows) == finished.metrics["test"].rows == len({row["text"] for row in rows})
+    assert len(rows) == finished.metrics["test"].row_count == len({row["text"] for row in rows})
     classifier = lb.load_classifier(finished.directory)
     predictions = classifier.predict([row["text"] for row in rows])
     assert [row["predicted"] for row in rows] == list(predictions.labels)
@@ -146,23 +149,23 @@ def test_the_metric_follows_from_the_balance_of_the_classes_unless_it_is_named(a
     assert f"metric: {chosen}" in str(recipe)
 
 
-def test_the_score_without_leaked_rows_is_given(tmp_path, make_rows):
+def test_the_score_without_overlapping_rows_is_given(tmp_path, make_rows):
     train, test = make_rows(240), make_rows(60, seed=9)
     leaked = train.take(range(30))
     both = dataclasses.replace(
         test, texts=[*test.texts, *leaked.texts], labels=[*test.labels, *leaked.labels], lines=range(90)
     )
     report = lb.train_classifier(train, tmp_path / "model", valid=make_rows(60, seed=5), test=both, options=QUICK)
-    assert (report.metrics["test"].rows, report.without_leaked.rows) == (90, 60)
+    assert (report.metrics["test"].row_count, report.without_overlap.row_count) == (90, 60)
     assert "without the rows whose text stands in training too: accuracy" in str(report)
     written = json.loads((tmp_path / "model" / "metrics.json").read_text("utf-8"))
-    assert written["test_without_leaked"]["rows"] == 60
+    assert written["test_without_overlap"]["row_count"] == 60
 
 
-def test_probabilities_are_calibrated_and_the_error_before_and_after_is_told(finished):
+def test_probabilities_are_calibrated_and_the_calibration_error_before_and_after_is_told(finished):
     calibration = finished.calibration
-    assert set(calibration.error_before) == set(calibration.error_after) == {"valid", "test"}
-    assert calibration.error_after["test"] < calibration.error_before["test"]
+    assert set(calibration.calibration_error_before) == set(calibration.calibration_error_after) == {"valid", "test"}
+    assert calibration.calibration_error_after["test"] < calibration.calibration_error_before["test"]
     written = json.loads((finished.directory / "metrics.json").read_text("utf-8"))["calibration"]
     assert written["temperature"] == calibration.temperature
     assert "expected calibration error valid" in str(finished)
@@ -215,7 +218,7 @@ def message_of(error, *arguments, **keywords):
 def test_a_directory_that_is_not_empty_is_refused_and_left_alone(tmp_path, rows):
     (tmp_path / "mine.txt").write_text("mine")
     assert message_of(FileExistsError, rows, tmp_path) == (
-        f"{tmp_path} is not empty; pass --overwrite to replace it, --resume to go on, or another --out"
+        f"{tmp_path} is not empty; pass overwrite=True to replace it, resume=True to continue, or another directory"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -232,7 +235,7 @@ def test_a_directory_of_others_is_never_overwritten(tmp_path, rows):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "checkpoints").mkdir()
     assert message_of(FileExistsError, rows, tmp_path, overwrite=True) == (
-        f"{tmp_path} holds other files than those of linkboy train, and --overwrite would mix them up; pass another --out"
+        f"{tmp_path} holds other files than those of a training run, and new ones would mix with them; pass another directory"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "config.json"]
 
@@ -240,7 +243,7 @@ def test_a_directory_of_others_is_never_overwritten(tmp_path, rows):
 def test_two_runs_into_one_directory_are_refused(tmp_path, rows):
     with outputs.run_in(tmp_path / "model", {}, overwrite=False, resume=False):
         assert message_of(BlockingIOError, rows, tmp_path / "model", overwrite=True) == (
-            f"another run is writing into {tmp_path / 'model'}; wait for it or pass another --out"
+            f"another run is writing into {tmp_path / 'model'}; wait for it or pass another directory"
         )
 
 
@@ -248,17 +251,20 @@ def test_a_damaged_note_of_a_run_is_named(tmp_path, rows):
     for content in ("{}", "[]", "tru"):
         (tmp_path / "run.json").write_text(content)
         assert message_of(ValueError, rows, tmp_path, resume=True) == (
-            f"cannot resume {tmp_path}: run.json in it is damaged; train anew with --overwrite"
+            f"cannot resume {tmp_path}: run.json in it is damaged; train again with overwrite=True"
         )
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"device": "cuda"}, "device must be one that this machine has, got 'cuda'; pass --device cpu or auto"),
+        (
+            {"device": "cuda"},
+            "device must be one that this machine has, got 'cuda'; pass device='cpu' or device='auto'",
+        ),
         (
             {"precision": "fp16", "device": "cpu"},
-            "precision fp16 needs a GPU, and this run is on a CPU; pass --precision bf16 or fp32",
+            "precision fp16 needs a GPU, and this run is on a CPU; pass precision='bf16' or precision='fp32'",
         ),
     ],
 )
@@ -275,19 +281,21 @@ def test_labels_with_dollars_and_underscores_are_drawn_as_they_are(tmp_path, row
     names = {"体育": "$100 to $200", "财经": "$^$", "sport": "a_b"}
     data = dataclasses.replace(rows, labels=[names[label] for label in rows.labels])
     lb.train_classifier(data, tmp_path / "model", options=QUICK)
-    assert (tmp_path / "model" / "confusion.png").exists()
+    assert (tmp_path / "model" / "confusion.svg").exists()
 
 
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path, rows):
     (tmp_path / "file").write_text("")
     assert message_of(NotADirectoryError, rows, tmp_path / "file") == (
-        f"--out must name a directory, got the file {tmp_path / 'file'}"
+        f"out must name a directory, got the file {tmp_path / 'file'}"
     )
 
 
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path, rows, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests may run as root, who can write anywhere
-    assert message_of(PermissionError, rows, tmp_path / "new") == f"cannot write into {tmp_path}; pass another --out"
+    assert (
+        message_of(PermissionError, rows, tmp_path / "new") == f"cannot write into {tmp_path}; pass another directory"
+    )
 
 
 def test_nothing_is_written_when_the_data_is_bad(tmp_path):
@@ -301,17 +309,17 @@ def test_nothing_to_resume_is_said(tmp_path, rows, finished):
         f"there is nothing to resume: {tmp_path / 'new'} holds no run"
     )
     assert message_of(FileNotFoundError, rows, finished.directory, resume=True) == (
-        f"there is nothing to resume: {finished.directory} holds a finished run; train anew with --overwrite"
+        f"there is nothing to resume: {finished.directory} holds a finished run; train again with overwrite=True"
     )
     assert message_of(ValueError, rows, tmp_path, resume=True, overwrite=True) == (
-        "--overwrite and --resume cannot go together: one begins anew, the other goes on"
+        "overwrite=True and resume=True cannot go together: one starts over, the other continues"
     )
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, finished, monkeypatch):
     import signal
 
-    from linkboy.classify import learning
+    from linkboy.classify import _learner as learning
 
     real = learning.fit
 
@@ -330,7 +338,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, finis
         lb.load_classifier(tmp_path / "model")
     assert str(caught.value) == (
         f"{tmp_path / 'model'} holds no classifier (there is no config.json in it); its training was not finished: "
-        "run it again with --resume"
+        "train again with resume=True"
     )
     monkeypatch.setattr(learning, "fit", real)
     other = dataclasses.replace(QUICK, lr=0.3)
@@ -361,7 +369,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, finis
 def test_a_run_stopped_while_it_trains_on_both_parts_goes_on_to_the_same_bits(tmp_path, rows, finished, monkeypatch):
     import signal
 
-    from linkboy.classify import learning
+    from linkboy.classify import _learner as learning
 
     real = learning.fit
 
@@ -430,7 +438,7 @@ def test_a_missing_or_foreign_directory_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     assert load_message(tmp_path) == (
         f"{tmp_path / 'config.json'} is damaged (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)); "
-        "train the classifier anew"
+        "train the classifier again"
     )
 
 
@@ -439,11 +447,11 @@ def test_damaged_weights_are_refused(copy):
     content[-1] ^= 1
     (copy / "model.safetensors").write_bytes(content)
     assert load_message(copy) == (
-        f"{copy / 'model.safetensors'} is damaged or of another run: its hash is not the one in config.json; train it anew"
+        f"{copy / 'model.safetensors'} is damaged or of another run: its hash is not the one in config.json; train it again"
     )
     (copy / "model.safetensors").unlink()
     assert load_message(copy, FileNotFoundError) == (
-        f"{copy} holds no weights (there is no model.safetensors in it); train it anew"
+        f"{copy} holds no weights (there is no model.safetensors in it); train it again"
     )
 
 
@@ -452,14 +460,14 @@ def test_a_configuration_of_another_version_or_with_missing_parts_is_refused(cop
     (copy / "config.json").write_text(json.dumps({**config, "format_version": 99}))
     assert load_message(copy) == (
         f"{copy} has format version 99, this linkboy ({lb.__version__}) reads version 1; update linkboy or train the "
-        "classifier anew"
+        "classifier again"
     )
     (copy / "config.json").write_text(json.dumps({**config, "class_names": ["one"]}))
-    assert "do not fit each other" in load_message(copy)
+    assert "do not belong together" in load_message(copy)
     for wrong in ("ab", ["a", "a", "b"], [["a"], None, "b"]):
         (copy / "config.json").write_text(json.dumps({**config, "class_names": wrong}))
         assert load_message(copy) == (
-            f"{copy / 'config.json'} must name the classes in a list of different strings; train it anew"
+            f"{copy / 'config.json'} must name the classes in a list of different strings; train it again"
         )
     for wrong in ({"longest": 10**9, "words": True}, {"longest": "3", "words": True}, {"longest": 3, "words": 1}):
         (copy / "config.json").write_text(json.dumps({**config, "encoder": wrong}))
@@ -467,7 +475,7 @@ def test_a_configuration_of_another_version_or_with_missing_parts_is_refused(cop
     del config["encoder"]
     (copy / "config.json").write_text(json.dumps(config))
     assert load_message(copy) == (
-        f"{copy} holds a classifier whose config.json and model.safetensors do not fit each other ('encoder'); train it anew"
+        f"{copy} holds a classifier whose config.json and model.safetensors do not belong together ('encoder'); train it again"
     )
 
 
@@ -570,7 +578,7 @@ def test_evaluate_gives_the_figures_of_the_run(finished, rows):
         classifier.evaluate(unknown)
     assert str(caught.value) == (
         "made up line 2: the label '天气' of the evaluation part is not among the 3 classes ('sport', '体育', '财经'); "
-        "mend the label or leave the row out"
+        "correct the label or leave the row out"
     )
 
 
@@ -583,16 +591,26 @@ def test_predicting_leaves_mode_and_random_stream_alone(finished):
     assert torch.equal(before, torch.get_rng_state())
 
 
-# --- pictures ------------------------------------------------------------------------------------------------------------
+# --- charts --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("classes", [2, 25, 120])
-def test_confusion_pictures_of_any_size_and_script(classes):
+def test_confusion_charts_of_any_size_and_script(classes):
     names = [["体育", "العربية", "sport", "x" * 60][n % 4] + str(n) for n in range(classes)]
     confusion = np.random.default_rng(0).integers(0, 50, (classes, classes))
-    assert confusion_png(confusion.tolist(), names).startswith(b"\x89PNG")
+    drawn = ElementTree.fromstring(as_file([("Confusion", confusion_chart(confusion.tolist(), names), ())]))
+    assert len(list(drawn.iter(f"{SVG}rect"))) == 2 + (confusion > 0).sum()  # with the background and the frame
+    assert float(drawn.get("width")) == float(drawn.find(f"{SVG}svg").get("width"))
 
 
 def test_curves_of_one_epoch():
     rows = [{"epoch": 1, "train_loss": 0.5, "val_loss": 0.6, "accuracy": 0.7}]
-    assert curves_png(rows, "accuracy", 1).startswith(b"\x89PNG")
+    drawn = ElementTree.fromstring(as_file(learning_curves(rows, "accuracy", 1)))
+    assert [words.text for words in drawn.iter(f"{SVG}tspan")] == [
+        "Loss",
+        "training",
+        "validation",
+        "Accuracy",
+        "validation",
+    ]
+    assert len(list(drawn.iter(f"{SVG}circle"))) == 3

@@ -43,7 +43,7 @@ def test_the_report_lists_classes_and_confusions():
         "体育     100.00%   33.33%  50.00%     3\n"
         "财经      33.33%  100.00%  50.00%     1\n"
         "\n"
-        "taken for another: 体育 -> 财经 2\n"
+        "most confused: 体育 -> 财经 2\n"
         "\n"
         "accuracy 50.00% (standard error 25.00%)   macro-F1 50.00%   4 rows"
     )

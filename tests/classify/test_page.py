@@ -9,8 +9,9 @@ from html.parser import HTMLParser
 import pytest
 
 import linkboy as lb
-from linkboy.classify import charts, page
-from linkboy.classify.reliability import reliability
+from linkboy.classify import _charts as charts
+from linkboy.classify import _page as page
+from linkboy.classify._reliability import reliability
 
 VOID = {"meta", "link", "br", "img", "rect", "line", "circle", "polyline"}
 QUICK = lb.TrainingOptions(epochs=3, batch_size=32)

@@ -17,8 +17,8 @@ from typing import Any, Self
 import pytest
 
 import linkboy as lb
-import linkboy.classify.page
-from linkboy.classify.explain import Piece, explain_text
+from linkboy.classify import Classifier
+from linkboy.classify.explain import Contribution, Explanations
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
@@ -150,16 +150,20 @@ def page(tmp_path_factory, make_rows):
     data = lb.LabelledTexts("<i>made up", texts, [names.get(label, label) for label in labels], rows.lines)
     out = tmp_path_factory.mktemp("page") / "model"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(linkboy.classify.page, "explain_text", with_pieces_for_both)
+        patch.setattr(Classifier, "explain", with_pieces_for_both(Classifier.explain))
         lb.train_classifier(data, out, test=data, options=lb.TrainingOptions(epochs=3, batch_size=32))
     return (out / "report.html").as_uri()
 
 
-def with_pieces_for_both(*arguments):
-    """Explain a text, with a strong piece for either class put in front, whatever the model has learned."""
-    explanation = explain_text(*arguments)
-    planted = [Piece("<b>", "characters", 50.0, [(0, 1)]), Piece("</b>", "characters", -50.0, [(1, 2)])]
-    return dataclasses.replace(explanation, pieces=[*planted, *explanation.pieces])
+def with_pieces_for_both(explain):
+    """Put a strong piece for either class in front of each explanation, whatever the model has learned."""
+    planted = [Contribution("<b>", "characters", 50.0, [(0, 1)]), Contribution("</b>", "characters", -50.0, [(1, 2)])]
+
+    def explained(*arguments, **keywords):
+        made = explain(*arguments, **keywords).explanations
+        return Explanations([dataclasses.replace(each, pieces=[*planted, *each.pieces]) for each in made])
+
+    return explained
 
 
 @pytest.fixture(scope="module")

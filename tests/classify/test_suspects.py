@@ -7,7 +7,7 @@ import io
 import numpy as np
 
 import linkboy as lb
-from linkboy.classify.split import make_parts
+from linkboy.classify._parts import make_parts
 from linkboy.classify.suspects import suspected_labels, suspected_rows
 
 
@@ -53,15 +53,15 @@ def test_suspects_name_their_line_and_are_written_as_a_table(make_rows):
     probabilities = np.eye(classes)[parts.targets["test"]] * 0.8 + 0.1
     probabilities[3] = np.eye(classes)[(parts.targets["test"][3] + 1) % classes]
     found = suspected_labels(parts, {"test": probabilities})
-    assert (found.count, found.rows) == (1, len(parts.texts["test"]))
+    assert (found.suspect_count, found.row_count) == (1, len(parts.texts["test"]))
     (suspect,) = found.suspects
     assert (suspect.line, suspect.text) == (parts.texts["test"].lines[3], parts.texts["test"].texts[3])
     (row,) = csv.DictReader(io.StringIO(found.as_csv().decode()))
-    assert (row["text"], row["label"], row["likelier"]) == (suspect.text, suspect.label, suspect.likelier)
+    assert (row["text"], row["label"], row["suggested_label"]) == (suspect.text, suspect.label, suspect.suggested_label)
 
 
 def test_nothing_suspected_is_said(make_rows):
     parts = make_parts(make_rows(240))
     found = suspected_labels(parts, {"test": np.eye(3)[parts.targets["test"]]})
     assert str(found) == f"labels: none of {len(parts.texts['test'])} held-out rows looks mislabelled"
-    assert found.as_csv().decode().strip() == "part,line,label,likelier,probability,text"
+    assert found.as_csv().decode().strip() == "part,line,label,suggested_label,probability,text"

@@ -12,8 +12,8 @@ import pytest
 
 import linkboy as lb
 from linkboy import cli
-from linkboy.cli.lines import json_lines
-from linkboy.cli.train import DEMO_NAMES
+from linkboy.cli._lines import json_lines
+from linkboy.cli._train import DEMO_NAMES
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_export_writes_one_file_and_says_what_it_takes(model, tmp_path, capsys):
     assert list(report["inputs"]) == ["ids", "weights"]
     for arguments in ((), ("--onnx", "--torchscript")):
         assert refused(capsys, "export", model, *arguments) == (
-            "say in one form what to write: --onnx, --torchscript or --torch-export"
+            "choose one form to write: --onnx, --torchscript or --torch-export"
         )
 
 
@@ -148,13 +148,13 @@ def test_demo_reaches_what_a_linear_svm_reaches(tmp_path, capsys):
     metrics = json.loads((tmp_path / "demo" / "metrics.json").read_text("utf-8"))["test"]
     assert metrics["accuracy"] >= 0.888
     assert metrics["macro_f1"] >= 0.858
-    assert "Three names it has never seen" in printed
+    assert "Three names that it has never seen" in printed
     assert "try next" in printed
 
 
 def test_the_three_names_of_the_demo_are_in_no_part():
     pytest.importorskip("babel")
-    from linkboy.classify.demo import demo_data
+    from linkboy.classify._demo import demo_data
 
     known = {text for part in demo_data().values() for text in part.texts}
     assert not known & set(DEMO_NAMES)
@@ -176,7 +176,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(capsys, tmp_path, tsv, model)
         "--demo brings its own parts; leave out the options that say which files to read and how"
     )
     assert refused(capsys, "train", tsv, "--out", model) == (
-        f"{model} is not empty; pass --overwrite to replace it, --resume to go on, or another --out"
+        f"{model} is not empty; pass --overwrite to replace it, --resume to continue, or another directory"
     )
     assert refused(capsys, "predict", tmp_path / "none", "x") == (
         f"there is no directory {tmp_path / 'none'}; name one that linkboy train has written"
@@ -205,14 +205,16 @@ def test_a_file_given_as_a_text_is_noticed(model, tmp_path, capsys, monkeypatch)
     assert cli.run(["predict", str(model), "texts.txt", "x" * 5000]) == 0
     printed = capsys.readouterr()
     assert len(printed.out.splitlines()) == 2
-    assert printed.err == ("linkboy: 'texts.txt' is taken as a text; for the lines of the file pass --file texts.txt\n")
+    assert printed.err == (
+        "linkboy: 'texts.txt' is read as a text; to predict the lines of that file pass --file texts.txt\n"
+    )
 
 
 def test_a_broken_line_in_a_file_to_predict_is_named(capsys, model, tmp_path):
     path = tmp_path / "texts.txt"
     path.write_bytes(b"good\nb\xe4d\n")
     assert refused(capsys, "predict", model, "--file", path) == (
-        f"{path} line 2: byte 2 is not UTF-8; mend the line or pass --encoding"
+        f"{path} line 2: byte 2 is not UTF-8; correct the line or pass --encoding"
     )
 
 
@@ -244,7 +246,7 @@ def test_skipped_rows_are_counted_and_shown(capsys, tmp_path, tsv):
     path = tmp_path / "broken.tsv"
     path.write_bytes(tsv.read_bytes() + b"no tab here\n\xff\tgood\n")
     assert refused(capsys, "train", path, "--out", tmp_path / "m") == (
-        f"{path} line 201: there is no tab between text and label; mend the line or pass --on-bad-row skip"
+        f"{path} line 201: there is no tab between text and label; correct the line or pass --on-bad-row skip"
     )
     assert cli.run(["train", str(path), "--out", str(tmp_path / "m"), "--epochs", "1", "--on-bad-row", "skip"]) == 0
     printed = capsys.readouterr().out
@@ -344,7 +346,7 @@ def test_a_vocabulary_goes_with_the_cnn_only(capsys, tsv, tmp_path):
     vocab = tmp_path / "vocab.txt"
     vocab.write_text("[PAD]\n[UNK]\n" + "\n".join("干净舒服热情方便脏吵冷漠破旧") + "\n", "utf-8")
     assert refused(capsys, "train", tsv, "--vocab", vocab) == (
-        "vocab is for a model that reads tokens, one of ('cnn', 'capsule', 'transformer'), got model='ngram'; leave vocab out"
+        "vocab is for a model that reads tokens, one of ('cnn', 'capsule', 'transformer'), got --model ngram; leave vocab out"
     )
     arguments = [
         "train",

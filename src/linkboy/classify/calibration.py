@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from linkboy._report import Block, Report, format_percent
+from linkboy.classify._models import TextModel
+from linkboy.classify._reliability import reliability
 from linkboy.classify.metrics import macro_f1
-from linkboy.classify.models import TextModel
-from linkboy.classify.reliability import reliability
 
 Floats = NDArray[np.float64]
 Score = Callable[[NDArray[np.int64], NDArray[np.int64]], float]
@@ -27,30 +27,30 @@ RESAMPLES = 100
 class LogitAdjustment(Report):
     """How far the logits are moved by the priors of the classes: `logits - tau * log(prior)`.
 
-    Args:
-        metric: what `tau` was chosen by.
-        tau: 0 leaves the logits as they are.
+    Attributes:
+        metric: the metric by which `tau` was chosen.
+        tau: how far; 0 leaves the logits unchanged.
         before: the metric on the validation part without an adjustment.
-        after: with the best one, which is taken only if the gain is above its standard error.
-        error: standard error of the gain, by resampling the rows.
+        after: the metric with the best adjustment, which is used only if its gain is above the standard error.
+        standard_error: standard error of the gain, by resampling the rows.
     """
 
     metric: str
     tau: float
     before: float
     after: float
-    error: float
+    standard_error: float
 
     def _blocks(self) -> Iterator[Block]:
         name, _ = SCORES[self.metric]
         gain = (
             f"{name} of the validation part {format_percent(self.before)} -> {format_percent(self.after)}, "
-            f"standard error of the gain {format_percent(self.error)}"
+            f"standard error of the gain {format_percent(self.standard_error)}"
         )
         if self.tau:
-            yield f"class priors: {self.tau:g} * log(prior) is taken from each logit, chosen by {gain}"
-        elif self.error:
-            yield f"class priors: no adjustment, since the best one gains no more than chance would ({gain})"
+            yield f"class priors: {self.tau:g} * log(prior) is subtracted from each logit, chosen by {gain}"
+        elif self.standard_error:
+            yield f"class priors: no adjustment, since the gain of the best one is within its standard error ({gain})"
         else:
             yield f"class priors: no adjustment; none is better ({name} of the validation part {format_percent(self.before)})"
 
@@ -59,26 +59,26 @@ class LogitAdjustment(Report):
 class Calibration(Report):
     """What was done to the logits after training; it is part of the saved weights.
 
-    Args:
-        temperature: what the logits were divided by.
-        adjustment: of the logits by the priors of the classes; `None` without a long tail.
+    Attributes:
+        temperature: the number that the logits were divided by.
+        adjustment: how the logits were moved by the priors of the classes; `None` without a long tail.
         shift: `(C,)`, added to the logits before they were divided.
-        error_before: expected calibration error of each part as the model left training.
-        error_after: the same with the calibrated probabilities.
+        calibration_error_before: expected calibration error of each part before calibration.
+        calibration_error_after: expected calibration error of each part after it.
     """
 
     temperature: float
     adjustment: LogitAdjustment | None
     shift: tuple[float, ...] = dataclasses.field(repr=False)
-    error_before: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    error_after: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    calibration_error_before: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    calibration_error_after: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def _blocks(self) -> Iterator[Block]:
         if self.adjustment is not None:
             yield from self.adjustment._blocks()
         errors = ", ".join(
-            f"{part} {format_percent(self.error_before[part])} -> {format_percent(after)}"
-            for part, after in self.error_after.items()
+            f"{part} {format_percent(self.calibration_error_before[part])} -> {format_percent(after)}"
+            for part, after in self.calibration_error_after.items()
         )
         yield f"probabilities: temperature {self.temperature:.3g} from the validation part" + (
             f"; expected calibration error {errors}" if errors else ""
@@ -100,10 +100,10 @@ class Calibration(Report):
         """Return the same with the errors of the parts, given their calibrated logits."""
         return dataclasses.replace(
             self,
-            error_before={
+            calibration_error_before={
                 part: calibration_error(self.undo(rows.double()), targets[part]) for part, rows in logits.items()
             },
-            error_after={part: calibration_error(rows, targets[part]) for part, rows in logits.items()},
+            calibration_error_after={part: calibration_error(rows, targets[part]) for part, rows in logits.items()},
         )
 
 
@@ -149,11 +149,13 @@ def choose_adjustment(logits: Floats, target: NDArray[np.int64], log_prior: Floa
     scores = {tau: score(target, rows) for tau, rows in predicted.items()}
     best = max(TAUS, key=lambda tau: scores[tau])
     gain = scores[best] - scores[0.0]
-    error = gain_error(target, predicted[0.0], predicted[best], score) if gain > 0 else 0.0
-    return LogitAdjustment(metric, best if gain > error else 0.0, scores[0.0], scores[best], error)
+    standard_error = gain_standard_error(target, predicted[0.0], predicted[best], score) if gain > 0 else 0.0
+    return LogitAdjustment(metric, best if gain > standard_error else 0.0, scores[0.0], scores[best], standard_error)
 
 
-def gain_error(target: NDArray[np.int64], before: NDArray[np.int64], after: NDArray[np.int64], score: Score) -> float:
+def gain_standard_error(
+    target: NDArray[np.int64], before: NDArray[np.int64], after: NDArray[np.int64], score: Score
+) -> float:
     """Return the standard error of `score(target, after) - score(target, before)`, by a bootstrap over the rows."""
     generator = np.random.default_rng(0)
     gains = []
@@ -191,4 +193,4 @@ def best_temperature(logits: Floats, target: NDArray[np.int64], weights: NDArray
 def calibration_error(logits: torch.Tensor, target: NDArray[np.int64]) -> float:
     """Return the expected calibration error of the predicted classes."""
     best = logits.double().softmax(1).max(1)
-    return reliability(best.values.numpy(), best.indices.numpy() == target).error
+    return reliability(best.values.numpy(), best.indices.numpy() == target).calibration_error

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,23 +17,21 @@ from torch.overrides import TorchFunctionMode
 
 from linkboy._checks import check_number, did_you_mean
 from linkboy._files import atomic_write, read_bounded
-from linkboy._report import Block, Report, Table, format_percent
+from linkboy._report import Block, Report, Table, format_count, format_percent
 from linkboy._version import __version__
-from linkboy.classify.capsule import TextCapsuleNet
-from linkboy.classify.data import LabelledTexts
-from linkboy.classify.dataset import Encoder
-from linkboy.classify.features import FlatFeatures, NgramEncoder
+from linkboy.classify._capsule import TextCapsuleNet
+from linkboy.classify._dataset import Encoder
+from linkboy.classify._features import FlatFeatures, NgramEncoder
+from linkboy.classify._models import NgramClassifier, TextCNN, TextModel
+from linkboy.classify._parts import targets_of
+from linkboy.classify._tokens import TokenEncoder
+from linkboy.classify._transformer import TextTransformer
+from linkboy.classify.explain import Explanation, Explanations, explain_text
+from linkboy.classify.export import ExportReport, Form, export_model, padded_inputs
+from linkboy.classify.labelled import LabelledTexts
 from linkboy.classify.metrics import ClassificationMetrics, classification_metrics
-from linkboy.classify.models import NgramClassifier, TextCNN, TextModel
-from linkboy.classify.recipe import TOKEN_MODELS
-from linkboy.classify.split import targets_of
-from linkboy.classify.tokens import TokenEncoder
-from linkboy.classify.transformer import TextTransformer
+from linkboy.classify.recipe import TOKEN_MODELS, Model
 from linkboy.embeddings import PretrainedEmbedding
-
-if TYPE_CHECKING:  # which imports this file
-    from linkboy.classify.explain import Explanations
-    from linkboy.classify.export import ExportReport
 
 FORMAT = "linkboy-classifier"
 FORMAT_VERSION = 1
@@ -70,11 +68,11 @@ def make_model(
 class Predictions(Report):
     """The likeliest classes of each text.
 
-    Args:
+    Attributes:
         texts: the texts.
-        labels: the likeliest class of each.
-        probabilities: its probability.
-        top: per text, the likeliest classes with their probabilities, best first.
+        labels: the likeliest class of each text.
+        probabilities: the probability of that class.
+        top: for each text, its likeliest classes with their probabilities, the likeliest first.
     """
 
     texts: Sequence[str]
@@ -88,17 +86,22 @@ class Predictions(Report):
             [(l, format_percent(p), t) for l, p, t in zip(self.labels, self.probabilities, self.texts, strict=True)],
         )
 
+    @property
+    def summary(self) -> str:
+        """How many texts were predicted."""
+        return f"{format_count(len(self.texts))} texts predicted"
+
 
 class Classifier:
     """A model with its encoder and the names of its classes.
 
     Args:
-        kind: `"ngram"`, `"cnn"`, `"capsule"` or `"transformer"`.
+        kind: the kind of model.
         model: takes what the encoder collates and gives logits `(B, C)`.
         encoder: turns texts into features.
         class_names: the C class names.
         numbered: whether a label to evaluate on may be the number of its class.
-        about: what else the configuration file should hold.
+        about: further entries of the configuration file.
 
     Examples:
         >>> import tempfile, linkboy as lb
@@ -112,7 +115,7 @@ class Classifier:
 
     def __init__(
         self,
-        kind: str,
+        kind: Model,
         model: nn.Module,
         encoder: Encoder,
         class_names: Sequence[str],
@@ -146,14 +149,17 @@ class Classifier:
             self.model.train(was_training)
 
     def predict(self, texts: Sequence[str], *, top: int = 1) -> Predictions:
-        """Tell the class of each text.
+        """Predict the class of each text.
 
         Args:
             texts: a list of strings; an empty list gives empty predictions.
-            top: how many classes to tell per text, at most as many as there are.
+            top: how many classes to return for each text, at most as many as there are.
+
+        Returns:
+            The likeliest classes of each text, with their probabilities.
 
         Raises:
-            TypeError: `texts` is a single string, or holds something that is no string.
+            TypeError: `texts` is a single string, or holds something that is not a string.
             ValueError: `top` is less than 1.
         """
         check_texts("predict", texts)
@@ -178,11 +184,14 @@ class Classifier:
 
         Args:
             texts: any number of strings, for instance the lines of a file.
-            top: how many classes to tell per text.
+            top: how many classes to return for each text.
             batch_size: texts per batch.
 
+        Yields:
+            The predictions of one batch.
+
         Raises:
-            TypeError: `texts` is a single string, or holds something that is no string.
+            TypeError: `texts` is a single string, or holds something that is not a string.
             ValueError: `top` or `batch_size` is less than 1.
         """
         check_number("top", top, minimum=1, integer=True)
@@ -200,7 +209,7 @@ class Classifier:
             for last, features in waiting:
                 yield self._predictions(last, self._logits_of(features.result()), top)
 
-    def explain(self, texts: Sequence[str], *, label: str | None = None, against: str | None = None) -> "Explanations":
+    def explain(self, texts: Sequence[str], *, label: str | None = None, against: str | None = None) -> Explanations:
         """Show which pieces of each text decided.
 
         For `ngram`, which is linear, each n-gram's share of the log-odds is exact and the shares add up. For the other
@@ -210,14 +219,15 @@ class Classifier:
         Args:
             texts: a list of strings.
             label: the class to explain; by default the likeliest one of each text.
-            against: the class to hold it against; by default the likeliest other one.
+            against: the class to compare it with; by default the likeliest other one.
+
+        Returns:
+            One explanation for each text.
 
         Raises:
-            TypeError: `texts` is a single string, or holds something that is no string.
-            ValueError: `label` or `against` is no class, or both are the same.
+            TypeError: `texts` is a single string, or holds something that is not a string.
+            ValueError: `label` or `against` is not among the classes, or both are the same.
         """
-        from linkboy.classify.explain import Explanations, explain_text
-
         check_texts("explain", texts)
         for argument, name in (("label", label), ("against", against)):
             if name is not None and name not in self.class_names:
@@ -225,25 +235,45 @@ class Classifier:
                 raise ValueError(f"{argument} must be one of the {len(self.class_names)} classes, got {name!r}{near}")
         if label is not None and label == against:
             raise ValueError(f"against must be another class than label, got {label!r} for both")
-        return Explanations([explain_text(self, text, label, against) for text in texts])
+        return Explanations([self._explained(text, label, against) for text in texts])
 
-    def export(self, path: str | os.PathLike[str], *, form: str) -> "ExportReport":
+    def _explained(self, text: str, label: str | None, against: str | None) -> Explanation:
+        return explain_text(
+            text,
+            model=self.model,
+            encoder=self.encoder,
+            names=self.class_names,
+            logits_of=self.logits,
+            label=label,
+            against=against,
+        )
+
+    def export(self, path: str | os.PathLike[str], *, form: Form) -> ExportReport:
         """Write the model as one file that runs without linkboy, and check that it gives the same probabilities.
 
         The file takes what `export_inputs` makes of texts, and gives probabilities `(B, C)`.
 
         Args:
             path: the file.
-            form: `"onnx"`, `"torchscript"` or `"torch-export"`.
+            form: what to write.
+
+        Returns:
+            What was written, and how far its probabilities differ.
 
         Raises:
             ModuleNotFoundError: a package that ONNX needs is not installed; the message says how to install it.
             ValueError: `form` is unknown, or it does not have the operations of the model.
             ArithmeticError: the exported model gives other probabilities; nothing is written.
         """
-        from linkboy.classify.export import export_classifier
-
-        return export_classifier(self, path, form=form)
+        return export_model(
+            path,
+            form=form,
+            kind=self.kind,
+            model=self.model,
+            encoder=self.encoder,
+            class_count=len(self.class_names),
+            logits_of=self.logits,
+        )
 
     def export_inputs(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Return what an exported model takes for the texts, by the names of its inputs.
@@ -255,10 +285,8 @@ class Classifier:
             texts: a list of at least one string.
 
         Raises:
-            TypeError: `texts` is a single string, or holds something that is no string.
+            TypeError: `texts` is a single string, or holds something that is not a string.
         """
-        from linkboy.classify.export import padded_inputs
-
         check_texts("export_inputs", texts)
         return padded_inputs(self.encoder, self._encode(texts))
 
@@ -266,7 +294,10 @@ class Classifier:
         """Measure the classifier on labelled texts.
 
         Args:
-            data: as `read_labelled` gives them.
+            data: labelled texts, as `read_labelled` returns them.
+
+        Returns:
+            Accuracy, macro-F1, and precision, recall and F1 of each class.
 
         Raises:
             ValueError: a label is not among the classes; the message names its line.
@@ -317,7 +348,10 @@ def load_classifier(directory: str | os.PathLike[str], *, device: str = "cpu") -
 
     Args:
         directory: the directory.
-        device: where the model shall be.
+        device: the device to put the model on.
+
+    Returns:
+        The classifier, in evaluation mode.
 
     Raises:
         FileNotFoundError: there is no such directory, or it holds no classifier.
@@ -346,7 +380,7 @@ def load_classifier(directory: str | os.PathLike[str], *, device: str = "cpu") -
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         problem = " ".join(str(error).split())
         raise ValueError(
-            f"{directory} holds a classifier whose {CONFIG} and {WEIGHTS} do not fit each other ({problem}); train it anew"
+            f"{directory} holds a classifier whose {CONFIG} and {WEIGHTS} do not belong together ({problem}); train it again"
         ) from error
     numbered, about = config.get("numbered_labels") is True, config.get("about")
     return Classifier(
@@ -378,7 +412,7 @@ def check_texts(function: str, texts: Sequence[str]) -> None:
 
 
 def is_classifier(directory: str | os.PathLike[str]) -> bool:
-    """Say whether a directory holds a configuration that `linkboy train` wrote, whatever its version."""
+    """Return whether a directory holds a configuration that `linkboy train` wrote, whatever its version."""
     try:
         config = json.loads(read_bounded(Path(directory) / CONFIG, MOST_CONFIG))
     except (OSError, ValueError, RecursionError):
@@ -395,21 +429,23 @@ def _read_config(directory: Path) -> dict[str, Any]:
         config = json.loads(read_bounded(directory / CONFIG, MOST_CONFIG))
     except FileNotFoundError:
         hint = (
-            "; its training was not finished: run it again with --resume" if (directory / "run.json").exists() else ""
+            "; its training was not finished: train again with resume=True" if (directory / "run.json").exists() else ""
         )
         raise FileNotFoundError(f"{directory} holds no classifier (there is no {CONFIG} in it){hint}") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{directory / CONFIG} is damaged ({error}); train the classifier anew") from error
+        raise ValueError(f"{directory / CONFIG} is damaged ({error}); train the classifier again") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise ValueError(f"{directory / CONFIG} is not that of a linkboy classifier; name a directory of linkboy train")
+        raise ValueError(
+            f"{directory / CONFIG} does not belong to a linkboy classifier; name a directory of linkboy train"
+        )
     if config.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{directory} has format version {config.get('format_version')}, this linkboy ({__version__}) reads version "
-            f"{FORMAT_VERSION}; update linkboy or train the classifier anew"
+            f"{FORMAT_VERSION}; update linkboy or train the classifier again"
         )
     names = config.get("class_names")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise ValueError(f"{directory / CONFIG} must name the classes in a list of different strings; train it anew")
+        raise ValueError(f"{directory / CONFIG} must name the classes in a list of different strings; train it again")
     return config
 
 
@@ -422,13 +458,13 @@ def _read_weights(directory: Path, config: Mapping[str, Any]) -> dict[str, Tenso
         content = (directory / WEIGHTS).read_bytes()
         if hashlib.sha256(content).hexdigest() != config.get("weights_sha256"):
             raise ValueError(
-                f"{directory / WEIGHTS} is damaged or of another run: its hash is not the one in {CONFIG}; train it anew"
+                f"{directory / WEIGHTS} is damaged or of another run: its hash is not the one in {CONFIG}; train it again"
             )
         return load(content)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{directory} holds no weights (there is no {WEIGHTS} in it); train it anew") from None
+        raise FileNotFoundError(f"{directory} holds no weights (there is no {WEIGHTS} in it); train it again") from None
     except SafetensorError as error:
-        raise ValueError(f"{directory / WEIGHTS} is no safetensors file ({error}); train it anew") from error
+        raise ValueError(f"{directory / WEIGHTS} is not a safetensors file ({error}); train it again") from error
 
 
 def _check_header(directory: Path, config: Mapping[str, Any]) -> None:
@@ -437,22 +473,22 @@ def _check_header(directory: Path, config: Mapping[str, Any]) -> None:
 
     path = directory / WEIGHTS
     if path.stat().st_size > MOST_WEIGHTS:
-        raise ValueError(f"{path} must be a file of at most {MOST_WEIGHTS >> 30} GiB, and is larger; train it anew")
+        raise ValueError(f"{path} must be a file of at most {MOST_WEIGHTS >> 30} GiB, and is larger; train it again")
     classes = len(config["class_names"])
     with safe_open(path, "pt") as file:
-        found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is not a mapping)
         dtypes = {name: piece.get_dtype() for name, piece in found.items()}
         shapes = {name: piece.get_shape() for name, piece in found.items()}
     heads = [shapes[name] for name in ("bag.weight", "head.weight") if name in shapes]
-    due = {name: "U64" if name == "encoder.hashes" else "F32" for name in found}
-    wrong = next((name for name in due if dtypes[name] != due[name]), None)
+    expected = {name: "U64" if name == "encoder.hashes" else "F32" for name in found}
+    wrong = next((name for name in expected if dtypes[name] != expected[name]), None)
     if wrong is not None:
-        raise ValueError(f"{path} must hold {due[wrong]} under {wrong!r}, got {dtypes[wrong]}; train it anew")
+        raise ValueError(f"{path} must hold {expected[wrong]} under {wrong!r}, got {dtypes[wrong]}; train it again")
     if any(classes not in shape for shape in heads):
         raise ValueError(
-            f"{directory} holds a classifier whose {CONFIG} and {WEIGHTS} do not fit each other ({classes} classes, weights of "
-            f"shape {tuple(heads[0])}); train it anew"
+            f"{directory} holds a classifier whose {CONFIG} and {WEIGHTS} do not belong together ({classes} classes, weights of "
+            f"shape {tuple(heads[0])}); train it again"
         )
     encoder = [shapes[name] for name in ("encoder.hashes", "encoder.idf") if name in shapes]
     if encoder and (len(encoder) < 2 or encoder[0] != encoder[1] or len(encoder[0]) != 1):
-        raise ValueError(f"{path} must hold one weight for each n-gram, got the shapes {encoder}; train it anew")
+        raise ValueError(f"{path} must hold one weight for each n-gram, got the shapes {encoder}; train it again")

@@ -2,19 +2,19 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from linkboy._report import Block, Report, Table, format_percent
-from linkboy.classify.features import END, START, Ngram, NgramEncoder, is_word_character
-from linkboy.classify.models import NgramClassifier
+from linkboy.classify._dataset import Encoder
+from linkboy.classify._features import END, START, Ngram, NgramEncoder, is_word_character
+from linkboy.classify._models import NgramClassifier
 from linkboy.text._scripts import is_unspaced
 
-if TYPE_CHECKING:
-    from linkboy.classify.classifier import Classifier
+Logits = Callable[[Sequence[str]], Tensor]
 
 MOST_PIECES = 256
 SHOWN = 10
@@ -22,14 +22,14 @@ _SHOWN_AS = {START: "^", END: "$", " ": "␣", "\n": "⏎", "\t": "⇥"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Piece:
-    """A part of a text, and what it adds to the log-odds.
+class Contribution:
+    """A piece of a text, and what it adds to the log-odds.
 
-    Args:
-        piece: the part; in n-grams `^` and `$` are the borders of the text and `␣` is a space.
-        kind: `"characters"`, `"word"` or `"word pair"` for n-grams, `"left out"` for a part that was taken out.
-        log_odds: above 0 it speaks for the label, below 0 for the class it is held against.
-        spans: where it stands in the text, each from a start to before an end.
+    Attributes:
+        piece: the piece; in n-grams `^` and `$` are the borders of the text and `␣` is a space.
+        kind: `"characters"`, `"word"` or `"word pair"` for n-grams, `"left out"` for a piece that was removed.
+        log_odds: above 0 it speaks for the label, below 0 for the class that the label is compared with.
+        spans: where it occurs in the text, each from a start to before an end.
     """
 
     piece: str
@@ -42,16 +42,16 @@ class Piece:
 class Explanation(Report):
     """Why one text was given one class and not another.
 
-    Args:
-        text: the text as the classifier sees it, without space around it.
-        label: the class explained.
-        probability: of that class.
-        against: the class it is held against.
-        against_probability: of that class.
+    Attributes:
+        text: the text as the classifier sees it, without surrounding space.
+        label: the class that is explained.
+        probability: the probability of that class.
+        against: the class that it is compared with.
+        against_probability: the probability of that class.
         log_odds: the logarithm of the ratio of the two probabilities.
         exact: whether the pieces add up: `log_odds = base + sum(piece.log_odds)`.
-        base: what is there without any piece; `None` where the pieces do not add up.
-        pieces: the largest first, whichever class they speak for.
+        base: the log-odds without any piece; `None` where the pieces do not add up.
+        pieces: the pieces with the largest effect first, whichever class they speak for.
 
     Examples:
         >>> import tempfile, linkboy as lb
@@ -71,7 +71,7 @@ class Explanation(Report):
     log_odds: float
     exact: bool
     base: float | None
-    pieces: Sequence[Piece]
+    pieces: Sequence[Contribution]
 
     def by_character(self) -> list[float]:
         """Return one number per character of the text: the log-odds of each piece, spread evenly over its characters."""
@@ -108,8 +108,8 @@ class Explanation(Report):
 class Explanations(Report):
     """One explanation per text.
 
-    Args:
-        explanations: in the order of the texts.
+    Attributes:
+        explanations: one for each text, in the order of the texts.
     """
 
     explanations: Sequence[Explanation]
@@ -120,30 +120,38 @@ class Explanations(Report):
 
 
 def explain_text(
-    classifier: "Classifier", text: str, label: str | None = None, against: str | None = None
+    text: str,
+    *,
+    model: nn.Module,
+    encoder: Encoder,
+    names: list[str],
+    logits_of: Logits,
+    label: str | None = None,
+    against: str | None = None,
 ) -> Explanation:
     """Explain one text: by default its likeliest class against the runner-up.
 
     Args:
-        classifier: what decided.
         text: the text.
-        label: the class to explain; by default the likeliest, or the likeliest but `against`.
-        against: the class to hold it against; by default the likeliest but `label`.
+        model: the model that decided.
+        encoder: turns texts into what the model takes.
+        names: the names of the classes.
+        logits_of: gives the logits `(B, C)` of texts.
+        label: the class to explain; by default the likeliest one other than `against`.
+        against: the class to compare it with; by default the likeliest one other than `label`.
     """
     text = text.strip()
-    logits = classifier.logits([text])[0].double()
+    logits = logits_of([text])[0].double()
     probabilities = logits.softmax(0).tolist()
-    names = classifier.class_names
     ranked = [names[number] for number in logits.argsort(descending=True, stable=True).tolist()]
     label = label or next(name for name in ranked if name != against)
     against = against or next(name for name in ranked if name != label)
     pair = names.index(label), names.index(against)
     log_odds = float(logits[pair[0]] - logits[pair[1]])
-    model, encoder = classifier.model, classifier.encoder
     if isinstance(model, NgramClassifier) and isinstance(encoder, NgramEncoder):
         exact, pieces = True, _contributions(model, encoder, text, pair)
     else:
-        exact, pieces = False, _left_out(classifier, text, pair, log_odds)
+        exact, pieces = False, _left_out(logits_of, text, pair, log_odds)
     return Explanation(
         text=text,
         label=label,
@@ -157,7 +165,9 @@ def explain_text(
     )
 
 
-def _contributions(model: NgramClassifier, encoder: NgramEncoder, text: str, pair: tuple[int, int]) -> list[Piece]:
+def _contributions(
+    model: NgramClassifier, encoder: NgramEncoder, text: str, pair: tuple[int, int]
+) -> list[Contribution]:
     """Return each n-gram's term of the sum that the linear model takes: weight in the text times weight of the class."""
     found: dict[int, list[Ngram]] = {}
     for ngram in encoder.ngrams_of(text):
@@ -166,21 +176,21 @@ def _contributions(model: NgramClassifier, encoder: NgramEncoder, text: str, pai
     of_class = model.bag.weight[torch.from_numpy(features.ids)].detach().double().cpu()[:, list(pair)]
     terms = torch.from_numpy(features.weights).double() * (of_class[:, 0] - of_class[:, 1])
     return [
-        Piece(_shown(found[number][0].text), found[number][0].kind, term, tuple(n.span for n in found[number]))
+        Contribution(_shown(found[number][0].text), found[number][0].kind, term, tuple(n.span for n in found[number]))
         for number, term in zip(features.ids.tolist(), terms.tolist(), strict=True)
     ]
 
 
-def _left_out(classifier: "Classifier", text: str, pair: tuple[int, int], log_odds: float) -> list[Piece]:
-    """Return what the log-odds lose when a word, or a character where words are not spaced, is taken out of the text."""
+def _left_out(logits_of: Logits, text: str, pair: tuple[int, int], log_odds: float) -> list[Contribution]:
+    """Return what the log-odds lose when a word, or a character where words are not spaced, is removed from the text."""
     spans = _words(text)
     size = math.ceil(len(spans) / MOST_PIECES)
     groups = [spans[start : start + size] for start in range(0, len(spans), size)] if spans else []
     without = [text[: group[0][0]] + text[group[-1][1] :] for group in groups]
-    logits = classifier.logits(without).double()
+    logits = logits_of(without).double()
     changes = (log_odds - (logits[:, pair[0]] - logits[:, pair[1]])).tolist()
     return [
-        Piece(_shown(text[group[0][0] : group[-1][1]]), "left out", change, ((group[0][0], group[-1][1]),))
+        Contribution(_shown(text[group[0][0] : group[-1][1]]), "left out", change, ((group[0][0], group[-1][1]),))
         for group, change in zip(groups, changes, strict=True)
     ]
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -20,16 +20,14 @@ from torch import Tensor, nn
 from linkboy._checks import check_choice
 from linkboy._files import atomic_write
 from linkboy._report import Block, Report, Table, format_bytes
-from linkboy.classify.dataset import Encoder
-from linkboy.classify.features import FlatFeatures
-from linkboy.classify.models import NgramClassifier
+from linkboy.classify._dataset import Encoder
+from linkboy.classify._features import FlatFeatures
+from linkboy.classify._models import NgramClassifier
 
-if TYPE_CHECKING:
-    from linkboy.classify.classifier import Classifier
+Form = Literal["onnx", "torchscript", "torch-export"]
+RunExported = Callable[[Mapping[str, Tensor]], Tensor]
+Logits = Callable[[Sequence[str]], Tensor]
 
-Run = Callable[[Mapping[str, Tensor]], Tensor]
-
-FORMS = {"onnx": "model.onnx", "torchscript": "model.pt", "torch-export": "model.pt2"}
 TOLERANCE = 1e-5
 _EXAMPLES = ("linkboy", "两个例子 of different length")
 _COMPARED = (_EXAMPLES, _EXAMPLES[:1], ("",), ("x 中 y",) * 3)
@@ -39,17 +37,17 @@ _COMPARED = (_EXAMPLES, _EXAMPLES[:1], ("",), ("x 中 y",) * 3)
 class ExportReport(Report):
     """What was exported.
 
-    Args:
+    Attributes:
         path: the file.
         form: `"onnx"`, `"torchscript"` or `"torch-export"`.
         inputs: names and shapes of what the model takes; B texts and the T features of the longest one.
-        output: name and shape of what it gives.
-        nbytes: size of the file.
-        largest_difference: between its probabilities and those of the classifier, on the texts that it was compared on.
+        output: name and shape of what it returns.
+        nbytes: size of the file in bytes.
+        largest_difference: the largest difference between its probabilities and those of the classifier.
     """
 
     path: Path
-    form: str
+    form: Form
     inputs: Mapping[str, str]
     output: str
     nbytes: int
@@ -58,11 +56,16 @@ class ExportReport(Report):
     def _blocks(self) -> Iterator[Block]:
         yield Table(
             ("", ""),
-            [*self.inputs.items(), ("gives", self.output)],
+            [*self.inputs.items(), ("returns", self.output)],
             f"{self.path} ({self.form}, {format_bytes(self.nbytes)})",
         )
         yield f"compared with the classifier: its probabilities differ by at most {self.largest_difference:.1e}"
-        yield "its inputs are made from texts by classifier.export_inputs(texts)"
+        yield "classifier.export_inputs(texts) makes its inputs"
+
+    @property
+    def summary(self) -> str:
+        """The file, its form and its size in one line."""
+        return f"{self.path}: {self.form}, {format_bytes(self.nbytes)}"
 
 
 class _PaddedNgrams(nn.Module):
@@ -98,26 +101,38 @@ def padded_inputs(encoder: Encoder, features: FlatFeatures) -> dict[str, Tensor]
     return {"ids": torch.from_numpy(padded), "weights": torch.from_numpy(weights)}
 
 
-def export_classifier(classifier: "Classifier", path: str | os.PathLike[str], *, form: str) -> ExportReport:
-    """Write the model of a classifier as one file, and check that it gives the classifier's probabilities.
+def export_model(
+    path: str | os.PathLike[str],
+    *,
+    form: Form,
+    kind: str,
+    model: nn.Module,
+    encoder: Encoder,
+    class_count: int,
+    logits_of: Logits,
+) -> ExportReport:
+    """Write a model as one file, and check that it gives the probabilities of the classifier.
 
     Args:
-        classifier: the classifier.
         path: the file.
-        form: `"onnx"`, `"torchscript"` or `"torch-export"`.
+        form: what to write.
+        kind: the kind of model, for messages.
+        model: the model.
+        encoder: turns texts into what the model takes.
+        class_count: the number of classes.
+        logits_of: gives the logits `(B, C)` that the classifier gives for texts.
 
     Raises:
-        ModuleNotFoundError: `form="onnx"` and a package it needs is not installed; the message says how to install it.
-        ValueError: `form` is unknown.
-            Or the model is made of operations that the form does not have.
+        ModuleNotFoundError: ONNX needs a package that is not installed; the message says how to install it.
+        ValueError: `form` is unknown, or does not have the operations of the model.
         ArithmeticError: the exported model gives other probabilities; nothing is written.
     """
-    check_choice("form", form, FORMS)
+    check_choice("form", form, get_args(Form))
     path = Path(path)
-    model = copy.deepcopy(classifier.model).cpu().float().eval()
+    model = copy.deepcopy(model).cpu().float().eval()
     wrapped = _PaddedNgrams(model) if isinstance(model, NgramClassifier) else _Probabilities(model)
     # Padded to more than one feature: an exporter takes a size of 1 for one that never changes.
-    inputs = {name: F.pad(x, (0, 4)) for name, x in classifier.export_inputs(_EXAMPLES).items()}
+    inputs = {name: F.pad(x, (0, 4)) for name, x in padded_inputs(encoder, encoder.encode(_EXAMPLES)).items()}
     make = {"onnx": _onnx, "torchscript": _torchscript, "torch-export": _torch_export}[form]
     try:
         with torch.no_grad(), _quiet():
@@ -125,9 +140,9 @@ def export_classifier(classifier: "Classifier", path: str | os.PathLike[str], *,
     except RuntimeError as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"a model of kind {classifier.kind!r} cannot be exported as {form} ({reason}); export another kind of model"
+            f"a model of kind {kind!r} cannot be exported as {form} ({reason}); export another kind of model"
         ) from error
-    difference = max(_difference(classifier, run, texts) for texts in _COMPARED)
+    difference = max(_difference(encoder, logits_of, run, texts) for texts in _COMPARED)
     if not difference <= TOLERANCE:
         raise ArithmeticError(
             f"the exported model differs from the classifier by {difference:.1e} in a probability; export it in another form"
@@ -135,13 +150,13 @@ def export_classifier(classifier: "Classifier", path: str | os.PathLike[str], *,
     with atomic_write(path) as file:
         file.write(content)
     shapes = dict.fromkeys(inputs, "(B, T) int64") | ({"weights": "(B, T) float32"} if "weights" in inputs else {})
-    output = f"probabilities (B, {len(classifier.class_names)}) float32"
+    output = f"probabilities (B, {class_count}) float32"
     return ExportReport(path, form, shapes, output, len(content), difference)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what exporters tell those who wrote the model: deprecations, and packages that are not there."""
+    """Keep back what exporters tell those who wrote the model: deprecations and missing packages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -153,14 +168,14 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _difference(classifier: "Classifier", run: Run, texts: Sequence[str]) -> float:
-    expected = classifier.logits(texts).softmax(1)
+def _difference(encoder: Encoder, logits_of: Logits, run: RunExported, texts: Sequence[str]) -> float:
+    expected = logits_of(texts).softmax(1)
     with torch.no_grad():
-        got = run(classifier.export_inputs(texts))
+        got = run(padded_inputs(encoder, encoder.encode(texts)))
     return float((got - expected).abs().max())
 
 
-def _torchscript(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[bytes, Run]:
+def _torchscript(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[bytes, RunExported]:
     traced = torch.jit.trace(model, tuple(inputs.values()))
     buffer = io.BytesIO()
     torch.jit.save(traced, buffer)
@@ -169,7 +184,7 @@ def _torchscript(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[bytes,
     return buffer.getvalue(), lambda values: loaded(*values.values())
 
 
-def _torch_export(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[bytes, Run]:
+def _torch_export(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[bytes, RunExported]:
     buffer = io.BytesIO()
     torch.export.save(_program(model, inputs), buffer)
     buffer.seek(0)
@@ -177,7 +192,7 @@ def _torch_export(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[bytes
     return buffer.getvalue(), lambda values: loaded(**values)
 
 
-def _onnx(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[bytes, Run]:
+def _onnx(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[bytes, RunExported]:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise ModuleNotFoundError(

@@ -13,58 +13,56 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from linkboy._report import Block, Report, Table, format_count, format_percent, format_seconds
+from linkboy._report import Block, Printable, Report, Table, format_count, format_percent, format_seconds
 from linkboy._version import __version__
-from linkboy.classify.budget import Search, can_train_again, search
-from linkboy.classify.calibration import Calibration
-from linkboy.classify.choosing import Attempt, TrainingStoppedError, attempt, train_once_more, traits_of
-from linkboy.classify.classifier import Classifier, make_encoder, write_files
-from linkboy.classify.data import LabelledTexts
-from linkboy.classify.dataset import EncodedTexts, Encoder, features_of
-from linkboy.classify.learning import METRIC_KEYS, Learner
-from linkboy.classify.metrics import ClassificationMetrics, classification_metrics
-from linkboy.classify.outputs import (
+from linkboy.classify._candidate import Candidate, TrainingStoppedError, train_again, train_candidate, traits_of
+from linkboy.classify._dataset import EncodedTexts, Encoder, features_of
+from linkboy.classify._learner import METRIC_KEYS, Learner
+from linkboy.classify._page import report_page
+from linkboy.classify._parts import PARTS, Parts, make_parts
+from linkboy.classify._results import CONTENTS, Judgement, result_files
+from linkboy.classify._run_directory import (
     CHECKPOINTS,
-    CONTENTS,
-    Judgement,
     check_directory,
     check_same_run,
     fingerprint,
     finish_run,
-    result_files,
     run_in,
 )
-from linkboy.classify.page import report_page
+from linkboy.classify._tokens import TokenEncoder
+from linkboy.classify._vectors import pretrained_embedding
+from linkboy.classify.calibration import Calibration
+from linkboy.classify.classifier import Classifier, make_encoder, write_files
+from linkboy.classify.labelled import LabelledTexts
+from linkboy.classify.metrics import ClassificationMetrics, classification_metrics
 from linkboy.classify.recipe import Recipe, TrainingOptions, choose_recipe
-from linkboy.classify.split import PARTS, Parts, make_parts
+from linkboy.classify.search import SearchReport, can_train_again, search
 from linkboy.classify.suspects import SuspectedLabels, suspected_labels
-from linkboy.classify.tokens import TokenEncoder
-from linkboy.classify.vectors import pretrained_embedding
 from linkboy.memory import ReleaseReport, release_memory
 from linkboy.parameters import count_parameters
 from linkboy.training import History, is_main_process, process_count, wait_for_everyone
 
 WRITING = 3.0  # seconds that judging, pictures, page and files take
 MOST_JUDGED = 100_000  # training rows, evenly drawn, that the figures of the training part are from
-Show = Callable[[Report | str], None]
+Show = Callable[[Printable | str], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingReport(Report):
     """What a run did and how good the result is.
 
-    Args:
+    Attributes:
         directory: where everything is.
-        metrics: of `train` (of more than 100,000 rows as many, evenly drawn), `valid` and `test`; empty for a run that was
-            stopped.
-        history: of the training loop.
+        metrics: metrics of `train` (for more than 100,000 rows, of as many drawn evenly), `valid` and `test`; empty for a
+            run that was stopped.
+        history: the record of the training loop.
         recipe: the settings used.
-        seconds: of `encoding`, `training` and in `total`.
+        seconds: how long `encoding` and `training` took, and the run in `total`.
         memory: what was released at the end; `None` for a run that was stopped.
-        without_leaked: metrics of the test rows whose text does not stand in training; `None` if none does, or all do.
+        without_overlap: metrics of the test rows whose text does not occur in training; `None` if none does, or all do.
         calibration: what was done to the logits after training.
         suspects: held-out rows whose label may be wrong.
-        before_refit: metrics of the test part before the model was trained once more; `None` if it was not.
+        before_refit: metrics of the test part before the model was trained again; `None` if it was not.
         search: what the budget was spent on; `None` without one.
     """
 
@@ -74,15 +72,15 @@ class TrainingReport(Report):
     recipe: Recipe
     seconds: Mapping[str, float]
     memory: ReleaseReport | None
-    without_leaked: ClassificationMetrics | None = None
+    without_overlap: ClassificationMetrics | None = None
     calibration: Calibration | None = None
     suspects: SuspectedLabels | None = None
     before_refit: ClassificationMetrics | None = None
-    search: Search | None = None
+    search: SearchReport | None = None
 
     def _blocks(self) -> Iterator[Block]:
         if not self.metrics:
-            yield f"stopped by {self.history.stopped} after {format_count(self.history.steps)} steps; what was learned is saved"
+            yield f"stopped by {self.history.stopped} after {format_count(self.history.steps)} steps; the state is saved"
             return
         if self.search is not None:
             yield from self.search._blocks()
@@ -90,12 +88,12 @@ class TrainingReport(Report):
         yield from self.metrics["test"]._blocks()
         if self.before_refit is not None:
             yield (
-                "what is saved was trained once more, on training and validation part together; before that the test part "
+                "the saved model was trained again on the training and validation parts together; before that, the test part "
                 f"had accuracy {format_percent(self.before_refit.accuracy)}, macro-F1 "
-                f"{format_percent(self.before_refit.macro_f1)}; the figures of the validation part, and the curves, are of then"
+                f"{format_percent(self.before_refit.macro_f1)}; the metrics of the validation part and the curves are from before"
             )
-        if self.without_leaked is not None:
-            yield f"without the rows whose text stands in training too: {self.without_leaked.summary}"
+        if self.without_overlap is not None:
+            yield f"without the rows whose text also occurs in training: {self.without_overlap.summary}"
         if self.calibration is not None:
             yield from self.calibration._blocks()
         if self.suspects is not None:
@@ -117,27 +115,30 @@ def train_classifier(
     resume: bool = False,
     show: Show | None = None,
 ) -> TrainingReport:
-    """Train a text classifier and write it, with its figures and pictures, into a directory.
+    """Train a text classifier and write it, with its metrics and charts, into a directory.
 
     Under `torchrun` the processes train together and the first one writes.
 
     Args:
-        train: the training texts, as `read_labelled` gives them.
+        train: the training texts, as `read_labelled` returns them.
         out: the directory; made if it is missing.
         valid: validation texts, which choose the epoch to keep; a tenth of `train` by default.
         test: test texts, which are only measured; a tenth of `train` by default.
         class_names: names of the classes where labels are numbers from 0.
         options: what to train and how; the defaults suit most data.
         overwrite: replace what an earlier run wrote into `out`.
-        resume: go on with a run that was stopped.
-        show: called with each result as soon as it is there, e.g. `print`; nothing is shown by default.
+        resume: continue a run that was stopped.
+        show: called with each result as soon as it is available, for instance `print`; nothing is shown by default.
+
+    Returns:
+        What the run did and how good the result is.
 
     Raises:
         FileExistsError: `out` is not empty and neither `overwrite` nor `resume` is given.
         FileNotFoundError: there is nothing to resume.
         NotADirectoryError: `out` is a file.
         PermissionError: `out` cannot be written.
-        ValueError: the data or the options do not fit; the message says what.
+        ValueError: the data or the options are wrong; the message says how.
 
     Examples:
         >>> import tempfile, linkboy as lb
@@ -162,7 +163,11 @@ def train_classifier(
     with run_in(out, run, overwrite=overwrite, resume=resume) if is_main_process() else nullcontext():
         try:
             training_started = time.perf_counter()
-            deadline = None if options.budget is None else started + options.budget - WRITING - 2 * seconds["encoding"]
+            deadline = (
+                None
+                if options.budget_seconds is None
+                else started + options.budget_seconds - WRITING - 2 * seconds["encoding"]
+            )
             chosen, classifier, judged = _train(learner, data, parts, out / CHECKPOINTS, deadline, show)
         except TrainingStoppedError as stop:
             return TrainingReport(out, {}, stop.history, learner.recipe, seconds, None)
@@ -194,7 +199,7 @@ def train_classifier(
         chosen.recipe,
         seconds,
         memory,
-        judged.without_leaked,
+        judged.without_overlap,
         judged.calibration,
         judged.suspects,
         judged.before_refit,
@@ -237,18 +242,18 @@ def _train(
     checkpoints: Path,
     deadline: float | None,
     show: Show,
-) -> tuple[Attempt, Classifier, Judgement]:
+) -> tuple[Candidate, Classifier, Judgement]:
     """Return the attempt that was chosen, the classifier to save, and how good it is."""
     searched = None
     if deadline is None:
-        chosen = attempt(learner, data, parts, checkpoints / "choosing")
+        chosen = train_candidate(learner, data, parts, checkpoints / "choosing")
     else:
         chosen, searched = search(learner, traits_of(parts), data, parts, checkpoints, deadline=deadline, show=show)
     model, before = chosen.model, None
     if chosen.recipe.refit and (deadline is None or can_train_again(chosen, data, deadline)):
         predicted = learner.predict(model, data["test"]).argmax(1).numpy()
         before = classification_metrics(parts.targets["test"], predicted, parts.class_names)
-        model = train_once_more(learner, chosen, data, checkpoints / "final", latest=deadline)
+        model = train_again(learner, chosen, data, checkpoints / "final", latest=deadline)
     judged = np.unique(np.linspace(0, len(data["train"]) - 1, MOST_JUDGED).astype(np.int64))
     logits = {
         "train": learner.predict(model, data["train"].take(judged)),
@@ -270,11 +275,11 @@ def _judge(
     """Measure calibrated logits of every part."""
     predicted = {part: rows.argmax(1).numpy() for part, rows in logits.items()}
     names, held_out = parts.class_names, {part: logits[part] for part in ("valid", "test")}
-    clean = ~parts.leaked["test"]
+    clean = ~parts.overlap["test"]
     return Judgement(
         logits=logits,
         metrics={part: classification_metrics(targets[part], predicted[part], names) for part in PARTS},
-        without_leaked=classification_metrics(targets["test"][clean], predicted["test"][clean], names)
+        without_overlap=classification_metrics(targets["test"][clean], predicted["test"][clean], names)
         if 0 < clean.sum() < len(clean)
         else None,
         calibration=calibration.measured(held_out, targets),

@@ -1,63 +1,69 @@
-"""What the user asks for, and the training settings that follow from it and from the data."""
+"""What the user asks for, and the training settings that follow from it and from the data; loads no torch."""
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from linkboy._checks import check_choice, check_number
-from linkboy._report import Block, Report
+from linkboy._report import Block, Printable
 
-MODELS = ("ngram", "cnn", "capsule", "transformer")
+Model = Literal["ngram", "cnn", "capsule", "transformer"]
+Loss = Literal["auto", "cross-entropy", "squared-hinge", "focal", "logit-adjusted"]
+ClassWeight = Literal["none", "balanced", "sqrt", "effective"]
+Metric = Literal["auto", "accuracy", "macro-f1"]
+Freeze = Literal["all", "known", "none"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
 TOKEN_MODELS = ("cnn", "capsule", "transformer")
-LOSSES = ("auto", "cross-entropy", "squared-hinge", "focal", "logit-adjusted")
-CLASS_WEIGHTS = ("none", "balanced", "sqrt", "effective")
-METRICS = ("auto", "accuracy", "macro-f1")
-LONG_TAIL = 10  # how many times the smallest class the largest one has
+LONG_TAIL = 10  # how many times the rows of the smallest class the largest one has
 LARGE = 200_000  # rows, from which on a second training would gain next to nothing
 FEWEST_EPOCHS = ((1_000_000, 1), (LARGE, 2), (40_000, 4), (0, 6))  # from so many rows on
 ROWS_FOR_HINGE = 300  # a class; with fewer, one class against all others has too few rows on its side
-FREEZE = ("all", "known", "none")
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("fp32", "bf16", "fp16")
+SECONDS_OF = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingOptions(Report):
-    """What can be asked of a training run.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """What to train and how; the defaults suit most data.
 
-    Args:
-        model: `"ngram"` (a linear model over character and word n-grams), `"cnn"` (convolutions over tokens),
-            `"capsule"` (their features as capsules, routed to a capsule per class) or `"transformer"` (two small layers).
-        loss: `"cross-entropy"`, `"squared-hinge"` (each class against the others, as a linear SVM has it), `"focal"`,
-            `"logit-adjusted"` (for classes of very unequal size) or `"auto"`, which chooses by what the classes are like.
-        gamma: focusing exponent, for `"focal"` only; 2 by default.
-        class_weight: weigh rows by the size of their class: `"none"`, `"balanced"`, `"sqrt"` or `"effective"`.
-        metric: what is chosen on the validation part, such as the epoch to keep, is chosen by this: `"accuracy"`,
-            `"macro-f1"`, or `"auto"`, which takes macro-F1 where one class has ten times the rows of another.
-        epochs: passes over the training part; by default chosen from its size.
-        batch_size: rows per batch over all processes; by default chosen from the size of the training part.
-        lr: peak learning rate; by default that of the model.
-        seed: of the split, the order of the rows and the initial weights.
-        device: `"auto"` (the fastest there is), `"cpu"`, `"cuda"` or `"mps"`.
-        precision: `"fp32"`, `"bf16"` or `"fp16"` (mixed precision).
-        accumulate: batches per step of the optimizer.
-        vocab: for the models that read tokens, a BERT `vocab.txt` to use in place of a vocabulary learned from the texts.
-        vectors: for `"cnn"`, a file of pretrained vectors for the tokens, as `load_embeddings` reads.
-        freeze: which rows of these vectors to leave as they are: `"all"`, the `"known"` ones that the file has, or `"none"`,
-            the default.
-        early_stopping: stop after that many epochs without a better `metric`; by default all epochs are run.
-        ema: decay of a moving average of the weights, which is then what is kept, e.g. 0.999.
-        refit: for `"ngram"`, whose last epoch is kept, and fewer than 200,000 rows: when all is chosen, train once more on
-            training and validation part together, and save that.
-        budget: seconds to use from the call of `train_classifier` on: other settings are tried while there is time, and the
-            best by `metric` are kept. What a clock decides cannot be repeated to the bit.
-        compile: run the model through `torch.compile`.
-        checkpoint_every: save after that many steps; by default once a minute.
+    The sentences below are also the help of `linkboy train`.
+
+    Attributes:
+        model: The kind of model. ngram: a linear model over character and word n-grams, trained in seconds. cnn:
+            convolutions over tokens. capsule: their features as capsules, routed to a capsule per class. transformer: two
+            small layers of attention.
+        loss: The loss to minimise. auto: logit-adjusted for classes of very unequal size, otherwise squared-hinge (each
+            class against all others, as in a linear SVM) or cross-entropy.
+        gamma: Focusing exponent of the focal loss; 2 by default.
+        class_weight: How to weight rows by the size of their class.
+        metric: The metric by which the validation part chooses, for instance the epoch to keep. auto: macro-f1 where the
+            largest class has ten times the rows of the smallest, otherwise accuracy.
+        epochs: Passes over the training part; chosen from its size by default.
+        batch_size: Rows per batch, over all processes; chosen from the size of the training part by default.
+        lr: Peak learning rate; that of the model by default.
+        accumulate: Batches per step of the optimizer.
+        vocab: For models that read tokens, all but ngram: a BERT vocab.txt to use instead of a vocabulary learned from the
+            texts.
+        vectors: For the cnn: a file of pretrained vectors for the tokens, such as GloVe, word2vec or fastText.
+        freeze: Which rows of the vectors to keep fixed: all, the known ones that the file has, or none, the default.
+        early_stopping: Stop after this many epochs without improvement of the metric; all epochs are run by default.
+        ema: Decay of a moving average of the weights, which is then saved instead of them; for instance 0.999.
+        refit: Once everything is chosen, train the ngram model again on the training and validation parts together and
+            save that; for fewer than 200,000 rows and without early stopping.
+        budget: Time to use, in seconds or such as 60s, 2m or 1h: other settings are tried while there is time, and those
+            that are best by the metric are kept. What a clock decides cannot be repeated exactly.
+        compile: Run the model through torch.compile.
+        checkpoint_every: Save a checkpoint after this many steps; once a minute by default.
+        precision: Arithmetic of the model; bf16 and fp16 are mixed precision.
+        device: Where to train; auto takes the fastest device that is available.
+        seed: Decides the split, the order of the rows and the initial weights.
 
     Raises:
         ValueError: a value is not among the choices, or a number is out of range.
-        TypeError: a number is due.
+        TypeError: a value is not a number where one is expected.
 
     Examples:
         >>> import linkboy as lb
@@ -65,62 +71,66 @@ class TrainingOptions(Report):
         1.5
     """
 
-    model: str = "ngram"
-    loss: str = "auto"
+    model: Model = "ngram"
+    loss: Loss = "auto"
     gamma: float | None = None
-    class_weight: str = "none"
-    metric: str = "auto"
+    class_weight: ClassWeight = "none"
+    metric: Metric = "auto"
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
-    seed: int = 0
-    device: str = "auto"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     accumulate: int = 1
     vocab: str | None = None
     vectors: str | None = None
-    freeze: str | None = None
+    freeze: Freeze | None = None
     early_stopping: int | None = None
     ema: float | None = None
     refit: bool = True
-    budget: float | None = None
+    budget: float | str | None = None
     compile: bool = False
     checkpoint_every: int | None = None
+    precision: Precision = "fp32"
+    device: Device = "auto"
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        check_choice("model", self.model, MODELS)
-        check_choice("loss", self.loss, LOSSES)
-        check_choice("class_weight", self.class_weight, CLASS_WEIGHTS)
-        check_choice("metric", self.metric, METRICS)
-        check_choice("device", self.device, DEVICES)
-        check_choice("precision", self.precision, PRECISIONS)
-        if self.gamma is not None:
-            check_number("gamma", self.gamma, minimum=0)
-            if self.loss != "focal":
-                raise ValueError(f"gamma is for loss='focal', got loss={self.loss!r}; leave gamma out")
+        for name, choices in _CHOICES.items():
+            if name != "freeze" or self.freeze is not None:
+                check_choice(name, getattr(self, name), choices)
+        self._check_numbers()
+        if self.gamma is not None and self.loss != "focal":
+            raise ValueError(f"gamma is for loss='focal', got loss={self.loss!r}; leave gamma out")
+        if self.vectors is not None and self.model != "cnn":
+            raise ValueError(f"vectors are for model='cnn', got model={self.model!r}; leave vectors out")
+        if self.freeze is not None and self.vectors is None:
+            raise ValueError(f"freeze is for vectors, got freeze={self.freeze!r} without any; leave freeze out")
+        if self.vocab is not None and self.model not in TOKEN_MODELS:
+            raise ValueError(
+                f"vocab is for a model that reads tokens, one of {TOKEN_MODELS}, got model={self.model!r}; leave vocab out"
+            )
+
+    def _check_numbers(self) -> None:
         check_number("seed", self.seed, minimum=0, maximum=2**63 - 1, integer=True)
         check_number("accumulate", self.accumulate, minimum=1, integer=True)
         for name in ("epochs", "batch_size", "early_stopping", "checkpoint_every"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), minimum=1, integer=True)
-        if self.lr is not None:
-            check_number("lr", self.lr, above=0)
-        if self.budget is not None:
-            check_number("budget", self.budget, above=0)
-        if self.ema is not None:
-            check_number("ema", self.ema, above=0)
-            if self.ema >= 1:
-                raise ValueError(f"ema must be a number above 0 and below 1, got {self.ema!r}")
-        if self.vectors is not None and self.model != "cnn":
-            raise ValueError(f"vectors are for model='cnn', got model={self.model!r}; leave vectors out")
-        if self.freeze is not None:
-            check_choice("freeze", self.freeze, FREEZE)
-            if self.vectors is None:
-                raise ValueError(f"freeze is for vectors, got freeze={self.freeze!r} without any; leave freeze out")
-        if self.vocab is not None and self.model not in TOKEN_MODELS:
-            raise ValueError(
-                f"vocab is for a model that reads tokens, one of {TOKEN_MODELS}, got model={self.model!r}; leave vocab out"
-            )
+        if self.gamma is not None:
+            check_number("gamma", self.gamma, minimum=0)
+        for name in ("lr", "budget_seconds", "ema"):
+            if getattr(self, name) is not None:
+                check_number(name.removesuffix("_seconds"), getattr(self, name), above=0)
+        if self.ema is not None and self.ema >= 1:
+            raise ValueError(f"ema must be a number above 0 and below 1, got {self.ema!r}")
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """The budget as a number of seconds; `None` without one."""
+        return _seconds_of(self.budget) if isinstance(self.budget, str) else self.budget
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options by their names."""
+        return dataclasses.asdict(self)
 
     def check_machine(self) -> None:
         """Raise unless this machine has what the options ask for.
@@ -137,11 +147,32 @@ class TrainingOptions(Report):
         available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         if not available.get(self.device, True):
             raise ValueError(
-                f"device must be one that this machine has, got {self.device!r}; pass --device cpu or auto"
+                f"device must be one that this machine has, got {self.device!r}; pass device='cpu' or device='auto'"
             )
         on_cpu = self.device == "cpu" or (self.device == "auto" and not torch.accelerator.is_available())
         if on_cpu and self.precision == "fp16":
-            raise ValueError("precision fp16 needs a GPU, and this run is on a CPU; pass --precision bf16 or fp32")
+            raise ValueError(
+                "precision fp16 needs a GPU, and this run is on a CPU; pass precision='bf16' or precision='fp32'"
+            )
+
+
+_CHOICES = {
+    "model": get_args(Model),
+    "loss": get_args(Loss),
+    "class_weight": get_args(ClassWeight),
+    "metric": get_args(Metric),
+    "freeze": get_args(Freeze),
+    "device": get_args(Device),
+    "precision": get_args(Precision),
+}
+
+
+def _seconds_of(budget: str) -> float:
+    """Return the seconds of a time such as `90`, `60s`, `2m` or `1.5h`."""
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([smh]?)\s*", budget.lower())
+    if match is None or not float(match[1]):
+        raise ValueError(f"budget must be a time above 0 such as 90, 60s, 2m or 1h, got {budget!r}")
+    return float(match[1]) * SECONDS_OF[match[2]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,24 +191,24 @@ class DataTraits:
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe(Report):
+class Recipe(Printable):
     """The settings that a run uses: AdamW with a short warm-up and a linear decay to zero.
 
-    Args:
+    Attributes:
         batch_size: rows per step, over all processes.
         epochs: passes over the training part.
-        lr: peak rate.
-        weight_decay: decoupled, as in AdamW.
-        eps: of AdamW.
-        loss: what is minimised.
-        label_smoothing: for cross-entropy.
-        metric: what is chosen by on the validation part.
+        lr: peak learning rate.
+        weight_decay: decoupled weight decay of AdamW.
+        eps: epsilon of AdamW.
+        loss: the loss that is minimised.
+        label_smoothing: label smoothing of the cross-entropy.
+        metric: the metric by which the validation part chooses.
         keep: the epoch whose weights are kept: `"best"` by the metric, or `"last"`.
-        refit: whether to train once more on training and validation part together, when all is chosen.
-        scaled: whether n-grams are counted as present or not and their weights are scaled by their log-odds.
-        beta2: of AdamW.
-        warmup_share: share of the steps in which the rate rises.
-        why: what metric and loss follow from.
+        refit: whether to train again on the training and validation parts together once everything is chosen.
+        scaled: whether n-grams are counted as present or absent and their weights are scaled by their log-odds.
+        beta2: second beta of AdamW.
+        warmup_share: share of the steps in which the learning rate rises.
+        notes: what decided the metric and the loss.
     """
 
     batch_size: int
@@ -193,7 +224,7 @@ class Recipe(Report):
     scaled: bool = False
     beta2: float = 0.99
     warmup_share: float = 0.05
-    why: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def _blocks(self) -> Iterator[Block]:
         smoothing = f" with label smoothing {self.label_smoothing:g}" if self.label_smoothing else ""
@@ -202,8 +233,12 @@ class Recipe(Report):
             f"training: {self.epochs} epochs in batches of {self.batch_size}, AdamW with peak rate {self.lr:g} and weight "
             f"decay {self.weight_decay:g}, {self.loss} loss{smoothing}{scaled}; the {self.keep} epoch is kept"
         )
-        refit = ("then once more on training and validation part together",) if self.refit else ()
-        yield "\n".join((*self.why, *refit))
+        refit = ("then again on the training and validation parts together",) if self.refit else ()
+        yield "\n".join((*self.notes, *refit))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings by their names."""
+        return dataclasses.asdict(self)
 
     def rate_at(self, step: int, steps: int) -> float:
         """Return the share of the peak rate for a step (from 0) of `steps`."""
@@ -241,7 +276,7 @@ def choose_recipe(options: TrainingOptions, traits: DataTraits) -> Recipe:
         refit=options.refit and options.model == "ngram" and options.early_stopping is None and traits.rows < LARGE,
         scaled=scaled,
         beta2=beta2,
-        why=(why_metric, why_loss),
+        notes=(why_metric, why_loss),
     )
 
 
@@ -275,7 +310,7 @@ def _choose_metric(options: TrainingOptions, traits: DataTraits) -> tuple[str, s
         return options.metric, f"metric: {options.metric}, as asked for"
     ratio = f"the largest class has {traits.largest / max(traits.smallest, 1):.3g} times the rows of the smallest"
     if traits.tailed:
-        return "macro-f1", f"metric: macro-f1, since {ratio}; --metric accuracy if rare classes count by their rows"
+        return "macro-f1", f"metric: macro-f1, since {ratio}; accuracy counts rare classes by their rows"
     return "accuracy", f"metric: accuracy, since {ratio}, which is no long tail"
 
 
@@ -285,7 +320,7 @@ def _choose_loss(options: TrainingOptions, traits: DataTraits, metric: str) -> t
     if traits.tailed and metric == "macro-f1" and options.class_weight == "none":
         return (
             "logit-adjusted",
-            "loss: logit-adjusted, which lifts the rare classes of a long tail; --loss names another",
+            "loss: logit-adjusted, which lifts the rare classes of a long tail",
         )
     if options.model == "ngram" and traits.rows >= ROWS_FOR_HINGE * traits.classes:
         return "squared-hinge", f"loss: squared-hinge, since there are {traits.rows // traits.classes} rows a class"

@@ -1,4 +1,4 @@
-"""Rows whose label looks wrong: the classifier is as sure of another class as it usually is when that class is right."""
+"""Rows whose label looks wrong: another class is as probable as it usually is for the rows that belong to it."""
 
 import dataclasses
 import io
@@ -8,19 +8,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linkboy._report import Block, Report, Table, format_count, format_percent
-from linkboy.classify.split import Parts
+from linkboy.classify._parts import Parts
 
 LISTED = 1000
 
 
 @dataclasses.dataclass(frozen=True)
-class Suspect:
-    """A row to look at: where it stands, its label, and the class that the classifier is sure of."""
+class SuspectedLabel:
+    """A row whose label may be wrong.
+
+    Attributes:
+        part: the part that it is in.
+        line: the line of the file on which it begins.
+        label: its label.
+        suggested_label: the class that the classifier predicts with confidence.
+        probability: the probability of that class.
+        text: its text.
+    """
 
     part: str
     line: int
     label: str
-    likelier: str
+    suggested_label: str
     probability: float
     text: str
 
@@ -31,37 +40,39 @@ class SuspectedLabels(Report):
 
     Some are mistakes of the classifier: the count is an upper bound on what to look at, not an estimate of the noise.
 
-    Args:
-        rows: how many rows were looked at.
-        count: how many are suspected.
-        suspects: the suspected rows, surest first, at most a thousand.
+    Attributes:
+        row_count: the number of rows that were examined.
+        suspect_count: the number of rows that are suspected.
+        suspects: the suspected rows, the most confident suggestions first, at most a thousand.
     """
 
-    rows: int
-    count: int
-    suspects: Sequence[Suspect]
+    row_count: int
+    suspect_count: int
+    suspects: Sequence[SuspectedLabel]
 
     def _blocks(self) -> Iterator[Block]:
-        if not self.count:
-            yield f"labels: none of {format_count(self.rows)} held-out rows looks mislabelled"
+        if not self.suspect_count:
+            yield f"labels: none of {format_count(self.row_count)} held-out rows looks mislabelled"
             return
-        share = format_percent(self.count / self.rows)
+        share = format_percent(self.suspect_count / self.row_count)
         shown = [
-            (s.part, s.line, s.label, s.likelier, format_percent(s.probability), _short(s.text))
+            (s.part, s.line, s.label, s.suggested_label, format_percent(s.probability), _short(s.text))
             for s in self.suspects[:5]
         ]
         yield Table(
-            ("part", "line", "label", "rather", "probability", "text"),
+            ("part", "line", "label", "suggested label", "probability", "text"),
             shown,
-            f"{format_count(self.count)} of {format_count(self.rows)} held-out rows ({share}) may be mislabelled, or the "
-            "classifier is wrong; the surest",
+            f"{format_count(self.suspect_count)} of {format_count(self.row_count)} held-out rows ({share}) may be mislabelled, "
+            "or the classifier is wrong; the most confident suggestions",
         )
 
     def as_csv(self) -> bytes:
         """Write the suspected rows as a table."""
         import polars as pl
 
-        columns = {field.name: [getattr(s, field.name) for s in self.suspects] for field in dataclasses.fields(Suspect)}
+        columns = {
+            field.name: [getattr(s, field.name) for s in self.suspects] for field in dataclasses.fields(SuspectedLabel)
+        }
         buffer = io.BytesIO()
         pl.DataFrame(columns).write_csv(buffer, float_precision=6)
         return buffer.getvalue()
@@ -88,15 +99,15 @@ def suspected_labels(parts: Parts, probabilities: Mapping[str, NDArray[np.floati
     for number in map(int, found[:LISTED]):
         place = int(np.searchsorted(starts, number, "right")) - 1
         part, row = names[place], number - int(starts[place])
-        texts, likelier = parts.texts[part], int(shares[number].argmax())
-        label, other = parts.class_names[int(target[number])], parts.class_names[likelier]
-        probability = float(shares[number, likelier])
-        suspects.append(Suspect(part, texts.lines[row], label, other, probability, texts.texts[row]))
+        texts, likeliest = parts.texts[part], int(shares[number].argmax())
+        label, other = parts.class_names[int(target[number])], parts.class_names[likeliest]
+        probability = float(shares[number, likeliest])
+        suspects.append(SuspectedLabel(part, texts.lines[row], label, other, probability, texts.texts[row]))
     return SuspectedLabels(len(target), len(found), tuple(suspects))
 
 
 def suspected_rows(probabilities: NDArray[np.float64], target: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the numbers of the suspected rows, surest first."""
+    """Return the numbers of the suspected rows, the most confident first."""
     everyone = np.arange(len(target))
     classes = probabilities.shape[1]
     count = np.bincount(target, minlength=classes)

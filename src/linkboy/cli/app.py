@@ -8,11 +8,12 @@ from cyclopts import App, CycloptsError, Parameter
 
 from linkboy._report import visible
 from linkboy._version import __version__
-from linkboy.cli.classifier import evaluate, explain, export, predict
-from linkboy.cli.models import check_op, memory, shapes, summary
-from linkboy.cli.printing import is_first_process
-from linkboy.cli.text import tokenize, vectors
-from linkboy.cli.train import train
+from linkboy.cli._classifier import evaluate, explain, export, predict
+from linkboy.cli._models import check_op, memory, shapes, summary
+from linkboy.cli._printing import is_first_process
+from linkboy.cli._text import tokenize, vectors
+from linkboy.cli._train import train
+from linkboy.cli._wording import as_options
 
 app = App(
     name="linkboy",
@@ -32,7 +33,7 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command and return the exit status; a mistake of the caller is told in one sentence."""
+    """Run one command and return the exit status; a mistake of the caller is reported in one sentence."""
     try:
         result = app(_dash_as_file(arguments), exit_on_error=False, print_error=False)
         return result if isinstance(result, int) else 0
@@ -45,10 +46,16 @@ def run(arguments: list[str]) -> int:
             return 0
         if os.environ.get("LINKBOY_DEBUG"):
             raise
-        return _complain(_sentence(error))
+        return _complain(as_options(_sentence(error), _options()))
     except KeyboardInterrupt:
         print("linkboy: interrupted; nothing was written", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def _options() -> set[str]:
+    """Return the options of all commands."""
+    commands = (app[name] for name in app if not name.startswith("-"))
+    return {name for command in commands for each in command.assemble_argument_collection() for name in each.names}
 
 
 def _dash_as_file(arguments: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from linkboy.classify.features import FlatFeatures
+from linkboy.classify._features import FlatFeatures
 
 MOST_CHARACTERS = 10_000_000  # of texts that are encoded at once: some 400 MB of features
 PIECE = 20_000  # rows

@@ -1,4 +1,4 @@
-"""From encoded parts to the model that is kept: train, calibrate and judge on the validation part, train once more."""
+"""From encoded parts to the model that is kept: train, calibrate and judge on the validation part, train again."""
 
 import dataclasses
 import time
@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from linkboy.classify._dataset import EncodedTexts
+from linkboy.classify._learner import Learner
+from linkboy.classify._models import TextModel
+from linkboy.classify._parts import Parts
 from linkboy.classify.calibration import SCORES, Calibration, calibrate
-from linkboy.classify.dataset import EncodedTexts
-from linkboy.classify.learning import Learner
-from linkboy.classify.models import TextModel
 from linkboy.classify.recipe import DataTraits, Recipe
-from linkboy.classify.split import Parts
 from linkboy.training import History
 
 SIGNALS = ("SIGINT", "SIGTERM")
@@ -29,15 +29,15 @@ class TrainingStoppedError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Attempt:
+class Candidate:
     """A model that was trained by a recipe, calibrated, and judged on the validation part.
 
-    Args:
+    Attributes:
         recipe: the settings used.
         model: gives calibrated logits.
-        history: of the training loop.
-        calibration: what was built into the model.
-        logits: `(rows, C)`, calibrated, of the validation part.
+        history: the record of the training loop.
+        calibration: the calibration that was built into the model.
+        logits: `(rows, C)`, calibrated logits of the validation part.
         score: the metric of the recipe on the validation part.
         seconds: how long the training took.
     """
@@ -51,9 +51,9 @@ class Attempt:
     seconds: float
 
 
-def attempt(
+def train_candidate(
     learner: Learner, data: Mapping[str, EncodedTexts], parts: Parts, checkpoints: Path, *, latest: float | None = None
-) -> Attempt:
+) -> Candidate:
     """Train one model on the training part and judge it on the validation part.
 
     Args:
@@ -83,20 +83,20 @@ def attempt(
     calibration.build_into(model)
     logits = learner.predict(model, data["valid"])
     _, score = SCORES[learner.recipe.metric]
-    return Attempt(
+    return Candidate(
         learner.recipe, model, history, calibration, logits, score(target, logits.argmax(1).numpy()), seconds
     )
 
 
-def train_once_more(
+def train_again(
     learner: Learner,
-    chosen: Attempt,
+    chosen: Candidate,
     data: Mapping[str, EncodedTexts],
     checkpoints: Path,
     *,
     latest: float | None = None,
 ) -> TextModel:
-    """Train by the recipe that was chosen on training and validation part together; calibrated as the chosen model is.
+    """Train by the chosen recipe on the training and validation parts together; calibrated like the chosen model.
 
     Raises:
         TrainingStoppedError: a signal came.

@@ -1,11 +1,17 @@
-"""What a directory that `linkboy train` has written is good for: predict, evaluate, explain, export."""
+"""What can be done with a directory that `linkboy train` has written: predict, evaluate, explain, export."""
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
-from linkboy.cli.lines import json_lines, lines_of, tab_lines
-from linkboy.cli.printing import show_report
+from linkboy.cli._lines import json_lines, lines_of, tab_lines
+from linkboy.cli._printing import printer, show_report
+from linkboy.cli._reading import Reading, ReadingOptions
+
+if TYPE_CHECKING:
+    from linkboy.classify.export import Form
+
+_FILES: "dict[Form, str]" = {"onnx": "model.onnx", "torchscript": "model.pt", "torch-export": "model.pt2"}
 
 
 def predict(
@@ -17,22 +23,22 @@ def predict(
     json: bool = False,
     encoding: str = "utf-8",
 ) -> None:
-    """Tell the class of texts: label, probability and text, one line each, with tabs between.
+    """Predict the class of texts: label, probability and text, one line each, separated by tabs.
 
     Parameters
     ----------
     directory
-        What linkboy train has written.
+        A directory that linkboy train has written.
     texts
         The texts. A single - reads one text per line from standard input. Put -- before texts that begin with a dash.
     file
         A file with one text per line, any number of lines, or - for standard input; blank lines are answered too.
     top
-        How many classes to tell per text.
+        How many classes to print for each text.
     json
         Print one JSON object per line.
     encoding
-        Of the file or of standard input.
+        Encoding of the file or of standard input.
     """
     from linkboy import load_classifier
 
@@ -42,7 +48,8 @@ def predict(
     for text in texts:
         if _names_a_file(text):
             print(
-                f"linkboy: {text!r} is taken as a text; for the lines of the file pass --file {text}", file=sys.stderr
+                f"linkboy: {text!r} is read as a text; to predict the lines of that file pass --file {text}",
+                file=sys.stderr,
             )
     source = iter(texts) if file is None else lines_of(file, encoding)
     write = json_lines if json else tab_lines
@@ -66,38 +73,25 @@ def evaluate(
     /,
     *,
     json: bool = False,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    encoding: str = "utf-8",
-    on_bad_row: Literal["raise", "skip"] = "raise",
+    reading: Reading = ReadingOptions(),  # noqa: B008 (frozen)
 ) -> None:
     """Measure a classifier on labelled texts: precision, recall and F1 by class, accuracy and macro-F1.
 
     Parameters
     ----------
     directory
-        What linkboy train has written.
+        A directory that linkboy train has written.
     file
         Labelled texts, in a form that linkboy train reads.
     json
         Print one JSON object.
-    text_column
-        Name of the column with the text.
-    label_column
-        Name of the column with the label.
-    encoding
-        Of text files.
-    on_bad_row
-        Stop at a row that cannot be read, or skip and count it.
     """
-    from linkboy import load_classifier, read_labelled
+    from linkboy import load_classifier
 
     classifier = load_classifier(directory)
-    data = read_labelled(
-        file, text_column=text_column, label_column=label_column, on_bad_row=on_bad_row, encoding=encoding
-    )
+    data = reading.read(file)
     if not json:
-        show_report(data)
+        printer()(data)
     show_report(classifier.evaluate(data), json=json)
 
 
@@ -117,13 +111,13 @@ def explain(
     Parameters
     ----------
     directory
-        What linkboy train has written.
+        A directory that linkboy train has written.
     texts
         The texts. Put -- before texts that begin with a dash.
     label
         The class to explain; by default the likeliest one.
     against
-        The class to hold it against; by default the likeliest other one.
+        The class to compare it with; by default the likeliest other one.
     json
         Print one JSON object.
     """
@@ -149,9 +143,9 @@ def export(
     Parameters
     ----------
     directory
-        What linkboy train has written.
+        A directory that linkboy train has written.
     onnx
-        Write an ONNX file, for ONNX Runtime and its kin.
+        Write an ONNX file, for ONNX Runtime and other runtimes.
     torchscript
         Write a TorchScript file, for libtorch.
     torch_export
@@ -162,10 +156,9 @@ def export(
         Print one JSON object.
     """
     from linkboy import load_classifier
-    from linkboy.classify.export import FORMS
 
-    asked = [form for form, wanted in zip(FORMS, (onnx, torchscript, torch_export), strict=True) if wanted]
+    asked: list[Form] = [form for form, wanted in zip(_FILES, (onnx, torchscript, torch_export), strict=True) if wanted]
     if len(asked) != 1:
-        raise ValueError("say in one form what to write: --onnx, --torchscript or --torch-export")
-    report = load_classifier(directory).export(out or directory / FORMS[asked[0]], form=asked[0])
+        raise ValueError("choose one form to write: --onnx, --torchscript or --torch-export")
+    report = load_classifier(directory).export(out or directory / _FILES[asked[0]], form=asked[0])
     show_report(report, json=json)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from linkboy.capsules import CapsuleLinear, capsule_norm, squash
-from linkboy.classify.models import TextCNN
+from linkboy.classify._models import TextCNN
 
 
 class CapsuleHead(nn.Module):

@@ -10,32 +10,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linkboy._checks import did_you_mean
-from linkboy._report import Block, Report, Table, format_count, format_percent
-from linkboy.classify.data import LabelledTexts
+from linkboy._report import Block, Printable, Table, format_count, format_percent
+from linkboy.classify.labelled import LabelledTexts
 
 PARTS = ("train", "valid", "test")
 HELD_OUT = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts(Report):
+class Parts(Printable):
     """The three parts of a labelled data set.
 
-    Args:
+    Attributes:
         class_names: the classes; a target is an index into them.
         numbered: whether a label may be the number of its class, because the names came from elsewhere.
         texts: the rows of `train`, `valid` and `test`.
-        targets: `(rows,)` int64 per part.
-        notes: what a reader should know: how it was split, texts that stand in two parts or under two labels.
-        leaked: `(rows,)` bool for `valid` and `test`: whether the text stands in the training part too.
+        targets: `(rows,)` int64 for each part.
+        notes: what a reader should know: how the data was split, and texts that occur in two parts or with two labels.
+        overlap: `(rows,)` bool for `valid` and `test`: whether the text also occurs in the training part.
     """
 
     class_names: Sequence[str]
     numbered: bool
     texts: Mapping[str, LabelledTexts]
     targets: Mapping[str, NDArray[np.int64]]
-    notes: Sequence[str]
-    leaked: Mapping[str, NDArray[np.bool_]]
+    notes: tuple[str, ...]
+    overlap: Mapping[str, NDArray[np.bool_]]
 
     def _blocks(self) -> Iterator[Block]:
         rows = []
@@ -64,7 +64,7 @@ def make_parts(
     class_names: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Parts:
-    """Settle the classes and cut the parts that were not given from the training data.
+    """Determine the classes and cut the parts that were not given from the training data.
 
     A part that is missing takes a tenth of each class, at least one text where the class has three or more; equal
     texts go to one side together, and a class with one or two texts stays in training.
@@ -74,7 +74,7 @@ def make_parts(
         valid: the validation rows; cut from `train` by default.
         test: the test rows; cut from `train` by default.
         class_names: names of the classes where the labels are numbers, in their order.
-        seed: of the split.
+        seed: decides the split.
 
     Raises:
         ValueError: there is one class only, a label is not among the classes of the training data, or there are too few
@@ -105,16 +105,16 @@ def make_parts(
             if not len(texts[part]):
                 raise ValueError(
                     f"{train.source} has too few rows to cut a {part} part from ({len(train)} rows, no class with enough "
-                    f"different texts); pass --{part} FILE"
+                    f"different texts); pass one as {part}=..."
                 )
         texts["train"] = dataclasses.replace(train.take(np.flatnonzero(side == 0).tolist()), skipped=train.skipped)
         notes.append(f"{' and '.join(missing)}: a tenth of each class held out of the training file, seed {seed}")
     texts |= {part: rows for part, rows in given.items() if rows is not None}
     targets = {part: targets_of(texts[part], classes, part, numbered=numbered) for part in PARTS}
     keys = {part: _keys(texts[part].texts) for part in PARTS}
-    leaked = {part: np.isin(keys[part], keys["train"]) for part in ("valid", "test")}
-    notes += _overlaps(texts["train"], targets["train"], keys, leaked)
-    return Parts(classes, numbered, {part: texts[part] for part in PARTS}, targets, notes, leaked)
+    overlap = {part: np.isin(keys[part], keys["train"]) for part in ("valid", "test")}
+    notes += _overlaps(texts["train"], targets["train"], keys, overlap)
+    return Parts(classes, numbered, {part: texts[part] for part in PARTS}, targets, tuple(notes), overlap)
 
 
 def _check_weights(parts: Mapping[str, LabelledTexts | None]) -> None:
@@ -155,7 +155,7 @@ def targets_of(
             shown = ", ".join(map(repr, class_names[:5])) + (", ..." if len(class_names) > 5 else "")
             raise ValueError(
                 f"{rows.source} line {rows.lines[row]}: the label {label!r} of the {part} part is not among the "
-                f"{len(class_names)} classes ({shown}){did_you_mean(label, class_names)}; mend the label or leave the row out"
+                f"{len(class_names)} classes ({shown}){did_you_mean(label, class_names)}; correct the label or leave the row out"
             )
         targets[row] = number
     return targets
@@ -187,19 +187,19 @@ def _overlaps(
     train: LabelledTexts,
     targets: NDArray[np.int64],
     keys: Mapping[str, NDArray[np.int64]],
-    leaked: Mapping[str, NDArray[np.bool_]],
+    overlap: Mapping[str, NDArray[np.bool_]],
 ) -> Iterator[str]:
-    """Say which texts stand in two parts, more than once, or under two labels."""
-    in_both = {part: int(rows.sum()) for part, rows in leaked.items()}
+    """Yield what to know about texts that occur in two parts, more than once, or with two labels."""
+    in_both = {part: int(rows.sum()) for part, rows in overlap.items()}
     for part, shared in in_both.items():
         if shared:
-            yield f"{format_count(shared)} {part} texts ({format_percent(shared / len(keys[part]))}) stand in training too"
+            yield f"{format_count(shared)} {part} texts ({format_percent(shared / len(keys[part]))}) also occur in training"
     shared = int(np.isin(keys["test"], keys["valid"]).sum())
     if shared:
-        yield f"{format_count(shared)} test texts ({format_percent(shared / len(keys['test']))}) stand in valid too"
+        yield f"{format_count(shared)} test texts ({format_percent(shared / len(keys['test']))}) also occur in valid"
     first = train.labels[0]
     if len(train) > 20 and train.lines[0] == 1 and list(train.labels).count(first) == 1:
-        yield f"the label of the first line, {first!r}, occurs nowhere else: if it is a header, pass --text-column NAME"
+        yield f"the label of the first line, {first!r}, occurs nowhere else: if that line is a header, name the text column"
     distinct, number = np.unique(keys["train"], return_inverse=True)
     repeated = len(train) - len(distinct)
     if repeated:
@@ -209,7 +209,7 @@ def _overlaps(
     ]
     doubtful = int((labels_of > 1).sum())
     if doubtful:
-        yield f"{format_count(doubtful)} training texts stand under more than one label"
+        yield f"{format_count(doubtful)} training texts occur with more than one label"
 
 
 def read_class_names(path: str | Path) -> list[str]:

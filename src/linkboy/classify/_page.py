@@ -7,7 +7,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
@@ -19,16 +19,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from linkboy._report import Report, Table, format_count, format_percent, format_seconds, visible
+from linkboy._report import Printable, Table, format_count, format_percent, format_seconds, visible
 from linkboy._version import __version__
-from linkboy.classify import charts
+from linkboy.classify import _charts as charts
+from linkboy.classify._parts import PARTS, Parts
+from linkboy.classify._reliability import Reliability, reliability
+from linkboy.classify._results import Judgement
 from linkboy.classify.classifier import Classifier
-from linkboy.classify.explain import Explanation, explain_text
+from linkboy.classify.explain import Explanation
 from linkboy.classify.metrics import ClassificationMetrics
-from linkboy.classify.outputs import Judgement
 from linkboy.classify.recipe import Recipe, TrainingOptions
-from linkboy.classify.reliability import Reliability, reliability
-from linkboy.classify.split import PARTS, Parts
 from linkboy.parameters import summarize
 from linkboy.text._scripts import font_language
 from linkboy.training import History
@@ -43,7 +43,7 @@ _PACKAGES = ("torch", "numpy", "accelerate", "safetensors", "polars")
 
 @dataclasses.dataclass(frozen=True)
 class Mistake:
-    """A test row that the classifier got wrong, with what drove it; the explanation holds the prediction against the truth."""
+    """A test row that the classifier got wrong; the explanation compares the prediction with the truth."""
 
     line: int
     explanation: Explanation
@@ -65,9 +65,9 @@ def report_page(
     Args:
         classifier: the result.
         parts: what it was trained, chosen and tested on.
-        judged: its logits and figures.
-        history: of the training loop.
-        options: what was asked for.
+        judged: its logits and metrics.
+        history: the record of the training loop.
+        options: the options of the run.
         recipe: the settings used.
         seconds: how long each stage took.
         metric: key of the metric that chose the epoch.
@@ -96,7 +96,7 @@ def report_page(
             before=before,
             calibration_chart=charts.reliability_chart(calibration, before),
             judged=judged,
-            curves=_curves(history, metric),
+            curves=charts.learning_curves(history.rows, metric, history.best_epoch),
             colours=charts.COLOURS,
             history=history,
             reports=[
@@ -154,20 +154,20 @@ def _template() -> Any:
     return environment.get_template("report.html")
 
 
-def _blocks(report: Report) -> list[Any]:
+def _blocks(report: Printable) -> list[Any]:
     return [block for block in report._blocks() if block]
 
 
 def _figures(
     test: ClassificationMetrics, calibration: Reliability, seconds: Mapping[str, float]
 ) -> list[tuple[str, str, str]]:
-    """Return the headline numbers: name, value, what to think of it."""
-    error = float(np.sqrt(test.accuracy * (1 - test.accuracy) / test.rows))
-    manner = "too modest" if calibration.confidence < calibration.accuracy else "too sure"
+    """Return the headline numbers: name, value, remark."""
+    error = test.standard_error
+    manner = "underconfident" if calibration.confidence < calibration.accuracy else "overconfident"
     return [
         ("Accuracy", format_percent(test.accuracy), f"± {error:.2%} standard error" if error else "of the test part"),
         ("Macro-F1", format_percent(test.macro_f1), f"mean over {len(test.per_class)} classes"),
-        ("Calibration error", format_percent(calibration.error), f"{manner} on average"),
+        ("Calibration error", format_percent(calibration.calibration_error), f"{manner} on average"),
         (
             "Training",
             format_seconds(seconds["training"]),
@@ -177,10 +177,10 @@ def _figures(
 
 
 def _confused(test: ClassificationMetrics) -> list[tuple[str, str, int, float, float]]:
-    """Return the commonest mistakes: true class, predicted class, rows, share of the true class, length of the bar."""
+    """Return the most confused pairs: true class, predicted class, rows, share of the true class, length of the bar."""
     pairs = test.most_confused(CONFUSIONS)
     support = {c.label: c.support for c in test.per_class}
-    return [(true, taken, rows, rows / support[true], rows / pairs[0][2]) for true, taken, rows in pairs]
+    return [(true, predicted, rows, rows / support[true], rows / pairs[0][2]) for true, predicted, rows in pairs]
 
 
 def _class_rows(parts: Parts, test: ClassificationMetrics) -> list[tuple[Any, int]]:
@@ -191,29 +191,18 @@ def _class_rows(parts: Parts, test: ClassificationMetrics) -> list[tuple[Any, in
 def _mistakes(
     classifier: Classifier, parts: Parts, confidence: NDArray[np.float32], predicted: NDArray[np.int64]
 ) -> list[Mistake]:
-    """Return the mistakes that the classifier was surest of."""
+    """Return the mistakes that the classifier was most confident of."""
     target, texts, names = parts.targets["test"], parts.texts["test"], parts.class_names
     wrong = np.flatnonzero(predicted != target)
-    surest: list[int] = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES].tolist()
+    confident: list[int] = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES].tolist()
     return [
         Mistake(
             texts.lines[row],
-            explain_text(classifier, texts.texts[row], names[int(predicted[row])], names[int(target[row])]),
+            classifier.explain(
+                [texts.texts[row]], label=names[int(predicted[row])], against=names[int(target[row])]
+            ).explanations[0],
         )
-        for row in surest
-    ]
-
-
-def _curves(history: History, metric: str) -> list[tuple[str, Any, Sequence[str]]]:
-    """Return title, chart and legend of the learning curves."""
-    rows, kept = history.rows, history.best_epoch
-    epochs = [row["epoch"] for row in rows]
-    loss = {"training": [row["train_loss"] for row in rows], "validation": [row["val_loss"] for row in rows]}
-    score = {"validation": [row[metric] for row in rows]}
-    name = {"macro_f1": "Macro-F1", "accuracy": "Accuracy"}[metric]
-    return [
-        ("Loss", charts.line_chart("Loss", epochs, loss, mark=kept), list(loss)),
-        (name, charts.line_chart(name, epochs, score, percent=True, mark=kept), list(score)),
+        for row in confident
     ]
 
 
@@ -221,7 +210,7 @@ def _parts_table(metrics: Mapping[str, ClassificationMetrics]) -> Table:
     return Table(
         ("part", "accuracy", "macro-F1", "rows"),
         [
-            (part, format_percent(m.accuracy), format_percent(m.macro_f1), format_count(m.rows))
+            (part, format_percent(m.accuracy), format_percent(m.macro_f1), format_count(m.row_count))
             for part, m in metrics.items()
         ],
     )

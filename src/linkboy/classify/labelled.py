@@ -5,10 +5,11 @@ import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from linkboy._checks import check_choice, did_you_mean
-from linkboy._report import Block, Report, Table, format_count
-from linkboy.classify.formats import (
+from linkboy._report import Block, Printable, Table, format_count
+from linkboy.classify._formats import (
     BadRowHandler,
     Row,
     csv_rows,
@@ -24,24 +25,29 @@ SUFFIXES = (".txt", ".tsv", ".csv", ".jsonl", ".ndjson", ".parquet")
 
 
 @dataclasses.dataclass(frozen=True)
-class BadRow:
-    """A row that could not be read: its line in the file (its row for Parquet), and why."""
+class SkippedRow:
+    """A row that could not be read.
+
+    Attributes:
+        line: the line it begins on, from 1; for Parquet, its row.
+        reason: why it could not be read.
+    """
 
     line: int
     reason: str
 
 
 @dataclasses.dataclass(frozen=True)
-class LabelledTexts(Report):
+class LabelledTexts(Printable):
     """Texts with their labels, as read.
 
-    Args:
-        source: the file, or what takes its place.
+    Attributes:
+        source: the file, or a description of where the rows come from.
         texts: one text per row.
         labels: one label per row, as written.
-        lines: where each row stands in the file, from 1 (the row number for Parquet).
+        lines: the line of the file on which each row begins, from 1; for Parquet, the number of the row.
         weights: one non-negative number per row, or `None`.
-        skipped: the rows left out with `on_bad_row="skip"`.
+        skipped: the rows that were left out with `on_bad_row="skip"`.
 
     Examples:
         >>> import linkboy as lb
@@ -57,13 +63,15 @@ class LabelledTexts(Report):
     labels: Sequence[str]
     lines: Sequence[int]
     weights: Sequence[float] | None = None
-    skipped: Sequence[BadRow] = ()
+    skipped: Sequence[SkippedRow] = ()
 
     def __post_init__(self) -> None:
         columns = {"labels": self.labels, "lines": self.lines, "weights": self.weights}
         for name, column in columns.items():
             if column is not None and len(column) != len(self.texts):
-                raise ValueError(f"{name} must be as many as texts, got {len(column)} for {len(self.texts)} texts")
+                raise ValueError(
+                    f"{name} must have one entry for each text, got {len(column)} for {len(self.texts)} texts"
+                )
         for name, column in (("texts", self.texts), ("labels", self.labels)):
             wrong = next((value for value in column if not isinstance(value, str)), None)
             if wrong is not None:
@@ -105,7 +113,7 @@ def read_labelled(
     text_column: str | None = None,
     label_column: str | None = None,
     weight_column: str | None = None,
-    on_bad_row: str = "raise",
+    on_bad_row: Literal["raise", "skip"] = "raise",
     encoding: str = "utf-8",
 ) -> LabelledTexts:
     """Read a file of labelled texts.
@@ -117,12 +125,15 @@ def read_labelled(
 
     Args:
         path: the file.
-        text_column: name of the column with the text; by default the one of a usual name (`text`, `review`, `文本`, ...),
-            or in a file of two columns the one that is not the label.
-        label_column: name of the column with the label; found in the same way.
-        weight_column: name of a column of non-negative weights; none by default.
-        on_bad_row: `"raise"` stops at the first row that cannot be used, `"skip"` leaves it out and records it.
-        encoding: of text files, e.g. `"gb18030"`.
+        text_column: name of the column that holds the text; by default the one with a usual name (`text`, `review`,
+            `文本`, ...), or in a file of two columns the one that is not the label.
+        label_column: name of the column that holds the label; found in the same way.
+        weight_column: name of a column that holds a non-negative weight for each row; none by default.
+        on_bad_row: whether to stop at the first row that cannot be read, or to leave it out and record it.
+        encoding: the encoding of text files, for instance `"gb18030"`.
+
+    Returns:
+        The rows in the order of the file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -150,12 +161,12 @@ def read_labelled(
         raise ValueError(
             f"cannot tell the form of {path} from its name; it must end in one of {SUFFIXES}, also with .gz"
         )
-    skipped: list[BadRow] = []
+    skipped: list[SkippedRow] = []
 
     def bad_row(line: int, reason: str) -> None:
         if on_bad_row == "raise":
-            raise ValueError(f"{path} line {line}: {reason}; mend the line or pass --on-bad-row skip")
-        skipped.append(BadRow(line, reason))
+            raise ValueError(f"{path} line {line}: {reason}; correct the line or pass on_bad_row='skip'")
+        skipped.append(SkippedRow(line, reason))
 
     wanted = {"text": text_column, "label": label_column, "weight": weight_column}
     with opened(path) as file:
@@ -169,7 +180,7 @@ def read_labelled(
 
 
 def _collect(
-    path: Path, rows: Iterable[Row], weight_column: str | None, skipped: list[BadRow], bad_row: BadRowHandler
+    path: Path, rows: Iterable[Row], weight_column: str | None, skipped: list[SkippedRow], bad_row: BadRowHandler
 ) -> LabelledTexts:
     texts: list[str] = []
     labels: list[str] = []

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from linkboy.classify.dataset import EncodedTexts
+from linkboy.classify._dataset import EncodedTexts
+from linkboy.classify._tokens import TokenEncoder
 from linkboy.classify.recipe import TrainingOptions
-from linkboy.classify.tokens import TokenEncoder
 from linkboy.embeddings import EmbeddingReport, PretrainedEmbedding, load_embeddings
 
 

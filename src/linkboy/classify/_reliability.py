@@ -13,11 +13,11 @@ BINS = 15
 
 @dataclasses.dataclass(frozen=True)
 class ReliabilityBin:
-    """The rows whose probability is above `low` and at most `high`: how many, how sure on average, how often right."""
+    """The rows whose probability is above `low` and at most `high`: how many, their mean confidence, their accuracy."""
 
     low: float
     high: float
-    rows: int
+    row_count: int
     confidence: float
     accuracy: float
 
@@ -26,38 +26,39 @@ class ReliabilityBin:
 class Reliability(Report):
     """How the probabilities of the predicted classes compare with how often they are right.
 
-    Args:
-        bins: of equal width over (0, 1]; those without rows have `nan` for confidence and accuracy.
+    Attributes:
+        bins: bins of equal width over (0, 1]; those without rows have `nan` for confidence and accuracy.
         confidence: mean probability of the predicted class.
-        accuracy: share of rows that are right.
-        error: expected calibration error, the mean over rows of how far the accuracy of a bin is from its confidence.
+        accuracy: share of the rows that are predicted right.
+        calibration_error: expected calibration error: the mean over the rows of the distance between the accuracy of a bin
+            and its confidence.
     """
 
     bins: Sequence[ReliabilityBin]
     confidence: float
     accuracy: float
-    error: float
+    calibration_error: float
 
     def _blocks(self) -> Iterator[Block]:
         rows = [
             (
                 f"{b.low:.0%} to {b.high:.0%}",
-                format_count(b.rows),
+                format_count(b.row_count),
                 format_percent(b.confidence),
                 format_percent(b.accuracy),
             )
             for b in self.bins
-            if b.rows
+            if b.row_count
         ]
-        yield Table(("probability", "rows", "mean", "right"), rows)
+        yield Table(("probability", "rows", "mean confidence", "accuracy"), rows)
         yield (
-            f"expected calibration error {format_percent(self.error)}: "
-            f"sure by {format_percent(self.confidence)}, right in {format_percent(self.accuracy)}"
+            f"expected calibration error {format_percent(self.calibration_error)}: "
+            f"mean confidence {format_percent(self.confidence)}, accuracy {format_percent(self.accuracy)}"
         )
 
 
 def reliability(confidence: NDArray[np.floating], right: NDArray[np.bool_], *, bins: int = BINS) -> Reliability:
-    """Compare how sure a classifier was with how often it was right.
+    """Compare the confidence of a classifier with its accuracy.
 
     Args:
         confidence: `(N,)`, the probability of the predicted class, N at least 1.
@@ -78,5 +79,5 @@ def reliability(confidence: NDArray[np.floating], right: NDArray[np.bool_], *, b
         bins=tuple(ReliabilityBin(*column) for column in columns),
         confidence=float(confidence.mean()),
         accuracy=float(right.mean()),
-        error=float(np.nansum(rows * np.abs(sure - hit)) / len(right)),
+        calibration_error=float(np.nansum(rows * np.abs(sure - hit)) / len(right)),
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from linkboy._report import visible
 
 if TYPE_CHECKING:  # importing a room costs time that --help must not pay
-    from linkboy.classify.classifier import Predictions
+    from linkboy.classify import Predictions
 
 
 def lines_of(file: Path, encoding: str) -> Iterator[str]:
@@ -38,7 +38,7 @@ def lines_of(file: Path, encoding: str) -> Iterator[str]:
                         yield _ended(line, number)
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{name} line {number}: byte {error.start + 1} is not {encoding.upper()}; mend the line or pass --encoding"
+            f"{name} line {number}: byte {error.start + 1} is not {encoding.upper()}; correct the line or pass --encoding"
         ) from None
 
 
@@ -50,7 +50,7 @@ def tab_lines(predictions: "Predictions") -> str:
     """Return one line for each text: label, probability and text, with tabs between."""
     lines = []
     for text, top in zip(predictions.texts, predictions.top, strict=True):
-        if not text.isprintable():  # which is quickly asked, and one line and one field is due to each text
+        if not text.isprintable():  # which is quick to ask; each text gets one line and one field
             text = visible(" ".join(text.splitlines()).replace("\t", " "))
         pairs = "\t".join(f"{visible(label)}\t{probability:.2%}" for label, probability in top)
         lines.append(f"{pairs}\t{text}\n")
@@ -61,7 +61,7 @@ def json_lines(predictions: "Predictions") -> str:
     """Return one JSON object for each text, one a line."""
 
     def pair(label: str, share: float) -> str:
-        # JSON has no NaN, which a model that has come apart may give.
+        # JSON has no NaN, which a model whose training diverged may give.
         return f'"label": {quoted(label)}, "probability": {share if math.isfinite(share) else "null"}'
 
     lines = []

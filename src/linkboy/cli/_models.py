@@ -2,7 +2,7 @@
 
 import sys
 
-from linkboy.cli.printing import show_report
+from linkboy.cli._printing import show_report
 
 
 def summary(model: str, /, *, json: bool = False, depth: int = 3) -> None:
@@ -96,7 +96,7 @@ def check_op(
 
 
 def memory(*, json: bool = False) -> None:
-    """Say what memory this environment can release and measure, and what it cannot and why.
+    """Report what memory this environment can release and measure, what it cannot, and why.
 
     Parameters
     ----------

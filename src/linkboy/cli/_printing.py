@@ -4,21 +4,21 @@ import os
 import sys
 from collections.abc import Callable
 
-from linkboy._report import Report, visible
+from linkboy._report import Printable, Report, visible
 
 
 def is_first_process() -> bool:
-    """Say whether this process prints; asked before torch is loaded, so the environment of torchrun has to answer."""
+    """Return whether this process prints; asked before torch is loaded, so the environment of torchrun has to answer."""
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
-def printer() -> Callable[[Report | str], None]:
+def printer() -> Callable[[Printable | str], None]:
     """Return a function that prints reports, on the first of several processes only."""
     from rich.console import Console
 
     console = Console(highlight=False)
 
-    def show(block: Report | str) -> None:
+    def show(block: Printable | str) -> None:
         if not is_first_process():
             return
         if sys.stdout.isatty():

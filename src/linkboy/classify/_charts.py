@@ -1,16 +1,27 @@
 """Charts as inline SVG: sharp at any size, readable by a screen reader, coloured by the page's style sheet."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from markupsafe import Markup
 
 from linkboy._report import display_width
-from linkboy.classify.reliability import Reliability
+from linkboy.classify._reliability import Reliability
 
 WIDTH, HEIGHT = 420, 270  # of a chart, in units of which a phone shows about 350 and a desktop 500
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 40
 MOST_CLASSES_DRAWN = 150
+
+STYLE = """
+text { font: 12px system-ui, sans-serif; fill: #5c6066; } .title { font-size: 15px; font-weight: 600; fill: #1b1d20; }
+.grid { stroke: #deded7; } .mark { stroke: #5c6066; stroke-dasharray: 4 4; }
+.line { fill: none; stroke-width: 2; } .line.s0 { stroke: #1d5db5; } .line.s1 { stroke: #a44a05; }
+.dot.s0 { fill: #1d5db5; } .dot.s1 { fill: #a44a05; } tspan.s0 { fill: #1d5db5; } tspan.s1 { fill: #a44a05; }
+.frame { fill: #fff; stroke: #deded7; } .hit { fill: #1d5db5; } .miss { fill: #b85408; } .on-dark { fill: #fff; }
+"""  # of charts in files of their own: plain colours, since few viewers know custom properties
+TITLE_HEIGHT = 26
 
 COLOURS = {"training": "s0", "validation": "s1"}  # classes of the style sheet
 Scale = Callable[[float], float]
@@ -49,12 +60,50 @@ def line_chart(
     return _svg(WIDTH, HEIGHT, f"{title}: {said}", parts)
 
 
+def learning_curves(
+    rows: Sequence[Mapping[str, Any]], metric: str, best_epoch: int | None = None
+) -> list[tuple[str, Markup, Sequence[str]]]:
+    """Draw loss and validation metric over the epochs; return title, chart and legend of each.
+
+    Args:
+        rows: one mapping per epoch with `epoch`, `train_loss`, `val_loss` and the metric.
+        metric: key of the validation metric.
+        best_epoch: the epoch whose weights were kept.
+    """
+    epochs = [row["epoch"] for row in rows]
+    loss = {"training": [row["train_loss"] for row in rows], "validation": [row["val_loss"] for row in rows]}
+    score = {"validation": [row[metric] for row in rows]}
+    name = {"macro_f1": "Macro-F1", "accuracy": "Accuracy"}[metric]
+    return [
+        ("Loss", line_chart("Loss", epochs, loss, mark=best_epoch), list(loss)),
+        (name, line_chart(name, epochs, score, percent=True, mark=best_epoch), list(score)),
+    ]
+
+
+def as_file(charts: Sequence[tuple[str, Markup, Sequence[str]]]) -> bytes:
+    """Write charts side by side, each with its title and legend, as one SVG file that needs no style sheet."""
+    parts, x, bottom = [Markup('<rect width="100%" height="100%" fill="#fff"/>')], 0.0, 0.0
+    for title, chart, legend in charts:
+        width, height = (float(size) for size in re.findall(r'viewBox="0 0 (\d+) (\d+)"', chart)[0])
+        words = [Markup('<tspan class="title">{}</tspan>').format(title)]
+        words += [Markup('<tspan dx="12" class="{}">{}</tspan>').format(COLOURS[name], name) for name in legend]
+        parts.append(Markup('<text x="{:.0f}" y="18">{}</text>').format(x + 10, Markup("").join(words)))
+        place = Markup('<svg x="{:.0f}" y="{}" width="{:.0f}" height="{:.0f}" ').format(x, TITLE_HEIGHT, width, height)
+        parts.append(place + Markup(chart.removeprefix("<svg ")))
+        x, bottom = x + width, max(bottom, TITLE_HEIGHT + height)
+    head = Markup(
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {0:.0f} {1:.0f}" width="{0:.0f}" height="{1:.0f}">'
+    )
+    style = Markup("<style>{}</style>").format(Markup(STYLE))
+    return (head.format(x, bottom) + style + Markup("").join(parts) + Markup("</svg>\n")).encode("utf-8", "replace")
+
+
 def reliability_chart(calibration: Reliability, before: Reliability | None = None) -> Markup:
     """Draw how often each bin of probabilities is right, against the diagonal of a perfect classifier.
 
     Args:
-        calibration: of the probabilities as they are.
-        before: of those that the model had when it left training, drawn as a line of its own.
+        calibration: reliability of the probabilities.
+        before: reliability before calibration, drawn as a second line.
     """
 
     def x(share: float) -> float:
@@ -67,27 +116,27 @@ def reliability_chart(calibration: Reliability, before: Reliability | None = Non
     parts = [_grid(ticks, y, percent=True)]
     label = '<text class="tick" x="{:.1f}" y="{}" text-anchor="{}">{:.0%}</text>'
     parts += [Markup(label).format(x(t), HEIGHT - BOTTOM + 16, "end" if t == 1 else "middle", t) for t in ticks]
-    most = max(b.rows for b in calibration.bins)
+    most = max(b.row_count for b in calibration.bins)
     for b in calibration.bins:
-        if b.rows:
+        if b.row_count:
             bar = '<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>'
-            height = (HEIGHT - TOP - BOTTOM) * 0.3 * b.rows / most
+            height = (HEIGHT - TOP - BOTTOM) * 0.3 * b.row_count / most
             parts.append(Markup(bar).format(x(b.low) + 0.5, HEIGHT - BOTTOM - height, x(b.high) - x(b.low) - 1, height))
     parts.append(
         Markup('<line class="ideal" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(x(0), y(0), x(1), y(1))
     )
     if before is not None:
-        points = " ".join(f"{x(b.confidence):.1f},{y(b.accuracy):.1f}" for b in before.bins if b.rows)
+        points = " ".join(f"{x(b.confidence):.1f},{y(b.accuracy):.1f}" for b in before.bins if b.row_count)
         parts.append(Markup('<polyline class="line s1" points="{}"/>').format(points))
-    filled = [b for b in calibration.bins if b.rows]
+    filled = [b for b in calibration.bins if b.row_count]
     path = " ".join(f"{x(b.confidence):.1f},{y(b.accuracy):.1f}" for b in filled)
     parts.append(Markup('<polyline class="line s0" points="{}"/>').format(path))
     for b in filled:
-        said = f"sure by {b.confidence:.1%}, right in {b.accuracy:.1%}, {b.rows:,} rows"
+        said = f"mean confidence {b.confidence:.1%}, accuracy {b.accuracy:.1%}, {b.row_count:,} rows"
         dot = '<circle class="dot s0" cx="{:.1f}" cy="{:.1f}" r="3"><title>{}</title></circle>'
         parts.append(Markup(dot).format(x(b.confidence), y(b.accuracy), said))
     parts.append(_axis_title("probability of the predicted class"))
-    said = f"sure by {calibration.confidence:.2%} on average, right in {calibration.accuracy:.2%}"
+    said = f"mean confidence {calibration.confidence:.2%}, accuracy {calibration.accuracy:.2%}"
     return _svg(WIDTH, HEIGHT, f"Reliability: {said}", parts)
 
 
@@ -125,7 +174,7 @@ def confusion_chart(confusion: Sequence[Sequence[int]], class_names: Sequence[st
 
 def _cell(x: float, y: float, cell: int, count: int, share: float, true: str, predicted: str) -> Markup:
     said = Markup("<title>{}: {} {} ({:.1%})</title>").format(
-        true, "right" if true == predicted else f"taken for {predicted}", count, share
+        true, "right" if true == predicted else f"predicted as {predicted}", count, share
     )
     # An opacity in proportion would hide the rare mistakes, which are what one looks for: the square root shows them.
     rect = '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{}" height="{}" rx="2" fill-opacity="{:.3f}">{}</rect>'

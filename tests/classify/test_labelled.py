@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linkboy.classify.data import read_labelled
+from linkboy.classify.labelled import read_labelled
 
 ROWS = [("房间很干净", "好评"), ("服务太差", "差评"), ("a\tb", "好评"), ("«quoted, text»", "差评")]
 
@@ -182,26 +182,26 @@ BAD = {
     "no tab": ("rows.tsv", b"good\tyes\nno tab\n", "{path} line 2: there is no tab between text and label; {mend}"),
     "utf-8": ("rows.tsv", b"good\tyes\nb\xe4d\tno\n", "{path} line 2: byte 2 is not UTF-8 (0xe4); {mend}"),
     "chinese": ("rows.csv", "评论,标签\n很好,正\n".encode("gb18030"),
-        "{path} line 1: byte 1 is not UTF-8 (0xc6), but the line reads '评论,标签' with --encoding gb18030; {mend}"),
+        "{path} line 1: byte 1 is not UTF-8 (0xc6), but the line reads '评论,标签' with encoding='gb18030'; {mend}"),
     "no header": ("rows.csv", "很好,正\n不好,负\n".encode(),
         "{path}: cannot tell which column is the text; it has the columns '很好', '正': "
-        "name one with --text-column, or if that is a row, write a header such as text,label above it"),
+        "name one, such as text_column='id', or if that is a row, write a header such as text,label above it"),
     "empty label": ("rows.tsv", b"good\tyes\nbad\t \n", "{path} line 2: the label is empty; {mend}"),
     "fields": ("rows.csv", b"text,label\na,b\na,b,c\n", "{path} line 3: 3 fields where the header has 2; {mend}"),
     "json": ("rows.jsonl", b'{"text": "a", "label": 1}\n{"text": \n',
-        "{path} line 2: no JSON (Expecting value at column 10); {mend}"),
+        "{path} line 2: it is not JSON (Expecting value at column 10); {mend}"),
     "open quote": ("rows.csv", b'text,label\n"an open quote,p\nfine,p\n',
         "{path} line 2: a quote is opened and never closed; close it"),
     "loose quote": ("rows.csv", b'text,label\n"Titanic" is great,p\n',
         "{path} line 2: a quote inside a field must be doubled and the field quoted (',' expected after '\"'); {mend}"),
     "two columns": ("rows.csv", b"text,text,label\na,b,c\n", "{path} has 2 columns named 'text'; rename all but one"),
-    "json list": ("rows.jsonl", b"[1]\n", "{path} line 1: a JSON object is due, got list; {mend}"),
+    "json list": ("rows.jsonl", b"[1]\n", "{path} line 1: expected a JSON object, got list; {mend}"),
     "json key": ("rows.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"}\n', "{path} line 2: there is no key 'label'; {mend}"),
     "empty file": ("rows.tsv", b"", "{path} holds no labelled text; it is empty"),
     "blank file": ("rows.csv", b"\n \n", "{path} holds no labelled text; it is empty"),
     "header only": ("rows.csv", b"text,label\n", "{path} holds no labelled text; it has a header and no rows"),
-    "utf-16": ("rows.tsv", "a\tb\n".encode("utf-16"), "{path} is UTF-16, not UTF-8; pass --encoding utf-16 or save it as UTF-8"),
-    "not parquet": ("rows.parquet", b"PAR0 nothing", "{path} is no whole Parquet file; write it anew"),
+    "utf-16": ("rows.tsv", "a\tb\n".encode("utf-16"), "{path} is UTF-16, not UTF-8; pass encoding='utf-16' or save it as UTF-8"),
+    "not parquet": ("rows.parquet", b"PAR0 nothing", "{path} is not a complete Parquet file; write it again"),
     "unknown form": ("rows.xlsx", b"PK", "cannot tell the form of {path} from its name; it must end in "
         "one of ('.txt', '.tsv', '.csv', '.jsonl', '.ndjson', '.parquet'), also with .gz"),
 }  # fmt: skip
@@ -213,7 +213,7 @@ def test_bad_content_is_one_sentence(tmp_path, case):
     path = written(tmp_path, name, content)
     with pytest.raises(ValueError) as caught:
         read_labelled(path)
-    mend = "mend the line or pass --on-bad-row skip"
+    mend = "correct the line or pass on_bad_row='skip'"
     assert str(caught.value) == message.format(path=path, mend=mend)
 
 
@@ -223,13 +223,13 @@ def test_a_damaged_gzip_file_is_one_sentence(tmp_path):
     with pytest.raises(ValueError) as caught:
         read_labelled(path)
     assert str(caught.value) == (
-        f"{path} is no whole gzip file (Compressed file ended before the end-of-stream marker was reached); "
-        "compress it anew"
+        f"{path} is not a complete gzip file (Compressed file ended before the end-of-stream marker was reached); "
+        "compress it again"
     )
     path.write_bytes(b"good\tyes\n")
     with pytest.raises(ValueError) as caught:
         read_labelled(path)
-    assert str(caught.value) == f"{path} is no whole gzip file (Not a gzipped file (b'go')); compress it anew"
+    assert str(caught.value) == f"{path} is not a complete gzip file (Not a gzipped file (b'go')); compress it again"
 
 
 def test_a_missing_file_and_a_directory_are_named(tmp_path):
@@ -256,7 +256,7 @@ def test_a_missing_column_names_those_that_exist_and_the_nearest(tmp_path):
         read_labelled(path)
     assert str(caught.value) == (
         f"{path}: cannot tell which column is the text; it has the columns 'id', 'headline', 'label': "
-        "name one with --text-column, or if that is a row, write a header such as text,label above it"
+        "name one, such as text_column='id', or if that is a row, write a header such as text,label above it"
     )
 
 
@@ -267,7 +267,7 @@ def test_a_weight_is_a_number_of_at_least_zero(tmp_path, weight):
         read_labelled(path, weight_column="w")
     assert str(caught.value) == (
         f"{path} line 3: the weight must be a number of at least 0, got {weight!r}; "
-        "mend the line or pass --on-bad-row skip"
+        "correct the line or pass on_bad_row='skip'"
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linkboy.classify.features import FlatFeatures
+from linkboy.classify._features import FlatFeatures
 from linkboy.text import BertTokenizer, train_wordpiece
 
 VOCABULARY_SIZE = 8000

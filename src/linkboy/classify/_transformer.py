@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from linkboy.classify.models import LinearHead, TextModel
+from linkboy.classify._models import LinearHead, TextModel
 
 
 class TextTransformer(TextModel):

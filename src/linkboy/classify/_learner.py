@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from linkboy.classify._dataset import EncodedTexts, Encoder
+from linkboy.classify._features import log_odds
+from linkboy.classify._models import NgramClassifier, TextModel
 from linkboy.classify.classifier import make_model
-from linkboy.classify.dataset import EncodedTexts, Encoder
-from linkboy.classify.features import log_odds
 from linkboy.classify.metrics import macro_f1
-from linkboy.classify.models import NgramClassifier, TextModel
 from linkboy.classify.recipe import Recipe, TrainingOptions
 from linkboy.embeddings import PretrainedEmbedding
 from linkboy.losses import class_weights, focal_loss, logit_adjusted_loss

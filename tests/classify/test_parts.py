@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from linkboy.classify.data import LabelledTexts
-from linkboy.classify.split import make_parts, read_class_names, targets_of
+from linkboy.classify._parts import make_parts, read_class_names, targets_of
+from linkboy.classify.labelled import LabelledTexts
 
 
 def labelled(pairs, source="rows.tsv"):
@@ -60,11 +60,11 @@ def test_texts_in_two_parts_and_under_two_labels_are_reported():
     seen = labelled([("text 1", "b"), ("new", "a")])
     parts = make_parts(rows, valid=seen, test=seen)
     assert list(parts.notes) == [
-        "1 valid texts (50.00%) stand in training too",
-        "1 test texts (50.00%) stand in training too",
-        "2 test texts (100.00%) stand in valid too",
+        "1 valid texts (50.00%) also occur in training",
+        "1 test texts (50.00%) also occur in training",
+        "2 test texts (100.00%) also occur in valid",
         "1 training rows (4.76%) repeat a text",
-        "1 training texts stand under more than one label",
+        "1 training texts occur with more than one label",
     ]
 
 
@@ -95,7 +95,7 @@ def test_a_label_that_training_never_saw_is_named_by_line():
     test = labelled([("x", "sports"), ("y", "sport")], "test.tsv")
     assert message_of(ValueError, make_parts, rows, test=test) == (
         "test.tsv line 2: the label 'sport' of the test part is not among the 2 classes ('finance', 'sports'); "
-        "did you mean 'sports'?; mend the label or leave the row out"
+        "did you mean 'sports'?; correct the label or leave the row out"
     )
 
 
@@ -109,7 +109,7 @@ def test_one_class_only_is_refused():
 def test_too_few_rows_to_split_are_refused():
     rows = labelled([("one", "a"), ("two", "b")])
     assert message_of(ValueError, make_parts, rows) == (
-        "rows.tsv has too few rows to cut a valid part from (2 rows, no class with enough different texts); pass --valid FILE"
+        "rows.tsv has too few rows to cut a valid part from (2 rows, no class with enough different texts); pass one as valid=..."
     )
 
 
@@ -125,10 +125,10 @@ def test_class_names_must_exist_and_differ(tmp_path):
 
 
 def test_rows_that_were_skipped_stay_with_the_training_part():
-    from linkboy.classify.data import BadRow
+    from linkboy.classify.labelled import SkippedRow
 
     rows = dataclasses.replace(
-        labelled([(f"text {n}", "ab"[n % 2]) for n in range(100)]), skipped=(BadRow(7, "the text is empty"),)
+        labelled([(f"text {n}", "ab"[n % 2]) for n in range(100)]), skipped=(SkippedRow(7, "the text is empty"),)
     )
     parts = make_parts(rows)
     assert [len(part.skipped) for part in parts.texts.values()] == [1, 0, 0]
@@ -145,7 +145,7 @@ def test_labels_in_the_first_column_are_suspected():
 def test_a_header_of_unusual_names_is_suspected():
     rows = labelled([("headline", "y")] + [(f"text {n}", "ab"[n % 2]) for n in range(60)])
     assert make_parts(rows).notes[-1] == (
-        "the label of the first line, 'y', occurs nowhere else: if it is a header, pass --text-column NAME"
+        "the label of the first line, 'y', occurs nowhere else: if that line is a header, name the text column"
     )
 
 
@@ -166,12 +166,12 @@ def test_leaked_and_repeated_texts_are_marked_and_counted():
     valid = LabelledTexts("valid", ["d", "b"], ["x", "y"], range(1, 3))
     test = LabelledTexts("test", ["c", "d", "e", "f"], ["x", "y", "x", "y"], range(1, 5))
     parts = make_parts(train, valid=valid, test=test)
-    assert parts.leaked["valid"].tolist() == [False, True]
-    assert parts.leaked["test"].tolist() == [True, False, False, False]
+    assert parts.overlap["valid"].tolist() == [False, True]
+    assert parts.overlap["test"].tolist() == [True, False, False, False]
     assert list(parts.notes) == [
-        "1 valid texts (50.00%) stand in training too",
-        "1 test texts (25.00%) stand in training too",
-        "1 test texts (25.00%) stand in valid too",
+        "1 valid texts (50.00%) also occur in training",
+        "1 test texts (25.00%) also occur in training",
+        "1 test texts (25.00%) also occur in valid",
         "1 training rows (25.00%) repeat a text",
-        "1 training texts stand under more than one label",
+        "1 training texts occur with more than one label",
     ]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from linkboy.cli.printing import show_report
+from linkboy.cli._printing import show_report
 
 
 def tokenize(
@@ -31,14 +31,14 @@ def tokenize(
     special_tokens
         Begin each line with [CLS] and end it with [SEP].
     cased
-        Keep upper case and accents; for a vocab.txt, which does not say.
+        Keep upper case and accents; for a vocab.txt, which does not say whether it is cased.
     """
     from linkboy import BertTokenizer, tokenize_file
 
     if vocab.is_dir():
         tokenizer = BertTokenizer.from_pretrained(vocab)
     elif cased and vocab.suffix == ".json":
-        raise ValueError("--cased is for a vocab.txt; a tokenizer.json says itself whether it is cased")
+        raise ValueError("--cased is for a vocab.txt; a tokenizer.json says whether it is cased")
     elif vocab.suffix == ".json":
         tokenizer = BertTokenizer.from_tokenizer_json(vocab)
     else:
@@ -64,7 +64,7 @@ def vectors(
     format: Literal[
         "auto", "glove", "word2vec-text", "word2vec-bin", "fasttext-vec", "npy", "npz", "safetensors"
     ] = "auto",
-    on_bad_row: Literal["raise", "skip"] = "skip",
+    on_bad_row: Literal["raise", "skip"] = "raise",
     json: bool = False,
 ) -> None:
     """Convert pretrained vectors to safetensors, all of them or those of a vocabulary, and say what was found.
@@ -78,9 +78,9 @@ def vectors(
     vocab
         A file with one word per line; row i of the result is that of word i.
     dim
-        Numbers per word, where the file must have so many.
+        Number of values per word that the file must have.
     format
-        What FILE holds, where its content does not tell.
+        Format of FILE, if its content does not show it.
     on_bad_row
         Stop at a row that cannot be read, or skip and count it.
     json

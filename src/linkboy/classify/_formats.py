@@ -58,7 +58,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             with gzip.GzipFile(fileobj=file) as unpacked:
                 yield cast(BinaryIO, _Bounded(path, file, unpacked))
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is no whole gzip file ({error}); compress it anew") from error
+        raise ValueError(f"{path} is not a complete gzip file ({error}); compress it again") from error
 
 
 class _Bounded:
@@ -101,7 +101,7 @@ def decoded_lines(path: Path, file: BinaryIO, encoding: str, bad_row: BadRowHand
     pieces = _recoded(path, file, codec, encoding) if wide else iter(lambda: file.read(PIECE), b"")
     for piece in _whole_lines(path, pieces):
         if first == 1 and piece.startswith((b"\xff\xfe", b"\xfe\xff")) and codec == "utf-8":
-            raise ValueError(f"{path} is UTF-16, not UTF-8; pass --encoding utf-16 or save it as UTF-8")
+            raise ValueError(f"{path} is UTF-16, not UTF-8; pass encoding='utf-16' or save it as UTF-8")
         filled = filled or bool(piece.strip())
         raws = piece.removeprefix(codecs.BOM_UTF8 if first == 1 else b"").split(b"\n")
         yield from _decoded(raws, first, "utf-8" if wide else codec, encoding, bad_row)
@@ -139,7 +139,7 @@ def _whole_lines(path: Path, pieces: Iterable[bytes]) -> Iterator[bytes]:
         length += len(rest)
         if length > LONGEST_LINE:
             raise ValueError(
-                f"{path} has a line of more than {LONGEST_LINE >> 20} MiB, so it is no file with a text in each line; check it"
+                f"{path} has a line of more than {LONGEST_LINE >> 20} MiB, so it is not a file with one text per line; check it"
             )
     if length:
         yield b"".join(kept)
@@ -161,7 +161,7 @@ def _decoded(raws: Sequence[bytes], first: int, codec: str, encoding: str, bad_r
 def _in_chinese(raw: bytes) -> str:
     """Show what a line says as Chinese spreadsheets save it; GB 2312 because the larger GB 18030 makes Chinese of Latin-1."""
     try:
-        return f", but the line reads {raw.decode('gb2312').strip()[:20]!r} with --encoding gb18030"
+        return f", but the line reads {raw.decode('gb2312').strip()[:20]!r} with encoding='gb18030'"
     except UnicodeDecodeError:
         return ""
 
@@ -283,13 +283,13 @@ def json_rows(
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            bad_row(number, f"no JSON ({error.msg} at column {error.colno})")
+            bad_row(number, f"it is not JSON ({error.msg} at column {error.colno})")
             continue
         except (ValueError, RecursionError):
-            bad_row(number, "no JSON that can be read (nested too deeply, or a number too long)")
+            bad_row(number, "it is JSON that cannot be read (nested too deeply, or a number too long)")
             continue
         if not isinstance(record, dict):
-            bad_row(number, f"a JSON object is due, got {type(record).__name__}")
+            bad_row(number, f"expected a JSON object, got {type(record).__name__}")
             continue
         if not chosen:
             names = list(record)
@@ -315,7 +315,7 @@ def parquet_rows(path: Path, file: BinaryIO, wanted: Mapping[str, str | None]) -
         columns = _columns(path, names, wanted)
         frame = pl.read_parquet(source, columns=[names[column] for column in columns.values()])
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, OverflowError) as error:
-        raise ValueError(f"{path} is no whole Parquet file; write it anew") from error
+        raise ValueError(f"{path} is not a complete Parquet file; write it again") from error
     of_role = {role: frame[names[column]] for role, column in columns.items()}
     size = sum(int(column.str.len_bytes().sum()) for column in of_role.values() if column.dtype == pl.String)
     check_unpacked(path, path.stat().st_size, size)
@@ -356,7 +356,7 @@ def _columns(path: Path, names: Sequence[str], wanted: Mapping[str, str | None])
     if missing:
         raise ValueError(
             f"{path}: cannot tell which column is the {missing[0]}; it has the columns {', '.join(map(repr, names))}: "
-            f"name one with --{missing[0]}-column"
+            f"name one, such as {missing[0]}_column={names[left[0] if left else 0]!r}"
             + (", or if that is a row, write a header such as text,label above it" if ".csv" in path.name else "")
         )
     return found

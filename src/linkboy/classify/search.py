@@ -1,7 +1,6 @@
 """Use the time that is given: try neighbours of the best recipe while there is time, and keep the best."""
 
 import dataclasses
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -9,44 +8,33 @@ from pathlib import Path
 import numpy as np
 
 from linkboy._report import Block, Report, Table, format_percent, format_seconds
-from linkboy.classify.calibration import SCORES, gain_error
-from linkboy.classify.choosing import Attempt, attempt
-from linkboy.classify.dataset import EncodedTexts
-from linkboy.classify.learning import Learner
+from linkboy.classify._candidate import Candidate, train_candidate
+from linkboy.classify._dataset import EncodedTexts
+from linkboy.classify._learner import Learner
+from linkboy.classify._parts import Parts
+from linkboy.classify.calibration import SCORES, gain_standard_error
 from linkboy.classify.recipe import DataTraits, Recipe, TrainingOptions, choose_recipe
-from linkboy.classify.split import Parts
 
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 DRAWS = 50
 SLOWER = 1.15  # how much longer than expected a training may well take
 
 
-def seconds_of(budget: str) -> float:
-    """Return the seconds of a time such as `90`, `60s`, `2m` or `1.5h`.
-
-    Raises:
-        ValueError: it is no such time.
-
-    Examples:
-        >>> seconds_of("2m")
-        120.0
-    """
-    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([smh]?)\s*", budget.lower())
-    if match is None or not float(match[1]):
-        raise ValueError(f"budget must be a time above 0 such as 90, 60s, 2m or 1h, got {budget!r}")
-    return float(match[1]) * UNITS[match[2]]
-
-
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A recipe that was tried, its score on the validation part, and the seconds of its training."""
+    """A recipe that was tried.
+
+    Attributes:
+        recipe: the settings.
+        score: its metric on the validation part.
+        seconds: how long the training took.
+    """
 
     recipe: Recipe
     score: float
     seconds: float
 
     def line(self, number: int, best: float) -> str:
-        """Say how the attempt went, given the best score so far."""
+        """Return a line about how the attempt went, given the best score so far."""
         name, _ = SCORES[self.recipe.metric]
         return (
             f"attempt {number}: {name} of validation {format_percent(self.score)} after {format_seconds(self.seconds)}"
@@ -55,22 +43,22 @@ class Trial:
 
 
 @dataclasses.dataclass(frozen=True)
-class Search(Report):
+class SearchReport(Report):
     """What a budget was spent on.
 
-    Args:
-        budget: seconds.
-        metric: what was chosen by, on the validation part.
-        trials: in order; the first is what would have been used without a budget.
-        chosen: number of the best one.
-        error: standard error of its gain over the first, by resampling the rows; 0 if it is the first.
+    Attributes:
+        budget_seconds: the budget.
+        metric: the metric that chose, on the validation part.
+        trials: what was tried, in order; the first is what would have been used without a budget.
+        chosen: the number of the best trial.
+        standard_error: standard error of its gain over the first, by resampling the rows; 0 if it is the first.
     """
 
-    budget: float
+    budget_seconds: float
     metric: str
     trials: tuple[Trial, ...]
     chosen: int
-    error: float
+    standard_error: float
 
     def _blocks(self) -> Iterator[Block]:
         name, _ = SCORES[self.metric]
@@ -88,12 +76,12 @@ class Search(Report):
             )
             for number, trial in enumerate(self.trials)
         ]
-        yield Table(columns, rows, f"Tried in a budget of {format_seconds(self.budget)}")
+        yield Table(columns, rows, f"Tried in a budget of {format_seconds(self.budget_seconds)}")
         if self.chosen:
             gain = self.trials[self.chosen].score - self.trials[0].score
             yield (
-                f"the best gains {format_percent(gain)} on the validation part, standard error {format_percent(self.error)}; "
-                "the best of many looks better there than it is"
+                f"the best gains {format_percent(gain)} on the validation part, standard error "
+                f"{format_percent(self.standard_error)}; the best of many looks better there than it is"
             )
         elif len(self.trials) > 1:
             yield "none is better than the first, which is what is used without a budget"
@@ -110,7 +98,7 @@ def search(
     *,
     deadline: float,
     show: Callable[[str], None],
-) -> tuple[Attempt, Search]:
+) -> tuple[Candidate, SearchReport]:
     """Train by one recipe after the other until the time is spent; return the best attempt, and what was tried.
 
     The first recipe is that of a run without a budget, then come those of other losses, then neighbours of the best so far.
@@ -118,7 +106,7 @@ def search(
 
     Args:
         learner: holds the options and the first recipe.
-        traits: what its settings followed from.
+        traits: what the settings of that recipe follow from.
         data: the encoded parts.
         parts: the same before encoding.
         checkpoints: a directory; every attempt is kept in it, so that a run that was stopped does not make one twice.
@@ -129,7 +117,7 @@ def search(
         TrainingStoppedError: a signal came.
     """
     generator = np.random.default_rng(learner.options.seed)
-    first = best = attempt(learner, data, parts, checkpoints / "attempt-0", latest=deadline)
+    first = best = train_candidate(learner, data, parts, checkpoints / "attempt-0", latest=deadline)
     trials = [Trial(first.recipe, first.score, first.seconds)]
     show(trials[0].line(1, first.score))
     starts = _with_other_losses(learner.options, traits, first.recipe)
@@ -147,21 +135,21 @@ def search(
             break
         latest = deadline - (again - 1) * best.seconds
         other = dataclasses.replace(learner, recipe=recipe)
-        made = attempt(other, data, parts, checkpoints / f"attempt-{len(trials)}", latest=latest)
+        made = train_candidate(other, data, parts, checkpoints / f"attempt-{len(trials)}", latest=latest)
         trials.append(Trial(recipe, made.score, made.seconds))
         best = made if made.score > best.score else best
         show(trials[-1].line(len(trials), best.score))
-    return best, _summary(trials, first, best, parts, learner.options.budget or 0.0)
+    return best, _summary(trials, first, best, parts, learner.options.budget_seconds or 0.0)
 
 
-def can_train_again(chosen: Attempt, data: Mapping[str, EncodedTexts], deadline: float) -> bool:
-    """Say whether there is time left to train by the chosen recipe on training and validation part together."""
+def can_train_again(chosen: Candidate, data: Mapping[str, EncodedTexts], deadline: float) -> bool:
+    """Return whether there is time left to train the chosen recipe on the training and validation parts together."""
     expected = SLOWER * chosen.seconds * (1 + len(data["valid"]) / len(data["train"]))
     return chosen.history.stopped is None and time.perf_counter() + expected < deadline
 
 
 def neighbour(recipe: Recipe, options: TrainingOptions, generator: np.random.Generator) -> Recipe:
-    """Draw a recipe near another one; what the options name stays as it is."""
+    """Draw a recipe near another one; what the options set stays unchanged."""
     rate, decay, length, smoothing = generator.normal(0, (0.7, 0.7, 0.4, 0.05))
     return dataclasses.replace(
         recipe,
@@ -177,7 +165,7 @@ def _two_digits(value: float) -> float:
 
 
 def _with_other_losses(options: TrainingOptions, traits: DataTraits, recipe: Recipe) -> list[Recipe]:
-    """Return the recipes of the losses that the n-gram model might as well have been trained by, over the same features."""
+    """Return the recipes of the losses that the n-gram model could also be trained with, over the same features."""
     if options.loss != "auto" or options.model != "ngram":
         return []
     others = (
@@ -186,10 +174,10 @@ def _with_other_losses(options: TrainingOptions, traits: DataTraits, recipe: Rec
     return [other for other in others if other.loss != recipe.loss and other.scaled == recipe.scaled]
 
 
-def _summary(trials: list[Trial], first: Attempt, best: Attempt, parts: Parts, budget: float) -> Search:
+def _summary(trials: list[Trial], first: Candidate, best: Candidate, parts: Parts, budget: float) -> SearchReport:
     metric = first.recipe.metric
     _, score = SCORES[metric]
     chosen = next(number for number, trial in enumerate(trials) if trial.recipe == best.recipe)
     before, after = (made.logits.argmax(1).numpy() for made in (first, best))
-    error = gain_error(parts.targets["valid"], before, after, score) if chosen else 0.0
-    return Search(budget, metric, tuple(trials), chosen, error)
+    standard_error = gain_standard_error(parts.targets["valid"], before, after, score) if chosen else 0.0
+    return SearchReport(budget, metric, tuple(trials), chosen, standard_error)

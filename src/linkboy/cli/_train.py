@@ -1,0 +1,144 @@
+"""`linkboy train`: from a file of labelled text to a directory with a classifier."""
+
+import os
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from linkboy._report import Printable
+from linkboy.classify.recipe import TrainingOptions
+from linkboy.cli._printing import is_first_process, printer
+from linkboy.cli._reading import Reading, ReadingOptions
+
+if TYPE_CHECKING:  # importing what loads torch costs time that --help must not pay
+    from linkboy.classify import LabelledTexts
+
+DEMO_NAMES = ("Plattdüütsch", "尼德兰王国", "Ελληνόφωνα νησιά")
+
+
+def train(
+    file: Path | None = None,
+    /,
+    *,
+    demo: bool = False,
+    valid: Path | None = None,
+    test: Path | None = None,
+    out: Path | None = None,
+    options: Annotated[TrainingOptions, Parameter(name="*", negative=None)] = TrainingOptions(),  # noqa: B008 (frozen)
+    reading: Reading = ReadingOptions(),  # noqa: B008
+    weight_column: str | None = None,
+    class_names: Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> int:
+    """Train a text classifier on labelled text and write it into a directory.
+
+    FILE holds one text and one label per row: .tsv or .txt (`text<TAB>label`, or with a header), .csv with a header,
+    .jsonl or .parquet, each also with .gz behind it. Labels are words or numbers, text is UTF-8 in any script.
+
+    Train on several processes with `torchrun --nproc-per-node 2 -m linkboy train FILE`.
+
+    Parameters
+    ----------
+    file
+        The labelled texts to learn from.
+    demo
+        Train on a task that needs no file: which of 32 languages is a name written in?
+    valid
+        Labelled texts that choose the epoch to keep; a tenth of FILE by default.
+    test
+        Labelled texts that are only measured; a tenth of FILE by default.
+    out
+        Directory for the classifier, its metrics and charts; by default FILE's name with -model behind it.
+    weight_column
+        Name of a column that holds the weight of each row.
+    class_names
+        File with one class name per line, for labels that are numbers from 0.
+    overwrite
+        Replace what an earlier run wrote into the directory.
+    resume
+        Continue a run that was stopped; the other options must be those it was started with.
+    """
+    from linkboy import train_classifier
+    from linkboy.classify._demo import demo_data
+    from linkboy.classify._parts import read_class_names
+
+    if demo == (file is not None):
+        raise ValueError("name one FILE of labelled text to train on, or pass --demo")
+    if demo and (any((valid, test, class_names, weight_column)) or reading != ReadingOptions()):
+        raise ValueError("--demo brings its own parts; leave out the options that say which files to read and how")
+
+    def read(path: Path) -> "LabelledTexts":
+        return reading.read(path, weight_column=weight_column)
+
+    files = {"train": file, "valid": valid, "test": test}
+    parts = demo_data() if file is None else {part: read(path) for part, path in files.items() if path is not None}
+    directory = out or Path("demo-model" if file is None else f"{_stem(file)}-model")
+    show = printer()
+    try:
+        report = train_classifier(
+            **parts,
+            out=directory,
+            class_names=class_names and read_class_names(class_names),
+            options=options,
+            overwrite=overwrite,
+            resume=resume,
+            show=show,
+        )
+    except KeyboardInterrupt:
+        if not (directory / "run.json").exists():
+            raise
+        show(f"interrupted; continue with: {_resume_command()}")
+        return 128 + signal.SIGINT
+    show(report)
+    if report.history.stopped in ("SIGINT", "SIGTERM"):
+        show(f"continue with: {_resume_command()}")
+        return 128 + signal.Signals[report.history.stopped]
+    if demo:
+        _show_demo(directory, show)
+    else:
+        show(f'try next:  {_program()} predict {directory} "a text"    {_program()} evaluate {directory} FILE')
+    return 0
+
+
+def _show_demo(directory: Path, show: Callable[[Printable | str], None]) -> None:
+    from linkboy import load_classifier
+
+    if not is_first_process():
+        return
+    show("Three names that it has never seen:")
+    show(load_classifier(directory).predict(DEMO_NAMES))
+    show(
+        "try next:\n"
+        f'  {_program()} predict {directory} "your own name"\n'
+        f"  {_program()} train your.csv   (a text and a label per row)\n"
+        f"  {_program()} train --demo --model cnn --out demo-cnn   (the same task with convolutions)"
+    )
+
+
+def _resume_command() -> str:
+    """Return the command that was given, as it continues its run."""
+    arguments = [argument for argument in sys.argv[1:] if argument not in ("--resume", "--overwrite")]
+    return f"{_program()} {shlex.join([*arguments, '--resume'])}"
+
+
+def _program() -> str:
+    """Return how linkboy can be called again from where it was called."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1":
+        return f"torchrun --nproc-per-node {processes} -m linkboy"
+    if Path(sys.argv[0]).name != "linkboy":
+        return f"{Path(sys.executable).name} -m linkboy"
+    return "linkboy" if shutil.which("linkboy") else sys.argv[0]
+
+
+def _stem(file: Path) -> str:
+    """Return the name of a file of labelled texts without the endings that say its form."""
+    name = file.name.removesuffix(".gz")
+    return Path(name).stem or "linkboy"
