@@ -13,7 +13,7 @@ from tests.attacks.conftest import MOST_MIB, peak_mib
 from linkboy import read_labelled
 
 TIMES = "unpacks to more than 200 times its size, which no text does; unpack it by hand if you trust it"
-LONG = "has a line of more than 16 MiB, so it is not a file with one text per line; check it"
+LONG = "has a line of more than 16 MiB, so it is not a file of lines; check it"
 
 
 def sparse(path, size):
@@ -37,17 +37,17 @@ def test_a_gzip_bomb_of_one_endless_line_is_refused(tmp_path, refusal, name):
 
 def test_a_gzip_bomb_of_rows_is_refused(tmp_path, refusal):
     path = bomb(tmp_path / "rows.tsv.gz", b"a" * 1000 + b"\tb\n")
-    assert refusal(lambda: read_labelled(path)) == f"{path} {TIMES}"
+    assert refusal(lambda: read_labelled(path)) == f"{str(path)!r} {TIMES}"
 
 
 def test_a_parquet_file_in_a_gzip_bomb_is_refused(tmp_path, refusal):
     path = bomb(tmp_path / "rows.parquet.gz", b"PAR1")
-    assert refusal(lambda: read_labelled(path)) == f"{path} {TIMES}"
+    assert refusal(lambda: read_labelled(path)) == f"{str(path)!r} {TIMES}"
 
 
 def test_a_bomb_is_refused_where_bad_rows_are_skipped_too(tmp_path, refusal):
     path = bomb(tmp_path / "rows.tsv.gz", b"\0" * 1000 + b"\n")
-    assert refusal(lambda: read_labelled(path, on_bad_row="skip")) == f"{path} {TIMES}"
+    assert refusal(lambda: read_labelled(path, on_bad_row="skip")) == f"{str(path)!r} {TIMES}"
 
 
 @pytest.mark.parametrize("name", ["rows.tsv", "rows.csv", "rows.jsonl"])
@@ -78,10 +78,10 @@ def test_long_texts_and_zero_bytes_are_read_as_they_are(tmp_path):
 
 
 def test_a_pickle_and_an_archive_in_a_false_name_are_refused(tmp_path, refusal):
+    path = tmp_path / "rows.tsv"
+    path.write_bytes(pickle.dumps({"text": "a"}))
+    assert refusal(lambda: read_labelled(path)).startswith(f"{path} line 1: ")
     for content in (pickle.dumps({"text": "a"}), gzip.compress(b"a\tb\n")):
-        path = tmp_path / "rows.tsv"
-        path.write_bytes(content)
-        assert refusal(lambda path=path: read_labelled(path)).startswith(f"{path} line 1: ")
         parquet = tmp_path / "rows.parquet"
         parquet.write_bytes(content)
         assert (
@@ -95,7 +95,7 @@ def test_a_parquet_file_of_few_bytes_and_many_rows_is_refused(tmp_path, refusal)
     rows = pl.select(pl.repeat("a", 2_000_000).alias("text"), pl.repeat("b", 2_000_000).alias("label"))
     rows.write_parquet(path, row_group_size=2_000_000)
     assert path.stat().st_size < 2**16
-    assert refusal(lambda: read_labelled(path)) == f"{path} {TIMES}"
+    assert refusal(lambda: read_labelled(path)) == f"{str(path)!r} {TIMES}"
 
 
 def test_a_parquet_file_that_repeats_one_long_text_is_refused(tmp_path, refusal):
@@ -103,7 +103,7 @@ def test_a_parquet_file_that_repeats_one_long_text_is_refused(tmp_path, refusal)
     text = "a" * 1_000_000
     pl.DataFrame({"text": [text] * 100, "label": ["b"] * 100}).write_parquet(path)
     assert path.stat().st_size < 2**20
-    assert refusal(lambda: read_labelled(path)) == f"{path} {TIMES}"
+    assert refusal(lambda: read_labelled(path)) == f"{str(path)!r} {TIMES}"
 
 
 def test_a_parquet_file_with_any_byte_changed_is_read_or_refused(tmp_path):

@@ -108,7 +108,7 @@ def test_priors_that_do_not_hold_at_test_are_taken_out(metric):
     found = choose_adjustment(logits, target, log_prior, metric=metric)
     assert found.tau == pytest.approx(1, abs=0.25)
     assert found.after - found.before > 5 * found.standard_error > 0
-    assert f"{found.tau:g} * log(prior) is taken from each logit" in str(found)
+    assert f"{found.tau:g} * log(prior) is subtracted from each logit" in str(found)
 
 
 def test_no_adjustment_where_the_priors_hold():

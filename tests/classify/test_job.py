@@ -345,7 +345,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, finis
     with pytest.raises(ValueError) as caught:
         lb.train_classifier(rows, tmp_path / "model", options=other, resume=True)
     assert str(caught.value) == (
-        f"cannot resume {tmp_path / 'model'}: it was begun without --lr, now it is run with --lr 0.3; pass the same options"
+        f"cannot resume {tmp_path / 'model'}: it was started with lr=None, and now it is run with lr=0.3; pass the same "
+        "options"
     )
     with pytest.raises(ValueError) as caught:
         lb.train_classifier(make_rows(240, seed=1), tmp_path / "model", options=QUICK, resume=True)
@@ -386,7 +387,7 @@ def test_a_run_stopped_while_it_trains_on_both_parts_goes_on_to_the_same_bits(tm
     with pytest.raises(ValueError) as caught:
         lb.train_classifier(rows, tmp_path / "model", options=dataclasses.replace(QUICK, refit=False), resume=True)
     assert str(caught.value) == (
-        f"cannot resume {tmp_path / 'model'}: it was begun without --no-refit, now it is run with --no-refit; pass the same "
+        f"cannot resume {tmp_path / 'model'}: it was started with refit=True, and now it is run with refit=False; pass the same "
         "options"
     )
     resumed = lb.train_classifier(rows, tmp_path / "model", options=QUICK, resume=True)

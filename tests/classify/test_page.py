@@ -185,5 +185,5 @@ def test_the_reliability_chart_names_its_figures():
     import numpy as np
 
     chart = str(charts.reliability_chart(reliability(np.full(10, 0.75), np.arange(10) % 4 != 0)))
-    assert "sure by 75.00% on average, right in 70.00%" in chart
+    assert "mean confidence 75.00%, accuracy 70.00%" in chart
     assert Outline(chart).count("circle") == 1

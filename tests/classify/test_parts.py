@@ -121,7 +121,9 @@ def test_class_names_must_exist_and_differ(tmp_path):
     path.write_text("\n")
     assert message_of(ValueError, read_class_names, path) == f"{path} must name each class once, got nothing"
     path.write_bytes(b"\xff\n")
-    assert message_of(ValueError, read_class_names, path) == f"{path} is not UTF-8 (byte 1); save it as UTF-8"
+    assert (
+        message_of(ValueError, read_class_names, path) == f"{str(path)!r} line 1 is not UTF-8; save the file as UTF-8"
+    )
 
 
 def test_rows_that_were_skipped_stay_with_the_training_part():

@@ -36,4 +36,4 @@ def test_the_ends_belong_to_the_first_and_the_last_bin_and_empty_bins_have_no_fi
 
 def test_probabilities_that_say_what_is_true_have_no_error():
     assert reliability(np.full(10, 0.75), np.arange(10) % 4 != 0, bins=15).calibration_error == pytest.approx(0.05)
-    assert "sure by 75.00%, right in 70.00%" in str(reliability(np.full(10, 0.75), np.arange(10) % 4 != 0))
+    assert "mean confidence 75.00%, accuracy 70.00%" in str(reliability(np.full(10, 0.75), np.arange(10) % 4 != 0))

@@ -7,7 +7,7 @@ import pytest
 
 import linkboy as lb
 from linkboy import cli
-from linkboy.classify import search as budget
+from linkboy.classify import search
 from linkboy.classify._candidate import Candidate
 from linkboy.classify.recipe import DataTraits, choose_recipe
 
@@ -72,16 +72,16 @@ def clock(monkeypatch):
 
     clock = Clock()
     clock.made = []
-    monkeypatch.setattr(budget, "time", clock)
-    monkeypatch.setattr(budget, "attempt", clock.attempt)
-    monkeypatch.setattr(budget, "_summary", lambda trials, *rest: trials)
+    monkeypatch.setattr(search, "time", clock)
+    monkeypatch.setattr(search, "train_candidate", clock.attempt)
+    monkeypatch.setattr(search, "_summary", lambda trials, *rest: trials)
     return clock
 
 
 def searched(options, traits, deadline):
     recipe = choose_recipe(options, traits)
     learner = dataclasses.make_dataclass("Learner", ["options", "recipe"])(options, recipe)
-    return budget.search(
+    return search.search(
         learner, traits, {"train": range(90), "valid": range(10)}, None, FOLDER, deadline=deadline, show=print
     )
 
@@ -118,7 +118,7 @@ def test_what_the_options_name_is_not_varied(clock):
 def test_a_budget_that_is_too_short_for_one_training_ends_it_in_time(clock):
     best, trials = searched(lb.TrainingOptions(epochs=50), TRAITS, deadline=5.0)
     assert (len(trials), clock.now, best.history.stopped) == (1, 5.0, "callback")
-    assert not budget.can_train_again(best, {"train": range(90), "valid": range(10)}, 1e9)
+    assert not search.can_train_again(best, {"train": range(90), "valid": range(10)}, 1e9)
 
 
 @pytest.fixture(scope="module")

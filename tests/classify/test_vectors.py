@@ -93,13 +93,13 @@ def test_the_command_takes_vectors(data, vectors, tmp_path, capsys):
     assert cli.run([*common, "--model", "cnn", "--freeze", "known"]) == 0
     assert "of the running text" in capsys.readouterr().out
     assert cli.run(common) == 2
-    assert capsys.readouterr().err == "linkboy: vectors are for model='cnn', got model='ngram'; leave vectors out\n"
+    assert capsys.readouterr().err == "linkboy: vectors are for --model cnn, got --model ngram; leave vectors out\n"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"vectors": "v", "model": "ngram"}, "vectors are for model='cnn', got model='ngram'; leave vectors out"),
+        ({"vectors": "v", "model": "ngram"}, "vectors are for --model cnn, got --model ngram; leave vectors out"),
         (
             {"vectors": "v", "freeze": "some"},
             "freeze must be one of ('all', 'known', 'none'), got 'some'",

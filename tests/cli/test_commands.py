@@ -311,7 +311,7 @@ def test_two_processes_train_together_and_write_one_directory(tsv, tmp_path):
     metrics = json.loads((out / "metrics.json").read_text("utf-8"))
     assert metrics["test"]["accuracy"] > 0.9
     lines = (out / "predictions.csv").read_text("utf-8").splitlines()
-    assert len(lines) - 1 == metrics["test"]["rows"] == len(set(lines)) - 1
+    assert len(lines) - 1 == metrics["test"]["row_count"] == len(set(lines)) - 1
 
 
 # --- the commands of other rooms -----------------------------------------------------------------------------------------

@@ -67,8 +67,8 @@ def test_paths_are_counted_and_functions_called(tmp_path, monkeypatch):
         ("nothing.pt", FileNotFoundError,
          "no file or folder 'nothing.pt'; a function that builds a model is package.module:name"),
         ("no_such_package.models:build", ModuleNotFoundError,
-         "target must be a path or package.module:name, got 'no_such_package.models:build', and there is no module "
-         "'no_such_package' here; start from the folder that holds it, install it, or check its name"),
+         "target must be a path or package.module:name, got 'no_such_package.models:build', and no module "
+         "'no_such_package' was found; start from the folder that holds it, install it, or check its name"),
     ]:  # fmt: skip
         with pytest.raises(error) as caught:
             describe_target(target)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # one line per name; tests/classify/test_room.py holds this l
     from linkboy.classify.recipe import Recipe as Recipe
     from linkboy.classify.recipe import TrainingOptions as TrainingOptions
     from linkboy.classify.search import SearchReport as SearchReport
-    from linkboy.classify.search import Trial as Trial
+    from linkboy.classify.search import TriedRecipe as TriedRecipe
     from linkboy.classify.suspects import SuspectedLabel as SuspectedLabel
     from linkboy.classify.suspects import SuspectedLabels as SuspectedLabels
 
@@ -40,7 +40,7 @@ _NAMES = {
     "labelled": ("LabelledTexts", "SkippedRow", "read_labelled"),
     "metrics": ("ClassMetrics", "ClassificationMetrics", "classification_metrics"),
     "recipe": ("Recipe", "TrainingOptions"),
-    "search": ("SearchReport", "Trial"),
+    "search": ("SearchReport", "TriedRecipe"),
     "suspects": ("SuspectedLabel", "SuspectedLabels"),
 }
 _FILE_OF = {name: file for file, names in _NAMES.items() for name in names}

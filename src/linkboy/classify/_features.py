@@ -57,13 +57,13 @@ class FlatFeatures:
 
 @dataclasses.dataclass(frozen=True)
 class Ngram:
-    """A known n-gram where it stands in a text.
+    """A known n-gram at one place in a text.
 
     Args:
         number: its place in the vocabulary.
         text: its characters, lower-case, with `START` and `END` for the borders of the text.
         kind: `"characters"`, `"word"` or `"word pair"`.
-        span: from where to before where it stands in the text as given.
+        span: where it begins in the text as given, and where it ends, exclusive.
     """
 
     number: int
@@ -121,7 +121,7 @@ class NgramEncoder:
             longest = 3 if not spaced else 4 if np.median([len(text) for text in texts]) < 30 else 5
         words = spaced if words is None else words
         chunks = in_threads(lambda chunk: np.sort(_ngrams(chunk, longest, words)[1]), _chunks(texts))
-        # What stands in min_df texts stands at least min_df times: most n-grams are gone before rows are looked at.
+        # What occurs in min_df texts occurs at least min_df times: most n-grams are gone before rows are looked at.
         candidates = _kept(np.sort(np.concatenate(chunks)) if len(chunks) > 1 else chunks[0], min_df)
         index = HashIndex(candidates)
         df = np.zeros(len(candidates), np.int64)
@@ -319,7 +319,7 @@ def _spans(marked: str, longest: int, words: bool) -> Iterator[tuple[str, int, i
 
 
 def is_word_character(character: str) -> bool:
-    """Say whether a character is part of a word."""
+    """Return whether a character is part of a word."""
     # Combining marks are not alphanumeric, yet they belong to the words of Hindi, Thai and decomposed Latin.
     return character.isalnum() or character == "_" or unicodedata.category(character)[0] == "M"
 

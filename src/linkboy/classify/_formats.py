@@ -1,19 +1,29 @@
 """The forms of labelled files: bytes to lines, lines to rows of text, label and weight."""
 
-import codecs
 import csv
 import gzip
 import io
 import itertools
 import json
+import lzma
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from linkboy._checks import did_you_mean
+from linkboy._reading import (
+    PIECE,
+    BoundedText,
+    Line,
+    Reader,
+    check_unpacked,
+    compression_of,
+    damaged,
+    decoded_lines,
+    unpacked,
+)
 
 TEXT_NAMES = (
     "text",
@@ -32,130 +42,47 @@ TEXT_NAMES = (
 LABEL_NAMES = ("label", "class", "category", "target", "intent", "标签", "类别", "分类")
 
 Row = tuple[int, object, object, object]  # line, text, label, weight
-Line = tuple[int, str | None]  # number and text; None for a line that could not be decoded
-BadRowHandler = Callable[[int, str], None]
+BadRow = Callable[[int, str], None]  # called with line and reason
 
-PIECE = 2**20
-LONGEST_LINE = 2**24
-# Text packs to a tenth of its size, seldom to less than a hundredth; a file of one byte repeated packs to a thousandth.
-MOST_UNPACKED = 200
-UNPACKED_FREELY = 2**25
 BYTES_OF_A_ROW = 32  # of a text and a label in memory, their characters not counted
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a file of labelled text for reading, unpacked as it is read if it is `.gz`.
+def opened(path: Path) -> Iterator[Reader]:
+    """Open a file of labelled text for reading; one that is packed is unpacked as it is read.
 
     Raises:
-        ValueError: inside the block, where the archive is damaged, or unpacks to far more than text can.
+        ValueError: inside the block, if the archive is damaged or unpacks to far more than text can.
     """
-    try:
-        with path.open("rb") as file:
-            if path.suffix.lower() != ".gz":
-                yield file
-                return
-            with gzip.GzipFile(fileobj=file) as unpacked:
-                yield cast(BinaryIO, _Bounded(path, file, unpacked))
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is not a complete gzip file ({error}); compress it again") from error
+    with path.open("rb") as file:
+        compression = compression_of(file.read(8))
+        file.seek(0)
+        if compression not in ("gzip", "bz2", "xz"):
+            yield file
+            return
+        try:
+            yield BoundedText(path, file, unpacked(file, compression))
+        except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise damaged(path, compression, error) from error
 
 
-class _Bounded:
-    """An archive that is read no further than its packed size can account for."""
-
-    def __init__(self, path: Path, packed: BinaryIO, unpacked: gzip.GzipFile) -> None:
-        self._path, self._packed, self._unpacked, self._given = path, packed, unpacked, 0
-
-    def read(self, size: int) -> bytes:
-        content = self._unpacked.read(size)
-        self._given += len(content)
-        check_unpacked(self._path, self._packed.tell(), self._given)
-        return content
-
-
-def check_unpacked(path: Path, packed: int, unpacked: int) -> None:
-    """Raise a `ValueError` where so many bytes came of so few that it is no text, but a file made to fill the memory."""
-    if unpacked > UNPACKED_FREELY and unpacked > MOST_UNPACKED * packed:
-        raise ValueError(
-            f"{path} unpacks to more than {MOST_UNPACKED} times its size, which no text does; unpack it by hand if you trust it"
-        )
-
-
-def decoded_lines(path: Path, file: BinaryIO, encoding: str, bad_row: BadRowHandler) -> Iterator[Line]:
+def text_lines(path: Path, file: Reader, encoding: str, bad_row: BadRow) -> Iterator[Line]:
     """Yield number and text of each line, blank ones too; a line that cannot be decoded is reported and yields `None`.
 
-    The file is read piece by piece, so it takes the memory of its longest line.
-
     Raises:
-        ValueError: the encoding is unknown or another one, a line is longer than `LONGEST_LINE` bytes, or all are blank.
+        ValueError: the encoding is unknown or plainly another one, a line is too long, or all lines are blank.
     """
-    try:
-        codec = codecs.lookup(encoding).name
-        wide = len("\n".encode(codec)) > 1
-    except LookupError:
-        raise ValueError(
-            f"encoding must be one that Python knows, such as 'utf-8' or 'gb18030', got {encoding!r}"
-        ) from None
-    first, filled = 1, False
-    pieces = _recoded(path, file, codec, encoding) if wide else iter(lambda: file.read(PIECE), b"")
-    for piece in _whole_lines(path, pieces):
-        if first == 1 and piece.startswith((b"\xff\xfe", b"\xfe\xff")) and codec == "utf-8":
-            raise ValueError(f"{path} is UTF-16, not UTF-8; pass encoding='utf-16' or save it as UTF-8")
-        filled = filled or bool(piece.strip())
-        raws = piece.removeprefix(codecs.BOM_UTF8 if first == 1 else b"").split(b"\n")
-        yield from _decoded(raws, first, "utf-8" if wide else codec, encoding, bad_row)
-        first += len(raws)
+
+    def bad_line(number: int, error: UnicodeDecodeError, raw: bytes) -> None:
+        where = f"byte {error.start + 1} is not {encoding.upper()} (0x{raw[error.start]:02x})"
+        bad_row(number, where + _in_chinese(raw))
+
+    filled = False
+    for number, line in decoded_lines(str(path), file, encoding, bad_line, carriage_returns=True):
+        filled = filled or line is None or bool(line.strip())
+        yield number, line
     if not filled:
         raise ValueError(f"{path} holds no labelled text; it is empty")
-
-
-def _recoded(path: Path, file: BinaryIO, codec: str, encoding: str) -> Iterator[bytes]:
-    """Yield as UTF-8 what stands in an encoding whose line feed is more than one byte."""
-    decoder = codecs.getincrementaldecoder(codec)()
-    try:
-        while piece := file.read(PIECE):
-            yield decoder.decode(piece).encode("utf-8", "surrogatepass")
-        yield decoder.decode(b"", final=True).encode()
-    except UnicodeError:
-        raise ValueError(f"{path} is not {encoding}; pass the encoding it was saved in") from None
-
-
-def _whole_lines(path: Path, pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield one or more whole lines at a time, without the line feed of the last one."""
-    kept: list[bytes] = []
-    separator = b""
-    length = 0
-    for piece in pieces:
-        # Files of old Macs end their lines with a carriage return alone.
-        separator = separator or (b"\r" if b"\r" in piece and b"\n" not in piece else b"\n")
-        if separator == b"\r":
-            piece = piece.replace(b"\r", b"\n")
-        whole, feed, rest = piece.rpartition(b"\n")
-        if feed:
-            yield b"".join([*kept, whole])
-            kept, length = [], 0
-        kept.append(rest)
-        length += len(rest)
-        if length > LONGEST_LINE:
-            raise ValueError(
-                f"{path} has a line of more than {LONGEST_LINE >> 20} MiB, so it is not a file with one text per line; check it"
-            )
-    if length:
-        yield b"".join(kept)
-
-
-def _decoded(raws: Sequence[bytes], first: int, codec: str, encoding: str, bad_row: BadRowHandler) -> Iterator[Line]:
-    for number, raw in enumerate(raws, first):
-        try:
-            line = raw.decode(codec)
-        except UnicodeDecodeError as error:
-            bad_row(
-                number, f"byte {error.start + 1} is not {encoding.upper()} (0x{raw[error.start]:02x}){_in_chinese(raw)}"
-            )
-            yield number, None
-        else:
-            yield number, line.removesuffix("\r")
 
 
 def _in_chinese(raw: bytes) -> str:
@@ -171,9 +98,7 @@ def _filled(lines: Iterable[Line]) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in lines if line is not None and line.strip())
 
 
-def tsv_rows(
-    path: Path, lines: Iterator[Line], wanted: Mapping[str, str | None], bad_row: BadRowHandler
-) -> Iterator[Row]:
+def tsv_rows(path: Path, lines: Iterator[Line], wanted: Mapping[str, str | None], bad_row: BadRow) -> Iterator[Row]:
     """Yield the rows of a tab-separated file, with a header or as `text<TAB>label`; a row is one line."""
     filled = _filled(lines)
     first = next(filled, None)
@@ -209,9 +134,7 @@ def _tsv_fields(line: str, expected: int) -> list[str]:
     return line.split("\t")
 
 
-def csv_rows(
-    path: Path, lines: Iterator[Line], wanted: Mapping[str, str | None], bad_row: BadRowHandler
-) -> Iterator[Row]:
+def csv_rows(path: Path, lines: Iterator[Line], wanted: Mapping[str, str | None], bad_row: BadRow) -> Iterator[Row]:
     """Yield the rows of a comma-separated file with a header; a quoted field may span lines."""
     numbers: list[int] = []
     undecodable: list[int] = []
@@ -274,9 +197,7 @@ def _row(number: int, fields: Sequence[str], columns: Mapping[str, int]) -> Row:
     )
 
 
-def json_rows(
-    path: Path, lines: Iterator[Line], wanted: Mapping[str, str | None], bad_row: BadRowHandler
-) -> Iterator[Row]:
+def json_rows(path: Path, lines: Iterator[Line], wanted: Mapping[str, str | None], bad_row: BadRow) -> Iterator[Row]:
     """Yield the rows of JSON lines; the first one names the keys."""
     chosen: dict[str, str] = {}
     for number, line in _filled(lines):
@@ -301,11 +222,11 @@ def json_rows(
         yield number, record[chosen["text"]], record[chosen["label"]], record.get(chosen.get("weight", ""))
 
 
-def parquet_rows(path: Path, file: BinaryIO, wanted: Mapping[str, str | None]) -> Iterator[Row]:
+def parquet_rows(path: Path, file: Reader, wanted: Mapping[str, str | None]) -> Iterator[Row]:
     """Yield the rows of a Parquet file, numbered from 1."""
     import polars as pl
 
-    packed = path.suffix.lower() == ".gz"
+    packed = isinstance(file, BoundedText)
     source = io.BytesIO(b"".join(iter(lambda: file.read(PIECE), b""))) if packed else path
     try:
         lazy = pl.scan_parquet(source)

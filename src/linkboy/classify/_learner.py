@@ -110,7 +110,7 @@ class Learner:
             log=(),  # history.csv is written with the results
             seed=options.seed,
             device=self.device,
-            progress=latest is None,  # under a budget there are many trainings, and each is told of in one line
+            progress=latest is None,  # under a budget there are many trainings, each reported in one line
         )
 
     def _steps(self, rows: int, per_process: int) -> int:

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linkboy._checks import did_you_mean
+from linkboy._reading import read_lines
 from linkboy._report import Block, Printable, Table, format_count, format_percent
 from linkboy.classify.labelled import LabelledTexts
 
 PARTS = ("train", "valid", "test")
 HELD_OUT = 0.1
+MOST_CLASS_NAMES = 1 << 24  # bytes of a file with their names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,11 +222,9 @@ def read_class_names(path: str | Path) -> list[str]:
         ValueError: it is not UTF-8, empty, or names a class twice.
     """
     try:
-        lines = Path(path).read_text("utf-8-sig").split("\n")
+        lines = read_lines(path, MOST_CLASS_NAMES)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no file {path} with class names") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 (byte {error.start + 1}); save it as UTF-8") from None
     names = [line.strip() for line in lines if line.strip()]
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated or not names:

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from linkboy._files import atomic_write
+from linkboy._files import LOCK, atomic_write, locked_directory
 from linkboy._report import json_text
 from linkboy.classify._dataset import Encoder
 from linkboy.classify._parts import PARTS, Parts
 from linkboy.classify.classifier import CONFIG, is_classifier
 
-RUN, CHECKPOINTS, LOCK = "run.json", "checkpoints", ".lock"
+RUN, CHECKPOINTS = "run.json", "checkpoints"
 
 
 def check_directory(out: Path, *, overwrite: bool, resume: bool) -> None:
@@ -55,27 +55,14 @@ def run_in(out: Path, run: Mapping[str, Any], *, overwrite: bool, resume: bool) 
     Raises:
         BlockingIOError: another run holds the directory.
     """
-    import fcntl
-
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A holder removes the file as it ends: one opened just before that is no longer what others lock.
-            if not os.path.samestat(os.fstat(lock.fileno()), (out / LOCK).stat()):
-                raise BlockingIOError
-        except (BlockingIOError, FileNotFoundError):
-            raise BlockingIOError(f"another run is writing into {out}; wait for it or pass another directory") from None
-        try:
-            check_directory(out, overwrite=overwrite, resume=resume)  # the holder before may have filled it
-            if not resume:
-                shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-            (out / CONFIG).unlink(missing_ok=True)
-            with atomic_write(out / RUN) as file:
-                file.write(json_text(run, indent=1).encode())
-            yield
-        finally:
-            (out / LOCK).unlink(missing_ok=True)
+    with locked_directory(out, f"another run is writing into {out}; wait for it or pass another directory"):
+        check_directory(out, overwrite=overwrite, resume=resume)  # the holder before may have filled it
+        if not resume:
+            shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        (out / CONFIG).unlink(missing_ok=True)
+        with atomic_write(out / RUN) as file:
+            file.write(json_text(run, indent=1).encode())
+        yield
 
 
 def check_same_run(out: Path, run: Mapping[str, Any]) -> None:

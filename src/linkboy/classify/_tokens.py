@@ -69,7 +69,7 @@ class TokenEncoder:
     def restore(cls, settings: dict[str, Any], arrays: dict[str, Tensor]) -> Self:
         """Build the encoder that `settings` and `arrays` were taken from."""
         vocabulary, max_length = settings["vocabulary"], settings["max_length"]
-        # A string would be taken for the path of a file, and a configuration must not make us open one.
+        # A string would be read as the path of a file, and a configuration must not make us open one.
         if not isinstance(vocabulary, list) or not isinstance(max_length, int) or max_length < 1:
             raise TypeError("the encoder needs a list of tokens and a max_length of at least 1")
         return cls(BertTokenizer(vocabulary), max_length)

@@ -16,7 +16,7 @@ class TextTransformer(TextModel):
         heads: of the attention.
         layers: how many, with the normalisation before each part.
         dropout: share of the activations dropped in training.
-        max_length: number of positions that are told apart; tokens beyond share the last one.
+        max_length: number of distinct positions; tokens beyond them share the last one.
 
     Shape: ids `(B, T)` int64 -> logits `(B, classes)`.
 

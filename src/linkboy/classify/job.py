@@ -42,7 +42,7 @@ from linkboy.memory import ReleaseReport, release_memory
 from linkboy.parameters import count_parameters
 from linkboy.training import History, is_main_process, process_count, wait_for_everyone
 
-WRITING = 3.0  # seconds that judging, pictures, page and files take
+WRITING = 3.0  # seconds that judging, charts, page and files take
 MOST_JUDGED = 100_000  # training rows, evenly drawn, that the figures of the training part are from
 Show = Callable[[Printable | str], None]
 

@@ -10,13 +10,13 @@ from typing import Literal
 from linkboy._checks import check_choice, did_you_mean
 from linkboy._report import Block, Printable, Table, format_count
 from linkboy.classify._formats import (
-    BadRowHandler,
+    BadRow,
     Row,
     csv_rows,
-    decoded_lines,
     json_rows,
     opened,
     parquet_rows,
+    text_lines,
     tsv_rows,
 )
 
@@ -121,7 +121,7 @@ def read_labelled(
     The form follows from the name: `.csv` (with a header), `.tsv` and `.txt` (with a header if the first line names a
     text and a label column, or if a column is asked for; else `text<TAB>label`, cut at the last tab), `.jsonl` /
     `.ndjson`, `.parquet`; each also with `.gz` behind it. A byte order mark and CRLF are taken away. Only a line feed
-    ends a line, so other line separators may stand inside a text.
+    ends a line, so other line separators may occur inside a text.
 
     Args:
         path: the file.
@@ -173,14 +173,14 @@ def read_labelled(
         if suffix == ".parquet":
             rows = parquet_rows(path, file, wanted)
         else:
-            lines = decoded_lines(path, file, encoding, bad_row)
+            lines = text_lines(path, file, encoding, bad_row)
             read_rows = {".csv": csv_rows, ".jsonl": json_rows, ".ndjson": json_rows}.get(suffix, tsv_rows)
             rows = read_rows(path, lines, wanted, bad_row)
         return _collect(path, rows, weight_column, skipped, bad_row)
 
 
 def _collect(
-    path: Path, rows: Iterable[Row], weight_column: str | None, skipped: list[SkippedRow], bad_row: BadRowHandler
+    path: Path, rows: Iterable[Row], weight_column: str | None, skipped: list[SkippedRow], bad_row: BadRow
 ) -> LabelledTexts:
     texts: list[str] = []
     labels: list[str] = []

@@ -20,7 +20,7 @@ SLOWER = 1.15  # how much longer than expected a training may well take
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
+class TriedRecipe:
     """A recipe that was tried.
 
     Attributes:
@@ -56,7 +56,7 @@ class SearchReport(Report):
 
     budget_seconds: float
     metric: str
-    trials: tuple[Trial, ...]
+    trials: tuple[TriedRecipe, ...]
     chosen: int
     standard_error: float
 
@@ -102,7 +102,7 @@ def search(
     """Train by one recipe after the other until the time is spent; return the best attempt, and what was tried.
 
     The first recipe is that of a run without a budget, then come those of other losses, then neighbours of the best so far.
-    The time that training the best one once more will take is kept back.
+    The time that training the best one again will take is reserved.
 
     Args:
         learner: holds the options and the first recipe.
@@ -118,7 +118,7 @@ def search(
     """
     generator = np.random.default_rng(learner.options.seed)
     first = best = train_candidate(learner, data, parts, checkpoints / "attempt-0", latest=deadline)
-    trials = [Trial(first.recipe, first.score, first.seconds)]
+    trials = [TriedRecipe(first.recipe, first.score, first.seconds)]
     show(trials[0].line(1, first.score))
     starts = _with_other_losses(learner.options, traits, first.recipe)
     again = 1 + (1 + len(data["valid"]) / len(data["train"])) * first.recipe.refit  # trainings that a recipe comes to
@@ -136,7 +136,7 @@ def search(
         latest = deadline - (again - 1) * best.seconds
         other = dataclasses.replace(learner, recipe=recipe)
         made = train_candidate(other, data, parts, checkpoints / f"attempt-{len(trials)}", latest=latest)
-        trials.append(Trial(recipe, made.score, made.seconds))
+        trials.append(TriedRecipe(recipe, made.score, made.seconds))
         best = made if made.score > best.score else best
         show(trials[-1].line(len(trials), best.score))
     return best, _summary(trials, first, best, parts, learner.options.budget_seconds or 0.0)
@@ -174,7 +174,7 @@ def _with_other_losses(options: TrainingOptions, traits: DataTraits, recipe: Rec
     return [other for other in others if other.loss != recipe.loss and other.scaled == recipe.scaled]
 
 
-def _summary(trials: list[Trial], first: Candidate, best: Candidate, parts: Parts, budget: float) -> SearchReport:
+def _summary(trials: list[TriedRecipe], first: Candidate, best: Candidate, parts: Parts, budget: float) -> SearchReport:
     metric = first.recipe.metric
     _, score = SCORES[metric]
     chosen = next(number for number, trial in enumerate(trials) if trial.recipe == best.recipe)

@@ -1,7 +1,5 @@
 """The lines that `linkboy predict` reads and writes."""
 
-import codecs
-import io
 import math
 import sys
 from collections.abc import Iterator
@@ -9,6 +7,7 @@ from json.encoder import encode_basestring as quoted  # twice as fast as an enco
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from linkboy._reading import codec_of, decoded_lines
 from linkboy._report import visible
 
 if TYPE_CHECKING:  # importing a room costs time that --help must not pay
@@ -19,31 +18,16 @@ def lines_of(file: Path, encoding: str) -> Iterator[str]:
     """Yield the lines of a file, or for `-` of standard input, as they come; only a line feed ends a line."""
     from_stdin = file == Path("-")
     name = "standard input" if from_stdin else str(file)
-    try:
-        codecs.lookup(encoding)
-    except LookupError:
-        raise ValueError(
-            f"encoding must be one that Python knows, such as 'utf-8' or 'gb18030', got {encoding!r}"
-        ) from None
-    stream = sys.stdin.buffer if from_stdin else file.open("rb")
-    number = 0
-    try:
-        with stream:
-            if len("\n".encode(encoding)) == 1:  # a line feed is one byte, so each line stands for itself
-                for number, raw in enumerate(stream, 1):
-                    yield _ended(raw.decode(encoding), number)
-            else:
-                with io.TextIOWrapper(stream, encoding, newline="\n") as lines:
-                    for number, line in enumerate(lines, 1):
-                        yield _ended(line, number)
-    except UnicodeDecodeError as error:
+
+    def refuse(number: int, error: UnicodeDecodeError, raw: bytes) -> None:
         raise ValueError(
             f"{name} line {number}: byte {error.start + 1} is not {encoding.upper()}; correct the line or pass --encoding"
         ) from None
 
-
-def _ended(line: str, number: int) -> str:
-    return (line.removeprefix("\ufeff") if number == 1 else line).rstrip("\r\n")
+    codec_of(encoding)  # before the file, which may be standard input, is opened
+    with sys.stdin.buffer if from_stdin else file.open("rb") as stream:
+        for _, line in decoded_lines(name, stream, encoding, refuse):
+            yield (line or "").rstrip("\r")
 
 
 def tab_lines(predictions: "Predictions") -> str:

@@ -57,7 +57,7 @@ def _imported(module_name: str, target: str, need: str) -> object:
         if module_name != missing and not module_name.startswith(f"{missing}."):  # found, but it imports another
             raise
         raise ModuleNotFoundError(
-            f"target must be {need}, got {target!r}, and there is no module {missing!r} here; "
+            f"target must be {need}, got {target!r}, and no module {missing!r} was found; "
             "start from the folder that holds it, install it, or check its name",
             name=missing,
         ) from None

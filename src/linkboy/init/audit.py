@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd
 
+from linkboy._plots import new_figure
 from linkboy._report import Block, Report, Table, format_percent
 from linkboy._tensors import check_module
 from linkboy._untouched import same_random_numbers, untouched
@@ -80,10 +81,11 @@ class ActivationAudit(Report):
 
         Returns:
             A matplotlib figure that is neither shown nor saved.
-        """
-        from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(max(6.0, 0.3 * len(self.rows)), 6.0), layout="constrained")
+        Raises:
+            ModuleNotFoundError: matplotlib is not installed; the message says how to install it.
+        """
+        figure = new_figure(max(6.0, 0.3 * len(self.rows)), 6.0)
         scale, shares = figure.subplots(2, 1, sharex=True)
         places = list(range(len(self.rows)))
         for label, values in (

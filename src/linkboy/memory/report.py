@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from linkboy._files import atomic_write
+from linkboy._plots import new_figure
 from linkboy._report import Block, Report, Table, format_bytes, format_count, format_seconds, plural
 
 Result = TypeVar("Result")
@@ -387,10 +388,12 @@ class MemoryTimeline(Report):
         return max((value for value in self.resident if value is not None), default=None)
 
     def save_picture(self, path: str | os.PathLike[str]) -> None:
-        """Draw the timeline into a PNG file: process and devices in MiB over seconds, with the marks."""
-        from matplotlib.figure import Figure
+        """Draw the timeline into a PNG file: process and devices in MiB over seconds, with the marks.
 
-        figure = Figure(figsize=(9, 4), layout="constrained")
+        Raises:
+            ModuleNotFoundError: matplotlib is not installed; the message says how to install it.
+        """
+        figure = new_figure(9, 4)
         axes = figure.add_subplot()
         lines: dict[str, Iterable[int | None]] = {"process, resident": self.resident, **self.allocated}
         for name, values in lines.items():
