@@ -15,7 +15,7 @@ def new_figure(width: float, height: float) -> "Figure":
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
+        if (error.name or "").partition(".")[0] != "matplotlib":
             raise
         raise ModuleNotFoundError(
             "a plot needs the package matplotlib, which is not installed; run: pip install 'linkboy[plots]'",
