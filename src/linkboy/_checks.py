@@ -20,11 +20,21 @@ def did_you_mean(name: object, candidates: Iterable[object]) -> str:
     Examples:
         >>> did_you_mean("avg_pool", ["max_pool", "avgpool"])
         "; did you mean 'avgpool'?"
-        >>> did_you_mean("xyz", ["mean", "sum"])
-        ''
+        >>> did_you_mean("xyz", ["mean", "sum"]), did_you_mean("dice_loss", ["mse_loss"])
+        ('', '')
     """
-    near = difflib.get_close_matches(str(name), [str(candidate) for candidate in candidates], n=1)
+    names = [str(candidate) for candidate in candidates]
+    near = [other for other in difflib.get_close_matches(str(name), names) if _same_meaning_possible(str(name), other)]
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _same_meaning_possible(name: str, other: str) -> bool:
+    """Return whether two names are alike beyond a last word they share: `dice_loss` is not a misspelled `mse_loss`."""
+    first, _, last = name.rpartition("_")
+    other_first, _, other_last = other.rpartition("_")
+    if last != other_last or not first or not other_first:
+        return True
+    return difflib.SequenceMatcher(None, first, other_first).ratio() >= 0.5
 
 
 def check_choice(argument: str, value: object, choices: Iterable[object]) -> None:
