@@ -36,7 +36,7 @@ def main() -> None:
             moved = (route(x)[0] - route(mates)[0]).norm() / route(x)[0].norm()
             zeros = route(torch.zeros(1, 32, 8))
         print(f"{name}: other batch mates move an answer by {moved:.2%}; zeros give NaN: {bool(zeros.isnan().any())}")
-    lengths = lb.capsule_norm(layer(x))  # (32, 10), how sure the layer is of each class
+    lengths = lb.capsule_norm(layer(x))  # (32, 10), how confident the layer is of each class
     loss = lb.margin_loss(lengths, torch.arange(32) % 10)
     print(f"lengths from {lengths.min():.2f} to {lengths.max():.2f}; loss {loss:.3f}")
 

@@ -22,12 +22,12 @@ tokenizer = lb.BertTokenizer(vocabulary)
 batch = tokenizer(SENTENCES, padding=True, return_tensors="pt")
 print("ids:", tuple(batch.input_ids.shape), "real tokens:", batch.attention_mask.sum(1).tolist())
 
-text = "服务员\u200b很 Friendly，房间😀"  # an invisible character, as web pages have them, and one never seen
+text = "服务员\u200b很 Friendly，房间😀"  # an invisible character, as found in web pages, and one never seen
 encoded = tokenizer(text, return_offsets_mapping=True)
 tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
 print("tokens:", " ".join(tokens))
 
-# A model marked tokens 1 to 3: the offsets lead back into the text as it was written.
+# A model marked tokens 1 to 3: the offsets lead back to the text as it was given.
 start, end = encoded["offset_mapping"][1][0], encoded["offset_mapping"][3][1]
 print(f"tokens 1 to 3 are the characters {start} to {end}: {text[start:end]}")
 
