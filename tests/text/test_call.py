@@ -358,7 +358,7 @@ def bad_calls():
         (lambda: small.convert_tokens_to_ids(3), "tokens must be a string or a list of them, got int"),
         (
             lambda: small("a", padding=True, return_tensors="flat"),
-            "padding has no effect with return_tensors='flat', which needs none",
+            "padding has no effect with return_tensors='flat', whose rows are not padded",
         ),
         (
             lambda: small(long, return_tensors="pt"),

@@ -161,7 +161,7 @@ def test_memory_for_new_words_is_bounded_by_cutting_some_at_a_time():
 
 
 def test_words_cut_in_several_goes_have_the_same_ids(monkeypatch):
-    monkeypatch.setattr(cache, "CUT_AT_ONCE", 7)
+    monkeypatch.setattr("linkboy.text._word_cutter.CUT_AT_ONCE", 7)
     assert_equal_ids(ours(), Reference(IDS), TEXTS)
 
 

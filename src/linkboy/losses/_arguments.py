@@ -56,14 +56,19 @@ def number(
     above: float | None = None,
 ) -> float:
     """Return a number as Python's own, or raise; one of NumPy or a tensor without dimensions on a CPU will do."""
-    if isinstance(value, (np.number, Tensor)) and value.ndim == 0 and not _waits_for_device(value):
+    if (
+        isinstance(value, (np.number, Tensor))
+        and value.ndim == 0
+        and not (isinstance(value, Tensor) and _stays_a_tensor(value))
+    ):
         value = value.item()
     check_number(argument, value, minimum=minimum, maximum=maximum, above=above)
     return value  # type: ignore[return-value]  # checked
 
 
-def _waits_for_device(value: object) -> bool:
-    return isinstance(value, Tensor) and not values_visible(value)
+def _stays_a_tensor(value: Tensor) -> bool:
+    """Return whether reading a number would lose its gradient or wait for the device."""
+    return value.requires_grad or not values_visible(value)
 
 
 def check_reduction(reduction: str, normalizer: object, default: str) -> Normalizer:
@@ -71,8 +76,8 @@ def check_reduction(reduction: str, normalizer: object, default: str) -> Normali
     check_choice("reduction", reduction, REDUCTIONS)
     if isinstance(normalizer, str):
         check_choice("normalizer", normalizer, NORMALIZERS)
-    elif isinstance(normalizer, Tensor) and normalizer.dim() == 0 and not values_visible(normalizer):
-        check_real("normalizer", normalizer)  # stays a tensor, as reading it would wait for the device
+    elif isinstance(normalizer, Tensor) and normalizer.dim() == 0 and _stays_a_tensor(normalizer):
+        check_real("normalizer", normalizer)
     else:
         normalizer = number("normalizer", normalizer, above=0)
     if reduction != "mean" and not (isinstance(normalizer, str) and normalizer == default):
