@@ -38,7 +38,7 @@ model = Tagger()
 ids = torch.zeros(32, 64, dtype=torch.int64)
 lb.freeze(model, "encoder.layers.0.*")
 print(lb.count_parameters(model, by="module"))
-training = lb.summarize(model, ids).training_bytes  # weights, gradients, optimizer state, activations
+training = lb.summarize(model, ids).training_memory  # weights, gradients, optimizer state, activations
 print(f"training a batch of 32 x 64 takes {sum(training.values()) / 2**20:.0f} MiB")
 
 if len(sys.argv) > 1:

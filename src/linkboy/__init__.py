@@ -87,7 +87,7 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.memory import retry_on_oom as retry_on_oom
     from linkboy.memory import track_memory as track_memory
     from linkboy.memory import who_holds as who_holds
-    from linkboy.parameters import compare as compare
+    from linkboy.parameters import compare_models as compare_models
     from linkboy.parameters import count_parameters as count_parameters
     from linkboy.parameters import freeze as freeze
     from linkboy.parameters import param_groups as param_groups
@@ -145,7 +145,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "retry_on_oom", "track_memory", "who_holds",
     ),
     "parameters": (
-        "compare", "count_parameters", "freeze", "param_groups", "summarize", "unfreeze",
+        "compare_models", "count_parameters", "freeze", "param_groups", "summarize", "unfreeze",
     ),
     "shapes": (
         "assert_batch_safe", "assert_shape", "check_batch", "trace_shapes",

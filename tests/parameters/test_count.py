@@ -85,7 +85,7 @@ def test_scripted_and_compiled_wrappers_count_like_the_module():
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     scripted, compiled = torch.jit.script(model), torch.compile(model)
     assert count_parameters(scripted).total == count_parameters(compiled).total == count_parameters(model).total == 15
-    assert count_parameters(scripted).buffers == 7
+    assert count_parameters(scripted).buffer_count == 7
     assert count_parameters(nn.utils.weight_norm(nn.Linear(8, 15))).total == 150
 
 
@@ -100,19 +100,19 @@ def test_ties_list_every_name_and_aliases_of_shared_modules():
 def test_expanded_parameter_and_parameters_on_one_storage():
     expanded = nn.ParameterList([nn.Parameter(torch.zeros(1, 64).expand(100, 64))])
     count = count_parameters(expanded)
-    assert (count.total, count.bytes, count.unique_storage_bytes) == (6400, 25_600, 256)
+    assert (count.total, count.nbytes, count.unique_storage_nbytes) == (6400, 25_600, 256)
     base = torch.zeros(64)
     shared = nn.ParameterList([nn.Parameter(base[:32]), nn.Parameter(base[16:])])
     count = count_parameters(shared)
-    assert (count.total, count.bytes, count.unique_storage_bytes) == (80, 320, 256)
+    assert (count.total, count.nbytes, count.unique_storage_nbytes) == (80, 320, 256)
 
 
 def test_frozen_share_and_bytes_by_dtype():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4).half()).requires_grad_(False)
     model[1].bias.requires_grad_(True)
     count = count_parameters(model, by="dtype")
-    assert (count.total, count.trainable, count.frozen, count.bytes) == (40, 4, 36, 120)
-    assert [(row.name, row.parameters, row.trainable, row.bytes) for row in count.rows] == [
+    assert (count.total, count.trainable, count.frozen, count.nbytes) == (40, 4, 36, 120)
+    assert [(row.name, row.parameter_count, row.trainable_count, row.nbytes) for row in count.rows] == [
         ("float32", 20, 0, 80),
         ("float16", 20, 4, 40),
     ]
@@ -122,7 +122,7 @@ def test_buffers_include_non_persistent_ones_and_pruning_masks():
     model = nn.BatchNorm1d(3)
     model.register_buffer("cache", torch.zeros(5, dtype=torch.float64), persistent=False)
     count = count_parameters(model)
-    assert (count.buffers, count.buffer_bytes) == (12, 12 + 12 + 8 + 40)
+    assert (count.buffer_count, count.buffer_nbytes) == (12, 12 + 12 + 8 + 40)
     assert count_parameters(pruned()).nonzero == 144 - 64
     assert count_parameters(nn.Linear(2, 2)).nonzero is None
 
@@ -144,7 +144,7 @@ def test_dynamically_quantised_weights_are_found_though_parameters_hides_them(mo
     monkeypatch.setattr(torch.backends.quantized, "engine", torch.backends.quantized.supported_engines[-1])
     model = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(256, 256)), {nn.Linear}, dtype=torch.qint8)
     count = count_parameters(model)
-    assert (count.total, count.logical, count.bytes) == (0, 65_792, 65_536 + 256 * 4)
+    assert (count.total, count.logical, count.nbytes) == (0, 65_792, 65_536 + 256 * 4)
     assert count.notes == ("65,792 quantised weights are outside model.parameters()",)
     lstm = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.LSTM(8, 8)), {nn.LSTM}, dtype=torch.qint8)
     assert count_parameters(lstm).notes == ("packed weights that cannot be counted: 0._all_weight_values.0",)
@@ -161,7 +161,7 @@ def test_bitsandbytes_style_packed_weight_counts_logically_with_its_scales():
     packed = Packed(torch.zeros(32_768, 1, dtype=torch.uint8), requires_grad=False)
     packed.quant_state = State()
     count = count_parameters(nn.ParameterList([packed]))
-    assert (count.total, count.logical, count.bytes) == (32_768, 65_536, 32_768 + 4096 + 64)
+    assert (count.total, count.logical, count.nbytes) == (32_768, 65_536, 32_768 + 4096 + 64)
 
 
 def test_bitsandbytes_linear4bit():
@@ -172,7 +172,7 @@ def test_bitsandbytes_linear4bit():
     if state is None:
         pytest.skip("this bitsandbytes does not pack on a CPU")
     assert (count.total, count.logical) == (32_768, 65_536)
-    assert count.bytes >= 32_768 + state.absmax.nbytes
+    assert count.nbytes >= 32_768 + state.absmax.nbytes
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -182,13 +182,13 @@ def test_torchao_int8_weight_only_takes_what_its_inner_tensors_take():
     quantization.quantize_(model, quantization.Int8WeightOnlyConfig())
     count = count_parameters(model)
     assert (count.total, count.logical) == (65_536, 65_536)
-    assert 65_536 < count.bytes <= 65_536 + 256 * 16
+    assert 65_536 < count.nbytes <= 65_536 + 256 * 16
 
 
 def test_sparse_parameter_takes_its_indices_and_values():
     model = nn.ParameterList([nn.Parameter(torch.eye(10).to_sparse())])
     count = count_parameters(model)
-    assert (count.total, count.bytes) == (100, 2 * 10 * 8 + 10 * 4)
+    assert (count.total, count.nbytes) == (100, 2 * 10 * 8 + 10 * 4)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -207,7 +207,7 @@ def test_dtensor_shows_local_and_global():
         count = count_parameters(model)
     finally:
         torch.distributed.destroy_process_group()
-    assert (count.total, count.sharded, count.bytes) == (131_584, (32_896, 131_584), 32_896 * 4)
+    assert (count.total, count.sharded, count.nbytes) == (131_584, (32_896, 131_584), 32_896 * 4)
     assert "sharded: 32,896 of 131,584 on this process" in str(count)
 
 
@@ -244,13 +244,13 @@ def module_trees(draw):
 def test_random_trees_agree_with_torch(model):
     count = count_parameters(model, by="module")
     assert (count.total, count.trainable) == oracle(model)
-    assert sum(row.parameters for row in count.rows) == count.total
-    assert count.buffers == sum(b.numel() for b in model.buffers())
+    assert sum(row.parameter_count for row in count.rows) == count.total
+    assert count.buffer_count == sum(b.numel() for b in model.buffers())
     names = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
     assert count.tied == tuple(tuple(aliases) for aliases in names.values() if len(aliases) > 1)
-    assert count.bytes == sum(p.nbytes for p in model.parameters())
+    assert count.nbytes == sum(p.nbytes for p in model.parameters())
     assert count.to_dict()["total"] == count.total
 
 

@@ -21,7 +21,7 @@ class Net(nn.Module):
 
 def agree(count, model):
     live = count_parameters(model)
-    assert (count.total, count.bytes, count.buffers) == (live.total, live.bytes, live.buffers)
+    assert (count.total, count.nbytes, count.buffer_count) == (live.total, live.nbytes, live.buffer_count)
     assert (count.trainable, count.frozen) == (None, None)
 
 
@@ -37,7 +37,7 @@ def test_state_dict_counts_like_its_model_with_ties(tmp_path, suffix, old):
     assert count.notes == (
         "taken for buffers by their names: norm.running_mean, norm.running_var, norm.num_batches_tracked",
     )
-    assert [(row.name, row.parameters) for row in count.rows] == [("embed", 40), ("norm", 8)]
+    assert [(row.name, row.parameter_count) for row in count.rows] == [("embed", 40), ("norm", 8)]
 
 
 def test_a_pickled_module_knows_its_buffers_and_is_not_built(tmp_path):
@@ -57,8 +57,8 @@ def test_dtypes_scalars_parameters_and_sparse_tensors(tmp_path):
     count = count_parameters(tmp_path / "all.pt", by="dtype")
     assert count.total == 2 + 3 + 1 + 9 + 2 + 4 + 100
     assert {row.name for row in count.rows} == {"float16", "float32", "bfloat16", "float8_e4m3fn"}
-    assert count.bytes == 4 + 12 + 4 + (2 * 3 * 8 + 3 * 4) + 4 + 4 + 400
-    assert count.unique_storage_bytes == count.bytes - 400 + 40_000
+    assert count.nbytes == 4 + 12 + 4 + (2 * 3 * 8 + 3 * 4) + 4 + 4 + 400
+    assert count.unique_storage_nbytes == count.nbytes - 400 + 40_000
 
 
 def test_a_training_checkpoint_never_adds_its_optimizer(tmp_path):
@@ -112,7 +112,7 @@ def test_sharded_pickles_do_not_take_equal_storage_keys_for_ties(tmp_path):
     torch.save({"b": torch.ones(3)}, tmp_path / "2.bin")
     (tmp_path / "m.bin.index.json").write_text(json.dumps({"weight_map": {"a": "1.bin", "b": "2.bin"}}))
     count = count_parameters(tmp_path)
-    assert (count.total, count.bytes, count.unique_storage_bytes, count.tied) == (6, 24, 24, ())
+    assert (count.total, count.nbytes, count.unique_storage_nbytes, count.tied) == (6, 24, 24, ())
 
 
 def test_four_bit_weights_in_a_file_count_logically(tmp_path):
@@ -120,7 +120,7 @@ def test_four_bit_weights_in_a_file_count_logically(tmp_path):
     packed |= {"w.weight.quant_map": torch.zeros(16), "w.weight.quant_state.bitsandbytes__nf4": torch.zeros(9).byte()}
     save_file(packed, tmp_path / "q.safetensors")
     count = count_parameters(tmp_path / "q.safetensors")
-    assert (count.total, count.logical, count.buffers, count.bytes) == (8, 16, 0, 8 + 4 + 64 + 9)
+    assert (count.total, count.logical, count.buffer_count, count.nbytes) == (8, 16, 0, 8 + 4 + 64 + 9)
 
 
 def test_a_folder_with_two_formats_takes_safetensors_and_says_so(tmp_path):
@@ -139,7 +139,7 @@ def test_a_saved_script_module_is_read_by_its_attributes(tmp_path):
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(model), tmp_path / "scripted.pt")
     count = count_parameters(tmp_path / "scripted.pt")
-    assert (count.total, count.buffers) == (15, 7)
+    assert (count.total, count.buffer_count) == (15, 7)
 
 
 def test_paths_that_are_not_there_or_not_clear(tmp_path):

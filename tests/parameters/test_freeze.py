@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from linkboy.parameters import compare, freeze, unfreeze
+from linkboy.parameters import compare_models, freeze, unfreeze
 
 
 class Tied(nn.Module):
@@ -163,7 +163,7 @@ def test_unfreeze_gives_back_what_freeze_took_and_no_more():
     report = unfreeze(model, "*")
     assert {name: p.requires_grad for name, p in model.named_parameters()} == before
     assert report.unchanged == (("0.bias",),)
-    assert "not frozen by freeze, so left as they are: 0.bias" in str(report)
+    assert "not frozen by freeze, so left unchanged: 0.bias" in str(report)
     assert not [key for module in model.modules() for key in module.__dict__ if "linkboy" in key]
 
 
@@ -174,7 +174,7 @@ def test_gradients_are_dropped_and_frozen_lazies_stay_lazy():
     assert model[0].weight.grad is None
     assert model[0].bias.grad is not None
     lazy = nn.Sequential(nn.LazyLinear(2))
-    assert freeze(lazy, "*").elements == 0
+    assert freeze(lazy, "*").element_count == 0
     lazy(torch.zeros(1, 3))
     assert not lazy[0].weight.requires_grad
 
@@ -187,13 +187,13 @@ def test_optimizer_groups_shrink_in_place_and_come_back_with_their_state():
     groups = optimizer.param_groups
     order = [id(p) for p in groups[0]["params"]]
     names, state = list(groups[0]["param_names"]), copy.deepcopy(optimizer.state[model[0].weight])
-    assert freeze(model, "0.*", optimizer=optimizer).optimizer_tensors == 2
+    assert freeze(model, "0.*", optimizer=optimizer).optimizer_tensor_count == 2
     assert optimizer.param_groups is groups
     train(model, optimizer, 1)
     scheduler.step()
     optimizer.load_state_dict(optimizer.state_dict())
     assert len(optimizer.param_groups[0]["params"]) == 4
-    assert unfreeze(model, "*", optimizer=optimizer).optimizer_tensors == 2
+    assert unfreeze(model, "*", optimizer=optimizer).optimizer_tensor_count == 2
     assert [id(p) for p in optimizer.param_groups[0]["params"]] == order
     assert optimizer.param_groups[0]["param_names"] == names
     assert torch.equal(optimizer.state[model[0].weight]["exp_avg"], state["exp_avg"])
@@ -233,8 +233,8 @@ def test_compiled_model_respects_the_held_norm():
             "pattern '0.weight[0:2]' matches none of the 6 parameter names; rows of a tensor are not frozen by a "
             "pattern, use PretrainedEmbedding for them",
         ),
-        ([], TypeError, "patterns must be a glob or a sequence of globs over parameter names, got []"),
-        (3, TypeError, "patterns must be a glob or a sequence of globs over parameter names, got 3"),
+        ([], TypeError, "names must be a parameter name or pattern, or a sequence of them, got []"),
+        (3, TypeError, "names must be a parameter name or pattern, or a sequence of them, got 3"),
     ],
 )
 def test_messages_and_nothing_half_applied(patterns, error, message):
@@ -253,7 +253,7 @@ def test_messages_and_nothing_half_applied(patterns, error, message):
 
 def test_compare_names_every_difference():
     first, second = network(), network()
-    assert compare(first, second).identical
+    assert compare_models(first, second).ok
     with torch.no_grad():
         second[0].weight[0, 0] += 0.25
         first[1].running_mean[0] = second[1].running_mean[0] = float("nan")
@@ -261,8 +261,8 @@ def test_compare_names_every_difference():
     second[3].half()
     second[1].bias.requires_grad_(False)
     second.append(nn.Linear(1, 1))
-    report = compare(first, second)
-    assert not report.identical
+    report = compare_models(first, second)
+    assert not report.ok
     assert [(d.name, d.what) for d in report.differences] == [
         ("0.weight", "value"), ("1.bias", "requires_grad"), ("2.weight", "shape"), ("2.bias", "shape"),
         ("3.running_mean", "dtype"), ("3.running_var", "dtype"),
@@ -276,12 +276,12 @@ def test_compare_sees_ties_and_what_has_no_values():
     tied, loose = Tied(), Tied()
     loose.lm_head.weight = nn.Parameter(tied.embed.weight.detach().clone())
     loose.embed.weight = nn.Parameter(tied.embed.weight.detach().clone())
-    assert [(d.name, d.what) for d in compare(tied, loose).differences] == [
+    assert [(d.name, d.what) for d in compare_models(tied, loose).differences] == [
         ("embed.weight", "tie"),
         ("lm_head.weight", "tie"),
     ]
     meta = nn.Linear(2, 2, device="meta")
-    assert compare(meta, meta).not_compared == ("weight", "bias")
+    assert compare_models(meta, meta).not_compared == ("weight", "bias")
     with pytest.raises(TypeError) as caught:
-        compare(meta, {})
+        compare_models(meta, {})
     assert str(caught.value) == "model_b must be an nn.Module, got dict"

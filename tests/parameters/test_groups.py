@@ -122,7 +122,7 @@ def test_frozen_parameters_are_in_no_group():
         (
             nn.LazyLinear(2),
             {},
-            "parameter 'weight' is not yet materialised: run one batch through the model first",
+            "parameter 'weight' has no shape yet: run one batch through the model first",
         ),
         (
             nn.Linear(2, 2),

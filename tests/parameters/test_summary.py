@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from linkboy.parameters import compare, count_parameters, param_groups, summarize
+from linkboy.parameters import compare_models, count_parameters, param_groups, summarize
 
 sys.path.insert(0, str(Path(__file__).parent))
 import zoo
@@ -21,14 +21,14 @@ def bert_layer_flops(tokens, width, inner):
     return 2 * tokens * (4 * width * width + 2 * width * inner) + 2 * 2 * tokens * tokens * width
 
 
-@pytest.mark.parametrize("device", ["meta", "fake"])
-def test_bert_flops_equal_the_analytic_number_to_the_last_unit(device):
+@pytest.mark.parametrize("run", ["auto", "shapes"])
+def test_bert_flops_equal_the_analytic_number_to_the_last_unit(run):
     import transformers as hf
 
     with torch.device("meta"):
         config = hf.BertConfig(num_hidden_layers=1)
         model = hf.BertModel(config).eval()
-    summary = summarize(model, torch.zeros(1, 128, dtype=torch.long, device="meta"), device=device)
+    summary = summarize(model, torch.zeros(1, 128, dtype=torch.long, device="meta"), run=run)
     assert summary.notes == ()
     assert summary.flops == bert_layer_flops(128, 768, 3072) + 2 * 768 * 768 == 1_863_450_624  # and the pooler
 
@@ -56,8 +56,8 @@ def test_flops_shapes_and_memory_of_a_convolution_by_hand():
     assert (rows["0"].flops, rows["3"].flops) == (convolution, linear)
     assert rows["0"].outputs == ((4, 8, 6, 6),)
     # kept for backward: the ReLU's output, which is also the Linear's input; the inputs and weights are not activations
-    assert summary.activation_bytes == 4 * 288 * 4
-    assert summary.training_bytes == {
+    assert summary.activation_nbytes == 4 * 288 * 4
+    assert summary.training_memory == {
         "weights": 6644, "buffers": 0, "gradients": 6644, "AdamW states": 13_288, "activations": 4608,
     }  # fmt: skip
     assert summary.ops_without_flops == ("relu",)
@@ -66,12 +66,12 @@ def test_flops_shapes_and_memory_of_a_convolution_by_hand():
 def calls():
     return {
         "count": lambda model, inputs: count_parameters(model, by="module"),
-        "compare": lambda model, inputs: compare(model, model),
+        "compare": lambda model, inputs: compare_models(model, model),
         "groups": lambda model, inputs: param_groups(model, weight_decay=0.1),
         "tree": lambda model, inputs: summarize(model),
-        "meta": lambda model, inputs: summarize(model, *inputs),
-        "fake": lambda model, inputs: summarize(model, *inputs, device="fake"),
-        "real": lambda model, inputs: summarize(model, *inputs, device=None),
+        "auto": lambda model, inputs: summarize(model, *inputs),
+        "shapes": lambda model, inputs: summarize(model, *inputs, run="shapes"),
+        "values": lambda model, inputs: summarize(model, *inputs, run="values"),
     }
 
 
@@ -90,7 +90,7 @@ def test_every_read_only_call_leaves_the_model_bit_identical(name):
         after = zoo.fingerprint(model)
         for part, value in before.items():
             assert after[part] == value, f"{call} changed {part}"
-        if call in ("meta", "fake", "real") and name not in ("mixtral", "mamba"):
+        if call in ("auto", "shapes", "values") and name not in ("mixtral", "mamba"):
             assert report.notes == (), report.notes
             assert report.flops > 0
     assert summarize(model).count.total == sum(p.numel() for p in model.parameters())
@@ -108,7 +108,7 @@ def test_random_stacks_are_bit_identical_and_flops_add_up(kinds, data):
         module.training = data.draw(st.booleans())
     before = zoo.fingerprint(model)
     summary = summarize(
-        model, torch.zeros(3, 4, requires_grad=False), device=data.draw(st.sampled_from(["meta", "fake", None]))
+        model, torch.zeros(3, 4, requires_grad=False), run=data.draw(st.sampled_from(["auto", "shapes", "values"]))
     )
     assert zoo.fingerprint(model) == before
     assert summary.flops == 2 * 3 * 4 * 4 * kinds.count("linear")
@@ -127,20 +127,19 @@ class Raises(nn.Module):
         raise self.error
 
 
-@pytest.mark.parametrize("device", ["meta", "fake", None])
+@pytest.mark.parametrize("run", ["auto", "shapes", "values"])
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
-def test_a_forward_that_raises_or_is_interrupted_leaves_the_model_as_it_was(device, error):
+def test_a_forward_that_raises_or_is_interrupted_leaves_the_model_as_it_was(run, error):
     model = Raises(error)
     before, state = zoo.fingerprint(model), random.getstate()
-    if device is None or isinstance(error, KeyboardInterrupt):
+    if run == "values" or isinstance(error, KeyboardInterrupt):
         with pytest.raises(type(error)):
-            summarize(model, torch.ones(3, 2), device=device)
+            summarize(model, torch.ones(3, 2), run=run)
     else:
-        summary = summarize(model, torch.ones(3, 2), device=device)
+        summary = summarize(model, torch.ones(3, 2), run=run)
         assert summary.flops is None
-        assert summary.notes == (
-            f"no shapes: the run on {device} tensors failed (RuntimeError: boom); device=None computes for real",
-        )
+        hint = "; run='values' computes it" if run == "shapes" else ""
+        assert summary.notes == (f"no shapes: the forward pass failed (RuntimeError: boom{hint})",)
     assert zoo.fingerprint(model) == before
     assert model.seen is None
     assert random.getstate() == state
@@ -153,13 +152,85 @@ def test_lazy_modules_stay_lazy_and_the_report_says_so():
     assert "no shapes: the model has lazy parameters; run one batch through it first" in summary.notes
 
 
-def test_data_dependent_control_flow_is_reported_and_a_real_run_works():
+def test_data_dependent_control_flow_takes_values_and_says_so():
     class Branch(nn.Module):
         def forward(self, x):
             return x if x.sum() > 0 else -x
 
-    assert summarize(Branch(), torch.ones(2)).notes[0].startswith("no shapes: the run on meta tensors failed (")
-    assert summarize(Branch(), torch.ones(2), device=None).rows[0].outputs == ((2,),)
+    assert summarize(Branch(), torch.ones(2), run="shapes").notes[0].startswith("no shapes: the forward pass failed (")
+    assert summarize(Branch(), torch.ones(2), run="values").rows[0].outputs == ((2,),)
+    summary = summarize(Branch(), torch.ones(2))
+    assert summary.rows[0].outputs == ((2,),)
+    assert summary.notes[0].startswith("computed on values, as shapes alone were not enough (")
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(2, 2), Branch())
+    assert summarize(model, torch.ones(1, 2)).notes[0].startswith("no shapes: the forward pass failed (")
+    with pytest.raises(ValueError) as error:
+        summarize(model, torch.ones(1, 2), run="values")
+    assert str(error.value).startswith("run='values' needs a model with values, got one on the meta device")
+
+
+def attention_and_lstm():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = torch.randn(1, 50, 16)  # a plain attribute
+            self.layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+            self.lstm = nn.LSTM(16, 16, batch_first=True)
+
+        def forward(self, x):
+            return self.lstm(self.layer(x + self.table[:, : x.size(1)]))[0]
+
+    return Net().eval()
+
+
+def test_figures_are_the_same_whichever_way_the_model_runs():
+    from linkboy._calls import arguments_of, model_run
+    from linkboy.parameters._cost import _observed
+
+    model, costs = attention_and_lstm(), []
+    for way in ("meta", "fake", "values"):
+        with model_run(model, arguments_of(torch.zeros(2, 20, 16)), way, grad=True) as run:
+            costs.append(_observed(run))
+    assert costs[0].flops == costs[1].flops == costs[2].flops
+    tokens, width = 2 * 20, 16
+    attention = 2 * tokens * (4 * width * width + 2 * width * 32) + 2 * 2 * 2 * 20 * 20 * width
+    assert costs[0].flops[""] == attention + 2 * tokens * 4 * width * 2 * width
+    assert costs[0].outputs == costs[1].outputs == costs[2].outputs
+    assert costs[0].saved_nbytes == costs[1].saved_nbytes == costs[2].saved_nbytes
+
+
+@pytest.mark.parametrize("container", [tuple, list])
+def test_two_inputs_in_a_tuple_or_list_are_two_arguments(container):
+    x = torch.zeros(3, 4)
+    summary = summarize(nn.Bilinear(4, 4, 2), container([x, x]))
+    assert summary == summarize(nn.Bilinear(4, 4, 2), x, x)
+    assert summary.rows[0].outputs == ((3, 2),)
+
+
+def test_a_dataclass_and_a_user_dict_are_read_like_everywhere():
+    import collections
+    import dataclasses
+
+    @dataclasses.dataclass
+    class Output:
+        hidden: torch.Tensor
+
+    class Net(nn.Module):
+        def forward(self, x):
+            return Output(x)
+
+    assert summarize(Net(), collections.UserDict(x=torch.zeros(3))).rows[0].outputs == ((3,),)
+
+
+def test_a_bare_shape_is_named_as_one():
+    note = summarize(nn.Conv2d(3, 8, 3), (1, 3, 8, 8)).notes
+    assert note == ("no shapes: inputs must hold tensors, got what looks like a shape; pass torch.zeros(1, 3, 8, 8)",)
+
+
+def test_what_data_parallel_wraps_is_described():
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU())
+    assert summarize(nn.DataParallel(model), torch.zeros(3, 4)) == summarize(model, torch.zeros(3, 4))
 
 
 def test_a_scripted_model_gives_its_table_without_shapes():
@@ -206,7 +277,7 @@ def test_depth_limits_the_tree():
 def test_tied_weights_count_once_and_packed_inputs_as_keywords_work():
     model, inputs = zoo.ARCHITECTURES["lstm"]()
     summary = summarize(model, {"ids": inputs[0]})
-    assert summary.rows[0].parameters == summary.count.total == sum(p.numel() for p in model.parameters())
+    assert summary.rows[0].parameter_count == summary.count.total == sum(p.numel() for p in model.parameters())
     assert summary.rows[0].outputs == ((2, 6, 64),)
 
 
@@ -214,7 +285,7 @@ def test_messages():
     for arguments, error, message in [
         ((3,), TypeError, "model must be an nn.Module, got int"),
         ((nn.ReLU(), 1, {"depth": -1}), ValueError, "depth must be an integer of at least 0, got -1"),
-        ((nn.ReLU(), 1, {"device": "cuda"}), ValueError, "device must be one of ('meta', 'fake', None), got 'cuda'"),
+        ((nn.ReLU(), 1, {"run": "fake"}), ValueError, "run must be one of ('auto', 'shapes', 'values'), got 'fake'"),
     ]:
         *positional, keywords = arguments if isinstance(arguments[-1], dict) else (*arguments, {})
         with pytest.raises(error) as caught:

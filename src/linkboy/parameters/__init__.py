@@ -1,10 +1,19 @@
 """How big is it, what is trained, what does it cost: counting, summary, freezing, parameter groups."""
 
-from linkboy.parameters.compare import Difference, ModelComparison, compare
-from linkboy.parameters.count import ParameterCount, ParameterRow, count_parameters
-from linkboy.parameters.freeze import FreezeReport, freeze, unfreeze
+from linkboy.parameters.compare import compare_models
+from linkboy.parameters.count import count_parameters
+from linkboy.parameters.freeze import freeze, unfreeze
 from linkboy.parameters.groups import param_groups
-from linkboy.parameters.summary import ModelSummary, SummaryRow, summarize
+from linkboy.parameters.report import (
+    Difference,
+    FreezeReport,
+    ModelComparison,
+    ModelSummary,
+    ParameterCount,
+    ParameterRow,
+    SummaryRow,
+)
+from linkboy.parameters.summary import summarize
 
 __all__ = [
     "Difference",
@@ -14,7 +23,7 @@ __all__ = [
     "ParameterCount",
     "ParameterRow",
     "SummaryRow",
-    "compare",
+    "compare_models",
     "count_parameters",
     "freeze",
     "param_groups",

@@ -1,18 +1,15 @@
 """Parameter groups for any torch optimizer: what decays is decided by type and shape, not by a list of names."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
 from linkboy._checks import check_choice, check_number
+from linkboy._walk import NamedTensor, is_norm, walk, weight_key
 
-_NORM_TYPES = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-_NORM_NAME = re.compile(r"Norm(\dd)?$")  # LlamaRMSNorm, LayerNorm2d: classes that inherit from none of torch's
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?|resblocks|stages)\.\d+(?=\.)")
 
 
@@ -65,65 +62,49 @@ def param_groups(
         check_number("layer_decay", layer_decay, above=0, maximum=1)
         if lr is None:
             raise ValueError("layer_decay needs lr, the learning rate of the head, got None")
-    places = _places(model)
-    if lazy := [sights[0][0] for sights in places if is_lazy(sights[0][2])]:
-        raise ValueError(f"parameter {lazy[0]!r} is not yet materialised: run one batch through the model first")
-    if not places:
+    modules, tensors = walk(model)
+    trainable = [each for each in tensors if each.is_parameter and each.tensor.requires_grad]
+    if lazy := [each.name for each in trainable if each.is_lazy]:
+        raise ValueError(f"parameter {lazy[0]!r} has no shape yet: run one batch through the model first")
+    if not trainable:
         raise ValueError("the model has no trainable parameter to group")
-    depths = _depths(model) if layer_decay is not None else {}
+    depths = _depths(modules) if layer_decay is not None else {}
     top = max(depths.values(), default=0)
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
-    for sights in places:
-        name, _, parameter = sights[0]
-        decays = no_decay == "nothing" or not _spared(sights, no_decay)
-        depth = depths.get(name, 0)
+    for each in trainable:
+        decays = no_decay == "nothing" or not _spared(each, no_decay)
+        depth = depths.get(each.name, 0)
         group = groups.setdefault((depth, not decays), {"params": [], "param_names": []})
-        group["params"].append(parameter)
-        group["param_names"].append(name)
+        group["params"].append(each.tensor)
+        group["param_names"].append(each.name)
         group["weight_decay"] = weight_decay if decays else 0.0
         if lr is not None:
             group["lr"] = lr if layer_decay is None else lr * layer_decay ** (top - depth)
     return [groups[key] for key in sorted(groups)]
 
 
-Sight = tuple[str, nn.Module, nn.Parameter]
-
-
-def _sights(model: nn.Module) -> Iterator[Sight]:
-    for path, module in model.named_modules(remove_duplicate=False):
-        for key, parameter in module._parameters.items():
-            if parameter is not None:
-                yield (f"{path}.{key}" if path else key), module, parameter
-
-
-def _places(model: nn.Module) -> list[list[Sight]]:
-    """For each trainable parameter, every place it has, in order of the first."""
-    found: dict[int, list[Sight]] = {}
-    for sight in _sights(model):
-        if sight[2].requires_grad:
-            found.setdefault(id(sight[2]), []).append(sight)
-    return list(found.values())
-
-
-def _spared(sights: list[Sight], no_decay: str) -> bool:
-    spared = False
-    for name, owner, parameter in sights:
-        last, dim = name.rpartition(".")[2], parameter.dim()
-        if isinstance(owner, ParametrizationList):  # named after the weight, and as large as its largest original
-            last = name.split(".")[-2]
+def _spared(parameter: NamedTensor, no_decay: str) -> bool:
+    for place in parameter.places:
+        _, owner, _ = place
+        key, dim = weight_key(place), parameter.tensor.dim()
+        if isinstance(owner, ParametrizationList):  # a weight is as large as the largest it is computed from
             dim = max(original.dim() for original in owner.parameters(recurse=False))
-        norm = isinstance(owner, _NORM_TYPES) or _NORM_NAME.search(type(owner).__name__)
-        bias = last.startswith("bias") or last.endswith("bias")
         embedding = no_decay == "norm_bias_and_embedding" and isinstance(owner, (nn.Embedding, nn.EmbeddingBag))
-        spared |= bool(norm or bias or embedding or dim < 2)
-    return spared
+        if is_norm(owner) or key.startswith("bias") or key.endswith("bias") or embedding or dim < 2:
+            return True
+    return False
 
 
-def _depths(model: nn.Module) -> dict[str, int]:
-    """Number the layers: 0 before the first numbered container, then one for each, and one more behind the last."""
+def _depths(modules: Sequence[tuple[str, nn.Module]]) -> dict[str, int]:
+    """Number the layers: 0 before the first numbered container, then one for each, and one more after the last."""
     layers: dict[str, int] = {}
-    named = [(name, owner) for name, owner, _ in _sights(model)]
-    for name, _ in named:
+    places = [
+        (f"{path}.{key}" if path else key, owner)
+        for path, owner in modules
+        for key, parameter in owner._parameters.items()
+        if parameter is not None
+    ]
+    for name, _ in places:
         if match := _LAYER.search(name):
             layers.setdefault(name[: match.end()], len(layers) + 1)
     if not layers:
@@ -132,7 +113,7 @@ def _depths(model: nn.Module) -> dict[str, int]:
         )
     depths: dict[str, int] = {}
     seen = False
-    for name, owner in named:
+    for name, owner in places:
         match = _LAYER.search(name)
         seen |= match is not None
         outside = len(layers) + 1 if seen and not isinstance(owner, (nn.Embedding, nn.EmbeddingBag)) else 0

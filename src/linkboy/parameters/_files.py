@@ -1,17 +1,17 @@
 """Count what a checkpoint file holds, from its header or the opcodes of its pickle; nothing is loaded or executed."""
 
-import io
 import json
 import math
 import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from linkboy._report import format_count
+from linkboy._reading import SmallReads
+from linkboy._report import format_count, listed
 from linkboy.parameters._pickles import DTYPES, MOST_BYTES, FileTensor, Global, Opaque, read_pickle
-from linkboy.parameters.count import ParameterCount, ParameterRow, listed
+from linkboy.parameters.report import ParameterCount, ParameterRow
 
 # Where nothing but the name tells a buffer from a parameter.
 _BUFFER_NAMES = frozenset((
@@ -30,14 +30,17 @@ _SAFETENSORS_DTYPES = {
     "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
+_NO_TIES = "a safetensors file does not record tied weights; each tensor in it was counted"
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _MOST_NODES = 500_000
 _MOST_ENTRIES = 100_000  # of an archive, one a storage; zipfile takes about half a kilobyte for each
 
-Sections = dict[str, dict[str, FileTensor]]
+By = Literal["module", "dtype"] | None
+Tensors = dict[str, FileTensor]
+Sections = dict[str, Tensors]
 
 
-def count_file(path: str | os.PathLike[str], by: str | None) -> ParameterCount:
+def count_file(path: str | os.PathLike[str], by: By) -> ParameterCount:
     """Count the checkpoint in a file or folder; see `count_parameters`."""
     path = Path(path)
     notes: list[str] = []
@@ -81,7 +84,7 @@ def _read(path: Path, notes: list[str]) -> tuple[Sections, dict[str, str]]:
     if path.suffix == ".safetensors":
         tensors, aliases = _read_safetensors(path)
         if not aliases:
-            notes.append("a safetensors file does not record tied weights; each tensor in it was counted")
+            notes.append(_NO_TIES)
         return {"": tensors}, aliases
     raise ValueError("it is neither a safetensors file nor one that torch.save wrote")
 
@@ -120,6 +123,23 @@ def _nbytes(numel: int, dtype: str) -> int:
 
 
 def _read_index(path: Path, notes: list[str]) -> tuple[Sections, dict[str, str]]:
+    wanted = _weight_map(path)
+    tensors: Tensors = {}
+    aliases: dict[str, str] = {}
+    for shard in sorted(set(wanted.values())):
+        part, names = _read(_shard_path(path, shard), [])
+        for section in part.values():
+            tensors |= {name: _in_shard(tensor, shard) for name, tensor in section.items()}
+        aliases |= names
+    if missing := [name for name in wanted if name not in tensors and name not in aliases]:
+        raise ValueError(f"its shards lack {len(missing)} tensors that it names: {listed(missing)}")
+    if not aliases and any(name.endswith(".safetensors") for name in wanted.values()):
+        notes.append(_NO_TIES)
+    return {"": tensors}, aliases
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """Return which shard an index names for each tensor."""
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"an index of more than {MOST_BYTES:,} bytes")
     try:
@@ -129,50 +149,28 @@ def _read_index(path: Path, notes: list[str]) -> tuple[Sections, dict[str, str]]
     wanted = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(wanted, dict) or not all(isinstance(shard, str) for shard in wanted.values()):
         raise ValueError("its 'weight_map' must map tensor names to file names")
-    tensors: dict[str, FileTensor] = {}
-    aliases: dict[str, str] = {}
-    for shard in sorted(set(wanted.values())):
-        if shard != Path(shard).name or shard in ("", ".", "..") or "\\" in shard or shard.endswith(".json"):
-            raise ValueError(f"its shard {shard!r} is not a plain file name")
-        if not (path.parent / shard).is_file():
-            raise FileNotFoundError(f"index {str(path)!r} names shard {shard!r}, which is not beside it")
-        part, names = _read(path.parent / shard, [])
-        for section in part.values():
-            tensors |= {name: _in_shard(tensor, shard) for name, tensor in section.items()}
-        aliases |= names
-    if missing := [name for name in wanted if name not in tensors and name not in aliases]:
-        raise ValueError(f"its shards lack {len(missing)} tensors that it names: {listed(missing)}")
-    if not aliases and any(name.endswith(".safetensors") for name in wanted.values()):
-        notes.append("a safetensors file does not record tied weights; each tensor in it was counted")
-    return {"": tensors}, aliases
+    return wanted
+
+
+def _shard_path(index: Path, shard: str) -> Path:
+    if shard != Path(shard).name or shard in ("", ".", "..") or "\\" in shard or shard.endswith(".json"):
+        raise ValueError(f"its shard {shard!r} is not a plain file name")
+    if not (index.parent / shard).is_file():
+        raise FileNotFoundError(f"index {str(index)!r} names shard {shard!r}, which is not beside it")
+    return index.parent / shard
 
 
 def _in_shard(tensor: FileTensor, shard: str) -> FileTensor:
     if tensor.storage is None:
         return tensor
-    storage = tensor.storage._replace(key=f"{shard}/{tensor.storage.key}")  # keys start anew in every file
+    storage = tensor.storage._replace(key=f"{shard}/{tensor.storage.key}")  # keys start from 0 in every file
     return tensor._replace(storage=storage, place=(shard, *tensor.place))
 
 
-class _Bounded(io.FileIO):
-    """A file for `zipfile`, which reads the whole directory at once and makes an object of each of its entries.
-
-    Held against the bytes themselves: the number of entries that the end of an archive claims is not what is read.
-    """
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > MOST_BYTES:  # without a size it reads the short end of the file
-            raise ValueError(f"its archive has a directory or entry of more than {MOST_BYTES:,} bytes")
-        data = super().read(size)
-        if data.count(b"PK\x01\x02") > _MOST_ENTRIES:  # how each entry of a directory begins
-            raise ValueError(f"its archive has more than {_MOST_ENTRIES:,} entries")
-        return data
-
-
 def _read_archive(path: Path, notes: list[str]) -> Sections:
-    """Read the pickle of a zip archive as torch.save writes it, and hold its claims against the archive's entries."""
+    """Read the pickle of a zip archive as torch.save writes it, and check its claims against the archive's entries."""
     try:
-        with _Bounded(path) as file, zipfile.ZipFile(file) as archive:
+        with SmallReads(path, MOST_BYTES, _MOST_ENTRIES) as file, zipfile.ZipFile(file) as archive:
             entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
             entry = entries.get("data.pkl")
             if entry is None:
@@ -276,25 +274,37 @@ def _classes(value: object) -> list[str]:
     return sorted({f"{f.module}.{f.name}" for f in opaque if isinstance(f, Global)})
 
 
-def _weights(sections: Sections, notes: list[str]) -> dict[str, FileTensor]:
-    """Decide which sections are the model; the rest is named in a note and never added to it."""
-    others = ("optim", "sched", "scaler")
-    likely = [key for key in sections if not any(word in key for word in others) and list(sections[key]) != [""]]
-    likely = likely or [key for key in sections if list(sections[key]) == [""]]
-    named = [key for key in _WEIGHT_KEYS if key in likely][:1]
-    chosen = named if len(likely) > 1 and named else likely
-    rest = [key for key in sections if key not in chosen]
-    if rest:
-        sizes = [f"{key!r} ({format_count(sum(t.numel for t in sections[key].values()))} elements)" for key in rest]
+def _weights(sections: Sections, notes: list[str]) -> Tensors:
+    """Return the tensors of the sections that are the model; the others are named in a note and never added."""
+    chosen = _model_sections(sections)
+    sizes = [f"{key!r} ({format_count(_numel(sections[key]))} elements)" for key in sections if key not in chosen]
+    if sizes:
         notes.append(f"beside the weights the file holds {listed(sizes)}, which are not counted")
+    whole = len(chosen) == 1  # then the key of the section is no part of the names
     return {
-        ".".join(part for part in (key, name) if part) if len(chosen) > 1 or not name else name: tensor
+        name if whole and name else ".".join(filter(None, (key, name))): tensor
         for key in chosen
         for name, tensor in sections[key].items()
     }
 
 
-def _is_parameter(name: str, tensor: FileTensor, weights: Mapping[str, FileTensor]) -> bool:
+def _model_sections(sections: Sections) -> list[str]:
+    others = ("optim", "sched", "scaler")
+    loose = [key for key in sections if list(sections[key]) == [""]]  # a tensor by itself
+    likely = [key for key in sections if not any(word in key for word in others) and key not in loose] or loose
+    named = [key for key in _WEIGHT_KEYS if key in likely][:1]
+    return named if len(likely) > 1 and named else likely
+
+
+def _numel(tensors: Tensors) -> int:
+    return sum(tensor.numel for tensor in tensors.values())
+
+
+def _nbytes_of(tensors: Tensors) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def _is_parameter(name: str, tensor: FileTensor, weights: Tensors) -> bool:
     if tensor.is_parameter is not None:
         return tensor.is_parameter
     last = name[name.rfind(".") + 1 :]
@@ -302,47 +312,69 @@ def _is_parameter(name: str, tensor: FileTensor, weights: Mapping[str, FileTenso
     return not (packed_state or last in _BUFFER_NAMES or (last in _SCALE_NAMES and last != name))
 
 
-def _summed(
-    path: Path, sections: Sections, aliases: dict[str, str], by: str | None, notes: list[str]
-) -> ParameterCount:
-    weights = _weights(sections, notes)
+def _is_scale(name: str) -> bool:
+    return name.rpartition(".")[2] in _SCALE_NAMES or ".quant_state." in name
+
+
+def _all_names(weights: Tensors, aliases: dict[str, str]) -> list[list[str]]:
+    """Return the names of each tensor, those first that the file holds."""
     names: dict[object, list[str]] = {}
     for name, tensor in weights.items():
         names.setdefault(tensor.place or name, []).append(name)
     for name, kept in aliases.items():
         names.get(kept, []).append(name)
-    parameters: dict[str, FileTensor] = {}
-    buffers: dict[str, FileTensor] = {}
-    for name, *_ in names.values():  # each tensor once
-        tensor = weights[name]
-        (parameters if _is_parameter(name, tensor, weights) else buffers)[name] = tensor
-    four_bit = [name.partition(".quant_state.")[0] for name in buffers if name.endswith(_FOUR_BIT)]
-    scales = {name for name in buffers if name.rpartition(".")[2] in _SCALE_NAMES or ".quant_state." in name}
-    guessed = [name for name in buffers if buffers[name].is_parameter is None and name not in scales]
-    if guessed:
-        notes.append(f"taken for buffers by their names: {listed(guessed)}")
-    if packed := [name for name in parameters if name.endswith(".qweight")]:
-        notes.append(f"packed weights counted as stored, not as what they stand for: {listed(packed)}")
-    storages = {t.storage: t.storage.nbytes for name, t in parameters.items() if t.storage is not None}
-    plain = sum(t.nbytes for t in parameters.values() if t.storage is None)
-    scale_bytes = sum(buffers[name].nbytes for name in scales)
-    held = {name: tensor for name, tensor in buffers.items() if name not in scales}
-    total = sum(tensor.numel for tensor in parameters.values())
+    return list(names.values())
+
+
+def _summed(path: Path, sections: Sections, aliases: dict[str, str], by: By, notes: list[str]) -> ParameterCount:
+    weights = _weights(sections, notes)
+    names = _all_names(weights, aliases)
+    parameters, scales, buffers = _sorted({known[0]: weights[known[0]] for known in names}, weights)
+    notes += _assumptions(parameters, buffers)
+    total, scale_nbytes = _numel(parameters), _nbytes_of(scales)
     return ParameterCount(
         source=path.name,
         total=total,
         trainable=None,
         frozen=None,
-        buffers=sum(tensor.numel for tensor in held.values()),
-        logical=total + sum(parameters[name].numel for name in four_bit if name in parameters),
-        bytes=sum(tensor.nbytes for tensor in parameters.values()) + scale_bytes,
-        unique_storage_bytes=sum(storages.values()) + plain + scale_bytes,
-        buffer_bytes=sum(tensor.nbytes for tensor in held.values()),
-        tied=tuple(tuple(known) for known in names.values() if len(known) > 1),
+        logical=total + _numel_hidden_by_packing(parameters, scales),
+        nbytes=_nbytes_of(parameters) + scale_nbytes,
+        unique_storage_nbytes=_storage_nbytes(parameters) + scale_nbytes,
+        buffer_count=_numel(buffers),
+        buffer_nbytes=_nbytes_of(buffers),
+        tied=tuple(tuple(known) for known in names if len(known) > 1),
         by=by,
         rows=_rows(parameters, by) if by else (),
         notes=tuple(notes),
     )
+
+
+def _sorted(tensors: Tensors, weights: Tensors) -> tuple[Tensors, Tensors, Tensors]:
+    """Return parameters, scales of packed parameters, and buffers."""
+    parameters = {name: each for name, each in tensors.items() if _is_parameter(name, each, weights)}
+    rest = {name: each for name, each in tensors.items() if name not in parameters}
+    scales = {name: each for name, each in rest.items() if _is_scale(name)}
+    return parameters, scales, {name: each for name, each in rest.items() if name not in scales}
+
+
+def _storage_nbytes(parameters: Tensors) -> int:
+    storages = {each.storage: each.storage.nbytes for each in parameters.values() if each.storage is not None}
+    return sum(storages.values()) + sum(each.nbytes for each in parameters.values() if each.storage is None)
+
+
+def _numel_hidden_by_packing(parameters: Tensors, scales: Tensors) -> int:
+    """Return how many elements four-bit weights stand for beyond those stored: each byte holds two."""
+    packed = [name.partition(".quant_state.")[0] for name in scales if name.endswith(_FOUR_BIT)]
+    return sum(parameters[name].numel for name in packed if name in parameters)
+
+
+def _assumptions(parameters: Tensors, buffers: Tensors) -> list[str]:
+    notes = []
+    if guessed := [name for name, each in buffers.items() if each.is_parameter is None]:
+        notes.append(f"taken for buffers by their names: {listed(guessed)}")
+    if packed := [name for name in parameters if name.endswith(".qweight")]:
+        notes.append(f"packed weights counted as stored, not as what they stand for: {listed(packed)}")
+    return notes
 
 
 _FOUR_BIT = (".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4")
@@ -361,9 +393,9 @@ def _rows(parameters: Mapping[str, FileTensor], by: str) -> tuple[ParameterRow, 
             name=key,
             kind="",
             tensors=tuple((name, tensor.shape) for name, tensor in group),
-            parameters=sum(tensor.numel for _, tensor in group),
-            trainable=None,
-            bytes=sum(tensor.nbytes for _, tensor in group),
+            parameter_count=sum(tensor.numel for _, tensor in group),
+            trainable_count=None,
+            nbytes=sum(tensor.nbytes for _, tensor in group),
         )
         for key, group in groups.items()
     )
