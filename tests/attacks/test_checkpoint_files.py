@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from linkboy.parameters import count_parameters
+from linkboy.parameters._files import _sections
 from linkboy.parameters._pickles import read_pickle
-from linkboy.parameters.files import _sections
 
 
 def archive(path, data, *, compression=zipfile.ZIP_STORED, name="m/data.pkl"):
@@ -66,7 +66,7 @@ BOMBS = {
     "memo 2**31-1": (b"\x80\x02Nr\xff\xff\xff\x7f.", "it holds no tensors"),
     "BINBYTES8 of 2**60": (b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b"x.", "its pickle is cut off or damaged"),
     "BINUNICODE of 2**31": (b"\x80\x02X" + struct.pack("<I", 2**31) + b"x.", "its pickle is cut off or damaged"),
-    "LONG4 of 2**30": (b"\x80\x02\x8b" + struct.pack("<i", 2**30) + b"x.", "its pickle holds an integer of 1,073,741,824 bytes"),
+    "LONG4 of 2**30": (b"\x80\x02\x8b" + struct.pack("<i", 2**30) + b"x.", "its pickle is cut off or damaged"),
     "cut off": (b"\x80\x02}q\x00(X\x01\x00\x00\x00w", "its pickle is cut off or damaged"),
     "empty": (b"", "its pickle is cut off or damaged"),
     "pop of nothing": (b"\x80\x020.", "its pickle is cut off or damaged"),

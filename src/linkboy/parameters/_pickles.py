@@ -6,9 +6,12 @@ only the calls that rebuild a tensor are understood. No size in the file is beli
 """
 
 import dataclasses
+import io
 import math
 import operator
+import pickletools
 import struct
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 MOST_BYTES = 16 * 2**20  # a state dict takes about 200 bytes a tensor: room for 80,000 tensors
@@ -75,7 +78,7 @@ def read_pickle(data: bytes, start: int = 0) -> tuple[object, int]:
     """
     try:
         return _run(data, start)
-    except (IndexError, KeyError, struct.error, OverflowError):
+    except (IndexError, KeyError):  # the data, the stack or the memo has not what an opcode takes
         raise ValueError("its pickle is cut off or damaged") from None
     except UnicodeDecodeError:
         raise ValueError("its pickle holds text that is not UTF-8") from None
@@ -85,14 +88,10 @@ def _run(data: bytes, at: int) -> tuple[object, int]:
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, object] = {}  # not a list: an index of 2**31 costs no more than one of 0
-    push = stack.append
-    checked = at
-    # The most frequent opcodes first, and those written out: this loop is the whole time of a count.
-    for _ in range(MOST_OPCODES):
-        if at >= checked:  # an opcode pushes at most one value
-            if max(len(stack), len(marks)) > MOST_ON_STACK:
-                raise ValueError(f"its pickle nests more than {MOST_ON_STACK:,} values")
-            checked = at + 4096
+    push, file = stack.append, io.BytesIO(data)
+    # This loop is the whole time of a count. What most of a pickle consists of is decoded here, the rest by pickletools,
+    # whose generator over all opcodes would take as long as everything else together.
+    for number in range(MOST_OPCODES):
         code = data[at]
         at += 1
         if code == 0x72:  # LONG_BINPUT
@@ -101,122 +100,69 @@ def _run(data: bytes, at: int) -> tuple[object, int]:
         elif code == 0x68:  # BINGET
             push(memo[data[at]])
             at += 1
-        elif code == 0x58:  # BINUNICODE
+        elif code == 0x58:  # BINUNICODE; a slice never reaches beyond the data
             end = at + 4 + int.from_bytes(data[at : at + 4], "little")
             push(data[at + 4 : end].decode("utf-8", "surrogatepass"))
             at = end
-        elif code == 0x4B:  # BININT1
-            push(data[at])
-            at += 1
-        elif code == 0x4D:  # BININT2
-            push(data[at] + 256 * data[at + 1])
-            at += 2
-        elif code == 0x28:  # MARK
-            marks.append(len(stack))
-        elif code == 0x74:  # TUPLE
-            start = marks.pop()
-            stack[start:] = [tuple(stack[start:])]
-        elif code == 0x71:  # BINPUT
-            memo[data[at]] = stack[-1]
-            at += 1
-        elif code == 0x85:  # TUPLE1
-            stack[-1] = (stack[-1],)
-        elif code == 0x86:  # TUPLE2
-            stack[-2:] = [(stack[-2], stack[-1])]
         elif code == 0x6A:  # LONG_BINGET
             push(memo[int.from_bytes(data[at : at + 4], "little")])
             at += 4
-        elif code == 0x4A:  # BININT
-            push(int.from_bytes(data[at : at + 4], "little", signed=True))
-            at += 4
-        elif code in _LITERALS:
-            value, at = _LITERALS[code](data, at, code)
-            push(value)
+        elif code == 0x4B:  # BININT1
+            push(data[at])
+            at += 1
+        elif code == 0x28:  # MARK
+            marks.append(len(stack))
+        elif code == 0x71:  # BINPUT
+            memo[data[at]] = stack[-1]
+            at += 1
+        elif code == 0x74:  # TUPLE
+            start = marks.pop()
+            stack[start:] = [tuple(stack[start:])]
+        elif code in _ACTIONS:
+            _ACTIONS[code](stack, marks)
         elif code == 0x2E:  # STOP
             return stack.pop(), at
-        elif code in (0x80, 0x95):  # PROTO, FRAME: nothing to do
-            at += 1 if code == 0x80 else 8
         elif code == 0x94:  # MEMOIZE
             memo[len(memo)] = stack[-1]
         else:
-            _act(code, stack, marks)
+            value, at = _decoded(file, at, code)
+            if code not in (0x80, 0x95):  # PROTO, FRAME
+                push(value)
+        if not number & 1023:  # an opcode pushes at most one value
+            _check_size(len(stack), len(marks))
     raise ValueError(f"its pickle has more than {MOST_OPCODES:,} opcodes")
 
 
-def _act(code: int, stack: list[Any], marks: list[int]) -> None:
-    """Carry out an opcode that reads only the stack."""
-    if code in (0x52, 0x81):  # REDUCE, NEWOBJ
-        function, arguments = _pop(stack, 2)
-        stack.append(_call(function, arguments))
-    elif code in _CONSTANTS:
-        stack.append(_CONSTANTS[code])
-    elif code == 0x51:  # BINPERSID
-        stack.append(_storage(stack.pop()))
-    elif code in (0x7D, 0x5D, 0x8F):  # EMPTY_DICT, EMPTY_LIST, EMPTY_SET
-        stack.append({} if code == 0x7D else [])
-    elif code == 0x87:  # TUPLE3
-        stack.append(tuple(_pop(stack, 3)))
-    elif code == 0x92:  # NEWOBJ_EX
-        function, arguments, keywords = _pop(stack, 3)
-        stack.append(Opaque(function, arguments, keywords))
-    elif code in (0x73, 0x75):  # SETITEM, SETITEMS
-        items = _pop(stack, 2) if code == 0x73 else _to_mark(stack, marks)
-        _set_items(stack[-1], items)
-    elif code in (0x61, 0x65, 0x90):  # APPEND, APPENDS, ADDITEMS
-        items = _pop(stack, 1) if code == 0x61 else _to_mark(stack, marks)
-        if isinstance(stack[-1], list):
-            stack[-1].extend(items)
-    elif code == 0x91:  # FROZENSET
-        stack.append(_to_mark(stack, marks))
-    elif code == 0x62:  # BUILD
-        (state,) = _pop(stack, 1)
-        if isinstance(stack[-1], Opaque):
-            stack[-1].state = state
-    elif code == 0x93:  # STACK_GLOBAL
-        module, name = _pop(stack, 2)
-        stack.append(Global(str(module)[:200], str(name)[:200]) if isinstance(module, str) else Opaque(None, None))
-    elif code == 0x30:  # POP
-        stack.pop()
-    elif code == 0x31:  # POP_MARK
-        _to_mark(stack, marks)
-    elif code == 0x32:  # DUP
-        stack.append(stack[-1])
-    else:
+def _check_size(values: int, marks: int) -> None:
+    if max(values, marks) > MOST_ON_STACK:
+        raise ValueError(f"its pickle nests more than {MOST_ON_STACK:,} values")
+
+
+_OPCODES = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
+_READ = frozenset((
+    "SHORT_BINUNICODE", "BINUNICODE8", "BININT", "BININT2", "BINFLOAT", "BINSTRING", "SHORT_BINSTRING", "BINBYTES",
+    "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "LONG1", "LONG4", "GLOBAL", "PROTO", "FRAME",
+))  # fmt: skip
+
+
+def _decoded(file: io.BytesIO, at: int, code: int) -> tuple[Any, int]:
+    """Return the argument of an opcode and the position behind it."""
+    opcode = _OPCODES.get(code)
+    if opcode is None or opcode.arg is None or opcode.name not in _READ:
         raise ValueError(f"its pickle holds opcode 0x{code:02x}, which torch.save does not write")
-
-
-_CONSTANTS = {0x29: (), 0x4E: None, 0x88: True, 0x89: False}  # EMPTY_TUPLE, NONE, NEWTRUE, NEWFALSE
-_NUMBERS = {0x47: 8, 0x8A: 1, 0x8B: 4}  # BINFLOAT; LONG1 and LONG4 with the width of their length field
-_LENGTHS = {  # width of the length field, and whether the bytes are text
-    0x8C: (1, True), 0x8D: (8, True), 0x54: (4, False), 0x55: (1, False),
-    0x42: (4, False), 0x43: (1, False), 0x8E: (8, False), 0x96: (8, False),
-}  # fmt: skip
-
-
-def _number(data: bytes, at: int, code: int) -> tuple[object, int]:
-    width = _NUMBERS[code]
-    if code == 0x47:
-        return struct.unpack(">d", data[at : at + 8])[0], at + 8
-    count = int.from_bytes(data[at : at + width], "little")
-    if count > 255:
-        raise ValueError(f"its pickle holds an integer of {count:,} bytes")
-    at += width
-    return int.from_bytes(data[at : at + count], "little", signed=True), at + count
-
-
-def _text(data: bytes, at: int, code: int) -> tuple[object, int]:
-    width, is_text = _LENGTHS[code]
-    end = at + width + int.from_bytes(data[at : at + width], "little")  # a slice never reaches beyond the data
-    raw = data[at + width : end]
-    return raw.decode("utf-8", "surrogatepass") if is_text else raw, end
-
-
-def _global(data: bytes, at: int, code: int) -> tuple[object, int]:
-    lines = data[at : at + 2048].split(b"\n", 2)
-    return Global(lines[0].decode(), lines[1].decode()), at + 2 + len(lines[0]) + len(lines[1])
-
-
-_LITERALS = dict.fromkeys(_LENGTHS, _text) | dict.fromkeys(_NUMBERS, _number) | {0x63: _global}
+    file.seek(at)
+    try:
+        value: Any = opcode.arg.reader(file)
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, struct.error):
+        raise ValueError("its pickle is cut off or damaged") from None
+    if opcode.name == "GLOBAL":
+        module, _, name = value.partition(" ")
+        value = Global(module, name)
+    elif isinstance(value, int) and value.bit_length() > 2040:
+        raise ValueError(f"its pickle holds an integer of {value.bit_length() // 8 + 1:,} bytes")
+    return value, file.tell()
 
 
 def _pop(stack: list[Any], count: int) -> list[Any]:
@@ -229,6 +175,79 @@ def _pop(stack: list[Any], count: int) -> list[Any]:
 
 def _to_mark(stack: list[Any], marks: list[int]) -> list[Any]:
     return _pop(stack, max(len(stack) - marks.pop(), 0))
+
+
+def _tuple(count: int) -> Callable[[list[Any], list[int]], None]:
+    def build(stack: list[Any], marks: list[int]) -> None:
+        if len(stack) < count:
+            raise IndexError
+        stack[-count:] = [tuple(stack[-count:])]
+
+    return build
+
+
+def _constant(make: Callable[[], object]) -> Callable[[list[Any], list[int]], None]:
+    return lambda stack, marks: stack.append(make())
+
+
+def _reduce(stack: list[Any], marks: list[int]) -> None:
+    function, arguments = _pop(stack, 2)
+    stack.append(_call(function, arguments))
+
+
+def _new_with_keywords(stack: list[Any], marks: list[int]) -> None:
+    function, arguments, keywords = _pop(stack, 3)
+    stack.append(Opaque(function, arguments, keywords))
+
+
+def _set(stack: list[Any], items: list[Any]) -> None:
+    _set_items(stack[-1], items)
+
+
+def _append(stack: list[Any], items: list[Any]) -> None:
+    if isinstance(stack[-1], list):
+        stack[-1].extend(items)
+
+
+def _build(stack: list[Any], marks: list[int]) -> None:
+    (state,) = _pop(stack, 1)
+    if isinstance(stack[-1], Opaque):
+        stack[-1].state = state
+
+
+def _stack_global(stack: list[Any], marks: list[int]) -> None:
+    module, name = _pop(stack, 2)
+    stack.append(Global(str(module)[:200], str(name)[:200]) if isinstance(module, str) else Opaque(None, None))
+
+
+_ACTION_OF: dict[str, Callable[[list[Any], list[int]], object]] = {  # the opcodes that read only the stack
+    "TUPLE1": _tuple(1),
+    "TUPLE2": _tuple(2),
+    "TUPLE3": _tuple(3),
+    "EMPTY_TUPLE": _constant(tuple),
+    "EMPTY_DICT": _constant(dict),
+    "EMPTY_LIST": _constant(list),
+    "EMPTY_SET": _constant(list),  # what is in it need not be hashed
+    "NONE": _constant(lambda: None),
+    "NEWTRUE": _constant(lambda: True),
+    "NEWFALSE": _constant(lambda: False),
+    "BINPERSID": lambda stack, marks: stack.append(_storage(stack.pop())),
+    "REDUCE": _reduce,
+    "NEWOBJ": _reduce,
+    "NEWOBJ_EX": _new_with_keywords,
+    "BUILD": _build,
+    "STACK_GLOBAL": _stack_global,
+    "SETITEM": lambda stack, marks: _set(stack, _pop(stack, 2)),
+    "SETITEMS": lambda stack, marks: _set(stack, _to_mark(stack, marks)),
+    "APPEND": lambda stack, marks: _append(stack, _pop(stack, 1)),
+    "APPENDS": lambda stack, marks: _append(stack, _to_mark(stack, marks)),
+    "ADDITEMS": lambda stack, marks: _append(stack, _to_mark(stack, marks)),
+    "FROZENSET": lambda stack, marks: stack.append(_to_mark(stack, marks)),
+    "POP": lambda stack, marks: _pop(stack, 1),
+    "POP_MARK": _to_mark,
+    "DUP": lambda stack, marks: stack.append(stack[-1]),
+}
+_ACTIONS = {code: _ACTION_OF[opcode.name] for code, opcode in _OPCODES.items() if opcode.name in _ACTION_OF}
 
 
 def _set_items(target: object, items: list[Any]) -> None:
