@@ -46,4 +46,4 @@ for _ in range(100):
 held = torch.equal(embedding.weight[report.known], weight[report.known])
 learned = not torch.equal(embedding.weight[~report.known], weight[~report.known])
 right = ((model(ids).squeeze(1) > 0) == target.bool()).sum().item()
-print(f"known rows held to the bit: {held}; missing rows learned: {learned}; right: {right} of {len(target)}")
+print(f"known rows bit-identical: {held}; missing rows learned: {learned}; right: {right} of {len(target)}")

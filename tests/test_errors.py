@@ -85,7 +85,7 @@ MEETINGS = [
     lambda: lb.assert_shape(LOGITS, "b t 4"),
     lambda: lb.BertTokenizer({"good": 0}),
     lambda: lb.BertTokenizer(WORDS)("good", truncation=True),
-    lambda: vectors("a 1 2 3\nb 1 2\n", on_bad_row="raise"),
+    lambda: vectors("a 1 2 3\nb 1 2\n"),
     lambda: vectors("hello\n"),
     lambda: lb.PretrainedEmbedding(torch.zeros(3, 2), freeze=[True]),
     lambda: lb.CapsuleLinear(4, 8, 2, 16)(torch.zeros(1, 4, 7)),

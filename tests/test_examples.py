@@ -93,7 +93,7 @@ def check_auto_encoder(out):
 
 def check_embedding(out):
     assert "found 6 of 10 words" in out
-    assert "known rows held to the bit: True; missing rows learned: True; right: 10 of 10" in out
+    assert "known rows bit-identical: True; missing rows learned: True; right: 10 of 10" in out
 
 
 def check_tokenizer(out):

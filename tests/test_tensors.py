@@ -8,7 +8,16 @@ import torch
 from torch import nn
 from torch.testing._internal.two_tensor import TwoTensor
 
-from linkboy._tensors import autocast_dtype, dense_parts, in_work_dtype, is_plain, result_dtype, wide_dtype, work_dtype
+from linkboy._tensors import (
+    autocast_dtype,
+    dense_parts,
+    fill_rows_like,
+    in_work_dtype,
+    is_plain,
+    result_dtype,
+    wide_dtype,
+    work_dtype,
+)
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
@@ -95,3 +104,28 @@ def test_a_dtensor_is_what_this_process_holds():
         assert (is_plain(part), part.shape) == (True, (3,))
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2, 2)])
+def test_filled_rows_have_mean_and_spread_of_those_they_take_after(dtype, shape):
+    torch.manual_seed(0)
+    weight = torch.randn(9000, *shape).mul(3).add(10).to(dtype)
+    before = weight.clone()
+    rows, like = torch.arange(4000, 9000), torch.arange(4000)
+    fill_rows_like(weight, rows, like, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(weight[:4000], before[:4000])
+    new = weight[4000:].double()
+    assert torch.allclose(new.mean(0), before[:4000].double().mean(0), atol=0.2)
+    assert torch.allclose(new.std(0), before[:4000].double().std(0), atol=0.2)
+    again = before.clone()
+    fill_rows_like(again, rows, like, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(again, weight)
+
+
+def test_rows_that_are_not_finite_are_nobodys_example():
+    weight = torch.tensor([[1.0], [3.0], [float("nan")], [float("inf")], [0.0]])
+    fill_rows_like(weight, torch.tensor([4]), torch.arange(4), spread=False)
+    assert weight[4].item() == 2
+    meta = torch.empty(3, 2, device="meta")
+    fill_rows_like(meta, torch.tensor([0]), torch.tensor([1, 2]))  # there is nothing to fill

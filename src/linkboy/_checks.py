@@ -1,4 +1,4 @@
-"""The one way to say that an argument is wrong: what was needed, what came, how to mend it."""
+"""The one way to say that an argument is wrong: what was expected, what came, how to fix it."""
 
 import difflib
 import math
@@ -70,7 +70,7 @@ def check_number(
         integer: refuse anything but an `int`.
 
     Raises:
-        TypeError: `value` is no number, or no integer where one is due.
+        TypeError: `value` is not a number, or not an integer where `integer` asks for one.
         ValueError: it is not finite or lies outside the bounds.
 
     Examples:
@@ -87,8 +87,8 @@ def check_number(
     need = " ".join([kind, " and ".join(bounds)]).strip()
     if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)):
         # NumPy and torch have whole numbers that are no `int`, and would turn up again in reports and JSON.
-        mend = f"; pass {'int' if integer else 'float'}({argument})" if callable(getattr(value, "item", None)) else ""
-        raise TypeError(f"{argument} must be {need}, got {value!r} of type {type(value).__name__}{mend}")
+        fix = f"; pass {'int' if integer else 'float'}({argument})" if callable(getattr(value, "item", None)) else ""
+        raise TypeError(f"{argument} must be {need}, got {value!r} of type {type(value).__name__}{fix}")
     if (
         not -math.inf < value < math.inf  # a comparison, unlike isfinite, can be traced by torch.compile
         or (minimum is not None and value < minimum)

@@ -1,12 +1,18 @@
 """What rooms ask of a tensor or a module: is it one, in which dtype to compute with it, where its memory is."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from linkboy._checks import describe
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_ROWS_AT_ONCE = 1024
 
 
 def check_floating(argument: str, value: object) -> Tensor:
@@ -130,3 +136,62 @@ def _quant_state_tensors(state: Any) -> Iterator[Tensor]:
             if isinstance(part := getattr(state, name, None), Tensor):
                 yield part
         yield from _quant_state_tensors(getattr(state, "state2", None))
+
+
+def fill_rows_like(
+    weight: Tensor, rows: Tensor, like: Tensor, *, spread: bool = True, generator: torch.Generator | None = None
+) -> None:
+    """Fill rows of a weight in place with numbers like those of other rows: column by column their mean and spread.
+
+    The statistics are taken in float64 over the finite ones of these rows, in chunks that bound the memory.
+
+    Args:
+        weight: `(rows, ...)`, floating point.
+        rows: indices of the rows to fill.
+        like: indices of the rows to take after.
+        spread: draw with the standard deviation of each column; `False` gives the mean alone.
+        generator: of the numbers drawn; by default torch's own.
+
+    Examples:
+        >>> weight = torch.tensor([[1.0, 10.0], [3.0, 10.0], [0.0, 0.0]])
+        >>> fill_rows_like(weight, torch.tensor([2]), torch.tensor([0, 1]), spread=False)
+        >>> weight[2].tolist()
+        [2.0, 10.0]
+    """
+    if not len(rows) or weight.is_meta:
+        return
+    table = weight.detach().view(len(weight), -1)
+    mean, deviation = (torch.from_numpy(column) for column in _statistics(table, like))
+    dtype, device = work_dtype(weight), weight.device if generator is None else generator.device
+    for some in rows.split(_ROWS_AT_ONCE):
+        drawn = mean.expand(len(some), -1)
+        if spread:
+            noise = torch.randn(len(some), table.shape[1], generator=generator, dtype=dtype, device=device)
+            drawn = drawn + noise.cpu() * deviation
+        table[some.to(table.device)] = drawn.to(table)
+
+
+def _statistics(table: Tensor, like: Tensor) -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
+    """Return mean and standard deviation of each column over the finite ones of some rows."""
+    import numpy as np
+
+    columns = table.shape[1]
+    total, squares, count = np.zeros(columns), np.zeros(columns), 0
+    for rows in _finite_chunks(table, like):
+        total += rows.sum(0, dtype=np.float64)
+        count += len(rows)
+    mean = total / max(count, 1)
+    for rows in _finite_chunks(table, like):
+        difference = rows - mean
+        squares += np.einsum("rc,rc->c", difference, difference)
+    return mean, np.sqrt(squares / max(count, 1))
+
+
+def _finite_chunks(table: Tensor, like: Tensor) -> "Iterator[NDArray[Any]]":
+    import numpy as np
+
+    for some in like.split(_ROWS_AT_ONCE):
+        rows = in_work_dtype(table[some.to(table.device)]).cpu().numpy()
+        with np.errstate(invalid="ignore", over="ignore"):
+            all_finite = np.isfinite(rows.sum())
+        yield rows if all_finite else rows[np.isfinite(rows).all(1)]

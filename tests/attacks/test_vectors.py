@@ -57,7 +57,7 @@ def entry(**changes: object) -> dict[str, object]:
 
 
 HOSTILE = {
-    "empty": (b"", "{path} is empty; a vectors file holds one word and its numbers per line"),
+    "empty": (b"", "{path} is empty; a vectors file holds a word and its numbers in each line"),
     "a header alone": (b"400000 300\n", "{path} holds a header and no rows; get the file again"),
     "prose": (
         b"Call me Ishmael.\n",
@@ -98,11 +98,11 @@ HOSTILE = {
     "an npy of huge rows": (npy((2, 10**9)), "{path} must hold 1 to 1,048,576 numbers per row, got 1,000,000,000"),
     "an npy with a broken header": (
         b"\x93NUMPY\x01\x00\x04\x00{{{{",
-        "'the file' in {path} is no array of NumPy (its header is damaged)",
+        "'the file' in {path} is not an array of NumPy (its header is damaged)",
     ),
     "an npy of huge items": (
         npy((2,), "<U100000000"),
-        "'the file' in {path} has items of 400,000,000 bytes; it holds no vectors",
+        "'the file' in {path} has items of 400,000,000 bytes; they cannot be numbers",
     ),
     "an npy by columns": (
         saved(np.save, np.zeros((2, 6)).T.copy().T),
@@ -143,25 +143,25 @@ HOSTILE = {
     ),
     "binary that claims huge rows": (
         b"5 999999999\na " + bytes(100),
-        "{path} is no word2vec binary file: it must begin with a line of two integers, the second from 1 to 1,048,576",
+        "{path} is not a word2vec binary file: it must begin with a line of two integers, the second from 1 to 1,048,576",
     ),
     "gzip that is damaged": (
         gzip.compress(b"a 1 2\n" * 99)[:-8] + bytes(8),
-        "{path} is damaged or not whole: its gzip data cannot be unpacked (CRC check failed 0x0 != 0x1398ce4e); get the file "
+        "{path} is damaged or incomplete: its gzip data cannot be unpacked (CRC check failed 0x0 != 0x1398ce4e); get the file "
         "again",
     ),
     "bz2 that is damaged": (
         b"BZh9" + b"x" * 99,
-        "{path} is damaged or not whole: its bz2 data cannot be unpacked (Invalid data stream); get the file again",
+        "{path} is damaged or incomplete: its bz2 data cannot be unpacked (Invalid data stream); get the file again",
     ),
     "xz that is cut short": (
         lzma.compress(b"a 1 2\n" * 99)[:-20],
-        "{path} is damaged or not whole: its xz data cannot be unpacked (the file ends before the data does); get the file "
+        "{path} is damaged or incomplete: its xz data cannot be unpacked (the file ends before the data does); get the file "
         "again",
     ),
     "zip that is cut short": (
         zipped({"a.txt": b"a 1 2\n"})[:-10],
-        "{path} is damaged or not whole: its zip data cannot be unpacked (File is not a zip file); get the file again",
+        "{path} is damaged or incomplete: its zip data cannot be unpacked (File is not a zip file); get the file again",
     ),
 }  # fmt: skip
 
@@ -199,11 +199,11 @@ def test_a_zip_that_lies_about_the_size_of_a_member_is_damaged_or_read_whole(tmp
     path = tmp_path / "vectors.zip"
     path.write_bytes(archive.replace(size, struct.pack("<I", 7)))
     assert refusal(lambda: load_embeddings(path)) == (
-        f"{str(path)!r} is damaged or not whole: its zip data cannot be unpacked (Bad CRC-32 for file 'vectors.txt'); get the "
+        f"{str(path)!r} is damaged or incomplete: its zip data cannot be unpacked (Bad CRC-32 for file 'vectors.txt'); get the "
         "file again"
     )
     path.write_bytes(archive.replace(size, struct.pack("<I", 2**31)))  # the checksum is that of the content
-    assert load_embeddings(path)[1].rows == 1000
+    assert load_embeddings(path)[1].row_count == 1000
 
 
 @pytest.mark.parametrize("rows", [10**12, 10**17])
@@ -296,5 +296,6 @@ def test_an_archive_with_a_huge_directory_is_refused_before_it_is_read(tmp_path)
     with pytest.raises(ValueError) as caught:
         load_embeddings(path)
     assert str(caught.value) == (
-        f"{str(path)!r} has a directory of more than 2,097,152 bytes; unpack the one file of vectors"
+        f"{str(path)!r} cannot be opened: its archive has a directory or entry of more than 2,097,152 bytes; "
+        "unpack the one file of vectors"
     )

@@ -21,7 +21,7 @@ def test_what_is_no_file_is_told(tmp_path):
     with pytest.raises(ValueError) as caught:
         load_embeddings(tmp_path / "pipe")
     assert str(caught.value) == (
-        f"path must be a regular file, got {str(tmp_path / 'pipe')!r}, which is none; write its content to a file"
+        f"path must be a regular file, got {str(tmp_path / 'pipe')!r}; write its content to a file"
     )
 
 
@@ -52,22 +52,22 @@ def test_what_is_no_file_is_told(tmp_path):
             "unk_init must return a tensor of the shape (1, 6) that it is given, got (6,)",
         ),
         (["a"], {"duplicates": "all"}, ValueError, "duplicates must be one of ('first', 'last', 'raise'), got 'all'"),
-        (["a"], {"on_bad_row": "keep"}, ValueError, "on_bad_row must be one of ('skip', 'raise'), got 'keep'"),
+        (["a"], {"on_bad_row": "keep"}, ValueError, "on_bad_row must be one of ('raise', 'skip'), got 'keep'"),
         (["a"], {"dtype": torch.int64}, TypeError, "dtype must be a floating-point torch.dtype, got torch.int64"),
         (["a"], {"dim": 0}, ValueError, "dim must be an integer of at least 1, got 0"),
         (["a"], {"dim": 7}, ValueError, "dim must be that of the file, 6 in {path}, got 7; leave dim out"),
         (["a"], {"padding_idx": 1}, ValueError, "padding_idx must be an integer of at least -1 and of at most 0, got 1"),
         (
             None, {"padding_idx": 0}, ValueError,
-            "padding_idx is for a vocab, got it without one: it would wipe out a word of the file",
+            "padding_idx needs a vocab: without one it would erase a word of the file",
         ),
         (
             ["a"], {"format": "npz"}, ValueError,
-            "format must be that of the file, got 'npz' for {path}, which is no such array; leave format out",
+            "format must be that of the file, got 'npz' for {path}, which is not an array file; leave format out",
         ),
         (
             ["y", "z"], {}, ValueError,
-            "vocab must share a word with {path}, got 2 words of which none is in it; check the language and the tokens, "
+            "vocab must share a word with {path}, got 2 words, none of which is in it; check the language and the tokens, "
             "or pass unk_init='zeros'",
         ),
     ],

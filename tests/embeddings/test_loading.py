@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.embeddings.cases import AWKWARD, vector, write_binary, write_text
 
 from linkboy import load_embeddings
-from linkboy.embeddings.numbers import is_number, parse_rows
+from linkboy.embeddings._numbers import is_number, parse_rows
 
 
 @pytest.fixture
@@ -99,8 +99,8 @@ def test_one_row_found_draws_copies_of_it_and_infinities_do_not_count(tmp_path):
     path.write_bytes(b"a 1 2\nb inf nan\n")
     weight, report = load_embeddings(path, ["a", "b", "c"])
     assert weight[2].tolist() == [1, 2]
-    assert report.non_finite == 1
-    assert "1 rows hold nan or infinity" in str(report)
+    assert report.non_finite_count == 1
+    assert "1 row with nan or infinity" in str(report)
 
 
 def test_unknown_rows_may_be_filled_by_a_function(path):
@@ -242,7 +242,7 @@ def test_every_format_in_every_compression_is_told_by_its_content(format, pack, 
     for asked in ("auto", format):
         weight, report = load_embeddings(path, WORDS, format=asked, fallback=("exact",))
         assert np.array_equal(weight.numpy(), MATRIX)
-        assert (report.format, report.rows, report.dim) == (format, len(WORDS), 6)
+        assert (report.format, report.row_count, report.dim) == (format, len(WORDS), 6)
         assert report.compression == (
             "zip" if format == "npz" else pack.split()[1] if pack and "two" in pack else pack or "none"
         )
@@ -283,20 +283,20 @@ def test_of_a_zip_with_several_dimensions_dim_chooses(tmp_path):
 def test_real_vectors(shared_data):
     path = shared_data / "vectors" / "chars_200d.txt.gz"
     weight, report = load_embeddings(path, ["猫", "狗", "的", "不存在"], dim=200)
-    assert (report.found, report.missing, report.rows, report.header) == (3, ("不存在",), 4729, (4729, 200))
+    assert (report.found, report.missing, report.row_count, report.header) == (3, ("不存在",), 4729, (4729, 200))
     with gzip.open(path, "rt", encoding="utf-8") as file:
         row = next(line.split(" ") for line in file if line.startswith("猫 "))
     assert weight[0].tolist() == np.array([float(number) for number in row[1:]]).astype(np.float32).tolist()
 
 
 def test_a_long_file_shows_its_progress(tmp_path, monkeypatch, capsys):
-    from linkboy.embeddings import source
+    from linkboy.embeddings import _source
 
     path = write_text(tmp_path / "vectors", [f"w{number}" for number in range(80_000)])
     load_embeddings(path)
     assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(source, "LONG_FILE", 10)
-    monkeypatch.setattr(source, "Progress", functools.partial(source.Progress, every_seconds=0))
+    monkeypatch.setattr(_source, "LONG_FILE", 10)
+    monkeypatch.setattr(_source, "Progress", functools.partial(_source.Progress, every_seconds=0))
     load_embeddings(path)
     out, err = capsys.readouterr()
     assert (out, err[:23]) == ("", "reading vectors 1/4 MiB")

@@ -203,7 +203,9 @@ def test_a_state_dict_that_does_not_fit_is_refused_and_nothing_is_taken():
 def test_a_module_on_meta_does_not_pretend_to_take_a_state_dict():
     with torch.device("meta"):
         ours = PretrainedEmbedding(ROWS, DIM, freeze=False)
-    with pytest.raises(RuntimeError, match="weight has no place on the meta device, where nobody knows which rows"):
+    with pytest.raises(
+        RuntimeError, match="weight cannot be loaded on the meta device, where it is unknown which rows"
+    ):
         ours.load_state_dict({"weight": table()}, assign=True)
 
 

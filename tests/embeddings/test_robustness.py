@@ -6,6 +6,7 @@ import pytest
 from tests.embeddings.cases import AWKWARD, DIM, text_row, vector, write_binary, write_text
 
 from linkboy import load_embeddings
+from linkboy._report import plural
 
 FILES = {
     "text": lambda path, words: write_text(path, words),
@@ -26,7 +27,7 @@ def test_an_awkward_word_is_found_between_plain_ones(write, word, tmp_path):
     path = write(tmp_path / "vectors", words)
     weight, report = load_embeddings(path, [word, "first"], fallback=("exact",))
     assert weight.tolist() == [vector(1), vector(0)]
-    assert (report.found, report.rows, report.bad_row_count) == (2, len(words), 0)
+    assert (report.found, report.row_count, report.bad_row_count) == (2, len(words), 0)
 
 
 @files
@@ -51,7 +52,7 @@ def test_a_word_that_is_not_utf8_is_kept_and_reported(write, tmp_path):
     weight, report = load_embeddings(path)
     assert (report.words, report.undecodable) == (["a", "b\ufffd\ufffdc", "d"], 1)
     assert weight.tolist() == [vector(number) for number in range(3)]
-    assert "1 words are not UTF-8 and were decoded with U+FFFD" in str(report)
+    assert "1 word not in UTF-8, decoded with U+FFFD" in str(report)
     assert load_embeddings(path, ["d", "a"])[0].tolist() == [vector(2), vector(0)]
 
 
@@ -67,7 +68,7 @@ def test_of_equal_words_the_first_counts(write, tmp_path):
         with pytest.raises(ValueError) as caught:
             load_embeddings(path, vocab, duplicates="raise")
         assert str(caught.value).endswith(
-            ": the word 'a' has been there before; pass duplicates='first' or 'last' to choose one"
+            ": the word 'a' is in an earlier line too; pass duplicates='first' or 'last' to choose one"
         )
 
 
@@ -85,7 +86,7 @@ def test_the_count_of_a_header_is_reported_and_never_trusted(count, tmp_path):
     path.write_bytes(b"%d 6\n" % count + b"".join(text_row(b"w%d" % n, vector(n)) for n in range(3)))
     weight, report = load_embeddings(path)
     assert (weight.shape, report.header) == ((3, 6), (count, 6))
-    assert f"the header claims {count:,} rows of 6 numbers, which is not so" in str(report)
+    assert f"the header claims {plural(count, 'row')} of 6 numbers, which is not so" in str(report)
 
 
 def test_a_header_with_another_dimension_than_the_rows_is_reported(tmp_path):
@@ -132,45 +133,46 @@ def test_bad_rows_are_listed_with_line_and_reason(tmp_path):
         b"h 3 4\n"
         b"\n" + b"".join(b"more%d 0 0\n" % number for number in range(9)) + b"i 5"
     )
-    weight, report = load_embeddings(path)
+    weight, report = load_embeddings(path, on_bad_row="skip")
     assert (report.words[:2], weight[:2].tolist(), len(weight)) == (["a", "h"], [[1, 2], [3, 4]], 11)
     expected = [
-        (1, "first", "1 numbers where 2 are due"),
-        (3, "b", "'x' is no number"),
-        (4, "c", "3 numbers where 2 are due"),
-        (5, "d", "'' is no number"),
-        (6, "e\t1\t2", "0 numbers where 2 are due"),
-        (7, "f", "'0x10' is no number"),
-        (8, "g", "'1_0' is no number"),
-        (20, "i", "1 numbers where 2 are due"),
+        (1, "first", "expected 2 numbers, got 1"),
+        (3, "b", "'x' is not a number"),
+        (4, "c", "expected 2 numbers, got 3"),
+        (5, "d", "'' is not a number"),
+        (6, "e\t1\t2", "expected 2 numbers, got 0"),
+        (7, "f", "'0x10' is not a number"),
+        (8, "g", "'1_0' is not a number"),
+        (20, "i", "expected 2 numbers, got 1"),
     ]
     assert sorted((row.line, row.word, row.reason) for row in report.bad_rows) == expected
-    assert "skipped 8 bad rows: line 1 ('first': 1 numbers where 2 are due)" in str(report)
-    wanted = load_embeddings(path, ["a", "b", "c", "d", "e", "g", "i"], unk_init="zeros")[1]
+    assert "skipped 8 bad rows: line 1 ('first': expected 2 numbers, got 1)" in str(report)
+    wanted = load_embeddings(path, ["a", "b", "c", "d", "e", "g", "i"], unk_init="zeros", on_bad_row="skip")[1]
     assert sorted(row.line for row in wanted.bad_rows) == [3, 4, 5, 8, 20]
     assert wanted.found == 1
 
 
-def test_a_bad_row_can_stop_the_loading(tmp_path):
+def test_a_bad_row_stops_the_loading_unless_it_may_be_skipped(tmp_path):
     path = tmp_path / "vectors"
     path.write_bytes(b"a 1 2\nb 1 x\nc 3 4\nd 5\n")
     for vocab, line, word, reason in (
-        (["b"], 2, "b", "'x' is no number"),
-        (["d"], 4, "d", "1 numbers where 2 are due"),
+        (["b"], 2, "b", "'x' is not a number"),
+        (["d"], 4, "d", "expected 2 numbers, got 1"),
     ):
         with pytest.raises(ValueError) as caught:
-            load_embeddings(path, vocab, on_bad_row="raise")
+            load_embeddings(path, vocab)
         assert str(caught.value) == (
-            f"{str(path)!r} line {line} (word {word!r}): {reason}; mend the line or pass on_bad_row='skip'"
+            f"{str(path)!r} line {line} (word {word!r}): {reason}; fix the line or pass on_bad_row='skip'"
         )
-    assert load_embeddings(path, ["a"], on_bad_row="raise")[1].found == 1  # other rows are not looked at
+    assert load_embeddings(path, ["a"])[1].found == 1  # other rows are not looked at
+    assert load_embeddings(path, ["a", "b"], on_bad_row="skip")[1].bad_row_count == 1
 
 
 def test_a_good_row_counts_where_an_earlier_one_of_the_word_is_bad(tmp_path):
     path = tmp_path / "vectors"
     path.write_bytes(b"a 1 2\nb 1 x\nb 3 4\n")
     for vocab in (None, ["a", "b"]):
-        weight, report = load_embeddings(path, vocab)
+        weight, report = load_embeddings(path, vocab, on_bad_row="skip")
         assert (weight.tolist(), report.bad_row_count) == ([[1, 2], [3, 4]], 1)
 
 
@@ -184,14 +186,14 @@ def test_a_shorter_wanted_word_is_not_taken_for_a_longer_one(tmp_path):
 def test_the_list_of_bad_rows_is_bounded(tmp_path):
     path = tmp_path / "vectors"
     path.write_bytes(b"a 1 2\n" * 20 + b"b 1 x\n" * 5000)
-    report = load_embeddings(path)[1]
+    report = load_embeddings(path, on_bad_row="skip")[1]
     assert (report.bad_row_count, len(report.bad_rows), report.duplicate_count) == (5000, 1000, 19)
 
 
 def test_a_truncated_binary_file_keeps_what_is_whole(tmp_path):
     path = write_binary(tmp_path / "vectors", ["a", "b", "c"], newline=False)
     path.write_bytes(path.read_bytes()[:-5])
-    weight, report = load_embeddings(path)
+    weight, report = load_embeddings(path, on_bad_row="skip")
     assert (report.words, weight.tolist()) == (["a", "b"], [vector(0), vector(1)])
     assert [(row.line, row.word, row.reason) for row in report.bad_rows] == [
         (3, "c", "the file ends within its numbers")
@@ -205,15 +207,15 @@ def test_a_truncated_gzip_file_is_told(tmp_path):
     with pytest.raises(ValueError) as caught:
         load_embeddings(path)
     assert str(caught.value) == (
-        f"{str(path)!r} is damaged or not whole: its gzip data cannot be unpacked (Compressed file ended before the "
+        f"{str(path)!r} is damaged or incomplete: its gzip data cannot be unpacked (Compressed file ended before the "
         "end-of-stream marker was reached); get the file again"
     )
 
 
 def test_binary_records_that_cross_chunks(tmp_path, monkeypatch):
-    from linkboy.embeddings import binary
+    from linkboy.embeddings import _binary
 
-    monkeypatch.setattr(binary, "_CHUNK", 100)
+    monkeypatch.setattr(_binary, "_CHUNK", 100)
     words = [f"word{number}" for number in range(200)] + ["new york", "a b c d e f g h", "last"]
     for newline in (False, True):
         path = write_binary(tmp_path / "vectors", words, newline=newline)

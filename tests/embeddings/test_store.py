@@ -25,8 +25,8 @@ def path(tmp_path):
 
 
 def loaded(path, tmp_path, vocab=VOCAB, **options):
-    generator = torch.Generator().manual_seed(0)
-    weight, report = load_embeddings(path, vocab, cache=tmp_path / "cache", generator=generator, **options)
+    options = {"generator": torch.Generator().manual_seed(0), "on_bad_row": "skip", **options}
+    weight, report = load_embeddings(path, vocab, cache=tmp_path / "cache", **options)
     return weight, report, (report.cache or "").split(" ")[0]
 
 
@@ -42,7 +42,7 @@ def test_the_second_load_comes_from_the_cache_and_is_the_same(vocab, dtype, path
     assert dataclasses.replace(report, **same) == dataclasses.replace(again, **same)
 
 
-def test_the_rows_not_found_are_drawn_anew_and_not_kept(path, tmp_path):
+def test_the_rows_not_found_are_drawn_each_time_and_not_kept(path, tmp_path):
     drawn = loaded(path, tmp_path)[0]
     weight, _, how = loaded(path, tmp_path, unk_init="zeros", padding_idx=0)
     assert how == "read"
@@ -50,7 +50,7 @@ def test_the_rows_not_found_are_drawn_anew_and_not_kept(path, tmp_path):
     assert torch.equal(loaded(path, tmp_path)[0], drawn)
 
 
-def test_a_file_that_has_changed_is_read_anew(path, tmp_path):
+def test_a_file_that_has_changed_is_read_again(path, tmp_path):
     loaded(path, tmp_path)
     write_text(path, ["b", *WORDS])
     weight, _, how = loaded(path, tmp_path)
@@ -81,7 +81,7 @@ def test_other_options_are_another_entry(options, path, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "no metadata"])
-def test_a_damaged_entry_is_written_anew(damage, path, tmp_path):
+def test_a_damaged_entry_is_written_again(damage, path, tmp_path):
     first, report, _ = loaded(path, tmp_path)
     (entry,) = (tmp_path / "cache").iterdir()
     content = bytearray(entry.read_bytes())
@@ -149,9 +149,9 @@ def test_a_converted_file_keeps_the_dtype(dtype, path, tmp_path):
 
 
 def test_words_too_many_for_a_header_are_refused(path, tmp_path, monkeypatch):
-    monkeypatch.setattr("linkboy.embeddings.store._LONGEST_HEADER", 100)
+    monkeypatch.setattr("linkboy.embeddings._safetensors._LONGEST_HEADER", 100)
     with pytest.raises(ValueError) as caught:
-        convert_embeddings(path, tmp_path / "emb.safetensors")
+        convert_embeddings(path, tmp_path / "emb.safetensors", on_bad_row="skip")
     assert str(caught.value).endswith("bytes and a safetensors header holds at most 100; pass a vocab with fewer words")
     assert not (tmp_path / "emb.safetensors").exists()
 
@@ -162,7 +162,9 @@ def test_the_command_converts_and_reports(path, tmp_path, capsys):
     assert cli.run(["vectors", str(path), "--vocab", str(words), "--out", str(out)]) == 0
     assert "found 2 of 3 words (66.67%): 2 exact" in capsys.readouterr().out
     assert load_file(out)["weight"][[0, 2]].tolist() == [vector(1), vector(3)]
-    assert cli.run(["vectors", str(path), "--out", str(out), "--json"]) == 0
+    assert cli.run(["vectors", str(path), "--out", str(out)]) == 2
+    assert "line 7 (word 'bad'): expected 6 numbers, got 1; fix the line or " in capsys.readouterr().err
+    assert cli.run(["vectors", str(path), "--out", str(out), "--json", "--on-bad-row", "skip"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["found"], report["bad_row_count"], report["format"]) == (6, 1, "glove")
     words.write_bytes(b"a\n\xff\n")

@@ -21,6 +21,7 @@ def pretrained_embedding(
         str(options.vectors),
         {token: number for number, token in enumerate(tokens, 1)},
         padding_idx=0,
+        on_bad_row="skip",  # the report counts them, and their words are trained from random numbers
         generator=torch.Generator().manual_seed(options.seed),
         counts=dict(zip(tokens, counts[1:], strict=True)),
     )

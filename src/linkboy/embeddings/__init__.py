@@ -1,6 +1,8 @@
-"""Pretrained vectors: loaded at the speed of the disk, and kept frozen where they shall be."""
+"""Pretrained vectors: loaded at the speed of the disk, and frozen row by row."""
 
-from linkboy.embeddings.convert import convert_embeddings as convert_embeddings
-from linkboy.embeddings.load import load_embeddings as load_embeddings
-from linkboy.embeddings.module import PretrainedEmbedding as PretrainedEmbedding
-from linkboy.embeddings.report import EmbeddingReport as EmbeddingReport
+from linkboy.embeddings.convert import convert_embeddings
+from linkboy.embeddings.load import load_embeddings
+from linkboy.embeddings.pretrained import PretrainedEmbedding
+from linkboy.embeddings.report import EmbeddingReport, SkippedRow
+
+__all__ = ["EmbeddingReport", "PretrainedEmbedding", "SkippedRow", "convert_embeddings", "load_embeddings"]

@@ -1,16 +1,18 @@
-"""A vectors file of any form, written once as safetensors that every later run reads at once."""
+"""From a vectors file of any form to safetensors, which later runs read without parsing."""
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from linkboy._reading import read_lines
+from linkboy.embeddings._safetensors import write_safetensors
 from linkboy.embeddings.load import load_embeddings
 from linkboy.embeddings.report import EmbeddingReport
-from linkboy.embeddings.store import write_safetensors
+
+MOST_BYTES = 1 << 30  # of a file with one word per line
 
 
 def convert_embeddings(
@@ -21,7 +23,7 @@ def convert_embeddings(
 ) -> EmbeddingReport:
     """Read a vectors file and write what was found as safetensors: a matrix `weight`, its words in the metadata.
 
-    Rows whose words were not found are there, so that row i is word i, but `load_embeddings` does not take them for found.
+    Rows whose words were not found are there, so that row i is word i, but `load_embeddings` does not count them as found.
 
     Args:
         path: as for `load_embeddings`.
@@ -44,19 +46,9 @@ def convert_embeddings(
         >>> lb.load_embeddings(folder / "emb.safetensors")[0].tolist()
         [[3.0, 4.0]]
     """
-    words = read_words(vocab) if isinstance(vocab, (str, os.PathLike)) else vocab
+    words = read_lines(vocab, MOST_BYTES) if isinstance(vocab, (str, os.PathLike)) else vocab
     weight, report = load_embeddings(path, words, **options)
     matrix = (weight.view(torch.uint16) if weight.dtype == torch.bfloat16 else weight).numpy()
     missing = "[]" if words is None else str(np.flatnonzero(~report.known.numpy()).tolist())
     write_safetensors(out, matrix, report.words, {"missing": missing})
     return report
-
-
-def read_words(path: str | os.PathLike[str]) -> list[str]:
-    """Read a file with one word per line, such as a `vocab.txt`; only a line feed ends a line, and no word is trimmed."""
-    content = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n")
-    try:
-        return [line.removesuffix("\r") for line in content.decode().split("\n")] if content else []
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{os.fspath(path)!r} line {line} is not UTF-8; save the file as UTF-8") from None

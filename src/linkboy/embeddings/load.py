@@ -1,10 +1,10 @@
-"""A vectors file and a vocabulary in; the weight matrix and a report of what was found out."""
+"""From a vectors file and a vocabulary to a weight matrix and a report of what was found."""
 
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -12,18 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from linkboy._checks import check_choice, check_number
-from linkboy.embeddings.arrays import read_npy, read_npz, read_safetensors
-from linkboy.embeddings.binary import is_binary, read_binary
-from linkboy.embeddings.collect import NOT_FOUND, AllRows, VocabularyRows
-from linkboy.embeddings.report import EmbeddingReport, Findings
-from linkboy.embeddings.source import Source, open_vectors
-from linkboy.embeddings.store import Cache, Entry
-from linkboy.embeddings.text import check_layout, look_at, read_text
-from linkboy.embeddings.unknown import UNK_INITS, fill_unknown
-from linkboy.embeddings.vocabulary import Vocabulary
+from linkboy.embeddings._arrays import read_npy, read_npz, read_safetensors
+from linkboy.embeddings._binary import is_binary, read_binary
+from linkboy.embeddings._cache import Cache, Entry
+from linkboy.embeddings._collect import NOT_FOUND, AllRows, VocabularyRows
+from linkboy.embeddings._findings import Findings
+from linkboy.embeddings._source import Source, open_vectors
+from linkboy.embeddings._text import check_layout, look_at, read_text
+from linkboy.embeddings._unknown import UNK_INITS, fill_unknown
+from linkboy.embeddings._vocabulary import Vocabulary
+from linkboy.embeddings.report import EmbeddingReport
 
 ARRAYS = {"npy": read_npy, "npz": read_npz, "safetensors": read_safetensors}
-FORMATS = ("auto", "glove", "word2vec-text", "word2vec-bin", "fasttext-vec", *ARRAYS)
+Format = Literal["auto", "glove", "word2vec-text", "word2vec-bin", "fasttext-vec", "npy", "npz", "safetensors"]
 _FASTTEXT_MODEL = b"\xba\x16\x4f\x2f"
 
 
@@ -32,13 +33,13 @@ def load_embeddings(
     vocab: Sequence[str] | Mapping[str, int] | None = None,
     *,
     dim: int | None = None,
-    format: str = "auto",
-    fallback: Sequence[str] = ("exact", "lower", "nfkc"),
-    unk_init: str | Callable[[Tensor], Any] = "match",
+    format: Format = "auto",
+    fallback: Sequence[Literal["exact", "lower", "nfkc"]] = ("exact", "lower", "nfkc"),
+    unk_init: Literal["match", "mean", "zeros"] | Callable[[Tensor], Any] = "match",
     padding_idx: int | None = None,
     dtype: torch.dtype = torch.float32,
-    on_bad_row: str = "skip",
-    duplicates: str = "first",
+    on_bad_row: Literal["raise", "skip"] = "raise",
+    duplicates: Literal["first", "last", "raise"] = "first",
     cache: str | os.PathLike[str] | None = None,
     generator: torch.Generator | None = None,
     counts: Mapping[str, float] | None = None,
@@ -51,19 +52,19 @@ def load_embeddings(
 
     Args:
         path: GloVe, word2vec (text or binary), fastText `.vec`, `.npy`, `.npz` or safetensors; plain or in `.gz`, `.bz2`,
-            `.xz` or `.zip`, told by content. An array without words must have the rows of `vocab`.
+            `.xz` or `.zip`, whatever the name. An array without words must have the rows of `vocab`.
         vocab: the words in the order of their rows, or a mapping from word to row; `None` loads the whole file.
-        dim: numbers per word, where the file must have so many; also chooses the member of a zip by its name.
+        dim: how many numbers each word of the file must have; also chooses the member of a zip by its name.
         format: `"auto"`, `"glove"` (no header), `"word2vec-text"`, `"word2vec-bin"`, `"fasttext-vec"`, `"npy"`, `"npz"` or
             `"safetensors"`.
-        fallback: the forms in which a word is looked for; a better form wins wherever it stands in the file.
+        fallback: the forms in which a word is looked for; an earlier form wins, wherever in the file it is.
         unk_init: rows of words that were not found: `"match"` draws each column with the mean and standard deviation of the
             rows found, `"mean"` is that mean, `"zeros"`, or a function that fills a `(missing, dim)` tensor or returns one.
-        padding_idx: a row of zeros, whatever the file says.
+        padding_idx: a row of zeros, even if the file has its word.
         dtype: of the result; other than float64 it is rounded by way of float32.
-        on_bad_row: `"skip"` lists rows that cannot be read in the report, `"raise"` stops at the first.
-        duplicates: the row that counts of a word that stands twice: `"first"`, `"last"`, or `"raise"`.
-        cache: a directory for what was read; found again by path, size, time of change and options.
+        on_bad_row: `"raise"` stops at the first row that cannot be read, `"skip"` lists such rows in the report.
+        duplicates: which row of a repeated word is used: `"first"`, `"last"`, or `"raise"`.
+        cache: a directory that keeps what was read, under path, size, time of change and options.
         generator: of the numbers drawn; by default torch's own.
         counts: how often each word occurs, for the coverage of running text.
 
@@ -73,7 +74,7 @@ def load_embeddings(
     Raises:
         FileNotFoundError: there is no such file.
         IsADirectoryError: `path` is a directory.
-        TypeError: `vocab`, `fallback` or `dtype` is of another type than it must be.
+        TypeError: `vocab`, `fallback` or `dtype` has the wrong type.
         ValueError: the file is damaged or holds no vectors, an argument does not fit, or no word was found.
 
     Examples:
@@ -87,8 +88,8 @@ def load_embeddings(
         ('found 2 of 3 words (66.67%): 1 exact, 1 lower', ('rome',))
 
     Source: the formats are those of https://nlp.stanford.edu/projects/glove/ and
-    https://code.google.com/archive/p/word2vec/. Unlike gensim it reads words with spaces, and rows that are not wanted are
-    passed over without a look at their numbers.
+    https://code.google.com/archive/p/word2vec/. Unlike gensim it reads words with spaces, and skips rows that are not
+    wanted without parsing their numbers.
     """
     _check_options(dim, format, unk_init, dtype, on_bad_row, duplicates)
     path = Path(path)
@@ -107,7 +108,7 @@ def load_embeddings(
     known = entry.rank != NOT_FOUND
     if not known.any() and unk_init in ("match", "mean"):
         raise ValueError(
-            f"vocab must share a word with {str(path)!r}, got {len(known):,} words of which none is in it; "
+            f"vocab must share a word with {str(path)!r}, got {len(known):,} words, none of which is in it; "
             "check the language and the tokens, or pass unk_init='zeros'"
         )
     weight = torch.from_numpy(entry.matrix)
@@ -174,7 +175,7 @@ def _array_format(source: Source, format: str) -> str:
     if (found or format in ARRAYS) and format not in ("auto", found):
         raise ValueError(
             f"format must be that of the file, got {format!r} for {str(source.path)!r}, which is "
-            f"{found or 'no such array'}; leave format out"
+            f"{found or 'not an array file'}; leave format out"
         )
     return found or format
 
@@ -189,8 +190,8 @@ def _check_options(
 ) -> None:
     if dim is not None:
         check_number("dim", dim, minimum=1, integer=True)
-    check_choice("format", format, FORMATS)
-    check_choice("on_bad_row", on_bad_row, ("skip", "raise"))
+    check_choice("format", format, get_args(Format))
+    check_choice("on_bad_row", on_bad_row, ("raise", "skip"))
     check_choice("duplicates", duplicates, ("first", "last", "raise"))
     if not callable(unk_init):
         check_choice("unk_init", unk_init, UNK_INITS)
@@ -202,7 +203,7 @@ def _checked_padding(padding_idx: int | None, vocabulary: Vocabulary | None) -> 
     if padding_idx is None:
         return None
     if vocabulary is None:
-        raise ValueError("padding_idx is for a vocab, got it without one: it would wipe out a word of the file")
+        raise ValueError("padding_idx needs a vocab: without one it would erase a word of the file")
     size = vocabulary.size
     check_number("padding_idx", padding_idx, minimum=-size, maximum=size - 1, integer=True)
     return padding_idx % size
@@ -238,7 +239,7 @@ def _report(
         format=findings.format,
         compression=findings.compression,
         dim=findings.dim,
-        rows=findings.rows,
+        row_count=findings.row_count,
         words=entry.words,
         known=torch.from_numpy(known),
         found=found,
@@ -251,7 +252,7 @@ def _report(
         bad_rows=tuple(findings.bad_rows),
         duplicate_count=findings.duplicate_count,
         duplicates=tuple(findings.duplicates),
-        non_finite=findings.non_finite,
+        non_finite_count=findings.non_finite_count,
         undecodable=findings.undecodable,
         cache=happened,
     )

@@ -1,22 +1,23 @@
 """What was found in a vectors file, and what was wrong with it."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from linkboy._report import Block, Report, format_count, format_percent
+from linkboy._report import Block, Report, and_more, format_count, format_percent, listed, plural
 
 SHOWN = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class BadRow:
+class SkippedRow:
     """A row that was skipped.
 
-    Args:
+    Attributes:
         line: its line in the file, from 1; its number among the rows where the file has no lines.
         word: its word, or what stands in its place.
         reason: what is wrong with it.
@@ -27,36 +28,19 @@ class BadRow:
     reason: str
 
 
-@dataclasses.dataclass
-class Findings:
-    """What a reader notes while it goes through a file; part of the report, and kept with a cache."""
-
-    format: str
-    compression: str
-    dim: int = 0
-    rows: int = 0
-    header: tuple[int, int] | None = None
-    bad_row_count: int = 0
-    bad_rows: list[BadRow] = dataclasses.field(default_factory=list)
-    duplicate_count: int = 0
-    duplicates: list[str] = dataclasses.field(default_factory=list)
-    non_finite: int = 0
-    undecodable: int = 0
-
-
 @dataclasses.dataclass(frozen=True)
 class EmbeddingReport(Report):
     """What `load_embeddings` found.
 
-    Args:
+    Attributes:
         path: the file.
         format: what it holds: `"glove"`, `"word2vec-text"`, `"word2vec-bin"`, `"fasttext-vec"`, `"npz"`, `"npy"` or
             `"safetensors"`.
         compression: what it is packed in, or `"none"`.
         dim: numbers per word.
-        rows: rows of the file, whether wanted or not.
+        row_count: rows of the file, whether wanted or not.
         words: the word of each row of the matrix, `None` where the vocabulary has no word for it; not in `to_dict()`.
-        known: `(rows,)` bool, the rows that come from the file, for `PretrainedEmbedding(freeze=...)`; not in `to_dict()`.
+        known: `(len(words),)` bool, the rows that come from the file, for `PretrainedEmbedding(freeze=...)`; not in `to_dict()`.
         found: how many words were found.
         missing: the words that were not.
         by_fallback: how many words were found in which form.
@@ -65,19 +49,19 @@ class EmbeddingReport(Report):
         header: count and dimension that the first line claims, or `None`.
         bad_row_count: rows skipped. With a vocabulary only rows of wanted words are looked at.
         bad_rows: the first thousand of them.
-        duplicate_count: rows whose word had been there before.
+        duplicate_count: rows whose word is in an earlier row too.
         duplicates: the words of the first thousand of them.
-        non_finite: rows read that hold nan or an infinity.
+        non_finite_count: rows read that hold nan or an infinity.
         undecodable: words read that are not UTF-8.
-        cache: what happened to the cache, or `None`.
+        cache: whether the result was read from the cache or written to it; `None` without a cache.
 
     Examples:
         >>> import tempfile, pathlib, linkboy as lb
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "vectors.txt"
         >>> _ = path.write_text("paris 1 2\\nrome 3\\n", "utf-8")
-        >>> report = lb.load_embeddings(path, ["paris", "rome"])[1]
+        >>> report = lb.load_embeddings(path, ["paris", "rome"], on_bad_row="skip")[1]
         >>> report.bad_rows
-        (BadRow(line=2, word='rome', reason='1 numbers where 2 are due'),)
+        (SkippedRow(line=2, word='rome', reason='expected 2 numbers, got 1'),)
         >>> report.known.tolist()
         [True, False]
     """
@@ -86,20 +70,20 @@ class EmbeddingReport(Report):
     format: str
     compression: str
     dim: int
-    rows: int
+    row_count: int
     words: Sequence[str | None] = dataclasses.field(repr=False)
     known: Tensor = dataclasses.field(repr=False)
     found: int
-    missing: Sequence[str]
+    missing: tuple[str, ...]
     by_fallback: Mapping[str, int]
     coverage: float
     text_coverage: float | None
     header: tuple[int, int] | None
     bad_row_count: int
-    bad_rows: Sequence[BadRow]
+    bad_rows: tuple[SkippedRow, ...]
     duplicate_count: int
-    duplicates: Sequence[str]
-    non_finite: int
+    duplicates: tuple[str, ...]
+    non_finite_count: int
     undecodable: int
     cache: str | None
 
@@ -124,7 +108,7 @@ class EmbeddingReport(Report):
         cached = "" if self.cache is None else f"; cache {self.cache}"
         yield "\n".join(
             [
-                f"{self.path}: {self.format}{packed}, {format_count(self.rows)} rows of {format_count(self.dim)} numbers{cached}",
+                f"{self.path}: {self.format}{packed}, {plural(self.row_count, 'row')} of {plural(self.dim, 'number')}{cached}",
                 self.summary,
                 *self._remarks(),
             ]
@@ -132,23 +116,22 @@ class EmbeddingReport(Report):
 
     def _remarks(self) -> Iterator[str]:
         if self.missing:
-            yield _list(
-                f"missing {format_count(len(self.missing))}", len(self.missing), [repr(w) for w in self.missing]
-            )
-        if self.header is not None and self.header != (self.rows, self.dim):
+            yield f"missing {format_count(len(self.missing))}: {listed(map(repr, self.missing), SHOWN)}"
+        if self.header is not None and self.header != (self.row_count, self.dim):
             count, dim = self.header
-            yield f"the header claims {format_count(count)} rows of {format_count(dim)} numbers, which is not so"
+            yield f"the header claims {plural(count, 'row')} of {plural(dim, 'number')}, which is not so"
         if self.bad_row_count:
-            rows = [f"line {row.line} ({row.word!r}: {row.reason})" for row in self.bad_rows]
-            yield _list(f"skipped {format_count(self.bad_row_count)} bad rows", self.bad_row_count, rows)
+            rows = (f"line {row.line} ({row.word!r}: {row.reason})" for row in self.bad_rows)
+            yield f"skipped {plural(self.bad_row_count, 'bad row')}: {_some(rows, self.bad_row_count)}"
         if self.duplicate_count:
-            words = [repr(word) for word in self.duplicates]
-            yield _list(f"{format_count(self.duplicate_count)} rows of words met before", self.duplicate_count, words)
-        if self.non_finite:
-            yield f"{format_count(self.non_finite)} rows hold nan or infinity"
+            words = map(repr, self.duplicates)
+            yield f"{plural(self.duplicate_count, 'row')} of words met before: {_some(words, self.duplicate_count)}"
+        if self.non_finite_count:
+            yield f"{plural(self.non_finite_count, 'row')} with nan or infinity"
         if self.undecodable:
-            yield f"{format_count(self.undecodable)} words are not UTF-8 and were decoded with U+FFFD"
+            yield f"{plural(self.undecodable, 'word')} not in UTF-8, decoded with U+FFFD"
 
 
-def _list(what: str, count: int, items: Sequence[str]) -> str:
-    return f"{what}: {', '.join(items[:SHOWN])}{', ...' if count > SHOWN else ''}"
+def _some(items: Iterable[str], count: int) -> str:
+    # Of many there are more than the thousand that are kept.
+    return ", ".join(itertools.islice(items, SHOWN)) + and_more(count, SHOWN)

@@ -1,18 +1,16 @@
-"""A vectors file as one stream of bytes, whatever it is packed in, told by its content and not by its name."""
+"""A vectors file as one stream of bytes, whatever it is packed in, which its content tells and not its name."""
 
-import bz2
 import contextlib
-import gzip
 import io
-import lzma
 import os
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from linkboy._progress import Progress
+from linkboy._reading import LONGEST_LINE, UNPACKING_ERRORS, SmallReads, compression_of, damaged, unpacked
+from linkboy._report import listed
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -22,13 +20,9 @@ else:
     Stream = io.BufferedReader
 
 BUFFER = 1 << 20
-LONGEST_LINE = 16 << 20
-LONG_FILE = 64 << 20  # bytes on the disk from which on a bar is shown
+LONG_FILE = 64 << 20  # bytes on the disk; reading a larger file shows a bar
 MEBIBYTE = 1 << 20
-_XZ_MEMORY = 128 << 20  # what `xz -9` needs is half of it; a header can ask for 4 GiB
 _ZIP_DIRECTORY = 2 << 20
-_MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip"}
-_UNPACKING_ERRORS = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 
 
 class Source:
@@ -38,7 +32,7 @@ class Source:
         path: the file.
         compression: `"none"`, `"gzip"`, `"bz2"`, `"xz"` or `"zip"`.
         stream: its content, unpacked.
-        raw: the file on the disk, whose position says how far the reading has come.
+        raw: the file on the disk, whose position says how much has been read.
         archive: the archive behind an `.npz`, whose members are opened one by one.
     """
 
@@ -73,15 +67,15 @@ def open_vectors(path: str | os.PathLike[str], *, dim: int | None = None) -> Ite
     if not path.exists():
         raise FileNotFoundError(f"there is no vectors file {str(path)!r}; check the path")
     if not path.is_file():
-        raise ValueError(f"path must be a regular file, got {str(path)!r}, which is none; write its content to a file")
+        raise ValueError(f"path must be a regular file, got {str(path)!r}; write its content to a file")
     size = path.stat().st_size
     if not size:
-        raise ValueError(f"{str(path)!r} is empty; a vectors file holds one word and its numbers per line")
+        raise ValueError(f"{str(path)!r} is empty; a vectors file holds a word and its numbers in each line")
     bar = Progress("reading vectors", total=size // MEBIBYTE, unit="MiB", enabled=size >= LONG_FILE)
-    with _SmallReads(path) as raw, bar as progress, contextlib.ExitStack() as stack:
+    with SmallReads(path, _ZIP_DIRECTORY) as raw, bar as progress, contextlib.ExitStack() as stack:
         head = raw.read(8)
         raw.seek(0)
-        compression = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "none")
+        compression = compression_of(head)
         archive, packed = None, cast("IO[bytes]", raw)
         if compression == "zip":
             archive = stack.enter_context(_open_archive(path, raw))
@@ -90,24 +84,13 @@ def open_vectors(path: str | os.PathLike[str], *, dim: int | None = None) -> Ite
                 packed = stack.enter_context(_open_member(path, archive, _choose(path, names, dim)))
                 archive = None
         elif compression != "none":
-            packed = stack.enter_context(_unpack(compression, raw))
+            packed = stack.enter_context(unpacked(raw, compression))
         watched = _Watched(path, packed, raw, compression, progress)
         yield Source(path, compression, watched, cast("BinaryIO", raw), archive)
 
 
-class _SmallReads(io.FileIO):
-    """A file that refuses to be read in one huge piece, as zipfile reads the directory that an archive claims to have."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > _ZIP_DIRECTORY:
-            raise ValueError(
-                f"{str(self.name)!r} has a directory of more than {_ZIP_DIRECTORY:,} bytes; unpack the one file of vectors"
-            )
-        return super().read(size)
-
-
 class _Watched(io.RawIOBase):
-    """Unpacked bytes on their way to a reader: fills whole buffers, tells the progress, names the file in errors."""
+    """Unpacked bytes on their way to a reader: fills whole buffers, shows the progress, names the file in errors."""
 
     def __init__(self, path: Path, packed: IO[bytes], raw: io.FileIO, compression: str, progress: Progress) -> None:
         super().__init__()
@@ -124,10 +107,10 @@ class _Watched(io.RawIOBase):
         try:
             while filled < len(view) and (count := cast("Any", self._packed).readinto(view[filled:])):
                 filled += count
-        except (*_UNPACKING_ERRORS, OSError) as error:
+        except (*UNPACKING_ERRORS, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise _damaged(self._path, self._compression, error) from None
+            raise damaged(self._path, self._compression, error) from None
         self._progress.advance(self._raw.tell() // MEBIBYTE - self._progress.done)
         if self.limit_lines:
             self._check_line(view[:filled])
@@ -141,65 +124,24 @@ class _Watched(io.RawIOBase):
             self._without_end = 0
         if self._without_end > LONGEST_LINE:
             raise ValueError(
-                f"{str(self._path)!r} has a line of more than {LONGEST_LINE:,} bytes; it is no text of vectors"
+                f"{str(self._path)!r} has a line of more than {LONGEST_LINE:,} bytes; it is not a text file of vectors"
             )
-
-
-class _Xz(io.RawIOBase):
-    """Unpack one .xz stream after the other, with a bound on the memory that `lzma.open` does not have."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__()
-        self._file, self._held = file, b""
-        self._decompressor: lzma.LZMADecompressor | None = None
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        view = memoryview(buffer)
-        while True:
-            if self._decompressor is None or self._decompressor.eof:
-                left = self._decompressor.unused_data if self._decompressor else b""
-                left = (left or self._file.read(BUFFER)).lstrip(b"\0")  # padding may stand between streams
-                if not left:
-                    return 0
-                self._decompressor, self._held = lzma.LZMADecompressor(memlimit=_XZ_MEMORY), left
-            if self._decompressor.needs_input and not self._held:
-                self._held = self._file.read(BUFFER)
-                if not self._held:
-                    raise EOFError("the file ends before the data does")
-            data = self._decompressor.decompress(self._held, len(view))
-            self._held = b""
-            if data:
-                view[: len(data)] = data
-                return len(data)
-
-
-def _unpack(compression: str, file: io.FileIO) -> Any:
-    if compression == "gzip":
-        return gzip.GzipFile(fileobj=file, mode="rb")
-    return bz2.BZ2File(file) if compression == "bz2" else _Xz(file)
-
-
-def _damaged(path: Path, compression: str, error: BaseException) -> ValueError:
-    return ValueError(
-        f"{str(path)!r} is damaged or not whole: its {compression} data cannot be unpacked ({error}); get the file again"
-    )
 
 
 def _open_archive(path: Path, file: io.FileIO) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
-    except _UNPACKING_ERRORS as error:
-        raise _damaged(path, "zip", error) from None
+    except UNPACKING_ERRORS as error:
+        raise damaged(path, "zip", error) from None
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} cannot be opened: {error}; unpack the one file of vectors") from None
 
 
 def _open_member(path: Path, archive: zipfile.ZipFile, name: str) -> IO[bytes]:
     try:
         return archive.open(name)
-    except _UNPACKING_ERRORS as error:  # RuntimeError: it is encrypted
-        raise _damaged(path, "zip", error) from None
+    except UNPACKING_ERRORS as error:  # RuntimeError: it is encrypted
+        raise damaged(path, "zip", error) from None
 
 
 def _members(archive: zipfile.ZipFile) -> list[str]:
@@ -211,9 +153,9 @@ def _choose(path: Path, names: list[str], dim: int | None) -> str:
     fitting = [name for name in names if f".{dim}d." in name] if dim is not None and len(names) > 1 else names
     if len(fitting) == 1:
         return fitting[0]
-    listed = ", ".join(repr(name) for name in names[:8]) or "nothing"
+    found = listed(map(repr, names), 8) or "nothing"
     raise ValueError(
-        f"{str(path)!r} must hold one file of vectors, got {len(names)} files ({listed}); unpack it and name one, "
+        f"{str(path)!r} must hold one file of vectors, got {len(names)} files ({found}); unpack it and name one, "
         "or pass dim where their names say it"
     )
 

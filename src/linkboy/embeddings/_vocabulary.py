@@ -1,4 +1,4 @@
-"""The words that are wanted: which rows of the result a word of the file may fill, and how well it fits."""
+"""The wanted words: which rows of the result a word of the file may fill, and how well it fits."""
 
 import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,7 +15,7 @@ FALLBACKS = tuple(_FORMS)
 
 
 def encode(word: str) -> bytes:
-    """Return the bytes by which a word is looked for; a lone surrogate, which no file can hold, does no harm."""
+    """Return the bytes by which a word is looked for; a lone surrogate, which no file can hold, is never found."""
     return word.encode("utf-8", "surrogatepass")
 
 

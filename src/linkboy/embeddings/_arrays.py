@@ -1,7 +1,5 @@
-"""Vectors as arrays: .npy, .npz and safetensors, read row by row; words come with them or are those of the vocabulary."""
+"""Vectors as arrays: .npy, .npz and safetensors, read row by row; their words are with them or in the vocabulary."""
 
-import json
-import math
 import tokenize
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
@@ -10,19 +8,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from linkboy._report import format_count
-from linkboy.embeddings.collect import AllRows, VocabularyRows
-from linkboy.embeddings.source import Source, Stream, array_names, open_array
-from linkboy.embeddings.text import MOST_NUMBERS
-from linkboy.embeddings.vocabulary import Vocabulary, encode
+from linkboy._report import format_count, listed
+from linkboy._tensors import work_dtype
+from linkboy.embeddings._collect import AllRows, VocabularyRows
+from linkboy.embeddings._safetensors import read_header, skip_to, words_of
+from linkboy.embeddings._source import Source, Stream, array_names, open_array
+from linkboy.embeddings._text import MOST_NUMBERS
+from linkboy.embeddings._vocabulary import Vocabulary, encode
 
 _CHUNK = 4 << 20
-_LONGEST_HEADER = 100_000_000  # bytes of a safetensors header, the bound of the format
 _LONGEST_ITEM = 1 << 16
 _NAMES = ("weight", "vectors", "embeddings", "embedding")
 # What NumPy lets through, which reads a header as a Python literal.
 _HEADER_ERRORS = (ValueError, OverflowError, MemoryError, RecursionError, SyntaxError, TypeError, tokenize.TokenError)
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 class _Array(NamedTuple):
@@ -58,18 +56,14 @@ def read_npz(source: Source, collector: VocabularyRows | AllRows) -> None:
 
 def read_safetensors(source: Source, collector: VocabularyRows | AllRows) -> None:
     """Read the one matrix of a file, with the words of its metadata where it has them."""
-    header = _safetensors_header(source)
-    metadata = header.pop("__metadata__", {})
-    matrices = {name: entry for name, entry in header.items() if _is_matrix(entry)}
-    entry = matrices[_choose(source, sorted(matrices))]
-    shape, dtype = tuple(entry["shape"]), _DTYPES[entry["dtype"]]
-    start, stop = entry["data_offsets"]
-    if stop - start != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{str(source.path)!r} has a damaged header: the size of its matrix is not that of its data")
-    _skip(source, start)
-    has_words = isinstance(metadata, dict) and "words" in metadata
-    words = _words_of(source, metadata, shape[0]) if has_words else _vocabulary_words(source, shape[0], collector)
-    _read_rows(source, _Array(shape, dtype, source.stream), words, collector)
+    matrices, metadata = read_header(source)
+    matrix = matrices[_choose(source, sorted(matrices))]
+    skip_to(source, matrix)
+    if "words" in metadata:
+        words = words_of(source, metadata, matrix.shape[0])
+    else:
+        words = _vocabulary_words(source, matrix.shape[0], collector)
+    _read_rows(source, _Array(matrix.shape, matrix.dtype, source.stream), words, collector)
 
 
 def _read_rows(
@@ -97,14 +91,14 @@ def _read_rows(
         if chosen:
             values = _values(content, array.dtype, dim)[list(chosen)]
             collector.add(list(chosen.values()), values, [done + i + 1 for i in chosen])
-    collector.findings.rows = rows
+    collector.findings.row_count = rows
 
 
 def _values(content: bytes, dtype: "np.dtype[Any] | torch.dtype", dim: int) -> NDArray[Any]:
     if isinstance(dtype, np.dtype):
         return np.frombuffer(content, dtype).reshape(-1, dim)
     values = torch.frombuffer(bytearray(content), dtype=dtype).view(-1, dim)
-    return (values.float() if dtype.itemsize < 4 else values).numpy()
+    return values.to(work_dtype(values)).numpy()
 
 
 def _vocabulary_words(source: Source, rows: int, collector: VocabularyRows | AllRows) -> Iterator[bytes | None]:
@@ -122,14 +116,14 @@ def _vocabulary_words(source: Source, rows: int, collector: VocabularyRows | All
 
 
 def _choose(source: Source, names: Sequence[str]) -> str:
-    """Return the name of the only matrix, or of several that which bears a usual name."""
+    """Return the name of the only matrix, or of the only one with a usual name."""
     usual = [name for name in names if name.rpartition(".")[2] in _NAMES]
     for fitting in (names, usual):
         if len(fitting) == 1:
             return fitting[0]
-    listed = ", ".join(repr(name) for name in names[:8]) or "none"
+    found = listed(map(repr, names), 8) or "none"
     raise ValueError(
-        f"{str(source.path)!r} must hold one matrix of floating-point numbers, or one named 'weight', got {listed}; "
+        f"{str(source.path)!r} must hold one matrix of floating-point numbers, or one named 'weight', got {found}; "
         "save that one alone"
     )
 
@@ -145,9 +139,9 @@ def _npy_header(source: Source, stream: Stream, name: str) -> _Array:
         read = formats.read_array_header_1_0 if version == (1, 0) else formats.read_array_header_2_0
         shape, by_column, dtype = read(stream)
     except _HEADER_ERRORS as error:
-        # NumPy's own sentences are worth showing; what Python's parser says of a broken literal changes with its version.
+        # NumPy's own sentences are worth showing; what Python's parser says about a broken literal changes with its version.
         problem = " ".join(str(error).split())[:120] if isinstance(error, ValueError) else "its header is damaged"
-        raise ValueError(f"{name!r} in {str(source.path)!r} is no array of NumPy ({problem})") from None
+        raise ValueError(f"{name!r} in {str(source.path)!r} is not an array of NumPy ({problem})") from None
     if dtype.hasobject:
         raise ValueError(
             f"{name!r} in {str(source.path)!r} holds Python objects, that is a pickle, which is never opened; save it as "
@@ -158,7 +152,9 @@ def _npy_header(source: Source, stream: Stream, name: str) -> _Array:
             f"{name!r} in {str(source.path)!r} is stored by columns; save numpy.ascontiguousarray(...) of it"
         )
     if dtype.itemsize > _LONGEST_ITEM:
-        raise ValueError(f"{name!r} in {str(source.path)!r} has items of {dtype.itemsize:,} bytes; it holds no vectors")
+        raise ValueError(
+            f"{name!r} in {str(source.path)!r} has items of {dtype.itemsize:,} bytes; they cannot be numbers"
+        )
     return _Array(shape, dtype, stream)
 
 
@@ -170,46 +166,3 @@ def _string_chunks(source: Source, array: _Array) -> Iterator[bytes | None]:
             raise ValueError(f"{str(source.path)!r} is cut short within its words; get the file again")
         item = np.frombuffer(content, cast("np.dtype[Any]", array.dtype))[0]
         yield bytes(item) if isinstance(item, bytes) else encode(str(item))
-
-
-def _safetensors_header(source: Source) -> dict[str, Any]:
-    length = int.from_bytes(source.stream.read(8), "little")
-    content = source.stream.read(length) if length <= _LONGEST_HEADER else b""
-    try:
-        header = json.loads(content)
-    except (ValueError, RecursionError):
-        header = None
-    if not isinstance(header, dict):
-        raise ValueError(f"{str(source.path)!r} has a damaged safetensors header; get the file again")
-    return header
-
-
-def _is_matrix(entry: Any) -> bool:
-    if not isinstance(entry, dict) or entry.get("dtype") not in _DTYPES:
-        return False
-    shape, offsets = entry.get("shape"), entry.get("data_offsets")
-    if not isinstance(shape, list) or not isinstance(offsets, list) or not len(shape) == len(offsets) == 2:
-        return False
-    return all(type(number) is int and 0 <= number < 2**63 for number in [*shape, *offsets])
-
-
-def _skip(source: Source, count: int) -> None:
-    while count:
-        passed = len(source.stream.read(min(count, _CHUNK)))
-        if not passed:
-            raise ValueError(f"{str(source.path)!r} is cut short before its matrix; get the file again")
-        count -= passed
-
-
-def _words_of(source: Source, metadata: dict[str, Any], rows: int) -> Iterator[bytes | None]:
-    """Yield the words of the metadata, and nothing for a row that `missing` says was not read from anywhere."""
-    try:
-        words: Any = json.loads(metadata["words"])
-        missing: set[int] = set(json.loads(metadata.get("missing", "[]")))
-    except (ValueError, TypeError, RecursionError):
-        words, missing = None, set()
-    if not isinstance(words, list) or len(words) != rows or not all(isinstance(w, str | None) for w in words):
-        raise ValueError(
-            f"{str(source.path)!r} must name a word for each of its {rows} rows, and its metadata does not"
-        )
-    return (None if word is None or row in missing else encode(word) for row, word in enumerate(words))

@@ -4,10 +4,10 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
-from linkboy._report import format_count
-from linkboy.embeddings.collect import AllRows, VocabularyRows
-from linkboy.embeddings.numbers import is_number, parse_rows
-from linkboy.embeddings.source import BUFFER, Source
+from linkboy._report import format_count, plural
+from linkboy.embeddings._collect import AllRows, VocabularyRows
+from linkboy.embeddings._numbers import is_number, parse_rows
+from linkboy.embeddings._source import BUFFER, Source
 
 MOST_NUMBERS = 1 << 20  # in one row
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -26,8 +26,8 @@ class Layout(NamedTuple):
 def look_at(source: Source, *, format: str, dim: int | None) -> Layout:
     """Read the header, if there is one, and leave the stream at the first row.
 
-    A single row may be bad, so the first ones vote for the dimension. A line of two integers is a header unless the rows
-    hold one number each and the second integer is not 1: then it is a row, whose word is a number.
+    A single row may be bad, so the dimension is the most common one of the first rows. A line of two integers is a header
+    unless the rows hold one number each and the second integer is not 1: then it is a row, whose word is a number.
     """
     if source.stream.peek(BUFFER)[:3] == _BYTE_ORDER_MARK:
         source.stream.read(3)
@@ -47,7 +47,7 @@ def look_at(source: Source, *, format: str, dim: int | None) -> Layout:
 
 
 def read_text(source: Source, layout: Layout, collector: VocabularyRows | AllRows) -> None:
-    """Read all rows; those of words that are not wanted are passed over after one look-up."""
+    """Read all rows; those of words that are not wanted are skipped after one look-up."""
     dim, wanted = layout.dim, collector.wanted
     gaps, batch_size = dim - 1, max(1, collector.numbers_at_once // dim)
     first = 1 if layout.header is None else 2
@@ -73,7 +73,7 @@ def read_text(source: Source, layout: Layout, collector: VocabularyRows | AllRow
         if len(tails) == batch_size:
             _flush(words, tails, lines, dim, collector)
     _flush(words, tails, lines, dim, collector)
-    collector.findings.rows = line_number + 1 - first - (not line.strip(_PADDING))
+    collector.findings.row_count = line_number + 1 - first - (not line.strip(_PADDING))
 
 
 def _flush(
@@ -98,21 +98,21 @@ def _flush(
 def _cut_from_right(
     line: bytes, line_number: int, dim: int, collector: VocabularyRows | AllRows
 ) -> tuple[bytes, bytes] | None:
-    """Return word and numbers of a row whose first part is not followed by just its numbers, or note that it is bad."""
+    """Return word and numbers of a row whose first part is not followed by just its numbers, or report the row as bad."""
     text = line.rstrip(_PADDING)
     if not text:
         return None
     first, *rest = text.split(b" ")
     word, *numbers = text.rsplit(b" ", dim)
     if len(numbers) < dim:
-        reason = f"{len(rest)} numbers where {dim} are due"
+        reason = f"expected {plural(dim, 'number')}, got {len(rest)}"
     elif (wrong := next((token for token in numbers if not is_number(token)), None)) is not None:
-        reason = f"{wrong[:40].decode('utf-8', 'replace')!r} is no number"
+        reason = f"{wrong[:40].decode('utf-8', 'replace')!r} is not a number"
     elif collector.names(word):
         return word, b" ".join(numbers)
     elif all(b"." in token and is_number(token) for token in word.split(b" ")[1:]):
         # A word may end in a number (`Boeing 747`), but hardly in one with a point.
-        reason = f"{len(rest)} numbers where {dim} are due"
+        reason = f"expected {plural(dim, 'number')}, got {len(rest)}"
     else:
         return (word, b" ".join(numbers)) if collector.wants(word) else None
     if collector.wants(word) or collector.wants(first):

@@ -8,7 +8,7 @@ _CHARACTERS = frozenset(b"0123456789+-.eEinfatyINFATY")  # of decimal numbers, n
 
 
 def is_number(token: bytes) -> bool:
-    """Say whether a token is a number as a vectors file writes one: no spaces, tabs or underscores, unlike `float`.
+    """Return whether a token is a number as a vectors file writes one: no spaces, tabs or underscores, unlike `float`.
 
     Examples:
         >>> [is_number(token) for token in (b"-1.5e-3", b"nan", b"1_000", b"", b"0.1\\t")]
@@ -24,10 +24,10 @@ def is_number(token: bytes) -> bool:
 
 
 def parse_rows(tails: list[bytes], dim: int) -> tuple[NDArray[np.float64], dict[int, str]]:
-    """Read rows of `dim` numbers, one space between two.
+    """Read rows of `dim` numbers, separated by one space.
 
     Args:
-        tails: the rows; each must hold `dim - 1` spaces, because polars takes a short row for one with gaps.
+        tails: the rows; each must hold `dim - 1` spaces, because polars fills a short row with gaps.
         dim: numbers per row.
 
     Returns:
@@ -36,7 +36,7 @@ def parse_rows(tails: list[bytes], dim: int) -> tuple[NDArray[np.float64], dict[
     Examples:
         >>> parse_rows([b"1 2.5", b"3 x"], 2)
         (array([[1. , 2.5],
-                [nan, nan]]), {1: "'x' is no number"})
+                [nan, nan]]), {1: "'x' is not a number"})
     """
     # Read as Float64: polars rounds a long decimal straight to Float32, which differs from float() cast to float32.
     schema = {str(column): pl.Float64 for column in range(dim)}
@@ -58,5 +58,5 @@ def _row_by_row(tails: list[bytes], dim: int) -> tuple[NDArray[np.float64], dict
         if wrong is None:
             values[position] = [float(token) for token in tokens]
         else:
-            bad[position] = f"{wrong[:40].decode('utf-8', 'replace')!r} is no number"
+            bad[position] = f"{wrong[:40].decode('utf-8', 'replace')!r} is not a number"
     return values, bad

@@ -1,4 +1,4 @@
-"""An embedding of which some rows stay as they are, whatever optimizer comes along."""
+"""An embedding with frozen rows that no optimizer can move."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -93,7 +93,7 @@ class PretrainedEmbedding(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The whole table `(num_embeddings, embedding_dim)`, put together anew; gradients reach the trainable rows."""
+        """The whole table `(num_embeddings, embedding_dim)`, put together at each access; gradients reach the trainable rows."""
         trainable = None if self.trainable is None else self.trainable.weight
         rows = [part for part in (trainable, self.frozen) if part is not None]
         return torch.cat(rows).index_select(0, self.position)
@@ -116,7 +116,7 @@ class PretrainedEmbedding(nn.Module):
         return rows.view(*input.shape, self.embedding_dim)
 
     def extra_repr(self) -> str:
-        """Say the sizes as nn.Embedding does, and how many rows are trained."""
+        """Return the sizes as nn.Embedding shows them, and how many rows are trained."""
         parts = [f"{self.num_embeddings}, {self.embedding_dim}, trainable_rows={self._trainable_rows}"]
         parts += [f"padding_idx={self.padding_idx}"] if self.padding_idx is not None else []
         return ", ".join(parts + (["sparse=True"] if self.sparse else []))
@@ -155,7 +155,7 @@ class PretrainedEmbedding(nn.Module):
             error_msgs.append(f"{key} must have the shape {expected}, got {describe(table)}")
             return
         if self.position.is_meta:
-            error_msgs.append(f"{key} has no place on the meta device, where nobody knows which rows are frozen")
+            error_msgs.append(f"{key} cannot be loaded on the meta device, where it is unknown which rows are frozen")
             return
         trainable, frozen = self._split(table)
         if local_metadata.get("assign_to_params_buffers", False):

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from linkboy.embeddings.report import BadRow, Findings
-from linkboy.embeddings.source import Source
-from linkboy.embeddings.vocabulary import Vocabulary
+from linkboy.embeddings._findings import Findings
+from linkboy.embeddings._source import Source
+from linkboy.embeddings._vocabulary import Vocabulary
+from linkboy.embeddings.report import SkippedRow
 
 _LISTED = 1000  # bad rows and duplicates kept for the report: a hostile file may have any number
 NOT_FOUND = 255
@@ -23,13 +24,13 @@ class Everything:
 
 
 class Collector:
-    """What the readers have in common: they hand over rows, and say which were bad.
+    """Where readers hand over rows and report bad ones.
 
     Args:
         path: the file, for messages.
-        findings: what is noted for the report.
+        findings: what the report will say.
         dtype: of the matrix, float32 or float64.
-        duplicates: which row of a word counts: `"first"`, `"last"`, or `"raise"`.
+        duplicates: which row of a repeated word is used: `"first"`, `"last"`, or `"raise"`.
         on_bad_row: `"skip"` or `"raise"`.
     """
 
@@ -39,31 +40,31 @@ class Collector:
         self.matrix: NDArray[Any] = np.zeros((0, 0), dtype)
 
     def bad(self, line: int, word: bytes, reason: str) -> None:
-        """Note a row that cannot be read, or raise."""
+        """Record a row that cannot be read, or raise."""
         shown = word[:40].decode("utf-8", "replace")
         if self.on_bad_row == "raise":
             raise ValueError(
-                f"{str(self.path)!r} line {line} (word {shown!r}): {reason}; mend the line or pass on_bad_row='skip'"
+                f"{str(self.path)!r} line {line} (word {shown!r}): {reason}; fix the line or pass on_bad_row='skip'"
             )
         self.findings.bad_row_count += 1
         if len(self.findings.bad_rows) < _LISTED:
-            self.findings.bad_rows.append(BadRow(line, shown, reason))
+            self.findings.bad_rows.append(SkippedRow(line, shown, reason))
 
     def _duplicate(self, line: int, word: bytes) -> None:
         shown = word.decode("utf-8", "replace")
         if self.duplicates == "raise":
             raise ValueError(
-                f"{str(self.path)!r} line {line}: the word {shown!r} has been there before; "
+                f"{str(self.path)!r} line {line}: the word {shown!r} is in an earlier line too; "
                 "pass duplicates='first' or 'last' to choose one"
             )
         self.findings.duplicate_count += 1
         if len(self.findings.duplicates) < _LISTED:
             self.findings.duplicates.append(shown)
 
-    def _note_numbers(self, values: NDArray[Any]) -> None:
+    def _record_numbers(self, values: NDArray[Any]) -> None:
         with np.errstate(invalid="ignore", over="ignore"):
             if not np.isfinite(values.sum()):
-                self.findings.non_finite += int((~np.isfinite(values).all(1)).sum())
+                self.findings.non_finite_count += int((~np.isfinite(values).all(1)).sum())
 
 
 class VocabularyRows(Collector):
@@ -85,15 +86,15 @@ class VocabularyRows(Collector):
         self.matrix = np.zeros((self.vocabulary.size, dim), self.dtype)
 
     def wants(self, word: bytes) -> bool:
-        """Say whether the whole word, and not only its first part, is looked for."""
+        """Return whether the whole word, and not only its first part, is looked for."""
         return word in self._claims
 
     def names(self, word: bytes) -> bool:
-        """Say whether this very word was given, so that no doubt about where it ends is left."""
+        """Return whether exactly this word was given, which settles where it ends."""
         return word in self._claims
 
     def add(self, words: Sequence[bytes], values: NDArray[Any], lines: Sequence[int]) -> None:
-        """Take rows in the order of the file; what nobody asked for is passed over."""
+        """Take rows in the order of the file; words that nobody asked for are skipped."""
         chosen: dict[int, int] = {}  # row of the matrix: row of `values`
         claims, seen, ranks = self._claims, self._seen, self.rank
         shared, size = self.vocabulary.shared, self.vocabulary.size
@@ -113,7 +114,7 @@ class VocabularyRows(Collector):
                     chosen[row] = position
         if chosen:
             taken = values[list(chosen.values())]
-            self._note_numbers(taken)
+            self._record_numbers(taken)
             with np.errstate(over="ignore"):  # beyond float32 is inf, as float32(float(token)) is
                 self.matrix[list(chosen)] = taken
 
@@ -130,16 +131,16 @@ class AllRows(Collector):
         self.row_of: dict[bytes, int] = {}
 
     def start(self, dim: int) -> None:
-        """Take note of the dimension; the room grows with the rows, whatever a header claims."""
+        """Record the dimension; the room grows with the rows, whatever a header claims."""
         self.findings.dim = dim
         self.matrix = np.zeros((0, dim), self.dtype)
 
     def wants(self, word: bytes) -> bool:
-        """Say that any word is looked for."""
+        """Return `True`: any word is looked for."""
         return True
 
     def names(self, word: bytes) -> bool:
-        """Say that no word was given."""
+        """Return `False`: no word was given."""
         return False
 
     def add(self, words: Sequence[bytes], values: NDArray[Any], lines: Sequence[int]) -> None:
@@ -157,7 +158,7 @@ class AllRows(Collector):
             kept.append(position)
         self._make_room(len(self.row_of))
         taken = values if len(kept) == len(words) else values[kept]
-        self._note_numbers(taken)
+        self._record_numbers(taken)
         with np.errstate(over="ignore"):
             self.matrix[rows] = taken
 
@@ -176,6 +177,6 @@ class AllRows(Collector):
     def _make_room(self, rows: int) -> None:
         room = len(self.matrix)
         if rows > room:
-            # What has been read of the file tells how many rows there will be, so that hardly any room is in vain.
+            # The share of the file read so far tells how many rows there will be, so that hardly any room is wasted.
             expected = int(rows / max(self._source.fraction(), 1e-3) * 1.01) + 1
             self.matrix.resize((max(rows, min(expected, 2 * rows)), self.matrix.shape[1]), refcheck=False)

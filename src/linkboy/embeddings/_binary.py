@@ -1,4 +1,4 @@
-"""Vectors in the binary form of word2vec: a word, a space, float32 numbers; records have neither length nor end mark."""
+"""Vectors in the binary form of word2vec: a word, a space, float32 numbers; records have neither a length nor an end."""
 
 import re
 from itertools import compress
@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from linkboy.embeddings.collect import AllRows, VocabularyRows
-from linkboy.embeddings.source import Source
-from linkboy.embeddings.text import MOST_NUMBERS, Layout
+from linkboy.embeddings._collect import AllRows, VocabularyRows
+from linkboy.embeddings._source import Source
+from linkboy.embeddings._text import MOST_NUMBERS, Layout
 
 _CHUNK = 1 << 20
 _LONGEST_WORD = 4096
@@ -19,7 +19,7 @@ _SMALL, _LARGE = 1e-10, 1e6  # between these, or zero, are the numbers of word v
 
 
 def is_binary(source: Source, layout: Layout) -> bool:
-    """Say whether what follows a header can only be binary: there is something, and no line of it ends in numbers."""
+    """Return whether what follows a header can only be binary: there is something, and no line of it ends in numbers."""
     return layout.header is not None and not layout.dim and bool(source.stream.peek(1))
 
 
@@ -27,7 +27,7 @@ def read_binary(source: Source, layout: Layout, collector: VocabularyRows | AllR
     """Read all records; a word ends at the first space unless what follows shows that it holds one."""
     if layout.header is None or not 0 < layout.header[1] <= MOST_NUMBERS:
         raise ValueError(
-            f"{str(source.path)!r} is no word2vec binary file: it must begin with a line of two integers, the second "
+            f"{str(source.path)!r} is not a word2vec binary file: it must begin with a line of two integers, the second "
             f"from 1 to {MOST_NUMBERS:,}"
         )
     dim, wanted = layout.header[1], collector.wanted
@@ -46,12 +46,12 @@ def read_binary(source: Source, layout: Layout, collector: VocabularyRows | AllR
         held = chunk[stop:]
         if len(held) > len(more) + 2 * (4 * dim + _LONGEST_WORD):
             raise ValueError(
-                f"{str(source.path)!r} record {number}: no word ends within {_LONGEST_WORD} bytes; it is no word2vec "
+                f"{str(source.path)!r} record {number}: no word ends within {_LONGEST_WORD} bytes; it is not a word2vec "
                 "binary file, or its header is wrong"
             )
     if held.strip(b"\n"):
         collector.bad(number, held.lstrip(b"\n").partition(b" ")[0], "the file ends within its numbers")
-    collector.findings.rows = number - 1
+    collector.findings.row_count = number - 1
 
 
 class _Records:
@@ -59,7 +59,7 @@ class _Records:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        # One pass in C; what is no record is taken whole, or each of its bytes would be tried as the start of one.
+        # One pass in C; what is not a record is taken whole, or each of its bytes would be tried as the start of one.
         self._record = re.compile(rb"([^ ]{0,%d}) .{%d}|.+" % (_LONGEST_WORD, size), re.DOTALL)
 
     def cut(self, chunk: bytes, at_end: bool) -> tuple[list[bytes], NDArray[np.int64], int]:
@@ -115,7 +115,7 @@ class _Records:
         return found
 
     def _fit(self, chunk: bytes, space: int) -> int:
-        """Count what speaks for a word that ends at this space."""
+        """Count the signs that a word ends at this space."""
         end = space + 1 + self._size
         follows = chunk[end : end + _LONGEST_WORD]
         next_word, found, _ = follows.lstrip(b"\n").partition(b" ")
