@@ -1,8 +1,10 @@
 """`assert_shape`: axes bound across tensors and calls, and the text of every refusal."""
 
+import dataclasses
 import importlib
 import inspect
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -42,19 +44,69 @@ def test_two_shapes_fit_one_spec_exactly_if_they_are_equal(first, second):
             assert_shape(*call[0], **call[1])
 
 
+def test_a_tensor_that_is_not_given_is_not_checked():
+    assert assert_shape(torch.zeros(2, 3, 4), "b t _", mask=(None, "b t")) == {"b": 2, "t": 3}
+    assert assert_shape(None, "b t") == {}
+
+
+def test_any_number_of_dims_agree_where_they_have_a_name():
+    x = torch.zeros(2, 3, 4)
+    assert assert_shape(x, "*batch 4", y=(torch.zeros(2, 3), "*batch")) == {"batch": (2, 3)}
+    assert assert_shape(torch.zeros(4), "*batch 4", y=(torch.tensor(1.0), "*batch")) == {"batch": ()}
+    sizes = assert_shape(x, "b *rest", y=(torch.zeros(9, 3, 4, 5), "_ *rest k"))
+    assert sizes == {"b": 2, "rest": (3, 4), "k": 5}
+    assert assert_shape(torch.zeros(3, 4), "*rest", **sizes) == sizes
+
+
+def test_products_of_sizes():
+    x = torch.zeros(4, 14, 21)
+    assert assert_shape(x, "b 2*t 3*t", t=7) == {"t": 7, "b": 4}
+    assert assert_shape(x, "b 2*t 3*t") == {"b": 4, "t": 7}  # a single unknown factor is found
+    assert assert_shape(torch.zeros(24, 2, 3), "b*h*4 b h") == {"b": 2, "h": 3}  # its own dims may name them
+
+
+def test_arrays_and_fields():
+    @dataclasses.dataclass
+    class Batch:
+        ids: torch.Tensor
+        mask: torch.Tensor | None = None
+
+    assert assert_shape(np.zeros((2, 3)), "b t", y=(torch.zeros(3), "t")) == {"b": 2, "t": 3}
+    fields = {"ids": "b t", "mask": "b t"}
+    assert assert_shape(Batch(torch.zeros(2, 3)), fields) == {"b": 2, "t": 3}
+    assert assert_shape({"ids": torch.zeros(2, 3), "mask": torch.ones(2, 3)}, fields) == {"b": 2, "t": 3}
+    out = assert_shape(torch.zeros(2), "b", batch=({"inner": Batch(torch.zeros(2, 3))}, {"inner": {"ids": "b t"}}))
+    assert out == {"b": 2, "t": 3}
+    with pytest.raises(AssertionError) as caught:
+        assert_shape(Batch(torch.zeros(2, 3), torch.zeros(2, 4)), fields)
+    assert str(caught.value) == "x.mask must be 'b t', got (2, 4): axis t is 4 here but 3 in x.ids (b=2, t=3)"
+    with pytest.raises(AssertionError) as caught:
+        assert_shape({"ids": torch.zeros(2, 3)}, fields)
+    assert str(caught.value) == "x must have 'mask', got dict without it"
+
+
+SPEC = "must be names, numbers, products such as 2*t, _, ... and *name, separated by spaces"
 REFUSED = [
-    (["b t 4"], {}, AssertionError, "x must be 'b t 4', got (4, 7, 3): dim 2 must be 4"),
-    (["b b c"], {}, AssertionError, "x must be 'b b c', got (4, 7, 3): axis b is 7 here but 4 in x"),
-    (["b t 3"], {"y": (torch.zeros(5), "b")}, AssertionError, "y must be 'b', got (5,): axis b is 5 here but 4 in x"),
-    (["b t 3"], {"t": 9}, AssertionError, "x must be 'b t 3', got (4, 7, 3): axis t is 7 here but 9 as given"),
+    (["b t 4"], {}, AssertionError, "x must be 'b t 4', got (4, 7, 3): dim 2 must be 4 (b=4, t=7)"),
+    (["b b c"], {}, AssertionError, "x must be 'b b c', got (4, 7, 3): axis b is 7 here but 4 in x (b=4)"),
+    (["b t 3"], {"y": (torch.zeros(5), "b")}, AssertionError,
+     "y must be 'b', got (5,): axis b is 5 here but 4 in x (b=4, t=7)"),
+    (["b t 3"], {"t": 9}, AssertionError, "x must be 'b t 3', got (4, 7, 3): axis t is 7 here but 9 as given (t=9, b=4)"),
     (["b t"], {}, AssertionError, "x must be 'b t', got (4, 7, 3): expected 2 dims, got 3"),
-    (["a b c d ..."], {}, AssertionError,
-     "x must be 'a b c d ...', got (4, 7, 3): expected at least 4 dims, got 3"),
-    (["b,t,3"], {}, ValueError, "the spec of x must be names, numbers, _ and ... separated by spaces, got 'b,t,3'"),
-    (["... b ..."], {}, ValueError, "the spec of x may have ... once, got '... b ...'"),
-    ([3], {}, ValueError, "the spec of x must be names, numbers, _ and ... separated by spaces, got 3"),
-    (["b t 3"], {"y": ([1], "b")}, TypeError, "y must be a tensor, got list"),
-    (["b t 3"], {"b": 1.5}, TypeError, "b must be a size, None, or a pair of a tensor and its spec, got float"),
+    (["a b c d ..."], {}, AssertionError, "x must be 'a b c d ...', got (4, 7, 3): expected at least 4 dims, got 3"),
+    (["*s 3"], {"y": (torch.zeros(4, 8), "*s")}, AssertionError,
+     "y must be '*s', got (4, 8): axes *s are (4, 8) here but (4, 7) in x (s=(4, 7))"),
+    (["b 2*b 3"], {}, AssertionError, "x must be 'b 2*b 3', got (4, 7, 3): dim 1 must be 2*b = 8 (b=4)"),
+    (["b 2*t 3"], {}, AssertionError, "x must be 'b 2*t 3', got (4, 7, 3): dim 1 must be a multiple of 2, as 2*t says (b=4)"),
+    (["b s*t 3"], {}, ValueError, "the spec of x must name s and t before s*t"),
+    (["*s s*3"], {}, ValueError, "the spec of x must name s before s*3"),
+    (["b,t,3"], {}, ValueError, f"the spec of x {SPEC}, got 'b,t,3'"),
+    (["b t 3"], {"mask": (None, "b,t")}, ValueError, f"the spec of mask {SPEC}, got 'b,t'"),
+    (["... b *s"], {}, ValueError, "the spec of x may have ... or *name once, got '... b *s'"),
+    ([3], {}, ValueError, f"the spec of x {SPEC}, got 3"),
+    (["b t 3"], {"y": ([1], "b")}, TypeError, "y must be a tensor or an array, got list"),
+    (["b t 3"], {"b": 1.5}, TypeError,
+     "b must be a size, a tuple of sizes, None, or a pair of a tensor and its spec, got float"),
 ]  # fmt: skip
 
 

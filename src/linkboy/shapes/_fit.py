@@ -57,29 +57,55 @@ def fit_size(first: int, second: int, probe: tuple[int, int]) -> Fit:
     return Fit(slope, 1, first - slope * probe[0])
 
 
-FittedShape = tuple[Fit, ...]
+FittedShape = tuple[Fit | None, ...]  # None: a size that depends on the values, not only on the batch size
 
 
-def fit_shape(first: Shape, second: Shape, probe: tuple[int, int]) -> FittedShape | None:
-    """Fit each dim; return `None` where the numbers of dims differ or a size is not a number."""
-    if len(first) != len(second) or not all(isinstance(size, int) for size in (*first, *second)):
+def fit_shape(first: Sequence[Shape], second: Sequence[Shape], probe: tuple[int, int]) -> FittedShape | None:
+    """Fit each dim of a tensor from its shapes at `probe[0]` and at `probe[1]`, one shape for each draw of values.
+
+    Returns:
+        A fit for each dim, `None` for a dim whose size differs between draws; `None` where the numbers of dims differ or
+        a size is not a number.
+
+    Examples:
+        >>> shape_text(fit_shape([(5, 6), (5, 4)], [(7, 6), (7, 6)], (5, 7)))
+        '(B, ?)'
+    """
+    shapes = [*first, *second]
+    if len({len(shape) for shape in shapes}) != 1 or not all(
+        isinstance(size, int) for shape in shapes for size in shape
+    ):
         return None
-    return tuple(fit_size(a, b, probe) for a, b in zip(first, second, strict=True))
+    steady = [len(set(sizes)) == 1 for sizes in zip(*first, strict=True)]
+    steady = [known and len(set(sizes)) == 1 for known, sizes in zip(steady, zip(*second, strict=True), strict=True)]
+    pairs = zip(steady, first[0], second[0], strict=True)
+    return tuple(fit_size(a, b, probe) if known else None for known, a, b in pairs)
 
 
-def fit_shapes(first: Sequence[Shape], second: Sequence[Shape], probe: tuple[int, int]) -> list[FittedShape | None]:
-    """Fit shapes pairwise; where one run gave more of them, the rest have no fit."""
-    pairs = [fit_shape(a, b, probe) for a, b in zip(first, second, strict=False)]
-    return pairs + [None] * (max(len(first), len(second)) - len(pairs))
+def fit_shapes(
+    first: Sequence[Sequence[Shape]], second: Sequence[Sequence[Shape]], probe: tuple[int, int]
+) -> list[FittedShape | None]:
+    """Fit the shapes of several tensors, given for each draw; tensors that not every run has get no fit."""
+    counts = [len(shapes) for shapes in (*first, *second)]
+    fits = [
+        fit_shape([shapes[n] for shapes in first], [shapes[n] for shapes in second], probe) for n in range(min(counts))
+    ]
+    return fits + [None] * (max(counts) - len(fits))
 
 
 def shape_text(shape: FittedShape | None) -> str:
-    """Return a fitted shape as text: `(B, 3, 2*B)`."""
+    """Return a fitted shape as text: `(B, 3, 2*B)`; `?` stands for a size that depends on the values."""
     if shape is None:
         return "(?)"
-    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+    sizes = ", ".join("?" if fit is None else str(fit) for fit in shape)
+    return f"({sizes}{',' if len(shape) == 1 else ''})"
 
 
-def batch_dim(shape: FittedShape | None) -> int | None:
-    """Return the first dim that is the batch, if there is one."""
-    return next((dim for dim, fit in enumerate(shape or ()) if fit.is_batch), None)
+def batch_dims(shape: FittedShape | None) -> list[int]:
+    """Return the dims that are the batch."""
+    return [dim for dim, fit in enumerate(shape or ()) if fit is not None and fit.is_batch]
+
+
+def follows_batch(shape: FittedShape | None) -> bool:
+    """Return whether some dim changes with the batch size."""
+    return any(fit is not None and fit.power for fit in shape or ())

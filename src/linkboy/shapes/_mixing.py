@@ -1,233 +1,423 @@
-"""Whether samples mix: replace one sample, and see whether the results of another one change."""
+"""Whether the result of each sample depends on that sample alone: not on others, on its place, or on the batch size."""
 
 import contextlib
 import dataclasses
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
-from linkboy._calls import Arguments, Model, model_run, tensors_in, without_values
+from linkboy._calls import Arguments, Model, model_run, named_tensors, tensors_in, without_values
 from linkboy._random import same_random_numbers, seed
-from linkboy.shapes._calls import Call, CallMode, shapes_of
-from linkboy.shapes._fit import FittedShape, batch_dim
-from linkboy.shapes._predict import Key, Runs, at_row
-from linkboy.shapes._rows import ShapeRow, Step
+from linkboy._report import listed
+from linkboy.shapes._calls import user_place
+from linkboy.shapes._fit import FittedShape, batch_dims, shape_text
+from linkboy.shapes._predict import DRAWS, Runs, at_row, from_error, samples_in_lists
+from linkboy.shapes._recorder import Pick, Recorder, cropped, differ
+from linkboy.shapes._rows import ShapeRow
 from linkboy.shapes._runs import MakeInputs, draw
-from linkboy.shapes.report import Finding
+from linkboy.shapes.report import Finding, FindingKind
 
 BATCH = 3
-_ADVICE = {
+_ROTATED: Pick = (1, 2, 0)  # no sample keeps its place
+_REARRANGED: tuple[tuple[FindingKind, Pick], ...] = (
+    ("place", _ROTATED), ("batch-size", (0,)), ("batch-size", (1,)), ("batch-size", (2,)), ("batch-size", (0, 1)),
+)  # fmt: skip
+_EXPECTED: dict[FindingKind, str] = {
+    "mixing": "samples that do not depend on each other",
+    "place": "a result that does not depend on the place in the batch",
+    "batch-size": "a result that does not depend on the batch size",
+    "state": "the same result from a second call",
+    "random": "the same result from every call in eval mode",
+}
+_ADVICE: dict[tuple[str, ...], str] = {
     ("lstm", "gru", "rnn_tanh", "rnn_relu"): "the first dim is treated as time; pass batch_first=True",
     ("multi_head_attention_forward", "scaled_dot_product_attention", "_native_multi_head_attention"): (
         "samples attend to each other; pass batch_first=True, or check which dim holds the batch"
     ),
     ("batch_norm", "instance_norm"): (
-        "BatchNorm in training mode mixes the batch by design; call eval() before the check to see the rest"
+        "statistics of the batch mix its samples; use the running statistics outside of training"
     ),
     ("view", "reshape", "view_as", "reshape_as"): (
         "values of one sample end up in the place of another; to move dims use transpose, permute or einops.rearrange"
     ),
-}  # fmt: skip
+}
+_ADVICE_FOR: dict[FindingKind, str] = {
+    "mixing": "this call works along the batch; choose another dim",
+    "place": "this result is read by the place in the batch; take the size of another dim, or the same for every sample",
+    "batch-size": "this call uses the batch size, or values of all samples; use only what belongs to the sample",
+    "state": "forward keeps something on the model; return it and pass it in, or clear it before the call",
+    "random": "this call draws random numbers in eval mode; pass training=self.training, or use nn.Dropout",
+}
 
 
-def find_mixing(model: Model, make_inputs: MakeInputs, runs: Runs) -> tuple[Finding | None, str]:
-    """Return the finding for samples that mix, on the first line where they do, and a note on what was not tested."""
+@dataclasses.dataclass
+class Tested:
+    """What the tests on values found.
+
+    Attributes:
+        findings: at most one finding.
+        notes: what is good to know.
+        untested: why a test could not run.
+    """
+
+    findings: list[Finding] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    untested: list[str] = dataclasses.field(default_factory=list)
+
+
+def find_mixing(model: Model, make_inputs: MakeInputs, runs: Runs) -> Tested:
+    """Return the finding for samples that depend on more than themselves, on the first line where they do."""
+    tested = Tested()
+    reason = _reason_not_to_run(model, runs)
+    if reason:
+        tested.untested.append(f"mixing was not tested: {reason}")
+        return tested
+    _Test(model, make_inputs, runs, tested).run()
+    return tested
+
+
+def _reason_not_to_run(model: Model, runs: Runs) -> str:
     if without_values(model):
-        return None, "mixing was not tested: the model is on the meta device and has no values"
+        return "the model is on the meta device and has no values; pass mixing=False to check shapes alone"
     if not runs.outputs:
-        return None, "mixing was not tested: the model returned no tensor"
-    followed = [fitted for fitted in runs.outputs if _single_batch(fitted)]
-    if not followed:
-        return None, "mixing was not tested: no output has the batch in exactly one dim"
-    test = _Test(model, make_inputs, runs)
-    try:
-        base = test.outputs(None)
-        if any(map(_differ, base, test.outputs(None))):
-            return None, "mixing was not tested: two equal runs gave different outputs"
-        if not test.can_replace:
-            return None, (
-                "mixing was not tested: there is nothing to replace, because no input both follows the batch and holds "
-                "different values; let make_inputs draw random values"
-            )
-        answered = False
-        for sample in range(BATCH):
-            changed = _changed_samples(base, test.outputs(sample), runs.outputs)
-            answered |= sample in changed
-            if changed - {sample}:
-                return test.finding(sample, sorted(changed - {sample})), ""
-        if not answered:
-            return None, "mixing was not tested: the output of a sample does not change when the sample is replaced"
-    except Exception as error:  # noqa: BLE001 - a model that passed the check of shapes may still refuse other values
-        return (
-            None,
-            f"mixing was not tested: the model raised {type(error).__name__}: {' '.join(str(error).split())[:200]}",
-        )
-    return None, ""
+        return "the model returned no tensor"
+    in_lists = samples_in_lists(runs.probes[0].output_names, runs.probe[0])
+    return "" if in_lists or any(map(batch_dims, runs.outputs)) else "no output has the batch as a dim"
+
+
+@dataclasses.dataclass
+class _Result:
+    """The output tensors of a run, and of each the samples it has along its batch dims."""
+
+    tensors: list[Tensor]
+    names: list[str]
 
 
 class _Test:
-    """Runs a model on a batch of `BATCH` samples, one of them replaced, always with the same random numbers."""
+    """Runs a model on batches that differ in what no result may depend on; the random numbers are always the same."""
 
-    def __init__(self, model: Model, make_inputs: MakeInputs, runs: Runs) -> None:
-        self._model, self._make_inputs, self._runs = model, make_inputs, runs
-        self.can_replace = False
+    def __init__(self, model: Model, make_inputs: MakeInputs, runs: Runs, tested: Tested) -> None:
+        self._model, self._make_inputs, self._runs, self._tested = model, make_inputs, runs, tested
+        self._trains = isinstance(model, nn.Module) and any(module.training for module in model.modules())
+        self._lists = self._lists_of_plain_values()
+        self._random = False
+        self._can_replace, self._answered = False, False
 
-    def outputs(self, sample: int | None, mode: CallMode | None = None) -> list[Tensor]:
-        with same_random_numbers():
-            seed(1)  # with that of the inputs, a replacement could be the sample itself
-            arguments = self._arguments(sample)
-        # The same seed for each run: dropout draws the same masks, whatever the replacement drew.
-        with model_run(self._model, arguments, "values", seed=0) as run, mode or contextlib.nullcontext():
-            return tensors_in(run.call())
-
-    def finding(self, sample: int, changed: Sequence[int]) -> Finding:
-        recorder = _Recorder(self._runs, None, sample)
-        self.outputs(None, recorder)
-        watcher = _Recorder(self._runs, recorder, sample)
-        row = watcher.culprit(self.outputs(sample, watcher))
-        advice = next((text for ops, text in _ADVICE.items() if row is not None and row.op in ops), None)
-        return at_row(
-            "mixing", BATCH, row, expected="samples that do not depend on each other",
-            got=f"samples {', '.join(map(str, changed))} change with sample {sample}",
-            advice=advice or "this call works along the batch; choose another dim",
-        )  # fmt: skip
-
-    def _arguments(self, sample: int | None) -> Arguments:
-        arguments = draw(self._model, self._make_inputs, BATCH, 0)
-        fits = iter(self._runs.inputs)
-
-        def changed(tensor: Tensor) -> Tensor:
-            dim = batch_dim(next(fits, None))
-            if dim is None or tensor.dim() <= dim or tensor.shape[dim] != BATCH:
-                return tensor
-            other = _with_other_sample(tensor, dim, sample or 0)
-            self.can_replace |= not torch.equal(other, tensor)
-            return tensor if sample is None else other
-
-        return arguments.map(changed)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Node:
-    """A call in the run with the other sample: whether its result mixes samples, and the calls its operands came from."""
-
-    call: Call
-    follows: bool
-    mixed: bool
-    sources: tuple[int, ...]
-
-
-class _Recorder(CallMode):
-    """Keeps the result of each call; given an earlier recorder, finds the calls whose other samples changed."""
-
-    def __init__(self, runs: Runs, base: "_Recorder | None", sample: int) -> None:
-        super().__init__()
-        self._runs, self._base, self._sample = runs, base, sample
-        self._kept: dict[tuple[Key, int], Sequence[Tensor]] = {}
-        self._passed: Counter[Key] = Counter()
-        self._nodes: list[_Node] = []
-        self._maker: dict[int, int] = {}  # the node of a tensor, by id; the nodes keep the tensors alive
-
-    def called(self, call: Call) -> None:
-        place = call.place = self.places.current()
-        if place is None:
+    def run(self) -> None:
+        """Make every test, until one finds something."""
+        self._say_what_is_set_aside()
+        try:
+            for number in range(DRAWS):
+                found = self._once(number) or self._draw(number)
+                if found:
+                    self._tested.findings.append(found)
+                    return
+        except _ModelError as raised:
+            self._tested.findings.append(from_error(BATCH, raised.error, user_place(raised.error)))
             return
-        key = (place.file, place.line, place.column, call.name)
-        nth = self._passed[key]
-        self._passed[key] += 1
-        if self._base is None:
-            self._kept[key, nth] = [output.detach().clone() for output in call.outputs]
+        except _UntestedError as stopped:
+            self._tested.untested.append(f"mixing was not tested: {stopped}")
             return
-        known = self._runs.fits.get(key, [])
-        fits = known[nth] if nth < len(known) and key not in self._runs.unsteady else [None] * len(call.outputs)
-        befores = self._base._kept.get((key, nth), [])
-        mixed = any(_mixes(*three, self._sample) for three in zip(befores, call.outputs, fits, strict=False))
-        follows = any(fit.per_sample for fitted in fits for fit in fitted or ())
-        sources = tuple(self._maker[id(tensor)] for tensor in call.inputs if id(tensor) in self._maker)
-        self._maker |= {id(output): len(self._nodes) for output in call.outputs}
-        self._nodes.append(_Node(call, follows, mixed, sources))
+        if not self._can_replace:
+            self._tested.untested.append(
+                "mixing was not tested: there is nothing to replace, because no input both follows the batch and holds "
+                "different values; let make_inputs draw random values"
+            )
+        elif not self._answered:
+            self._look_inside()
 
-    def culprit(self, outputs: Sequence[Tensor]) -> ShapeRow | None:
-        """Return the first call that mixes samples, followed back from an output, operand by operand."""
-        at = next(
-            (n for n in (self._maker.get(id(output)) for output in outputs) if n is not None and self._nodes[n].mixed),
-            None,
-        )
-        if at is None:
+    def _look_inside(self) -> None:
+        """Compare every call, as the outputs tell nothing: at these weights they do not depend on the input."""
+        arguments, recorder = self._arguments(0), Recorder(self._runs)
+        self._outputs(arguments, mode=recorder)
+        watcher = Recorder(self._runs, recorder, _without(0), BATCH)
+        self._outputs(self._replaced(arguments, 0, 0), mode=watcher)
+        same = "the output of a sample does not change when the sample is replaced"
+        if watcher.found_any:
+            self._tested.untested.append(f"mixing was not tested: {same}")
+        else:
+            self._tested.notes.append(f"{same}; mixing was tested on the results of the calls inside")
+
+    def _say_what_is_set_aside(self) -> None:
+        names = [name or "the model" for name, _ in _in_training(self._model, _BatchNorm)]
+        if names:
+            self._tested.notes.append(
+                f"BatchNorm in training mode mixes samples by design ({listed(names, 3)}); the test for mixing ran it in "
+                "eval mode"
+            )
+
+    # ------------------------------------------------------------------------------------------------ the runs
+    def _outputs(
+        self, arguments: Arguments, *, number: int = 0, mode: Recorder | None = None, twice: bool = False
+    ) -> _Result:
+        """Return the outputs of a run; those of its second call, without a trace left in between, if it is run `twice`."""
+        with model_run(self._model, arguments, "values", seed=number) as run:
+            for kind in (_BatchNorm, _DropoutNd):
+                for _, module in _in_training(self._model, kind):
+                    module.training = False
+            again = run.arguments.map(torch.clone) if twice else None
+            if again is not None:
+                run.call()
+                seed(number)
+            with mode or contextlib.nullcontext():
+                output = run.call() if again is None else again.call(self._model)
+            return _Result(tensors_in(output), [name for name, _ in named_tensors(output)])
+
+    def _arguments(self, number: int) -> Arguments:
+        return draw(self._model, self._make_inputs, BATCH, number)
+
+    # ------------------------------------------------------------------------------------------------ the tests
+    def _once(self, number: int) -> Finding | None:
+        """Test once what does not depend on the values: randomness and state."""
+        if number:
             return None
-        while True:
-            mixed = [source for source in self._nodes[at].sources if self._nodes[source].mixed]
-            if not mixed:
-                return _row_of(self._nodes[at].call)
-            at = next((source for source in mixed if self._nodes[source].follows), mixed[0])
-
-
-def _row_of(call: Call) -> ShapeRow | None:
-    if call.place is None:
+        arguments = self._arguments(number)
+        try:
+            base, same = self._outputs(arguments), self._outputs(arguments)
+        except Exception as error:
+            raise _ModelError(error) from error
+        if self._changed(base, same, _all(BATCH)):
+            raise _UntestedError("two equal runs gave different outputs")
+        other = self._outputs(arguments, number=1)
+        if self._changed(base, other, _all(BATCH)):
+            self._random = True
+            row = self._culprit(arguments, lambda mode: self._outputs(arguments, number=1, mode=mode), _all(BATCH))
+            if row and "dropout" in row.op and isinstance(self._model, nn.Module) and not self._trains:
+                return self._finding("random", row, "another one with other random numbers")
+            where = f", first by {row.op} at {row.file}:{row.line}" if row else ""
+            self._tested.notes.append(f"the model draws random numbers{where}; other batch sizes were not compared")
+        elif not self._trains:
+            try:
+                second = self._outputs(arguments, twice=True)
+            except Exception as error:
+                raise _ModelError(error) from error
+            if self._changed(base, second, _all(BATCH)):
+                row = self._culprit(
+                    arguments, lambda mode: self._outputs(arguments, mode=mode, twice=True), _all(BATCH)
+                )
+                return self._finding("state", row, "another one")
         return None
-    return Step(call.name, call.place, call.before, shapes_of(call.outputs), "", 0, ()).row()
+
+    def _draw(self, number: int) -> Finding | None:
+        """Test one draw of values: a sample replaced, the samples in other places, alone, and in a smaller batch."""
+        arguments = self._arguments(number)
+        try:
+            base = self._outputs(arguments)
+        except Exception as error:
+            raise _ModelError(error) from error
+        sample = number % BATCH
+        replaced = self._replaced(arguments, sample, number)
+        found = self._compare("mixing", arguments, base, replaced, _without(sample))
+        if found or self._random:
+            return found
+        for kind, pick in _REARRANGED:
+            picked = self._picked(arguments, pick)
+            if picked is None:
+                return None
+            found = self._compare(kind, arguments, base, picked, pick)
+            if found:
+                return found
+        return None
+
+    def _compare(
+        self, kind: FindingKind, arguments: Arguments, base: _Result, other: Arguments, pick: Pick
+    ) -> Finding | None:
+        try:
+            result = self._outputs(other)
+        except Exception as error:
+            said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise _UntestedError(f"with {_what(kind, pick)} the model raised {said}") from error
+        faint = False
+        if (
+            replaced := next((sample for sample in range(BATCH) if sample not in pick), None)
+        ) is not None and kind == "mixing":
+            self._answered |= self._answers(base, result, replaced)
+            faint = not self._changed(base, result, _all(BATCH), only=replaced)
+        changed = self._changed(base, result, pick, exactly=faint)
+        if not changed:
+            return None
+        row = self._culprit(arguments, lambda mode: self._outputs(other, mode=mode), pick)
+        if kind == "mixing":
+            samples = "samples" if len(changed) > 1 else "sample"
+            got = f"{samples} {', '.join(map(str, changed))} change{'s' * (len(changed) == 1)} with sample {pick.index(None)}"
+        else:
+            got = f"another result for sample {changed[0]} with {_what(kind, pick)}"
+        return self._finding(kind, row, got)
+
+    def _finding(self, kind: FindingKind, row: ShapeRow | None, got: str) -> Finding:
+        known = next((text for ops, text in _ADVICE.items() if row is not None and row.op in ops), None)
+        advice = known if known and kind in ("mixing", "batch-size") else _ADVICE_FOR[kind]
+        return at_row(kind, BATCH, row, expected=_EXPECTED[kind], got=got, advice=advice)
+
+    def _culprit(self, arguments: Arguments, rerun: Callable[[Recorder], _Result], pick: Pick) -> ShapeRow | None:
+        recorder = Recorder(self._runs)
+        self._outputs(arguments, mode=recorder)
+        watcher = Recorder(self._runs, recorder, pick, BATCH)
+        return watcher.culprit(rerun(watcher).tensors)
+
+    # ------------------------------------------------------------------------------------------------ comparing results
+    def _changed(
+        self, base: _Result, other: _Result, pick: Pick, *, only: int | None = None, exactly: bool = False
+    ) -> list[int]:
+        """Return the samples of the base run that have another result in the other run.
+
+        Args:
+            base: the base run.
+            other: the other run.
+            pick: which samples the other run has.
+            only: the one sample to look at.
+            exactly: counts differences below rounding as well, for outputs that hardly depend on the input.
+        """
+        kept = [(at, sample) for at, sample in enumerate(pick) if sample is not None and only in (None, sample)]
+        changed: set[int] = set()
+        loose = len(pick) != BATCH
+        for one, two in self._samples(base, other, pick):
+            for at, sample in kept:
+                (before, scale), (after, _) = one(sample), two(at)
+                if not torch.equal(before, after) and (exactly or differ(before, after, scale=scale, loose=loose)):
+                    changed.add(sample)
+        return sorted(changed)
+
+    def _answers(self, base: _Result, other: _Result, sample: int) -> bool:
+        """Return whether the result of a replaced sample changed by a single bit."""
+        pairs = self._samples(base, other, _without(sample))
+        return any(not torch.equal(one(sample)[0], two(sample)[0]) for one, two in pairs)
+
+    def _samples(self, base: _Result, other: _Result, pick: Pick) -> Iterable[tuple[Any, Any]]:
+        """Yield, for each output, functions from a sample to its values and to those that tell their size."""
+        lists = samples_in_lists(base.names, BATCH), samples_in_lists(other.names, len(pick))
+        if lists[0]:
+            for before, after in zip(*lists, strict=False):
+                yield _from_list(base.tensors, before), _from_list(other.tensors, after)
+            return
+        for before, after, fitted in zip(base.tensors, other.tensors, self._runs.outputs, strict=False):
+            dims = batch_dims(fitted)
+            if dims and before.dim() == after.dim() and not before.is_nested:
+                if self._runs.varies:  # too few draws may have shown one size only
+                    fitted = tuple(fit if fit and fit.is_batch else None for fit in fitted or ())
+                one, two = cropped(before, after, fitted)
+                yield _from_tensor(one, dims), _from_tensor(two, dims)
+
+    # ------------------------------------------------------------------------------------------------ changing inputs
+    def _replaced(self, arguments: Arguments, sample: int, number: int) -> Arguments:
+        """Return the arguments with one sample of another draw, or with random values where all draws are the same."""
+        other = self._arguments(DRAWS + number)
+        dims = [next(iter(batch_dims(fitted)), None) for fitted in self._runs.inputs]
+        given, drawn = tensors_in((arguments.args, arguments.kwargs)), tensors_in((other.args, other.kwargs))
+        slots = [
+            (tensor, dim) for tensor, dim in zip(given, dims, strict=False)
+            if dim is not None and tensor.dim() > dim and tensor.shape[dim] == BATCH
+        ]  # fmt: skip
+        fresh = dict(zip(map(id, given), drawn, strict=False))
+        made = {id(tensor): _with_sample(tensor, fresh.get(id(tensor)), dim, sample) for tensor, dim in slots}
+        if all(torch.equal(made[id(tensor)], tensor) for tensor, _ in slots):
+            with same_random_numbers():
+                seed(DRAWS + number)
+                made = {id(tensor): _with_random_sample(tensor, dim, sample) for tensor, dim in slots}
+        self._can_replace |= any(not torch.equal(made[id(tensor)], tensor) for tensor, _ in slots)
+        return arguments.map(lambda tensor: made.get(id(tensor), tensor))
+
+    def _picked(self, arguments: Arguments, pick: Pick) -> Arguments | None:
+        """Return the arguments for some of the samples, `None` where an input does not say which samples are which."""
+        fits: dict[int, FittedShape | None] = dict(
+            zip(map(id, tensors_in((arguments.args, arguments.kwargs))), self._runs.inputs, strict=False)
+        )
+        for fitted in fits.values():
+            if fitted is None or any(fit and fit.power and not fit.is_batch for fit in fitted):
+                note = (
+                    f"an input of {shape_text(fitted)} holds samples of unknown bounds, so no other batch was compared"
+                )
+                self._tested.notes.append(note)
+                return None
+        index = torch.tensor([sample for sample in pick if sample is not None])
+
+        def picked(tensor: Tensor) -> Tensor:
+            for dim in batch_dims(fits.get(id(tensor))):
+                tensor = tensor.index_select(dim, index.to(tensor.device))
+            return tensor
+
+        chosen = arguments.map(picked)
+        args = tuple(_entries(value, pick) if at in self._lists else value for at, value in enumerate(chosen.args))
+        kwargs = {key: _entries(value, pick) if key in self._lists else value for key, value in chosen.kwargs.items()}
+        return Arguments(args, kwargs)
+
+    def _lists_of_plain_values(self) -> set[int | str]:
+        """Return the places of arguments that are lists of plain values, as long as the batch, such as lengths or texts."""
+        found: list[set[int | str]] = []
+        for batch in (BATCH, *self._runs.probe):
+            arguments = draw(self._model, self._make_inputs, batch, 0)
+            items = [*enumerate(arguments.args), *arguments.kwargs.items()]
+            found.append({key for key, value in items if type(value) in (list, tuple) and len(value) == batch})
+        return set.intersection(*found)
 
 
-def _mixes(before: Tensor, after: Tensor, fitted: FittedShape | None, sample: int) -> bool:
-    """Return whether other samples changed, however the samples may be laid out along the dims that follow the batch.
+class _ModelError(Exception):
+    """The model raised on what make_inputs gives."""
 
-    A result that follows no batch, such as a mean over all samples, mixes them if it changed at all.
-    """
-    if before.is_nested or before.shape != after.shape:
-        return not before.is_nested
-    readings = list(zip(_by_sample(before, fitted), _by_sample(after, fitted), strict=True))
-    return all(_others(one, other, sample) for one, other in readings) if readings else _differ(before, after)
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
-def _by_sample(tensor: Tensor, fitted: FittedShape | None) -> Iterator[Tensor]:
-    for dim, fit in enumerate(fitted or ()):
-        each = fit.per_sample
-        if each and tensor.shape[dim] == each * BATCH:
-            moved = tensor.movedim(dim, 0)
-            yield moved.reshape(BATCH, -1)  # all of a sample side by side
-            if each > 1:
-                yield moved.reshape(each, BATCH, -1).transpose(0, 1).reshape(BATCH, -1)  # the samples in turn
+class _UntestedError(Exception):
+    """A test could not run."""
 
 
-def _changed_samples(base: Sequence[Tensor], other: Sequence[Tensor], fits: Sequence[FittedShape | None]) -> set[int]:
-    changed: set[int] = set()
-    for before, after, fitted in zip(base, other, fits, strict=False):
-        dim = batch_dim(fitted)
-        if dim is not None and _single_batch(fitted) and before.shape == after.shape:
-            one, two = before.movedim(dim, 0), after.movedim(dim, 0)
-            changed |= {i for i in range(BATCH) if _differ(one[i], two[i], scale=one)}
-    return changed
+def _all(batch: int) -> Pick:
+    return tuple(range(batch))
 
 
-def _single_batch(fitted: FittedShape | None) -> bool:
-    return sum(fit.is_batch for fit in fitted or ()) == 1
+def _without(sample: int) -> Pick:
+    return tuple(None if other == sample else other for other in range(BATCH))
 
 
-def _others(before: Tensor, after: Tensor, sample: int) -> list[int]:
-    """Return the samples other than the one replaced whose values differ; both are `(BATCH, n)`."""
-    return [i for i in range(BATCH) if i != sample and _differ(before[i], after[i], scale=before)]
+def _what(kind: FindingKind, pick: Pick) -> str:
+    if kind == "mixing":
+        return f"sample {pick.index(None)} replaced"
+    return "the samples in another order" if kind == "place" else f"a batch of {len(pick)}"
 
 
-def _differ(before: Tensor, after: Tensor, scale: Tensor | None = None) -> bool:
-    """Return whether values differ by more than rounding: kernels add groups of another size in another order."""
-    if before.shape != after.shape:
-        return True
-    if not before.dtype.is_floating_point:
-        return not torch.equal(before, after)
-    finite = (before if scale is None else scale).abs().nan_to_num(0, 0, 0)
-    bound = torch.finfo(before.dtype).eps ** 0.75 * float(finite.max()) if finite.numel() else 0.0
-    return not torch.allclose(before, after, rtol=0, atol=bound, equal_nan=True)
+def _in_training(model: Model, kind: type[nn.Module]) -> list[tuple[str, nn.Module]]:
+    named = model.named_modules() if isinstance(model, nn.Module) else ()
+    return [(name, module) for name, module in named if isinstance(module, kind) and module.training]
 
 
-def _with_other_sample(tensor: Tensor, dim: int, sample: int) -> Tensor:
+def _entries(values: Sequence[Any], pick: Pick) -> Sequence[Any]:
+    return type(values)(values[sample] for sample in pick if sample is not None)  # type: ignore[call-arg]
+
+
+def _from_list(tensors: Sequence[Tensor], positions: Sequence[int]) -> Callable[[int], tuple[Tensor, Tensor]]:
+    return lambda sample: (tensors[positions[sample]], tensors[positions[sample]])
+
+
+def _from_tensor(tensor: Tensor, dims: Sequence[int]) -> Callable[[int], tuple[Tensor, Tensor]]:
+    def sample_of(sample: int) -> tuple[Tensor, Tensor]:
+        chosen = tensor
+        for dim in reversed(dims):  # of a table of all pairs, the entry of the sample with itself
+            chosen = chosen.select(dim, sample)
+        return chosen, tensor
+
+    return sample_of
+
+
+def _with_sample(tensor: Tensor, other: Tensor | None, dim: int, sample: int) -> Tensor:
+    if other is None or other.shape != tensor.shape or other.dtype != tensor.dtype:
+        return tensor
+    new = tensor.clone(memory_format=torch.contiguous_format)
+    new.select(dim, sample).copy_(other.select(dim, sample))
+    return new
+
+
+def _with_random_sample(tensor: Tensor, dim: int, sample: int) -> Tensor:
     """Return a copy in which one sample has new random values, of the same scale or in the same range of integers."""
     new = tensor.clone(memory_format=torch.contiguous_format)
     slot = new.select(dim, sample)
     if tensor.is_floating_point() or tensor.is_complex():
-        spread = float(tensor.abs().nan_to_num(0, 0, 0).mean()) or 1.0
-        slot.add_(torch.randn_like(slot), alpha=3 * spread)
+        slot.add_(torch.randn_like(slot), alpha=3 * (float(tensor.abs().nan_to_num(0, 0, 0).mean()) or 1.0))
     elif tensor.numel():
         low, high = int(tensor.min()), int(tensor.max())
         slot.copy_(torch.randint(low, high + 1, slot.shape, device=slot.device))

@@ -4,11 +4,14 @@ import ast
 import dataclasses
 import linecache
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from linkboy._calls import Model, Way, without_values
+from linkboy._report import plural
 from linkboy.shapes._calls import Place, Shape
-from linkboy.shapes._fit import FittedShape, batch_dim, fit_shapes, fit_size, shape_text
+from linkboy.shapes._fit import Fit, FittedShape, batch_dims, fit_shapes, fit_size, follows_batch, shape_text
 from linkboy.shapes._rows import ShapeRow
 from linkboy.shapes._runs import MakeInputs, Run, run_once
 from linkboy.shapes.hazards import Hazard
@@ -16,6 +19,8 @@ from linkboy.shapes.report import Finding, FindingKind
 
 Key = tuple[str, int, int, str]  # what identifies a call in another run
 
+DRAWS = 3  # of values, for each batch size
+_MORE_DRAWS = 6  # before a difference counts that values could explain
 _LONGEST_ERROR = 300  # characters of its first line; torch lists every signature below it
 
 _LOST = (
@@ -28,62 +33,87 @@ _SPECIAL_CASE = "a special case for some batch sizes; let the same lines run for
 
 
 class Runs:
-    """The runs of one model, each made when first needed, and what the two probes predict for each call.
+    """The runs of one model at all batch sizes, and what the two probes predict for each call.
 
     Calls are matched by place and by how often the place was passed, so that a loop over the batch is predicted as well.
+    On values every size is run with several draws: a size that differs between draws is data, and nothing is predicted.
     """
 
-    def __init__(self, model: Model, make_inputs: MakeInputs, probe: tuple[int, int], way: Way) -> None:
+    def __init__(
+        self, model: Model, make_inputs: MakeInputs, probe: tuple[int, int], sizes: Sequence[int], way: Way
+    ) -> None:
         self._model, self._make_inputs = model, make_inputs
         self.way: Way = way
-        self.probe = probe
-        self.known: dict[int, Run] = {}
-        if way == "fake" and not without_values(
-            model
-        ):  # what a model caches outside itself, as with functools.lru_cache, must be real tensors
-            run_once(model, make_inputs, 2, "values")
-        self.probes = first, second = self.at(probe[0]), self.at(probe[1])
-        self.inputs = fit_shapes(first.inputs, second.inputs, probe)
-        self.outputs = fit_shapes(first.outputs, second.outputs, probe)
-        groups = by_key(first.rows), by_key(second.rows)
-        self.dim = next((dim for dim in map(batch_dim, self.inputs) if dim is not None), 0)  # of the batch
-        self.counts = {key: fit_size(len(groups[0].get(key, ())), len(groups[1].get(key, ())), probe)
-                       for key in groups[0] | groups[1]}  # fmt: skip
-        self.fits = {
-            key: [fit_shapes(a.out_shapes, b.out_shapes, probe) for a, b in zip(rows, groups[1][key], strict=False)]
-            for key, rows in groups[0].items()
-            if key in groups[1]
+        self.probe, self.sizes = probe, tuple(dict.fromkeys(sizes))
+        self.first_error: Run | None = None  # of a run on values
+        if way == "fake" and not without_values(model):  # what functools.cache and the like keep must be real tensors
+            warm = run_once(model, make_inputs, 2, "values")
+            self.first_error = warm if warm.error else None
+        draws = range(DRAWS if way == "values" else 1)
+        self.draws: dict[int, list[Run]] = {
+            batch: [self.again(batch, number) for number in draws] for batch in dict.fromkeys((*probe, *sizes))
         }
-        self.unsteady = set() if way == "fake" else self._unsteady()
+        self.probes = tuple(self.at(batch) for batch in probe)
+        self._fit()
+
+    def again(self, batch: int, number: int) -> Run:
+        """Return another run at a batch size, with the draw of values of this number."""
+        return run_once(self._model, self._make_inputs, batch, self.way, number=number)
 
     def at(self, batch: int) -> Run:
-        """Return the run at a batch size."""
-        if batch not in self.known:
-            self.known[batch] = self.again(batch, seed=0)
-        return self.known[batch]
+        """Return a run at a batch size, one that raised if there is one."""
+        return next((run for run in self.draws[batch] if run.error), self.draws[batch][0])
 
-    def again(self, batch: int, *, seed: int) -> Run:
-        """Return another run at a batch size, with other random numbers."""
-        return run_once(self._model, self._make_inputs, batch, self.way, number=seed)
+    @property
+    def failed(self) -> bool:
+        """Whether a run raised."""
+        return any(run.error for runs in self.draws.values() for run in runs)
+
+    def _fit(self) -> None:
+        first, second = (self.draws[batch] for batch in self.probe)
+        self.inputs = fit_shapes([run.inputs for run in first], [run.inputs for run in second], self.probe)
+        self.outputs = fit_shapes([run.outputs for run in first], [run.outputs for run in second], self.probe)
+        self.dim = next((dims[0] for dims in map(batch_dims, self.inputs) if dims), 0)  # of the batch
+        passes = {id(run): by_key(run.rows) for runs in self.draws.values() for run in runs}
+        one, two = ([passes[id(run)] for run in runs] for runs in (first, second))
+        self.counts: dict[Key, Fit | None] = {}
+        self.fits: dict[Key, list[list[FittedShape | None]]] = {}
+        for key in {key: None for groups in (*one, *two) for key in groups}:
+            counts = [[len(groups.get(key, ())) for groups in draws] for draws in (one, two)]
+            steady = all(len(set(count)) == 1 for count in counts)
+            self.counts[key] = fit_size(counts[0][0], counts[1][0], self.probe) if steady else None
+            if steady:
+                self.fits[key] = [
+                    fit_shapes([groups[key][n].out_shapes for groups in one], [groups[key][n].out_shapes for groups in two],
+                               self.probe)
+                    for n in range(min(counts[0][0], counts[1][0]))
+                ]  # fmt: skip
+        self.pieces = {key for key in self.counts if _in_pieces([groups.get(key, ()) for groups in passes.values()])}
+        self.data_dependent = {key for key, count in self.counts.items() if count is None or self._varies(key)}
+        self.varies = bool(self.data_dependent)  # whether some size was seen to depend on the values
+
+    def _varies(self, key: Key) -> bool:
+        return any(fit is None for fits in self.fits[key] for fitted in fits for fit in fitted or ())
 
     def fit_of(self, rows: Sequence[ShapeRow]) -> list[list[FittedShape | None]]:
         """Return, for each row of a run, the fitted shapes of its outputs; an empty list where there are none."""
-        seen: dict[Key, int] = {}
+        seen: Counter[Key] = Counter()
         fits = []
         for row in rows:
             key = key_of(row)
-            nth = seen[key] = seen.get(key, -1) + 1
             known = self.fits.get(key, [])
-            fits.append(known[nth] if nth < len(known) and key not in self.unsteady else [])
+            fits.append(known[seen[key]] if seen[key] < len(known) else [])
+            seen[key] += 1
         return fits
 
-    def _unsteady(self) -> set[Key]:
-        """Return the calls that depend on the data: their shapes, or how often they run, change with other values."""
-        unsteady: set[Key] = set()
-        for run in self.probes:
-            one, other = by_key(run.rows), by_key(self.again(run.batch, seed=1).rows)
-            unsteady |= {key for key in one | other if _shapes(one.get(key, [])) != _shapes(other.get(key, []))}
-        return unsteady
+
+def _in_pieces(runs: Sequence[Sequence[ShapeRow]]) -> bool:
+    """Return whether a call works through the batch in pieces: it always runs, but not always as often or in as many parts.
+
+    Which pieces there are is the model's choice, as with `x.split(2)`; whether they fit together is tested on values.
+    """
+    parts = {tuple(len(row.out_shapes) for row in rows) for rows in runs}
+    return len(parts) > 1 and all(runs)
 
 
 def key_of(row: ShapeRow) -> Key:
@@ -99,31 +129,47 @@ def by_key(rows: Sequence[ShapeRow]) -> dict[Key, list[ShapeRow]]:
     return groups
 
 
-def compared(runs: Runs, sizes: Sequence[int]) -> tuple[list[Finding], list[str]]:
+def compared(runs: Runs, output_batch_dim: int | None) -> tuple[list[Finding], list[str]]:
     """Return what differs from the prediction, the most likely cause first, and what could not be compared."""
     for run in runs.probes:
         if run.error is not None:
-            always = all(other.error is not None for other in (*runs.probes, *map(runs.at, sizes)))
+            always = all(runs.at(batch).error is not None for batch in runs.draws)
             return [*_lost_before_error(runs), from_error(run.batch, run.error, run.error_place, always=always)], []
     notes = []
     if not runs.probes[0].rows:
         notes.append("no call was seen (torch.jit.script, or another thread): only outputs were compared")
-    if runs.unsteady:
-        file, line, _, op = min(runs.unsteady)
+    if runs.data_dependent:
+        file, line, _, op = min(runs.data_dependent)
+        count = len(runs.data_dependent)
         notes.append(
-            f"{len(runs.unsteady)} places depend on the data and were not compared, such as {op} at {file}:{line}"
+            f"{plural(count, 'place')} where sizes depend on the values {'was' if count == 1 else 'were'} not compared in "
+            f"full, such as {op} at {file}:{line}"
         )
-    findings = []
-    for batch in sizes:
-        finding = _first_difference(runs, runs.at(batch))
-        if (
-            finding and runs.way == "values"
-        ):  # the values may have chosen another path: a real finding shows with others
-            again = _first_difference(runs, runs.again(batch, seed=1))
-            finding = finding if again and (again.kind, again.line) == (finding.kind, finding.line) else None
-        findings += [finding] if finding else []
-    leading = _leading_dim(runs)
-    return findings + ([leading] if leading else []), notes
+    findings = [finding for finding in (_difference_at(runs, batch) for batch in runs.sizes) if finding]
+    lost = _leading_dim(runs, output_batch_dim)
+    return findings + ([lost] if lost else []), notes
+
+
+def _difference_at(runs: Runs, batch: int) -> Finding | None:
+    """Return the first difference at a batch size, if every draw shows it: values may choose another path in some."""
+    if (failed := runs.at(batch)).error:
+        return _first_difference(runs, failed)
+    found = _first_difference(runs, runs.draws[batch][0])
+    if found is None or runs.way != "values":
+        return found
+    others = (*runs.draws[batch][1:], *(runs.again(batch, DRAWS + n) for n in range(_MORE_DRAWS)))
+    if all(_same(found, _first_difference(runs, other)) for other in others):
+        return found
+    runs.varies = True
+    return None
+
+
+def _same(one: Finding, other: Finding | None) -> bool:
+    """Return whether two draws show the same difference; where the number of dims is wrong, sizes may be data."""
+    if other is None or (one.kind, one.line) != (other.kind, other.line):
+        return False
+    dims, expected = (len(re.findall(r"\d+|\?", text)) for text in (one.got, one.expected))
+    return one.kind != "shape" or one.got == other.got or dims != expected
 
 
 def _first_difference(runs: Runs, run: Run) -> Finding | None:
@@ -140,9 +186,11 @@ def _first_difference(runs: Runs, run: Run) -> Finding | None:
 def _first_wrong_row(runs: Runs, run: Run) -> tuple[float, Finding | None]:
     for at, (row, fits) in enumerate(zip(run.rows, runs.fit_of(run.rows), strict=True)):
         key = key_of(row)
-        if key not in runs.counts and key not in runs.unsteady:
+        if key not in runs.counts:
             got = f"{row.op}, which does not run at batch {runs.probe[0]}"
             return at, _control_flow(run.batch, row, f"the calls of batch {runs.probe[0]}", got)
+        if key in runs.pieces:
+            continue
         for fitted, shape in zip(fits, row.out_shapes, strict=False):
             predicted = _at(fitted, run.batch)
             if not _fits(predicted, shape):
@@ -154,15 +202,14 @@ def _first_wrong_row(runs: Runs, run: Run) -> tuple[float, Finding | None]:
 
 
 def _first_missing(runs: Runs, run: Run) -> tuple[float, Finding | None]:
-    passed = {key: len(rows) for key, rows in by_key(run.rows).items()}
+    passed = Counter(map(key_of, run.rows))
     for at, row in enumerate(runs.probes[0].rows):
         key = key_of(row)
-        predicted = runs.counts[key].at(run.batch)
-        if key not in runs.unsteady and predicted is not None and passed.get(key, 0) != predicted:
+        count = runs.counts[key]
+        predicted = None if count is None or key in runs.pieces else count.at(run.batch)
+        if predicted is not None and passed[key] != predicted:
             expected = f"{row.op}, as at batch {runs.probe[0]}"
-            return at, _control_flow(
-                run.batch, row, expected, f"{passed.get(key, 0)} calls of it instead of {predicted}"
-            )
+            return at, _control_flow(run.batch, row, expected, f"{passed[key]} calls of it instead of {predicted}")
     return math.inf, None
 
 
@@ -197,42 +244,90 @@ def _wrong_output(runs: Runs, run: Run) -> Finding | None:
     return None
 
 
-def _leading_dim(runs: Runs) -> Finding | None:
-    """Check that the first output that is not a scalar has the batch in the dim where the first input has it."""
-    dim = runs.dim
+def _leading_dim(runs: Runs, dim: int | None) -> Finding | None:
+    """Check that the first output that is not a scalar has the batch as a dim, or as the list of its samples."""
     outputs = [fitted for fitted in runs.outputs if fitted is None or fitted]
-    if not runs.outputs or (outputs and outputs[0] is None):
+    if not runs.outputs or (outputs and outputs[0] is None) or lists_of_samples(runs):
         return None
     first = (outputs[0] or ()) if outputs else ()
-    if len(first) > dim and first[dim].is_batch:
+    dims = batch_dims(first)
+    if dims if dim is None else dim in dims:
         return None
-    moved = batch_dim(first) is not None
-    follow = any(fit.power for fitted in runs.inputs for fit in fitted or ())
-    advice = _MOVED if moved else _LOST if follow or not runs.inputs else _SAME_INPUTS
-    got = shape_text(first) if first else "a scalar"
+    follow = any(map(follows_batch, runs.inputs))
+    advice = _MOVED if dims else _LOST if follow or not runs.inputs else _SAME_INPUTS
     return at_row(
-        "leading-dim", runs.probe[0], _where_lost(runs, dim if moved else None), expected=f"an output with B at dim {dim}",
-        got=got, advice=advice,
+        "leading-dim", runs.probe[0], _where_lost(runs, dim if dims else None),
+        expected="an output with B as a dim" if dim is None else f"an output with B at dim {dim}",
+        got=shape_text(first) if first else "a scalar", advice=advice,
     )  # fmt: skip
+
+
+def lists_of_samples(runs: Runs) -> bool:
+    """Return whether the model returns a list with an entry for each sample, as detectors do."""
+    return all(samples_in_lists(run.output_names, run.batch) for runs_at in runs.draws.values() for run in runs_at)
+
+
+def samples_in_lists(names: Sequence[str], batch: int) -> list[list[int]]:
+    """Return the positions of the tensors of each list of samples, given the paths of all tensors; nothing if there is none.
+
+    Examples:
+        >>> samples_in_lists(["0.boxes", "0.scores", "1.boxes", "1.scores"], 2)
+        [[0, 2], [1, 3]]
+        >>> samples_in_lists(["0", "1"], 5)
+        []
+    """
+    paths = [name.split(".") for name in names]
+    for level in range(min(map(len, paths), default=0)):
+        lists: dict[tuple[str, ...], list[int]] = {}
+        for position, path in enumerate(paths):
+            lists.setdefault((*path[:level], "*", *path[level + 1 :]), []).append(position)
+        entries = [[paths[position][level] for position in positions] for positions in lists.values()]
+        if all(entry == [str(sample) for sample in range(batch)] for entry in entries):
+            return list(lists.values())
+    return []
 
 
 def _lost_before_error(runs: Runs) -> list[Finding]:
     """Return the call before an exception that lost the batch dim, unless it only merged it with another dim."""
+    rows = runs.probes[0].rows
+    fits = runs.fit_of(rows)
     row = _where_lost(runs, None)
-    if row is None or row.out_shapes[0][1:] == row.in_shapes[0][2:]:
+    if row is None:  # the batch came back from elsewhere: the last call whose result follows the batch no longer
+        dropped = [row for row, fitted in zip(rows, fits, strict=True) if _drops_batch(row, fitted, runs.probe[0])]
+        row = dropped[-1] if dropped else None
+    if row is None or _only_merges(row) or row.out_shapes[0] == ():  # a scalar replaces no tensor
         return []
-    fits = runs.fit_of(runs.probes[0].rows)[runs.probes[0].rows.index(row)]
-    got = shape_text(fits[0]) if fits else str(row.out_shapes[0])
+    fitted = fits[rows.index(row)]
+    got = shape_text(fitted[0]) if fitted else str(row.out_shapes[0])
     return [at_row("leading-dim", runs.probe[0], row, expected="a result with B as a dim", got=got, advice=_LOST)]
 
 
+def _only_merges(row: ShapeRow) -> bool:
+    given, made = row.in_shapes[0], row.out_shapes[0]
+    return len(given) > 1 and made == (given[0] * given[1], *given[2:])
+
+
+def _drops_batch(row: ShapeRow, fits: Sequence[FittedShape | None], batch: int) -> bool:
+    known = [fitted for fitted in fits if fitted]
+    return any(batch in shape for shape in row.in_shapes) and bool(known) and not any(map(follows_batch, known))
+
+
 def _where_lost(runs: Runs, dim: int | None) -> ShapeRow | None:
-    """Return the first call that has the batch in its input, after the last that has it in its output (at `dim`, or any)."""
+    """Return the first call that has the batch in its input, after the last that has it in its output (at `dim`, or any).
+
+    Where the batch was first moved to another dim, so that the call could take it for something else, that is the call.
+    """
     rows, batch = runs.probes[0].rows, runs.probe[0]
+    lost = _first_without(runs, rows, dim, batch)
+    if dim is None and lost and not any(shape[runs.dim : runs.dim + 1] == (batch,) for shape in lost.in_shapes):
+        return _first_without(runs, rows, runs.dim, batch)
+    return lost
+
+
+def _first_without(runs: Runs, rows: Sequence[ShapeRow], dim: int | None, batch: int) -> ShapeRow | None:
     last = -1
     for at, fits in enumerate(runs.fit_of(rows)):
-        found = [batch_dim(fitted) for fitted in fits]
-        if any(place is not None and dim in (None, place) for place in found):
+        if any(found for found in map(batch_dims, fits) if dim is None or dim in found):
             last = at
     return next((row for row in rows[last + 1 :] if any(batch in shape for shape in row.in_shapes)), None)
 
@@ -242,12 +337,8 @@ def _shape_advice(row: ShapeRow, run: Run) -> str:
     return hazard.advice if hazard else "this call treats some batch sizes differently; name the dims it works on"
 
 
-def _shapes(rows: Sequence[ShapeRow]) -> list[tuple[Shape, ...]]:
-    return [row.out_shapes for row in rows]
-
-
 def _at(fitted: FittedShape | None, batch: int) -> tuple[int | None, ...] | None:
-    return None if fitted is None else tuple(fit.at(batch) for fit in fitted)
+    return None if fitted is None else tuple(None if fit is None else fit.at(batch) for fit in fitted)
 
 
 def _fits(predicted: tuple[int | None, ...] | None, shape: Shape) -> bool:
@@ -257,7 +348,8 @@ def _fits(predicted: tuple[int | None, ...] | None, shape: Shape) -> bool:
 
 
 def _text(predicted: tuple[int | None, ...] | None) -> str:
-    return str(tuple("?" if size is None else size for size in predicted or ()))
+    sizes = ["?" if size is None else str(size) for size in predicted or ()]
+    return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
 
 def at_row(kind: FindingKind, batch: int, row: ShapeRow | None, *, expected: str, got: str, advice: str) -> Finding:
@@ -266,7 +358,7 @@ def at_row(kind: FindingKind, batch: int, row: ShapeRow | None, *, expected: str
     return Finding(kind, batch, *where, expected, got, advice)
 
 
-def from_error(batch: int, error: Exception, place: Place | None, *, always: bool = False) -> Finding:
+def from_error(batch: int, error: Exception | None, place: Place | None, *, always: bool = False) -> Finding:
     """Return the finding for an exception, on the user's line that raised it.
 
     Args:

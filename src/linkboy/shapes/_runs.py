@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from linkboy._calls import Arguments, Model, Way, arguments_of, model_run, tensors_in
+from linkboy._calls import Arguments, Model, Way, arguments_of, model_run, named_tensors, tensors_in
 from linkboy._random import same_random_numbers, seed
 from linkboy.shapes._calls import Place, Shape, shape_of, user_place
 from linkboy.shapes._rows import ShapeRow, plain_shapes
@@ -17,12 +17,13 @@ MakeInputs = Callable[[int], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One forward pass: the input shapes, the trace, and the output shapes or the exception."""
+    """One forward pass: the input shapes, the trace, and the output shapes and their paths, or the exception."""
 
     batch: int
     inputs: tuple[Shape, ...]
     trace: ShapeTrace
     outputs: tuple[Shape, ...] = ()
+    output_names: tuple[str, ...] = ()
     error: Exception | None = None
 
     @functools.cached_property
@@ -47,13 +48,14 @@ def run_once(model: Model, make_inputs: MakeInputs, batch: int, way: Way, *, num
     """Return one run of a model on `make_inputs(batch)`, without gradients, with the random streams seeded by `number`."""
     arguments = draw(model, make_inputs, batch, number)
     inputs = _shapes_in((arguments.args, arguments.kwargs))
-    trace, outputs, error = ShapeTrace(), (), None
+    trace, outputs, names, error = ShapeTrace(), (), (), None
     try:
         with model_run(model, arguments, way, seed=number) as run, trace_shapes(hazards="collect", ops="all") as trace:
-            outputs = _shapes_in(run.call())
+            output = run.call()
+            outputs, names = _shapes_in(output), tuple(name for name, _ in named_tensors(output))
     except Exception as raised:  # noqa: BLE001 - whatever a model raises at some batch size is a finding
         error = raised
-    return Run(batch, inputs, trace, outputs, error)
+    return Run(batch, inputs, trace, outputs, names, error)
 
 
 def _shapes_in(value: Any) -> tuple[Shape, ...]:

@@ -1,28 +1,39 @@
 """State the expected shapes once, by the names of their axes."""
 
-from torch import Tensor
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Bound = dict[str, tuple[int | tuple[int, ...], str]]  # size, or sizes of `*name`, and where they were met first
+
+_WORD = re.compile(r"\.\.\.|_|\*?[^\W\d]\w*|\d+|(?:\d+|[^\W\d]\w*)(?:\*(?:\d+|[^\W\d]\w*))+")
 
 
-def assert_shape(x: Tensor, spec: str, /, **axes: object) -> dict[str, int]:
+def assert_shape(x: object, spec: str | Mapping[str, Any], /, **axes: object) -> dict[str, Any]:
     """Check a shape against named axes, and return the sizes the names stand for.
 
     A spec names one axis for each dim: a name takes the size that it meets first and must match it afterwards, a number
-    is that size, `_` is any size, and `...`, at most once, is any number of dims. Pass the result on with `**`, and the
-    names hold across calls.
+    is that size, `2*t` is twice the size of `t`, and `_` is any size. At most once, `*batch` is any number of dims, which
+    must match wherever `*batch` is named, and `...` is any number of dims that need not match. Pass the result on with
+    `**`, and the names hold across calls.
 
     Args:
-        x: the tensor to check, any shape and dtype.
-        spec: names, numbers, `_` and `...`, separated by spaces, such as `"b t 3"`.
-        axes: `name=5` sets the size of an axis, `name=None` leaves it open, and `name=(tensor, "b t")` checks another
-            tensor, called `name` in the message, with the same axes.
+        x: the tensor or array to check, of any shape and dtype; `None` stands for an optional one that is not given, and
+            is not checked.
+        spec: names, numbers, products, `_`, `...` and `*name`, separated by spaces, such as `"b t 3"`; for a dataclass, a
+            mapping or a named tuple, a mapping from its fields to their specs, such as `{"ids": "b t", "mask": "b t"}`.
+        axes: `name=5` sets the size of an axis, `name=(2, 3)` the sizes of `*name`, `name=None` leaves it open, and
+            `name=(tensor, "b t")` checks another tensor, called `name` in the message, with the same axes.
 
     Returns:
-        The size of each named axis; an empty dict under `python -O`, where nothing is checked.
+        The size of each named axis, a tuple of sizes for `*name`; an empty dict under `python -O`, where nothing is
+        checked.
 
     Raises:
         AssertionError: a shape does not fit.
         ValueError: a spec cannot be read.
-        TypeError: `x` is not a tensor, or a keyword is neither an integer, `None` nor a tensor with its spec.
+        TypeError: `x` is not a tensor or an array, or a keyword is none of the above.
 
     Examples:
         >>> import torch
@@ -32,53 +43,118 @@ def assert_shape(x: Tensor, spec: str, /, **axes: object) -> dict[str, int]:
         {'b': 4, 't': 7}
         >>> assert_shape(torch.zeros(5, 7), "b t", **sizes)
         Traceback (most recent call last):
-        AssertionError: x must be 'b t', got (5, 7): axis b is 5 here but 4 as given
+        AssertionError: x must be 'b t', got (5, 7): axis b is 5 here but 4 as given (b=4, t=7)
+        >>> assert_shape(torch.zeros(2, 3, 14), "*batch 2*t", t=7)
+        {'t': 7, 'batch': (2, 3)}
     """
     if not __debug__:
         return {}
-    bound: dict[str, tuple[int, str]] = {}
-    tensors: list[tuple[str, object, object]] = [("x", x, spec)]
+    bound: Bound = {}
+    tensors = list(_fields("x", x, spec))
     for name, value in axes.items():
-        if isinstance(value, tuple) and len(value) == 2:
-            tensors.append((name, *value))
-        elif isinstance(value, int) and not isinstance(value, bool):
-            bound[name] = value, "as given"
+        if _is_size(value) or (isinstance(value, tuple) and all(map(_is_size, value))):
+            bound[name] = value, "as given"  # type: ignore[assignment]
+        elif isinstance(value, tuple) and len(value) == 2:
+            tensors += _fields(name, *value)
         elif value is not None:
             raise TypeError(
-                f"{name} must be a size, None, or a pair of a tensor and its spec, got {type(value).__name__}"
+                f"{name} must be a size, a tuple of sizes, None, or a pair of a tensor and its spec, "
+                f"got {type(value).__name__}"
             )
     for name, tensor, text in tensors:
-        _bind(name, tensor, text, bound)
-    return {name: size for name, (size, _) in bound.items()}
+        words = _words(name, text)
+        if tensor is not None:
+            _Check(name, tensor, text, bound).run(words)
+    return {name: sizes for name, (sizes, _) in bound.items()}
 
 
-def _bind(name: str, tensor: object, spec: object, bound: dict[str, tuple[int, str]]) -> None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
-    shape = tuple(tensor.shape)
-    for dim, (axis, size) in enumerate(_pairs(name, shape, spec)):
-        where = f"{name} must be {spec!r}, got {shape}"
-        if axis.isdecimal():
-            if size != int(axis):
-                raise AssertionError(f"{where}: dim {dim} must be {axis}")
-        elif axis != "_":
-            known, source = bound.setdefault(axis, (size, f"in {name}"))
-            if size != known:
-                raise AssertionError(f"{where}: axis {axis} is {size} here but {known} {source}")
+def _fields(name: str, value: object, spec: object) -> Iterator[tuple[str, object, object]]:
+    """Yield the tensors that a spec is for, with their names: one, or those in the fields that it names."""
+    if value is None or not isinstance(spec, Mapping):
+        yield name, value, "" if isinstance(spec, Mapping) else spec
+        return
+    for key, inner in spec.items():
+        try:
+            item = value[key] if isinstance(value, Mapping) else getattr(value, key)
+        except (KeyError, AttributeError):
+            raise AssertionError(f"{name} must have {key!r}, got {type(value).__name__} without it") from None
+        yield from _fields(f"{name}.{key}", item, inner)
 
 
-def _pairs(name: str, shape: tuple[int, ...], spec: object) -> list[tuple[str, int]]:
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+class _Check:
+    """One tensor against its spec; names that it meets first are bound."""
+
+    def __init__(self, name: str, tensor: object, spec: object, bound: Bound) -> None:
+        shape = getattr(tensor, "shape", None)
+        if shape is None or isinstance(tensor, type):
+            raise TypeError(f"{name} must be a tensor or an array, got {type(tensor).__name__}")
+        self._name, self._shape, self._spec, self._bound = name, tuple(shape), spec, bound
+
+    def run(self, words: list[str]) -> None:
+        """Raise unless the shape fits."""
+        open_at = next((at for at, word in enumerate(words) if word == "..." or word.startswith("*")), None)
+        free = len(self._shape) - len(words) + (open_at is not None)
+        if free < 0 or (open_at is None and free):
+            need = f"at least {len(words) - 1}" if open_at is not None else str(len(words))
+            self._fail(f"expected {need} dims, got {len(self._shape)}")
+        products: list[tuple[int, str]] = []
+        dim = 0
+        for at, word in enumerate(words):
+            if at == open_at:
+                if word != "...":
+                    self._match(word[1:], self._shape[dim : dim + free], f"axes {word} are")
+                dim += free
+                continue
+            if "*" in word:
+                products.append((dim, word))
+            elif word.isdecimal():
+                if self._shape[dim] != int(word):
+                    self._fail(f"dim {dim} must be {word}")
+            elif word != "_":
+                self._match(word, self._shape[dim], f"axis {word} is")
+            dim += 1
+        for dim, word in products:  # last, as the tensor itself may name their factors
+            self._multiply(dim, word)
+
+    def _match(self, name: str, sizes: int | tuple[int, ...], what: str) -> None:
+        known, source = self._bound.setdefault(name, (sizes, f"in {self._name}"))
+        if sizes != known:
+            self._fail(f"{what} {sizes} here but {known} {source}")
+
+    def _multiply(self, dim: int, word: str) -> None:
+        """Check a product; a single factor that is not known yet gets the size that fits."""
+        factors = word.split("*")
+        sizes = [int(factor) if factor.isdecimal() else self._bound.get(factor, (None, ""))[0] for factor in factors]
+        known = [size for size in sizes if isinstance(size, int)]
+        size, whole = self._shape[dim], math.prod(known)
+        missing = [factor for factor, found in zip(factors, sizes, strict=True) if found is None]
+        if len(missing) == 1 and whole and size % whole == 0:
+            self._bound[missing[0]] = size // whole, f"in {self._name}"
+        elif len(missing) == 1:
+            self._fail(f"dim {dim} must be a multiple of {whole}, as {word} says")
+        elif missing or len(known) < len(sizes):
+            unknown = missing or [f for f, found in zip(factors, sizes, strict=True) if isinstance(found, tuple)]
+            raise ValueError(f"the spec of {self._name} must name {' and '.join(unknown)} before {word}")
+        elif size != whole:
+            self._fail(f"dim {dim} must be {word} = {whole}")
+
+    def _fail(self, why: str) -> None:
+        names = ", ".join(f"{name}={sizes}" for name, (sizes, _) in self._bound.items())
+        where = f"{self._name} must be {self._spec!r}, got {self._shape}: {why}"
+        raise AssertionError(f"{where} ({names})" if names else where)
+
+
+def _words(name: str, spec: object) -> list[str]:
     words = spec.split() if isinstance(spec, str) else None
-    if words is None or not all(word == "..." or word.isdecimal() or word.isidentifier() for word in words):
-        raise ValueError(f"the spec of {name} must be names, numbers, _ and ... separated by spaces, got {spec!r}")
-    if words.count("...") > 1:
-        raise ValueError(f"the spec of {name} may have ... once, got {spec!r}")
-    if "..." in words:
-        at, free = words.index("..."), len(shape) - len(words) + 1
-        words[at : at + 1] = ["_"] * max(free, 0)
-        need = f"at least {len(words)}" if free < 0 else ""
-    else:
-        need = str(len(words)) if len(words) != len(shape) else ""
-    if need:
-        raise AssertionError(f"{name} must be {spec!r}, got {shape}: expected {need} dims, got {len(shape)}")
-    return list(zip(words, shape, strict=True))
+    if words is None or not all(_WORD.fullmatch(word) for word in words):
+        raise ValueError(
+            f"the spec of {name} must be names, numbers, products such as 2*t, _, ... and *name, separated by spaces, "
+            f"got {spec!r}"
+        )
+    if sum(word == "..." or word.startswith("*") for word in words) > 1:
+        raise ValueError(f"the spec of {name} may have ... or *name once, got {spec!r}")
+    return words

@@ -8,9 +8,10 @@ from linkboy._calls import HOW, How, Model, refuse_lazy, ways
 from linkboy._checks import check_choice, check_number
 from linkboy._walk import unwrapped
 from linkboy.shapes._fit import shape_text
-from linkboy.shapes._mixing import find_mixing
-from linkboy.shapes._predict import Runs, compared, from_hazard, one_for_each_line
+from linkboy.shapes._mixing import Tested, find_mixing
+from linkboy.shapes._predict import Runs, compared, from_error, from_hazard, one_for_each_line
 from linkboy.shapes._runs import MakeInputs
+from linkboy.shapes.hazards import Hazard
 from linkboy.shapes.report import BatchReport
 
 
@@ -22,15 +23,19 @@ def check_batch(
     probe: tuple[int, int] = (5, 7),
     run: How = "auto",
     mixing: bool = True,
+    output_batch_dim: int | None = None,
 ) -> BatchReport:
     """Check that a model treats its batch as a batch, and name the line where it does not.
 
     Every torch call is traced at the two `probe` sizes, and each size is fitted as a function of the batch, which
-    predicts the shapes at `sizes`; the first call that differs is a finding. Then the output must follow the batch, and
-    no sample may depend on another one: one sample is replaced, and the results of the others must not change.
+    predicts the shapes at `sizes`; the first call that differs is a finding. A size that differs between draws of values
+    at the same batch size is data, and is not compared. Then the output must have the batch as a dim, and the result of
+    each sample may depend on that sample alone: not on other samples, its place in the batch, or the batch size. In eval
+    mode a second call must give the same result, and dropout must be off.
 
-    The model is run in the mode it is in: call `eval()` first, unless you want to check training mode; BatchNorm in
-    training mode mixes samples by design and is found. Flags, buffers, attributes and random generators are restored.
+    The model is run in the mode it is in: call `eval()` first, unless you want to check training mode. BatchNorm in
+    training mode mixes samples by design; a note says so, and it runs in eval mode where mixing is tested. Flags, buffers,
+    attributes and random generators are restored.
 
     Args:
         model: an `nn.Module`, or any function of tensors; a model inside `torch.compile` or `DataParallel` is unwrapped.
@@ -41,10 +46,12 @@ def check_batch(
         run: `"shapes"` compares shapes on fake tensors, which cost no compute, after one real forward of 2 so that what
             the model caches is real; `"values"` compares on real data; `"auto"` turns to real data if the run on fake
             tensors raises, as it does at a data-dependent `.item()`.
-        mixing: whether to test that samples do not mix, with real data at a batch of 3.
+        mixing: whether to test that the result of a sample depends on it alone, with three draws of real data: one sample
+            of three is replaced, the samples change places, and are run alone and in a smaller batch.
+        output_batch_dim: the dim of the first output that must be the batch; `None` accepts any.
 
     Returns:
-        A report with `ok` and `findings`, shapes in terms of `B`, and notes on what could not be checked.
+        A report with `ok` and `findings`, shapes in terms of `B`, and the tests that could not run, which make `ok` false.
 
     Raises:
         ValueError: a size is below 1, the two probe sizes are equal, `run` is unknown, or a parameter is lazy.
@@ -59,38 +66,47 @@ def check_batch(
         ('mixing', 'samples 1, 2 change with sample 0')
     """
     _check_arguments(model, make_inputs, sizes, probe, run)
+    if output_batch_dim is not None:
+        check_number("output_batch_dim", output_batch_dim, minimum=0, integer=True)
     model = unwrapped(model)
     runs = _runs(model, make_inputs, sizes, probe, run)
-    findings, notes = compared(runs, sizes)
-    failed = any(probe_run.error for probe_run in runs.probes)
-    if mixing and not failed:
-        found, note = find_mixing(model, make_inputs, runs)
-        findings += [found] if found else []
-        notes += [note] if note else []
+    findings, notes = compared(runs, output_batch_dim)
+    failed = any(known.error for known in runs.probes)
+    if runs.first_error and not any(finding.kind == "error" for finding in findings):
+        findings.append(from_error(runs.first_error.batch, runs.first_error.error, runs.first_error.error_place))
+    tested = find_mixing(model, make_inputs, runs) if mixing and not failed else Tested()
     first = runs.probes[0]
-    warned = [from_hazard(first.batch, hazard) for hazard in first.trace.hazards if hazard.level == "warn"]
+    warned = [from_hazard(first.batch, hazard) for hazard in first.trace.hazards if _is_finding(hazard, first.batch)]
+    findings = [*findings, *tested.findings]
     findings = warned + findings if failed else findings + warned  # a hazard before an exception may be its cause
-    hazards = {(h.rule, h.file, h.line): h for known in runs.known.values() for h in known.trace.hazards}
+    every = (hazard for known in runs.draws.values() for one in known for hazard in one.trace.hazards)
     return BatchReport(
         findings=one_for_each_line(findings),
         inputs=tuple(map(shape_text, runs.inputs)),
         outputs=tuple(map(shape_text, runs.outputs)),
         call_count=len(first.rows),
         run="values" if runs.way == "values" else "shapes",
-        hazards=tuple(hazards.values()),
-        notes=tuple(dict.fromkeys(notes)),
+        hazards=tuple({(hazard.rule, hazard.file, hazard.line): hazard for hazard in every}.values()),
+        untested=tuple(tested.untested),
+        notes=tuple(dict.fromkeys([*notes, *tested.notes])),
     )
+
+
+def _is_finding(hazard: Hazard, batch: int) -> bool:
+    """Return whether a hazard at a probe size is a finding: a squeeze of a tensor without the batch cannot remove it."""
+    without_batch = not any(batch in shape for shape in hazard.in_shapes)
+    return hazard.level == "warn" and not (hazard.rule == "squeeze-no-dim" and without_batch)
 
 
 def _runs(model: Model, make_inputs: MakeInputs, sizes: Sequence[int], probe: tuple[int, int], run: How) -> Runs:
     if run == "auto" and isinstance(model, torch.jit.ScriptModule):
         run = "values"  # the tracer would see nothing but what fake tensors do inside
     first, *others = ways(model, run, devices=True)
-    runs = Runs(model, make_inputs, probe, first)
+    runs = Runs(model, make_inputs, probe, sizes, first)
     for way in others:
-        if not any(known.error for known in (*runs.probes, *map(runs.at, sizes))):
+        if not runs.failed:
             break
-        runs = Runs(model, make_inputs, probe, way)
+        runs = Runs(model, make_inputs, probe, sizes, way)
     return runs
 
 
@@ -102,8 +118,9 @@ def assert_batch_safe(
     probe: tuple[int, int] = (5, 7),
     run: How = "auto",
     mixing: bool = True,
+    output_batch_dim: int | None = None,
 ) -> None:
-    """Raise an `AssertionError` with the report of `check_batch` if there is a finding.
+    """Raise an `AssertionError` with the report of `check_batch` if it is not `ok`.
 
     Args:
         model: as for `check_batch`.
@@ -112,9 +129,10 @@ def assert_batch_safe(
         probe: as for `check_batch`.
         run: as for `check_batch`.
         mixing: as for `check_batch`.
+        output_batch_dim: as for `check_batch`.
 
     Raises:
-        AssertionError: there is a finding.
+        AssertionError: there is a finding, or a test could not run.
 
     Examples:
         >>> import torch
@@ -124,7 +142,9 @@ def assert_batch_safe(
         Traceback (most recent call last):
         AssertionError: batch check: 1 finding ...
     """
-    report = check_batch(model, make_inputs, sizes=sizes, probe=probe, run=run, mixing=mixing)
+    report = check_batch(
+        model, make_inputs, sizes=sizes, probe=probe, run=run, mixing=mixing, output_batch_dim=output_batch_dim
+    )
     if not report.ok:
         raise AssertionError(str(report))
 

@@ -14,12 +14,14 @@ from typing import Any, Literal
 from torch import nn
 
 from linkboy._files import atomic_write
-from linkboy._report import Block, Report, Table, format_bytes, format_count
+from linkboy._report import Block, Report, Table, format_bytes, plural
 from linkboy.shapes._calls import Shape
 from linkboy.shapes._rows import ShapeRow, Step
 from linkboy.shapes.hazards import Hazard
 
-FindingKind = Literal["error", "shape", "control-flow", "leading-dim", "mixing", "hazard"]
+FindingKind = Literal[
+    "error", "shape", "control-flow", "leading-dim", "mixing", "place", "batch-size", "state", "random", "hazard"
+]  # fmt: skip
 
 _LISTED_WAYS = 3  # different shapes shown for a line that runs many times
 _CODE_WIDTH = 60  # the comment of a longer line follows it directly
@@ -68,8 +70,7 @@ class ShapeTrace(Report):
     @property
     def summary(self) -> str:
         """How many calls and hazards there are, on one line."""
-        counts = (len(self._steps), "call"), (len(self._hazards), "hazard")
-        return ", ".join(f"{format_count(count)} {what}" + "s" * (count != 1) for count, what in counts)
+        return f"{plural(len(self._steps), 'call')}, {plural(len(self._hazards), 'hazard')}"
 
     def listing(self, target: object = None) -> str:
         """Return source code with the shapes of each line behind it and its hazards below it.
@@ -212,7 +213,9 @@ class Finding(Report):
     Attributes:
         kind: `"error"`: the model raises at this size; `"shape"`: a shape differs from what the other sizes predict;
             `"control-flow"`: other lines run than at the other sizes; `"leading-dim"`: the output does not follow the
-            batch; `"mixing"`: a sample's output depends on another sample; `"hazard"`: what `trace_shapes` warns of.
+            batch; `"mixing"`: a sample's output depends on another sample, `"place"`: on its place in the batch,
+            `"batch-size"`: on how many samples there are; `"state"`: a second call gives another result; `"random"`:
+            dropout is active in eval mode; `"hazard"`: what `trace_shapes` warns of.
         batch: the batch size at which it showed.
         op: the torch function, or the type of the exception; empty where only the output shows it.
         file: file of the line; empty where no line is known.
@@ -257,7 +260,8 @@ class BatchReport(Report):
         call_count: how many torch calls were compared.
         run: `"shapes"` where calls were compared on fake tensors, without data, `"values"` where on real ones.
         hazards: the hazards of every level that a run showed.
-        notes: what could not be checked, one sentence each.
+        untested: the tests that could not run and why, one sentence each; they make `ok` false.
+        notes: what else is good to know, one sentence each.
 
     Examples:
         >>> import torch
@@ -273,26 +277,28 @@ class BatchReport(Report):
     call_count: int
     run: Literal["shapes", "values"]
     hazards: tuple[Hazard, ...]
+    untested: tuple[str, ...]
     notes: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether there is no finding."""
-        return not self.findings
+        """Whether every test ran and none found anything."""
+        return not self.findings and not self.untested
 
     @property
     def summary(self) -> str:
         """The verdict on one line."""
-        count = len(self.findings)
-        verdict = "no finding" if self.ok else f"{count} finding{'s' if count > 1 else ''}"
+        verdict = (
+            "no finding" if self.ok else plural(len(self.findings), "finding") if self.findings else "not complete"
+        )
         kind = "fake tensors" if self.run == "shapes" else "real data"
-        calls = f"{format_count(self.call_count)} call{'s' * (self.call_count != 1)}"
-        return f"batch check: {verdict}   {calls} compared on {kind}"
+        return f"batch check: {verdict}   {plural(self.call_count, 'call')} compared on {kind}"
 
     def _blocks(self) -> Iterable[Block]:
         yield self.summary
         yield f"{', '.join(self.inputs) or 'no tensor'} -> {', '.join(self.outputs) or 'no tensor'}"
         yield from map(str, self.findings)
+        yield from self.untested
         yield from (f"note: {note}" for note in self.notes)
 
     def to_dict(self) -> dict[str, object]:
