@@ -12,7 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from linkboy._calls import Arguments, Model, model_run, named_tensors, tensors_in, without_values
 from linkboy._random import same_random_numbers, seed
-from linkboy._report import listed
+from linkboy._report import listed, shorten
 from linkboy.shapes._calls import user_place
 from linkboy.shapes._fit import FittedShape, batch_dims, shape_text
 from linkboy.shapes._predict import DRAWS, Runs, at_row, from_error, samples_in_lists
@@ -91,7 +91,7 @@ def _reason_not_to_run(model: Model, runs: Runs) -> str:
 
 @dataclasses.dataclass
 class _Result:
-    """The output tensors of a run, and of each the samples it has along its batch dims."""
+    """The output tensors of a run and their paths."""
 
     tensors: list[Tensor]
     names: list[str]
@@ -112,7 +112,7 @@ class _Test:
         self._say_what_is_set_aside()
         try:
             for number in range(DRAWS):
-                found = self._once(number) or self._draw(number)
+                found = (self._first() if number == 0 else None) or self._draw(number)
                 if found:
                     self._tested.findings.append(found)
                     return
@@ -121,6 +121,9 @@ class _Test:
             return
         except _UntestedError as stopped:
             self._tested.untested.append(f"mixing was not tested: {stopped}")
+            return
+        except Exception as error:  # noqa: BLE001 - an output that cannot be compared, such as a sparse one
+            self._tested.untested.append(f"mixing was not tested: {_said(error)}")
             return
         if not self._can_replace:
             self._tested.untested.append(
@@ -167,22 +170,24 @@ class _Test:
                 output = run.call() if again is None else again.call(self._model)
             return _Result(tensors_in(output), [name for name, _ in named_tensors(output)])
 
+    def _given(self, arguments: Arguments, **options: Any) -> _Result:
+        """Return the outputs for what make_inputs gave; that the model raises there is a finding."""
+        try:
+            return self._outputs(arguments, **options)
+        except Exception as error:
+            raise _ModelError(error) from error
+
     def _arguments(self, number: int) -> Arguments:
         return draw(self._model, self._make_inputs, BATCH, number)
 
     # ------------------------------------------------------------------------------------------------ the tests
-    def _once(self, number: int) -> Finding | None:
-        """Test once what does not depend on the values: randomness and state."""
-        if number:
-            return None
-        arguments = self._arguments(number)
-        try:
-            base, same = self._outputs(arguments), self._outputs(arguments)
-        except Exception as error:
-            raise _ModelError(error) from error
+    def _first(self) -> Finding | None:
+        """Test once, as it does not depend on the values, whether the model is random or keeps state."""
+        arguments = self._arguments(0)
+        base, same = self._given(arguments), self._given(arguments)
         if self._changed(base, same, _all(BATCH)):
             raise _UntestedError("two equal runs gave different outputs")
-        other = self._outputs(arguments, number=1)
+        other = self._given(arguments, number=1)
         if self._changed(base, other, _all(BATCH)):
             self._random = True
             row = self._culprit(arguments, lambda mode: self._outputs(arguments, number=1, mode=mode), _all(BATCH))
@@ -191,10 +196,7 @@ class _Test:
             where = f", first by {row.op} at {row.file}:{row.line}" if row else ""
             self._tested.notes.append(f"the model draws random numbers{where}; other batch sizes were not compared")
         elif not self._trains:
-            try:
-                second = self._outputs(arguments, twice=True)
-            except Exception as error:
-                raise _ModelError(error) from error
+            second = self._given(arguments, twice=True)
             if self._changed(base, second, _all(BATCH)):
                 row = self._culprit(
                     arguments, lambda mode: self._outputs(arguments, mode=mode, twice=True), _all(BATCH)
@@ -205,10 +207,7 @@ class _Test:
     def _draw(self, number: int) -> Finding | None:
         """Test one draw of values: a sample replaced, the samples in other places, alone, and in a smaller batch."""
         arguments = self._arguments(number)
-        try:
-            base = self._outputs(arguments)
-        except Exception as error:
-            raise _ModelError(error) from error
+        base = self._given(arguments)
         sample = number % BATCH
         replaced = self._replaced(arguments, sample, number)
         found = self._compare("mixing", arguments, base, replaced, _without(sample))
@@ -229,14 +228,12 @@ class _Test:
         try:
             result = self._outputs(other)
         except Exception as error:
-            said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            raise _UntestedError(f"with {_what(kind, pick)} the model raised {said}") from error
+            raise _UntestedError(f"with {_what(kind, pick)} the model raised {_said(error)}") from error
         faint = False
-        if (
-            replaced := next((sample for sample in range(BATCH) if sample not in pick), None)
-        ) is not None and kind == "mixing":
-            self._answered |= self._answers(base, result, replaced)
-            faint = not self._changed(base, result, _all(BATCH), only=replaced)
+        if kind == "mixing":
+            sample = pick.index(None)
+            self._answered |= self._answers(base, result, sample)
+            faint = not self._changed(base, result, _all(BATCH), only=sample)
         changed = self._changed(base, result, pick, exactly=faint)
         if not changed:
             return None
@@ -373,6 +370,10 @@ def _all(batch: int) -> Pick:
 
 def _without(sample: int) -> Pick:
     return tuple(None if other == sample else other for other in range(BATCH))
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {shorten(' '.join(str(error).split()), 200)}"
 
 
 def _what(kind: FindingKind, pick: Pick) -> str:
