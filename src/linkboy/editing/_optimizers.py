@@ -1,15 +1,17 @@
 """Take removed tensors out of an optimizer and put new ones in, in place; the state of all others is not touched."""
 
+from collections.abc import Container
 from typing import Any
 
 from torch import Tensor, nn
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 
+from linkboy._optimizers import append, exchange, take_out, torch_optimizer
 from linkboy.editing._changes import Changes
 
 
-def unwrap(optimizer: Any, model: nn.Module) -> Optimizer | None:
-    """Return the torch optimizer itself, taken out of accelerate's wrapper.
+def unwrap(optimizer: object, model: nn.Module) -> Optimizer | None:
+    """Return the torch optimizer itself, out of accelerate's wrapper.
 
     Raises:
         TypeError: it is not an optimizer.
@@ -17,9 +19,7 @@ def unwrap(optimizer: Any, model: nn.Module) -> Optimizer | None:
     """
     if optimizer is None:
         return None
-    inner = optimizer.optimizer if type(optimizer).__name__ == "AcceleratedOptimizer" else optimizer
-    if not isinstance(inner, Optimizer):
-        raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    inner = torch_optimizer(optimizer)
     ours = {id(tensor) for tensor in model.parameters()}
     if not any(id(tensor) in ours for group in inner.param_groups for tensor in group["params"]):
         raise ValueError("optimizer must hold parameters of the model, and this one holds none of them")
@@ -28,9 +28,12 @@ def unwrap(optimizer: Any, model: nn.Module) -> Optimizer | None:
 
 def rewire(changes: Changes, optimizer: Optimizer | None) -> None:
     """Let an optimizer hold the edited model's tensors; groups keep their number and order, for the schedulers."""
-    before = {id(place.tensor) for place in changes.before.tensors if isinstance(place.tensor, nn.Parameter)}
+    before = {
+        id(place.tensor): place.tensor for place in changes.before.tensors if isinstance(place.tensor, nn.Parameter)
+    }
     now = dict(changes.model.named_parameters())
-    gone = before - {id(tensor) for tensor in now.values()}
+    present = {id(tensor) for tensor in now.values()}
+    gone = {key: tensor for key, tensor in before.items() if key not in present}
     new = {name: tensor for name, tensor in now.items() if id(tensor) not in before}
     if not gone and not new:
         return
@@ -42,16 +45,15 @@ def rewire(changes: Changes, optimizer: Optimizer | None) -> None:
         return
     groups = optimizer.param_groups
     home = _homes(changes, groups)
-    out, exchanged = _exchange(optimizer, gone, _heirs(changes, {id(tensor) for tensor in new.values()}))
+    heirs = _heirs(changes, {id(tensor) for tensor in new.values()})
+    exchanged = exchange(optimizer, _each_once(optimizer, gone, heirs))
+    removed = len(take_out(optimizer, gone.values()))
     held = {id(tensor) for group in groups for tensor in group["params"]}
     added = {name: tensor for name, tensor in new.items() if id(tensor) not in held and tensor.requires_grad}
     for name, tensor in added.items():
-        _append(groups[_home(changes, home, name, tensor)], name, tensor)
-    if isinstance(optimizer, LBFGS):  # its history is one flat vector over all parameters
-        optimizer.state.clear()
-        optimizer._numel_cache = None
+        append(optimizer, _home(changes, home, name, tensor), name, tensor)
     changes.repairs.append(
-        f"optimizer: {out} tensors removed, {exchanged} replaced in place, {len(added)} added; the state of all others is "
+        f"optimizer: {removed} tensors removed, {exchanged} replaced in place, {len(added)} added; the state of all others is "
         "unchanged, and an optimizer file saved before the edit no longer fits"
     )
 
@@ -69,32 +71,11 @@ def _heirs(changes: Changes, new: set[int]) -> dict[int, Tensor]:
     return found
 
 
-def _exchange(optimizer: Optimizer, gone: set[int], heirs: dict[int, Tensor]) -> tuple[int, int]:
-    """Put each heir in the place of its tensor and drop tensors without one; return how many were dropped and replaced."""
-    out, placed = 0, set()
-    for group in optimizer.param_groups:
-        kept: list[tuple[int, Tensor]] = []
-        for index, tensor in enumerate(group["params"]):
-            if id(tensor) not in gone:
-                kept.append((index, tensor))
-                continue
-            optimizer.state.pop(tensor, None)
-            heir = heirs.get(id(tensor))
-            if heir is None or id(heir) in placed:
-                out += 1
-            else:
-                placed.add(id(heir))
-                kept.append((index, heir))
-        if "param_names" in group:
-            group["param_names"][:] = [group["param_names"][index] for index, _ in kept]
-        group["params"][:] = [tensor for _, tensor in kept]
-    return out, len(placed)
-
-
-def _append(group: dict[str, Any], name: str, tensor: Tensor) -> None:
-    group["params"].append(tensor)
-    if "param_names" in group:
-        group["param_names"].append(name)
+def _each_once(optimizer: Optimizer, gone: Container[int], heirs: dict[int, Tensor]) -> dict[int, Tensor]:
+    """Return the heirs of tensors that an optimizer holds and the model no longer does; no heir may follow two of them."""
+    held = [id(tensor) for group in optimizer.param_groups for tensor in group["params"]]
+    first = {id(heirs[key]): key for key in reversed(held) if key in gone and key in heirs}
+    return {key: heirs[key] for key in first.values()}
 
 
 def _homes(changes: Changes, groups: list[dict[str, Any]]) -> dict[str, tuple[int, bool]]:
