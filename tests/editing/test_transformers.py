@@ -415,3 +415,25 @@ def test_fake_runs_of_a_decoder_with_its_cache_work_on_the_meta_device():
     assert report.checked == "run on shapes (with dtypes, devices and ids), not on values"
     assert report.outputs[0].after == "f32[2, 10, 64]"
     assert model.config.num_hidden_layers == 3
+
+
+def test_what_a_config_did_not_rebuild_before_the_edit_is_no_news_after_it():
+    """An adapter around a layer is in no config; that saving loses it is not the edit's doing."""
+    model, example = models.bert()
+
+    class Adapted(nn.Module):
+        def __init__(self, base):
+            super().__init__()
+            self.base, self.extra = base, nn.Linear(base.in_features, base.out_features)
+
+        def forward(self, x):
+            return self.base(x) + self.extra(x)
+
+    for layer in model.encoder.layer:
+        layer.attention.self.query = Adapted(layer.attention.self.query)
+    report = keep_layers(model, "encoder.layer", [0, 2], example=example)
+    assert not [note for note in report.notes if "random" in note or "loaded" in note]
+    report = keep_layers(model, "encoder.layer", [0], example=example, config=None)
+    assert report.notes[1:] == ()
+    report = replace_layer(model, "encoder.layer.0.output.dense", nn.Sequential(nn.Linear(32, 16)))
+    assert any("encoder.layer.0.output.dense.0.weight" in note for note in report.notes)

@@ -56,6 +56,21 @@ def distinct_places(model: nn.Module, tensor: Tensor) -> list[TensorPlace]:
     return list({(id(place.owner), place.key): place for place in reversed(found)}.values())[::-1]
 
 
+@dataclasses.dataclass(frozen=True)
+class BuiltPart:
+    """A part of the model that transformers builds from a config.
+
+    Attributes:
+        name: its name in the model.
+        module: the part itself.
+        config_before: a copy of its config before the edit.
+    """
+
+    name: str
+    module: nn.Module
+    config_before: Any
+
+
 @dataclasses.dataclass
 class Changes:
     """The model, its state before the edit, and what has been done to it.
@@ -77,6 +92,7 @@ class Changes:
         resized: the new tensor by the `id` of the old one.
         untied: modules whose weights leave their ties.
         shared_layers: whether the caller asked for one layer object in two positions.
+        rebuilt: the parts that are built from a config.
         sizes: kind, module, old and new number of outputs or rows.
         alive: things whose `id` must not be used again.
     """
@@ -96,6 +112,7 @@ class Changes:
     untied: set[int] = dataclasses.field(default_factory=set)
     shared_layers: bool = False
     sizes: list[tuple[str, nn.Module, int, int]] = dataclasses.field(default_factory=list)
+    rebuilt: list[BuiltPart] = dataclasses.field(default_factory=list)
     alive: list[Any] = dataclasses.field(default_factory=list)
 
     def hold(self, *things: object) -> None:

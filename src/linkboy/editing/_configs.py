@@ -1,24 +1,20 @@
 """The configs that write a model's depth and sizes down: set the fields that mean an edited part, and check the result."""
 
-import copy
 import dataclasses
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from linkboy._checks import did_you_mean
-from linkboy._random import same_random_numbers
-from linkboy._report import listed
 from linkboy.editing._changes import Changes, StackChange
-from linkboy.editing._names import kind_of, named_once
+from linkboy.editing._names import kind_of
 
 # A number that equals the depth is not therefore the depth (SmolLM3's no_rope_layer_interval): known names only.
 _DEPTH = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth", "num_blocks", "layers")
 _ENCODER_DEPTH = ("encoder_layers", "num_encoder_layers", "encoder_num_hidden_layers")
 _DECODER_DEPTH = ("decoder_layers", "num_decoder_layers", "decoder_num_hidden_layers")
+_LEADING = ("first_k_dense_replace", "num_dense_layers")  # so many layers at the front are of another sort
 _LISTS_OF_POSITIONS = frozenset((
     "mlp_only_layers", "attn_layer_indices", "moe_layers", "cross_attention_layers", "rope_scaling_layers",
 ))  # fmt: skip
@@ -174,6 +170,19 @@ def _set_lists(changes: Changes, config: Any, stack: StackChange) -> None:
             set_field(changes, config, field, type(value)(new for new, old in enumerate(origins) if old in value))
         elif len(value) == len(stack.old):
             set_field(changes, config, field, type(value)(value[old] for old in origins))
+    for field in _LEADING:
+        value = vars(config).get(field)
+        if type(value) is int and value > 0:
+            _set_leading(changes, config, field, stack, [old < value for old in origins])
+
+
+def _set_leading(changes: Changes, config: Any, field: str, stack: StackChange, leading: list[bool]) -> None:
+    if leading == sorted(leading, reverse=True):
+        set_field(changes, config, field, sum(leading))
+    else:
+        changes.notes.append(
+            f"{kind_of(config)}.{field} cannot describe the new order of {stack.name}: saving and reloading may fail"
+        )
 
 
 def _origins(changes: Changes, stack: StackChange) -> Iterator[int]:
@@ -192,75 +201,3 @@ def _origins(changes: Changes, stack: StackChange) -> Iterator[int]:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def check_config(changes: Changes, stacks: list[StackChange]) -> None:
-    """Build every transformers model again from its config and note where it differs from the edited one.
-
-    Names and shapes of the tensors, and in changed stacks also the numbers and texts that the layers hold.
-    """
-    if changes.config is None:
-        return
-    for name, module in _built_from_config(changes.model):
-        try:
-            fresh = _fresh(module)
-        except Exception as error:  # noqa: BLE001 - a class may refuse its own config in any way; then nothing is compared
-            changes.notes.append(f"{type(module).__name__} could not be built again from its config: {error}")
-            continue
-        prefix = f"{name}." if name else ""
-        _compare_tensors(changes, module, fresh)
-        for stack in stacks:
-            if not name or stack.name.startswith(prefix):
-                _compare_attributes(changes, stack, stack.name.removeprefix(prefix), fresh)
-
-
-def _built_from_config(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the outermost modules that transformers would build from a config, known by their `config_class`."""
-    found: list[tuple[str, nn.Module]] = []
-    for name, module in model.named_modules():
-        inside = any(not outer or name.startswith(f"{outer}.") for outer, _ in found)
-        if not inside and getattr(type(module), "config_class", None) and config_of(module) is not None:
-            found.append((name, module))
-    return found
-
-
-def _fresh(module: nn.Module) -> nn.Module:
-    kind: Any = type(module)
-    config = config_of(module)
-    # What a file would hold: a config checks its fields when it is loaded, and not when one of them is set.
-    config = type(config).from_dict(config.to_dict()) if hasattr(config, "from_dict") else copy.deepcopy(config)
-    with torch.device("meta"), same_random_numbers(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return kind(config)
-
-
-def _compare_tensors(changes: Changes, module: nn.Module, fresh: nn.Module) -> None:
-    mine = {key: tuple(tensor.shape) for key, tensor in module.state_dict(keep_vars=True).items()}
-    theirs = {key: tuple(tensor.shape) for key, tensor in fresh.state_dict(keep_vars=True).items()}
-    lost = [key for key in mine if key not in theirs]
-    made_up = [key for key in theirs if key not in mine]
-    reshaped = [key for key in mine if key in theirs and mine[key] != theirs[key]]
-    for keys, what in (
-        (lost, "would not be loaded by a model built from the config"),
-        (made_up, "would be filled at random when the model is saved and loaded again"),
-        (reshaped, "have another shape in a model built from the config"),
-    ):
-        if keys:
-            changes.notes.append(f"{listed(keys, most=3)} {what}")
-
-
-def _compare_attributes(changes: Changes, stack: StackChange, path: str, fresh: nn.Module) -> None:
-    fresh_parts = dict(fresh.named_modules())
-    base = named_once(stack.container)
-    different: dict[str, str] = {}
-    for part in stack.container.modules():
-        inner = base[id(part)]
-        twin = fresh_parts.get(f"{path}.{inner}" if inner else path)
-        for key, value in part.__dict__.items() if twin is not None else ():
-            theirs = twin.__dict__.get(key, value)  # type: ignore[union-attr]
-            plain = isinstance(value, (bool, int, float, str)) and key != "training" and not key.startswith("_")
-            if plain and theirs != value:
-                different.setdefault(
-                    key, f"{stack.name}.{inner}.{key} is {value!r}, and a model built from the config has {theirs!r}"
-                )
-    changes.notes.extend(different.values())

@@ -187,6 +187,11 @@ def exchange(changes: Changes, place: ModulePlace, module: nn.Module, *, like: b
     kept = any(part is old for part in module.modules())
     if not kept:
         _hooks(changes, place.name, old, module, hooks)
+    if kind_of(old) == "ModulesToSaveWrapper":
+        changes.notes.append(
+            f"{place.name} was a ModulesToSaveWrapper, whose module peft saves with the adapter; the new {kind_of(module)} is "
+            f"not saved with it: replace {place.name}.modules_to_save.default instead"
+        )
     changes.successor[id(old)] = module
     if not tie:
         changes.untied |= {id(part) for part in module.modules()}

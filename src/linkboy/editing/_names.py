@@ -178,8 +178,18 @@ def check_editable(model: object) -> None:
             raise TypeError(f"{where} is wrapped in {kind_of(module)}; edit {path} and wrap it again")
         if "FSDPModule" in classes:
             raise TypeError(f"{where} is sharded by fully_shard; edit the model before sharding it")
+        if _is_offloaded(module):
+            raise TypeError(
+                f"{where} is offloaded by accelerate, whose hooks keep its weights elsewhere; edit the model before "
+                "cpu_offload or dispatch_model, or after accelerate.hooks.remove_hook_from_submodules(model)"
+            )
         if getattr(module, "_compiled_call_impl", None) is not None:
             raise TypeError(f"{where} was compiled in place; edit the model before compiling it")
+
+
+def _is_offloaded(module: nn.Module) -> bool:
+    hook = module.__dict__.get("_hf_hook")
+    return any(getattr(one, "offload", False) for one in (hook, *getattr(hook, "hooks", ())))
 
 
 Kind = type[nn.Module] | str

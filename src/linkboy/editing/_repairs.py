@@ -138,6 +138,8 @@ def _retie_group(changes: Changes, group: list[TensorPlace], present: dict[int, 
     gone = [place.name for place, holder in now if holder is None]
     names = " = ".join(place.name for place in group)
     if gone and left:
+        if now[0][1] is None:
+            _refuse_lost_owner(changes, group[0], names, present)
         changes.notes.append(f"the tie {names} lost {', '.join(gone)}")
     if len(left) < 2:
         return
@@ -162,15 +164,29 @@ def _holder(changes: Changes, place: TensorPlace, present: dict[int, str]) -> nn
     """Return the module that now stands where the owner of a tensor stood; `None` if it is gone."""
     if id(place.owner) in present:
         return place.owner
-    path = place.name.rpartition(".")[0]
-    parts = path.split(".")
-    for depth in range(len(parts), 0, -1):  # the nearest ancestor that was replaced, and the same path in its successor
+    new, path = _successor(changes, place, present)
+    part = dict(new.named_modules()).get(path) if new is not None else None
+    return part if part is not None and _tensor(part, place.key) is not None else None
+
+
+def _successor(changes: Changes, place: TensorPlace, present: dict[int, str]) -> tuple[nn.Module | None, str]:
+    """Return what stands for the nearest ancestor of a tensor that was replaced, and the path in it."""
+    parts = place.name.split(".")[:-1]
+    for depth in range(len(parts), 0, -1):
         old = changes.before.names.get(".".join(parts[:depth]))
         new = changes.successor.get(id(old)) if old is not None else None
         if new is not None and id(new) in present:
-            part = dict(new.named_modules()).get(".".join(parts[depth:]))
-            return part if part is not None and _tensor(part, place.key) is not None else None
-    return None
+            return new, ".".join(parts[depth:])
+    return None, ""
+
+
+def _refuse_lost_owner(changes: Changes, owner: TensorPlace, names: str, present: dict[int, str]) -> None:
+    new, _ = _successor(changes, owner, present)
+    if new is not None and id(new) not in changes.untied:
+        raise ValueError(
+            f"{names} are tied, and the new {present[id(new)]} ({kind_of(new)}) has no {owner.key!r} to share; "
+            "replace(..., tie=False) ends the tie"
+        )
 
 
 def _tensor(module: nn.Module, key: str) -> Tensor | None:
@@ -201,6 +217,25 @@ def _follow(changes: Changes, holder: nn.Module, place: TensorPlace, tensor: Ten
     if current is not None:
         changes.resized.setdefault(id(current), tensor)
         changes.hold(current)
+
+
+def rename_arguments(changes: Changes, stack: StackChange) -> None:
+    """Let the arguments that a SentenceTransformer keeps by the names of its modules follow them; it saves both."""
+    kept = stack.container.__dict__.get("module_kwargs")
+    if not isinstance(kept, dict) or not kept:
+        return
+    prefix = f"{stack.name}." if stack.name else ""
+    names = {id(module): name.removeprefix(prefix) for name, module in changes.before.names.items() if name}
+    names |= {id(new): names[key] for key, new in changes.successor.items() if key in names}
+    renamed = type(kept)(
+        (key, kept[name])
+        for key, child in children_of(stack.container)
+        if (name := names.get(id(changes.origin_of(child)))) in kept
+    )
+    if renamed != kept:
+        changes.snapshot.keep(stack.container)
+        stack.container.module_kwargs = renamed  # type: ignore[assignment]
+        changes.repairs.append("module_kwargs follows the names of the modules")
 
 
 def note_references(changes: Changes) -> None:

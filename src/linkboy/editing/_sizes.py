@@ -1,17 +1,20 @@
 """Resize a head or the embeddings: old rows stay bit-identical, new ones are drawn like them, what is tied follows."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from linkboy._checks import check_number, describe
 from linkboy._tensors import in_work_dtype
-from linkboy.editing._changes import Changes, distinct_places
-from linkboy.editing._configs import configs_for, set_field
+from linkboy.editing._changes import Changes, Structure, TensorPlace, distinct_places
+from linkboy.editing._checks import Checked
+from linkboy.editing._configs import config_of, configs_for, set_field
 from linkboy.editing._names import find_editable, kind_of
+from linkboy.editing._rebuild import build, saved_shapes
 
+Module = TypeVar("Module", bound=nn.Module)
 Fill = Callable[[Tensor], Any]
 
 _OUTPUTS = {nn.Linear: "out_features", nn.Conv1d: "out_channels", nn.Conv2d: "out_channels", nn.Conv3d: "out_channels"}
@@ -91,8 +94,38 @@ def note_replaced(changes: Changes) -> None:
         old = changes.before.names.get(names.get(key, ""))
         if isinstance(old, nn.Embedding) and isinstance(new, nn.Embedding):
             changes.sizes.append(("vocabulary", new, old.num_embeddings, new.num_embeddings))
-        elif isinstance(old, nn.Linear) and isinstance(new, nn.Linear):
-            changes.sizes.append(("labels", new, old.out_features, new.out_features))
+        elif isinstance(old, nn.Linear) and (count := _outputs_of(new)) is not None:
+            changes.sizes.append(("labels", new, old.out_features, count))
+
+
+def set_sizes_seen(changes: Changes, checked: Checked) -> None:
+    """Set the number of labels that the run showed, where a head of another sort gave it."""
+    before, after = checked.before.good, checked.after
+    if before is None or after is None:
+        return
+    known = {id(module) for _, module, _, _ in changes.sizes}
+    seen = {(_last(one.before), _last(one.after)) for one in checked.outputs}
+    for key, new in changes.successor.items():
+        was, now = (run.shapes.get(part, ("",)) for run, part in ((before, key), (after, id(new))))
+        pair = _last(was[0]), _last(now[0])
+        if id(new) not in known and pair in seen and pair[0] and pair[1]:
+            changes.sizes.append(("labels", new, *pair))
+    set_sizes(changes)
+
+
+def _last(shape: str) -> int:
+    """Return the last size in `f32[2, 3]`; 0 where there is none."""
+    size = shape.rstrip("]").rpartition("[")[2].rpartition(" ")[2]
+    return int(size) if size.isdigit() else 0
+
+
+def _outputs_of(module: nn.Module) -> int | None:
+    """Return the number of outputs of a Linear, or of a Sequential whose last module with parameters is one."""
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    parts = reversed(list(module.children())) if isinstance(module, nn.Sequential) else iter(())
+    last = next((part for part in parts if next(part.parameters(), None) is not None), None)
+    return None if last is None else _outputs_of(last)
 
 
 def set_sizes(changes: Changes) -> None:
@@ -110,8 +143,60 @@ def set_sizes(changes: Changes) -> None:
                 _set_size(changes, held.config, field, new)
         for part in changes.model.modules():
             if part.__dict__.get(field) == old:
-                changes.snapshot.keep(part)
-                setattr(part, field, new)
+                _set_attribute(changes, part, field, new)
+        if kind == "labels":  # timm's models keep the number of classes beside their head, as its own reset does
+            for path in _ancestors(name):
+                part = changes.model.get_submodule(path)
+                if part.__dict__.get("num_classes") == old:
+                    _set_attribute(changes, part, "num_classes", new)
+                    changes.repairs.append(f"num_classes of {path or 'the model'}: {old} -> {new}")
+
+
+def _set_attribute(changes: Changes, part: nn.Module, field: str, value: int) -> None:
+    changes.snapshot.keep(part)
+    setattr(part, field, value)
+
+
+def _ancestors(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:depth]) for depth in range(len(parts))]
+
+
+def follow_config(changes: Changes) -> None:
+    """Resize the tensors that a model built from the resized config would have in the new size, such as biases over words."""
+    pairs = {(old, new) for _, _, old, new in changes.sizes if old != new}
+    if not pairs or changes.config != "auto":
+        return
+    for part in changes.rebuilt:
+        try:
+            wanted = saved_shapes(Structure.of(build(part.module, config_of(part.module))))
+        except Exception:  # noqa: BLE001 - a class may refuse its own config in any way; the check of the config says so
+            continue
+        for place in Structure.of(part.module).tensors:
+            shape, new = tuple(place.tensor.shape), wanted.get(place.name)
+            dims = [dim for dim, pair in enumerate(zip(shape, new or (), strict=False)) if pair[0] != pair[1]]
+            if (
+                new is not None
+                and len(new) == len(shape)
+                and len(dims) == 1
+                and (shape[dims[0]], new[dims[0]]) in pairs
+            ):
+                _follow(changes, place, dims[0], new[dims[0]])
+
+
+def _follow(changes: Changes, place: TensorPlace, dim: int, count: int) -> None:
+    if place.owner._parameters.get(place.key, place.owner._buffers.get(place.key)) is not place.tensor:
+        return  # tied to one that was resized before
+    before = tuple(place.tensor.shape)
+    rows = _rows(place.tensor.movedim(dim, 0), count, None, None, None).movedim(0, dim).contiguous()
+    is_parameter = isinstance(place.tensor, nn.Parameter)
+    new = nn.Parameter(rows, place.tensor.requires_grad) if is_parameter else rows
+    for other in distinct_places(changes.model, place.tensor):
+        changes.snapshot.keep(other.owner)
+        (other.owner._parameters if is_parameter else other.owner._buffers)[other.key] = new  # type: ignore[assignment]
+    changes.hold(place.tensor)
+    changes.resized[id(place.tensor)] = new
+    changes.repairs.append(f"{place.name} follows: {before} -> {tuple(new.shape)}")
 
 
 def _set_size(changes: Changes, config: Any, field: str, new: int) -> None:
@@ -138,12 +223,13 @@ def _table(model: nn.Module, name: str | None) -> tuple[str, nn.Embedding]:
     names = {id(part): path for path, part in model.named_modules()}
     if name is not None:
         place = find_editable(model, name)
+        _refuse_split_table(model, place.name)
         if not isinstance(place.module, nn.Embedding):
             raise TypeError(f"name must name an Embedding, and {place.name!r} is a {kind_of(place.module)}")
         return place.name, place.module
-    getter = getattr(model, "get_input_embeddings", None)
-    table = getter() if callable(getter) else None
-    if isinstance(table, nn.Embedding) and id(table) in names:
+    table = _from_getter(model, "get_input_embeddings", nn.Embedding)
+    if table is not None and id(table) in names:
+        _refuse_split_table(model, names[id(table)])
         return names[id(table)], table
     tables = [(path, part) for path, part in model.named_modules() if isinstance(part, nn.Embedding)]
     if len(tables) != 1:
@@ -151,7 +237,31 @@ def _table(model: nn.Module, name: str | None) -> tuple[str, nn.Embedding]:
             f"name must say which Embedding to resize, as the model has {len(tables)}"
             + f": {', '.join(path for path, _ in tables)}" * bool(tables)
         )
+    _refuse_split_table(model, tables[0][0])
     return tables[0]
+
+
+def _refuse_split_table(model: nn.Module, name: str) -> None:
+    for path in [*_ancestors(name)[1:], name]:
+        table = model.get_submodule(path)
+        if kind_of(table) == "PretrainedEmbedding":
+            raise TypeError(
+                f"{path!r} is a PretrainedEmbedding, whose frozen and trainable rows are kept apart; build one with the rows "
+                f"you want and use replace({path!r}, ...)"
+            )
+
+
+def _from_getter(model: nn.Module, getter: str, kind: type[Module]) -> Module | None:
+    """Return what the outermost module with such a method says, as a SentenceTransformer's encoder does."""
+    for part in model.modules():
+        if callable(method := getattr(part, getter, None)):
+            try:
+                found = method()
+            except (NotImplementedError, AttributeError):
+                continue
+            if isinstance(found, kind):
+                return found
+    return None
 
 
 def _output(model: nn.Module, head: str | None) -> nn.Linear | None:
@@ -160,9 +270,7 @@ def _output(model: nn.Module, head: str | None) -> nn.Linear | None:
         if not isinstance(found, nn.Linear):
             raise TypeError(f"head must name a Linear, and {head!r} is a {kind_of(found)}")
         return found
-    getter = getattr(model, "get_output_embeddings", None)
-    found = getter() if callable(getter) else None
-    return found if isinstance(found, nn.Linear) else None
+    return _from_getter(model, "get_output_embeddings", nn.Linear)
 
 
 def _weight(module: nn.Module, name: str) -> nn.Parameter:

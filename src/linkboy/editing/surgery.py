@@ -14,16 +14,16 @@ from linkboy._checks import check_choice
 from linkboy.editing import _edits, _sizes
 from linkboy.editing._changes import Changes, Structure, changed_stacks
 from linkboy.editing._checks import check, run_before
-from linkboy.editing._configs import all_configs, check_config, set_depth, set_given, set_owner_depth
+from linkboy.editing._configs import all_configs, set_depth, set_given, set_owner_depth
 from linkboy.editing._differences import make_report
 from linkboy.editing._names import Kind, check_editable
 from linkboy.editing._optimizers import rewire, unwrap
-from linkboy.editing._repairs import keep_first_owner, note_references, renumber, retie
+from linkboy.editing._rebuild import check_config, parts_with_config
+from linkboy.editing._repairs import keep_first_owner, note_references, rename_arguments, renumber, retie
 from linkboy.editing._snapshot import Snapshot
 from linkboy.editing.report import SurgeryReport
 
-# The open transaction of each module, by id; a transaction keeps its model alive, and one that was dropped is forgotten.
-_open: weakref.WeakValueDictionary[int, "surgery"] = weakref.WeakValueDictionary()
+_open: weakref.WeakSet["surgery"] = weakref.WeakSet()  # a transaction that was dropped is no longer open
 
 
 class surgery:  # noqa: N801 - a context manager reads as a verb
@@ -94,6 +94,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         self._changes: Changes | None = None
         self._report: SurgeryReport | None = None
         self._used = False
+        self._locked: set[int] = set()  # the ids of its modules, which live as long as it does
 
     @property
     def report(self) -> SurgeryReport:
@@ -110,14 +111,15 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         if self._used:
             raise RuntimeError("this transaction has been used; start a new one with surgery(model)")
         modules = {id(module) for module in self._model.modules()}
-        if any(key in _open for key in modules):
+        if any(modules & other._locked for other in _open):
             raise RuntimeError("this model is in an open transaction; do all edits in one, or end that one first")
         self._used = True
         self._before = run_before(self._model, self._example, self._how)
         snapshot = Snapshot(self._model, self._optimizer, all_configs(self._model))
         self._changes = Changes(self._model, Structure.of(self._model), snapshot, self._config)
+        self._changes.rebuilt = parts_with_config(self._model) if self._config is not None else []
         self._locked = modules
-        _open.update(dict.fromkeys(modules, self))
+        _open.add(self)
         return self
 
     def __exit__(
@@ -135,8 +137,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             raise
         finally:
             self._changes = None
-            for key in self._locked:
-                _open.pop(key, None)
+            _open.discard(self)
 
     def _commit(self, changes: Changes) -> SurgeryReport:
         _sizes.note_replaced(changes)
@@ -145,6 +146,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             if stack.uniform:
                 keep_first_owner(changes, stack)
             renumber(changes, stack)
+            rename_arguments(changes, stack)
         retie(changes)
         for stack in stacks:
             set_owner_depth(changes, stack)
@@ -152,8 +154,10 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         _sizes.set_sizes(changes)
         if isinstance(self._config, Mapping):
             set_given(changes, self._config)
+        _sizes.follow_config(changes)
         rewire(changes, self._optimizer)
         checked = check(changes, self._example, self._how, self._before)
+        _sizes.set_sizes_seen(changes, checked)
         check_config(changes, stacks)
         note_references(changes)
         return make_report(changes, checked)
