@@ -145,7 +145,7 @@ def test_a_checkpoint_of_a_later_format_is_refused_with_both_numbers(tmp_path):
     path = checkpointer.save(STATE, 1)
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
-    assert checkpointer.verify(path).notes == ("its format is 2, this linkboy reads format 1",)
+    assert checkpointer.verify(path).notes == ("it has format 2, and this linkboy reads format 1",)
 
 
 def test_a_checkpoint_of_two_processes_is_refused_by_one(tmp_path):

@@ -332,7 +332,7 @@ def test_callbacks_hear_of_steps_lines_epochs_and_checkpoints_and_may_stop(tmp_p
     assert history.steps == 6
     assert events == [
         ("step", 1, 0, 0, 0), ("step", 2, 0, 0, 0), ("log", 3, 0, 0, 1), ("step", 3, 0, 0, 1), ("step", 4, 0, 0, 1),
-        ("epoch", 4, 1, 1, 1), ("checkpoint", 4, 1, 1, 1), ("step", 5, 1, 1, 1), ("log", 6, 1, 1, 2), ("step", 6, 1, 1, 2),
+        ("checkpoint", 4, 0, 0, 1), ("epoch", 4, 1, 1, 1), ("step", 5, 1, 1, 1), ("log", 6, 1, 1, 2), ("step", 6, 1, 1, 2),
         ("checkpoint", 6, 1, 1, 2),
     ]  # fmt: skip
 

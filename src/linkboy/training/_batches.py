@@ -60,14 +60,18 @@ def check_losses(loss: Any) -> None:
         )
 
 
-def weigh(losses: Tensor, weight: Tensor | None) -> tuple[Tensor | float, float]:
+def weigh(losses: Tensor, weight: Tensor | None, counted: Tensor | None = None) -> tuple[Tensor | float, float]:
     """Return the weights as factors of `losses`, and `sum(w)` over all elements of `losses`.
+
+    `counted` is what each label counts in the mean that the loss would take; the losses hold it as a factor already.
 
     `weight` has the dimensions of `losses`, each either equal or 1: a `(B,)` weight for `(B, T)` losses could mean two things.
     It is summed where it lies, before it moves to the device, so that no GPU is waited for.
     """
+    if counted is not None and counted.shape != losses.shape:
+        raise ValueError(f"loss_fn must return one loss per label, labels {describe(counted)}, got {describe(losses)}")
     if weight is None:
-        return 1.0, float(losses.numel())
+        return 1.0, float(losses.numel()) if counted is None else _sum(counted)
     fits = isinstance(weight, Tensor) and weight.ndim == losses.ndim
     if not fits or any(w not in (1, size) for w, size in zip(weight.shape, losses.shape, strict=True)):
         raise ValueError(
@@ -75,10 +79,14 @@ def weigh(losses: Tensor, weight: Tensor | None) -> tuple[Tensor | float, float]
             f"weight is {describe(weight)}"
         )
     share = losses.numel() / weight.numel() if weight.numel() else 0.0
-    total = weight.sum(dtype=wide_dtype(weight.device)).item() * share
+    total = _sum(weight) * share if counted is None else _sum(weight.to(counted.device) * counted)
     if not 0 <= total < float("inf"):
         raise ValueError(f"the weights of a batch must add up to a finite number of at least 0, got {total}")
     return weight.to(device=losses.device, dtype=losses.dtype), total
+
+
+def _sum(tensor: Tensor) -> float:
+    return tensor.sum(dtype=wide_dtype(tensor.device)).item()
 
 
 def weighted_sum(losses: Tensor, weight: Tensor | float) -> Tensor:

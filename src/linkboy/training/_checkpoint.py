@@ -103,11 +103,12 @@ class Checkpointer:
         return target
 
     def latest(self) -> Path | None:
-        """Return the newest checkpoint whose files are all as its manifest says, or `None`."""
-        found = None
-        if _processes.is_main_process():
-            found = next((path for path in reversed(self.paths()) if self.verify(path).ok), None)
-        return _processes.broadcast(found)
+        """Return the newest whole checkpoint, or `None`.
+
+        Raises:
+            ValueError: a newer one has the format of another version of linkboy.
+        """
+        return self._agree(lambda: self._newest() if _processes.is_main_process() else None)[0]
 
     def paths(self) -> list[Path]:
         """Return all directories named as checkpoints, oldest first, unverified."""
@@ -120,7 +121,8 @@ class Checkpointer:
             manifest = _read_manifest(path)
             problem = next(filter(None, (_problem_of(path, entry) for entry in manifest["files"])), "")
         except ValueError as error:
-            return CheckpointReport(str(path), False, (str(error),), -1, 0, 0, 0, False, "")
+            note = f"it has {error}" if isinstance(error, _OtherFormatError) else str(error)
+            return CheckpointReport(str(path), False, (note,), -1, 0, 0, 0, False, "")
         return CheckpointReport(
             path=str(path),
             ok=not problem,
@@ -175,11 +177,19 @@ class Checkpointer:
                 shutil.rmtree(leftover, ignore_errors=True)
             yield
 
+    def _newest(self) -> Path | None:
+        for path in reversed(self.paths()):
+            if (other := other_format(path)) is not None:
+                raise ValueError(f"{path} has {other}; update linkboy, or use another directory")
+            if self.verify(path).ok:
+                return path
+        return None
+
     def _open(self, temporary: Path, target: Path) -> None:
         def make() -> None:
             if _processes.is_main_process():
                 if target.exists():
-                    if self.verify(target).ok:
+                    if self.verify(target).ok or other_format(target) is not None:
                         raise FileExistsError(f"{target} exists already; a checkpoint is never overwritten")
                     _remove(target)
                 temporary.mkdir(parents=True)
@@ -202,7 +212,7 @@ class Checkpointer:
             temporary.rename(target)
             sync_directory(self.directory)
             for old in self.paths()[: -self.keep]:
-                if step_of(old) < step:
+                if step_of(old) < step and other_format(old) is None:
                     _remove(old)
 
         self._agree(rename)
@@ -260,6 +270,21 @@ def _write_part(directory: Path, state: Mapping[str, Any]) -> list[dict[str, Any
     return [{"name": path.name, "size": path.stat().st_size, "sha256": _sha256(path)} for path in paths]
 
 
+def other_format(path: Path) -> str | None:
+    """Return a clause for a checkpoint that another version of linkboy wrote, which must be left alone; else `None`."""
+    try:
+        _read_manifest(path)
+    except _OtherFormatError as error:
+        return str(error)
+    except ValueError:
+        pass
+    return None
+
+
+class _OtherFormatError(ValueError):
+    """A manifest of another version."""
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise ValueError("there is no such directory")
@@ -273,7 +298,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or any(not isinstance(manifest.get(key), kind) for key, kind in fields.items()):
         raise ValueError("manifest.json is not a checkpoint's manifest")
     if manifest["format"] != FORMAT:
-        raise ValueError(f"its format is {manifest['format']}, this linkboy reads format {FORMAT}")
+        raise _OtherFormatError(f"format {manifest['format']}, and this linkboy reads format {FORMAT}")
     entries = [entry if isinstance(entry, dict) else {} for entry in manifest["files"]]
     names = {name for process in range(len(entries) // 2) for name in _part_names(process)}
     if (

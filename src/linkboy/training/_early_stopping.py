@@ -5,9 +5,10 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from linkboy._checks import check_choice, check_flag, check_number, did_you_mean
+from linkboy.training._placement import snapshot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ class BestEpoch:
         self.loss = math.inf
         self.epoch: int | None = None
         self.waited = 0
-        self.weights: dict[str, Tensor] = {}
+        self.weights: dict[str, Any] = {}
 
     @property
     def exhausted(self) -> bool:
@@ -71,7 +72,7 @@ class BestEpoch:
         if better or (value == self.value and loss < self.loss):
             self.value, self.loss, self.epoch = value, loss, row["epoch"]
             if self.rule.restore_best:
-                self.weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+                self.weights = snapshot(self.model)
 
     def restore(self) -> None:
         """Leave the weights of the best epoch in the model."""

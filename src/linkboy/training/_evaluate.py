@@ -11,6 +11,7 @@ from linkboy import _random
 from linkboy._calls import map_tensors, tensors_in
 from linkboy._checks import describe
 from linkboy.training import _batches, _processes
+from linkboy.training._label_weights import LabelWeights
 from linkboy.training._placement import Device, Placement, Precision, placed, same_modes
 from linkboy.training._sources import Batch, MapSource, refuse_shared_out
 from linkboy.training.report import Evaluation
@@ -147,6 +148,7 @@ class Evaluator:
         _batches.check_functions(loss_fn=loss_fn, unpack=unpack, sample_weight=sample_weight)
         if sample_weight is not None and loss_fn is None:
             raise ValueError("sample_weight has no effect without loss_fn: metrics are never weighted")
+        self.label_weights = LabelWeights(loss_fn)
         self.source = _evaluation_source(loader)
 
     def run(self) -> Evaluation:
@@ -190,7 +192,8 @@ class Evaluator:
             if self.loss_fn is not None:
                 losses = self.loss_fn(output, self.placement.move(target))
                 _batches.check_losses(losses)
-                factor, total = _batches.weigh(losses, weight)
+                counted = self.label_weights(target, weighted=weight is not None)
+                factor, total = _batches.weigh(losses, weight, counted)
                 loss_sum, weight_sum = loss_sum + _batches.weighted_sum(losses, factor), weight_sum + total
             if keep:
                 outputs.append(_to_cpu(output))

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -55,6 +55,7 @@ def fit(
     on_nan: Literal["raise", "skip"] = "raise",
     early_stopping: EarlyStopping | None = None,
     callbacks: Sequence[Callback] = (),
+    state: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike[str] | Checkpointer | None = None,
     resume: Literal["auto", "never"] | str | os.PathLike[str] = "auto",
     log_every: int = 50,
@@ -78,7 +79,9 @@ def fit(
     Args:
         model: any module; it is in training mode during the call. A model split by `fully_shard` (FSDP2) stays split.
         loss_fn: function of `(output, target)` that returns losses *not reduced*, one per sample or element
-            (`reduction="none"`). It runs outside autocast, on outputs in float32.
+            (`reduction="none"`). It runs outside autocast, on outputs in float32. Labels that `nn.CrossEntropyLoss` or
+            `nn.NLLLoss` ignores are left out of the mean, and class weights count in it, as in torch's own mean; its
+            parameters, where it has some and the optimizer holds them, train and are saved with the model.
         optimizer: made from the model's parameters.
         train_loader: a `DataLoader`. It is rebuilt around its dataset, collate function and workers so that order and
             augmentation are functions of `(seed, process, epoch, batch)`; its batch size is that of one process. A dataset
@@ -102,9 +105,13 @@ def fit(
             step, samples and layer, or `"skip"`: leave the step out on all processes and count it. On a GPU `"raise"` looks
             every `log_every` steps and before each checkpoint, `"skip"` waits for the device in each step.
         early_stopping: an `EarlyStopping`, which decides when to stop and which weights to restore.
-        callbacks: functions of `(event, state)`, called on every process; events are `"step"`, `"log"`, `"epoch"` and
+        callbacks: functions of `(event, state)`, called on every process. They may freeze, unfreeze and give the optimizer
+            parameters, which counts from the next step and is restored by a resume. Events are `"step"`, `"log"`, `"epoch"` and
             `"checkpoint"`, the state is a `TrainingState`.
-        checkpoint: a directory, saved to after each epoch, or a `Checkpointer`. The end of a run is always saved.
+        state: name to any object with `state_dict` and `load_state_dict`, such as a sampler or a callback of your own: saved
+            and restored with the run.
+        checkpoint: a directory, saved to after the last step of each epoch and before its validation, or a `Checkpointer`.
+            The end of a run is always saved.
         resume: `"auto"` goes on from the newest whole checkpoint if there is one; `"never"` refuses a directory that has
             some; a path names a checkpoint or a directory of them.
         log_every: steps between two log lines.
@@ -148,7 +155,7 @@ def fit(
         loss_fn=loss_fn, metrics={} if metrics is None else metrics, epochs=epochs, max_steps=max_steps, scheduler=scheduler,
         sample_weight=sample_weight, unpack=unpack, accumulate=accumulate, clip_grad_norm=clip_grad_norm,
         ema=ema, compile=compile, on_nan=on_nan, early_stopping=early_stopping,
-        callbacks=as_list("callbacks", "functions", callbacks), resume=resume, log_every=log_every,
+        callbacks=as_list("callbacks", "functions", callbacks), state=state or {}, resume=resume, log_every=log_every,
         log=(log,) if isinstance(log, str) else as_list("log", "names", log), seed=seed, progress=progress,
     )  # fmt: skip
     settings.check(model, optimizer, validated=val_loader is not None)
@@ -156,7 +163,7 @@ def fit(
     drawn = seed if seed is not None else _processes.broadcast(int(torch.randint(2**31, ()).item()))
     with contextlib.ExitStack() as stack:
         placement = stack.enter_context(
-            placed(model, optimizer, device=device, precision=precision, accelerator=accelerator)
+            placed(model, optimizer, device=device, precision=precision, accelerator=accelerator, loss_fn=loss_fn)
         )
         stack.callback(optimizer.zero_grad)  # leave no gradient behind
         stack.enter_context(same_modes(model))

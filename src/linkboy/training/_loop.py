@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import operator
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from linkboy._progress import Progress
 from linkboy.training import _batches, _non_finite, _processes
 from linkboy.training._early_stopping import BestEpoch
 from linkboy.training._evaluate import Evaluator
+from linkboy.training._label_weights import LabelWeights
 from linkboy.training._moving_average import MovingAverage
 from linkboy.training._placement import Placement
 from linkboy.training._settings import Settings
@@ -83,7 +85,7 @@ class Observer(Protocol):
     def ready(self, loop: "Loop") -> None: ...
     def stepped(self, loop: "Loop", totals: GroupTotals) -> None: ...
     def logged(self, loop: "Loop", line: dict[str, Any]) -> None: ...
-    def cut_short(self, loop: "Loop") -> None: ...
+    def trained(self, loop: "Loop", *, complete: bool) -> None: ...
     def epoch_ended(self, loop: "Loop") -> None: ...
 
 
@@ -102,11 +104,14 @@ class Loop:
         self.settings, self.model, self.optimizer = settings, placement.model, optimizer
         self.placement, self.source, self.validation, self.signals = placement, source, validation, signals
         if settings.compile:
-            placement.callable = torch.compile(placement.callable)
-        self.parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
+            placement.compile()
+        self.parameters: list[Tensor] = _parameters_of(optimizer)
+        self._of_model = set(map(id, self.model.parameters()))
+        self._unshared = [p for p in self.parameters if id(p) not in self._of_model]  # such as those of a loss
         self.world, self.main = _processes.process_count(), _processes.is_main_process()
         # Reading a value is free on a CPU; elsewhere it waits for the device, so it is done only on request.
         self.check_each = placement.device.type == "cpu" or settings.on_nan == "skip"
+        self.label_weights = LabelWeights(settings.loss_fn)
         self.at = Progression()
         self.epoch_mean, self.window = Mean(), Mean()
         self.average = MovingAverage(self.parameters, settings.ema) if settings.ema is not None else None
@@ -119,18 +124,19 @@ class Loop:
         """Train until the totals are reached or something stops the run."""
         at = self.at
         self.optimizer.zero_grad()
+        self._synchronise_unshared(self._unshared)
         if self.best is not None and self.best.exhausted:
             self.stopped = "early stopping"
         while not self.stopped and at.epoch < self.settings.epochs and not (at.group == 0 and self._at_max_steps()):
             complete = self._run_epoch(observer)
             if self.stopped in ("SIGINT", "SIGTERM"):
                 return
-            if not complete:
-                # Saved before the row of the partial epoch is made, so that a longer run goes on as if never cut.
-                observer.cut_short(self)
-                self._close_epoch()
-                return
+            # Saved before the epoch's row is made: an error in the validation loses nothing, and a longer run goes on from
+            # the middle of an epoch as if it had never been cut.
+            observer.trained(self, complete=complete)
             self._close_epoch()
+            if not complete:
+                return
             at.epoch, at.group, at.examples, at.seconds = at.epoch + 1, 0, 0, 0.0
             self.epoch_mean = Mean()
             if self.best is not None and self.best.exhausted:
@@ -168,6 +174,7 @@ class Loop:
         return at_end or not (self.stopped or self._at_max_steps())
 
     def _train_group(self, group: list[Batch], observer: Observer) -> GroupTotals:
+        self.follow_optimizer()
         totals, at = GroupTotals(), self.at
         at_once = self.world == 1 and len(group) == 1
         for number, batch in enumerate(group):
@@ -197,7 +204,8 @@ class Loop:
         output = self.placement.call(inputs)
         losses = settings.loss_fn(output, self.placement.move(target))
         _batches.check_losses(losses)
-        factor, total = (0.0, 0.0) if batch.filler else _batches.weigh(losses, weight)
+        counted = self.label_weights(target, weighted=weight is not None)
+        factor, total = (0.0, 0.0) if batch.filler else _batches.weigh(losses, weight, counted)
         value: Any = 0.0 if batch.filler else _batches.weighted_sum(losses, factor)
         if self.check_each and not batch.filler:
             value = value.item()
@@ -215,6 +223,7 @@ class Loop:
     def _update(self, factor: float | None) -> bool:
         """Normalise, clip and step; `False` when no step was made."""
         settings, scaler = self.settings, self.placement.scaler
+        self._share_unshared()
         if scaler is not None:
             scaler.unscale_(self.optimizer)
         if factor is not None:
@@ -237,6 +246,40 @@ class Loop:
         if self.average is not None:
             self.average.update()
         return True
+
+    def follow_optimizer(self) -> None:
+        """Take in the parameters that a callback gave to the optimizer, and those that it froze or unfroze."""
+        now = _parameters_of(self.optimizer)
+        if len(now) != len(self.parameters) or any(map(operator.is_not, now, self.parameters)):
+            known = set(map(id, self.parameters))
+            new = [parameter for parameter in now if id(parameter) not in known]
+            for parameter in new:
+                parameter.grad = None  # of steps in which the optimizer did not hold it
+            self.parameters = now
+            self._of_model = set(map(id, self.model.parameters()))
+            self._unshared = [p for p in now if id(p) not in self._of_model]
+            self._synchronise_unshared([p for p in new if id(p) not in self._of_model])
+            if self.average is not None:
+                self.average.follow(now)
+        if self.world > 1:
+            self.placement.share_gradients_again()
+
+    def _synchronise_unshared(self, parameters: list[Tensor]) -> None:
+        """Give every process the main one's parameters outside the model, which nothing else keeps equal."""
+        if self.world > 1:
+            for parameter in parameters:
+                torch.distributed.broadcast(parameter.detach(), src=0)
+
+    def _share_unshared(self) -> None:
+        """Average the gradients of parameters outside the model over the processes, as is done for those of the model."""
+        if self.world == 1 or not self._unshared:
+            return
+        some = _processes.add_up(*(float(p.grad is not None) for p in self._unshared))
+        for parameter, count in zip(self._unshared, some, strict=True):
+            if count:
+                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                torch.distributed.all_reduce(gradient)
+                parameter.grad = gradient / self.world
 
     def _log(self) -> dict[str, Any]:
         loss = self._value(self.window)
@@ -333,6 +376,10 @@ class Loop:
 
 
 _NOTHING = contextlib.nullcontext()
+
+
+def _parameters_of(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _multiply(gradients: list[Tensor], factor: float) -> None:

@@ -11,7 +11,7 @@ from linkboy._checks import check_number
 from linkboy._tensors import check_module
 from linkboy.training import _batches
 from linkboy.training._fit import fit
-from linkboy.training._placement import Device, Precision
+from linkboy.training._placement import Device, Precision, snapshot
 from linkboy.training._session import TrainingState
 from linkboy.training._settings import check_optimizer
 from linkboy.training.report import LearningRates
@@ -96,7 +96,8 @@ def lr_find(
         if event == "step" and state.step < max_steps:
             _set_rate(optimizer, rates[state.step])
 
-    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    weights = snapshot(model)
+    of_loss = snapshot(loss_fn) if isinstance(loss_fn, nn.Module) else None
     before = copy.deepcopy(optimizer.state_dict())
     finite = True
     try:
@@ -110,6 +111,8 @@ def lr_find(
         finite = False
     finally:
         model.load_state_dict(weights)
+        if isinstance(loss_fn, nn.Module) and of_loss is not None:
+            loss_fn.load_state_dict(of_loss)
         optimizer.load_state_dict(before)
     smoothed = _smooth(losses)
     stopped = not finite or _rose(smoothed)

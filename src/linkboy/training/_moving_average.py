@@ -18,9 +18,20 @@ class MovingAverage:
     """
 
     def __init__(self, parameters: Iterable[Tensor], decay: float) -> None:
-        self.parameters = [local_part(parameter.detach()) for parameter in parameters]
-        self.average = [parameter.clone() for parameter in self.parameters]
         self.decay, self.updates = decay, 0
+        self._owners: list[Tensor] = []
+        self.average: list[Tensor] = []
+        self.follow(parameters)
+
+    def follow(self, parameters: Iterable[Tensor]) -> None:
+        """Average these parameters from now on; a new one begins with its present value."""
+        known = dict(zip(map(id, self._owners), self.average, strict=True))
+        self._owners = list(parameters)
+        self.parameters = [local_part(parameter.detach()) for parameter in self._owners]
+        self.average = [
+            known[id(owner)] if id(owner) in known else parameter.clone()
+            for owner, parameter in zip(self._owners, self.parameters, strict=True)
+        ]
 
     @torch.no_grad()
     def update(self) -> None:

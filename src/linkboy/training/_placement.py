@@ -5,6 +5,7 @@ linkboy makes none: an `Accelerator` fixes device and precision for the rest of 
 """
 
 import contextlib
+import copy
 import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -50,6 +51,10 @@ class Placement:
         self.sharded = is_sharded(model)
         self._dtype = _DTYPES[precision]
         self._sharing: Any = None
+        self._compiled = self._is_of_accelerator = False
+        self._left_by_accelerator: set[str] = set()
+        self._parameters = list(model.parameters())
+        self._trainable = [p.requires_grad for p in self._parameters]
 
     def call(self, inputs: Any) -> Any:
         """Return the outputs for the inputs of a batch, which are moved to the device; in float32 under autocast."""
@@ -80,21 +85,44 @@ class Placement:
 
     def share_gradients(self) -> None:
         """Let several processes exchange gradients in the backward pass; a model that FSDP2 split does so by itself."""
-        if (
-            _processes.process_count() > 1
-            and not self.sharded
-            and any(p.requires_grad for p in self.model.parameters())
-        ):
+        self._parameters = list(self.model.parameters())
+        self._trainable = [p.requires_grad for p in self._parameters]
+        if _processes.process_count() > 1 and not self.sharded and any(self._trainable):
             on = None if self.device.type == "cpu" else [self.device]
             self.callable = self._sharing = nn.parallel.DistributedDataParallel(self.model, device_ids=on)
+        if self._compiled:
+            self.callable = torch.compile(self.callable)
+
+    def share_gradients_again(self) -> None:
+        """Make a new exchange of gradients where other parameters train than before; the former one would leave them out."""
+        if self.sharded or [p.requires_grad for p in self._parameters] == self._trainable:
+            return
+        if self._is_of_accelerator:
+            raise ValueError(
+                "requires_grad was switched on or off during the run, and accelerator cannot share other gradients than "
+                "at its start; leave accelerator out"
+            )
+        self.callable, self._sharing = self.model, None
+        self.share_gradients()
+
+    def compile(self) -> None:
+        """Run what is called through `torch.compile`."""
+        self._compiled, self.callable = True, torch.compile(self.callable)
 
     def use(self, accelerator: "Accelerator", *, training: bool) -> None:
         """Run the model through the caller's `Accelerator`, which brings autocast, scaler and the exchange of gradients."""
+        before = set(vars(self.model))
         self.callable = accelerator.prepare_model(
             self.model, device_placement=False, evaluation_mode=not training or self.sharded
         )
+        self._left_by_accelerator = set(vars(self.model)) - before
         self._sharing = self.callable if hasattr(self.callable, "no_sync") else None
-        self.scaler, self._dtype = accelerator.scaler, None
+        self.scaler, self._dtype, self._is_of_accelerator = accelerator.scaler, None, True
+
+    def close(self) -> None:
+        """Take away from the model what accelerate set on it."""
+        for name in self._left_by_accelerator & vars(self.model).keys():
+            delattr(self.model, name)
 
     def exchange(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Let the processes exchange gradients in the last backward pass of a step only, one of which the block runs."""
@@ -111,6 +139,7 @@ def placed(
     device: Device,
     precision: Precision | None,
     accelerator: "Accelerator | None" = None,
+    loss_fn: object = None,
 ) -> Iterator[Placement]:
     """Make the model ready for the block, with an optimizer for training; afterwards it is unchanged and on its own device."""
     check_module("model", model)
@@ -121,11 +150,13 @@ def placed(
         raise ValueError(
             "model is on the meta device, where weights have no values; make it on a real one and load them"
         )
-    attributes = set(vars(model))
     placement = Placement(model, target, precision)
     moved = not placement.sharded and home != target
+    loss_home = next((t.device for t in _tensors(loss_fn)), target)
     if moved:
         _move(model, optimizer, target)
+    if isinstance(loss_fn, nn.Module) and loss_home != target:
+        _move(loss_fn, optimizer, target)
     try:
         if accelerator is not None:
             placement.use(accelerator, training=optimizer is not None)
@@ -134,10 +165,11 @@ def placed(
             placement.scaler = torch.amp.GradScaler(target.type) if precision == "fp16" else None
         yield placement
     finally:
-        for name in set(vars(model)) - attributes:  # accelerate leaves some
-            delattr(model, name)
+        placement.close()
         if moved:
             _move(model, optimizer, home)
+        if isinstance(loss_fn, nn.Module) and loss_home != target:
+            _move(loss_fn, optimizer, loss_home)
 
 
 def _resolved(
@@ -234,6 +266,18 @@ def same_modes(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def snapshot(model: nn.Module) -> dict[str, Any]:
+    """Return a copy of a model's state, what is not a tensor (`get_extra_state`) included, for `load_state_dict`."""
+    return {
+        name: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for name, value in model.state_dict().items()
+    }
+
+
+def _tensors(module: object) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()] if isinstance(module, nn.Module) else []
 
 
 def _in_float32(tensor: Tensor) -> Tensor:

@@ -5,13 +5,19 @@ function here is trivial. Numbers travel over gloo, so that asking for them neve
 """
 
 import atexit
+import contextlib
+import datetime
+import functools
 import os
+import sys
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
+
+_LONGEST_WAIT = datetime.timedelta(seconds=20)
 
 
 def process_index() -> int:
@@ -63,12 +69,13 @@ def wait_for_everyone() -> None:
 
 
 def join() -> None:
-    """Join the group that `torchrun` announced, once; leave it when the interpreter ends."""
-    if _joined() or not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
-        return
-    on_gpu = torch.cuda.is_available() and dist.is_nccl_available()
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
-    atexit.register(_leave)
+    """Join the group that `torchrun` announced, once; that group, or one that is open already, is left at exit."""
+    if not _joined():
+        if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
+            return
+        on_gpu = torch.cuda.is_available() and dist.is_nccl_available()
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    _leave_at_exit()
 
 
 def broadcast(value: T) -> T:
@@ -109,6 +116,21 @@ def _message_device() -> torch.device:
     return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
+@functools.cache
+def _leave_at_exit() -> None:
+    atexit.register(_leave)
+
+
 def _leave() -> None:
-    if _joined():
-        dist.destroy_process_group()
+    """Destroy the group, as one that is still open at exit can abort the process.
+
+    A process that leaves while another still talks to it would abort that one: so they wait for each other, but not where
+    this one failed, and not for long where another did.
+    """
+    if not _joined():
+        return
+    if getattr(sys, "last_value", None) is None:  # set by an exception that nobody caught
+        with contextlib.suppress(RuntimeError):
+            if (waiting := dist.barrier(async_op=True)) is not None:
+                waiting.wait(_LONGEST_WAIT)
+    dist.destroy_process_group()

@@ -151,9 +151,11 @@ class Session:
             self._logs.line(line)
         self._call_back("log", loop)
 
-    def cut_short(self, loop: Loop) -> None:
-        """Save a run that ends inside an epoch."""
-        self.save(loop)
+    def trained(self, loop: Loop, *, complete: bool) -> None:
+        """Save after the last step of an epoch, where nothing else says when; and always where the run ends inside it."""
+        keeper = self.checkpointer
+        if not complete or (keeper is not None and keeper.every_steps is None and keeper.every_minutes is None):
+            self.save(loop)
 
     def epoch_ended(self, loop: Loop) -> None:
         """Write the epoch's row."""
@@ -162,8 +164,7 @@ class Session:
         self._call_back("epoch", loop)
         # A signal during validation is obeyed here; otherwise one in the last epoch would go by unseen.
         loop.stopped = self._signal(loop) or loop.stopped
-        keeper = self.checkpointer
-        if loop.stopped or (keeper is not None and keeper.every_steps is None and keeper.every_minutes is None):
+        if loop.stopped:
             self.save(loop)
 
     def save(self, loop: Loop) -> None:

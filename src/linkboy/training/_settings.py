@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -36,6 +36,7 @@ class Settings:
     on_nan: str
     early_stopping: EarlyStopping | None
     callbacks: Sequence[Callback]
+    state: Mapping[str, Any]
     resume: str | os.PathLike[str]
     log_every: int
     log: Sequence[str]
@@ -75,8 +76,16 @@ class Settings:
             if not callable(function):
                 raise TypeError(f"{name} must be a function, got {describe(function)}")
         _batches.check_functions(unpack=self.unpack, sample_weight=self.sample_weight)
+        self._check_state()
         if self.early_stopping is not None and not isinstance(self.early_stopping, EarlyStopping):
             raise TypeError(f"early_stopping must be an EarlyStopping, got {describe(self.early_stopping)}")
+
+    def _check_state(self) -> None:
+        if not isinstance(self.state, Mapping):
+            raise TypeError(f"state must map names to objects with a state_dict, got {describe(self.state)}")
+        for name, thing in self.state.items():
+            if not all(callable(getattr(thing, method, None)) for method in ("state_dict", "load_state_dict")):
+                raise TypeError(f"state[{name!r}] must have state_dict and load_state_dict, got {describe(thing)}")
 
     def _check_together(self, model: nn.Module, optimizer: Optimizer, *, validated: bool) -> None:
         if self.metrics and not validated:

@@ -4,11 +4,11 @@ The main process keeps weights and optimizer (every process its own shard under 
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from linkboy import _random
 from linkboy._checks import did_you_mean
@@ -28,9 +28,16 @@ def to_state(loop: Loop, seed: int) -> dict[str, Any]:
         "window": [float(loop.window.loss), loop.window.weight],
         "streams": _random.capture(loop.placement.device),
         "order": loop.source.order_to_save() if loop.at.group else None,
+        "state": {name: thing.state_dict() for name, thing in settings.state.items()},
     }
     if loop.placement.sharded or _processes.is_main_process():
+        names, loss = _names(loop), _stateful(settings.loss_fn)
+        groups = loop.optimizer.param_groups
         state |= {
+            "groups": [[names.get(id(parameter)) for parameter in group["params"]] for group in groups],
+            "trainable": sorted(names[id(parameter)] for parameter in _named(loop).values() if parameter.requires_grad),
+            "loss": _local(loss.state_dict()) if loss is not None else None,
+            "unnamed": [local_part(p) for p in loop.parameters if id(p) not in names],
             "model": _local(loop.model.state_dict()),
             "optimizer": _local(loop.optimizer.state_dict()),
             "scheduler": settings.scheduler.state_dict() if settings.scheduler is not None else None,
@@ -73,12 +80,11 @@ def from_state(loop: Loop, own: Mapping[str, Any], shared: Mapping[str, Any]) ->
     """
     settings = loop.settings
     check_same_run(loop, own, shared)
-    if loop.placement.sharded:
-        with torch.no_grad():
-            _load_tensors(loop.model.state_dict(), shared["model"])
-    else:
-        loop.model.load_state_dict(shared["model"])  # the tensors of a state dict need not be the memory of the model
+    _load_model(loop, shared)
+    _load_groups(loop, shared.get("groups"))
     _load_optimizer(loop, shared["optimizer"])
+    for name, thing in settings.state.items():
+        thing.load_state_dict(own["state"][name])
     if settings.scheduler is not None:
         settings.scheduler.load_state_dict(shared["scheduler"])
     if loop.placement.scaler is not None:
@@ -91,7 +97,9 @@ def from_state(loop: Loop, own: Mapping[str, Any], shared: Mapping[str, Any]) ->
     if loop.best is not None:
         loop.best.value, loop.best.loss, loop.best.epoch, loop.best.waited, weights = shared["best"]
         like = loop.model.state_dict()
-        loop.best.weights = {name: _as(like[name], tensor) for name, tensor in weights.items()}
+        loop.best.weights = {
+            name: _as(like[name], value) if isinstance(value, Tensor) else value for name, value in weights.items()
+        }
     loop.at = Progression(**own["at"])
     for mean, (loss, weight) in ((loop.epoch_mean, own["epoch_mean"]), (loop.window, own["window"])):
         mean.loss, mean.weight = loss, weight
@@ -106,8 +114,21 @@ def check_same_run(loop: Loop, own: Mapping[str, Any], shared: Mapping[str, Any]
             raise ValueError(
                 f"the checkpoint was made with {name}={then!r}, this run has {name}={now!r}; they must agree"
             )
-    have = {name: tuple(local_part(tensor).shape) for name, tensor in loop.model.state_dict().items()}
-    saved = {name: tuple(tensor.shape) for name, tensor in shared["model"].items()}
+    _check_model(loop, shared)
+    _check_optimizer(loop, shared)
+    if (shared.get("loss") is not None) != (_stateful(loop.settings.loss_fn) is not None):
+        with_state = "the checkpoint" if shared.get("loss") is not None else "this run"
+        raise ValueError(f"{with_state} has a loss_fn with parameters or buffers, the other has not; they must agree")
+    now, then = sorted(loop.settings.state), sorted(own.get("state", {}))
+    if now != then:
+        raise ValueError(
+            f"the checkpoint was made with state for {then}, this run has state for {now}; they must agree"
+        )
+
+
+def _check_model(loop: Loop, shared: Mapping[str, Any]) -> None:
+    have = _shapes(loop.model.state_dict())
+    saved = _shapes(shared["model"])
     for name in sorted(have.keys() - saved.keys()):
         raise ValueError(f"the checkpoint has no {name!r}, which the model needs{did_you_mean(name, saved)}")
     for name in sorted(saved.keys() - have.keys()):
@@ -115,15 +136,99 @@ def check_same_run(loop: Loop, own: Mapping[str, Any], shared: Mapping[str, Any]
     for name, shape in have.items():
         if saved[name] != shape:
             raise ValueError(f"{name!r} has shape {saved[name]} in the checkpoint and {shape} in the model")
-    sizes = [len(group["params"]) for group in loop.optimizer.param_groups]
-    saved_sizes = [len(group["params"]) for group in shared["optimizer"]["param_groups"]]
-    if sizes != saved_sizes:
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the shape of each tensor in a state dict; `None` for extra state, which has none."""
+    return {
+        name: tuple(local_part(value).shape) if isinstance(value, Tensor) else None for name, value in state.items()
+    }
+
+
+def _check_optimizer(loop: Loop, shared: Mapping[str, Any]) -> None:
+    """Raise unless the optimizer has the parameters of the checkpoint's, or those that it had before a callback gave it more."""
+    groups = loop.optimizer.param_groups
+    names = _names(loop)
+    have = [[names.get(id(parameter)) for parameter in group["params"]] for group in groups]
+    saved = shared.get("groups")
+    sizes, saved_sizes = [len(group) for group in have], [len(g["params"]) for g in shared["optimizer"]["param_groups"]]
+    if saved is None and sizes == saved_sizes:  # of a version that did not keep the names
+        return
+    begins = saved is not None and len(have) <= len(saved)
+    if not begins or any(size > saved_size for size, saved_size in zip(sizes, saved_sizes, strict=False)):
         raise ValueError(f"the checkpoint's optimizer has groups of {saved_sizes} parameters, this one has {sizes}")
+    known = _named(loop)
+    for number, then in enumerate(saved):  # type: ignore[arg-type]  # not None, see above
+        now = have[number] if number < len(have) else []
+        for place, name in enumerate(then):
+            if place >= len(now) and name not in known:
+                raise ValueError(
+                    f"a callback gave the optimizer a parameter that neither the model nor loss_fn has, in group {number}; "
+                    "a run cannot resume after that: register it in the model"
+                )
+            if place < len(now) and now[place] != name:
+                raise ValueError(
+                    f"the checkpoint's optimizer has {name!r} at place {place} of group {number}, this one has "
+                    f"{now[place]!r}; they must agree"
+                )
 
 
-def _load_tensors(into: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
-    for name, tensor in into.items():
-        local_part(tensor).copy_(saved[name])
+def _load_model(loop: Loop, shared: Mapping[str, Any]) -> None:
+    loss_fn, saved = loop.settings.loss_fn, shared["model"]
+    if loop.placement.sharded:
+        with torch.no_grad():
+            for name, tensor in loop.model.state_dict().items():
+                if isinstance(tensor, Tensor):
+                    local_part(tensor).copy_(saved[name])
+                else:
+                    loop.model.get_submodule(name.rpartition(".")[0]).set_extra_state(saved[name])
+    else:
+        loop.model.load_state_dict(saved)  # the tensors of a state dict need not be the memory of the model
+    if isinstance(loss_fn, nn.Module) and shared.get("loss") is not None:
+        loss_fn.load_state_dict(shared["loss"])
+    named, names = _named(loop), _names(loop)
+    if "trainable" in shared:
+        trainable = set(shared["trainable"])
+        for name, parameter in named.items():
+            parameter.requires_grad_(name in trainable)
+    unnamed = [parameter for parameter in loop.parameters if id(parameter) not in names]
+    with torch.no_grad():
+        for parameter, tensor in zip(unnamed, shared.get("unnamed", unnamed), strict=True):
+            local_part(parameter).copy_(tensor)
+
+
+def _load_groups(loop: Loop, saved: Sequence[Sequence[str]] | None) -> None:
+    """Give the optimizer the parameters that a callback had given it when the checkpoint was saved."""
+    named, groups = _named(loop), loop.optimizer.param_groups
+    for number, names in enumerate(saved or ()):
+        if number >= len(groups):
+            loop.optimizer.add_param_group({"params": [named[name] for name in names]})
+        else:
+            have = groups[number]["params"]
+            have.extend(named[name] for name in names[len(have) :])
+    loop.follow_optimizer()
+
+
+def _named(loop: Loop) -> dict[str, nn.Parameter]:
+    """Return the parameters of the model and of the loss by the names that a checkpoint has for them."""
+    parts = {"model": loop.model, "loss": loop.settings.loss_fn}
+    return {
+        f"{part}:{name}": parameter
+        for part, module in parts.items()
+        if isinstance(module, nn.Module)
+        for name, parameter in module.named_parameters()
+    }
+
+
+def _names(loop: Loop) -> dict[int, str]:
+    return {id(parameter): name for name, parameter in reversed(_named(loop).items())}
+
+
+def _stateful(loss_fn: object) -> nn.Module | None:
+    """Return a loss with parameters or buffers of its own; those of torch's losses are settings, such as class weights."""
+    if not isinstance(loss_fn, nn.Module) or type(loss_fn).__module__.startswith("torch."):
+        return None
+    return loss_fn if loss_fn.state_dict() else None
 
 
 def _load_optimizer(loop: Loop, saved: dict[str, Any]) -> None:
