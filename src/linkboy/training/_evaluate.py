@@ -1,7 +1,7 @@
 """Evaluate and predict: every sample exactly once, on any number of processes, with the model left unchanged."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,9 @@ from linkboy._calls import map_tensors, tensors_in
 from linkboy._checks import describe
 from linkboy.training import _batches, _processes
 from linkboy.training._label_weights import LabelWeights
-from linkboy.training._placement import Device, Placement, Precision, placed, same_modes
+from linkboy.training._placement import Accelerator, Device, Placement, Precision, placed, same_modes
 from linkboy.training._sources import Batch, MapSource, refuse_shared_out
 from linkboy.training.report import Evaluation
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 Metrics = Mapping[str, Callable[[Any, Any], Any]]
 
@@ -32,7 +29,7 @@ def evaluate(
     sample_weight: _batches.SampleWeight | None = None,
     precision: Precision | None = None,
     device: Device = None,
-    accelerator: "Accelerator | None" = None,
+    accelerator: Accelerator | None = None,
 ) -> Evaluation:
     """Measure a model on all samples of a loader, each exactly once, and leave the model unchanged.
 
@@ -85,7 +82,7 @@ def predict(
     unpack: _batches.Unpack | None = None,
     precision: Precision | None = None,
     device: Device = None,
-    accelerator: "Accelerator | None" = None,
+    accelerator: Accelerator | None = None,
 ) -> Any:
     """Return the model's outputs for all samples of a loader, in dataset order, each once, on the CPU.
 

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -18,15 +18,12 @@ from linkboy.training._early_stopping import EarlyStopping
 from linkboy.training._evaluate import Evaluator, Metrics
 from linkboy.training._logs import LogKind
 from linkboy.training._loop import Loop
-from linkboy.training._placement import Device, Precision, placed, same_modes
+from linkboy.training._placement import Accelerator, Device, Precision, placed, same_modes
 from linkboy.training._session import Session
 from linkboy.training._settings import Callback, Settings, as_list
 from linkboy.training._signals import StopSignals
 from linkboy.training._sources import mix, training_source
 from linkboy.training.report import History
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 OUT_OF_MEMORY = (
     "the batch does not fit: halve the loader's batch size and double accumulate, which gives the same gradients; "
@@ -62,7 +59,7 @@ def fit(
     log: LogKind | Sequence[LogKind] = ("csv", "tensorboard"),
     seed: int | None = None,
     device: Device = None,
-    accelerator: "Accelerator | None" = None,
+    accelerator: Accelerator | None = None,
     progress: bool = True,
 ) -> History:
     """Train a plain module with a plain optimizer on a plain loader: exact gradients, and a bit-identical resume.

@@ -21,6 +21,8 @@ from linkboy.training import _processes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+else:
+    Accelerator = Any  # imported only where one is passed
 
 Device = str | torch.device | None
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -109,7 +111,7 @@ class Placement:
         """Run what is called through `torch.compile`."""
         self._compiled, self.callable = True, torch.compile(self.callable)
 
-    def use(self, accelerator: "Accelerator", *, training: bool) -> None:
+    def use(self, accelerator: Accelerator, *, training: bool) -> None:
         """Run the model through the caller's `Accelerator`, which brings autocast, scaler and the exchange of gradients."""
         before = set(vars(self.model))
         self.callable = accelerator.prepare_model(
@@ -138,7 +140,7 @@ def placed(
     *,
     device: Device,
     precision: Precision | None,
-    accelerator: "Accelerator | None" = None,
+    accelerator: Accelerator | None = None,
     loss_fn: object = None,
 ) -> Iterator[Placement]:
     """Make the model ready for the block, with an optimizer for training; afterwards it is unchanged and on its own device."""
@@ -173,7 +175,7 @@ def placed(
 
 
 def _resolved(
-    device: Device, precision: Precision | None, accelerator: "Accelerator | None"
+    device: Device, precision: Precision | None, accelerator: Accelerator | None
 ) -> tuple[torch.device, Precision]:
     """Return where to run and in which precision; an `Accelerator` has decided both."""
     if accelerator is not None:
@@ -189,9 +191,9 @@ def _resolved(
 
 
 def _of_accelerator(accelerator: Any, device: Device, precision: Precision | None) -> tuple[torch.device, Precision]:
-    from accelerate import Accelerator
+    import accelerate
 
-    if not isinstance(accelerator, Accelerator):
+    if not isinstance(accelerator, accelerate.Accelerator):
         raise TypeError(f"accelerator must be an accelerate.Accelerator, got {describe(accelerator)}")
     if device is not None or precision is not None:
         raise ValueError("accelerator decides device and precision; give them to the Accelerator instead")
