@@ -734,7 +734,7 @@ OTHER = nn.Linear(1, 1)
         (ValueError, "metrics are computed on val_loader, which is missing", {"metrics": {"m": len}}),
         (
             ValueError,
-            "early_stopping needs one of the epoch's figures ['train_loss'], got metric 'val_loss'; did you mean 'train_loss'?",
+            "early_stopping needs one of the epoch's figures ['train_loss'], got metric 'val_loss'",
             {"early_stopping": EarlyStopping()},
         ),
         (
