@@ -5,8 +5,15 @@ they come from (`lb.init.kaiming()`, `lb.training.History`). Importing linkboy l
 loaded when it, or one of its names, is first used.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+if sys.version_info < (3, 11):  # noqa: UP036  # pip refuses to install it there; a checkout on the path does not
+    raise ImportError(
+        f"linkboy needs Python 3.11 or newer, found {sys.version.split()[0]} at {sys.executable}; "
+        "make an environment with a newer one, such as: python3.13 -m venv .venv"
+    )
 
 from linkboy._version import __version__ as __version__
 

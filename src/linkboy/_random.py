@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from linkboy._compat import available_accelerator
+
 
 def seed(number: int, device: torch.device | None = None) -> None:
     """Seed torch's CPU generator, Python's, NumPy's where it is loaded, and the one of `device`.
@@ -97,13 +99,13 @@ def _has_stream(device: torch.device) -> bool:
 
 def _accelerators_in_use() -> list[torch.device]:
     # An accelerator that nobody has used yet is left alone: asking for its generator takes a second and memory on it.
-    accelerator = torch.accelerator.current_accelerator()
-    if accelerator is None or accelerator.type == "mps":  # of these there is one, and asking it is cheap
-        return [] if accelerator is None else [accelerator]
-    module = torch.get_device_module(accelerator)
+    kind = available_accelerator()
+    if kind is None or kind.type == "mps":  # of these there is one, and asking it is cheap
+        return [] if kind is None else [kind]
+    module = torch.get_device_module(kind)
     if not getattr(module, "is_initialized", lambda: False)():
         return []
-    return [torch.device(accelerator.type, index) for index in range(module.device_count())]
+    return [torch.device(kind.type, index) for index in range(module.device_count())]
 
 
 def _device_state(device: torch.device) -> torch.Tensor:

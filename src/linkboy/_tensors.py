@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from linkboy._checks import describe
+from linkboy._compat import autocast_enabled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,10 +61,7 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
         ...     autocast_dtype(torch.device("cpu")), autocast_dtype(torch.device("meta"))
         (torch.bfloat16, None)
     """
-    kind = device.type
-    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):  # the latter raises for meta
-        return None
-    return torch.get_autocast_dtype(kind)
+    return torch.get_autocast_dtype(device.type) if autocast_enabled(device) else None
 
 
 def result_dtype(input: Tensor) -> torch.dtype:

@@ -1,5 +1,7 @@
 """Where kornia 0.9.0 and MONAI 1.6.1 mean the same as we do, they must agree; where they fail, we must not."""
 
+import inspect
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -95,6 +97,10 @@ def test_monai_is_nan_beside_a_masked_class_and_we_are_not():
     assert focal_loss(logits, target[0]).isfinite()
 
 
+@pytest.mark.skipif(
+    "ignore_index" not in inspect.signature(monai.FocalLoss).parameters,
+    reason="waits for monai 1.6: the argument ignore_index",
+)
 def test_monai_is_rescaled_by_an_ignore_index_that_ignores_nothing():
     logits, target = make_batch(6, 4)
     options = {"use_softmax": True, "to_onehot_y": True}

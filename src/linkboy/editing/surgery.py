@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from linkboy._calls import HOW, How, arguments_of, refuse_lazy, ways
 from linkboy._checks import check_choice
+from linkboy._compat import check_transformers
 from linkboy.editing import _edits, _sizes
 from linkboy.editing._changes import Changes, Structure, changed_stacks
 from linkboy.editing._checks import check, run_before
@@ -113,6 +114,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         modules = {id(module) for module in self._model.modules()}
         if any(modules & other._locked for other in _open):
             raise RuntimeError("this model is in an open transaction; do all edits in one, or end that one first")
+        check_transformers(self._model)
         self._used = True
         self._before = run_before(self._model, self._example, self._how)
         snapshot = Snapshot(self._model, self._optimizer, all_configs(self._model))

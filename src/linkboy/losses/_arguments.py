@@ -35,13 +35,16 @@ class SampleRows(NamedTuple):
     weight: Tensor | None
     class_weight: Tensor | None
 
-    @property
+    # Methods, where a property and `_replace` would read better: torch.compile follows them from torch 2.6 on.
     def soft(self) -> bool:
         return self.target.is_floating_point()
 
+    def with_logits(self, logits: Tensor) -> "SampleRows":
+        return SampleRows(logits, self.target, self.weight, self.class_weight)
+
     def effective_weight(self) -> Tensor | None:
         """Return the weight of each sample times that of its class; soft targets have no one class."""
-        if self.class_weight is None or self.soft:
+        if self.class_weight is None or self.soft():
             return self.weight
         by_class = self.class_weight[self.target]
         return by_class if self.weight is None else by_class * self.weight
@@ -315,7 +318,7 @@ def denominator(rows: SampleRows, normalizer: Normalizer, effective_weight: Tens
         return normalizer
     weight, target = rows.weight, rows.target
     if normalizer == "positives":
-        if rows.soft:
+        if rows.soft():
             raise ValueError(
                 "normalizer='positives' counts labels other than 0, the background; it needs class indices as target, "
                 "got soft targets"

@@ -37,7 +37,7 @@ def soft_values(rows: SampleRows, label_smoothing: float, gamma: float) -> Tenso
 def _shares(rows: SampleRows, label_smoothing: float) -> Tensor:
     """Return the weighted share of every class, `(N, C, S)` in the wide dtype, 0 for masked samples."""
     target, classes = rows.target, rows.logits.shape[1]
-    if rows.soft:
+    if rows.soft():
         share = target.to(wide_dtype(target.device))
     else:
         share = torch.zeros_like(rows.logits, dtype=wide_dtype(target.device), requires_grad=False)

@@ -90,7 +90,7 @@ def reduce_rows(
     """Return the loss of prepared rows in the wide dtype, `(N, S)` or a scalar."""
     weight = rows.effective_weight()
     divisor = denominator(rows, normalizer, weight) if reduction == "mean" else 1.0
-    if rows.soft or label_smoothing:
+    if rows.soft() or label_smoothing:
         values = soft_values(rows, label_smoothing, gamma)
         return values if reduction == "none" else values.sum() / divisor
     if reduction == "none":

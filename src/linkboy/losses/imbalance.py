@@ -80,7 +80,7 @@ def logit_adjusted_loss(
     rows = class_rows(input, target, sample_weight=sample_weight, ignore_index=ignore_index, allow_soft=False)
     shift = tau * (share / share.sum()).log()
     logits = in_work_dtype(rows.logits)
-    rows = rows._replace(logits=logits + shift.to(logits.dtype)[:, None])
+    rows = rows.with_logits(logits + shift.to(logits.dtype)[:, None])
     loss = reduce_rows(rows, 0.0, 0.0, reduction, normalizer)
     if reduction == "none":
         loss = loss.reshape(target.shape)

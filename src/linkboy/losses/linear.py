@@ -153,7 +153,7 @@ def _reduce(
     with torch.autocast(device, enabled=False) if autocast is not None else nullcontext():
         if torch.compiler.is_compiling() or transforms_active():
             logits = F.linear(*layer).unsqueeze(2)  # pyright: ignore[reportArgumentType]
-            return reduce_rows(rows._replace(logits=logits), gamma, 0.0, reduction, normalizer)
+            return reduce_rows(rows.with_logits(logits), gamma, 0.0, reduction, normalizer)
         classes = linear_weight.shape[0]
         step = max(1, _CHUNK_LOGITS // classes) if isinstance(chunk, str) else chunk
         if reduction != "none" and not learned:

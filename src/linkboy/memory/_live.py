@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from linkboy._compat import may_read_saved, saved_by
 from linkboy._tensors import dense_parts, is_plain
 
 INTERPRETERS_OWN = 1000  # Python 3.12 keeps some 400 immortal objects among the frozen ones; torch makes 100,000 others
@@ -85,13 +86,14 @@ class Edge:
 
 
 class Hidden:
-    """What gradients and autograd graphs keep alive; no saved-tensor hook is run, so nothing is recomputed or moved.
+    """What gradients and autograd graphs keep alive; nothing is recomputed for it.
 
     Everything looked at is held by this object, so that an id stays the name of one thing for the length of a search.
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         self.saved: list[Any] = []
+        self._reads = may_read_saved()
         self._gradients: dict[int, Tensor] = {}
         self._owners: dict[int, list[Tensor]] = {}  # node -> tensors whose grad_fn it is
         self._parents: dict[int, list[Any]] = {}  # node -> nodes that lead to it
@@ -117,13 +119,19 @@ class Hidden:
             if id(node) in self._nodes:
                 continue
             self._nodes[id(node)] = node
-            for name, item in _saved_by(node):
+            for name, item in self._saved_by(node):
                 self._keepers.setdefault(id(item), []).append((node, name))
                 self.saved.append(item)
             for following, _ in node.next_functions:
                 if following is not None:
                     self._parents.setdefault(id(following), []).append(node)
                     waiting.append(following)
+
+    def _saved_by(self, node: Any) -> Iterator[tuple[str, Any]]:
+        if self._reads:
+            yield from saved_by(node)
+        if _name(node) == "AccumulateGrad":
+            yield "variable", node.variable
 
     def edges_to(self, held: Any) -> Iterator[Edge]:
         """Yield what keeps an object from C++: the leaf of a gradient, the tensors above a graph that saved it."""
@@ -151,23 +159,3 @@ class Hidden:
 
 def _name(node: Any) -> str:
     return node.name().rpartition("::")[2]
-
-
-def _saved_by(node: Any) -> Iterator[tuple[str, Any]]:
-    for name in _saved_names(type(node)):
-        saved = getattr(node, name)
-        for item in saved if isinstance(saved, (list, tuple)) else [saved]:
-            tensor = None if item is None else item.data  # `None` also once a backward pass has freed it
-            if tensor is not None:
-                yield name.removeprefix("_raw"), tensor
-    if _name(node) == "AccumulateGrad":
-        yield "variable", node.variable
-
-
-_NAMES_OF: dict[type, tuple[str, ...]] = {}
-
-
-def _saved_names(kind: type) -> tuple[str, ...]:
-    if kind not in _NAMES_OF:
-        _NAMES_OF[kind] = tuple(name for name in dir(kind) if name.startswith("_raw_saved_"))
-    return _NAMES_OF[kind]

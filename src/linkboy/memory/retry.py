@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from linkboy._checks import check_number
+from linkboy._compat import available_accelerator
 from linkboy._oom import is_out_of_memory
 from linkboy.memory.release import release_memory
 from linkboy.memory.report import RetryAttempt, RetryReport
@@ -110,7 +111,7 @@ def _agree(outcome: int) -> int:
     if not (dist.is_available() and dist.is_initialized()):
         return outcome
     on_device = dist.get_backend() in ("nccl", "xccl")
-    device = torch.accelerator.current_accelerator() if on_device else torch.device("cpu")
+    device = available_accelerator() if on_device else torch.device("cpu")
     worst = torch.tensor(outcome, device=device)
     dist.all_reduce(worst, op=dist.ReduceOp.MAX)
     return int(worst)

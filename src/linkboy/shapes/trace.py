@@ -198,6 +198,6 @@ def _debug_mode() -> Any:
         from torch.utils._debug_mode import DebugMode
     except ImportError:
         raise RuntimeError(
-            "deep=True needs torch.utils._debug_mode, which this torch does not have; leave deep out"
+            f"deep=True needs torch 2.10 or newer, found {torch.__version__}; leave deep out, or run: pip install 'torch>=2.10'"
         ) from None
     return DebugMode(record_torchfunction=False, record_stack_trace=True)

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from linkboy._calls import arguments_of, map_tensors
 from linkboy._checks import check_choice, describe
+from linkboy._compat import available_accelerator
 from linkboy._tensors import check_module
 from linkboy.training import _processes
 
@@ -215,9 +216,7 @@ def _of_accelerator(accelerator: Any, device: Device, precision: Precision | Non
 
 def default_device() -> torch.device:
     """Return the accelerator that belongs to this process (`LOCAL_RANK` of torchrun), or the CPU."""
-    if not torch.accelerator.is_available():
-        return torch.device("cpu")
-    kind = torch.accelerator.current_accelerator()
+    kind = available_accelerator()
     if kind is None or kind.type == "mps":
         return kind or torch.device("cpu")
     index = int(os.environ["LOCAL_RANK"]) if "LOCAL_RANK" in os.environ else torch.accelerator.current_device_index()
@@ -232,7 +231,7 @@ def _checked(device: str | torch.device) -> torch.device:
     except (RuntimeError, TypeError):
         here = default_device().type
         raise ValueError(f'device must be one that torch knows, such as "{here}", got {device!r}') from None
-    there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    there = available_accelerator()
     if target.type != "cpu" and (there is None or target.type != there.type):
         have = "cpu" if there is None else f"cpu and {there.type}"
         raise ValueError(

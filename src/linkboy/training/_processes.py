@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from linkboy._compat import available_accelerator
+
 T = TypeVar("T")
 
 _LONGEST_WAIT = datetime.timedelta(seconds=20)
@@ -113,7 +115,7 @@ def _message_device() -> torch.device:
     # A group that the user opened for nccl alone cannot carry host memory.
     if "gloo" in str(dist.get_backend_config()):
         return torch.device("cpu")
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
+    return available_accelerator() or torch.device("cpu")
 
 
 @functools.cache
