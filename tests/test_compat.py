@@ -11,7 +11,7 @@ from torch import nn
 import linkboy as lb
 from linkboy import _compat
 
-ROOMS = sorted(set(lb._NAMES) - {"text"})  # tokenizing needs no torch
+ROOMS = sorted(set(lb._NAMES) - {"text", "classify"})  # which load torch later, or not at all
 OLD_TORCH = "linkboy needs torch 2.6 or newer, found 2.5.1+cu124; run: pip install 'torch>=2.6'"
 
 
