@@ -157,7 +157,7 @@ def test_the_score_without_overlapping_rows_is_given(tmp_path, make_rows):
     )
     report = lb.train_classifier(train, tmp_path / "model", valid=make_rows(60, seed=5), test=both, options=QUICK)
     assert (report.metrics["test"].row_count, report.without_overlap.row_count) == (90, 60)
-    assert "without the rows whose text stands in training too: accuracy" in str(report)
+    assert "without the rows whose text also occurs in training: accuracy" in str(report)
     written = json.loads((tmp_path / "model" / "metrics.json").read_text("utf-8"))
     assert written["test_without_overlap"]["row_count"] == 60
 
@@ -333,7 +333,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, finis
     monkeypatch.setattr(learning, "fit", stopped_early)
     report = lb.train_classifier(rows, tmp_path / "model", options=QUICK)
     assert report.history.stopped == "SIGINT"
-    assert str(report) == f"stopped by SIGINT after {report.history.steps} steps; what was learned is saved"
+    assert str(report) == f"stopped by SIGINT after {report.history.steps} steps; the state is saved"
     with pytest.raises(FileNotFoundError) as caught:
         lb.load_classifier(tmp_path / "model")
     assert str(caught.value) == (
@@ -401,7 +401,7 @@ def test_without_the_second_training_the_figures_of_the_validation_part_are_thos
     for refit in (True, False):
         options = dataclasses.replace(QUICK, refit=refit)
         report = lb.train_classifier(make_rows(240), tmp_path / str(refit), valid=valid, options=options)
-        assert ("trained once more, on training and validation part together" in str(report)) == refit
+        assert ("trained again on the training and validation parts together" in str(report)) == refit
     weights = [load_file(tmp_path / name / "model.safetensors")["bag.weight"] for name in ("True", "False")]
     assert not torch.equal(*weights)
     assert lb.load_classifier(tmp_path / "False").evaluate(valid) == report.metrics["valid"]
@@ -432,7 +432,7 @@ def test_a_missing_or_foreign_directory_is_named(tmp_path):
     )
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     assert load_message(tmp_path) == (
-        f"{tmp_path / 'config.json'} is not that of a linkboy classifier; name a directory of linkboy train"
+        f"{tmp_path / 'config.json'} does not belong to a linkboy classifier; name a directory of linkboy train"
     )
     (tmp_path / "config.json").write_text("[" * 100_000)
     assert load_message(tmp_path).startswith(f"{tmp_path / 'config.json'} is damaged (")

@@ -1,5 +1,6 @@
 """Labelled files are read as they are meant, and a bad one is named by line."""
 
+import csv
 import gzip
 import json
 
@@ -59,8 +60,9 @@ def test_parquet_gives_the_same_rows(tmp_path):
     )
 )
 def test_any_text_without_a_line_feed_survives_tsv(tmp_path_factory, rows):
-    # Text that begins with a byte order mark, or looks like a header, is the exception that the form allows.
-    rows = [("x " + text, label) for text, label in rows]
+    # Text that begins with a byte order mark, or looks like a header, is the exception that the form allows; so are texts
+    # that all have the same number of tabs, which look like columns.
+    rows = [("x", "y"), *(("x " + text, label) for text, label in rows)]
     path = written(tmp_path_factory.mktemp("tsv"), "rows.tsv", "".join(f"{text}\t{label}\n" for text, label in rows))
     assert pairs(read_labelled(path)) == [(text.strip(), label) for text, label in rows]
 
@@ -164,7 +166,7 @@ def test_skipped_rows_are_counted_and_named(tmp_path):
     assert pairs(data) == [("good", "yes"), ("bad", "no")]
     assert [(row.line, row.reason) for row in data.skipped] == [
         (2, "there is no tab between text and label"),
-        (3, "byte 8 is not UTF-8 (0xff)"),
+        (3, "byte 8 is not UTF-8 (0xff), but the line reads 'broken ÿ\\tyes' with encoding='cp1252'"),
         (4, "the text is empty"),
     ]
     assert str(data) == (
@@ -173,14 +175,15 @@ def test_skipped_rows_are_counted_and_named(tmp_path):
         "3 rows skipped\n"
         "line  why it was skipped\n"
         "   2  there is no tab between text and label\n"
-        "   3  byte 8 is not UTF-8 (0xff)\n"
+        "   3  byte 8 is not UTF-8 (0xff), but the line reads 'broken ÿ\\tyes' with encoding='cp1252'\n"
         "   4  the text is empty"
     )
 
 
 BAD = {
     "no tab": ("rows.tsv", b"good\tyes\nno tab\n", "{path} line 2: there is no tab between text and label; {mend}"),
-    "utf-8": ("rows.tsv", b"good\tyes\nb\xe4d\tno\n", "{path} line 2: byte 2 is not UTF-8 (0xe4); {mend}"),
+    "utf-8": ("rows.tsv", b"good\tyes\nb\xe4d\tno\n",
+        "{path} line 2: byte 2 is not UTF-8 (0xe4), but the line reads 'bäd\\tno' with encoding='cp1252'; {mend}"),
     "chinese": ("rows.csv", "评论,标签\n很好,正\n".encode("gb18030"),
         "{path} line 1: byte 1 is not UTF-8 (0xc6), but the line reads '评论,标签' with encoding='gb18030'; {mend}"),
     "no header": ("rows.csv", "很好,正\n不好,负\n".encode(),
@@ -285,3 +288,38 @@ def test_an_unknown_encoding_is_one_sentence(tmp_path):
     with pytest.raises(ValueError) as caught:
         read_labelled(path, encoding="utf8x")
     assert str(caught.value) == "encoding must be one that Python knows, such as 'utf-8' or 'gb18030', got 'utf8x'"
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("header", [("text", "label"), ("label", "text"), ("tweet", "sentiment"), ("标签", "评论")])
+def test_the_separator_of_a_csv_file_is_seen_from_its_header(tmp_path, separator, header):
+    rows = [("很好, 真的", "p"), ('a "quoted"; text', "n"), ("a | b", "p")]
+    flipped = header[0] in ("label", "标签")
+    with (tmp_path / "rows.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=separator)
+        writer.writerows([header, *(row[::-1] if flipped else row for row in rows)])
+    assert pairs(read_labelled(tmp_path / "rows.csv")) == rows
+
+
+def test_a_named_column_decides_the_separator_too(tmp_path):
+    path = written(tmp_path, "rows.csv", "what;which\na, b;p\nc;q\n")
+    assert pairs(read_labelled(path, text_column="what")) == [("a, b", "p"), ("c", "q")]
+
+
+@pytest.mark.parametrize("row", ["text\tCOARSE\tfine", "1\tgood\ttext\t{}\ttrain"])
+def test_three_columns_without_a_header_are_refused(tmp_path, row):
+    path = written(tmp_path, "rows.tsv", f"{row}\n" * 20)
+    with pytest.raises(ValueError) as caught:
+        read_labelled(path)
+    fields = row.split("\t")
+    assert str(caught.value) == (
+        f"{path} has {len(fields)} columns, and its first line does not name a text and a label among them: "
+        f"{', '.join(map(repr, fields))}; write a header above it and name both, such as text_column='text' and "
+        "label_column='label'"
+    )
+
+
+def test_numbers_are_labels_as_they_are_written(tmp_path):
+    lines = written(tmp_path, "rows.jsonl", '{"text": "a", "label": 1.0}\n{"text": "b", "label": 0}\n')
+    table = written(tmp_path, "rows.csv", "text,label\na,1.0\nb,0\n")
+    assert read_labelled(lines).labels == read_labelled(table).labels == ["1.0", "0"]

@@ -25,21 +25,16 @@ from linkboy._reading import (
     unpacked,
 )
 
+# The first of these that a file has is its column, so a general name stands behind a special one.
 TEXT_NAMES = (
-    "text",
-    "sentence",
-    "content",
-    "review",
-    "comment",
-    "query",
-    "question",
-    "title",
-    "文本",
-    "内容",
-    "句子",
-    "评论",
-)
-LABEL_NAMES = ("label", "class", "category", "target", "intent", "标签", "类别", "分类")
+    "text", "sentence", "content", "review", "comment", "query", "question", "title", "tweet", "document", "review_text",
+    "文本", "内容", "句子", "评论",
+)  # fmt: skip
+LABEL_NAMES = (
+    "label", "class", "category", "target", "intent", "sentiment", "stars", "polarity", "标签", "类别", "分类",
+)  # fmt: skip
+SEPARATORS = (",", "\t", ";", "|")
+PEEKED = 50  # lines that show whether a file has more columns than a text and a label
 
 Row = tuple[int, object, object, object]  # line, text, label, weight
 BadRow = Callable[[int, str], None]  # called with line and reason
@@ -75,7 +70,7 @@ def text_lines(path: Path, file: Reader, encoding: str, bad_row: BadRow) -> Iter
 
     def bad_line(number: int, error: UnicodeDecodeError, raw: bytes) -> None:
         where = f"byte {error.start + 1} is not {encoding.upper()} (0x{raw[error.start]:02x})"
-        bad_row(number, where + _in_chinese(raw))
+        bad_row(number, where + _in_other_encodings(raw))
 
     filled = False
     for number, line in decoded_lines(str(path), file, encoding, bad_line, carriage_returns=True):
@@ -85,12 +80,22 @@ def text_lines(path: Path, file: Reader, encoding: str, bad_row: BadRow) -> Iter
         raise ValueError(f"{path} holds no labelled text; it is empty")
 
 
-def _in_chinese(raw: bytes) -> str:
-    """Show what a line says as Chinese spreadsheets save it; GB 2312 because the larger GB 18030 makes Chinese of Latin-1."""
-    try:
-        return f", but the line reads {raw.decode('gb2312').strip()[:20]!r} with encoding='gb18030'"
-    except UnicodeDecodeError:
-        return ""
+def _in_other_encodings(raw: bytes) -> str:
+    """Show what a line that is not UTF-8 says in the encoding that it most likely has."""
+    # GB 2312, because the larger GB 18030 makes Chinese of nearly any bytes; one ideograph among Latin words is an accident.
+    for codec, name, plausible in (("gb2312", "gb18030", _mostly_han), ("cp1252", "cp1252", str.isprintable)):
+        try:
+            line = raw.decode(codec).strip()
+        except UnicodeDecodeError:
+            continue
+        if plausible(line.replace("\t", " ")):
+            return f", but the line reads {line[:20]!r} with encoding={name!r}"
+    return ""
+
+
+def _mostly_han(line: str) -> bool:
+    letters = [character for character in line if character.isalpha()]
+    return 2 * sum("\u3400" <= letter <= "\u9fff" for letter in letters) > len(letters)
 
 
 def _filled(lines: Iterable[Line]) -> Iterator[tuple[int, str]]:
@@ -106,6 +111,15 @@ def tsv_rows(path: Path, lines: Iterator[Line], wanted: Mapping[str, str | None]
         return
     names = [name.strip() for name in first[1].split("\t")]
     if not any(wanted.values()) and not _looks_like_header(names):
+        peeked = [first, *itertools.islice(filled, PEEKED)]
+        filled = itertools.chain(peeked[1:], filled)
+        # A tab may occur inside a text, but hardly the same number of them in each.
+        if len(names) > 2 and len(peeked) > 1 and {line.count("\t") + 1 for _, line in peeked} == {len(names)}:
+            raise ValueError(
+                f"{path} has {len(names)} columns, and its first line does not name a text and a label among them: "
+                f"{', '.join(map(repr, names))}; write a header above it and name both, such as text_column='text' and "
+                "label_column='label'"
+            )
         for number, line in itertools.chain([first], filled):
             text, tab, label = line.rpartition("\t")
             if tab:
@@ -149,7 +163,8 @@ def csv_rows(path: Path, lines: Iterator[Line], wanted: Mapping[str, str | None]
 
     names: list[str] = []
     columns: dict[str, int] = {}
-    reader = csv.reader(fed(), strict=True)
+    header, lines = _first_filled(lines)
+    reader = csv.reader(fed(), delimiter=_separator_of(header, wanted), strict=True)
     while True:
         numbers.clear()
         undecodable.clear()
@@ -178,6 +193,25 @@ def csv_rows(path: Path, lines: Iterator[Line], wanted: Mapping[str, str | None]
             yield _row(number, fields, columns)
 
 
+def _first_filled(lines: Iterator[Line]) -> tuple[str, Iterator[Line]]:
+    """Return the first line that is not blank, and all lines from there on."""
+    for number, line in lines:
+        if line is None or line.strip():
+            return line or "", itertools.chain([(number, line)], lines)
+    return "", lines
+
+
+def _separator_of(header: str, wanted: Mapping[str, str | None]) -> str:
+    """Return what separates the fields of a header: the comma, unless only another separator gives the columns asked for."""
+    names_by = {separator: next(csv.reader([header], delimiter=separator), []) for separator in SEPARATORS}
+    for separator, names in names_by.items():
+        given = {name for name in wanted.values() if name is not None}
+        stripped = [name.strip() for name in names]
+        if len(names) > 1 and (_looks_like_header(stripped) or (given and given <= set(stripped))):
+            return separator
+    return ","
+
+
 @contextmanager
 def _long_fields() -> Iterator[None]:
     """Let the csv module read fields of any length, and leave its limit as it was."""
@@ -202,7 +236,7 @@ def json_rows(path: Path, lines: Iterator[Line], wanted: Mapping[str, str | None
     chosen: dict[str, str] = {}
     for number, line in _filled(lines):
         try:
-            record = json.loads(line)
+            record = json.loads(line, parse_float=str)  # a label is named as it is written
         except json.JSONDecodeError as error:
             bad_row(number, f"it is not JSON ({error.msg} at column {error.colno})")
             continue
@@ -251,33 +285,37 @@ def _looks_like_header(names: Sequence[str]) -> bool:
 
 def _columns(path: Path, names: Sequence[str], wanted: Mapping[str, str | None]) -> dict[str, int]:
     """Map `text`, `label` and, if asked for, `weight` to positions in `names`."""
-    found: dict[str, int] = {}
-    for role, name in wanted.items():
-        if name is None:
-            continue
-        if name not in names:
-            raise ValueError(
-                f"{path} has no column {name!r}{did_you_mean(name, names)}; it has the columns {', '.join(map(repr, names))}"
-            )
-        found[role] = names.index(name)
-    lowered = [name.lower() for name in names]
+    found = {role: _position(path, name, names) for role, name in wanted.items() if name is not None}
     for role, usual in (("text", TEXT_NAMES), ("label", LABEL_NAMES)):
-        candidates = [lowered.index(name) for name in usual if name in lowered]
-        free = [index for index in candidates if index not in found.values()]
+        free = _usual_positions(usual, names) - set(found.values())
         if role not in found and free:
-            found[role] = free[0]
+            found[role] = min(free, key=lambda index: usual.index(names[index].lower()))
+    for index in found.values():
+        if names.count(names[index]) > 1:
+            raise ValueError(
+                f"{path} has {names.count(names[index])} columns named {names[index]!r}; rename all but one"
+            )
     left = [index for index in range(len(names)) if index not in found.values()]
     missing = [role for role in ("text", "label") if role not in found]
-    repeated = [names[index] for index in found.values() if names.count(names[index]) > 1]
-    if repeated:
-        raise ValueError(f"{path} has {names.count(repeated[0])} columns named {repeated[0]!r}; rename all but one")
     if len(missing) == 1 and len(left) == 1:
-        found[missing[0]] = left[0]
-        missing = []
+        return found | {missing[0]: left[0]}
     if missing:
+        row = ", or if that is a row, write a header such as text,label above it" if ".csv" in path.name else ""
         raise ValueError(
             f"{path}: cannot tell which column is the {missing[0]}; it has the columns {', '.join(map(repr, names))}: "
-            f"name one, such as {missing[0]}_column={names[left[0] if left else 0]!r}"
-            + (", or if that is a row, write a header such as text,label above it" if ".csv" in path.name else "")
+            f"name one, such as {missing[0]}_column={names[left[0] if left else 0]!r}{row}"
         )
     return found
+
+
+def _position(path: Path, name: str, names: Sequence[str]) -> int:
+    if name not in names:
+        raise ValueError(
+            f"{path} has no column {name!r}{did_you_mean(name, names)}; it has the columns {', '.join(map(repr, names))}"
+        )
+    return names.index(name)
+
+
+def _usual_positions(usual: Sequence[str], names: Sequence[str]) -> set[int]:
+    lowered = [name.lower() for name in names]
+    return {lowered.index(name) for name in usual if name in lowered}
