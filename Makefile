@@ -7,12 +7,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench docs build clean
+.PHONY: help setup demo test test-oldest test-python check bench docs build clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
 $(VENV)/.pip: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "linkboy needs Python 3.11 or newer, $(PYTHON) is %s; run: make $(MAKECMDGOALS) PYTHON=python3.13" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) 'pip>=25.1'
 	@touch $@
@@ -41,6 +42,14 @@ demo: $(VENV)/.run ## train on the embedded task: which language is this name wr
 test: $(VENV)/.dev ## run the tests (TESTS="-m slow" for the long ones)
 	$(BIN)/python -m pytest -q $(TESTS)
 
+test-oldest: ## run them beside the oldest versions of everything, on Python 3.11 (a download of about 3 GB)
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -r constraints-oldest.txt -e .
+	.venv-oldest/bin/python -m pytest -q $(TESTS)
+
+test-python: ## run them on another Python: make test-python PYTHON=python3.13
+	$(MAKE) test VENV=.venv-$(notdir $(PYTHON)) PYTHON=$(PYTHON)
+
 check: $(VENV)/.dev ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -57,4 +66,4 @@ build: $(VENV)/.pip ## build the wheel and the source distribution into dist/
 	$(BIN)/python -m build
 
 clean: ## remove everything that was made
-	rm -rf $(VENV) dist build site .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .venv-* dist build site .pytest_cache .ruff_cache .hypothesis .benchmarks

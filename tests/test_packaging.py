@@ -3,14 +3,19 @@
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from linkboy import _compat
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.slow  # both are built in an environment of their own, from the package index
+BUILT = pytest.mark.slow  # built in an environment of their own, from the package index
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +28,7 @@ def built(tmp_path_factory):
     return folder
 
 
+@BUILT
 def test_the_wheel_has_every_file_of_the_package_and_nothing_else(built):
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
@@ -33,16 +39,21 @@ def test_the_wheel_has_every_file_of_the_package_and_nothing_else(built):
     assert "linkboy/classify/templates/report.html" in inside
 
 
+@BUILT
 def test_the_source_distribution_has_what_the_make_targets_need(built):
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
-    for needed in ("Makefile", "constraints.txt", "pyproject.toml", "zensical.toml", "CONTRIBUTING.md", "LICENSE"):
+    for needed in (
+        "Makefile", "constraints.txt", "constraints-oldest.txt", "pyproject.toml", "zensical.toml", "CONTRIBUTING.md",
+        "SECURITY.md", "LICENSE",
+    ):  # fmt: skip
         assert needed in inside
     for folder in ("src", "tests", "docs", "examples", "benchmarks"):
         kept = {p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob("*.[pm][yd]")}
         assert kept <= inside, folder
 
 
+@BUILT
 def test_the_wheel_alone_runs_the_command(built, tmp_path):
     """In a folder of its own, beside the packages of this environment; none of the checkout's files are in reach."""
     wheel = next(built.glob("*.whl"))
@@ -59,3 +70,46 @@ def test_the_wheel_alone_runs_the_command(built, tmp_path):
     )
     assert done.stdout.startswith(str(tmp_path / "site"))
     assert (tmp_path / "model" / "report.html").exists()
+
+
+def requirements_of(lines):
+    return {requirement.name: requirement for requirement in map(Requirement, lines)}
+
+
+def test_the_oldest_environment_is_exactly_the_lower_bounds():
+    """So that `make test-oldest` runs what pip may install at the oldest, and the bounds are versions that were run."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    lines = (ROOT / "constraints-oldest.txt").read_text("utf-8").splitlines()
+    pinned = requirements_of(line for line in lines if not line.startswith("#"))
+    declared = requirements_of(
+        line for lines in (project["dependencies"], *project["optional-dependencies"].values()) for line in lines
+    )
+    for name, requirement in declared.items():
+        (bound,) = requirement.specifier
+        (pin,) = pinned[name].specifier
+        assert (bound.operator, pin.operator) == (">=", "==")
+        assert Version(pin.version) == Version(bound.version), name
+    assert str(declared["torch"].specifier) == f">={_compat.OLDEST_TORCH}"
+    assert str(pinned["transformers"].specifier) == f"=={_compat.OLDEST_TRANSFORMERS}"
+
+
+def test_the_classifiers_name_the_pythons_that_it_runs_on():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    named = [line.rpartition(" :: ")[2] for line in project["classifiers"] if line.startswith("Programming Language")]
+    assert named == ["3.11", "3.12", "3.13"]
+    assert project["requires-python"] == f">={named[0]}"
+
+
+@pytest.mark.parametrize("goal", ["demo", "test"])
+def test_make_names_a_python_that_is_too_old(tmp_path, goal):
+    old = tmp_path / "python3.9"
+    script = "import sys; sys.version_info, sys.version = (3, 9, 1), '3.9.1 (main)'; exec(sys.argv[2])"
+    old.write_text(f"#!{sys.executable}\n{script}\n")
+    old.chmod(0o755)
+    command = ["make", goal, f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == (
+        f"linkboy needs Python 3.11 or newer, {old} is 3.9.1; run: make {goal} PYTHON=python3.13"
+    )
+    assert not (tmp_path / "venv").exists()
