@@ -206,7 +206,7 @@ def check_class_target(input: Tensor, target: object, *, allow_soft: bool) -> Te
 def _proposed_shapes(input: Tensor, target: Tensor, shape: tuple[int, ...], allow_soft: bool) -> str:
     """Return `"; ..."` with what brings input and target together, `""` where nothing is known to."""
     if target.shape == input.shape:
-        soft = ", or pass shares of the classes with target.float()" if allow_soft else ""
+        soft = ", or pass class probabilities with target.float()" if allow_soft else ""
         return f"; turn one-hot labels into class indices with target.argmax(1){soft}"
     if target.shape == (shape[0], 1, *shape[1:]):
         return "; drop the class dimension with target.squeeze(1)"
