@@ -115,9 +115,13 @@ class Recorder(CallMode):
                 if one.shape[1:] != other.shape[1:]:
                     continue
                 yield one.reshape(old, -1), other.reshape(new, -1)  # all of a sample side by side
-                if each > 1:  # the samples in turn
-                    yield tuple(part.reshape(each, size, -1).transpose(0, 1).reshape(size, -1)
-                                for part, size in ((one, old), (other, new)))  # type: ignore[misc]  # fmt: skip
+                if each > 1:
+                    yield _in_turn(one, each, old), _in_turn(other, each, new)
+
+
+def _in_turn(tensor: Tensor, each: int, size: int) -> Tensor:
+    """Return `(size, n)` of a tensor whose first dim holds an entry of every sample, then the next one of every sample."""
+    return tensor.reshape(each, size, -1).transpose(0, 1).reshape(size, -1)
 
 
 def cropped(one: Tensor, other: Tensor, fitted: FittedShape | None, *but: int) -> tuple[Tensor, Tensor]:
