@@ -9,6 +9,7 @@ from tests.training.helpers import same_state
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import linkboy as lb
 from linkboy.training import Checkpointer, EarlyStopping, fit, lr_find
 
 CROSS_ENTROPY = nn.CrossEntropyLoss(reduction="none")
@@ -251,3 +252,24 @@ def test_an_error_in_a_validation_costs_no_epoch(tmp_path):
     history = train({"rows": lambda output, target: len(output)})
     assert (history.resumed_from, history.steps) == (str(tmp_path / "step-4"), 4)
     assert history.rows[0]["rows"] == 64.0
+
+
+def test_options_of_linkboys_losses_are_those_of_the_present_call(tmp_path):
+    def train(alpha, max_steps=None):
+        model, optimizer = frozen()
+        loss_fn = lb.FocalLoss(alpha=alpha, reduction="none")
+        fit(
+            model,
+            loss_fn,
+            optimizer,
+            points(),
+            max_steps=max_steps,
+            checkpoint=tmp_path,
+            seed=0,
+            log=(),
+            progress=False,
+        )
+        return loss_fn.alpha.tolist()
+
+    train([1.0, 1.0, 1.0], 2)
+    assert train([1.0, 2.0, 3.0]) == [1.0, 2.0, 3.0]
