@@ -37,7 +37,7 @@ def main() -> None:
     report = lb.check_op(CopiedSign.apply, x, surrogate=intended, compile=False)
     print(f"copied, ok: {report.ok}")
     for row in report.failures:
-        print(f"  {row.check}: {row.found}\n    {row.mend}")
+        print(f"  {row.check}: {row.found}\n    {row.fix}")
     sign = lb.straight_through(torch.sign, surrogate=intended)
     print(f"fixed, ok: {lb.check_op(sign, x, surrogate=intended).ok}")
 

@@ -1,10 +1,10 @@
 """From the words of an exception to what is wrong in the operator, and what to write in its place."""
 
-CAUSES = [  # part of the text, likely cause, mend
+CAUSES = [  # part of the text, likely cause, fix
     (
         "incorrect number of gradients",
         "backward does not return one value per argument of forward",
-        "return one value per argument of forward, in order, None for those that are no tensors",
+        "return one value per argument of forward, in order, None for those that are not tensors",
     ),
     (
         "view size is not compatible",
@@ -80,6 +80,6 @@ CAUSES = [  # part of the text, likely cause, mend
 
 
 def explain(error: BaseException) -> tuple[str, str]:
-    """Return the likely cause of an exception and its mend; two empty strings where it is not a known one."""
+    """Return the likely cause of an exception and the fix; two empty strings where it is not a known one."""
     text = str(error)
-    return next(((cause, mend) for part, cause, mend in CAUSES if part in text), ("", ""))
+    return next(((cause, fix) for part, cause, fix in CAUSES if part in text), ("", ""))

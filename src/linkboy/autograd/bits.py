@@ -25,7 +25,7 @@ def encode_bits(x: Tensor, *, bits: int, low: float = 0.0, high: float = 1.0) ->
         `(..., n * bits)`, exactly 0.0 or 1.0, in the dtype and on the device of `x`.
 
     Raises:
-        TypeError: `x` is no floating point tensor, or `bits` no integer.
+        TypeError: `x` is not a floating point tensor, or `bits` is not an integer.
         ValueError: `bits` or the range is out of bounds, `x` has no dimension, or holds NaN (seen on a CPU; on another
             device or in a compiled function NaN becomes the bits of `low`).
 
@@ -65,8 +65,8 @@ def decode_bits(
         `(..., n)`.
 
     Raises:
-        TypeError: `b` is no tensor of real numbers, `bits` no integer, or `dtype` not floating point.
-        ValueError: `bits` or the range is out of bounds, the last dimension is no multiple of `bits`, or an element is
+        TypeError: `b` is not a tensor of real numbers, `bits` is not an integer, or `dtype` is not floating point.
+        ValueError: `bits` or the range is out of bounds, the last dimension is not a multiple of `bits`, or an element is
             not in `[0, 1]` (seen on a CPU).
 
     Examples:

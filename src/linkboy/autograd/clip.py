@@ -24,7 +24,7 @@ def clip_gradient(x: Tensor, *, max_norm: float | None = None, max_value: float 
         The bits of `x`, in its dtype and on its device.
 
     Raises:
-        TypeError: `x` is no floating point tensor, or a bound is no number.
+        TypeError: `x` is not a floating point tensor, or a bound is not a number.
         ValueError: a bound is not above 0, or not exactly one of the two is given.
 
     Examples:

@@ -22,7 +22,7 @@ def scale_gradient(x: Tensor, *, scale: float | Tensor) -> Tensor:
         The bits of `x`, in its dtype and on its device.
 
     Raises:
-        TypeError: `x` is no floating point tensor, or `scale` neither a real number nor a tensor of one.
+        TypeError: `x` is not a floating point tensor, or `scale` is neither a real number nor a tensor of one.
         ValueError: `scale` is not finite, or a tensor with dimensions.
 
     Examples:
@@ -48,7 +48,7 @@ def gradient_reversal(x: Tensor, *, scale: float | Tensor = 1.0) -> Tensor:
         The bits of `x`, in its dtype and on its device.
 
     Raises:
-        TypeError: `x` is no floating point tensor, or `scale` neither a real number nor a tensor of one.
+        TypeError: `x` is not a floating point tensor, or `scale` is neither a real number nor a tensor of one.
         ValueError: `scale` is not finite, or a tensor with dimensions.
 
     Examples:
