@@ -106,7 +106,7 @@ def _is_the_argument(example: Mapping[Any, Any], model: Model | None) -> bool:
         return False
     try:
         signature.bind(**example)
-    except TypeError:  # keys that it does not take, keys that are missing, or keys that are no strings
+    except TypeError:  # keys that it does not take, keys that are missing, or keys that are not strings
         positional = [
             p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
         ]

@@ -23,7 +23,7 @@ CAUSES = [  # part of the text, likely cause, fix
     ),
     (
         "invalid gradient at index",
-        "the gradient has not the shape of its input; where forward broadcasts, backward has to sum",
+        "the gradient does not have the shape of its input; where forward broadcasts, backward has to sum",
         "return grad.sum_to_size(x.shape)",
     ),
     (

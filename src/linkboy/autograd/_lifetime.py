@@ -87,7 +87,7 @@ def _no_collector() -> Iterator[None]:
 
 
 def _tensors_on_ctx(outputs: Sequence[Tensor]) -> str:
-    """Return the names of tensors that a Function behind the outputs has hung on its ctx."""
+    """Return the names of tensors that a Function behind the outputs has stored on its ctx."""
     attributes = [item for ctx in functions_behind(outputs) for item in vars(ctx).items()]
     names = [name for name, value in attributes if any(isinstance(x, Tensor) for x in pytree.tree_leaves(value))]
     return ", ".join(f"`{name}`" for name in dict.fromkeys(names))

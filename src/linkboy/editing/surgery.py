@@ -521,4 +521,4 @@ def keep_layers(
 
 def _roll_back(changes: Changes, error: BaseException) -> None:
     changes.snapshot.restore()
-    error.add_note("linkboy.surgery restored the model as it was before the edit")
+    error.add_note("linkboy.surgery undid the edit; the model is unchanged")

@@ -375,7 +375,7 @@ class BertTokenizer:
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        # Everything else is made from these, quicker than it could be read.
+        # Everything else is made from these, faster than it could be read.
         return {"vocab": self._vocabulary, "tokens": self._tokens, "options": self._options()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
