@@ -25,7 +25,7 @@ class _Node:
     sources: tuple[int, ...]
 
 
-class Recorder(CallMode):
+class CallRecorder(CallMode):
     """Keeps the result of each call; given an earlier recorder, finds the calls whose results differ from its own.
 
     Args:
@@ -35,7 +35,7 @@ class Recorder(CallMode):
         size: the batch size of the base run.
     """
 
-    def __init__(self, runs: Runs, base: "Recorder | None" = None, pick: Pick = (), size: int = 0) -> None:
+    def __init__(self, runs: Runs, base: "CallRecorder | None" = None, pick: Pick = (), size: int = 0) -> None:
         super().__init__()
         self._runs, self._base, self._pick, self._size = runs, base, pick, size
         self._kept: dict[tuple[Key, int], Sequence[Tensor]] = {}
