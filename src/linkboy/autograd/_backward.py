@@ -136,7 +136,7 @@ def incoming_gradient(trial: Trial) -> Verdict:
         if difference(given, plain, 0.0) or versions != [g._version for g in given]:
             return failed(
                 "it is another after backward",
-                "the incoming gradient is written in place, and it may be expanded or belong to somebody else",
+                "the incoming gradient is written in place, and it may be expanded or belong to the caller",
                 "write grad * factor, not grad.mul_(factor)",
             )
         expected = gradients(ends, trial.inputs(leaves), plain, retain_graph=True)
@@ -169,7 +169,7 @@ def missing_gradient(trial: Trial) -> Verdict:
             return failed(
                 f"without a gradient for output {place}: {found}, as zeros would give",
                 "None is not treated as zero",
-                "answer None with None, or leave out set_materialize_grads(False)",
+                "return None for None, or leave out set_materialize_grads(False)",
             )
     return passed()
 

@@ -1,4 +1,4 @@
-"""From the words of an exception to what is wrong in the operator, and what to write in its place."""
+"""From the text of an exception to what is wrong in the operator, and what to write instead."""
 
 CAUSES = [  # part of the text, likely cause, fix
     (
@@ -13,13 +13,13 @@ CAUSES = [  # part of the text, likely cause, fix
     ),
     (
         "more than one element of the written-to",
-        "the incoming gradient is written in place, and it may be expanded or belong to somebody else",
+        "the incoming gradient is written in place, and it may be expanded or belong to the caller",
         "write grad * factor, not grad.mul_(factor)",
     ),
     (
         "NoneType",
-        "a gradient that is not there arrives as None, after ctx.set_materialize_grads(False)",
-        "answer None with None, or leave out set_materialize_grads(False) and get zeros",
+        "a missing gradient arrives as None, after ctx.set_materialize_grads(False)",
+        "return None for None, or leave out set_materialize_grads(False) and get zeros",
     ),
     (
         "invalid gradient at index",
@@ -48,7 +48,7 @@ CAUSES = [  # part of the text, likely cause, fix
     ),
     (
         "Can't call numpy()",
-        "numpy is used on the way",
+        "numpy is used inside the operator",
         "use the torch function of the same name",
     ),
     (

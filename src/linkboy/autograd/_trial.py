@@ -150,7 +150,7 @@ def gradients(
 def difference(got: Sequence[Tensor | None], expected: Sequence[Tensor | None], tolerance: float) -> str:
     """Return where two lists of tensors differ by more than `tolerance`, relative to the larger of 1 and the largest value.
 
-    `None`, a gradient that is not there, equals zeros. The string is empty where all agree.
+    `None`, a missing gradient, equals zeros. The string is empty if all agree.
     """
     for place, (a, b) in enumerate(zip(got, expected, strict=True)):
         if a is None and b is None:

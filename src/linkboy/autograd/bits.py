@@ -49,7 +49,7 @@ def decode_bits(
 ) -> Tensor:
     """Turn bits into the middle of their cell: `decode_bits(encode_bits(x))` is `quantize_uniform(x)`, bit for bit.
 
-    Soft bits, such as the probabilities that a receiver computes, weigh in by their place. The gradient of each bit is
+    Soft bits, such as the probabilities that a receiver computes, are weighted by their place. The gradient of each bit is
     that of its number, whatever its place; see `encode_bits`.
 
     Args:
@@ -58,7 +58,7 @@ def decode_bits(
         bits: 1 to 24 bits per number.
         low: lower end of the range.
         high: upper end of the range.
-        dtype: of the result; that of `b` by default, or torch's default dtype where `b` is not floating point. Codes of
+        dtype: dtype of the result; that of `b` by default, or torch's default dtype if `b` is not floating point. Codes of
             more than 10 bits (float16) or 7 (bfloat16) need a wider one to stay apart.
 
     Returns:

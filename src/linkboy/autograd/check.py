@@ -18,7 +18,7 @@ from linkboy.autograd._verdict import Verdict, failed
 from linkboy.autograd.report import OpReport, OpRow
 
 Check = Callable[[Trial], Verdict]
-CHECKS: dict[str, Check] = {  # from cheap to dear; each name is that of the row
+CHECKS: dict[str, Check] = {  # from cheap to expensive; each name is that of the row
     "forward": _forward.forward,
     "mutation": _forward.mutation,
     "global state": _forward.global_state,
@@ -77,12 +77,12 @@ def check_op(
     `assert report.ok, str(report)`.
 
     Where gradients are compared with finite differences they run in float64. At a kink, where those say nothing, the
-    inputs are moved by one percent, and the row says so. Random generators, grad mode and default dtype are as before.
+    inputs are moved by one percent, and the row says so. Random generators, grad mode and default dtype are unchanged.
 
     Args:
         fn: the operator.
         args: its arguments, tensors also nested in lists, tuples and dicts. Those with `requires_grad` are
-            differentiated; they stay as they are.
+            differentiated; they are not changed.
         surrogate: for a gradient that differs from the derivative on purpose: a function of the same arguments whose
             derivatives are the ones wanted, such as `lambda x: x` for a straight-through operator.
         compile: whether to compile as well, which takes some seconds.
@@ -111,7 +111,7 @@ def check_op(
     check_inputs(trial, (args, kwargs))
     module = fn if isinstance(fn, nn.Module) else nn.Module()
     with warnings.catch_warnings(), same_random_numbers(), untouched(module), torch.enable_grad():
-        warnings.simplefilter("ignore")  # torch's own, of being asked for rare things
+        warnings.simplefilter("ignore")  # warnings of torch itself about rare features
         with global_state_kept():
             check_surrogate(trial)
         rows = _run(trial, fn, compile=compile)

@@ -38,7 +38,7 @@ def scale_gradient(x: Tensor, *, scale: float | Tensor) -> Tensor:
 def gradient_reversal(x: Tensor, *, scale: float | Tensor = 1.0) -> Tensor:
     """Pass `x` on unchanged and reverse its gradient: `-scale` times the incoming one.
 
-    What comes before learns to do badly what comes after learns to do well. `scale_gradient` with the other sign.
+    The layers before it learn to make harder what the layers after it learn to do. It is `scale_gradient` with the other sign.
 
     Args:
         x: any shape, floating point.
