@@ -273,3 +273,24 @@ def test_options_of_linkboys_losses_are_those_of_the_present_call(tmp_path):
 
     train([1.0, 1.0, 1.0], 2)
     assert train([1.0, 2.0, 3.0]) == [1.0, 2.0, 3.0]
+
+
+def test_what_a_callback_adds_right_before_a_checkpoint_is_in_it(tmp_path):
+    def train(directory, max_steps=None):
+        model, optimizer = frozen()
+
+        def callback(event, state):
+            if event == "step" and state.step == 2:
+                model[0].requires_grad_(True)
+                state.optimizer.add_param_group({"params": list(model[0].parameters()), "lr": 0.05})
+
+        keeper = None if directory is None else Checkpointer(directory, every_steps=2)
+        fit(
+            model, CROSS_ENTROPY, optimizer, points(), max_steps=max_steps, callbacks=[callback], ema=0.9,
+            checkpoint=keeper, seed=0, log=(), progress=False,
+        )  # fmt: skip
+        return model.state_dict()
+
+    whole = train(None)
+    train(tmp_path, 2)
+    assert same_state(train(tmp_path), whole)
