@@ -712,7 +712,7 @@ OTHER = nn.Linear(1, 1)
         (TypeError, "early_stopping must be an EarlyStopping, got int", {"early_stopping": 3}),
         (
             TypeError,
-            "epochs must be an integer of at least 1, got np.int64(2) of type int64; pass int(epochs)",
+            f"epochs must be an integer of at least 1, got {np.int64(2)!r} of type int64; pass int(epochs)",
             {"epochs": np.int64(2)},
         ),
         (ValueError, "clip_grad_norm must be a number above 0, got 0", {"clip_grad_norm": 0}),

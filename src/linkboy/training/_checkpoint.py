@@ -341,5 +341,8 @@ def step_of(path: Path) -> int:
 def _remove(path: Path) -> None:
     # Renamed first: a kill half-way leaves a leftover, never half a checkpoint under its proper name.
     leftover = path.with_name(f".tmp-old-{secrets.token_hex(4)}")
-    path.rename(leftover)
+    try:
+        path.rename(leftover)
+    except PermissionError:  # Windows: whoever loaded it has it mapped into memory still; the next save tries again
+        return
     shutil.rmtree(leftover, ignore_errors=True)
