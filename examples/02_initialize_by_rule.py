@@ -1,9 +1,9 @@
-"""Initialise a channel-feedback auto-encoder with one call, and see that signals keep their scale.
+"""Initialise a channel-feedback auto-encoder by one call, and see that the signal gets through.
 
     python examples/02_initialize_by_rule.py
 
 The model of `csi_autoencoder.py` compresses the channel between a phone and a base station to a few numbers and restores it.
-One rule for each kind of layer is enough; a rule that matches nothing, or a parameter that no rule matches, is an error.
+A rule for each kind of layer says it all, and one that matches nothing, or a parameter that no rule matches, is an error.
 """
 
 import torch
@@ -19,7 +19,7 @@ def main() -> None:
     report = initialize(
         model,
         RULES,
-        on_unmatched="error",
+        on_unmatched="raise",
         generator=torch.Generator().manual_seed(0),
         audit=channels(64, seed=1),
     )

@@ -17,14 +17,12 @@ class CopiedSign(Function):
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        ctx.x = (
-            x  # autograd does not track it there: written in place before backward, it silently gives a wrong gradient
-        )
+        ctx.x = x  # nobody watches it there: written in place before backward, it gives a wrong gradient silently
         return x.sign()
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
-        return grad.mul_(ctx.x.abs() <= 1)  # the incoming gradient belongs to the caller
+        return grad.mul_(ctx.x.abs() <= 1)  # the incoming gradient belongs to somebody else
 
 
 def intended(x: Tensor) -> Tensor:
@@ -37,9 +35,9 @@ def main() -> None:
     report = lb.check_op(CopiedSign.apply, x, surrogate=intended, compile=False)
     print(f"copied, ok: {report.ok}")
     for row in report.failures:
-        print(f"  {row.check}: {row.found}\n    {row.fix}")
+        print(f"  {row.check}: {row.found}\n    {row.mend}")
     sign = lb.straight_through(torch.sign, surrogate=intended)
-    print(f"fixed, ok: {lb.check_op(sign, x, surrogate=intended).ok}")
+    print(f"mended, ok: {lb.check_op(sign, x, surrogate=intended).ok}")
 
 
 if __name__ == "__main__":

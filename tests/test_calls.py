@@ -298,7 +298,7 @@ class Everything(nn.Module):
         self.table = torch.ones(4)
         self.tables = [torch.ones(4), torch.ones(4)]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # torch's, of torch.jit; people still have such models
+            warnings.simplefilter("ignore")  # torch says that torch.jit is old; people still have such models
             self.script = torch.jit.script(nn.BatchNorm1d(4))
         self.history: list[Tensor] = []
         self.frozen = nn.Parameter(torch.ones(4), requires_grad=False)
@@ -362,7 +362,7 @@ def test_a_run_leaves_no_trace(way, fails, training, grad):
     reached = []
     raised = pytest.raises(ValueError, match="as planned") if fails else contextlib.nullcontext()
     with raised, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")
         with model_run(model, arguments_of(batch, model), way, grad=grad, training=training, seed=3) as run:
             for module in model.modules():
                 if not isinstance(module, torch.jit.ScriptModule):

@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -73,19 +72,13 @@ MEETINGS = [
     lambda: lb.load_classifier("nothing"),
     lambda: lb.rmse_loss(torch.zeros(2, 1), torch.zeros(2)),
     lambda: lb.focal_loss(LOGITS, torch.tensor([0, 3])),
-    lambda: lb.focal_loss(LOGITS, np.array([0, 2])),
-    lambda: lb.focal_loss(LOGITS, torch.tensor([[1, 0, 0], [0, 0, 1]])),
-    lambda: lb.focal_loss(torch.zeros(2, 5, 3), torch.zeros(2, 5, dtype=torch.int64)),
-    lambda: lb.focal_loss(LOGITS[:, :1], torch.tensor([0, 1])),
-    lambda: lb.focal_loss(torch.tensor([[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]]), torch.tensor([0, 2])),
-    lambda: lb.focal_loss(LOGITS, torch.tensor([0, 2]), reduction="sum", normalizer="count"),
     lambda: lb.focal_loss(LOGITS, torch.tensor([0, 2]), alpha=[1.0, 2.0]),
     lambda: lb.rmsle_loss(torch.tensor([-2.0]), torch.tensor([1.0])),
     lambda: fit(BATCH, reduction="mean"),
     lambda: fit(BATCH, of_another=True),
     lambda: fit({"input_ids": BATCH[0], "labels": BATCH[1]}),
     lambda: lb.freeze(model(), "encoder.*"),
-    lambda: lb.initialize(model(), [lb.Rule(nn.Conv2d, "weight", 0)], on_unmatched="error"),
+    lambda: lb.initialize(model(), [lb.Rule(nn.Conv2d, "weight", 0)], on_unmatched="raise"),
     lambda: lb.initialize(nn.Sequential(nn.LazyLinear(2)), lb.init.kaiming()),
     count_a_file_of_another_kind,
     lambda: lb.replace_layer(model(), "0", nn.Linear(4, 5), example=torch.zeros(1, 4)),
@@ -107,7 +100,7 @@ def messages(page):
 @pytest.mark.parametrize(("message", "meet"), list(zip(messages(DOCS / "errors.md"), MEETINGS, strict=True)))
 def test_a_message_on_the_page_is_what_is_raised(message, meet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((TypeError, ValueError, OSError, RuntimeError, AssertionError)) as caught:
+    with pytest.raises((ValueError, OSError, RuntimeError, AssertionError)) as caught:
         meet()
     assert str(caught.value) == message
 

@@ -60,7 +60,7 @@ def test_statistics_equal_those_worked_out_by_hand():
 )
 def test_exploding_vanishing_and_saturated_stacks_are_flagged(model, layer, word):
     audit = audit_activations(model, torch.randn(64, 64))
-    assert audit.verdict.startswith(word)
+    assert audit.notes[0].startswith(word)
     assert audit.layer == layer
 
 
@@ -69,7 +69,7 @@ def test_dead_units_are_flagged_with_their_layer():
     with torch.no_grad():
         model[2].bias[:40] = -100
     audit = audit_activations(model, torch.randn(64, 64))
-    assert (audit.layer, audit.verdict[:4]) == ("3", "dies")
+    assert (audit.layer, audit.notes[0][:4]) == ("3", "dies")
     convolution = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
     with torch.no_grad():
         convolution[0].bias[:3] = -100
@@ -79,16 +79,16 @@ def test_dead_units_are_flagged_with_their_layer():
 def test_a_gradient_that_vanishes_is_flagged_though_the_signal_is_fine():
     model = stack(0.125, activation=nn.Sigmoid)
     audit = audit_activations(model, torch.randn(64, 64), loss=lambda out: out.square().mean())
-    assert audit.verdict.startswith("the gradient vanishes")
+    assert audit.notes[0].startswith("the gradient vanishes")
 
 
 def test_the_first_layer_that_is_not_finite_is_named():
     model = stack(0.1, depth=4)
     with torch.no_grad():
         model[2].weight[0, 0] = float("inf")
-    assert audit_activations(model, torch.ones(2, 64)).verdict == "not finite from 2 on"
+    assert audit_activations(model, torch.ones(2, 64)).notes == ("not finite from 2 on",)
     audit = audit_activations(stack(0.1), torch.ones(2, 64), loss=lambda out: out.sum() * float("nan"))
-    assert audit.verdict == "the gradient is not finite from 9 back"
+    assert audit.notes == ("the gradient is not finite from 9 back",)
 
 
 @pytest.mark.parametrize("name", sorted(zoo.ARCHITECTURES))
@@ -104,7 +104,7 @@ def test_fresh_architectures_are_healthy_and_left_bit_identical(name):
         model, batch, loss=lambda out: getattr(out, "logits", _first(out)).float().square().mean()
     )
     assert zoo.fingerprint(model) == before
-    assert audit.verdict == "healthy", audit
+    assert audit.ok, audit
 
 
 def _first(out):
@@ -119,9 +119,9 @@ def test_full_size_fresh_resnet_and_bert_are_healthy(train):
     torch.manual_seed(0)
     resnet = hf.ResNetForImageClassification(hf.ResNetConfig()).train(train)
     loss = lambda out: F.cross_entropy(out.logits, torch.zeros(len(out.logits), dtype=torch.long))  # noqa: E731
-    assert audit_activations(resnet, torch.randn(4, 3, 96, 96), loss=loss).verdict == "healthy"
+    assert audit_activations(resnet, torch.randn(4, 3, 96, 96), loss=loss).ok
     bert = hf.BertForSequenceClassification(hf.BertConfig()).train(train)
-    assert audit_activations(bert, {"input_ids": torch.randint(0, 30000, (2, 32))}, loss=loss).verdict == "healthy"
+    assert audit_activations(bert, {"input_ids": torch.randint(0, 30000, (2, 32))}, loss=loss).ok
 
 
 def test_batchnorm_and_dropout_in_training_mode_leave_no_trace_and_a_raising_model_neither():
@@ -165,17 +165,17 @@ def test_an_activation_in_place_does_not_rewrite_the_row_before_it():
 def test_half_precision_and_autocast():
     model = stack(0.125, depth=3)
     with torch.autocast("cpu", torch.bfloat16):
-        assert audit_activations(model, torch.randn(8, 64)).verdict == "healthy"
-    assert audit_activations(model.bfloat16(), torch.randn(8, 64).bfloat16()).verdict == "healthy"
+        assert audit_activations(model, torch.randn(8, 64)).ok
+    assert audit_activations(model.bfloat16(), torch.randn(8, 64).bfloat16()).ok
 
 
 def test_initialize_shows_the_signal_before_and_after():
     model = stack(1.0, activation=nn.ReLU)
     report = initialize(model, kaiming(), audit=torch.randn(64, 64))
-    assert report.before.verdict.startswith("explodes")
-    assert report.after.verdict == "healthy"
+    assert report.before.notes[0].startswith("explodes")
+    assert report.after.ok
     assert "signal before: explodes" in str(report)
-    assert initialize(nn.Linear(2, 2), xavier(), audit=torch.randn(3, 2)).after.verdict == "healthy"
+    assert initialize(nn.Linear(2, 2), xavier(), audit=torch.randn(3, 2)).after.ok
 
 
 def test_plot_is_a_figure_with_both_panels(tmp_path):
@@ -195,3 +195,65 @@ def test_messages():
     with pytest.raises(ValueError) as caught:
         audit_activations(nn.Linear(2, 2), torch.zeros(1, 2), loss=lambda out: out)
     assert str(caught.value) == "loss must give a scalar tensor, got (1, 2)"
+
+
+@pytest.mark.parametrize("container", [tuple, list])
+def test_two_inputs_in_a_tuple_or_list_are_two_arguments(container):
+    pair = [torch.randn(8, 4), torch.randn(8, 4)]
+    assert len(audit_activations(nn.Bilinear(4, 4, 2), container(pair)).rows) == 1
+
+
+def test_layers_that_return_a_dataclass_or_a_mapping_are_audited():
+    import collections
+    import dataclasses
+
+    @dataclasses.dataclass
+    class Output:
+        hidden: torch.Tensor
+
+    class Layer(nn.Module):
+        def __init__(self, wrap):
+            super().__init__()
+            self.weight, self.wrap = nn.Parameter(torch.eye(4)), wrap
+
+        def forward(self, x):
+            return self.wrap(x @ self.weight)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = Layer(Output)
+            self.second = Layer(lambda x: collections.UserDict(hidden=x))
+
+        def forward(self, x):
+            return self.second(self.first(x).hidden)["hidden"]
+
+    assert [row.name for row in audit_activations(Net(), torch.randn(8, 4)).rows] == ["first", "second"]
+
+
+def test_an_embedding_with_a_norm_is_not_renormalised_by_the_audit():
+    model = nn.Embedding(3, 4, max_norm=0.1)
+    before = model.weight.detach().clone()
+    assert audit_activations(model, torch.tensor([0, 1]), loss=lambda out: out.sum()).rows[0].gradient_std == 0
+    assert torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("model", "batch", "error", "message"),
+    [
+        (nn.Linear(2, 2), (3, 2), TypeError, "batch must hold tensors, got what looks like a shape; pass torch.zeros(3, 2)"),
+        (
+            nn.Linear(2, 2, device="meta"), torch.ones(1, 2), ValueError,
+            "model must have values, got one on the meta device; load its weights first",
+        ),
+        (
+            nn.LazyLinear(2), torch.ones(1, 2), ValueError,
+            "model must have no lazy parameters, which a run would fill, and 'weight' is one; "
+            "run one batch through the model first",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_audited_is_named(model, batch, error, message):
+    with pytest.raises(error) as caught:
+        audit_activations(model, batch)
+    assert str(caught.value) == message

@@ -75,7 +75,7 @@ def test_every_parameter_of_the_zoo_is_matched_or_listed(zoo, preset):
 def test_unmatched_warns_or_raises_before_anything_is_written(zoo):
     before = state(zoo)
     with pytest.raises(ValueError) as caught:
-        initialize(zoo, xavier(), on_unmatched="error")
+        initialize(zoo, xavier(), on_unmatched="raise")
     assert str(caught.value) == (
         "no rule matches capsule.W, positions.positions, list.0, list.1; add a rule, or name them in skip"
     )
@@ -83,9 +83,9 @@ def test_unmatched_warns_or_raises_before_anything_is_written(zoo):
     with pytest.warns(UserWarning, match="no rule matches") as warned:
         initialize(zoo, xavier())
     assert str(warned[0].message) == (
-        "no rule matches capsule.W, positions.positions, list.0, list.1; they stay as they are"
+        "no rule matches capsule.W, positions.positions, list.0, list.1; they stay unchanged"
     )
-    report = initialize(zoo, xavier(), skip=["capsule.*", "positions.*", "list.*"], on_unmatched="error")
+    report = initialize(zoo, xavier(), skip=["capsule.*", "positions.*", "list.*"], on_unmatched="raise")
     assert set(report.skipped) == OTHER
 
 
@@ -198,7 +198,7 @@ def test_a_tied_tensor_is_filled_once_and_its_padding_row_stays_zero():
     assert row.names == ("embed.weight", "head.weight")
     assert abs(model["head"].weight.std().item() - 0.02) < 0.002
     assert (model["embed"].weight[3] == 0).all()
-    assert row.note == (
+    assert "; ".join(row.notes) == (
         "padding row kept at zero; tied: Rule(Linear, 'weight', xavier_uniform_) matches too and was not used"
     )
 
@@ -207,7 +207,7 @@ def test_parametrised_weights_become_what_was_asked_or_the_report_says_by_how_mu
     value = torch.randn(5, 6)
     report = initialize(zoo, [Rule("weight_norm.weight", init=lambda t: t.copy_(value))], on_unmatched="keep")
     assert torch.allclose(zoo["weight_norm"].weight, value, atol=1e-6)
-    assert report.rows[0].note == ""
+    assert report.rows[0].notes == ()
     initialize(zoo, [Rule("legacy.weight", init=lambda t: t.copy_(value))], on_unmatched="keep")
     zoo["legacy"](torch.zeros(1, 6))
     assert torch.allclose(zoo["legacy"].weight, value, atol=1e-6)
@@ -215,16 +215,16 @@ def test_parametrised_weights_become_what_was_asked_or_the_report_says_by_how_mu
     weight = zoo["orthogonal"].weight
     assert torch.allclose(weight @ weight.T, torch.eye(6), atol=1e-5)
     report = initialize(zoo, [Rule("orthogonal.weight", init=nn.init.normal_)], on_unmatched="keep")
-    assert report.rows[0].note.startswith("its parametrisation made something else of it, up to ")
+    assert report.rows[0].notes[0].startswith("its parametrisation made something else of it, up to ")
     report = initialize(zoo, [Rule("spectral.weight", init=nn.init.normal_)], on_unmatched="keep")
-    assert report.rows[0].note.startswith("its parametrisation made something else of it, up to ")
+    assert report.rows[0].notes[0].startswith("its parametrisation made something else of it, up to ")
 
 
 def test_reading_a_spectral_weight_makes_no_power_iteration():
     layer = parametrizations.spectral_norm(nn.Linear(6, 5))
     before = state(layer)
     with pytest.raises(ValueError):
-        initialize(layer, Rule("weight", init=0), on_unmatched="error")
+        initialize(layer, Rule("weight", init=0), on_unmatched="raise")
     assert same(before, state(layer))
 
 
@@ -325,7 +325,7 @@ def test_non_contiguous_parameters_and_empty_ones():
     assert layer.weight.std() > 0
     assert not layer.weight.is_contiguous()
     layer.weight = nn.Parameter(torch.zeros(6, 0))
-    assert initialize(layer, xavier()).rows[0].note == "empty"
+    assert initialize(layer, xavier()).rows[0].notes == ("empty",)
 
 
 def test_truncated_normal_is_truncated_and_keeps_its_deviation():
@@ -344,7 +344,7 @@ def test_depth_scaling_reaches_the_residual_projections_only():
     import transformers as hf
 
     model = hf.GPT2LMHeadModel(hf.GPT2Config(n_embd=64, n_layer=8, n_head=2, vocab_size=100, n_positions=16))
-    report = initialize(model, gpt2(layers=8), on_unmatched="error")
+    report = initialize(model, gpt2(layers=8), on_unmatched="raise")
     found = {row.name: row.std_after for row in report.rows}
     assert abs(found["transformer.h.3.attn.c_proj.weight"] - 0.005) < 3e-4
     assert abs(found["transformer.h.3.attn.c_attn.weight"] - 0.02) < 1e-3
@@ -449,7 +449,7 @@ def test_real_tensors_beside_meta_ones_stay_as_they_are():
     assert (norm.running_mean == 5).all()
     assert (norm.weight == 6).all()
     assert report.reset == ("0.bias", "1.bias")
-    assert "unmatched, left as they were: 0.weight, 1.weight" in str(report)
+    assert "unmatched, left unchanged: 0.weight, 1.weight" in str(report)
 
 
 def test_a_meta_model_is_materialised_with_ties_and_batchnorm_statistics():
@@ -531,7 +531,7 @@ def test_a_sharded_parameter_is_refused():
             lambda: Rule("W", init=nn.init.xavier_normal_),
             {},
             ValueError,
-            "xavier_normal_ needs a fan for 'W' of shape (1, 20, 10, 16, 10), which is no weight of a known layer: give "
+            "xavier_normal_ needs a fan for 'W' of shape (1, 20, 10, 16, 10), which is not a weight of a known layer: give "
             "fan=(fan_in, fan_out); torch would take (32000, 1600)",
         ),
         (
@@ -539,7 +539,7 @@ def test_a_sharded_parameter_is_refused():
             lambda: Rule(nn.Linear),
             {},
             ValueError,
-            "xavier_uniform_ needs a fan for 'bias' of shape (2,), which is no weight of a known layer; give it another "
+            "xavier_uniform_ needs a fan for 'bias' of shape (2,), which is not a weight of a known layer; give it another "
             "rule, or restrict this one with param='weight'",
         ),
         (
@@ -547,7 +547,7 @@ def test_a_sharded_parameter_is_refused():
             xavier,
             {},
             ValueError,
-            "not yet materialised: weight, bias; run one batch through the model first",
+            "no shape yet: weight, bias; run one batch through the model first",
         ),
         (
             lambda: nn.ParameterList([nn.Parameter(torch.zeros(1, 3).expand(2, 3))]),
@@ -573,9 +573,9 @@ def test_a_sharded_parameter_is_refused():
         (
             lambda: nn.Linear(2, 2),
             xavier,
-            {"on_unmatched": "raise"},
+            {"on_unmatched": "error"},
             ValueError,
-            "on_unmatched must be one of ('warn', 'error', 'keep'), got 'raise'",
+            "on_unmatched must be one of ('raise', 'warn', 'keep'), got 'error'",
         ),
         (
             lambda: nn.Linear(2, 2),
@@ -596,7 +596,7 @@ def test_messages(build, rules, options, error, message):
 @pytest.mark.parametrize(
     ("arguments", "keywords", "error", "message"),
     [
-        ((3,), {}, TypeError, "target must be a module class, a tuple of them, a glob or a function, got 3"),
+        ((3,), {}, TypeError, "target must be a module class, a tuple of them, a pattern or a function, got 3"),
         (("*", None, "zeros"), {}, TypeError, "init must be a function that fills a tensor or a number, got 'zeros'"),
         (("*", None, 0), {"fan": (1, 2)}, ValueError, "fan has no meaning for 0, only for xavier_* and kaiming_*"),
         (
@@ -612,3 +612,9 @@ def test_messages_of_rules(arguments, keywords, error, message):
     with pytest.raises(error) as caught:
         Rule(*arguments, **keywords)
     assert str(caught.value) == message
+
+
+def test_an_unknown_nonlinearity_is_refused_where_it_is_written():
+    with pytest.raises(ValueError) as caught:
+        kaiming(nonlinearity="gelu")
+    assert str(caught.value).startswith("nonlinearity must be one of ('linear', 'conv1d',")

@@ -1,7 +1,8 @@
 """Initialisation by rules that say what they missed, and an audit of the signal's scale."""
 
-from linkboy.init.audit import ActivationAudit, ActivationRow, audit_activations
-from linkboy.init.initialize import InitReport, InitRow, initialize
+from linkboy.init.audit import audit_activations
+from linkboy.init.initialize import initialize
+from linkboy.init.report import ActivationAudit, ActivationRow, InitReport, InitRow
 from linkboy.init.rules import Rule, gpt2, kaiming, orthogonal, trunc_normal, xavier
 
 __all__ = [

@@ -1,140 +1,45 @@
-"""See whether a signal gets through a model: scale, dead and saturated units, gradients, layer by layer."""
+"""Whether a signal gets through a model: scale, dead and saturated units, gradients, layer by layer."""
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd
 
-from linkboy._plots import new_figure
-from linkboy._report import Block, Report, Table, format_percent
-from linkboy._tensors import check_module
-from linkboy._untouched import same_random_numbers, untouched
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from linkboy._calls import arguments_of, model_run, tensors_in, without_values
+from linkboy._tensors import check_module, in_work_dtype
+from linkboy._walk import unwrapped
+from linkboy.init.report import ActivationAudit, ActivationRow
 
 _RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold)
 _NOT_LAYERS = (nn.Dropout, nn.Identity, torch.jit.ScriptModule)  # what these give is what came before them
 _WEIGHTED_SUMS = (nn.Linear, nn.Bilinear, _ConvNd)
 
 
-@dataclasses.dataclass(frozen=True)
-class ActivationRow:
-    """One call of one layer; shares are `nan` where they have no meaning, `gradient_std` where there is no gradient.
-
-    `weighted`: whether the layer multiplies by a weight; the verdict follows the scale along these.
-
-    Examples:
-        >>> import torch
-        >>> from linkboy import audit_activations
-        >>> audit_activations(torch.nn.ReLU(), torch.tensor([[-1.0, 2.0]])).rows[0].dead
-        0.5
-    """
-
-    name: str
-    kind: str
-    mean: float
-    std: float
-    dead: float
-    saturated: float
-    gradient_std: float
-    weighted: bool = False
-    note: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class ActivationAudit(Report):
-    """The signal in a model, layer by layer; see `audit_activations`.
-
-    Examples:
-        >>> import torch
-        >>> from linkboy import audit_activations
-        >>> audit_activations(torch.nn.Linear(4, 4), torch.randn(8, 4)).verdict
-        'healthy'
-    """
-
-    verdict: str
-    layer: str | None
-    rows: tuple[ActivationRow, ...]
-
-    def _blocks(self) -> Iterable[Block]:
-        yield f"signal: {self.verdict}"
-        yield Table(
-            ("layer", "type", "mean", "std", "dead", "saturated", "gradient std", "note"),
-            [
-                (
-                    row.name, row.kind, f"{row.mean:.3g}", f"{row.std:.3g}", format_percent(row.dead),
-                    format_percent(row.saturated), "-" if math.isnan(row.gradient_std) else f"{row.gradient_std:.3g}",
-                    row.note,
-                )
-                for row in self.rows
-            ],
-        )  # fmt: skip
-
-    def plot(self) -> "Figure":
-        """Draw the standard deviation of signal and gradient by layer, and the shares of dead and saturated units.
-
-        Returns:
-            A matplotlib figure that is neither shown nor saved.
-
-        Raises:
-            ModuleNotFoundError: matplotlib is not installed; the message says how to install it.
-        """
-        figure = new_figure(max(6.0, 0.3 * len(self.rows)), 6.0)
-        scale, shares = figure.subplots(2, 1, sharex=True)
-        places = list(range(len(self.rows)))
-        for label, values in (
-            ("signal", [row.std for row in self.rows]),
-            ("gradient", [row.gradient_std for row in self.rows]),
-        ):
-            shown = [value if math.isfinite(value) and value > 0 else math.nan for value in values]
-            if any(math.isfinite(value) for value in shown):
-                scale.semilogy(places, shown, marker="o", label=label)
-        scale.set_ylabel("standard deviation")
-        scale.set_title(self.verdict)
-        for offset, label in ((-0.2, "dead"), (0.2, "saturated")):
-            heights = [getattr(row, label) for row in self.rows]
-            bars = [0.0 if math.isnan(height) else height for height in heights]
-            shares.bar([place + offset for place in places], bars, 0.4, label=label)
-        shares.set_ylabel("share of units")
-        shares.set_ylim(0, 1)
-        shares.set_xticks(places, [row.name for row in self.rows], rotation=90, fontsize="small")
-        for axes in (scale, shares):
-            if axes.get_legend_handles_labels()[0]:
-                axes.legend()
-        return figure
-
-
 def audit_activations(
     model: nn.Module, batch: object, *, loss: Callable[[Any], Tensor] | None = None
 ) -> ActivationAudit:
-    """Run one batch and say, layer by layer, whether the signal and its gradient keep their scale.
+    """Run one batch and report, layer by layer, whether the signal and its gradient keep their scale.
 
-    One forward pass in the mode in which each module is, and with `loss` one backward pass. Statistics are taken as
-    the pass goes; no activation is kept for them. Flags, hooks, buffers (of BatchNorm in training mode), gradients and
-    random generators are as before.
+    One forward pass in the mode in which each module is, and with `loss` one backward pass. Statistics are taken during
+    the pass; no activation is kept for them. Flags, hooks, buffers (of BatchNorm in training mode), gradients and random
+    generators are unchanged afterwards.
 
     Args:
-        model: the module to look at.
-        batch: what `forward` takes: a tensor, a tuple of arguments, or a mapping of keywords.
+        model: the module to look at; of what torch.compile, DataParallel or DDP wrapped, the module inside.
+        batch: what `forward` takes: a tensor, a tuple or list of arguments, or a mapping of keywords.
         loss: from the model's output to a scalar; adds the standard deviation of the gradient at each layer.
 
     Returns:
-        `rows`: for each call of each layer without children the mean and standard deviation of its output; the share
-        of dead units (zero for the whole batch, after ReLU and its like); the share of saturated values (beyond 95 %
-        of the range of sigmoid or tanh; rows of a softmax with a maximum above 0.99). `verdict`: `"healthy"`, or what is
-        wrong and where; `layer`: that layer.
+        An `ActivationAudit`; where it is not `ok`, its `notes` say what is wrong and where.
         The bounds behind the verdict are rules of thumb: more than half of the units dead or saturated, or a scale
         that changes steadily, and by more than a factor of 100, over the layers that multiply by a weight.
 
     Raises:
-        TypeError: `model` is no module.
-        ValueError: `loss` does not give a scalar.
+        TypeError: `model` is not a module, or `batch` is a bare shape.
+        ValueError: `loss` does not give a scalar, or the model is lazy or on the meta device.
 
     Examples:
         >>> import torch
@@ -143,26 +48,24 @@ def audit_activations(
         >>> layers = [torch.nn.Linear(64, 64) for _ in range(8)]
         >>> for layer in layers:
         ...     _ = torch.nn.init.normal_(layer.weight, std=1.0)
-        >>> audit_activations(torch.nn.Sequential(*layers), torch.randn(32, 64)).verdict
-        'explodes: the scale grows 7.9-fold a layer, beyond 100 times the first at 3'
+        >>> audit_activations(torch.nn.Sequential(*layers), torch.randn(32, 64)).summary
+        'signal: explodes: the scale grows 7.9-fold a layer, beyond 100 times the first at 3'
     """
     check_module("model", model)
-    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper: a compiled graph has no layers to look at
+    model = unwrapped(model)  # a compiled graph has no layers to look at
+    if without_values(model):
+        raise ValueError("model must have values, got one on the meta device; load its weights first")
     probe = _Probe()
-    args: tuple[Any, ...] = batch if isinstance(batch, tuple) else () if isinstance(batch, Mapping) else (batch,)
-    keywords = dict(batch) if isinstance(batch, Mapping) else {}
-    with untouched(model), same_random_numbers():
+    with model_run(model, arguments_of(batch, model, name="batch"), "values", grad=loss is not None) as run:
         for name, module in model.named_modules():
             if not (any(True for _ in module.children()) or isinstance(module, _NOT_LAYERS)):
-                module.register_forward_hook(probe.hook(name))  # `untouched` takes it away again
-        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        with torch.set_grad_enabled(loss is not None):
-            output = functional_call(model, buffers, args, keywords)
-            if loss is not None:
-                _backward(model, loss(output))
+                module.register_forward_hook(probe.hook(name))
+        output = run.call()
+        if loss is not None:
+            _backward(model, loss(output))
     rows = probe.rows()
-    verdict, layer = _judge(rows)
-    return ActivationAudit(verdict, layer, tuple(rows))
+    found = _judge(rows)
+    return ActivationAudit(found is None, () if found is None else found[:1], found and found[1], tuple(rows))
 
 
 def _backward(model: nn.Module, value: object) -> None:
@@ -171,7 +74,7 @@ def _backward(model: nn.Module, value: object) -> None:
         raise ValueError(f"loss must give a scalar tensor, got {got}")
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if parameters and value.requires_grad:
-        # grad, not backward: the parameters' own gradients stay as they are, the hooks on the way run all the same
+        # grad, not backward: the hooks on the way run, and no gradient is kept
         torch.autograd.grad(value.reshape(()), parameters, allow_unused=True)
 
 
@@ -186,7 +89,7 @@ class _Probe:
         def observe(module: nn.Module, _: Any, output: Any) -> None:
             if isinstance(module, _WEIGHTED_SUMS):
                 self.channels_first = isinstance(module, _ConvNd)
-            for index, tensor in enumerate(_tensors(output)):
+            for index, tensor in enumerate(tensors_in(output)):
                 self._observe(f"{name}[{index}]" if index else name or "(root)", module, tensor)
 
         return observe
@@ -197,9 +100,7 @@ class _Probe:
         record: dict[str, Any] = {"name": name, "kind": type(module).__name__}
         record["weighted"] = isinstance(module, _WEIGHTED_SUMS) or type(module).__name__ == "Conv1D"
         self.records.append(record)
-        values = tensor.detach()
-        if values.dtype in (torch.float16, torch.bfloat16):
-            values = values.float()
+        values = in_work_dtype(tensor.detach())
         record["mean"], record["std"] = values.mean(), _std(values)
         if isinstance(module, _RECTIFIERS):
             record["dead"] = self._dead(values)
@@ -216,43 +117,32 @@ class _Probe:
         return (torch.count_nonzero(values, dim=others) == 0).float().mean()
 
     def rows(self) -> list[ActivationRow]:
-        rows: list[ActivationRow] = []
-        for record in self.records:
-            number = {
-                key: float(record[key]) if isinstance(record.get(key), Tensor) else math.nan
-                for key in ("mean", "std", "dead", "saturated", "gradient")
-            }
-            note = ""
-            if not math.isfinite(number["std"]):
-                note = "not finite"
-            elif "gradient" in record and not math.isfinite(number["gradient"]):
-                note = "gradient not finite"
-            elif number["dead"] > 0.5:
-                note = "dead"
-            elif number["saturated"] > 0.5:
-                note = "saturated"
-            rows.append(
-                ActivationRow(
-                    record["name"], record["kind"], number["mean"], number["std"], number["dead"],
-                    number["saturated"], number["gradient"], record["weighted"], note,
-                )
-            )  # fmt: skip
-        return rows
+        return [_row(record) for record in self.records]
+
+
+def _row(record: dict[str, Any]) -> ActivationRow:
+    mean, std, dead, saturated, gradient = (
+        float(record[key]) if isinstance(record.get(key), Tensor) else math.nan
+        for key in ("mean", "std", "dead", "saturated", "gradient")
+    )
+    note = ""
+    if not math.isfinite(std):
+        note = "not finite"
+    elif "gradient" in record and not math.isfinite(gradient):
+        note = "gradient not finite"
+    elif dead > 0.5:
+        note = "dead"
+    elif saturated > 0.5:
+        note = "saturated"
+    notes = (note,) * bool(note)
+    return ActivationRow(
+        record["name"], record["kind"], mean, std, dead, saturated, gradient, record["weighted"], notes
+    )
 
 
 def _std(tensor: Tensor) -> Tensor:
     values = tensor.detach().float()  # torch.std on a CPU takes thirty times as long as these two passes
     return torch.linalg.vector_norm(values - values.mean()) / math.sqrt(values.numel())
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output]
-    if isinstance(output, Mapping):
-        output = tuple(output.values())
-    if isinstance(output, (tuple, list)):
-        return [tensor for item in output for tensor in _tensors(item)]
-    return []
 
 
 def _saturated(module: nn.Module, values: Tensor) -> Tensor | None:
@@ -265,39 +155,69 @@ def _saturated(module: nn.Module, values: Tensor) -> Tensor | None:
     return None
 
 
-def _judge(rows: list[ActivationRow]) -> tuple[str, str | None]:
-    for row in rows:
-        if row.note == "not finite":
-            return f"not finite from {row.name} on", row.name
-    for row in rows:
-        if row.note == "dead":
-            return f"dies: {row.dead:.0%} of the units of {row.name} are zero for the whole batch", row.name
-        if row.note == "saturated":
-            return f"saturates: {row.saturated:.0%} of the values of {row.name} are at the end of its range", row.name
+Found = tuple[str, str] | None  # what is wrong, and at which layer
+
+
+def _judge(rows: list[ActivationRow]) -> Found:
     weighted = [row for row in rows if row.weighted] or rows
-    for row in weighted:
-        if row.std == 0 and weighted[0].std > 0:
-            return f"dies: {row.name} gives the same value everywhere", row.name
+    return (
+        _not_finite(rows)
+        or _dead_or_saturated(rows)
+        or _constant(weighted)
+        or _changing_signal(weighted)
+        or _gradient_not_finite(rows)
+        or _changing_gradient(weighted)
+    )
+
+
+def _not_finite(rows: list[ActivationRow]) -> Found:
+    name = next((row.name for row in rows if "not finite" in row.notes), None)
+    return None if name is None else (f"not finite from {name} on", name)
+
+
+def _dead_or_saturated(rows: list[ActivationRow]) -> Found:
+    for row in rows:
+        if "dead" in row.notes:
+            return f"dies: {row.dead:.0%} of the units of {row.name} are zero for the whole batch", row.name
+        if "saturated" in row.notes:
+            return f"saturates: {row.saturated:.0%} of the values of {row.name} are at the end of its range", row.name
+    return None
+
+
+def _constant(weighted: list[ActivationRow]) -> Found:
+    name = next((row.name for row in weighted if row.std == 0 and weighted[0].std > 0), None)
+    return None if name is None else (f"dies: {name} gives the same value everywhere", name)
+
+
+def _changing_signal(weighted: list[ActivationRow]) -> Found:
     found = _trend([row.std for row in weighted])
-    if found is not None:
-        place, rate = found
-        word = (
-            f"explodes: the scale grows {rate:.1f}-fold"
-            if rate > 1
-            else f"vanishes: the scale shrinks {1 / rate:.1f}-fold"
-        )
-        side = "beyond 100 times" if rate > 1 else "below a hundredth of"
-        return f"{word} a layer, {side} the first at {weighted[place].name}", weighted[place].name
-    if broken := [row.name for row in rows if row.note == "gradient not finite"]:
-        return f"the gradient is not finite from {broken[-1]} back", broken[-1]
+    if found is None:
+        return None
+    place, rate = found
+    word = (
+        f"explodes: the scale grows {rate:.1f}-fold" if rate > 1 else f"vanishes: the scale shrinks {1 / rate:.1f}-fold"
+    )
+    return f"{word} a layer, {_beyond(rate)} the first at {weighted[place].name}", weighted[place].name
+
+
+def _gradient_not_finite(rows: list[ActivationRow]) -> Found:
+    broken = [row.name for row in rows if "gradient not finite" in row.notes]
+    return (f"the gradient is not finite from {broken[-1]} back", broken[-1]) if broken else None
+
+
+def _changing_gradient(weighted: list[ActivationRow]) -> Found:
     back = [row for row in reversed(weighted) if not math.isnan(row.gradient_std)]
     found = _trend([row.gradient_std for row in back])
-    if found is not None:
-        place, rate = found
-        word = "explodes" if rate > 1 else "vanishes"
-        side = "beyond 100 times" if rate > 1 else "below a hundredth of"
-        return f"the gradient {word} on its way back, {side} the last layer's at {back[place].name}", back[place].name
-    return "healthy", None
+    if found is None:
+        return None
+    place, rate = found
+    word = "explodes" if rate > 1 else "vanishes"
+    name = back[place].name
+    return f"the gradient {word} on its way back, {_beyond(rate)} the last layer's at {name}", name
+
+
+def _beyond(rate: float) -> str:
+    return "beyond 100 times" if rate > 1 else "below a hundredth of"
 
 
 def _trend(scales: list[float]) -> tuple[int, float] | None:

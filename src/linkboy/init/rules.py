@@ -3,29 +3,33 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
 from linkboy._checks import check_choice, check_number
-from linkboy.init.fans import FanOption, is_bias, is_embedding, is_matrix, is_norm_weight, is_slope
+from linkboy.init._fans import FanOption, is_bias, is_embedding, is_matrix, is_norm_weight, is_slope
 
 Initializer = Callable[..., Any] | float
 Predicate = Callable[[nn.Module, str, tuple[int, ...]], bool]
+Nonlinearity = Literal[
+    "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "sigmoid", "tanh",
+    "relu", "leaky_relu", "selu",
+]  # fmt: skip  # those that torch has a gain for
 Target = type[nn.Module] | tuple[type[nn.Module], ...] | str | Predicate
 
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Rule:
-    """Which tensors, and how to fill them.
+    """A rule for `initialize`: which tensors to fill, and how.
 
     Args:
-        target: a module class or a tuple of classes, a glob over qualified parameter names (`"*.W"`; aliases count),
-            or a function of (module, parameter name, shape) that says yes or no.
-        param: name, or glob, of the parameter inside its module (`"weight"`, `"weight_ih_*"`); `None` means all.
+        target: a module class or a tuple of classes; a pattern of qualified parameter names (`"*.W"`), aliases included;
+            or a function of (module, parameter name, shape) that returns whether the parameter is meant.
+        param: name or pattern of the parameter inside its module (`"weight"`, `"weight_ih_*"`); `None` means all.
         init: a function in the convention of `torch.nn.init`, which fills the tensor it is given, or a number.
-        fan: `(fan_in, fan_out)`, or a function of (module, tensor) that gives them, for `xavier_*` and `kaiming_*`;
-            needed where the tensor is no weight of a layer that linkboy knows.
+        fan: `(fan_in, fan_out)`, or a function of (module, tensor) that returns them, for `xavier_*` and `kaiming_*`;
+            needed where the tensor is not a weight of a layer that linkboy knows.
         gain: for `xavier_*` and `orthogonal_`: a number, or the name of a nonlinearity for `calculate_gain`.
         optional: whether the rule may match nothing; otherwise that is an error.
         **options: passed on to `init`, such as `nonlinearity="relu"` or `std=0.02`.
@@ -64,7 +68,7 @@ class Rule:
     ) -> None:
         classes = target if isinstance(target, tuple) else (target,)
         if not isinstance(target, str) and not all(callable(kind) for kind in classes):
-            raise TypeError(f"target must be a module class, a tuple of them, a glob or a function, got {target!r}")
+            raise TypeError(f"target must be a module class, a tuple of them, a pattern or a function, got {target!r}")
         if isinstance(init, bool) or not (callable(init) or isinstance(init, (int, float))):
             raise TypeError(f"init must be a function that fills a tensor or a number, got {init!r}")
         if fan is not None and init not in FAN_BASED:
@@ -128,7 +132,7 @@ def _preset(*matrix: Rule, embedding_std: float) -> list[Rule]:
 
 
 def xavier(*, gain: float | str = 1.0, uniform: bool = True, embedding_std: float = 0.02) -> list[Rule]:
-    """Rules for Glorot's initialisation: every weight that multiplies, with its true fans; biases 0, norms 1.
+    """Return rules for Glorot's initialisation: every weight that multiplies, with its true fans; biases 0, norms 1.
 
     Args:
         gain: factor, or the name of a nonlinearity (`"tanh"`).
@@ -136,7 +140,7 @@ def xavier(*, gain: float | str = 1.0, uniform: bool = True, embedding_std: floa
         embedding_std: standard deviation of embeddings.
 
     Returns:
-        Rules for `initialize`, to be used alone or behind rules of your own.
+        Rules for `initialize`, to be used alone or after rules of your own.
 
     Raises:
         ValueError: `embedding_std` is negative.
@@ -156,9 +160,13 @@ def xavier(*, gain: float | str = 1.0, uniform: bool = True, embedding_std: floa
 
 
 def kaiming(
-    *, nonlinearity: str = "relu", mode: str = "fan_in", uniform: bool = False, embedding_std: float = 0.02
+    *,
+    nonlinearity: Nonlinearity = "relu",
+    mode: Literal["fan_in", "fan_out"] = "fan_in",
+    uniform: bool = False,
+    embedding_std: float = 0.02,
 ) -> list[Rule]:
-    """Rules for He's initialisation: every weight that multiplies, with its true fans; biases 0, norms 1.
+    """Return rules for He's initialisation: every weight that multiplies, with its true fans; biases 0, norms 1.
 
     Args:
         nonlinearity: what follows the layers: `"relu"`, `"leaky_relu"`, `"linear"`, ... as in `torch.nn.init`.
@@ -170,7 +178,7 @@ def kaiming(
         Rules for `initialize`.
 
     Raises:
-        ValueError: `mode` is unknown, or `embedding_std` negative.
+        ValueError: `nonlinearity` or `mode` is unknown, or `embedding_std` is negative.
 
     Examples:
         >>> from torch import nn
@@ -183,6 +191,7 @@ def kaiming(
     Source: He et al. 2015, https://arxiv.org/abs/1502.01852. Differs from `torch.nn.init`, which takes 256 for fan_in
     above: it reads a transposed weight the wrong way round.
     """
+    check_choice("nonlinearity", nonlinearity, get_args(Nonlinearity))
     check_choice("mode", mode, ("fan_in", "fan_out"))
     init = nn.init.kaiming_uniform_ if uniform else nn.init.kaiming_normal_
     matrix = Rule(is_matrix, init=init, optional=True, mode=mode, nonlinearity=nonlinearity)
@@ -190,7 +199,7 @@ def kaiming(
 
 
 def orthogonal(*, gain: float | str = 1.0, embedding_std: float = 0.02) -> list[Rule]:
-    """Rules for orthogonal weights, gate by gate and projection by projection; biases 0, norms 1.
+    """Return rules for orthogonal weights, gate by gate and projection by projection; biases 0, norms 1.
 
     Args:
         gain: factor, or the name of a nonlinearity.
@@ -218,7 +227,7 @@ def orthogonal(*, gain: float | str = 1.0, embedding_std: float = 0.02) -> list[
 
 
 def trunc_normal(*, std: float = 0.02, bound: float = 2.0) -> list[Rule]:
-    """Rules for normal values without tails: weights and embeddings cut at `bound` deviations; biases 0, norms 1.
+    """Return rules for normal values without tails: weights and embeddings cut at `bound` deviations; biases 0, norms 1.
 
     The width of the distribution before the cut is enlarged so that the values have the standard deviation asked for.
 
@@ -241,8 +250,8 @@ def trunc_normal(*, std: float = 0.02, bound: float = 2.0) -> list[Rule]:
         >>> bool(layer.weight.abs().max() <= 0.0456), round(report.rows[0].std_after, 3)
         (True, 0.02)
 
-    Differs from `nn.init.trunc_normal_(std=0.02)`, whose bounds are absolute: at +-2 that is a hundred standard
-    deviations, so it cuts nothing. Give it to a `Rule` to have it that way.
+    Differs from `nn.init.trunc_normal_(std=0.02)`, whose bounds are absolute: +-2 is a hundred standard deviations, so
+    it cuts nothing. To have it that way, pass it to a `Rule`.
     """
     check_number("std", std, above=0)
     check_number("bound", bound, above=0)
@@ -266,13 +275,13 @@ def gpt2(
     residual: str | Sequence[str] = ("*.c_proj.weight", "*.o_proj.weight", "*.down_proj.weight", "*.out_proj.weight"),
     std: float = 0.02,
 ) -> list[Rule]:
-    """Rules in the manner of GPT-2: normal weights, those that write into the residual stream scaled by depth.
+    """Return rules in the manner of GPT-2: normal weights, with those that write into the residual stream scaled by depth.
 
     With two such projections in each of `layers` layers, the stream keeps its scale: they get `std / sqrt(2 * layers)`.
 
     Args:
         layers: number of layers.
-        residual: globs of the projections back into the residual stream; those that match nothing are ignored.
+        residual: name patterns of the projections back into the residual stream; those that match nothing are ignored.
         std: standard deviation of all other weights and of embeddings.
 
     Returns:

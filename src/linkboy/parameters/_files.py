@@ -6,7 +6,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeGuard
 
 from linkboy._reading import SmallReads
 from linkboy._report import format_count, listed
@@ -253,19 +253,23 @@ def _sections(value: object, notes: list[str]) -> Sections:
     """Split a training checkpoint by its top-level keys; a plain state dict or module is one section named ''."""
     if isinstance(value, FileTensor):
         return {"": {"(tensor)": value}}
-    parts: dict[str, Any] = {"": value}
-    if isinstance(value, dict):
-        # A checkpoint may hold a loose tensor (the loss) beside its parts, a state dict an extra state beside its tensors.
-        loose = any(isinstance(item, FileTensor) for item in value.values())
-        inner = [str(key) for key, item in value.items() if isinstance(item, (dict, Opaque))]
-        if not loose or any(key in _WEIGHT_KEYS or "optim" in key for key in inner):
-            parts = {str(key): item for key, item in value.items()}
+    parts = {str(key): item for key, item in value.items()} if _is_checkpoint(value) else {"": value}
     sections = {key: _tensors(item) for key, item in parts.items()}
     sections = {key: tensors for key, tensors in sections.items() if tensors}
     if not sections:
         raise ValueError("it holds no tensors")
     notes += [f"an object of class {name} was read but not built" for name in _classes(value)]
     return sections
+
+
+def _is_checkpoint(value: object) -> TypeGuard[dict[object, object]]:
+    """Return whether the top-level keys of a dict are parts of a training checkpoint."""
+    if not isinstance(value, dict):
+        return False
+    # A checkpoint may hold a loose tensor (the loss) beside its parts, a state dict an extra state beside its tensors.
+    loose = any(isinstance(item, FileTensor) for item in value.values())
+    inner = [str(key) for key, item in value.items() if isinstance(item, (dict, Opaque))]
+    return not loose or any(key in _WEIGHT_KEYS or "optim" in key for key in inner)
 
 
 def _classes(value: object) -> list[str]:
@@ -280,7 +284,7 @@ def _weights(sections: Sections, notes: list[str]) -> Tensors:
     sizes = [f"{key!r} ({format_count(_numel(sections[key]))} elements)" for key in sections if key not in chosen]
     if sizes:
         notes.append(f"beside the weights the file holds {listed(sizes)}, which are not counted")
-    whole = len(chosen) == 1  # then the key of the section is not part of the names
+    whole = len(chosen) == 1  # then the key of the section is no part of the names
     return {
         name if whole and name else ".".join(filter(None, (key, name))): tensor
         for key in chosen

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from linkboy._walk import is_norm
 
 Fan = tuple[float, float]
 FanOption = Fan | Callable[[nn.Module, Tensor], Fan] | None
 
 _GATES = {nn.LSTM: 4, nn.LSTMCell: 4, nn.GRU: 3, nn.GRUCell: 3, nn.RNN: 1, nn.RNNCell: 1}
-_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 class Blocks(NamedTuple):
@@ -55,26 +55,25 @@ def blocks_of(module: nn.Module, key: str, shape: tuple[int, ...]) -> Blocks | N
 
 
 def is_matrix(module: nn.Module, key: str, shape: tuple[int, ...]) -> bool:
-    """Say whether a parameter is the weight of a layer that multiplies."""
+    """Return whether a parameter is the weight of a layer that multiplies."""
     return blocks_of(module, key, shape) is not None
 
 
 def is_bias(module: nn.Module, key: str, shape: tuple[int, ...]) -> bool:
-    """Say whether a parameter is added."""
+    """Return whether a parameter is added."""
     return key.startswith("bias") or key.endswith("bias")
 
 
 def is_norm_weight(module: nn.Module, key: str, shape: tuple[int, ...]) -> bool:
-    """Say whether a parameter scales what a normalisation layer gives, also one that is none of torch's."""
-    norm = isinstance(module, _NORMS) or type(module).__name__.rstrip("123d").endswith("Norm")
-    return norm and key == "weight"
+    """Return whether a parameter scales what a normalisation layer gives."""
+    return is_norm(module) and key == "weight"
 
 
 def is_embedding(module: nn.Module, key: str, shape: tuple[int, ...]) -> bool:
-    """Say whether a parameter is looked up."""
+    """Return whether a parameter is looked up."""
     return isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and key == "weight"
 
 
 def is_slope(module: nn.Module, key: str, shape: tuple[int, ...]) -> bool:
-    """Say whether a parameter is the slope of a PReLU."""
+    """Return whether a parameter is the slope of a PReLU."""
     return isinstance(module, nn.PReLU)
