@@ -2,7 +2,7 @@
 
     python examples/01_count_parameters.py [checkpoint.safetensors | checkpoint.pt]
 
-Without a file it saves the model that it has just counted. A file is neither loaded nor executed.
+Without a file it saves and counts the model above. A file is neither loaded nor executed.
 """
 
 import sys

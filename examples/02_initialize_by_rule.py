@@ -1,9 +1,9 @@
-"""Initialise a channel-feedback auto-encoder by one call, and see that the signal gets through.
+"""Initialise a channel-feedback auto-encoder with one call, and see that signals keep their scale.
 
     python examples/02_initialize_by_rule.py
 
 The model of `csi_autoencoder.py` compresses the channel between a phone and a base station to a few numbers and restores it.
-A rule for each kind of layer says it all, and one that matches nothing, or a parameter that no rule matches, is an error.
+One rule for each kind of layer is enough; a rule that matches nothing, or a parameter that no rule matches, is an error.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""A padding mask for attention: `unsqueeze` at the wrong position runs whenever batch size and length happen to agree.
+"""A padding mask for attention: `unsqueeze` at the wrong position runs whenever batch size and length happen to be equal.
 
     python examples/04_unsqueeze.py
 

@@ -12,7 +12,7 @@ import linkboy as lb
 
 
 def copied_digit_capsules(weight: Tensor, x: Tensor) -> Tensor:  # (R, C, O, I), (B, R, I) -> (B, C, O)
-    tiled = torch.cat([weight.unsqueeze(0)] * len(x))  # the whole weight once more for every example
+    tiled = torch.cat([weight.unsqueeze(0)] * len(x))  # a copy of the whole weight for every example
     u = (tiled @ torch.stack([x] * weight.shape[1], 2).unsqueeze(4)).squeeze(4)  # (B, R, C, O)
     logits = torch.zeros(1, *u.shape[1:3], 1)
     for _ in range(3):

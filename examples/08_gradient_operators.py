@@ -17,12 +17,14 @@ class CopiedSign(Function):
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        ctx.x = x  # nobody watches it there: written in place before backward, it gives a wrong gradient silently
+        ctx.x = (
+            x  # autograd does not track it there: written in place before backward, it silently gives a wrong gradient
+        )
         return x.sign()
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
-        return grad.mul_(ctx.x.abs() <= 1)  # the incoming gradient belongs to somebody else
+        return grad.mul_(ctx.x.abs() <= 1)  # the incoming gradient belongs to the caller
 
 
 def intended(x: Tensor) -> Tensor:
@@ -35,9 +37,9 @@ def main() -> None:
     report = lb.check_op(CopiedSign.apply, x, surrogate=intended, compile=False)
     print(f"copied, ok: {report.ok}")
     for row in report.failures:
-        print(f"  {row.check}: {row.found}\n    {row.mend}")
+        print(f"  {row.check}: {row.found}\n    {row.fix}")
     sign = lb.straight_through(torch.sign, surrogate=intended)
-    print(f"mended, ok: {lb.check_op(sign, x, surrogate=intended).ok}")
+    print(f"fixed, ok: {lb.check_op(sign, x, surrogate=intended).ok}")
 
 
 if __name__ == "__main__":

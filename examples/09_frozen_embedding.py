@@ -1,9 +1,9 @@
-"""Pretrained vectors of which some words are missing: train the missing rows, and leave the others alone.
+"""Pretrained vectors that lack some words: train the missing rows, and freeze the others.
 
     python examples/09_frozen_embedding.py [vectors.txt]
 
-`requires_grad = False` freezes the missing words as well, random as they are; a hook that masks the gradient lets weight
-decay move what it should hold. The file here is made on the spot; any GloVe, word2vec or fastText file will do.
+`requires_grad = False` also freezes the random rows of the missing words; a hook that masks the gradient lets weight decay
+change the frozen rows. The file is made here; any GloVe, word2vec or fastText file will do.
 """
 
 import sys

@@ -27,7 +27,7 @@ encoded = tokenizer(text, return_offsets_mapping=True)
 tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
 print("tokens:", " ".join(tokens))
 
-# A model marked tokens 1 to 3: the offsets lead back to the text as it was given.
+# A model marked tokens 1 to 3: the offsets lead back to the original text.
 start, end = encoded["offset_mapping"][1][0], encoded["offset_mapping"][3][1]
 print(f"tokens 1 to 3 are the characters {start} to {end}: {text[start:end]}")
 

@@ -1,9 +1,9 @@
-"""Train with accumulated batches, get killed, and go on to the same bits.
+"""Train with accumulated batches, get killed, and resume with bit-identical results.
 
     python examples/11_train_and_resume.py [directory]
     torchrun --nproc-per-node 2 examples/11_train_and_resume.py runs      # the same script on two processes
 
-The second run below stops inside an epoch, as a full queue or an empty battery would have it; the same call goes on.
+The second run below stops inside an epoch, as if it had been killed; the same call resumes it.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""A service that unloads a model, and a process that stays as large as it was: find out who holds the rest.
+"""A service unloads a model, but its process does not shrink: find out who holds the rest.
 
     python examples/14_release_memory.py
 

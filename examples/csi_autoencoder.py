@@ -1,9 +1,9 @@
 """Channel feedback in bits: an auto-encoder with a quantiser in the middle, and its error against the number of bits.
 
 A phone sees the channel between the antennas of a base station and itself, 32 angles by 16 delays, and has to report it: the
-encoder makes 64 numbers of it, each goes out as B bits, and the decoder restores the matrix. The weights are set by rule, in
-one call. For each B it is trained with the quantiser in the middle, through which `encode_bits` and `decode_bits` let the
-gradient pass; beside it stands the model that was trained without one, and quantised when it was done.
+encoder turns it into 64 numbers, each is sent as B bits, and the decoder restores the matrix. One call sets the weights by rule.
+For each B the model is trained with the quantiser in the middle, where `encode_bits` and `decode_bits` let the gradient
+pass; it is compared with a model that was trained without a quantiser and quantised afterwards.
 
     python examples/csi_autoencoder.py [picture.png] [steps]
 """

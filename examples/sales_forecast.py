@@ -29,7 +29,7 @@ mean = lb.weighted_mean(amount[train].log1p(), weight[train])
 plain = LinearRegression().fit(table[train], amount[train], sample_weight=weight[train])
 on_log = LinearRegression().fit(table[train], amount[train].log1p(), sample_weight=weight[train])
 
-# The loss asks for log(1 + amount), so the model predicts that, starts at its mean, and can never leave the domain.
+# The loss compares log(1 + amount), so the model predicts that, starts at its mean, and can never leave the domain.
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(10, 32), torch.nn.Tanh(), torch.nn.Dropout(0.2), torch.nn.Linear(32, 1))
 torch.nn.init.constant_(model[-1].bias, mean.item())

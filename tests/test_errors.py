@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -72,6 +73,12 @@ MEETINGS = [
     lambda: lb.load_classifier("nothing"),
     lambda: lb.rmse_loss(torch.zeros(2, 1), torch.zeros(2)),
     lambda: lb.focal_loss(LOGITS, torch.tensor([0, 3])),
+    lambda: lb.focal_loss(LOGITS, np.array([0, 2])),
+    lambda: lb.focal_loss(LOGITS, torch.tensor([[1, 0, 0], [0, 0, 1]])),
+    lambda: lb.focal_loss(torch.zeros(2, 5, 3), torch.zeros(2, 5, dtype=torch.int64)),
+    lambda: lb.focal_loss(LOGITS[:, :1], torch.tensor([0, 1])),
+    lambda: lb.focal_loss(torch.tensor([[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]]), torch.tensor([0, 2])),
+    lambda: lb.focal_loss(LOGITS, torch.tensor([0, 2]), reduction="sum", normalizer="count"),
     lambda: lb.focal_loss(LOGITS, torch.tensor([0, 2]), alpha=[1.0, 2.0]),
     lambda: lb.rmsle_loss(torch.tensor([-2.0]), torch.tensor([1.0])),
     lambda: fit(BATCH, reduction="mean"),
@@ -100,7 +107,7 @@ def messages(page):
 @pytest.mark.parametrize(("message", "meet"), list(zip(messages(DOCS / "errors.md"), MEETINGS, strict=True)))
 def test_a_message_on_the_page_is_what_is_raised(message, meet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((ValueError, OSError, RuntimeError, AssertionError)) as caught:
+    with pytest.raises((TypeError, ValueError, OSError, RuntimeError, AssertionError)) as caught:
         meet()
     assert str(caught.value) == message
 

@@ -77,7 +77,7 @@ def check_digits(out):
 def check_operators(out):
     assert "copied, ok: False" in out
     assert "  incoming gradient: it is another after backward" in out
-    assert "mended, ok: True" in out
+    assert "fixed, ok: True" in out
 
 
 def check_auto_encoder(out):

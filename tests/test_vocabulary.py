@@ -137,10 +137,9 @@ def test_choices_are_literals(name):
         if isinstance(thing, type) and "__init__" in vars(thing):
             functions.append((thing.__name__, thing.__init__))
         for each, function in functions:
-            hints = get_type_hints(function)
             for parameter in inspect.signature(function).parameters.values():
                 choice = isinstance(parameter.default, str) and parameter.default.isidentifier()
-                kinds = [get_origin(kind) for kind in (hints.get(parameter.name), *get_args(hints.get(parameter.name)))]
+                kinds = [get_origin(kind) for kind in (parameter.annotation, *get_args(parameter.annotation))]
                 if choice and Literal not in kinds and parameter.name not in FREE_TEXT:
                     wrong.append(f"{each}({parameter.name}={parameter.default!r})")
     assert not wrong
@@ -171,7 +170,7 @@ def test_rooms_do_not_speak_the_language_of_the_command():
 
 
 # A name that says more than one thing: two rooms may each have the class, for the reason given.
-TWICE_WITH_A_REASON: dict[str, str] = {}
+TWICE_WITH_A_REASON = {"SkippedRow": "a row of a foreign file that was left out: of labelled texts, and of vectors"}
 
 
 def test_no_class_has_its_name_twice():
@@ -181,8 +180,10 @@ def test_no_class_has_its_name_twice():
 
 # House words for which plain English has a common one.
 UNCOMMON = re.compile(
-    r"\b(mend(s|ed|ing)?|anew|foretell(s|ing)?|foretold|kin|litter(s|ed)?|to the bit|(is|are) no (number|module|tensor)"
-    r"|Say whether|Take note of|are due|is due|are of then|the surest|taken for another)\b"
+    r"\b(mend(s|ed|ing)?|anew|foretell(s|ing)?|foretold|kin|litter(s|ed)?|to the (same )?bits?|proved|unasked"
+    r"|(is|are|was|were) no (number|module|tensor|string|integer|weight|part|multiple|norm|layer|floating|long tail)s?"
+    r"|Say whether|Take note of|are due|is due|are of then|the surest|taken for another|has not (the|a|one)"
+    r"|as (it|they) (was|were)(?! [a-z])|hung on|none of torch's|is copied around|reads? badly)\b"
 )
 
 
@@ -191,8 +192,11 @@ def uncommon(text: str) -> list[str]:
 
 
 def test_source_and_pages_use_common_words():
-    pages = [PAGES / name for name in ("README.md", "CONTRIBUTING.md")] + sorted((PAGES / "docs").glob("*.md"))
+    pages = [PAGES / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+        (PAGES / "docs").glob("*.md")
+    )
     pages += sorted((PAGES / "examples").glob("*.py"))
-    found = {str(path): uncommon(path.read_text("utf-8")) for path in [*TREES, *pages]}
+    texts = {str(path): path.read_text("utf-8").partition("### Names that changed")[0] for path in [*TREES, *pages]}
+    found = {path: uncommon(text) for path, text in texts.items()}
     assert not {path: words for path, words in found.items() if words}
     assert uncommon("Say whether it is no number; mended anew") == ["Say whether", "is no number", "mended", "anew"]

@@ -1,12 +1,12 @@
-"""Call a model with what a user hands us: read the example, find its tensors, run once and leave no trace.
+"""Call a model with what a user passes: read the example, find its tensors, run once and leave no trace.
 
 `run="auto" | "shapes" | "values"` has one meaning in all rooms. `"shapes"` computes no values: tensors have shapes, dtypes
-and devices only, so that the largest model runs in milliseconds. `"values"` computes. `"auto"` takes shapes as far as they
-go and values for the rest: where a run on shapes raises (values decide what `forward` does, or a kernel has no shape
-function), and where a question cannot be answered without values.
+and devices only, so that the largest model runs in milliseconds. `"values"` computes. `"auto"` runs on shapes where that is
+enough and on values otherwise: if a run on shapes raises (values decide what `forward` does, or a kernel has no shape
+function), or if a question cannot be answered without values.
 
-A room asks `arguments_of` for the arguments, `ways` for the ways to try in turn, and opens a `model_run` for each; what it
-wants to observe (hooks, function and dispatch modes) it plugs in inside the block and need not take away again.
+A room asks `arguments_of` for the arguments, `ways` for the ways to try in turn, and opens a `model_run` for each; it adds its
+observers (hooks, function and dispatch modes) inside the block and need not remove them.
 """
 
 import collections
@@ -59,15 +59,15 @@ class Arguments:
 def arguments_of(example: Any, model: Model | None = None, *, name: str = "example") -> Arguments:
     """Read the arguments of a call from what a user passes as an example or takes from a loader.
 
-    A tuple or list holds positional arguments, a mapping holds keywords, anything else is the one argument. A mapping
-    whose keys are not what the model takes, while the model takes one positional argument, is that argument: so is the
-    batch of a model with `forward(self, batch)`. A `PackedSequence`, which is a tuple as well, is one argument.
+    A tuple or list holds positional arguments, a mapping holds keywords, anything else is the one argument. If the keys of
+    a mapping are not arguments of the model and the model takes one positional argument, the mapping is that argument, as
+    in `forward(self, batch)`. A `PackedSequence`, which is also a tuple, is one argument.
 
     Args:
-        example: a tensor, a tuple, list or mapping (also a `UserDict`, such as a tokenizer's `BatchEncoding`), or what
-            else the model takes. Its containers are not kept, so a call cannot write into them.
+        example: a tensor, a tuple, list or mapping (also a `UserDict`, such as a tokenizer's `BatchEncoding`), or anything
+            else the model takes. Its containers are copied, so a call cannot write into them.
         model: what will be called; without it every mapping holds keywords.
-        name: what the caller's argument is called in a message.
+        name: the name of the caller's argument, for messages.
 
     Returns:
         The `Arguments`, with the tensors of the example themselves.
@@ -106,7 +106,7 @@ def _is_the_argument(example: Mapping[Any, Any], model: Model | None) -> bool:
         return False
     try:
         signature.bind(**example)
-    except TypeError:  # keys that it does not take, keys that are missing, or keys that are no strings
+    except TypeError:  # keys that it does not take, keys that are missing, or keys that are not strings
         positional = [
             p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
         ]
@@ -218,7 +218,7 @@ def _mapping_like(value: Mapping[Any, Any], items: dict[Any, Any]) -> Mapping[An
 # ---------------------------------------------------------------------------------------------------------- the one run
 @dataclasses.dataclass(frozen=True)
 class ModelRun:
-    """A model ready to run once, with stand-ins for its tensors and those of its arguments.
+    """A model ready to run once, with stand-ins for its own tensors and those of its arguments.
 
     Attributes:
         model: the model itself, or the function.
@@ -244,11 +244,11 @@ def ways(model: Model, how: How, *, devices: bool = False) -> tuple[Way, ...]:
     Args:
         model: the model.
         how: `"auto"`, `"shapes"` or `"values"`.
-        devices: whether a run on shapes must tell devices apart, which fake tensors do and meta tensors, at two thirds of
-            the time, do not.
+        devices: whether a run on shapes must distinguish devices; fake tensors do, meta tensors do not and take two thirds of
+            the time.
 
     Returns:
-        Of `"meta"`, `"fake"` and `"values"` those that `how` allows; no values for a model on the meta device.
+        Those of `"meta"`, `"fake"` and `"values"` that `how` allows; never `"values"` for a model on the meta device.
 
     Raises:
         ValueError: `how` is `"values"` and the model is on the meta device.
@@ -291,8 +291,8 @@ def model_run(
 ) -> Iterator[ModelRun]:
     """Make a model ready to run once, and leave no trace of the run, whatever happens in it.
 
-    When the block ends every module has its attributes back (mode, hooks, tensors, the flat weights of recurrent layers,
-    what `forward` hung on it), parameters have their gradients and flags, and random streams their state. On values the
+    When the block ends, the attributes of every module (mode, hooks, tensors, the flat weights of recurrent layers, what
+    `forward` added), the gradients and flags of parameters, and the random streams are restored. On values the
     model runs on copies of its buffers, of its plain tensor attributes and of its inputs; on shapes all tensors are
     stand-ins. Not restored: an object of another kind that an attribute holds and that `forward` changes in place, what a
     function closes over, and parameters that `forward` writes into on values (only those of `max_norm` are copied).
@@ -300,14 +300,14 @@ def model_run(
     Args:
         model: a module or any other callable.
         arguments: what to call it with; neither containers nor tensors are written into.
-        way: `"meta"` runs shapes on the meta device; `"fake"` runs shapes and tells devices apart, and goes on where a
+        way: `"meta"` runs shapes on the meta device; `"fake"` runs shapes, distinguishes devices and continues where a
             constant is read; `"values"` computes.
         grad: whether gradients are recorded.
         training: the mode of all modules; `None` leaves each in its own.
         seed: seeds the random streams of torch, Python and NumPy for the run; `None` leaves them as they are.
 
     Yields:
-        A `ModelRun`; its `call()` runs the model, and hooks registered on modules are taken away again.
+        A `ModelRun`; its `call()` runs the model, and hooks registered on modules are removed at the end.
 
     Raises:
         ValueError: the model has lazy parameters.
@@ -354,7 +354,7 @@ def model_run(
 
 
 class _StandIns:
-    """Makes the stand-in of each tensor, once, so that what was tied is tied."""
+    """Makes one stand-in for each tensor, so that tied tensors stay tied."""
 
     def __init__(self, way: Way) -> None:
         self.way, self.mode = way, None
@@ -366,7 +366,7 @@ class _StandIns:
             self.mode = FakeTensorMode(allow_non_fake_inputs=True)
 
     def swap(self, module: nn.Module) -> None:
-        """Put stand-ins in the place of a module's tensors, also of those that are in no table of torch's."""
+        """Replace a module's tensors by stand-ins, also those that torch does not register."""
         for table in (module._parameters, module._buffers):
             for key, tensor in table.items():
                 if tensor is not None:
@@ -451,7 +451,7 @@ def _gradients_kept(parameters: list[nn.Parameter]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _scripts_kept(modules: list[nn.Module]) -> Iterator[None]:
-    """Give the modes and buffers of scripted modules back, whose attributes are not in Python's hands."""
+    """Restore the modes and buffers of scripted modules, whose attributes Python does not hold."""
     scripts = [module for module in modules if isinstance(module, torch.jit.ScriptModule)]
     modes = [(script, script.training) for script in scripts]
     buffers = [(buffer, buffer.clone()) for script in scripts for buffer in script.buffers(recurse=False)]

@@ -86,7 +86,7 @@ def check_number(
     ]
     need = " ".join([kind, " and ".join(bounds)]).strip()
     if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)):
-        # NumPy and torch have whole numbers that are no `int`, and would turn up again in reports and JSON.
+        # NumPy and torch have whole numbers that are not `int`; they would reach reports and JSON.
         fix = f"; pass {'int' if integer else 'float'}({argument})" if callable(getattr(value, "item", None)) else ""
         raise TypeError(f"{argument} must be {need}, got {value!r} of type {type(value).__name__}{fix}")
     if (

@@ -1,6 +1,6 @@
-"""Files that appear whole or not at all, directories that one run holds at a time, content that cannot fill the memory.
+"""Files that appear whole or not at all, directories that only one run holds, content that cannot fill the memory.
 
-What depends on the operating system is here and nowhere else.
+All code that depends on the operating system is here.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ LOCK = ".lock"  # the file in a directory that a run holds
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` for writing bytes, and move it onto `path` once the block ends well.
+    """Open a temporary file beside `path` for writing bytes, and move it onto `path` when the block ends without an error.
 
     The bytes are on the disk before the name changes. If the block raises, `path` is unchanged and nothing is left
     behind. The error of a system call names `path`, not the temporary file, which the reader does not know.
@@ -46,7 +46,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def read_bounded(path: str | os.PathLike[str], most_bytes: int) -> bytes:
     """Return the content of a file that has no good reason to be large.
 
-    Nothing is read of a larger one, and not more than `most_bytes` of what has no size, such as a pipe.
+    A larger file is not read at all; of a file without a size, such as a pipe, at most `most_bytes` are read.
 
     Raises:
         ValueError: there are more bytes than `most_bytes`, which should be whole MiB.
@@ -86,7 +86,7 @@ def sync_directory(path: str | os.PathLike[str]) -> None:
 
 @contextlib.contextmanager
 def locked_directory(directory: str | os.PathLike[str], refusal: str) -> Iterator[None]:
-    """Hold a directory, made where it is not there, for one process until the block ends or the process does.
+    """Lock a directory, which is made if needed, for one process until the block or the process ends.
 
     Args:
         directory: the directory; while it is held, it has a file `.lock` in it.

@@ -1,4 +1,4 @@
-"""Tensors out of an optimizer and into it, in place: schedulers hold its groups, and the state of all others stays."""
+"""Take tensors out of an optimizer and put them in, in place: schedulers hold its groups, and all other state stays."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from torch.optim import LBFGS, Optimizer
 
 
 class Taken(NamedTuple):
-    """A tensor that was taken out of an optimizer, and all it takes to put it back."""
+    """A tensor that was taken out of an optimizer, with everything needed to put it back."""
 
     tensor: Tensor
     group: int
@@ -70,7 +70,7 @@ def put_back(optimizer: Optimizer, taken: Iterable[Taken]) -> None:
 
 
 def exchange(optimizer: Optimizer, heirs: Mapping[int, Tensor]) -> int:
-    """Put another tensor in the place of each whose `id` is a key, without the state of the old one; count them."""
+    """Replace each tensor whose `id` is a key, without the state of the old one; return how many were replaced."""
     count = 0
     for group in optimizer.param_groups:
         for position, tensor in enumerate(group["params"]):

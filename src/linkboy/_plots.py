@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Return an empty figure of that size in inches; it has no window and belongs to no global state.
+    """Return an empty figure of that size in inches; it has no window and is not part of any global state.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""The random streams of torch, of an accelerator, of Python and of NumPy: seed them, keep them, give them back."""
+"""The random streams of torch, of an accelerator, of Python and of NumPy: seed, save and restore them."""
 
 import contextlib
 import random
@@ -12,9 +12,9 @@ from linkboy._compat import available_accelerator
 
 
 def seed(number: int, device: torch.device | None = None) -> None:
-    """Seed torch's CPU generator, Python's, NumPy's where it is loaded, and the one of `device`.
+    """Seed torch's CPU generator, Python's, NumPy's if it is loaded, and that of `device`.
 
-    `torch.manual_seed`, which seeds every device there is, would take a hundred times as long.
+    `torch.manual_seed`, which seeds all devices, would take a hundred times as long.
 
     Examples:
         >>> seed(7)
@@ -71,7 +71,7 @@ def restore(state: dict[str, Any], device: torch.device | None = None) -> None:
 
 @contextlib.contextmanager
 def same_random_numbers() -> Iterator[None]:
-    """Give every stream its state back when the block ends, those of all accelerators in use included.
+    """Restore the state of every stream when the block ends, including those of all accelerators in use.
 
     Examples:
         >>> with same_random_numbers():
@@ -100,7 +100,7 @@ def _has_stream(device: torch.device) -> bool:
 def _accelerators_in_use() -> list[torch.device]:
     # An accelerator that nobody has used yet is left alone: asking for its generator takes a second and memory on it.
     kind = available_accelerator()
-    if kind is None or kind.type == "mps":  # of these there is one, and asking it is cheap
+    if kind is None or kind.type == "mps":  # there is only one, and asking it is cheap
         return [] if kind is None else [kind]
     module = torch.get_device_module(kind)
     if not getattr(module, "is_initialized", lambda: False)():

@@ -1,4 +1,4 @@
-"""Content of foreign files: archives that cannot fill the memory, and lines in any encoding."""
+"""Read files from anywhere: archives that cannot fill the memory, and lines in any encoding."""
 
 import bz2
 import codecs
@@ -64,7 +64,7 @@ def damaged(path: str | os.PathLike[str], compression: str, error: BaseException
 
 
 class SmallReads(io.FileIO):
-    """A file for `zipfile`, which reads at once whatever directory an archive claims to have.
+    """A file for `zipfile`, which otherwise reads the whole directory that an archive claims to have.
 
     Args:
         path: the archive.
@@ -116,7 +116,7 @@ class BoundedText:
 
 
 def check_unpacked(path: str | os.PathLike[str], packed: int, unpacked: int) -> None:
-    """Raise a `ValueError` where so many bytes came of so few that it is not text, but a file made to fill the memory.
+    """Raise a `ValueError` if so few bytes unpacked to so many that the file is not text, but made to fill the memory.
 
     Examples:
         >>> check_unpacked("a.gz", 1000, 100_000_000)
@@ -189,7 +189,7 @@ def read_lines(path: str | os.PathLike[str], most_bytes: int) -> list[str]:
 
     Args:
         path: the file.
-        most_bytes: the size beyond which it cannot be such a file.
+        most_bytes: the largest size allowed.
 
     Returns:
         The lines, blank ones too.
@@ -226,17 +226,17 @@ def decoded_lines(
 ) -> Iterator[Line]:
     r"""Yield number and text of each line of a file, blank ones too, in the memory of its longest line.
 
-    Only `\n` and `\r\n` end a line. A byte order mark is left out. Lines come as soon as they are there, so that a pipe can
-    be read line by line.
+    Only `\n` and `\r\n` end a line. A byte order mark is left out. Lines come as soon as they are complete, so that a pipe
+    can be read line by line.
 
     Args:
         name: what to call the file in a message.
         file: where to read bytes.
-        encoding: as Python calls it.
+        encoding: Python's name of the encoding.
         bad_line: called with number, error and bytes of a line that cannot be decoded; then the line yields `None`. Its
             own exception passes through.
         carriage_returns: let a lone `\r` end the lines of a file that has no `\n` (old Macs).
-        longest: bytes beyond which a line is not one.
+        longest: the largest line allowed, in bytes.
 
     Yields:
         Number, from 1, and text of each line.

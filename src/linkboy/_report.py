@@ -83,7 +83,7 @@ class Printable:
 
 
 class Report(Printable):
-    """Base of every result; a subclass is a frozen dataclass; `_blocks` is overridden where fields alone read badly.
+    """Base of every result; a subclass is a frozen dataclass and overrides `_blocks` if a list of fields is hard to read.
 
     Examples:
         >>> @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,7 @@ def format_count(count: int) -> str:
 
 
 def plural(count: int, noun: str, nouns: str = "") -> str:
-    """Write a number of things; `nouns` is the plural where it is not the noun with an `s`.
+    """Write a number of things; `nouns` is the plural if it is not the noun with an `s`.
 
     Examples:
         >>> plural(1, "row"), plural(1234, "row"), plural(2, "process", "processes")
@@ -163,7 +163,7 @@ def listed(names: Iterable[object], most: int = 5) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """Cut a text to the columns that it may take in a terminal, with an ellipsis where something is left out.
+    """Cut a text to so many columns of a terminal, with an ellipsis if something is left out.
 
     Examples:
         >>> shorten("unbelievable", 6), shorten("今天天气很好", 6), shorten("short", 6)

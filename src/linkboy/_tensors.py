@@ -1,4 +1,4 @@
-"""What rooms ask of a tensor or a module: is it one, in which dtype to compute with it, where its memory is."""
+"""What rooms ask about a tensor or a module: whether it is one, in which dtype to compute, where its memory is."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ def check_module(argument: str, value: object) -> nn.Module:
 
 
 def work_dtype(tensor: Tensor) -> torch.dtype:
-    """Return the dtype of arithmetic on whole tensors: float32 for half precision and less, else their own.
+    """Return the dtype of arithmetic on whole tensors: float32 for half precision and below, otherwise their own.
 
     Examples:
         >>> work_dtype(torch.ones(2, dtype=torch.bfloat16)), work_dtype(torch.ones(2, dtype=torch.float64))
@@ -49,7 +49,7 @@ def work_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def in_work_dtype(tensor: Tensor) -> Tensor:
-    """Return a floating point tensor in its `work_dtype`; one that has it already is returned itself."""
+    """Return a floating point tensor in its `work_dtype`; if it has that already, the tensor itself."""
     return tensor.float() if tensor.dtype.itemsize < 4 else tensor
 
 
@@ -77,7 +77,7 @@ def result_dtype(input: Tensor) -> torch.dtype:
 
 
 def wide_dtype(device: torch.device) -> torch.dtype:
-    """Return the dtype that loses least: float64, where the device has it."""
+    """Return the most precise dtype of a device: float64, or float32 where there is none."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
@@ -112,7 +112,7 @@ def dense_parts(tensor: Tensor) -> Iterator[Tensor]:
         yield tensor
     elif (local := getattr(tensor, "_local_tensor", None)) is not None:  # DTensor: what this process holds
         yield from dense_parts(local)
-    elif (flatten := getattr(type(tensor), "__tensor_flatten__", None)) is not None:  # torchao and its like
+    elif (flatten := getattr(type(tensor), "__tensor_flatten__", None)) is not None:  # torchao and similar libraries
         for name in flatten(tensor)[0]:
             yield from dense_parts(getattr(tensor, name))
     elif tensor.layout is torch.sparse_coo:
@@ -146,9 +146,9 @@ def fill_rows_like(
     Args:
         weight: `(rows, ...)`, floating point.
         rows: indices of the rows to fill.
-        like: indices of the rows to take after.
-        spread: draw with the standard deviation of each column; `False` gives the mean alone.
-        generator: of the numbers drawn; by default torch's own.
+        like: indices of the rows to imitate.
+        spread: whether to draw with the standard deviation of each column; `False` fills in the mean.
+        generator: source of the random numbers; by default torch's own.
 
     Examples:
         >>> weight = torch.tensor([[1.0, 10.0], [3.0, 10.0], [0.0, 0.0]])

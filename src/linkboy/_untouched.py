@@ -12,9 +12,9 @@ from linkboy._random import same_random_numbers as same_random_numbers
 
 
 def remember(thing: object) -> Callable[[], None]:
-    """Return a function that gives an object the attributes that it has now, no tensor copied.
+    """Return a function that restores the present attributes of an object; no tensor is copied.
 
-    The contents of the dicts, lists and sets among them come back as well, one level deep, and these stay the same
+    The contents of the dicts, lists and sets among them are restored as well, one level deep, and these stay the same
     objects.
 
     Examples:
@@ -62,7 +62,7 @@ def _entries(container: Any) -> Iterable[Any]:
 
 @contextlib.contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Give every module its attributes back when the block ends: flags, hooks, tensors, what `forward` hung on it.
+    """Restore the attributes of every module when the block ends: flags, hooks, tensors, what `forward` added.
 
     A buffer that was written in place is not restored, so run on copies of buffers.
 

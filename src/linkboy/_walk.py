@@ -12,8 +12,8 @@ Place = tuple[str, nn.Module, str]  # path of the owner, the owner, the key in i
 Model = TypeVar("Model")
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-# Classes that inherit from none of torch's: LlamaRMSNorm, LayerNorm2d, Zamba2RMSNormGated. `_WeightNorm` and
-# `_SpectralNorm` are no layers, but steps that compute a weight.
+# Classes that do not inherit from torch's norms: LlamaRMSNorm, LayerNorm2d, Zamba2RMSNormGated. `_WeightNorm` and
+# `_SpectralNorm` are not layers, but steps that compute a weight.
 _NORM_NAME = re.compile(r"(?<!Weight)(?<!Spectral)Norm(Gated)?([123]d)?$")
 _WRAPPERS = {
     "OptimizedModule": "_orig_mod",  # torch.compile
@@ -136,7 +136,7 @@ def first_lazy(model: nn.Module) -> str | None:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Return whether a module normalises, also where its class is none of torch's.
+    """Return whether a module normalises, even if its class is not one of torch's.
 
     Examples:
         >>> class LlamaRMSNorm(nn.Module): pass
@@ -147,7 +147,7 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def keeps_statistics(module: nn.Module) -> bool:
-    """Return whether a module keeps running statistics that a batch in training mode moves.
+    """Return whether a module keeps running statistics that a batch in training mode changes.
 
     Examples:
         >>> keeps_statistics(nn.BatchNorm1d(3)), keeps_statistics(nn.BatchNorm1d(3, track_running_stats=False))
@@ -169,7 +169,7 @@ def weight_key(place: Place) -> str:
 
 
 def wrapped_under(module: object) -> str | None:
-    """Return the attribute under which a wrapper holds its model, `None` for what is no wrapper.
+    """Return the attribute under which a wrapper holds its model, `None` for anything else.
 
     Examples:
         >>> wrapped_under(nn.DataParallel(nn.Linear(2, 2))), wrapped_under(nn.Linear(2, 2))

@@ -34,7 +34,7 @@ def world():
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_a_planted_bug_is_the_one_failure_with_cause_and_mend(name):
+def test_a_planted_bug_is_the_one_failure_with_cause_and_fix(name):
     planted, before = PLANTED[name], world()
     report = check_op(planted.bug, *planted.inputs(), compile=False)
     assert world() == before
@@ -43,7 +43,7 @@ def test_a_planted_bug_is_the_one_failure_with_cause_and_mend(name):
     (failure,) = report.failures
     assert failure.found
     assert failure.cause
-    assert failure.mend
+    assert failure.fix
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -100,7 +100,7 @@ def test_a_gradient_by_design_fails_alone_and_passes_beside_its_surrogate(name):
     fn, surrogate, inputs = BY_DESIGN[name]
     report = check_op(fn, *inputs(), compile=False)
     assert outcomes(report, "failed") == ["gradient"]
-    assert "surrogate=" in report.row("gradient").mend
+    assert "surrogate=" in report.row("gradient").fix
     report = check_op(fn, *inputs(), surrogate=surrogate, compile=False)
     assert report.ok, report
     assert set(outcomes(report, "limited")) <= {"torch only"}  # on a CPU values are looked at, to refuse NaN
@@ -294,7 +294,7 @@ def test_the_report_prints_serialises_and_serves_as_an_assertion():
     text = str(report)
     assert text.startswith("WrongFactor.apply is wrong: 1 failed, ")
     assert "gradient failed: for args[0], against finite differences: got " in text
-    assert "  cause: backward gives 0.5 times the derivative\n  mend: mend backward; if the gradient is meant" in text
+    assert "  cause: backward gives 0.5 times the derivative\n  fix: correct backward; if the gradient is meant" in text
     data = json.loads(report.to_json())
     assert data["ok"] is False
     assert [row["check"] for row in data["rows"] if row["outcome"] == "failed"] == ["gradient"]
@@ -316,7 +316,7 @@ MISTAKES = [
     (lambda: check_op(Square, matrix()), TypeError,
      "fn must be a function of tensors, got the class Square; pass Square.apply"),
     (lambda: check_op(nn.LazyLinear(2), matrix()), ValueError,
-     "fn must have all its parameters, got 'weight' without a shape; run the module once before"),
+     "fn must have all its parameters, got 'weight' without a shape; run the module once first"),
     (lambda: check_op(torch.sin, torch.tensor([1.0, math.nan], requires_grad=True)), ValueError,
      "args[0] must hold finite numbers, where derivatives can be compared, got NaN or infinity"),
     (lambda: check_op(torch.sin, torch.ones(2, device="meta", requires_grad=True)), ValueError,

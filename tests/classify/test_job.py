@@ -351,7 +351,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, finis
     with pytest.raises(ValueError) as caught:
         lb.train_classifier(make_rows(240, seed=1), tmp_path / "model", options=QUICK, resume=True)
     changed = (
-        f"cannot resume {tmp_path / 'model'}: texts, labels, class names or vocabulary are not those of the stopped run; "
+        f"cannot resume {tmp_path / 'model'}: texts, labels, class names or vocabulary differ from those of the stopped run; "
         "pass the same files"
     )
     assert str(caught.value) == changed
@@ -364,7 +364,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, finis
     assert resumed.history.resumed_from is not None
     one, other = (load_file(path / "model.safetensors") for path in (finished.directory, tmp_path / "model"))
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == sorted(outputs.CONTENTS)
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == sorted(CONTENTS)
 
 
 def test_a_run_stopped_while_it_trains_on_both_parts_goes_on_to_the_same_bits(tmp_path, rows, finished, monkeypatch):

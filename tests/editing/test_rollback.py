@@ -55,7 +55,7 @@ def test_a_failure_in_any_step_of_the_commit_restores_everything(step, failure, 
     with pytest.raises(failure) as caught, surgery(model, example=example, optimizer=optimizer) as s:
         many_edits(s, "encoder.layer")
     assert fingerprint(model, optimizer) == before
-    assert caught.value.__notes__ == ["linkboy.surgery restored the model as it was before the edit"]
+    assert caught.value.__notes__ == ["linkboy.surgery undid the edit; the model is unchanged"]
     monkeypatch.undo()
     assert remove_layer(
         model, "encoder.layer.0", example=example, optimizer=optimizer

@@ -454,7 +454,7 @@ MESSAGES = [
      "target must be a tensor of class indices, got a NumPy array i64[4]; convert it with torch.from_numpy(target)"),
     ({"target": torch.nn.functional.one_hot(LABELS, 3)},
      "target must have shape (4,) for input of shape (4, 3), got (4, 3); turn one-hot labels into class indices with "
-     "target.argmax(1), or pass shares of the classes with target.float()"),
+     "target.argmax(1), or pass class probabilities with target.float()"),
     ({"input": torch.zeros(2, 5, 7), "target": torch.zeros(2, 5).long()},
      "target must have shape (2, 7) for input of shape (2, 5, 7), got (2, 5); "
      "classes belong to dimension 1: pass input.movedim(-1, 1)"),

@@ -459,7 +459,7 @@ def lengths(batch):
 def test_results_that_depend_on_the_place_in_the_batch_are_found():
     assert finding_of(Places(), rows(5, 8)) == ("place", "self.table[: x.size(0)]")
     model = lambda x: linear(x) + torch.arange(len(x))[:, None]  # noqa: E731
-    assert finding_of(model, rows(4)) == ("place", "torch.arange(len(x))[:, None]"[:20])
+    assert finding_of(model, rows(4)) == ("place", "torch.arange(len(x))")
     gather = lambda x: x[torch.arange(len(x)), x.argmax(1)]  # noqa: E731 - the same number, but to look a row up
     assert check_batch(gather, rows(4)).ok
 

@@ -9,6 +9,7 @@ from tests.training.helpers import same_state
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import linkboy as lb
 from linkboy.training import Checkpointer, EarlyStopping, fit, lr_find
 
 CROSS_ENTROPY = nn.CrossEntropyLoss(reduction="none")
@@ -251,3 +252,45 @@ def test_an_error_in_a_validation_costs_no_epoch(tmp_path):
     history = train({"rows": lambda output, target: len(output)})
     assert (history.resumed_from, history.steps) == (str(tmp_path / "step-4"), 4)
     assert history.rows[0]["rows"] == 64.0
+
+
+def test_options_of_linkboys_losses_are_those_of_the_present_call(tmp_path):
+    def train(alpha, max_steps=None):
+        model, optimizer = frozen()
+        loss_fn = lb.FocalLoss(alpha=alpha, reduction="none")
+        fit(
+            model,
+            loss_fn,
+            optimizer,
+            points(),
+            max_steps=max_steps,
+            checkpoint=tmp_path,
+            seed=0,
+            log=(),
+            progress=False,
+        )
+        return loss_fn.alpha.tolist()
+
+    train([1.0, 1.0, 1.0], 2)
+    assert train([1.0, 2.0, 3.0]) == [1.0, 2.0, 3.0]
+
+
+def test_what_a_callback_adds_right_before_a_checkpoint_is_in_it(tmp_path):
+    def train(directory, max_steps=None):
+        model, optimizer = frozen()
+
+        def callback(event, state):
+            if event == "step" and state.step == 2:
+                model[0].requires_grad_(True)
+                state.optimizer.add_param_group({"params": list(model[0].parameters()), "lr": 0.05})
+
+        keeper = None if directory is None else Checkpointer(directory, every_steps=2)
+        fit(
+            model, CROSS_ENTROPY, optimizer, points(), max_steps=max_steps, callbacks=[callback], ema=0.9,
+            checkpoint=keeper, seed=0, log=(), progress=False,
+        )  # fmt: skip
+        return model.state_dict()
+
+    whole = train(None)
+    train(tmp_path, 2)
+    assert same_state(train(tmp_path), whole)

@@ -21,33 +21,33 @@ from linkboy.autograd._trial import (
     gradients,
     said,
 )
-from linkboy.autograd.report import OpRow
+from linkboy.autograd._verdict import Verdict, failed, limited, passed, skipped
 
 ON_A_KINK = "one percent beside the inputs given, which lie on a kink"
 
 
-def backward(trial: Trial) -> OpRow:
+def backward(trial: Trial) -> Verdict:
     leaves = trial.fresh()
     outputs = trial.call(leaves)
     if not differentiable(outputs):
-        return OpRow(
-            "backward", "failed", "no output leads back to an input that requires grad",
+        return failed(
+            "no output leads back to an input that requires grad",
             "the graph is cut: .detach(), torch.no_grad(), numpy, or an integer result",
             "keep the result a function of the input in torch's eyes",
-        )  # fmt: skip
+        )
     gradients(outputs, trial.inputs(leaves))
-    return OpRow("backward", "passed")
+    return passed()
 
 
-def gradient(trial: Trial) -> OpRow:
+def gradient(trial: Trial) -> Verdict:
     if trial.surrogate is not None:
-        return _beside_surrogate(trial, "gradient", _first_order)
+        return _beside_surrogate(trial, _first_order)
     error = disagreement(trial, trial.fresh())
     if error is None:
-        return OpRow("gradient", "passed", "" if trial.dtype == WIDE else f"in {trial.dtype} only")
+        return passed("" if trial.dtype == WIDE else f"in {trial.dtype} only")
     if isinstance(error, GradcheckError) and "reentrant" not in str(error):
         if _finite_gradient(trial) and agrees_beside(trial):
-            return OpRow("gradient", "passed", ON_A_KINK)
+            return passed(ON_A_KINK)
         return mismatch(trial)
     raise error
 
@@ -71,43 +71,45 @@ def _second_order(trial: Trial, fn: Callable[..., object] | None) -> list[Tensor
     return gradients(first, [*trial.inputs(leaves), *incoming], cotangents(differentiable(first), 2))
 
 
-def _beside_surrogate(trial: Trial, name: str, order: Callable[..., list[Tensor | None]]) -> OpRow:
+def _beside_surrogate(trial: Trial, order: Callable[..., list[Tensor | None]]) -> Verdict:
     expected = order(trial, trial.surrogate)
     got = order(trial, None)
     found = difference(got, expected, trial.tolerance)
     if found:
-        return OpRow(
-            name, "failed", f"against the surrogate: {found}", "backward is not that of the surrogate",
-            "mend backward, or the surrogate",
-        )  # fmt: skip
-    return OpRow(name, "passed", "that of the surrogate")
+        return failed(
+            f"against the surrogate: {found}",
+            "backward is not that of the surrogate",
+            "correct backward, or the surrogate",
+        )
+    return passed("that of the surrogate")
 
 
-def second_order(trial: Trial) -> OpRow:
+def second_order(trial: Trial) -> Verdict:
     if any(_declared_once(ctx) for ctx in functions_behind(trial.call(trial.fresh()))):
-        return OpRow(
-            "second order", "limited", "backward is declared once_differentiable", "",
+        return limited(
+            "backward is declared once_differentiable",
+            "",
             "nothing, unless second derivatives are wanted: then write backward in torch operations",
-        )  # fmt: skip
+        )
     try:
         if trial.surrogate is not None:
-            return _beside_surrogate(trial, "second order", _second_order)
+            return _beside_surrogate(trial, _second_order)
         error = disagreement(trial, trial.fresh(), order=2)
         if isinstance(error, GradcheckError) and agrees_beside(trial, order=2):
-            return OpRow("second order", "passed", ON_A_KINK)
+            return passed(ON_A_KINK)
         if error is not None:
             raise error
     except GradcheckError:
-        return OpRow(
-            "second order", "failed", "the derivative of the gradient is not what finite differences of the gradient give",
+        return failed(
+            "the derivative of the gradient is not what finite differences of the gradient give",
             "backward uses a tensor whose own dependence on the inputs is lost, such as a saved intermediate result",
             "save inputs and outputs only and compute the rest in backward, or mark backward once_differentiable",
-        )  # fmt: skip
+        )
     except (RuntimeError, NotImplementedError) as error:
         if "is not implemented" in str(error):
-            return OpRow("second order", "limited", said(error), *explain(error))
+            return limited(said(error), *explain(error))
         raise
-    return OpRow("second order", "passed", "" if trial.dtype == WIDE else f"in {trial.dtype} only")
+    return passed("" if trial.dtype == WIDE else f"in {trial.dtype} only")
 
 
 def _declared_once(ctx: BackwardCFunction) -> bool:
@@ -116,7 +118,7 @@ def _declared_once(ctx: BackwardCFunction) -> bool:
     return hasattr(written, "__wrapped__") and written.__code__.co_filename == torch.autograd.function.__file__
 
 
-def incoming_gradient(trial: Trial) -> OpRow:
+def incoming_gradient(trial: Trial) -> Verdict:
     leaves = trial.fresh()
     ends = differentiable(trial.call(leaves))
     ways: dict[str, Callable[[Tensor], Tensor]] = {
@@ -130,28 +132,28 @@ def incoming_gradient(trial: Trial) -> OpRow:
         try:
             got = gradients(ends, trial.inputs(leaves), given, retain_graph=True)
         except Exception as error:  # noqa: BLE001 - told in a row
-            cause, mend = explain(error)
-            return OpRow("incoming gradient", "failed", f"a {name} one raises {said(error)}", cause, mend)
+            return failed(f"a {name} one raises {said(error)}", *explain(error))
         if difference(given, plain, 0.0) or versions != [g._version for g in given]:
-            return OpRow(
-                "incoming gradient", "failed", "it is another after backward",
-                "the incoming gradient is written in place, and it may be expanded or belong to somebody else",
+            return failed(
+                "it is another after backward",
+                "the incoming gradient is written in place, and it may be expanded or belong to the caller",
                 "write grad * factor, not grad.mul_(factor)",
-            )  # fmt: skip
+            )
         expected = gradients(ends, trial.inputs(leaves), plain, retain_graph=True)
         found = difference(got, expected, trial.tolerance)
         if found:
-            return OpRow(
-                "incoming gradient", "failed", f"a {name} one gives another result than a contiguous one: {found}",
-                "strides or data_ptr are read as if it were contiguous", "call grad.contiguous() first",
-            )  # fmt: skip
-    return OpRow("incoming gradient", "passed")
+            return failed(
+                f"a {name} one gives another result than a contiguous one: {found}",
+                "strides or data_ptr are read as if it were contiguous",
+                "call grad.contiguous() first",
+            )
+    return passed()
 
 
-def missing_gradient(trial: Trial) -> OpRow:
+def missing_gradient(trial: Trial) -> Verdict:
     """Leave out the gradient of each output in turn; of a single one too, as torch does deep in a graph."""
     if not _finite_gradient(trial):
-        return OpRow("missing gradient", "skipped", "the gradient is not finite, and 0 times infinity says nothing")
+        return skipped("the gradient is not finite, and 0 times infinity says nothing")
     leaves = trial.fresh()
     ends = differentiable(trial.call(leaves))
     incoming = cotangents(ends)
@@ -164,16 +166,17 @@ def missing_gradient(trial: Trial) -> OpRow:
         got = gradients(cut, inputs, incoming, retain_graph=True)
         found = difference(got, expected, trial.tolerance)
         if found:
-            return OpRow(
-                "missing gradient", "failed", f"without a gradient for output {place}: {found}, as zeros would give",
-                "None is not treated as zero", "answer None with None, or leave out set_materialize_grads(False)",
-            )  # fmt: skip
-    return OpRow("missing gradient", "passed")
+            return failed(
+                f"without a gradient for output {place}: {found}, as zeros would give",
+                "None is not treated as zero",
+                "return None for None, or leave out set_materialize_grads(False)",
+            )
+    return passed()
 
 
-def subsets(trial: Trial) -> OpRow:
+def subsets(trial: Trial) -> Verdict:
     if len(trial.diff) < 2:
-        return OpRow("subsets", "skipped", "there is one differentiable input")
+        return skipped("there is one differentiable input")
     whole = trial.fresh()
     expected = dict(zip(trial.diff, gradients(trial.call(whole), trial.inputs(whole)), strict=True))
     singles = [(i,) for i in trial.diff]
@@ -184,29 +187,30 @@ def subsets(trial: Trial) -> OpRow:
         found = difference(got, [expected[i] for i in some], trial.tolerance)
         if found:
             names = ", ".join(trial.names[i] for i in some)
-            return OpRow(
-                "subsets", "failed", f"where only {names} requires grad, its gradient is another: {found}",
+            return failed(
+                f"where only {names} requires grad, its gradient is another: {found}",
                 "ctx.needs_input_grad is read wrongly, or a tensor is saved only where another input needs it",
                 "let each gradient depend on its own entry of ctx.needs_input_grad",
-            )  # fmt: skip
-    return OpRow("subsets", "passed")
+            )
+    return passed()
 
 
-def backward_twice(trial: Trial) -> OpRow:
+def backward_twice(trial: Trial) -> Verdict:
     leaves = trial.fresh()
     outputs = trial.call(leaves)
     first = gradients(outputs, trial.inputs(leaves), retain_graph=True)
     kept = [None if g is None else g.clone() for g in first]
     found = difference(gradients(outputs, trial.inputs(leaves)), kept, 0.0 if not trial.random else trial.tolerance)
     if found:
-        return OpRow(
-            "backward twice", "failed", f"the second backward through one graph differs: {found}",
-            "backward changes what it saved, in place or by a counter", "write to a copy, saved.clone()",
-        )  # fmt: skip
-    return OpRow("backward twice", "passed")
+        return failed(
+            f"the second backward through one graph differs: {found}",
+            "backward changes what it saved, in place or by a counter",
+            "write to a copy, saved.clone()",
+        )
+    return passed()
 
 
-def checkpointing(trial: Trial) -> OpRow:
+def checkpointing(trial: Trial) -> Verdict:
     leaves = trial.fresh()
     expected = gradients(trial.call(leaves), trial.inputs(leaves))
     leaves = trial.fresh()
@@ -215,8 +219,9 @@ def checkpointing(trial: Trial) -> OpRow:
         outputs = checkpoint(function, *inputs, use_reentrant=False)
     found = difference(gradients(outputs, inputs), expected, trial.tolerance)  # pyright: ignore[reportArgumentType]
     if found:
-        return OpRow(
-            "checkpointing", "failed", f"inside torch.utils.checkpoint the gradient is another: {found}",
-            "the second forward, inside backward, does not do what the first did", "keep no state between calls",
-        )  # fmt: skip
-    return OpRow("checkpointing", "passed")
+        return failed(
+            f"inside torch.utils.checkpoint the gradient is another: {found}",
+            "the second forward, inside backward, does not do what the first did",
+            "keep no state between calls",
+        )
+    return passed()

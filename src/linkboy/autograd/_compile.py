@@ -8,14 +8,14 @@ from torch._library.custom_ops import CustomOpDef
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.utils import _pytree as pytree
 
-from linkboy.autograd._transforms import limited
+from linkboy.autograd._transforms import unsupported
 from linkboy.autograd._trial import Trial, difference, gradients
-from linkboy.autograd.report import OpRow
+from linkboy.autograd._verdict import Verdict, failed, passed, skipped
 
 _numbers = itertools.count()
 
 
-def compiled(trial: Trial) -> OpRow:
+def compiled(trial: Trial) -> Verdict:
     def function(*leaves: object) -> list[Tensor]:
         args, kwargs = pytree.tree_unflatten(list(leaves), trial._spec)
         return [x for x in pytree.tree_leaves(trial.fn(*args, **kwargs)) if isinstance(x, Tensor)]
@@ -40,31 +40,32 @@ def compiled(trial: Trial) -> OpRow:
             outputs = run(*leaves)
             got = gradients(outputs, trial.inputs(leaves))
         except Exception as error:  # noqa: BLE001 - support is optional
-            return limited("compile", error)
+            return unsupported(error)
         wrong = "" if trial.random else difference(outputs, expected, trial.tolerance)
         wrong = wrong or (
             "" if trial.random else difference(got, gradients(expected, trial.inputs(plain)), trial.tolerance)
         )
         if wrong:
-            return OpRow(
-                "compile", "failed", f"compiled, at {size}, it gives another result: {wrong}",
+            return failed(
+                f"compiled, at {size}, it gives another result: {wrong}",
                 "the tracer sees another function than runs: a fake kernel, a dropped jvp, state, or data_ptr",
                 "compose it of torch operations, or register it with torch.library.custom_op and register_fake",
-            )  # fmt: skip
-    return OpRow("compile", "passed", "compiles; random numbers were not compared" if trial.random else "")
+            )
+    return passed("compiles; random numbers were not compared" if trial.random else "")
 
 
-def opcheck(trial: Trial, fn: object) -> OpRow:
+def opcheck(trial: Trial, fn: object) -> Verdict:
     if not isinstance(fn, (OpOverload, OpOverloadPacket, CustomOpDef)):
-        return OpRow("opcheck", "skipped", "not a registered operator")
+        return skipped("not a registered operator")
     args, kwargs = pytree.tree_unflatten(trial.fresh(trial.native), trial._spec)
     results = torch.library.opcheck(fn, args, kwargs, raise_exception=False)
     wrong = {name: result for name, result in results.items() if result != "SUCCESS"}
     if wrong:
         name, error = next(iter(wrong.items()))
         text = " ".join(str(error).split())[:200]
-        return OpRow(
-            "opcheck", "failed", f"{name}: {text}", "the registration does not say what the operator does",
-            "mend mutates_args, register_fake or register_autograd",
-        )  # fmt: skip
-    return OpRow("opcheck", "passed")
+        return failed(
+            f"{name}: {text}",
+            "the registration does not say what the operator does",
+            "correct mutates_args, register_fake or register_autograd",
+        )
+    return passed()

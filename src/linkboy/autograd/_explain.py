@@ -1,10 +1,10 @@
-"""From the words of an exception to what is wrong in the operator, and what to write in its place."""
+"""From the text of an exception to what is wrong in the operator, and what to write instead."""
 
-CAUSES = [  # part of the text, likely cause, mend
+CAUSES = [  # part of the text, likely cause, fix
     (
         "incorrect number of gradients",
         "backward does not return one value per argument of forward",
-        "return one value per argument of forward, in order, None for those that are no tensors",
+        "return one value per argument of forward, in order, None for those that are not tensors",
     ),
     (
         "view size is not compatible",
@@ -13,17 +13,17 @@ CAUSES = [  # part of the text, likely cause, mend
     ),
     (
         "more than one element of the written-to",
-        "the incoming gradient is written in place, and it may be expanded or belong to somebody else",
+        "the incoming gradient is written in place, and it may be expanded or belong to the caller",
         "write grad * factor, not grad.mul_(factor)",
     ),
     (
         "NoneType",
-        "a gradient that is not there arrives as None, after ctx.set_materialize_grads(False)",
-        "answer None with None, or leave out set_materialize_grads(False) and get zeros",
+        "a missing gradient arrives as None, after ctx.set_materialize_grads(False)",
+        "return None for None, or leave out set_materialize_grads(False) and get zeros",
     ),
     (
         "invalid gradient at index",
-        "the gradient has not the shape of its input; where forward broadcasts, backward has to sum",
+        "the gradient does not have the shape of its input; where forward broadcasts, backward has to sum",
         "return grad.sum_to_size(x.shape)",
     ),
     (
@@ -48,7 +48,7 @@ CAUSES = [  # part of the text, likely cause, mend
     ),
     (
         "Can't call numpy()",
-        "numpy is used on the way",
+        "numpy is used inside the operator",
         "use the torch function of the same name",
     ),
     (
@@ -80,6 +80,6 @@ CAUSES = [  # part of the text, likely cause, mend
 
 
 def explain(error: BaseException) -> tuple[str, str]:
-    """Return the likely cause of an exception and its mend; two empty strings where it is not a known one."""
+    """Return the likely cause of an exception and the fix; two empty strings where it is not a known one."""
     text = str(error)
-    return next(((cause, mend) for part, cause, mend in CAUSES if part in text), ("", ""))
+    return next(((cause, fix) for part, cause, fix in CAUSES if part in text), ("", ""))

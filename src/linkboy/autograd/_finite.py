@@ -8,11 +8,13 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
 
 from linkboy.autograd._trial import WIDE, Leaves, Trial, cotangents, difference, differentiable, gradients
-from linkboy.autograd.report import OpRow
+from linkboy.autograd._verdict import Verdict, failed
 
 EXACT_UP_TO = 64  # elements
 DIRECTIONS = 3
-ON_PURPOSE = "mend backward; if the gradient is meant to be another, pass surrogate=, the function whose gradient it is"
+ON_PURPOSE = (
+    "correct backward; if the gradient is meant to be another, pass surrogate=, the function whose gradient it is"
+)
 Function = Callable[..., Sequence[Tensor]]
 
 
@@ -36,7 +38,7 @@ def disagreement(trial: Trial, leaves: Leaves, order: int = 1) -> Exception | No
 
 
 def agrees_beside(trial: Trial, order: int = 1) -> bool:
-    """Say whether derivatives agree one percent beside the inputs, where those lie on a kink."""
+    """Return whether derivatives agree one percent beside the inputs, where those lie on a kink."""
     return any(disagreement(trial, _beside(trial, attempt), order) is None for attempt in (1, 2))
 
 
@@ -91,7 +93,7 @@ def _total(function: Function, inputs: list[Tensor], weights: list[Tensor]) -> f
     return sum((w.conj() * y).real.sum().item() for w, y in zip(weights, outputs, strict=True))
 
 
-def mismatch(trial: Trial) -> OpRow:
+def mismatch(trial: Trial) -> Verdict:
     """Name the input whose gradient is wrong, and the factor where there is one."""
     leaves = trial.fresh()
     function, inputs = trial.of_inputs(leaves), trial.inputs(leaves)
@@ -107,13 +109,12 @@ def mismatch(trial: Trial) -> OpRow:
         found = difference([analytic], [numeric], 1e-4 if trial.dtype == WIDE else 5e-2)
         if found:
             name = trial.names[trial.diff[place]]
-            return OpRow(
-                "gradient", "failed", f"for {name}, against finite differences: {found}", _factor(analytic, numeric),
+            return failed(
+                f"for {name}, against finite differences: {found}",
+                _factor(analytic, numeric),
                 ON_PURPOSE,
-            )  # fmt: skip
-    return OpRow(
-        "gradient", "failed", "finite differences give another Jacobian", "backward is not the derivative", ON_PURPOSE
-    )
+            )
+    return failed("finite differences give another Jacobian", "backward is not the derivative", ON_PURPOSE)
 
 
 def _numeric_slope(

@@ -8,26 +8,26 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from linkboy.autograd._trial import WIDE, Trial, difference, differentiable, gradients, said, seed, switches
-from linkboy.autograd.report import OpRow
+from linkboy import _random
+from linkboy.autograd._trial import WIDE, Trial, difference, differentiable, gradients, said, switches
+from linkboy.autograd._verdict import Verdict, failed, limited, passed, skipped
 
 LEAVES_TORCH = ("numpy", "__array__", "__dlpack__")
 WAITS = ("item", "tolist", "__bool__", "__int__", "__float__", "__index__", "is_nonzero", "nonzero")
 
 
-def forward(trial: Trial) -> OpRow:
-    outputs = trial.call(trial.fresh())
-    if not outputs:
-        return OpRow("forward", "failed", "the operator returns no tensor", "", "return the result")
+def forward(trial: Trial) -> Verdict:
+    if not trial.call(trial.fresh()):
+        return failed("the operator returns no tensor", "", "return the result")
     try:
         trial.call(trial.fresh(WIDE))
     except Exception as error:  # noqa: BLE001 - an operator may raise anything
-        return OpRow("forward", "passed", f"not in float64 ({said(error)}): gradients are checked in {trial.dtype}")
+        return passed(f"not in float64 ({said(error)}): gradients are checked in {trial.dtype}")
     trial.dtype = WIDE
-    return OpRow("forward", "passed")
+    return passed()
 
 
-def mutation(trial: Trial) -> OpRow:
+def mutation(trial: Trial) -> Verdict:
     for diff in (trial.diff, []):
         leaves = trial.fresh(trial.native, diff=diff)
         before = [(x.detach().clone(), x._version) if isinstance(x, Tensor) else None for x in leaves]
@@ -36,29 +36,28 @@ def mutation(trial: Trial) -> OpRow:
             if old is None or i in trial.buffers:
                 continue
             if x._version != old[1] or difference([x], [old[0]], 0.0):
-                return OpRow(
-                    "mutation",
-                    "failed",
+                return failed(
                     f"{trial.names[i]} is another after the call",
                     "the input is written in place",
                     "work on x.clone(); a Function that means to write says ctx.mark_dirty(x) and is an in-place operator",
                 )
-    return OpRow("mutation", "passed")
+    return passed()
 
 
-def global_state(trial: Trial) -> OpRow:
+def global_state(trial: Trial) -> Verdict:
     before = switches()
     trial.call(trial.fresh(trial.native))
     changed = [name for name, value in switches().items() if value != before[name]]
     if changed:
-        return OpRow(
-            "global state", "failed", f"the call changes torch's {', '.join(changed)}", "a switch is turned and left",
+        return failed(
+            f"the call changes torch's {', '.join(changed)}",
+            "a switch is turned and left",
             "use the context manager, which turns it back",
-        )  # fmt: skip
-    return OpRow("global state", "passed")
+        )
+    return passed()
 
 
-def random_numbers(trial: Trial) -> OpRow:
+def random_numbers(trial: Trial) -> Verdict:
     starts, ends = [], []
     for number in (1, 2):
         leaves = trial.fresh(trial.native)
@@ -68,16 +67,17 @@ def random_numbers(trial: Trial) -> OpRow:
     trial.random = starts != ends
     reseeded = [name for name in starts[0] if starts[0][name] != starts[1][name] and ends[0][name] == ends[1][name]]
     if reseeded:
-        return OpRow(
-            "random numbers", "failed", f"whatever the seed was, the call leaves the generator of {reseeded[0]} at one place",
-            "the operator seeds a generator that is not its own", "draw from a torch.Generator of its own",
-        )  # fmt: skip
-    return OpRow("random numbers", "passed", "draws some; every call was seeded alike" if trial.random else "")
+        return failed(
+            f"whatever the seed was, the call leaves the generator of {reseeded[0]} at one place",
+            "the operator seeds a generator that is not its own",
+            "draw from a torch.Generator of its own",
+        )
+    return passed("draws some; every call was seeded alike" if trial.random else "")
 
 
 def _reseeded(trial: Trial, number: int) -> Callable[..., object]:
     def call(*args: object, **kwargs: object) -> object:
-        seed(number)
+        _random.seed(number)
         return trial.fn(*args, **kwargs)
 
     return call
@@ -86,23 +86,23 @@ def _reseeded(trial: Trial, number: int) -> Callable[..., object]:
 def _generators(number: int | None) -> dict[str, str]:
     """Seed the generators where a number is given, and return where they stand."""
     if number is not None:
-        seed(number)
+        _random.seed(number)
     state = {"torch": str(torch.get_rng_state().tolist()), "Python": str(random.getstate())}
     if "numpy" in sys.modules:
         state["NumPy"] = str(sys.modules["numpy"].random.get_state())
     return state
 
 
-def repeated_calls(trial: Trial) -> OpRow:
+def repeated_calls(trial: Trial) -> Verdict:
     first, second = trial.fresh(), trial.fresh()
     outputs, again = trial.call(first), trial.call(second)
     found = difference(again, outputs, 0.0)
     if found:
-        return OpRow(
-            "repeated calls", "failed", f"the second of two equal calls differs: output {found}",
+        return failed(
+            f"the second of two equal calls differs: output {found}",
             "state is kept between calls, or the result is not determined by the inputs and the seed",
             "keep nothing outside of ctx; draw from torch's generators",
-        )  # fmt: skip
+        )
     expected = gradients(again, trial.inputs(second))
     leaves = trial.fresh()
     outputs = trial.call(leaves)
@@ -110,15 +110,15 @@ def repeated_calls(trial: Trial) -> OpRow:
     try:
         trial.call(other)
     except Exception as error:  # noqa: BLE001 - shuffled values may lie outside of the domain
-        return OpRow("repeated calls", "passed", f"no call on other values in between ({said(error)})")
+        return passed(f"no call on other values in between ({said(error)})")
     found = difference(gradients(outputs, trial.inputs(leaves)), expected, 0.0)
     if found:
-        return OpRow(
-            "repeated calls", "failed", f"another call between forward and backward changes the gradient: {found}",
+        return failed(
+            f"another call between forward and backward changes the gradient: {found}",
             "what backward needs is kept on the class or in a global, where the next call overwrites it",
             "keep it with ctx.save_for_backward(...)",
-        )  # fmt: skip
-    return OpRow("repeated calls", "passed")
+        )
+    return passed()
 
 
 def rolled(x: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ class _Recorder(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def torch_only(trial: Trial) -> OpRow:
+def torch_only(trial: Trial) -> Verdict:
     leaves = trial.fresh(trial.native)
     with _Recorder() as recorder:
         outputs = trial.call(leaves)
@@ -148,20 +148,18 @@ def torch_only(trial: Trial) -> OpRow:
         torch.autograd.backward(ends, [torch.ones_like(y) for y in ends])
     left = [name for name in LEAVES_TORCH if name in recorder.seen]
     if left:
-        return OpRow(
-            "torch only", "failed", f"the operator calls {', '.join(left)} on a tensor",
+        return failed(
+            f"the operator calls {', '.join(left)} on a tensor",
             "it leaves torch: no other device, no compilation, no transform, and no gradient through that part",
             "use the torch function of the same name",
-        )  # fmt: skip
+        )
     waits = [name for name in WAITS if name in recorder.seen]
     if waits:
-        return OpRow(
-            "torch only", "limited", f"calls {', '.join(waits)}: waits for the device, breaks vmap and compile"
-        )
-    return OpRow("torch only", "passed")
+        return limited(f"calls {', '.join(waits)}: waits for the device, breaks vmap and compile")
+    return passed()
 
 
-def dtypes(trial: Trial) -> OpRow:
+def dtypes(trial: Trial) -> Verdict:
     expected = trial.call(trial.fresh(WIDE)) if trial.dtype == WIDE else None
     notes = []
     kinds = (torch.float32, torch.float64) if trial.complex else (WIDE, torch.float32, torch.bfloat16, torch.float16)
@@ -175,11 +173,11 @@ def dtypes(trial: Trial) -> OpRow:
         for place, y in enumerate(outputs):
             if y.is_floating_point() and y.dtype != dtype:
                 if dtype == WIDE:
-                    return OpRow(
-                        "dtypes", "failed", f"float64 goes in, {_name_of(y.dtype)} comes out",
+                    return failed(
+                        f"float64 goes in, {_name_of(y.dtype)} comes out",
                         "a dtype is written into the operator: .float(), or a new tensor without dtype=",
                         "take x.dtype, as in torch.zeros(n, dtype=x.dtype, device=x.device)",
-                    )  # fmt: skip
+                    )
                 notes.append(f"{_name_of(y.dtype)} for {_name_of(dtype)} as output {place}")
         gradients(outputs, trial.inputs(leaves))
         if dtype.itemsize < 4 and expected is not None:
@@ -189,16 +187,16 @@ def dtypes(trial: Trial) -> OpRow:
             found = difference(outputs, rounded, 0.02 if dtype == torch.float16 else 0.1)
             if found:
                 notes.append(f"{_name_of(dtype)} is far off: {found}")
-    return OpRow("dtypes", "limited" if notes else "passed", "; ".join(notes))
+    return limited("; ".join(notes)) if notes else passed()
 
 
 def _name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def layouts(trial: Trial) -> OpRow:
+def layouts(trial: Trial) -> Verdict:
     if trial.random:
-        return OpRow("layouts", "skipped", "random numbers fall on other elements in another layout")
+        return skipped("random numbers fall on other elements in another layout")
     for name, lay in {"strided": strided, "transposed": transposed, "expanded": expanded}.items():
         leaves = trial.fresh(change=lambda i, x, lay=lay: lay(x))
         plain = [
@@ -219,11 +217,12 @@ def layouts(trial: Trial) -> OpRow:
             found = difference(got, want, trial.tolerance)
             wrong = found and f"gradient {found}"
         if wrong:
-            return OpRow(
-                "layouts", "failed", f"{name} inputs give another result than contiguous ones: {wrong}",
-                "strides or data_ptr are read as if the input were contiguous", "call x.contiguous() first",
-            )  # fmt: skip
-    return OpRow("layouts", "passed")
+            return failed(
+                f"{name} inputs give another result than contiguous ones: {wrong}",
+                "strides or data_ptr are read as if the input were contiguous",
+                "call x.contiguous() first",
+            )
+    return passed()
 
 
 def strided(x: Tensor) -> Tensor:
@@ -241,10 +240,10 @@ def expanded(x: Tensor) -> Tensor:
     return x[:1].expand_as(x) if x.ndim and x.shape[0] else x
 
 
-def sizes(trial: Trial) -> OpRow:
+def sizes(trial: Trial) -> Verdict:
     length = next((trial.leaves[i].shape[0] for i in trial.diff if trial.leaves[i].ndim and i not in trial.state), None)
     if length is None:
-        return OpRow("sizes", "skipped", "no differentiable input has a dimension")
+        return skipped("no differentiable input has a dimension")
     notes = []
     for size in (0, 1):
 
@@ -260,4 +259,4 @@ def sizes(trial: Trial) -> OpRow:
         for i, g in zip(trial.diff, gradients(outputs, trial.inputs(leaves)), strict=True):
             if g is not None and g.shape != leaves[i].shape:
                 raise RuntimeError(f"gradient of shape {tuple(g.shape)} for {trial.names[i]}")
-    return OpRow("sizes", "limited" if notes else "passed", "; ".join(notes))
+    return limited("; ".join(notes)) if notes else passed()

@@ -17,15 +17,15 @@ def check_callable(fn: object, surrogate: object) -> None:
     for name, value in (("fn", fn), ("surrogate", surrogate)):
         if isinstance(value, type):
             kind = value.__name__
-            mend = f"{kind}.apply" if issubclass(value, Function) else f"an instance, {kind}(...)"
-            raise TypeError(f"{name} must be a function of tensors, got the class {kind}; pass {mend}")
+            fix = f"{kind}.apply" if issubclass(value, Function) else f"an instance, {kind}(...)"
+            raise TypeError(f"{name} must be a function of tensors, got the class {kind}; pass {fix}")
         if not callable(value) and not (name == "surrogate" and value is None):
             raise TypeError(f"{name} must be a function of tensors, got {describe(value)}")
     if isinstance(fn, nn.Module):
         lazy = next((name for name, x in [*fn.named_parameters(), *fn.named_buffers()] if is_lazy(x)), None)
         if lazy:
             raise ValueError(
-                f"fn must have all its parameters, got {lazy!r} without a shape; run the module once before"
+                f"fn must have all its parameters, got {lazy!r} without a shape; run the module once first"
             )
 
 

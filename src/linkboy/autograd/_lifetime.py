@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from linkboy.autograd._trial import Trial, difference, differentiable, functions_behind, gradients
-from linkboy.autograd.report import OpRow
+from linkboy.autograd._verdict import Verdict, failed, passed
 
 CALLS = 3
 
 
-def leaks(trial: Trial) -> OpRow:
+def leaks(trial: Trial) -> Verdict:
     with _no_collector():
         gc.collect(0)  # what is in the youngest generation from here on is new
         for _ in range(CALLS):
@@ -25,24 +25,26 @@ def leaks(trial: Trial) -> OpRow:
             _call_and_forget(trial)
         waiting = sum(ref() is not None for ref in young)
     if waiting < CALLS:
-        return OpRow("leaks", "passed")
+        return passed()
     gc.collect()
     left = sum(ref() is not None for ref in young)
     if left >= CALLS:
-        return OpRow(
-            "leaks", "failed", f"{CALLS} calls leave {left} tensors behind", "they are kept in a list, a cache or a global",
+        return failed(
+            f"{CALLS} calls leave {left} tensors behind",
+            "they are kept in a list, a cache or a global",
             "keep nothing between calls, or bound it",
-        )  # fmt: skip
+        )
     kept = _tensors_on_ctx(trial.call(trial.fresh(trial.native)))
     if kept:
-        return OpRow(
-            "leaks", "failed", f"after {CALLS} calls {waiting} tensors wait for the garbage collector",
-            f"the tensor {kept} is kept on ctx, and an output there is a cycle", f"use ctx.save_for_backward for {kept}",
-        )  # fmt: skip
-    return OpRow("leaks", "passed", "cycles of references wait for the garbage collector")
+        return failed(
+            f"after {CALLS} calls {waiting} tensors wait for the garbage collector",
+            f"the tensor {kept} is kept on ctx, and an output there is a cycle",
+            f"use ctx.save_for_backward for {kept}",
+        )
+    return passed("cycles of references wait for the garbage collector")
 
 
-def saved_tensors(trial: Trial) -> OpRow:
+def saved_tensors(trial: Trial) -> Verdict:
     leaves = trial.fresh()
     outputs = trial.call(leaves)
     ends = differentiable(outputs)
@@ -58,14 +60,14 @@ def saved_tensors(trial: Trial) -> OpRow:
         except RuntimeError:  # torch noticed, as it should; or the memory cannot be written, and all is well
             continue
         if found and ends:
-            return OpRow(
-                "saved tensors", "failed",
+            return failed(
                 f"an {written} written after forward silently changes the gradient: {found}",
-                f"the tensor {kept} is kept on ctx, where nobody watches it" if kept
+                f"the tensor {kept} is kept on ctx, where nobody watches it"
+                if kept
                 else "backward reads a tensor that torch does not watch",
                 f"use ctx.save_for_backward for {kept}" if kept else "save it with ctx.save_for_backward",
-            )  # fmt: skip
-    return OpRow("saved tensors", "passed")
+            )
+    return passed()
 
 
 def _call_and_forget(trial: Trial) -> None:
@@ -85,7 +87,7 @@ def _no_collector() -> Iterator[None]:
 
 
 def _tensors_on_ctx(outputs: Sequence[Tensor]) -> str:
-    """Return the names of tensors that a Function behind the outputs has hung on its ctx."""
+    """Return the names of tensors that a Function behind the outputs has stored on its ctx."""
     attributes = [item for ctx in functions_behind(outputs) for item in vars(ctx).items()]
     names = [name for name, value in attributes if any(isinstance(x, Tensor) for x in pytree.tree_leaves(value))]
     return ", ".join(f"`{name}`" for name in dict.fromkeys(names))

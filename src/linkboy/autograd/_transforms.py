@@ -1,56 +1,78 @@
 """Checks under torch.func and autocast: absent support limits an operator, a wrong number makes it wrong."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, func
 
 from linkboy.autograd._explain import explain
 from linkboy.autograd._forward import rolled
-from linkboy.autograd._trial import Trial, cotangents, difference, differentiable, functions_behind, gradients, said
-from linkboy.autograd.report import OpRow
+from linkboy.autograd._trial import (
+    Leaves,
+    Trial,
+    cotangents,
+    difference,
+    differentiable,
+    functions_behind,
+    gradients,
+    said,
+)
+from linkboy.autograd._verdict import Verdict, failed, limited, passed, skipped
 
 
-def limited(name: str, error: BaseException) -> OpRow:
-    """Return the row of something that is not supported."""
-    return OpRow(name, "limited", said(error), *explain(error))
+def unsupported(error: BaseException) -> Verdict:
+    """Return that the operator does not support what raised."""
+    return limited(said(error), *explain(error))
 
 
-def vmap(trial: Trial) -> OpRow:
+def vmap(trial: Trial) -> Verdict:
     if trial.random:
-        return OpRow("vmap", "skipped", "random numbers fall differently in a batch")
+        return skipped("random numbers fall differently in a batch")
     first = trial.fresh(diff=[])
     batched = [i for i, x in enumerate(first) if isinstance(x, Tensor) and i not in trial.state]
-    second = trial.fresh(diff=[], change=lambda i, x: rolled(x) if i in batched and x.is_floating_point() else x)
-    try:
-        expected = [trial.call(leaves) for leaves in (first, second)]
-    except Exception:  # noqa: BLE001 - shuffled values may lie outside of the domain
-        second = [x.clone() if isinstance(x, Tensor) else x for x in first]
-        expected = [trial.call(leaves) for leaves in (first, second)]
+    second, expected = _another_sample(trial, first, batched)
     ways = {"the first dimension of every input": (batched, 0), "the last dimension of one input": (batched[:1], -1)}
     for way, (chosen, dim) in ways.items():
         pair = [first, [second[i] if i in chosen else x for i, x in enumerate(first)]]
         loop = expected if chosen == batched else [trial.call(leaves) for leaves in pair]
-
-        def one(*stacked: Tensor, chosen: list[int] = chosen) -> tuple[Tensor, ...]:
-            leaves = list(first)
-            for i, x in zip(chosen, stacked, strict=True):
-                leaves[i] = x
-            return tuple(trial.call(leaves))
-
         stacks = [torch.stack([leaves[i] for leaves in pair], dim) for i in chosen]
         try:
-            got = func.vmap(one, in_dims=dim)(*stacks)
+            got = func.vmap(_with_leaves(trial, first, chosen), in_dims=dim)(*stacks)
         except Exception as error:  # noqa: BLE001 - support is optional
-            return limited("vmap", error)
+            return unsupported(error)
         found = difference(got, [torch.stack(pair) for pair in zip(*loop, strict=True)], trial.tolerance)
         if found:
-            return OpRow(
-                "vmap", "failed", f"over {way}, output {found} as a loop gives", "the vmap rule is not the operator in a loop",
+            return failed(
+                f"over {way}, output {found} as a loop gives",
+                "the vmap rule is not the operator in a loop",
                 "set generate_vmap_rule = True, or move in_dims to the front before anything else",
-            )  # fmt: skip
-    return OpRow("vmap", "passed")
+            )
+    return passed()
 
 
-def jvp(trial: Trial) -> OpRow:
+def _another_sample(trial: Trial, first: Leaves, batched: list[int]) -> tuple[Leaves, list[list[Tensor]]]:
+    """Return inputs of the same shapes, and what the operator gives for `first` and for them."""
+    second = trial.fresh(diff=[], change=lambda i, x: rolled(x) if i in batched and x.is_floating_point() else x)
+    try:
+        return second, [trial.call(leaves) for leaves in (first, second)]
+    except Exception:  # noqa: BLE001 - shuffled values may lie outside of the domain
+        second = [x.clone() if isinstance(x, Tensor) else x for x in first]
+        return second, [trial.call(leaves) for leaves in (first, second)]
+
+
+def _with_leaves(trial: Trial, leaves: Leaves, chosen: list[int]) -> Callable[..., tuple[Tensor, ...]]:
+    """Return the operator as a function of the inputs at `chosen` alone."""
+
+    def one(*stacked: Tensor) -> tuple[Tensor, ...]:
+        replaced = list(leaves)
+        for i, x in zip(chosen, stacked, strict=True):
+            replaced[i] = x
+        return tuple(trial.call(replaced))
+
+    return one
+
+
+def jvp(trial: Trial) -> Verdict:
     leaves = trial.fresh()
     inputs = [x.detach() for x in trial.inputs(leaves)]
     tangents = cotangents(inputs, 3)
@@ -58,12 +80,12 @@ def jvp(trial: Trial) -> OpRow:
     try:
         forward = func.jvp(trial.of_inputs(leaves), tuple(inputs), tuple(tangents))[1]
     except Exception as error:  # noqa: BLE001 - support is optional
-        return limited("jvp", error)
+        return unsupported(error)
     if trial.surrogate is not None:
         try:
             wanted = func.jvp(trial.of_inputs(leaves, trial.surrogate), tuple(inputs), tuple(tangents))[1]
         except Exception as error:  # noqa: BLE001 - support is optional
-            return OpRow("jvp", "skipped", f"the surrogate has none ({said(error)})")
+            return skipped(f"the surrogate has none ({said(error)})")
         found = difference(forward, wanted, trial.tolerance)
     else:
         weights = cotangents(ends, 4)
@@ -75,20 +97,21 @@ def jvp(trial: Trial) -> OpRow:
         )
         found = difference([left], [right], 10 * trial.tolerance)
     if found and any(type(ctx).__name__.startswith("GeneratedBackwardFor") for ctx in functions_behind(ends)):
-        return OpRow("jvp", "limited", "a registered operator has no forward mode; torch takes its derivative for zero")
+        return limited("a registered operator has no forward mode; torch takes its derivative for zero")
     if found:
-        return OpRow(
-            "jvp", "failed", f"forward mode disagrees with backward: {found}",
-            "jvp is another derivative than backward", "compare the two formulas term by term",
-        )  # fmt: skip
-    return OpRow("jvp", "passed")
+        return failed(
+            f"forward mode disagrees with backward: {found}",
+            "jvp is another derivative than backward",
+            "compare the two formulas term by term",
+        )
+    return passed()
 
 
 def _inner(a: list[Tensor], b: list[Tensor]) -> Tensor:
     return torch.stack([(x.conj() * y).real.sum().double() for x, y in zip(a, b, strict=True)]).sum()
 
 
-def func_grad(trial: Trial) -> OpRow:
+def func_grad(trial: Trial) -> Verdict:
     leaves = trial.fresh()
     outputs = trial.of_inputs(leaves)(*trial.inputs(leaves))
     weights = cotangents(outputs)
@@ -99,19 +122,20 @@ def func_grad(trial: Trial) -> OpRow:
     try:
         got = func.vjp(trial.of_inputs(trial.fresh(diff=[])), *inputs)[1](tuple(weights))
     except Exception as error:  # noqa: BLE001 - support is optional
-        return limited("func.grad", error)
+        return unsupported(error)
     found = difference(got, expected, trial.tolerance)
     if found:
-        return OpRow(
-            "func.grad", "failed", f"it disagrees with autograd: {found}", "setup_context saves other tensors than forward used",
+        return failed(
+            f"it disagrees with autograd: {found}",
+            "setup_context saves other tensors than forward used",
             "save what forward returned, in setup_context",
-        )  # fmt: skip
-    return OpRow("func.grad", "passed")
+        )
+    return passed()
 
 
-def hessian(trial: Trial) -> OpRow:
+def hessian(trial: Trial) -> Verdict:
     if trial.complex:
-        return OpRow("func.hessian", "skipped", "not for complex inputs")
+        return skipped("not for complex inputs")
     leaves = trial.fresh()
 
     def scalar(*inputs: Tensor) -> Tensor:
@@ -126,35 +150,36 @@ def hessian(trial: Trial) -> OpRow:
         kept = [(g, t) for g, t in zip(first, tangents, strict=True) if g is not None]
         expected = gradients([g for g, _ in kept], inputs, [t for g, t in kept if g.requires_grad])
     except Exception as error:  # noqa: BLE001 - told by the check of second order
-        return OpRow("func.hessian", "skipped", f"no second derivative ({said(error)})")
+        return skipped(f"no second derivative ({said(error)})")
     try:
         everywhere = tuple(range(len(inputs)))
         slope = func.grad(scalar, argnums=everywhere)
         got = func.jvp(slope, tuple(x.detach() for x in inputs), tuple(tangents))[1]
     except Exception as error:  # noqa: BLE001 - support is optional
-        return limited("func.hessian", error)
+        return unsupported(error)
     found = difference(got, expected, 10 * trial.tolerance)
     if found:
-        return OpRow(
-            "func.hessian", "failed", f"forward over reverse disagrees with two backward passes: {found}",
-            "jvp and backward of the operator are not derivatives of one function", "compare the two formulas term by term",
-        )  # fmt: skip
-    return OpRow("func.hessian", "passed")
+        return failed(
+            f"forward over reverse disagrees with two backward passes: {found}",
+            "jvp and backward of the operator are not derivatives of one function",
+            "compare the two formulas term by term",
+        )
+    return passed()
 
 
-def autocast(trial: Trial) -> OpRow:
+def autocast(trial: Trial) -> Verdict:
     device = trial.inputs(trial.leaves)[0].device.type
     if trial.complex or not torch.amp.is_autocast_available(device):
-        return OpRow("autocast", "skipped", "no autocast for complex inputs" if trial.complex else f"none on {device}")
+        return skipped("no autocast for complex inputs" if trial.complex else f"none on {device}")
     leaves = trial.fresh(torch.float32)
     expected = _plain(trial)
     with torch.autocast(device, dtype=torch.bfloat16):
         try:
             outputs = trial.call(leaves)
         except Exception as error:  # noqa: BLE001 - support is optional
-            return limited("autocast", error)
+            return unsupported(error)
     found = difference(gradients(outputs, trial.inputs(leaves), _in_dtype(outputs)), expected, 0.1)
-    return OpRow("autocast", "limited" if found else "passed", found and f"far from float32: gradient {found}")
+    return limited(f"far from float32: gradient {found}") if found else passed()
 
 
 def _plain(trial: Trial) -> list[Tensor | None]:

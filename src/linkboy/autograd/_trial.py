@@ -1,8 +1,6 @@
 """The operator under test: called on fresh copies of its inputs, with its random numbers fixed."""
 
 import contextlib
-import random
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 from torch.utils import _pytree as pytree
+
+from linkboy import _random
 
 WIDE = torch.float64
 Leaves = list[Any]
@@ -81,7 +81,7 @@ class Trial:
     def call(self, leaves: Leaves, fn: Callable[..., Any] | None = None) -> list[Tensor]:
         """Run the operator, or `fn` in its place, from a fixed seed; return the tensors it gives, in order."""
         args, kwargs = pytree.tree_unflatten(leaves, self._spec)
-        seed(0)
+        _random.seed(0)
         return [x for x in pytree.tree_leaves((fn or self.fn)(*args, **kwargs)) if isinstance(x, Tensor)]
 
     def of_inputs(self, leaves: Leaves, fn: Callable[..., Any] | None = None) -> Callable[..., tuple[Tensor, ...]]:
@@ -96,7 +96,7 @@ class Trial:
         return function
 
     def inputs(self, leaves: Leaves) -> list[Tensor]:
-        """Return the differentiable ones among the inputs."""
+        """Return the differentiable inputs."""
         return [leaves[i] for i in self.diff]
 
 
@@ -105,14 +105,6 @@ def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     if tensor.is_complex():
         return tensor.to(dtype.to_complex())
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
-
-
-def seed(number: int) -> None:
-    """Seed every generator that an operator may draw from."""
-    torch.default_generator.manual_seed(number)
-    random.seed(number)
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(number)
 
 
 def differentiable(outputs: Sequence[Tensor]) -> list[Tensor]:
@@ -156,9 +148,9 @@ def gradients(
 
 
 def difference(got: Sequence[Tensor | None], expected: Sequence[Tensor | None], tolerance: float) -> str:
-    """Say where two lists of tensors differ by more than `tolerance`, relative to the larger of 1 and the largest value.
+    """Return where two lists of tensors differ by more than `tolerance`, relative to the larger of 1 and the largest value.
 
-    `None`, a gradient that is not there, equals zeros. An empty string says that all agree.
+    `None`, a missing gradient, equals zeros. The string is empty if all agree.
     """
     for place, (a, b) in enumerate(zip(got, expected, strict=True)):
         if a is None and b is None:
@@ -187,7 +179,7 @@ def said(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def global_state_kept() -> Iterator[None]:
-    """Give torch's switches back as they were when the block ends."""
+    """Restore torch's switches when the block ends."""
     before = switches()
     try:
         yield

@@ -25,7 +25,7 @@ def encode_bits(x: Tensor, *, bits: int, low: float = 0.0, high: float = 1.0) ->
         `(..., n * bits)`, exactly 0.0 or 1.0, in the dtype and on the device of `x`.
 
     Raises:
-        TypeError: `x` is no floating point tensor, or `bits` no integer.
+        TypeError: `x` is not a floating point tensor, or `bits` is not an integer.
         ValueError: `bits` or the range is out of bounds, `x` has no dimension, or holds NaN (seen on a CPU; on another
             device or in a compiled function NaN becomes the bits of `low`).
 
@@ -49,7 +49,7 @@ def decode_bits(
 ) -> Tensor:
     """Turn bits into the middle of their cell: `decode_bits(encode_bits(x))` is `quantize_uniform(x)`, bit for bit.
 
-    Soft bits, such as the probabilities that a receiver computes, weigh in by their place. The gradient of each bit is
+    Soft bits, such as the probabilities that a receiver computes, are weighted by their place. The gradient of each bit is
     that of its number, whatever its place; see `encode_bits`.
 
     Args:
@@ -58,15 +58,15 @@ def decode_bits(
         bits: 1 to 24 bits per number.
         low: lower end of the range.
         high: upper end of the range.
-        dtype: of the result; that of `b` by default, or torch's default dtype where `b` is not floating point. Codes of
+        dtype: dtype of the result; that of `b` by default, or torch's default dtype if `b` is not floating point. Codes of
             more than 10 bits (float16) or 7 (bfloat16) need a wider one to stay apart.
 
     Returns:
         `(..., n)`.
 
     Raises:
-        TypeError: `b` is no tensor of real numbers, `bits` no integer, or `dtype` not floating point.
-        ValueError: `bits` or the range is out of bounds, the last dimension is no multiple of `bits`, or an element is
+        TypeError: `b` is not a tensor of real numbers, `bits` is not an integer, or `dtype` is not floating point.
+        ValueError: `bits` or the range is out of bounds, the last dimension is not a multiple of `bits`, or an element is
             not in `[0, 1]` (seen on a CPU).
 
     Examples:

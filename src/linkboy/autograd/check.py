@@ -1,5 +1,6 @@
-"""One call that proves an operator right, or says what is wrong with it."""
+"""One call that checks an operator from every side, and says what is wrong with it."""
 
+import dataclasses
 import functools
 import warnings
 from collections.abc import Callable
@@ -13,10 +14,11 @@ from linkboy.autograd import _backward, _compile, _forward, _lifetime, _transfor
 from linkboy.autograd._explain import explain
 from linkboy.autograd._inputs import check_callable, check_inputs, check_surrogate
 from linkboy.autograd._trial import Trial, global_state_kept, said
+from linkboy.autograd._verdict import Verdict, failed
 from linkboy.autograd.report import OpReport, OpRow
 
-Check = Callable[[Trial], OpRow]
-CHECKS: dict[str, Check] = {  # from cheap to dear; each name is that of the row
+Check = Callable[[Trial], Verdict]
+CHECKS: dict[str, Check] = {  # from cheap to expensive; each name is that of the row
     "forward": _forward.forward,
     "mutation": _forward.mutation,
     "global state": _forward.global_state,
@@ -66,7 +68,7 @@ FOLLOWERS: dict[str, tuple[str, ...]] = {  # a failure of the first explains fai
 def check_op(
     fn: Callable[..., Any], *args: Any, surrogate: Callable[..., Any] | None = None, compile: bool = True, **kwargs: Any
 ) -> OpReport:
-    """Prove an operator right: forward, backward, memory, dtypes, layouts, transforms and compilation, a row for each.
+    """Check an operator: forward, backward, memory, dtypes, layouts, transforms and compilation, a row for each.
 
     Works on anything that maps tensors to tensors: an `autograd.Function`'s `apply`, a function, a module (its
     parameters are checked as well), a `torch.library.custom_op`. The operator is called some hundred times on copies of
@@ -75,19 +77,19 @@ def check_op(
     `assert report.ok, str(report)`.
 
     Where gradients are compared with finite differences they run in float64. At a kink, where those say nothing, the
-    inputs are moved by one percent, and the row says so. Random generators, grad mode and default dtype are as before.
+    inputs are moved by one percent, and the row says so. Random generators, grad mode and default dtype are unchanged.
 
     Args:
         fn: the operator.
         args: its arguments, tensors also nested in lists, tuples and dicts. Those with `requires_grad` are
-            differentiated; they stay as they are.
+            differentiated; they are not changed.
         surrogate: for a gradient that differs from the derivative on purpose: a function of the same arguments whose
             derivatives are the ones wanted, such as `lambda x: x` for a straight-through operator.
         compile: whether to compile as well, which takes some seconds.
         kwargs: keyword arguments of `fn`.
 
     Returns:
-        An `OpReport`: `ok`, `failures` and `rows`, each with what was found, the likely cause and the mend.
+        An `OpReport`: `ok`, `failures` and `rows`, each with what was found, the likely cause and the fix.
 
     Raises:
         TypeError: `fn` or `surrogate` cannot be called, or is a class.
@@ -109,7 +111,7 @@ def check_op(
     check_inputs(trial, (args, kwargs))
     module = fn if isinstance(fn, nn.Module) else nn.Module()
     with warnings.catch_warnings(), same_random_numbers(), untouched(module), torch.enable_grad():
-        warnings.simplefilter("ignore")  # torch's own, of being asked for rare things
+        warnings.simplefilter("ignore")  # warnings of torch itself about rare features
         with global_state_kept():
             check_surrogate(trial)
         rows = _run(trial, fn, compile=compile)
@@ -132,9 +134,10 @@ def _run(trial: Trial, fn: object, *, compile: bool) -> list[OpRow]:
 
 def _row(name: str, check: Check, trial: Trial) -> OpRow:
     try:
-        return check(trial)
+        verdict = check(trial)
     except Exception as error:  # noqa: BLE001 - an operator under test may raise anything
-        return OpRow(name, "failed", f"raises {said(error)}", *explain(error))
+        verdict = failed(f"raises {said(error)}", *explain(error))
+    return OpRow(name, verdict.outcome, verdict.found, verdict.cause, verdict.fix)
 
 
 def _with_followers(rows: list[OpRow]) -> list[OpRow]:
@@ -143,7 +146,7 @@ def _with_followers(rows: list[OpRow]) -> list[OpRow]:
     for row in rows:
         roots = [other.check for other in marked if other.outcome == "failed" and _explains(other, row)]
         if row.outcome == "failed" and roots:
-            row = OpRow(row.check, "follows", f"see {roots[0]}: {row.found}", row.cause, row.mend)
+            row = dataclasses.replace(row, outcome="follows", found=f"see {roots[0]}: {row.found}")
         marked.append(row)
     return marked
 

@@ -13,7 +13,7 @@ def clip_gradient(x: Tensor, *, max_norm: float | None = None, max_value: float 
 
     Where `torch.nn.utils.clip_grad_norm_` bounds the gradients of parameters after the whole backward pass, this
     bounds what flows through one activation, before it reaches anything below. Under `torch.vmap` the norm is that of
-    each example. Forward-mode differentiation, in which no gradient flows back, passes the tangent as it is.
+    each example. Forward-mode differentiation, in which no gradient flows back, passes the tangent unchanged.
 
     Args:
         x: any shape, floating point.
@@ -24,7 +24,7 @@ def clip_gradient(x: Tensor, *, max_norm: float | None = None, max_value: float 
         The bits of `x`, in its dtype and on its device.
 
     Raises:
-        TypeError: `x` is no floating point tensor, or a bound is no number.
+        TypeError: `x` is not a floating point tensor, or a bound is not a number.
         ValueError: a bound is not above 0, or not exactly one of the two is given.
 
     Examples:
@@ -35,7 +35,7 @@ def clip_gradient(x: Tensor, *, max_norm: float | None = None, max_value: float 
         tensor([3.0000, 3.5000])
 
     A NaN in the gradient stays one. `torch.func.grad` inside a compiled function does not see the bound: there torch
-    2.13 forgets the backward of every `autograd.Function`.
+    2.13 ignores the backward of every `autograd.Function`.
     """
     check_floating("x", x)
     if (max_norm is None) == (max_value is None):

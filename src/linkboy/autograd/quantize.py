@@ -29,7 +29,7 @@ def quantize_uniform(
         The shape, dtype and device of `x`.
 
     Raises:
-        TypeError: `x` is no floating point tensor, or `bits` no integer.
+        TypeError: `x` is not a floating point tensor, or `bits` is not an integer.
         ValueError: `bits` is out of bounds, the range empty or beyond the dtype, `outside` unknown, or `x` holds NaN (seen
             on a CPU; on another device or in a compiled function NaN stays NaN).
 

@@ -1,11 +1,11 @@
-"""What `check_op` found: one row per check, each failure with its cause and its mend."""
+"""What `check_op` found: one row per check, each failure with its cause and fix."""
 
 import dataclasses
 from collections.abc import Iterable
 from typing import Literal
 
 from linkboy._checks import did_you_mean
-from linkboy._report import Block, Report, Table
+from linkboy._report import Block, Report, Table, plural
 
 Outcome = Literal["passed", "failed", "follows", "limited", "skipped"]
 
@@ -14,14 +14,14 @@ Outcome = Literal["passed", "failed", "follows", "limited", "skipped"]
 class OpRow:
     """One check of an operator.
 
-    Args:
+    Attributes:
         check: its name.
         outcome: `"passed"`; `"failed"`: the operator is wrong; `"follows"`: failed too, from the cause of an earlier
             failure; `"limited"`: something that the operator does not support, and says so by raising; `"skipped"`: does
             not apply, for the reason in `found`.
         found: what was done and what came of it.
         cause: the likely reason.
-        mend: what to change.
+        fix: what to change.
 
     Examples:
         >>> OpRow("mutation", "passed").outcome
@@ -32,12 +32,17 @@ class OpRow:
     outcome: Outcome
     found: str = ""
     cause: str = ""
-    mend: str = ""
+    fix: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class OpReport(Report):
     """What `check_op` found; `ok` decides: `assert report.ok, str(report)`.
+
+    Attributes:
+        op: the name of the operator.
+        ok: whether no check failed.
+        rows: one `OpRow` per check, in the order in which they ran.
 
     Examples:
         >>> report = OpReport("my_op", True, (OpRow("mutation", "passed"),))
@@ -73,18 +78,18 @@ class OpReport(Report):
         counts = ", ".join(
             f"{outcomes.count(kind)} {kind}" for kind in dict.fromkeys(sorted(outcomes, key=_worst_first))
         )
-        checks = f"{len(self.rows)} check{'s' * (len(self.rows) != 1)}"
+        checks = plural(len(self.rows), "check")
         verdict = f"is right as far as {checks} can tell" if self.ok else "is wrong"
         yield f"{self.op} {verdict}: {counts}"
         for row in self.failures:
-            advice = [f"  {label}: {text}" for label, text in (("cause", row.cause), ("mend", row.mend)) if text]
+            advice = [f"  {label}: {text}" for label, text in (("cause", row.cause), ("fix", row.fix)) if text]
             yield "\n".join([f"{row.check} failed: {row.found}", *advice])
         yield Table(("check", "outcome", "found"), [(row.check, row.outcome, _brief(row)) for row in self.rows])
         limits: dict[str, list[str]] = {}
         for row in self.rows:
-            if row.outcome == "limited" and row.mend:
-                limits.setdefault(row.mend, []).append(row.check)
-        yield "\n".join(f"to lift the limit of {', '.join(checks)}: {mend}" for mend, checks in limits.items())
+            if row.outcome == "limited" and row.fix:
+                limits.setdefault(row.fix, []).append(row.check)
+        yield "\n".join(f"to lift the limit of {', '.join(checks)}: {fix}" for fix, checks in limits.items())
 
 
 def _brief(row: OpRow) -> str:

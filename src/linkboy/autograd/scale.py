@@ -22,7 +22,7 @@ def scale_gradient(x: Tensor, *, scale: float | Tensor) -> Tensor:
         The bits of `x`, in its dtype and on its device.
 
     Raises:
-        TypeError: `x` is no floating point tensor, or `scale` neither a real number nor a tensor of one.
+        TypeError: `x` is not a floating point tensor, or `scale` is neither a real number nor a tensor of one.
         ValueError: `scale` is not finite, or a tensor with dimensions.
 
     Examples:
@@ -38,7 +38,7 @@ def scale_gradient(x: Tensor, *, scale: float | Tensor) -> Tensor:
 def gradient_reversal(x: Tensor, *, scale: float | Tensor = 1.0) -> Tensor:
     """Pass `x` on unchanged and reverse its gradient: `-scale` times the incoming one.
 
-    What comes before learns to do badly what comes after learns to do well. `scale_gradient` with the other sign.
+    The layers before it learn to make harder what the layers after it learn to do. It is `scale_gradient` with the other sign.
 
     Args:
         x: any shape, floating point.
@@ -48,7 +48,7 @@ def gradient_reversal(x: Tensor, *, scale: float | Tensor = 1.0) -> Tensor:
         The bits of `x`, in its dtype and on its device.
 
     Raises:
-        TypeError: `x` is no floating point tensor, or `scale` neither a real number nor a tensor of one.
+        TypeError: `x` is not a floating point tensor, or `scale` is neither a real number nor a tensor of one.
         ValueError: `scale` is not finite, or a tensor with dimensions.
 
     Examples:

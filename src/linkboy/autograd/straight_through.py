@@ -1,4 +1,4 @@
-"""A step that has no useful derivative, with one that has."""
+"""Give a step without a useful derivative the derivative of another function."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ def straight_through(
     Args:
         fn: maps a tensor to one of the shape of `surrogate(x)`; runs without recording, so parameters in it get no
             gradient. A boolean or integer result is converted to the dtype of `surrogate(x)`.
-        surrogate: what the gradient is taken of, for instance `torch.tanh` for a sign; `None` is the identity.
+        surrogate: the function whose gradient is used, for instance `torch.tanh` for a sign; `None` is the identity.
 
     Returns:
         A function of one floating point tensor. It raises a `TypeError` for anything else, or where `fn` or `surrogate`

@@ -1,4 +1,4 @@
-"""What the capsule layers and their loss ask of sizes and labels."""
+"""What the capsule layers and their loss require of sizes and labels."""
 
 import torch
 from torch import Tensor

@@ -21,8 +21,8 @@ from torch import Tensor
 from linkboy._tensors import transforms_active
 
 WEIGHT, COUPLING, INPUT, OUTPUT = range(4)
-# Numbers that a group of classes makes at a time. On a CPU they should stay in the cache: from 2**17 to 2**21 was level,
-# 2**24 took three times as long. Elsewhere launching costs more than memory; not measured.
+# Numbers that a group of classes makes at a time. On a CPU they should stay in the cache: 2**17 to 2**21 took the same time,
+# 2**24 three times as long. On other devices launching costs more than memory; not measured.
 _GROUP, _GROUP_ELSEWHERE = 2**20, 2**26
 
 
@@ -77,7 +77,7 @@ class _Derivative(torch.autograd.Function):
 
 
 def _groups(classes: int, numbers: int, device: torch.device) -> Iterator[slice]:
-    """Cut the classes, which make so many `numbers` each, into groups that are worked on together."""
+    """Cut the classes, which make so many `numbers` each, into groups that are computed together."""
     size = max(1, (_GROUP if device.type == "cpu" else _GROUP_ELSEWHERE) // max(1, numbers))
     return (slice(start, start + size) for start in range(0, classes, size))
 

@@ -1,4 +1,4 @@
-"""The two layers of a capsule network: one that makes capsules of features, one that routes capsules to capsules."""
+"""The two layers of a capsule network: one makes capsules from features, one routes capsules to capsules."""
 
 import math
 from typing import Literal, get_args
@@ -17,12 +17,12 @@ _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class CapsuleLinear(nn.Module):
-    r"""A trainable matrix from every input capsule to every output capsule, whose predictions agree by routing.
+    r"""A trainable matrix from every input capsule to every output capsule, with routing by agreement.
 
     Input capsule `i` predicts output capsule `j` as `weight[i, j] @ x_i`. Routing starts from logits of 0 for every example,
     at every call, and repeats: couplings are the softmax of the logits over the output capsules, `v_j` is the squashed sum of
-    the predictions weighted by them, and every logit grows by the product of prediction and `v_j`. The predictions are never
-    built, let alone a copy of the weight per example: memory grows with `num_in * in_dim`, and not with `num_out * out_dim`.
+    the predictions weighted by them, and the product of prediction and `v_j` is added to each logit. Neither the predictions
+    nor a copy of the weight per example are built: memory grows with `num_in * in_dim`, not with `num_out * out_dim`.
 
     Args:
         num_in: number of input capsules.
@@ -43,7 +43,7 @@ class CapsuleLinear(nn.Module):
             `num_out / sqrt(num_in * in_dim)`, at most 1.
 
     Raises:
-        TypeError: a size is not an integer, or the input has not the dtype of the weight.
+        TypeError: a size is not an integer, or the input does not have the dtype of the weight.
         ValueError: a size is below 1, `routing_grad` is unknown, or the input has other sizes.
 
     Examples:
@@ -135,7 +135,7 @@ def _autocast(tensor: Tensor) -> Tensor:
 
 
 class PrimaryCapsules(nn.Module):
-    r"""Make capsules of images (or sequences, or volumes): a convolution, and its channels by the capsule, squashed.
+    r"""Make capsules of images (or sequences, or volumes): a convolution whose channels are grouped into capsules.
 
     Args:
         in_channels: channels of the input.

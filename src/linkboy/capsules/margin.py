@@ -1,4 +1,4 @@
-"""The margin loss: for every class by itself, whether it is present."""
+"""The margin loss, which asks for each class separately whether it is present."""
 
 from typing import Literal, get_args
 
@@ -30,8 +30,8 @@ def margin_loss(
         input: `(N, C)` lengths of capsules, floating point (`capsule_norm` of `CapsuleLinear`'s output).
         target: `(N,)` class indices in `[0, C)`, or `(N, C)` zeros and ones of any dtype, where several classes, or none,
             may be present.
-        m_plus: length from which a class that is present costs nothing.
-        m_minus: length up to which an absent class costs nothing.
+        m_plus: length from which a class that is present adds no loss.
+        m_minus: length up to which an absent class adds no loss.
         down_weight: weight of the absent classes.
         reduction: `"none"`, `"mean"` over the examples, or `"sum"`.
 
@@ -40,7 +40,7 @@ def margin_loss(
 
     Raises:
         TypeError: `input` is not floating point, or class indices are not integers.
-        ValueError: a shape, a label, a length or an option is impossible. Labels and lengths are looked at on a CPU only.
+        ValueError: a shape, a label, a length or an option is impossible. Labels and lengths are checked on a CPU only.
 
     Examples:
         >>> import torch

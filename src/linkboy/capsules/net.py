@@ -145,7 +145,7 @@ class CapsNet(nn.Module):
 
         Raises:
             TypeError: class indices are not integers.
-            ValueError: a shape does not fit, or a class does not exist (looked at on a CPU only).
+            ValueError: a shape does not fit, or a class does not exist (checked on a CPU only).
         """
         classes, pose_dim = self.routing.num_out, self.routing.out_dim
         if not isinstance(poses, Tensor) or poses.dim() != 3 or poses.shape[1:] != (classes, pose_dim):

@@ -214,7 +214,7 @@ def _separator_of(header: str, wanted: Mapping[str, str | None]) -> str:
 
 @contextmanager
 def _long_fields() -> Iterator[None]:
-    """Let the csv module read fields of any length, and leave its limit as it was."""
+    """Let the csv module read fields of any length, and restore its limit afterwards."""
     before = csv.field_size_limit(sys.maxsize)
     try:
         yield

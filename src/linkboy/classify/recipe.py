@@ -311,7 +311,7 @@ def _choose_metric(options: TrainingOptions, traits: DataTraits) -> tuple[str, s
     ratio = f"the largest class has {traits.largest / max(traits.smallest, 1):.3g} times the rows of the smallest"
     if traits.tailed:
         return "macro-f1", f"metric: macro-f1, since {ratio}; accuracy counts rare classes by their rows"
-    return "accuracy", f"metric: accuracy, since {ratio}, which is no long tail"
+    return "accuracy", f"metric: accuracy, since {ratio}, which is not a long tail"
 
 
 def _choose_loss(options: TrainingOptions, traits: DataTraits, metric: str) -> tuple[str, str]:

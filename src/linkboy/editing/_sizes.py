@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from linkboy._checks import check_number, describe
-from linkboy._tensors import in_work_dtype
+from linkboy._tensors import fill_rows_like
 from linkboy.editing._changes import Changes, Structure, TensorPlace, distinct_places
 from linkboy.editing._checks import Checked
 from linkboy.editing._configs import config_of, configs_for, set_field
@@ -324,16 +324,11 @@ def _rows(
     new[:kept] = old[:kept]
     if count == kept:
         return new
-    rest = new[kept:]
     if fill is not None:
-        _fill(fill, rest)
+        _fill(fill, new[kept:])
     else:
-        rows = old if padding is None else torch.cat((old[:padding], old[padding + 1 :]))
-        wide = in_work_dtype(rows)
-        spread = wide.std(0, correction=0)
-        device = wide.device if generator is None else generator.device
-        noise = torch.randn(rest.shape, generator=generator, dtype=wide.dtype, device=device)
-        rest.copy_(wide.mean(0) + spread * noise.to(wide.device))
+        like = torch.tensor([row for row in range(len(old)) if row != padding])
+        fill_rows_like(new, torch.arange(kept, count), like, generator=generator)
     return new
 
 

@@ -209,22 +209,22 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         hooks: bool = False,
         tie: bool = True,
     ) -> None:
-        """Put another module in the place of one, at all names that the old one has; or in that of all that match.
+        """Replace a module, at all names that it has, or all modules that match.
 
         Args:
             names: one or several qualified names or patterns, as for `remove`.
             module: the new module, which itself is used; or a function of the old module that returns the new one, which
                 several names need: `lambda old: nn.GroupNorm(8, old.num_features)`.
             kind: the class, or its name, that the old module must have, as for `remove`.
-            like: give the new module the old one's dtype, device and training flag.
-            hooks: carry the old module's forward and backward hooks over.
-            tie: a weight that was tied stays tied: what follows the first name of the tie takes that tensor, so a new
-                output layer loses its own values to the embedding. `False` ends the tie and says so in the config.
+            like: whether to give the new module the old one's dtype, device and training flag.
+            hooks: whether to copy the old module's forward and backward hooks.
+            tie: whether a tied weight stays tied: the later names of the tie take the tensor of the first, so a new
+                output layer loses its own values to the embedding. `False` ends the tie and records that in the config.
 
         Raises:
             KeyError: there is no such module, or a pattern matches none.
-            TypeError: `module` is not a module, or one module is meant for several places.
-            ValueError: it is there already, contains its own place, or has no values.
+            TypeError: `module` is not a module, or one module is given for several places.
+            ValueError: it is already there, contains its own place, or has no values.
         """
         with self._edit("replace") as changes:
             _edits.replace(changes, names, module, kind=kind, like=like, hooks=hooks, tie=tie)
@@ -243,7 +243,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             names: one or several qualified names or patterns, as for `remove`.
             fn: takes the old module and returns the new one.
             kind: the class, or its name, that the old module must have, as for `remove`.
-            like: give what is new the old module's dtype, device and training flag; the old module itself is not cast.
+            like: whether to give the new parts the old module's dtype, device and training flag; the old one is not cast.
 
         Raises:
             KeyError: there is no such module, or a pattern matches none.
@@ -263,7 +263,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             module: the new module; deep-copied if the model holds it already.
             key: its name in a named Sequential; by default its class in small letters.
             copy: `False` puts the same object in two positions.
-            like: give it its neighbour's dtype, device and training flag.
+            like: whether to give it its neighbour's dtype, device and training flag.
 
         Raises:
             KeyError: there is no such module.
@@ -291,7 +291,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             _edits.keep_layers(changes, name, indices, copy=copy)
 
     def truncate(self, name: str) -> None:
-        """Drop what follows a module in its stack; in nested Sequentials, also what follows these.
+        """Drop what follows a module in its stack; in nested Sequentials, also what follows the inner ones.
 
         Args:
             name: qualified name of the last module to keep.
@@ -312,7 +312,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         fill: Callable[[Tensor], Any] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        """Give an output layer another number of outputs; the rows that stay are bit-identical.
+        """Change the number of outputs of an output layer; the rows that stay are bit-identical.
 
         Args:
             name: qualified name of a Linear, or of a convolution without groups.
@@ -338,7 +338,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         fill: Callable[[Tensor], Any] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        """Give the token embedding another number of rows, and the output layer over the same words with it.
+        """Change the number of rows of the token embedding, and of the output layer over the same words.
 
         Rows that stay are bit-identical. Tied layers stay tied; `vocab_size` of the configs follows.
 
@@ -413,16 +413,16 @@ def replace_layer(
     tie: bool = True,
     **transaction: Unpack[TransactionOptions],
 ) -> SurgeryReport:
-    """Put another module in the place of one, or of all that match, in a transaction of its own; see `surgery.replace`.
+    """Replace a module, or all that match, in a transaction of its own; see `surgery.replace`.
 
     Args:
         model: edited in place.
         names: one or several qualified names or patterns; `*` also matches dots.
         module: the new module, or a function of the old module that returns the new one, which several names need.
         kind: the class, or its name, that the old module must have.
-        like: give it the old module's dtype, device and training flag.
-        hooks: carry the old module's hooks over.
-        tie: keep the ties of its weights.
+        like: whether to give it the old module's dtype, device and training flag.
+        hooks: whether to copy the old module's hooks.
+        tie: whether to keep the ties of its weights.
         transaction: `example`, `optimizer`, `config` and `run`, as `surgery` takes them.
 
     Returns:
@@ -463,7 +463,7 @@ def insert_layer(
         module: the new module; deep-copied if the model holds it already.
         key: its name in a named Sequential.
         copy: `False` puts the same object in two positions.
-        like: give it its neighbour's dtype, device and training flag.
+        like: whether to give it its neighbour's dtype, device and training flag.
         transaction: `example`, `optimizer`, `config` and `run`, as `surgery` takes them.
 
     Returns:
@@ -521,4 +521,4 @@ def keep_layers(
 
 def _roll_back(changes: Changes, error: BaseException) -> None:
     changes.snapshot.restore()
-    error.add_note("linkboy.surgery restored the model as it was before the edit")
+    error.add_note("linkboy.surgery undid the edit; the model is unchanged")

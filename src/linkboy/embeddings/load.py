@@ -44,7 +44,7 @@ def load_embeddings(
     generator: torch.Generator | None = None,
     counts: Mapping[str, float] | None = None,
 ) -> tuple[Tensor, EmbeddingReport]:
-    """Read the vectors of your words, and of no others, out of a file of any size.
+    """Read the vectors of your words only from a file of any size.
 
     A text row is a word, one space and numbers; it is cut from the right, so a word may hold spaces or be one. Numbers equal
     `float(token)` rounded to float32, bit for bit. Memory is the matrix and some MiB more, whatever a header claims. Nothing
@@ -61,11 +61,11 @@ def load_embeddings(
         unk_init: rows of words that were not found: `"match"` draws each column with the mean and standard deviation of the
             rows found, `"mean"` is that mean, `"zeros"`, or a function that fills a `(missing, dim)` tensor or returns one.
         padding_idx: a row of zeros, even if the file has its word.
-        dtype: of the result; other than float64 it is rounded by way of float32.
+        dtype: dtype of the result; any but float64 is rounded by way of float32.
         on_bad_row: `"raise"` stops at the first row that cannot be read, `"skip"` lists such rows in the report.
         duplicates: which row of a repeated word is used: `"first"`, `"last"`, or `"raise"`.
-        cache: a directory that keeps what was read, under path, size, time of change and options.
-        generator: of the numbers drawn; by default torch's own.
+        cache: a directory that stores what was read; path, size, modification time and options identify an entry.
+        generator: source of the random numbers; by default torch's own.
         counts: how often each word occurs, for the coverage of running text.
 
     Returns:

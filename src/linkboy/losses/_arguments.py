@@ -1,4 +1,4 @@
-"""What every classification loss asks of its arguments, and the weights and divisor they amount to."""
+"""What every classification loss requires of its arguments, and the weights and divisor that follow from them."""
 
 import math
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ Reduction = Literal["none", "mean", "sum"]
 Normalizer = Literal["weights", "count", "positives"] | float | Tensor
 PerClass = Tensor | Sequence[float]
 REDUCTIONS, NORMALIZERS = get_args(Reduction), ("weights", "count", "positives")
-# Rows that must all sum to 1 before they are taken for probabilities: by chance so many do once in 10**9 batches.
+# Rows that must all sum to 1 before they count as probabilities: so many do by chance in one of 10**9 batches.
 _TELLING_ROWS, _TELLING_ROWS_HALF = 2, 4
 _INDEX_DTYPES = (torch.int64, torch.uint8, torch.int32, torch.int16, torch.int8)
 
 
 class SampleRows(NamedTuple):
-    """A batch in the one shape that the arithmetic knows.
+    """A batch in the one shape that the arithmetic uses.
 
     Attributes:
         logits: `(N, C, S)`, a view of the input with its trailing dimensions flattened.
@@ -43,7 +43,7 @@ class SampleRows(NamedTuple):
         return SampleRows(logits, self.target, self.weight, self.class_weight)
 
     def effective_weight(self) -> Tensor | None:
-        """Return the weight of each sample times that of its class; soft targets have no one class."""
+        """Return the weight of each sample times that of its class; a soft target has no single class."""
         if self.class_weight is None or self.soft():
             return self.weight
         by_class = self.class_weight[self.target]
@@ -58,7 +58,7 @@ def number(
     maximum: float | None = None,
     above: float | None = None,
 ) -> float:
-    """Return a number as Python's own, or raise; one of NumPy or a tensor without dimensions on a CPU will do."""
+    """Return a number as a Python number, or raise; a NumPy scalar and a 0-dim tensor on a CPU are accepted."""
     if (
         isinstance(value, (np.number, Tensor))
         and value.ndim == 0
@@ -75,7 +75,7 @@ def _stays_a_tensor(value: Tensor) -> bool:
 
 
 def check_reduction(reduction: str, normalizer: object, default: str) -> Normalizer:
-    """Return the normalizer; raise unless both are known and it is left alone where nothing is divided."""
+    """Return the normalizer; raise unless both are known, and unless it is the default where nothing is divided."""
     check_choice("reduction", reduction, REDUCTIONS)
     if isinstance(normalizer, str):
         check_choice("normalizer", normalizer, NORMALIZERS)
@@ -122,13 +122,13 @@ def check_device(argument: str, value: Tensor, reference: Tensor, other: str = "
 
 
 def check_real(argument: str, value: Tensor) -> None:
-    """Raise where a tensor holds complex numbers."""
+    """Raise if a tensor holds complex numbers."""
     if value.is_complex():
         raise TypeError(f"{argument} must hold real numbers, got {describe(value)}")
 
 
 def check_weight_values(argument: str, value: Tensor) -> None:
-    """Raise where a weight is complex, or negative or not finite; the values only on a CPU, where looking is free."""
+    """Raise if a weight is complex, negative or not finite; values are checked only on a CPU, where reading them is free."""
     check_real(argument, value)
     if not values_visible(value) or not value.numel():
         return
@@ -204,9 +204,9 @@ def check_class_target(input: Tensor, target: object, *, allow_soft: bool) -> Te
 
 
 def _proposed_shapes(input: Tensor, target: Tensor, shape: tuple[int, ...], allow_soft: bool) -> str:
-    """Return `"; ..."` with what brings input and target together, `""` where nothing is known to."""
+    """Return `"; ..."` with code that makes input and target fit together, `""` if none is known."""
     if target.shape == input.shape:
-        soft = ", or pass shares of the classes with target.float()" if allow_soft else ""
+        soft = ", or pass class probabilities with target.float()" if allow_soft else ""
         return f"; turn one-hot labels into class indices with target.argmax(1){soft}"
     if target.shape == (shape[0], 1, *shape[1:]):
         return "; drop the class dimension with target.squeeze(1)"
@@ -235,16 +235,16 @@ def check_sample_weight(sample_weight: object, shape: tuple[int, ...], input: Te
 
 
 def check_not_probabilities(rows: Tensor) -> None:
-    """Raise where the logits `(N, C, S)` are plainly the output of a softmax.
+    """Raise if the logits `(N, C, S)` are clearly the output of a softmax.
 
-    That is concluded only where every entry lies in [0, 1] and every row sums to 1. Constant rows, and rows of zeros and
-    ones, are no evidence, since somebody may have written such logits by hand; nor are few rows, whose sums may be 1 by
+    This requires that every entry lies in [0, 1] and every row sums to 1. Constant rows, and rows of zeros and ones, are
+    not evidence, since somebody may have written such logits by hand; neither are a few rows, whose sums may be 1 by
     chance: one of 250 random pairs in bfloat16 has such a sum.
     """
     if rows.shape[1] < 2 or rows.numel() == 0 or not values_visible(rows):
         return
     rows = rows.detach()
-    # The one test that nearly every batch of logits pays for; `select` is the quickest way to one row.
+    # Nearly every batch of logits pays for this test only; `select` is the fastest way to one row.
     if not abs(rows.select(0, 0).select(1, 0).sum().item() - 1) < 1e-2:
         return
     half = rows.dtype.itemsize < 4
@@ -294,7 +294,7 @@ def class_rows(
 
 
 def ignored_positions(target: Tensor, classes: int, ignore_index: int) -> Tensor | None:
-    """Return where `target` is `ignore_index`, `None` where it is known to be nowhere; refuse impossible labels."""
+    """Return where `target` is `ignore_index`, `None` if that is known to be nowhere; refuse impossible labels."""
     if not values_visible(target):
         return target == ignore_index  # a label outside the classes is left to the indexing kernel
     if target.numel() == 0:

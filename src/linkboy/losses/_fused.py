@@ -1,9 +1,9 @@
-"""The loss of one label per sample in few passes and little memory, worked in chunks that stay in the cache.
+"""The loss of one label per sample in few passes and little memory, computed in chunks that stay in the cache.
 
-All of it rests on one call of softmax, over the classes *other* than the target. A sum or a mean knows its incoming
-gradient but for one factor, so forward multiplies those shares into the gradient, and nothing else of the size of the
-logits is ever made. The loss of every sample does not: forward keeps one number per sample, and backward makes the
-shares again. A second derivative, `torch.func` and `torch.compile` go through the differentiable operations of
+It needs one call of softmax, over the classes *other* than the target; the results are called shares here. For a sum or a
+mean the incoming gradient is known up to one factor, so forward turns the shares into the gradient, and nothing else of the
+size of the logits is ever made. For the loss of every sample it is not: forward keeps one number per sample, and backward
+computes the shares again. A second derivative, `torch.func` and `torch.compile` go through the differentiable operations of
 `_margin.py`.
 """
 
@@ -20,9 +20,9 @@ from linkboy.losses._margin import focal_of_margin, plain_margin_loss
 # Logits of a chunk per thread: what stays in the cache. Measured flat from 2**18 to 2**20 on two cores.
 _CHUNK = 2**19
 # Samples of a chunk that is worked on in place: only what exists once per sample takes memory, and every operation waits
-# for all threads, so fewer are better.
+# for all threads, so fewer chunks are better.
 _SAMPLES_IN_PLACE = 2**16
-# Classes up to which a batch of rows is worked on as columns: softmax takes one short row at a time, and many columns.
+# Up to so many classes the rows are transposed: softmax takes one short row at a time, but many columns.
 _SHORT_ROW = 30
 
 
@@ -57,7 +57,7 @@ def _needs_plain_operations() -> bool:
 
 
 class _MarginLoss(torch.autograd.Function):
-    """The loss of every sample, 0 where masked; backward makes the shares again."""
+    """The loss of every sample, 0 where masked; backward computes the shares again."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, masked: Tensor | None, gamma: float) -> Tensor:
@@ -114,7 +114,7 @@ class _MarginLossSum(torch.autograd.Function):
         if gradient is None:
             gradient = torch.empty_like(logits)
             sum_and_gradient(logits, target, weight, ctx.divisor, ctx.gamma, gradient)
-        # `loss.backward()` sends 1: on a CPU looking costs nothing and spares a pass over memory that is in no cache.
+        # `loss.backward()` passes 1: on a CPU reading it is free and saves a pass over memory that is not in a cache.
         is_one = values_visible(grad) and grad.item() == 1
         return gradient if is_one else gradient.mul_(grad), None, None, None, None
 

@@ -29,7 +29,7 @@ def margin(logits: Tensor, target: Tensor) -> Tensor:
     top = others.detach().amax(1, keepdim=True)
     top = torch.where(top == -torch.inf, 0.0, top)
     rest = (others - top).exp().sum(1).to(wide)
-    # No other class at all (C = 1, or all of them masked): the gap is infinite, its slope 0. A NaN is no 0, and stays.
+    # No other class at all (C = 1, or all of them masked): the gap is infinite, its slope 0. A NaN is not 0, and stays.
     empty = rest == 0
     log_rest = torch.where(empty, -torch.inf, torch.where(empty, 1.0, rest).log())
     return work.gather(1, index).squeeze(1).to(wide) - top.squeeze(1).to(wide) - log_rest

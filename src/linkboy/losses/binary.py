@@ -59,7 +59,7 @@ def binary_focal_loss(
 
     Raises:
         TypeError: `input` is not floating point, or `target` is not a tensor.
-        ValueError: a shape, a label, a weight or an option is impossible. Values are looked at on a CPU only.
+        ValueError: a shape, a label, a weight or an option is impossible. Values are checked on a CPU only.
 
     Examples:
         >>> import torch

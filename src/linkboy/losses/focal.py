@@ -33,7 +33,7 @@ def focal_loss(
 
     A sample with target `t` contributes `w * (1 - p_t)**gamma * -log(p_t)`, `p_t` the softmax probability of its target
     and `w = alpha[t] * sample_weight`. A soft target contributes the sum of that over the classes, weighted by its
-    shares.
+    probabilities.
 
     Args:
         input: `(N, C)` or `(N, C, d1, ..., dk)`, floating point, unnormalised logits.
@@ -43,7 +43,7 @@ def focal_loss(
         alpha: weight per class, `C` non-negative numbers (`weight` of `F.cross_entropy`); `None` weighs all by 1.
         label_smoothing: share of the target, from 0 to 1, that is spread evenly over all classes.
         sample_weight: one non-negative number per sample, in the shape of a target of class indices. A sample with
-            weight 0 is masked: not even a NaN in it reaches value or gradient.
+            weight 0 is masked: even a NaN in it does not reach the loss or the gradient.
         ignore_index: target value that gives neither loss nor gradient; only for class indices.
         reduction: `"none"`, `"mean"` or `"sum"`.
         normalizer: what a mean divides by: `"weights"`, the sum of `alpha[t] * sample_weight` over the samples that
@@ -53,12 +53,12 @@ def focal_loss(
 
     Returns:
         The shape of a target of class indices for `"none"`, else a scalar; in the dtype `F.cross_entropy` gives: that
-        of `input`, but float32 for half precision under autocast. Where nothing counts (an empty batch, all ignored,
-        all weights 0) the mean is 0 with a gradient of 0; `F.cross_entropy` gives NaN there.
+        of `input`, but float32 for half precision under autocast. If no sample counts (an empty batch, all ignored,
+        all weights 0), the mean is 0 with a gradient of 0; `F.cross_entropy` gives NaN there.
 
     Raises:
         TypeError: `input` is not floating point, or `target` holds neither class indices nor soft targets.
-        ValueError: a shape, a length, a label, a weight or an option is impossible. Values are looked at on a CPU only.
+        ValueError: a shape, a length, a label, a weight or an option is impossible. Values are checked on a CPU only.
 
     Examples:
         >>> import torch
@@ -70,8 +70,8 @@ def focal_loss(
         >>> torch.allclose(focal_loss(logits, target, gamma=0), torch.nn.functional.cross_entropy(logits, target))
         True
 
-    Source: Lin et al. 2017, eq. 5, https://arxiv.org/abs/1708.02002. Differs from the snippet that is copied around:
-    the factor is computed from the margin and not as `1 - p`, which has no correct digit for easy samples and a NaN
+    Source: Lin et al. 2017, eq. 5, https://arxiv.org/abs/1708.02002. Differs from the snippet that people copy: the
+    factor is computed from the margin and not as `1 - p`, which has no correct digit for easy samples and a NaN
     gradient for `gamma < 1`.
     """
     gamma = number("gamma", gamma, minimum=0)

@@ -38,7 +38,7 @@ def logit_adjusted_loss(
     r"""Cross-entropy that makes rare classes win by a margin: the first thing to try for a long tail.
 
     It is the cross-entropy of `input + tau * log(prior)`, in training only. Predict with the raw logits: adding the
-    priors again would undo it. (A model trained plainly is adjusted afterwards by `logits - tau * log(prior)`.)
+    priors again would undo it. (A model that was trained without it can be adjusted by `logits - tau * log(prior)`.)
 
     Args:
         input: `(N, C)` or `(N, C, d1, ..., dk)`, floating point, unnormalised logits.

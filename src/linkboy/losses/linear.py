@@ -44,7 +44,7 @@ def linear_focal_loss(
 ) -> Tensor:
     r"""`focal_loss(F.linear(input, linear_weight, linear_bias), target)` without the memory for the logits.
 
-    The logits of a few samples at a time are made, turned into their own gradient, multiplied into the gradients of
+    For a few samples at a time the logits are computed, turned into their own gradient, multiplied into the gradients of
     `input` and `linear_weight`, and dropped. `gamma=0` is the fused cross-entropy of a language model.
 
     Args:
@@ -56,7 +56,7 @@ def linear_focal_loss(
         alpha: weight per class, as in `focal_loss`.
         sample_weight: one non-negative number per sample, in the shape of `target`; 0 masks the sample.
         ignore_index: target value that gives neither loss nor gradient.
-        reduction: `"none"` (its backward makes the logits a second time), `"mean"` or `"sum"`.
+        reduction: `"none"` (its backward computes the logits a second time), `"mean"` or `"sum"`.
         normalizer: what a mean divides by, as in `focal_loss`.
         chunk: samples per step; `"auto"` takes as many as give 2**23 logits. It changes time and memory, not the value.
 
@@ -67,7 +67,7 @@ def linear_focal_loss(
     Raises:
         TypeError: a tensor has the wrong kind of dtype.
         ValueError: a shape, a label, a weight or an option is impossible.
-        RuntimeError: a second derivative is asked for.
+        RuntimeError: a second derivative is requested.
 
     Examples:
         >>> import torch
@@ -222,7 +222,7 @@ def _refuse_second_derivative() -> None:
 
 
 class _LinearLoss(torch.autograd.Function):
-    """The loss of every sample; backward makes the logits again."""
+    """The loss of every sample; backward computes the logits again."""
 
     @staticmethod
     def forward(

@@ -105,8 +105,8 @@ def rmse_loss(input: Tensor, target: Tensor, *, sample_weight: Tensor | None = N
         >>> rmse_loss(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 0.0]))
         tensor(1.5811)
 
-    The same as scikit-learn's `root_mean_squared_error`. The snippet that is copied around returns the mean square where
-    no weights are given, and NaN gradients at a perfect fit.
+    The same as scikit-learn's `root_mean_squared_error`. The snippet that people copy returns the mean square if no
+    weights are given, and NaN gradients at a perfect fit.
     """
     return _root(mse_loss(input, target, sample_weight=sample_weight))
 
@@ -125,8 +125,8 @@ def msle_loss(
     Args:
         input: predictions above -1, of any shape, floating point.
         target: true values above -1, in exactly that shape.
-        log_input: whether `input` is already `log(1 + prediction)`: the usual choice, since no output of a model is then
-            out of range.
+        log_input: whether `input` is already `log(1 + prediction)`: the usual choice, since every output of a model is
+            then in range.
         log_target: whether `target` is already `log(1 + value)`.
         sample_weight: non-negative, in the same shape; 0 masks the element.
         reduction: `"none"`, `"mean"` or `"sum"`.
@@ -136,7 +136,7 @@ def msle_loss(
 
     Raises:
         TypeError: `input` is not floating point or `target` is not a tensor.
-        ValueError: a value is not above -1 (looked at on a CPU only), the shapes differ, or a weight is negative.
+        ValueError: a value is not above -1 (checked on a CPU only), the shapes differ, or a weight is negative.
 
     Examples:
         >>> import torch
@@ -177,7 +177,7 @@ def rmsle_loss(
 
     Raises:
         TypeError: `input` is not floating point or `target` is not a tensor.
-        ValueError: a value is not above -1 (looked at on a CPU only), the shapes differ, or a weight is negative.
+        ValueError: a value is not above -1 (checked on a CPU only), the shapes differ, or a weight is negative.
 
     Examples:
         >>> import torch

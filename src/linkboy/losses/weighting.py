@@ -18,9 +18,9 @@ def weighted_mean(
 ) -> Tensor:
     r"""`sum(weights * values) / sum(weights)`, over one batch, several processes or a window of accumulated steps.
 
-    Under `DistributedDataParallel` pass `group`: the sum of the weights is taken over all its processes, and the result
-    multiplied by their number, since DDP averages gradients. Every process must call it, also one whose weights are all
-    0. Under gradient accumulation pass `total`: the weight of the whole window, over all processes of `group` where
+    Under `DistributedDataParallel` pass `group`: the weights are summed over all its processes, and the result is
+    multiplied by their number, since DDP averages gradients. Every process must call it, even one whose weights are all
+    0. Under gradient accumulation pass `total`: the weight of the whole window, over all processes of `group` if
     that is given; nothing is then communicated. (Where a wrapper divides each step's loss by the number of steps, as
     Accelerate's `backward` does, multiply by that number.)
 
@@ -38,7 +38,7 @@ def weighted_mean(
 
     Raises:
         TypeError: `values` is not floating point, `weights` are not real numbers, or `total` is not a number.
-        ValueError: the shapes differ, a weight or `total` is negative, or `weights` want a gradient under `group`.
+        ValueError: the shapes differ, a weight or `total` is negative, or `weights` require a gradient under `group`.
 
     Examples:
         >>> import torch
@@ -49,8 +49,8 @@ def weighted_mean(
         >>> sum(weighted_mean(values, weights, total=8.0) for values, weights in batches)
         tensor(3.2500)
 
-    torch has no weighted mean; `(values * weights).mean()` divides by the number of values, and the mean of the means of
-    uneven batches is not the mean.
+    torch has no weighted mean; `(values * weights).mean()` divides by the number of values, and if batches differ in
+    size, the mean of their means is not the mean.
     """
     check_floating("values", values)
     weights = check_tensor("weights", weights)

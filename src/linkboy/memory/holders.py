@@ -30,7 +30,7 @@ def who_holds(target: Tensor | nn.Module | torch.UntypedStorage, *, depth: int =
         `__main__.history[3] -> MeanBackward0 -> ReluBackward0._saved_result`, and `.advice`.
 
     Raises:
-        TypeError: `target` is neither of these, or a number is not an integer.
+        TypeError: `target` is none of these, or a number is not an integer.
         ValueError: `depth` or `limit` is below 1.
 
     Examples:

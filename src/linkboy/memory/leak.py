@@ -23,13 +23,13 @@ Item = TypeVar("Item")
 class LeakDetector:
     """Watch a loop, and report whether memory grows step after step, which tensors stay, and who keeps them.
 
-    A leak is steady growth past the tolerance, of live tensors or of the process: not one peak, not what the first
-    steps load, not pages of files. Where nothing has frozen the collector yet, `gc.freeze()` is on inside the block
+    A leak is steady growth past the tolerance, of live tensors or of the process: not a single peak, not what the first
+    steps load, not pages of files. If the collector is not frozen yet, `gc.freeze()` is called at the start of the block
     (and undone at its end), so that a step only has to look at objects younger than the loop.
 
     Args:
         tolerance_mib: growth in MiB up to which nothing counts as a leak.
-        warmup: first steps to ignore: libraries load, optimizers make their state, the heap finds its size.
+        warmup: number of first steps to ignore, in which libraries load, optimizers make their state and the heap grows.
 
     Raises:
         TypeError: `tolerance_mib` is not a number, or `warmup` is not an integer.
@@ -111,7 +111,7 @@ class LeakDetector:
     def _record(self, live: int) -> None:
         self._live.append(live)
         if self._steps == self._warmup:
-            trim_heap()  # growth is counted from here: not from pages that happen to lie free in the heap
+            trim_heap()  # growth is counted from here, and pages that happen to be free in the heap do not count
         anonymous = read_anonymous()
         if anonymous is not None:
             self._process.append(anonymous)
@@ -140,13 +140,13 @@ class LeakDetector:
     def _judge(self) -> LeakReport:
         live, process = self._live[self._warmup :], self._process[self._warmup :]
         growing = _grows_steadily(live, self._tolerance)
-        # New tensors that only took the place of older ones are no growth, nor are those that map a file.
+        # New tensors that only replaced older ones do not count as growth, nor do those that map a file.
         tensors_leak = growing and _total(scan()[1]) - self._total_before > self._tolerance
-        # A heap takes its final size in leaps; only growth that goes on in every quarter is more than that.
+        # A heap reaches its final size in leaps; only growth that continues in every quarter is more than that.
         unexplained = _growth(process) - max(_growth(live), 0)
         process_leaks = _grows_steadily(process, self._tolerance, parts=4) and unexplained > self._tolerance
         if process_leaks:
-            trim_heap()  # what the heap only keeps for later is no leak
+            trim_heap()  # what the heap only keeps for later is not a leak
             left = (read_anonymous() or process[-1]) - process[0] - max(_growth(live), 0)
             process_leaks = left > self._tolerance
         notes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Give memory back, and report what came back, what did not, and why."""
+"""Release memory, and report what was released, what was not, and why."""
 
 import gc
 import time
@@ -23,8 +23,8 @@ def release_memory(*watched: "weakref.ref[Any]", trim: bool = True) -> ReleaseRe
     Args:
         watched: weak references to what should be gone: tensors, modules, optimizers, anything that `weakref.ref`
             takes. `weakref.ref(tensor.untyped_storage())` watches the memory itself, whichever view holds it.
-        trim: hand free heap pages back to the system (some 10 to 50 ms where there are many); `False` leaves them to
-            the heap, which is better between two steps that allocate the same again.
+        trim: whether to return free heap pages to the system (10 to 50 ms if there are many); `False` leaves them to
+            the heap, which is better between two steps that allocate the same amount again.
 
     Returns:
         A `ReleaseReport`: `.freed_nbytes`, before and after for process and devices, each step's share, the watched
@@ -46,7 +46,7 @@ def release_memory(*watched: "weakref.ref[Any]", trim: bool = True) -> ReleaseRe
         True
 
     Differs from the copied `gc.collect(); ctypes.CDLL("libc.so.6").malloc_trim(0); torch.cuda.empty_cache()`: that
-    fails where the C library is not glibc, does nothing in silence under jemalloc, and does not say what it freed.
+    fails where the C library is not glibc, silently does nothing under jemalloc, and does not say what it freed.
     """
     _check_watched(watched)
     check_flag("trim", trim)

@@ -24,10 +24,10 @@ def retry_on_oom(
 ) -> RetryReport[Result]:
     """Call `fn(batch_size, accumulate)`, with half the batch and more accumulation whenever memory runs out.
 
-    The effective batch `batch_size * accumulate` never shrinks. Before each new attempt the failed one is gone: its
-    exception, the frames of its traceback with their tensors, and what the device caches kept. Nothing is
+    The effective batch `batch_size * accumulate` never shrinks. Before each new attempt everything of the failed one is
+    released: its exception, the frames of its traceback with their tensors, and what the device caches kept. Nothing is
     remembered: the next call starts at the size it is given. With `torch.distributed` initialised, all processes
-    agree after each attempt, so that they go on with the same sizes; each must pass the same numbers, and `fn` must
+    agree after each attempt, so that they continue with the same sizes; each must pass the same numbers, and `fn` must
     not leave a collective half done when it fails.
 
     Args:

@@ -14,7 +14,7 @@ class track_memory:  # noqa: N801  # used like a function: `with track_memory() 
     """Record the memory of the process and the devices while a block runs.
 
     A thread of its own takes the samples, so that peaks inside a call are seen; `mark` names moments. No device is
-    initialised; one that the block begins to use joins the record with zeros before.
+    initialised; one that the block begins to use is recorded with zeros until then.
 
     Args:
         every_seconds: time between two samples.

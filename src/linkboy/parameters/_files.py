@@ -284,7 +284,7 @@ def _weights(sections: Sections, notes: list[str]) -> Tensors:
     sizes = [f"{key!r} ({format_count(_numel(sections[key]))} elements)" for key in sections if key not in chosen]
     if sizes:
         notes.append(f"beside the weights the file holds {listed(sizes)}, which are not counted")
-    whole = len(chosen) == 1  # then the key of the section is no part of the names
+    whole = len(chosen) == 1  # then the key of the section is not part of the names
     return {
         name if whole and name else ".".join(filter(None, (key, name))): tensor
         for key in chosen

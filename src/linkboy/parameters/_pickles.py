@@ -280,7 +280,7 @@ def _call(function: object, arguments: object) -> object:
         if function.module in ("torch._utils", "torch._tensor") and function.name.startswith("_rebuild"):
             rebuild = _REBUILD.get(function.name)
             made = rebuild(arguments) if rebuild else None
-            if made is None:  # a tensor left out in silence would be worse than no count
+            if made is None:  # silently leaving out a tensor would be worse than no count
                 raise ValueError(f"its pickle rebuilds a tensor by {function.name} in a way that is not understood")
             return made
     return Opaque(function, arguments)

@@ -18,7 +18,7 @@ def summarize(model: nn.Module, *inputs: object, depth: int = 3, run: How = "aut
     Without inputs nothing runs. With inputs the forward pass runs in the mode (train or eval) in which each module is.
     Whatever happens in it, the model keeps every flag, hook, parameter, buffer, gradient and plain attribute, and the
     random generators keep their state; an object of another kind that an attribute holds and that `forward` changes in
-    place is not restored. Your own forward hooks do run, and where a first way of running does not get through and
+    place is not restored. Your own forward hooks do run, and if a first way of running fails and
     another is tried, they run again.
 
     Args:

@@ -16,7 +16,7 @@ from linkboy._report import listed, shorten
 from linkboy.shapes._calls import user_place
 from linkboy.shapes._fit import FittedShape, batch_dims, shape_text
 from linkboy.shapes._predict import DRAWS, Runs, at_row, from_error, samples_in_lists
-from linkboy.shapes._recorder import Pick, Recorder, cropped, differ
+from linkboy.shapes._recorder import CallRecorder, Pick, cropped, differ
 from linkboy.shapes._rows import ShapeRow
 from linkboy.shapes._runs import MakeInputs, draw
 from linkboy.shapes.report import Finding, FindingKind
@@ -135,9 +135,9 @@ class _Test:
 
     def _look_inside(self) -> None:
         """Compare every call, as the outputs tell nothing: at these weights they do not depend on the input."""
-        arguments, recorder = self._arguments(0), Recorder(self._runs)
+        arguments, recorder = self._arguments(0), CallRecorder(self._runs)
         self._outputs(arguments, mode=recorder)
-        watcher = Recorder(self._runs, recorder, _without(0), BATCH)
+        watcher = CallRecorder(self._runs, recorder, _without(0), BATCH)
         self._outputs(self._replaced(arguments, 0, 0), mode=watcher)
         same = "the output of a sample does not change when the sample is replaced"
         if watcher.found_any:
@@ -155,7 +155,7 @@ class _Test:
 
     # ------------------------------------------------------------------------------------------------ the runs
     def _outputs(
-        self, arguments: Arguments, *, number: int = 0, mode: Recorder | None = None, twice: bool = False
+        self, arguments: Arguments, *, number: int = 0, mode: CallRecorder | None = None, twice: bool = False
     ) -> _Result:
         """Return the outputs of a run; those of its second call, without a trace left in between, if it is run `twice`."""
         with model_run(self._model, arguments, "values", seed=number) as run:
@@ -250,10 +250,10 @@ class _Test:
         advice = known if known and kind in ("mixing", "batch-size") else _ADVICE_FOR[kind]
         return at_row(kind, BATCH, row, expected=_EXPECTED[kind], got=got, advice=advice)
 
-    def _culprit(self, arguments: Arguments, rerun: Callable[[Recorder], _Result], pick: Pick) -> ShapeRow | None:
-        recorder = Recorder(self._runs)
+    def _culprit(self, arguments: Arguments, rerun: Callable[[CallRecorder], _Result], pick: Pick) -> ShapeRow | None:
+        recorder = CallRecorder(self._runs)
         self._outputs(arguments, mode=recorder)
-        watcher = Recorder(self._runs, recorder, pick, BATCH)
+        watcher = CallRecorder(self._runs, recorder, pick, BATCH)
         return watcher.culprit(rerun(watcher).tensors)
 
     # ------------------------------------------------------------------------------------------------ comparing results

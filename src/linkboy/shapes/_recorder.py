@@ -25,7 +25,7 @@ class _Node:
     sources: tuple[int, ...]
 
 
-class Recorder(CallMode):
+class CallRecorder(CallMode):
     """Keeps the result of each call; given an earlier recorder, finds the calls whose results differ from its own.
 
     Args:
@@ -35,7 +35,7 @@ class Recorder(CallMode):
         size: the batch size of the base run.
     """
 
-    def __init__(self, runs: Runs, base: "Recorder | None" = None, pick: Pick = (), size: int = 0) -> None:
+    def __init__(self, runs: Runs, base: "CallRecorder | None" = None, pick: Pick = (), size: int = 0) -> None:
         super().__init__()
         self._runs, self._base, self._pick, self._size = runs, base, pick, size
         self._kept: dict[tuple[Key, int], Sequence[Tensor]] = {}
@@ -115,9 +115,13 @@ class Recorder(CallMode):
                 if one.shape[1:] != other.shape[1:]:
                     continue
                 yield one.reshape(old, -1), other.reshape(new, -1)  # all of a sample side by side
-                if each > 1:  # the samples in turn
-                    yield tuple(part.reshape(each, size, -1).transpose(0, 1).reshape(size, -1)
-                                for part, size in ((one, old), (other, new)))  # type: ignore[misc]  # fmt: skip
+                if each > 1:
+                    yield _in_turn(one, each, old), _in_turn(other, each, new)
+
+
+def _in_turn(tensor: Tensor, each: int, size: int) -> Tensor:
+    """Return `(size, n)` of a tensor whose first dim holds an entry of every sample, then the next one of every sample."""
+    return tensor.reshape(each, size, -1).transpose(0, 1).reshape(size, -1)
 
 
 def cropped(one: Tensor, other: Tensor, fitted: FittedShape | None, *but: int) -> tuple[Tensor, Tensor]:

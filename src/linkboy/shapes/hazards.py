@@ -14,7 +14,7 @@ from linkboy._report import Block, Report, format_bytes, format_count
 from linkboy.shapes._calls import Call, Shape
 from linkboy.shapes._rows import Kind
 
-# These rearrange, select or join values and compute none.
+# These rearrange, select or join values without computing any.
 RESHAPING = frozenset((
     "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "permute", "t", "adjoint", "T",
     "mT", "H", "mH", "movedim", "moveaxis", "swapaxes", "swapdims", "expand", "expand_as", "repeat", "tile",

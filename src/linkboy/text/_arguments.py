@@ -1,4 +1,4 @@
-"""What the tokenizers ask of their arguments: options of the rules, tokens that stay whole, and texts."""
+"""What the tokenizers require of their arguments: options of the rules, tokens that stay whole, and texts."""
 
 from collections.abc import Iterable, Mapping, Set
 from typing import get_args

@@ -14,7 +14,7 @@ from linkboy.text._word_cache import FoundWords, WordCache
 from linkboy.text._wordpiece import Pieces, TextReader
 
 MARK = LETTER - 1  # stands before and after the ids of each text; above every id
-CHUNK = 1 << 18  # characters worked on at once: bounds the memory, and stays in the processor's cache
+CHUNK = 1 << 18  # characters processed at once: bounds the memory, and stays in the processor's cache
 LONGEST = 256  # characters of a word on the array path
 
 

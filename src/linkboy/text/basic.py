@@ -14,13 +14,13 @@ class BasicTokenizer:
     and stripped of accents, and every punctuation mark is split off.
 
     Args:
-        do_lower_case: lower-case the text; also strips accents unless `strip_accents` says otherwise.
-        strip_accents: decompose and drop combining marks; `None` follows `do_lower_case`.
-        tokenize_chinese_chars: make every Han character a token.
+        do_lower_case: whether to lower-case the text, and to strip accents unless `strip_accents` says otherwise.
+        strip_accents: whether to decompose and drop combining marks; `None` follows `do_lower_case`.
+        tokenize_chinese_chars: whether to make every Han character a token.
         never_split: tokens that stay unchanged where they stand between spaces.
         han: `"google"` splits the ranges of the reference; `"all"` also Extensions F and later, radicals, 々 and 〇.
-        kana: also split Japanese kana one by one.
-        emoji: also split emoji and pictographs one by one.
+        kana: whether to split Japanese kana one by one, too.
+        emoji: whether to split emoji and pictographs one by one, too.
 
     Raises:
         TypeError: a flag is not a `bool`, `never_split` is a bare string, or a text is neither `str` nor `bytes`.

@@ -48,7 +48,7 @@ class DroppedCharacter:
 
 @dataclasses.dataclass(frozen=True)
 class TokenizationReport(Report):
-    """What every character of some texts became; made by `BertTokenizer.explain`.
+    """What became of every character of some texts; `BertTokenizer.explain` makes it.
 
     Attributes:
         text_count: number of texts.
@@ -97,7 +97,7 @@ class TokenizationReport(Report):
 
 @dataclasses.dataclass(frozen=True)
 class TokenizedFile(Report):
-    """How much a file held; made by `tokenize_file`.
+    """How much a file held; `tokenize_file` makes it.
 
     Attributes:
         line_count: number of lines read, and of lines written.

@@ -34,8 +34,8 @@ def tokenize_file(
         source: a path, or `"-"` for standard input; lines end at `\n` alone, and bytes that are not UTF-8 are skipped.
         destination: where to write, for instance `sys.stdout`.
         output: `"ids"` or `"tokens"`.
-        add_special_tokens: begin each line with `[CLS]` and end it with `[SEP]`.
-        progress: show on standard error how much of the file is done.
+        add_special_tokens: whether to begin each line with `[CLS]` and end it with `[SEP]`.
+        progress: whether to show on standard error how much of the file is done.
 
     Returns:
         The numbers of lines, characters, tokens and unknown tokens.

@@ -25,7 +25,7 @@ from linkboy.text.report import TokenizationReport
 
 Compat = Literal["google", "hf"]
 WORD_LIMITS = {"google": 200, "hf": 100}
-SMALL = 160  # characters up to which the readable path is the quicker one
+SMALL = 160  # up to so many characters the readable path is faster
 
 
 class BertTokenizer:
@@ -33,10 +33,10 @@ class BertTokenizer:
 
     Args:
         vocab: path of a `vocab.txt`, a list of tokens in the order of their ids, or a dict from token to id. It must hold
-            `[UNK]`. Of two equal tokens the later one's id counts and no id shifts.
-        do_lower_case: lower-case the text; also strips accents unless `strip_accents` says otherwise.
-        strip_accents: decompose and drop combining marks; `None` follows `do_lower_case`.
-        tokenize_chinese_chars: make every Han character a token.
+            `[UNK]`. If a token occurs twice, its later id is used and no other id shifts.
+        do_lower_case: whether to lower-case the text, and to strip accents unless `strip_accents` says otherwise.
+        strip_accents: whether to decompose and drop combining marks; `None` follows `do_lower_case`.
+        tokenize_chinese_chars: whether to make every Han character a token.
         never_split: tokens that are looked up whole where they stand between spaces.
         compat: `"google"` is the reference: words over 200 characters are `[UNK]`, private-use characters are letters,
             `[MASK]` in a text is split like any other text. `"hf"` is what models from the Hugging Face hub are used
@@ -187,16 +187,16 @@ class BertTokenizer:
         Args:
             text: a text, or a list of `N` texts.
             text_pair: the second text of each pair: one text, or a list of `N`.
-            add_special_tokens: put `[CLS]` first and `[SEP]` after each text.
+            add_special_tokens: whether to put `[CLS]` first and `[SEP]` after each text.
             padding: `True` or `"longest"`, `"max_length"`, or `False`.
             truncation: `True` or `"longest_first"`, `"only_first"`, `"only_second"`, or `False`.
-            max_length: most tokens of a row, special ones included.
-            stride: tokens that a row shares with the one it continues; with `return_overflowing_tokens`.
-            return_overflowing_tokens: continue a text that is too long in further rows.
-            return_offsets_mapping: add `offset_mapping`, the `[start, end)` of each token in the text as given;
-                for bytes, in what they decode to.
-            return_special_tokens_mask: add `special_tokens_mask`, 1 for `[CLS]`, `[SEP]` and `[PAD]`.
-            pad_to_multiple_of: make the width of the rows a multiple of this.
+            max_length: the most tokens that a row may have, special ones included.
+            stride: tokens that a row shares with the one it continues; needs `return_overflowing_tokens`.
+            return_overflowing_tokens: whether to continue a text that is too long in further rows.
+            return_offsets_mapping: whether to add `offset_mapping`, the `[start, end)` of each token in the original
+                text; for bytes, in the text that they decode to.
+            return_special_tokens_mask: whether to add `special_tokens_mask`, 1 for `[CLS]`, `[SEP]` and `[PAD]`.
+            pad_to_multiple_of: a number of which the width of the rows becomes a multiple.
             return_tensors: `"pt"`, `"np"`, `None` for lists, or `"flat"`: tensors of all rows end to end, row `i` from
                 `row_splits[i]` to `row_splits[i + 1]`.
 
@@ -254,7 +254,7 @@ class BertTokenizer:
 
         Args:
             ids: token ids, a list or a 1-D tensor.
-            skip_special_tokens: leave out `[PAD]`, `[CLS]`, `[SEP]` and `[MASK]`; `[UNK]` stays, since a word was there.
+            skip_special_tokens: whether to leave out `[PAD]`, `[CLS]`, `[SEP]` and `[MASK]`; `[UNK]` stays, as it is a word.
             spaces: `"auto"` joins words as they are written: no space between Han or kana, none before a comma or full stop.
                 `True` puts a space between any two words, `False` none.
 
@@ -375,7 +375,7 @@ class BertTokenizer:
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        # Everything else is made from these, quicker than it could be read.
+        # Everything else is made from these, faster than it could be read.
         return {"vocab": self._vocabulary, "tokens": self._tokens, "options": self._options()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -26,21 +26,21 @@ def train_wordpiece(
 ) -> list[str]:
     """Learn a vocabulary of exactly `vocab_size` tokens for `BertTokenizer`.
 
-    The characters of the texts come first; then the most frequent pair of neighbouring pieces is joined again and again.
-    Among equally frequent pairs, the one whose two pieces come first by code point is joined.
+    The characters of the texts come first; then the most frequent pair of neighbouring pieces is merged, again and again.
+    Among equally frequent pairs, the one whose two pieces come first by code point is merged.
 
     Args:
         texts: any iterable of texts; read once, only the counts of words are kept.
         vocab_size: number of tokens of the result, special ones included.
-        min_frequency: a pair that occurs less often is not joined.
-        limit_alphabet: most characters to take in, the most frequent first; `None` takes as many as fit.
+        min_frequency: a pair that occurs less often is not merged.
+        limit_alphabet: the most characters to include, the most frequent first; `None` includes as many as fit.
         do_lower_case: the option that `BertTokenizer` will be used with.
         strip_accents: the option that `BertTokenizer` will be used with.
         tokenize_chinese_chars: the option that `BertTokenizer` will be used with.
         special_tokens: the first tokens of the vocabulary; `[UNK]` must be among them.
 
     Returns:
-        Special tokens, characters by code point, then joined pieces in the order they were found. If the texts have too
+        Special tokens, characters by code point, then merged pieces in the order they were found. If the texts have too
         few pairs, `[unused0]`, `[unused1]`, ... fill the list up to `vocab_size`.
 
     Raises:
@@ -111,7 +111,7 @@ def _alphabet(counts: Counter[str], room: int, limit: int | None) -> list[str]:
 
 
 def _joined(counts: Counter[str], alphabet: set[str], min_frequency: int) -> Iterable[str]:
-    """Yield joined pieces, the most frequent pair first; a heap of old counts is corrected when its top is stale."""
+    """Yield merged pieces, the most frequent pair first; a heap of old counts is corrected when its top is stale."""
     words = [(pieces, count) for word, count in counts.items() for pieces in _runs(_split(word), alphabet)]
     pairs: Counter[Pair] = Counter()
     where: defaultdict[Pair, set[int]] = defaultdict(set)

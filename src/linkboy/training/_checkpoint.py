@@ -37,7 +37,7 @@ class Checkpointer:
         directory: where the checkpoints go, made when the first is saved.
         every_steps: `fit` saves after that many optimizer steps.
         every_minutes: `fit` saves when that many minutes have passed. With neither, it saves after each epoch.
-        keep: number of checkpoints that stay; older ones are removed after a newer one is safe on the disk.
+        keep: number of checkpoints to keep; older ones are removed after a newer one is safe on the disk.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -78,8 +78,8 @@ class Checkpointer:
         Args:
             state: nested dicts, lists and tuples of tensors, numbers, strings, booleans and `None`.
             step: number in the name; a directory of that name must not exist.
-            exact: whether a run that continues from here gives the same bits, as the manifest will say.
-            exact_reason: why it does not give them.
+            exact: whether a run that continues from here is bit-identical, as the manifest will say.
+            exact_reason: why it is not.
 
         Returns:
             Directory of the checkpoint, `step-<step>` in the directory of the `Checkpointer`.

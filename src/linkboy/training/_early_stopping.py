@@ -13,15 +13,15 @@ from linkboy.training._placement import snapshot
 
 @dataclasses.dataclass(frozen=True)
 class EarlyStopping:
-    """Stop when a validation figure no longer improves, and bring back the weights of the best epoch.
+    """Stop when a validation figure no longer improves, and restore the weights of the best epoch.
 
     Args:
         metric: `"val_loss"`, `"train_loss"` or the name of one of `fit`'s metrics.
         mode: `"min"` or `"max"`, whichever is better.
-        patience: stop after that many epochs without improvement; `None` never stops early and only brings back the best.
+        patience: epochs without improvement after which to stop; `None` never stops early and only restores the best.
         min_delta: a gain must be larger than this to count as an improvement.
-        restore_best: leave the model with the weights of the best epoch (of equal ones that with the lowest `val_loss`,
-            of those the first).
+        restore_best: whether to leave the model with the weights of the best epoch (of equally good epochs the one with
+            the lowest `val_loss`, then the first).
 
     Raises:
         TypeError: `patience` or `min_delta` is not a number, or `restore_best` not a `bool`.

@@ -101,7 +101,7 @@ def predict(
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: there is no batch, an output has not one row per sample, or its other dimensions differ between
+        ValueError: there is no batch, an output does not have one row per sample, or its other dimensions differ between
             batches; or the device is not there.
 
     Examples:

@@ -86,9 +86,9 @@ def fit(
             resumes by fetching the batches it has seen again, and `History.exact` is `False`.
         val_loader: evaluated after each epoch, every sample once.
         metrics: name to function of `(output, target)` over all validation outputs at once, on the CPU.
-        epochs: in total: a run resumed after epoch 1 of 3 runs two more.
-        max_steps: in total; the run ends there even inside an epoch.
-        scheduler: stepped once after each optimizer step, whatever the number of processes.
+        epochs: number of epochs in total: a run resumed after epoch 1 of 3 runs two more.
+        max_steps: number of steps in total; the run ends there even inside an epoch.
+        scheduler: a learning-rate scheduler, stepped once after each optimizer step on any number of processes.
         sample_weight: function of the batch that returns weights with the dimensions of the losses, each equal or 1.
         unpack: function of the batch that returns `(input, target)` or `(input, target, weight)`; `None` when the batch is
             that already. A tuple or list of inputs is passed as `model(*inputs)`, a mapping as `model(**inputs)`.
@@ -97,7 +97,7 @@ def fit(
         precision: `"fp32"`, the default; `"bf16"` or `"fp16"` run the forward pass under autocast, fp16 with a loss scaler
             (GPU only).
         ema: decay of a running average of the weights, such as 0.999; validation and the model on return use the average.
-        compile: run the model through `torch.compile`.
+        compile: whether to run the model through `torch.compile`.
         on_nan: what to do when a loss (on a CPU with `clip_grad_norm`, also a gradient) is not finite: `"raise"`, with
             step, samples and layer, or `"skip"`: leave the step out on all processes and count it. On a GPU `"raise"` looks
             every `log_every` steps and before each checkpoint, `"skip"` waits for the device in each step.
@@ -109,17 +109,17 @@ def fit(
             and restored with the run.
         checkpoint: a directory, saved to after the last step of each epoch and before its validation, or a `Checkpointer`.
             The end of a run is always saved.
-        resume: `"auto"` goes on from the newest whole checkpoint if there is one; `"never"` refuses a directory that has
+        resume: `"auto"` continues from the newest whole checkpoint if there is one; `"never"` refuses a directory that has
             some; a path names a checkpoint or a directory of them.
         log_every: steps between two log lines.
-        log: which of `"csv"` and `"tensorboard"`, or one of them alone, to write into the checkpoint directory; nothing is
-            written without one.
+        log: `"csv"`, `"tensorboard"` or both, to be written into the checkpoint directory; nothing is written without a
+            checkpoint.
         seed: seeds order, augmentation and dropout; `None` draws one. The caller's random streams are not changed.
         device: `None` for the accelerator of this process (`LOCAL_RANK` under `torchrun`), else the CPU. The model
             returns to the device that it came from.
         accelerator: an `accelerate.Accelerator` of your own, which then decides device and precision and wraps the model;
             plain data parallelism only. Without one linkboy makes none.
-        progress: show a bar and a line per epoch, on standard error.
+        progress: whether to show a bar and a line per epoch, on standard error.
 
     Returns:
         A `History`, the same on every process.

@@ -38,11 +38,11 @@ def lr_find(
 ) -> LearningRates:
     """Raise the learning rate step by step from `min_lr` to `max_lr` and see where the loss falls fastest.
 
-    Model, optimizer and random streams are bit-identical to before afterwards. If the optimizer has several groups, all get the
+    Model, optimizer and random streams are unchanged afterwards, bit for bit. If the optimizer has several groups, all get the
     same rate.
 
     Args:
-        model: as for `fit`, like the other arguments not named here.
+        model: as for `fit`.
         loss_fn: function of `(output, target)` that returns losses not reduced.
         optimizer: the optimizer to be used; its own rates do not matter.
         train_loader: iterated as often as `max_steps` needs.

@@ -171,6 +171,7 @@ class Session:
         """Save the run, unless this step is saved already."""
         if self.checkpointer is None or loop.at.step == self._saved_step:
             return
+        loop.follow_optimizer()  # a callback may have changed it after the step
         loop.synchronise_buffers()
         loop.check_parameters()
         loop.signals.held = True

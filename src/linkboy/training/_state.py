@@ -116,8 +116,9 @@ def check_same_run(loop: Loop, own: Mapping[str, Any], shared: Mapping[str, Any]
             )
     _check_model(loop, shared)
     _check_optimizer(loop, shared)
-    if (shared.get("loss") is not None) != (_stateful(loop.settings.loss_fn) is not None):
-        with_state = "the checkpoint" if shared.get("loss") is not None else "this run"
+    # An earlier version did not keep the loss.
+    if "loss" in shared and (shared["loss"] is not None) != (_stateful(loop.settings.loss_fn) is not None):
+        with_state = "the checkpoint" if shared["loss"] is not None else "this run"
         raise ValueError(f"{with_state} has a loss_fn with parameters or buffers, the other has not; they must agree")
     now, then = sorted(loop.settings.state), sorted(own.get("state", {}))
     if now != then:
@@ -225,8 +226,8 @@ def _names(loop: Loop) -> dict[int, str]:
 
 
 def _stateful(loss_fn: object) -> nn.Module | None:
-    """Return a loss with parameters or buffers of its own; those of torch's losses are settings, such as class weights."""
-    if not isinstance(loss_fn, nn.Module) or type(loss_fn).__module__.startswith("torch."):
+    """Return a loss with parameters or buffers of its own; those of torch's and of linkboy's are settings: class weights."""
+    if not isinstance(loss_fn, nn.Module) or type(loss_fn).__module__.startswith(("torch.", "linkboy.")):
         return None
     return loss_fn if loss_fn.state_dict() else None
 

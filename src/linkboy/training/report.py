@@ -58,7 +58,7 @@ class History(Report):
         process_count: number of processes that trained together.
         device: where the model ran.
         precision: `"fp32"`, `"bf16"` or `"fp16"`.
-        exact: a resumed run is bit-identical to one that was never stopped.
+        exact: whether a resumed run is bit-identical to one that was never stopped.
         exact_reason: why it is not, empty where `exact` is true.
         resumed_from: path of the checkpoint that this start resumed from.
         checkpoint: path of the last checkpoint saved or resumed from.
@@ -174,13 +174,13 @@ class CheckpointReport(Report):
 
     Attributes:
         path: directory of the checkpoint.
-        ok: every file is there with the size and the SHA-256 that the manifest lists.
+        ok: whether every file is there with the size and the SHA-256 that the manifest lists.
         notes: what is wrong, empty for a whole checkpoint.
         step: optimizer steps done when it was saved; -1 where the manifest cannot be read, as for the fields below.
         process_count: number of processes that saved it.
         file_count: number of files listed.
         nbytes: bytes of these files together.
-        exact: a run that continues from here gives the same bits as one that was never stopped.
+        exact: whether a run that continues from here is bit-identical to one that was never stopped.
         exact_reason: why it does not, empty where `exact` is true.
 
     Examples:
