@@ -61,12 +61,12 @@ HOSTILE = {
     "a header alone": (b"400000 300\n", "{path} holds a header and no rows; get the file again"),
     "prose": (
         b"Call me Ishmael.\n",
-        "{path} holds no vectors that can be read: its rows must be a word, a space and numbers with a space between two, "
+        "{path} holds no vectors that can be read: its rows must be a word and numbers, separated by single spaces, "
         "got 'Call me Ishmael.'",
     ),
     "tabs": (
         b"a\t1\t2\nb\t1\t2\n",
-        "{path} holds no vectors that can be read: its rows must be a word, a space and numbers with a space between two, "
+        "{path} holds no vectors that can be read: its rows must be a word and numbers, separated by single spaces, "
         "got 'a\\t1\\t2'",
     ),
     "a pickle": (

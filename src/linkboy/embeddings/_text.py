@@ -142,8 +142,8 @@ def check_layout(source: Source, layout: Layout, dim: int | None) -> None:
         if not first and layout.header:
             raise ValueError(f"{name!r} holds a header and no rows; get the file again")
         raise ValueError(
-            f"{name!r} holds no vectors that can be read: its rows must be a word, a space and numbers with a space "
-            f"between two, got {first!r}"
+            f"{name!r} holds no vectors that can be read: its rows must be a word and numbers, "
+            f"separated by single spaces, got {first!r}"
         )
     if layout.dim > MOST_NUMBERS:
         raise ValueError(

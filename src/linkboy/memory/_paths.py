@@ -142,7 +142,7 @@ def _attribute(holder: Any, child: Any) -> str:
 
 
 def advise(found: Found) -> tuple[str, ...]:
-    """Say what would let go, by the kinds of holder on the path."""
+    """Return what to do so that the object is released, by the kinds of holder on the path."""
     kinds, chain, node = set[str](), [], found.node
     while node is not None:
         chain.append(node.held)

@@ -62,7 +62,7 @@ class Holder:
 
     Attributes:
         path: the path to the object, such as `__main__.history[3] -> MeanBackward0 -> ReluBackward0._saved_result`.
-        advice: what to do so that it lets go.
+        advice: what to do to release the object.
     """
 
     path: str
