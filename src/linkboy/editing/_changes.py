@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -11,8 +11,7 @@ from linkboy.editing._names import ModulePlace, children_of, is_stack
 from linkboy.editing._snapshot import Snapshot
 
 
-@dataclasses.dataclass(frozen=True)
-class TensorPlace:
+class TensorPlace(NamedTuple):
     """Where a parameter or buffer is registered."""
 
     owner: nn.Module

@@ -142,6 +142,7 @@ def references(model: nn.Module, modules: set[int], *, outside: nn.Module | None
         if id(owner) not in below
         for attribute, value in owner.__dict__.items()
         if attribute != "_modules"
+        and (isinstance(value, nn.Module) or (isinstance(value, (list, tuple, dict)) and value))  # most hold neither
         for found in _held(owner, attribute, value, modules, f"{path}.{attribute}" if path else attribute)
     ]
 
@@ -169,22 +170,31 @@ def check_editable(model: object) -> None:
     model = check_module("model", model)
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError(f"model is a {kind_of(model)}, which cannot be edited; edit the model before scripting it")
+    kinds: dict[type, tuple[str | None, bool]] = {}  # asked once a class: a large model has few
     for name, module in model.named_modules():
-        classes = {cls.__name__ for cls in type(module).__mro__}
+        if type(module) not in kinds:
+            kinds[type(module)] = _wrapper(module)
+        inner, is_sharded = kinds[type(module)]
         where = f"{name!r}" if name else "model"
-        inner = wrapped_under(module)
-        if inner is not None and "ActivationWrapper" not in classes:  # its layers can be edited where they are
+        if inner is not None:
             path = f"model.{name}.{inner}" if name else f"model.{inner}"
             raise TypeError(f"{where} is wrapped in {kind_of(module)}; edit {path} and wrap it again")
-        if "FSDPModule" in classes:
+        if is_sharded:
             raise TypeError(f"{where} is sharded by fully_shard; edit the model before sharding it")
         if _is_offloaded(module):
             raise TypeError(
                 f"{where} is offloaded by accelerate, whose hooks keep its weights elsewhere; edit the model before "
                 "cpu_offload or dispatch_model, or after accelerate.hooks.remove_hook_from_submodules(model)"
             )
-        if getattr(module, "_compiled_call_impl", None) is not None:
+        if module.__dict__.get("_compiled_call_impl") is not None:
             raise TypeError(f"{where} was compiled in place; edit the model before compiling it")
+
+
+def _wrapper(module: nn.Module) -> tuple[str | None, bool]:
+    """Return where a wrapper holds the model to be edited instead of it, and whether a module is sharded in place."""
+    classes = {cls.__name__ for cls in type(module).__mro__}
+    inner = None if "ActivationWrapper" in classes else wrapped_under(module)  # checkpointed layers are edited in place
+    return inner, "FSDPModule" in classes
 
 
 def _is_offloaded(module: nn.Module) -> bool:

@@ -21,8 +21,9 @@ def parts_with_config(model: nn.Module) -> list[BuiltPart]:
     """Return the outermost modules that transformers would build from a config, known by their `config_class`."""
     found: list[BuiltPart] = []
     for name, module in model.named_modules():
-        inside = any(not outer.name or name.startswith(f"{outer.name}.") for outer in found)
-        if not inside and getattr(type(module), "config_class", None) and config_of(module) is not None:
+        if not getattr(type(module), "config_class", None) or config_of(module) is None:
+            continue
+        if not any(not outer.name or name.startswith(f"{outer.name}.") for outer in found):
             found.append(BuiltPart(name, module, copy.deepcopy(config_of(module))))
     return found
 
