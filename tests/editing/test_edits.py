@@ -481,3 +481,36 @@ def test_a_function_that_raises_says_on_which_module_and_changes_nothing():
         "linkboy.surgery called module with the Linear at 'body.1'; it must return the new module"
     )
     assert kinds(model.body) == ["Dropout", "Linear", "Dropout", "Dropout", "ReLU"]
+
+
+def test_a_pattern_removes_a_shared_module_from_all_its_positions():
+    relu = nn.ReLU()
+    model = nn.Sequential(nn.Linear(2, 2), relu, nn.Dropout(), relu, nn.Linear(2, 2))
+    report = remove_layer(model, ["*1", "2", "*3"], example=torch.ones(1, 2))
+    assert kinds(model) == ["Linear", "Linear"]
+    assert report.edits == ("removed 1 (ReLU)", "removed 2 (Dropout)", "removed 3 (ReLU)")
+
+
+def test_a_pattern_passes_over_lazy_modules_of_another_kind():
+    model = nn.Sequential(nn.LazyLinear(2), nn.Dropout())
+    remove_layer(model, "*", kind="Dropout")
+    assert kinds(model) == ["LazyLinear"]
+
+
+def test_a_complex_output_is_compared():
+    class Spectrum(nn.Sequential):
+        def forward(self, x):
+            return torch.fft.rfft(super().forward(x))
+
+    report = remove_layer(Spectrum(nn.Linear(4, 4), nn.Tanh()), "1", example=torch.ones(1, 4))
+    assert report.outputs[0].after == "c64[1, 3]"
+    assert report.outputs[0].difference > 0
+
+
+def test_equal_infinities_of_an_output_do_not_differ():
+    class Masked(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x).masked_fill(torch.tensor([True, False]), float("-inf"))
+
+    report = remove_layer(Masked(nn.Linear(2, 2), nn.Identity()), "1", example=torch.ones(1, 2))
+    assert report.outputs[0].difference == 0

@@ -188,3 +188,15 @@ def test_a_transaction_that_was_dropped_refuses_no_later_one():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     surgery(model).__enter__()
     assert len(remove_layer(model, "1").edits) == 1
+
+
+def test_a_part_that_was_replaced_is_compared_with_its_own_config():
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = models.bert()[0]
+
+    model, other = Outer(), models.bert()[0]
+    other.config.num_hidden_layers = 5
+    report = replace_layer(model, "encoder", other)
+    assert [note for note in report.notes if "encoder.layer.4" in note and "random" in note]

@@ -2,13 +2,15 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from linkboy._walk import NamedTensor, named_tensors, walk
 from linkboy.editing._names import ModulePlace, children_of, is_stack
 from linkboy.editing._snapshot import Snapshot
+
+Size = tuple[Literal["vocabulary", "labels"], nn.Module, int, int]  # what it counts, by which module, before and after
 
 
 class TensorPlace(NamedTuple):
@@ -62,12 +64,12 @@ class BuiltPart:
     Attributes:
         name: its name in the model.
         module: the part itself.
-        config_before: a copy of its config before the edit.
+        config: a copy of its config.
     """
 
     name: str
     module: nn.Module
-    config_before: Any
+    config: Any
 
 
 @dataclasses.dataclass
@@ -91,7 +93,7 @@ class Changes:
         resized: the new tensor by the `id` of the old one.
         untied: modules whose weights leave their ties.
         shared_layers: whether the caller asked for one layer object in two positions.
-        rebuilt: the parts that are built from a config.
+        built: the parts that transformers builds from a config, before the edit, by `id`.
         sizes: kind, module, old and new number of outputs or rows.
         alive: things whose `id` must not be used again.
     """
@@ -110,8 +112,8 @@ class Changes:
     resized: dict[int, Tensor] = dataclasses.field(default_factory=dict)
     untied: set[int] = dataclasses.field(default_factory=set)
     shared_layers: bool = False
-    sizes: list[tuple[str, nn.Module, int, int]] = dataclasses.field(default_factory=list)
-    rebuilt: list[BuiltPart] = dataclasses.field(default_factory=list)
+    sizes: list[Size] = dataclasses.field(default_factory=list)
+    built: dict[int, BuiltPart] = dataclasses.field(default_factory=dict)
     alive: list[Any] = dataclasses.field(default_factory=list)
 
     def hold(self, *things: object) -> None:

@@ -38,7 +38,8 @@ def remove(changes: Changes, names: str | Iterable[str], kind: Kind | None) -> N
     places = find_all(changes.model, names, kind)
     changes.edits += [f"removed {place.name} ({kind_of(place.module)})" for place in places]
     for place in reversed(places):  # from the end, so that the numbers of those before it stay
-        _take_out(changes, place)
+        if not place.is_empty:  # a module with several names goes from all attributes at once
+            _take_out(changes, place)
 
 
 def _take_out(changes: Changes, place: ModulePlace) -> None:
@@ -64,7 +65,7 @@ def replace(
     tie: bool,
 ) -> None:
     """Put another module in the place of each one named, at every name it has; see `surgery.replace`."""
-    places = find_all(changes.model, names, kind)
+    places = _each_module_once(find_all(changes.model, names, kind))
     if len(places) > 1 and isinstance(module, nn.Module):
         raise TypeError(
             f"module must be a function of the old module where names stand for several ({len(places)} here), such as "
@@ -79,7 +80,7 @@ def replace(
 
 def wrap(changes: Changes, names: str | Iterable[str], fn: Make, *, kind: Kind | None, like: bool) -> None:
     """Put `fn(module)` in the place of each module named; see `surgery.wrap`."""
-    places = find_all(changes.model, names, kind)
+    places = _each_module_once(find_all(changes.model, names, kind))
     if not callable(fn) or isinstance(fn, nn.Module):
         raise TypeError(
             "fn must be a function of the old module that returns the new one, such as "
@@ -239,6 +240,10 @@ def _called(make: Make, place: ModulePlace, argument: str) -> object:
             "it must return the new module"
         )
         raise
+
+
+def _each_module_once(places: list[ModulePlace]) -> list[ModulePlace]:
+    return list({id(place.module): place for place in reversed(places)}.values())[::-1]
 
 
 def _makes(module: object) -> TypeGuard[Make]:

@@ -206,7 +206,7 @@ Kind = type[nn.Module] | str
 
 
 def find_all(model: nn.Module, names: str | Iterable[str], kind: Kind | None = None) -> list[ModulePlace]:
-    """Return the places that names and patterns stand for, in the order of the model, each module once.
+    """Return the places that names and patterns stand for, in the order of the model, each place once.
 
     A pattern may match any part of a name, dots included, and then `kind` selects among the matches; a plain name must
     be there and be of that kind. Modules below another match do not count.
@@ -218,19 +218,18 @@ def find_all(model: nn.Module, names: str | Iterable[str], kind: Kind | None = N
     """
     if kind is not None and not isinstance(kind, (str, type)):
         raise TypeError(f"kind must be a class or the name of one, got {kind!r}")
-    found: dict[int, ModulePlace] = {}
+    found: dict[tuple[int, str], ModulePlace] = {}
     for name in [names] if isinstance(names, str) or not isinstance(names, Iterable) else names:
         matches = _matches(model, name, kind) if _is_pattern(name) else [find_editable(model, name)]
         for place in matches:
             _check_kind(place, kind)
-            found.setdefault(id(place.module), place)
+            found.setdefault((id(place.parent), place.key), place)
     if not found:
         raise KeyError("names must hold at least one name or pattern, got none")
     below = {id(part) for place in found.values() for part in place.module.modules() if part is not place.module}
-    order = {id(module): index for index, module in enumerate(model.modules())}
-    return sorted(
-        (place for key, place in found.items() if key not in below), key=lambda place: order[id(place.module)]
-    )
+    order = {name: index for index, (name, _) in enumerate(model.named_modules(remove_duplicate=False))}
+    outermost = [place for place in found.values() if id(place.module) not in below]
+    return sorted(outermost, key=lambda place: order[place.name])
 
 
 def _is_pattern(name: object) -> bool:
@@ -239,8 +238,8 @@ def _is_pattern(name: object) -> bool:
 
 def _matches(model: nn.Module, pattern: str, kind: Kind | None) -> list[ModulePlace]:
     names = [known for known, _ in model.named_modules(remove_duplicate=False) if known]
-    matches = [find_editable(model, known) for known in names if fnmatchcase(known, pattern)]
-    chosen = [place for place in matches if kind is None or is_kind(place.module, kind)]
+    matches = [find(model, known) for known in names if fnmatchcase(known, pattern)]
+    chosen = [find_editable(model, place.name) for place in matches if kind is None or is_kind(place.module, kind)]
     if not matches:
         raise KeyError(f"pattern {pattern!r} matches none of the {len(names)} modules{did_you_mean(pattern, names)}")
     if not chosen:

@@ -17,14 +17,14 @@ from linkboy.editing._names import named_once
 Shapes = dict[str, tuple[int, ...]]
 
 
-def parts_with_config(model: nn.Module) -> list[BuiltPart]:
-    """Return the outermost modules that transformers would build from a config, known by their `config_class`."""
-    found: list[BuiltPart] = []
+def parts_with_config(model: nn.Module) -> dict[int, BuiltPart]:
+    """Return the outermost modules that transformers would build from a config, known by their `config_class`, by `id`."""
+    found: dict[int, BuiltPart] = {}
     for name, module in model.named_modules():
         if not getattr(type(module), "config_class", None) or config_of(module) is None:
             continue
-        if not any(not outer.name or name.startswith(f"{outer.name}.") for outer in found):
-            found.append(BuiltPart(name, module, copy.deepcopy(config_of(module))))
+        if not any(not outer.name or name.startswith(f"{outer.name}.") for outer in found.values()):
+            found[id(module)] = BuiltPart(name, module, copy.deepcopy(config_of(module)))
     return found
 
 
@@ -36,9 +36,9 @@ def check_config(changes: Changes, stacks: list[StackChange]) -> None:
     """
     if changes.config is None:
         return
-    for part in changes.rebuilt:
+    for part in parts_with_config(changes.model).values():
         try:
-            fresh = build(part.module, config_of(part.module))
+            fresh = build(part.module, part.config)
         except Exception as error:  # noqa: BLE001 - a class may refuse its own config in any way; then nothing is compared
             changes.notes.append(f"{type(part.module).__name__} could not be built again from its config: {error}")
             continue
@@ -74,7 +74,7 @@ def _note_tensors(changes: Changes, part: BuiltPart, fresh: nn.Module) -> None:
     kinds = _differences(mine, theirs)
     if not any(kinds.values()):
         return
-    known = _differences_before(changes, part)
+    known = _differences_before(changes, changes.built.get(id(part.module)))
     layers = {_layer(key) for key in mine} & {_layer(key) for key in theirs}
     for what, keys in kinds.items():  # a whole layer more or less is worth a note in any case
         made = [key for key in keys if _layer(key) not in layers or _masked(key) not in known.get(what, ())]
@@ -94,10 +94,12 @@ def _differences(mine: Shapes, theirs: Shapes) -> dict[str, list[str]]:
     }
 
 
-def _differences_before(changes: Changes, part: BuiltPart) -> dict[str, set[str]]:
+def _differences_before(changes: Changes, part: BuiltPart | None) -> dict[str, set[str]]:
     """Return what differed before the edit; numbers of layers are masked, as an edit moves them."""
+    if part is None:
+        return {}
     try:
-        fresh = build(part.module, part.config_before)
+        fresh = build(part.module, part.config)
     except Exception:  # noqa: BLE001 - as it could not be built before, there is nothing to compare with
         return {}
     kinds = _differences(saved_shapes(changes.before, part.name), saved_shapes(Structure.of(fresh)))

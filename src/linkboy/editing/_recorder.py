@@ -61,9 +61,7 @@ class Recorder(TorchFunctionMode):
         self.kinds = {id(module): kind_of(module) for module in self.modules}  # a lazy module changes its class
         self.makers: Any = WeakIdKeyDictionary()  # tensor -> (name of a module, whether it is its very output)
         self.originals: Any = WeakIdKeyDictionary()  # stand-in -> the tensor it stands for
-        self.running: list[
-            tuple[nn.Module, Any]
-        ] = []  # the modules that run now, outermost first, with their arguments
+        self.running: list[tuple[nn.Module, Any]] = []  # outermost first, with their arguments
         self.finished: tuple[str, tuple[str, ...]] = "", ()  # the module that ended last, and what it gave
 
     def begin(self, originals: Any, arguments: Arguments) -> None:

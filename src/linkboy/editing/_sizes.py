@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from linkboy._checks import check_number, describe
 from linkboy._tensors import fill_rows_like
-from linkboy.editing._changes import Changes, Structure, TensorPlace, distinct_places
+from linkboy.editing._changes import Changes, Size, Structure, TensorPlace, distinct_places
 from linkboy.editing._checks import Checked
-from linkboy.editing._configs import config_of, configs_for, set_field
+from linkboy.editing._configs import configs_for, set_field
 from linkboy.editing._names import find_editable, kind_of
-from linkboy.editing._rebuild import build, saved_shapes
+from linkboy.editing._rebuild import build, parts_with_config, saved_shapes
 
 Module = TypeVar("Module", bound=nn.Module)
 Fill = Callable[[Tensor], Any]
@@ -104,13 +104,14 @@ def set_sizes_seen(changes: Changes, checked: Checked) -> None:
     if before is None or after is None:
         return
     known = {id(module) for _, module, _, _ in changes.sizes}
+    found = []
     seen = {(_last(one.before), _last(one.after)) for one in checked.outputs}
     for key, new in changes.successor.items():
         was, now = (run.shapes.get(part, ("",)) for run, part in ((before, key), (after, id(new))))
         pair = _last(was[0]), _last(now[0])
         if id(new) not in known and pair in seen and pair[0] and pair[1]:
-            changes.sizes.append(("labels", new, *pair))
-    set_sizes(changes)
+            found.append(("labels", new, *pair))
+    set_sizes(changes, found)
 
 
 def _last(shape: str) -> int:
@@ -128,10 +129,10 @@ def _outputs_of(module: nn.Module) -> int | None:
     return None if last is None else _outputs_of(last)
 
 
-def set_sizes(changes: Changes) -> None:
+def set_sizes(changes: Changes, sizes: list[Size]) -> None:
     """Write new vocabulary sizes and numbers of labels into the configs and attributes that held the old ones."""
     names = {id(module): name for name, module in changes.model.named_modules()}
-    for kind, module, old, new in changes.sizes:
+    for kind, module, old, new in sizes:
         name = names.get(id(module))
         if old == new or name is None:
             continue
@@ -167,9 +168,9 @@ def follow_config(changes: Changes) -> None:
     pairs = {(old, new) for _, _, old, new in changes.sizes if old != new}
     if not pairs or changes.config != "auto":
         return
-    for part in changes.rebuilt:
+    for part in parts_with_config(changes.model).values():
         try:
-            wanted = saved_shapes(Structure.of(build(part.module, config_of(part.module))))
+            wanted = saved_shapes(Structure.of(build(part.module, part.config)))
         except Exception:  # noqa: BLE001 - a class may refuse its own config in any way; the check of the config says so
             continue
         for place in Structure.of(part.module).tensors:

@@ -119,7 +119,8 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         self._before = run_before(self._model, self._example, self._how)
         snapshot = Snapshot(self._model, self._optimizer, all_configs(self._model))
         self._changes = Changes(self._model, Structure.of(self._model), snapshot, self._config)
-        self._changes.rebuilt = parts_with_config(self._model) if self._config is not None else []
+        if self._config is not None:
+            self._changes.built = parts_with_config(self._model)
         self._locked = modules
         _open.add(self)
         return self
@@ -153,7 +154,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         for stack in stacks:
             set_owner_depth(changes, stack)
             set_depth(changes, stack)
-        _sizes.set_sizes(changes)
+        _sizes.set_sizes(changes, changes.sizes)
         if isinstance(self._config, Mapping):
             set_given(changes, self._config)
         _sizes.follow_config(changes)
