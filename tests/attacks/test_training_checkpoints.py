@@ -56,7 +56,7 @@ def test_files_with_a_true_hash_and_a_false_content_are_one_sentence(checkpoint,
     replace(checkpoint, name, content)
     text = refusal(lambda: Checkpointer(checkpoint.parent).load(checkpoint))
     assert text.startswith(
-        f"{checkpoint} is no checkpoint: its files are as its manifest says, but not what a Checkpointer writes ("
+        f"{checkpoint} is not a checkpoint: its files agree with its manifest, but are not what a Checkpointer writes ("
     )
 
 
@@ -97,7 +97,7 @@ def test_a_manifest_lists_the_files_of_each_process_and_no_others(checkpoint, re
     rewrite_manifest(checkpoint, change)
     checkpointer = Checkpointer(checkpoint.parent)
     assert refusal(lambda: checkpointer.load(checkpoint)) == (
-        f"{checkpoint} is no whole checkpoint: manifest.json does not list two files of each process"
+        f"{checkpoint} is not a whole checkpoint: manifest.json does not list two files of each process"
     )
     assert checkpointer.latest() is None
 
@@ -107,11 +107,11 @@ def test_a_manifest_that_is_deep_or_a_terabyte_long_is_unreadable(checkpoint, re
     for damage in (lambda: path.write_text("[" * 10**6), lambda: os.truncate(path, 2**40)):
         damage()
         text = refusal(lambda: Checkpointer(checkpoint.parent).load(checkpoint))
-        assert text == f"{checkpoint} is no whole checkpoint: manifest.json is unreadable"
+        assert text == f"{checkpoint} is not a whole checkpoint: manifest.json is unreadable"
 
 
 def test_a_link_to_what_has_no_end_is_not_followed_to_it(checkpoint, refusal):
     (checkpoint / "process-0.json").unlink()
     (checkpoint / "process-0.json").symlink_to("/dev/zero")
     text = refusal(lambda: Checkpointer(checkpoint.parent).load(checkpoint))
-    assert text == f"{checkpoint} is no whole checkpoint: process-0.json is missing"
+    assert text == f"{checkpoint} is not a whole checkpoint: process-0.json is missing"

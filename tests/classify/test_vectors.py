@@ -99,7 +99,7 @@ def test_the_command_takes_vectors(data, vectors, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"vectors": "v", "model": "ngram"}, "vectors are for --model cnn, got --model ngram; leave vectors out"),
+        ({"vectors": "v", "model": "ngram"}, "vectors are for model='cnn', got model='ngram'; leave vectors out"),
         (
             {"vectors": "v", "freeze": "some"},
             "freeze must be one of ('all', 'known', 'none'), got 'some'",
