@@ -10,7 +10,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *results.pages()]
 # A decimal number, or a whole one before a unit; not part of a version, a range of sizes, a name or a power of ten.
 NUMBER = re.compile(r"(?<![\w.+-])(\d+\.\d+|\d+(?=(?:x| ?(?:%|ms|us|GB/s))(?!\w)))(?![\w.]*\.\d|e-?\d)")
-VERSION = re.compile(r"(?:Python|torch)(?: up to | 到 | )\d[\d.]*")
+# A version, or a list of them.
+VERSION = re.compile(r"(?:[Pp]ython3?`?|torch)(?:[ ,、，（(]|version|up to|to|and|or|到|或|和|\d+\.[\d.]*\d)+")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 # Pages that are not named as their benchmark is.
 ROOM_OF = {"autograd": "check_op", "classify": "main_job", "init": "parameters"}
@@ -56,6 +57,6 @@ def test_every_figure_that_is_cited_was_measured(path):
 
 
 def test_a_figure_that_nobody_measured_is_seen():
-    page = "# Page\n\n0.1x\n\n## Figures\n\nIt is 4.1x, 12 ms and 3.14 s; torch 2.13.0; 1e-6; 4096 x 6.\n\n## End\n\n0.2x\n"
+    page = "# Page\n\n0.1x\n\n## Figures\n\nIt is 4.1x, 12 ms and 3.14 s; torch 2.6 to 2.15; 1e-6.\n\n## End\n\n0.2x\n"
     assert cited(Path("page.md"), page) == ["4.1", "12", "3.14"]
     assert [is_measured(number, {4.149, 12.6, 3.1449}) for number in ("4.1", "12", "3.14")] == [True, False, True]
