@@ -123,7 +123,7 @@ def test_padding_is_that_of_tokenizers(ours, peer, padding):
 def test_real_headlines_and_questions_agree_with_tokenizers(shared_data):
     vocab = shared_data / "vocab" / "bert-base-chinese.txt"
     heads = (shared_data / "thucnews45k" / "dev.txt").read_text("utf-8").split("\n")[:3000]
-    peer = tokenizers.BertWordPieceTokenizer(str(vocab), lowercase=True)
+    peer = tokenizers.BertWordPieceTokenizer(tokenizers.models.WordPiece.read_file(str(vocab)), lowercase=True)
     for max_length in (8, 16, 512):
         peer.enable_truncation(max_length)
         encoding = BertTokenizer(vocab, compat="hf")(heads, truncation=True, max_length=max_length, **EXTRAS)

@@ -108,7 +108,8 @@ def test_what_is_saved_is_loaded_by_transformers_and_tokenizers_and_by_us(tmp_pa
 
 def test_what_transformers_saved_is_read(tmp_path):
     transformers = pytest.importorskip("transformers")
-    peer = transformers.BertTokenizer(vocab={token: number for number, token in enumerate(VOCABULARY)})
+    write(tmp_path / "vocab.txt", "\n".join(VOCABULARY))
+    peer = transformers.BertTokenizerFast.from_pretrained(tmp_path)
     peer.save_pretrained(tmp_path)
     ours = BertTokenizer.from_pretrained(tmp_path)
     assert (ours.compat, ours.max_input_chars_per_word, ours.model_max_length) == ("hf", 100, None)

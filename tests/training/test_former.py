@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from tests.training.helpers import Augmented, small_run
@@ -25,6 +26,10 @@ def test_a_checkpoint_of_an_earlier_version_is_whole_and_can_be_read():
     }
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.nn.functional, "linear_cross_entropy"),
+    reason="waits for torch 2.13, which wrote the checkpoint: before, loaders drew other numbers",
+)
 def test_a_run_goes_on_from_a_checkpoint_of_an_earlier_version_to_the_same_weights(tmp_path):
     """In the middle of the second epoch, with dropout, augmentation, accumulation, an average and early stopping."""
     shutil.copytree(FORMER / "step-6", tmp_path / "step-6")

@@ -10,6 +10,7 @@ from linkboy._tensors import in_work_dtype, values_visible
 from linkboy.capsules._arguments import one_hot
 
 Reduction = Literal["none", "mean", "sum"]
+REDUCTIONS = get_args(Reduction)  # not asked in the call, where torch.compile would have to follow it
 
 
 def margin_loss(
@@ -51,7 +52,7 @@ def margin_loss(
 
     Source: Sabour et al. 2017, eq. 4, https://arxiv.org/abs/1710.09829.
     """
-    check_choice("reduction", reduction, get_args(Reduction))
+    check_choice("reduction", reduction, REDUCTIONS)
     check_number("m_plus", m_plus)
     check_number("m_minus", m_minus)
     check_number("down_weight", down_weight, minimum=0)

@@ -268,6 +268,8 @@ def parquet_rows(path: Path, file: Reader, wanted: Mapping[str, str | None]) -> 
         check_unpacked(path, path.stat().st_size, rows * BYTES_OF_A_ROW)
         names = lazy.collect_schema().names()
         columns = _columns(path, names, wanted)
+        if isinstance(source, io.BytesIO):
+            source.seek(0)
         frame = pl.read_parquet(source, columns=[names[column] for column in columns.values()])
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, OverflowError) as error:
         raise ValueError(f"{path} is not a complete Parquet file; write it again") from error

@@ -214,6 +214,12 @@ def _onnx(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[bytes, RunExp
 
 
 def _program(model: nn.Module, inputs: Mapping[str, Tensor]) -> torch.export.ExportedProgram:
-    batch, features = torch.export.Dim("batch"), torch.export.Dim("features")
+    # The exporter of torch 2.6 takes neither a size without an upper bound nor the fused layers of attention.
+    batch, features = (torch.export.Dim(name, max=2**31 - 1) for name in ("batch", "features"))
     shapes = {name: {0: batch, 1: features} for name in inputs}
-    return torch.export.export(model, (), kwargs=dict(inputs), dynamic_shapes=shapes)
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        return torch.export.export(model, (), kwargs=dict(inputs), dynamic_shapes=shapes)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
