@@ -68,7 +68,7 @@ def autocast_enabled(device: torch.device) -> bool:
     return device.type not in _WITHOUT_AUTOCAST and torch.is_autocast_enabled(device.type)
 
 
-_READS_RAW = hasattr(torch._C._autograd.SavedTensor, "data")
+_READS_RAW = hasattr(torch._C._autograd.SavedTensor, "data")  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def may_read_saved() -> bool:
