@@ -1,4 +1,4 @@
-"""Run a model and leave it unchanged."""
+"""Restore the attributes of modules after a run."""
 
 import contextlib
 import operator
@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 from torch import nn
-
-from linkboy._random import same_random_numbers as same_random_numbers
 
 
 def remember(thing: object) -> Callable[[], None]:

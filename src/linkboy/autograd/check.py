@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from linkboy._untouched import same_random_numbers, untouched
+from linkboy._random import same_random_numbers
+from linkboy._untouched import untouched
 from linkboy.autograd import _backward, _compile, _forward, _lifetime, _transforms
 from linkboy.autograd._explain import explain
 from linkboy.autograd._inputs import check_callable, check_inputs, check_surrogate
