@@ -28,7 +28,7 @@ def message_of(error, call, *arguments, **keywords):
             TypeError,
             np.int64(3),
             {"integer": True},
-            "n must be an integer, got np.int64(3) of type int64; pass int(n)",
+            f"n must be an integer, got {np.int64(3)!r} of type int64; pass int(n)",
         ),
         (TypeError, torch.tensor(3.0), {}, "n must be a number, got tensor(3.) of type Tensor; pass float(n)"),
         (ValueError, float("nan"), {}, "n must be a number, got nan"),

@@ -71,7 +71,9 @@ def test_an_exchanged_tensor_has_the_place_but_not_the_state_of_the_old_one(kind
     assert exchange(optimizer, {id(ours[3]): new, 0: ours[0]}) == 1
     old = id(ours[3])
     assert content(optimizer)[0] == [[id(new) if entry == old else entry for entry in group] for group in groups]
-    assert new not in optimizer.state
+    assert not any(
+        state.any() for state in optimizer.state.get(new, {}).values()
+    )  # Adagrad begins at 0 before torch 2.13
     assert ours[3] not in optimizer.state
     step(optimizer, [*ours[:3], new, ours[4]])
 

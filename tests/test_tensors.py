@@ -91,6 +91,7 @@ def test_wrappers_and_packed_weights_are_opened():
     assert [part.numel() for part in dense_parts(packed)] == [8, 2, 16, 1, 1, 16]
 
 
+@pytest.mark.filterwarnings("ignore:DTensor random operators:UserWarning")  # torch 2.6, for every mesh of CPUs
 def test_a_dtensor_is_what_this_process_holds():
     import torch.distributed as dist
     from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh

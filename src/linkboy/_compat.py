@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Adagrad, Optimizer
 
 OLDEST_TORCH = "2.6"
 OLDEST_TRANSFORMERS = "4.46.3"
@@ -66,6 +67,14 @@ _WITHOUT_AUTOCAST = frozenset(
 def autocast_enabled(device: torch.device) -> bool:
     """Return whether autocast is on for a device; never for one that has none, such as `meta`."""
     return device.type not in _WITHOUT_AUTOCAST and torch.is_autocast_enabled(device.type)
+
+
+def begin_state(optimizer: Optimizer, tensor: Tensor) -> None:
+    """Give a tensor that joins an optimizer the state that Adagrad expects; torch 2.13 makes it at the first step."""
+    if isinstance(optimizer, Adagrad) and _numbers(torch.__version__) < [2, 13]:
+        first = optimizer.defaults["initial_accumulator_value"]
+        first = complex(first, first) if tensor.is_complex() else first
+        optimizer.state[tensor] = {"step": torch.tensor(0.0), "sum": torch.full_like(tensor, first)}
 
 
 _READS_RAW = hasattr(torch._C._autograd.SavedTensor, "data")  # pyright: ignore[reportAttributeAccessIssue]

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
+from linkboy._compat import begin_state
+
 
 class Taken(NamedTuple):
     """A tensor that was taken out of an optimizer, with everything needed to put it back."""
@@ -77,6 +79,7 @@ def exchange(optimizer: Optimizer, heirs: Mapping[int, Tensor]) -> int:
             if (heir := heirs.get(id(tensor))) is not None:
                 optimizer.state.pop(tensor, None)
                 group["params"][position] = heir
+                begin_state(optimizer, heir)
                 count += 1
     if count:
         _forget_history(optimizer)
@@ -89,6 +92,7 @@ def append(optimizer: Optimizer, group: int, name: str, tensor: Tensor) -> None:
     found["params"].append(tensor)
     if "param_names" in found:
         found["param_names"].append(name)
+    begin_state(optimizer, tensor)
     _forget_history(optimizer)
 
 
