@@ -1,7 +1,9 @@
 """Every message on the page about errors is raised, word by word, by what people do to meet it."""
 
 import re
+import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ import torch
 from torch import nn
 
 import linkboy as lb
+from linkboy import _compat
+from linkboy._plots import new_figure
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 ROWS = "text,label\n" + "".join(f"good {n},p\nbad {n},n\n" for n in range(20))
@@ -59,6 +63,11 @@ def fit(batch, *, reduction="none", of_another=False):
     lb.fit(trained, nn.CrossEntropyLoss(reduction=reduction), optimizer, [batch], epochs=1, progress=False)
 
 
+def plot_without_matplotlib():
+    with mock.patch.dict(sys.modules, {"matplotlib": None, "matplotlib.figure": None}):
+        new_figure(4, 3)
+
+
 BATCH = (torch.zeros(2, 4), torch.tensor([0, 1]))
 LOGITS = torch.zeros(2, 3)
 MEETINGS = [
@@ -97,6 +106,8 @@ MEETINGS = [
     lambda: lb.PretrainedEmbedding(torch.zeros(3, 2), freeze=[True]),
     lambda: lb.CapsuleLinear(4, 8, 2, 16)(torch.zeros(1, 4, 7)),
     lambda: lb.encode_bits(LOGITS, bits=30),
+    lambda: _compat.check_version("torch", "2.5.1+cu124", _compat.OLDEST_TORCH),
+    plot_without_matplotlib,
 ]
 
 
@@ -107,7 +118,7 @@ def messages(page):
 @pytest.mark.parametrize(("message", "meet"), list(zip(messages(DOCS / "errors.md"), MEETINGS, strict=True)))
 def test_a_message_on_the_page_is_what_is_raised(message, meet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((TypeError, ValueError, OSError, RuntimeError, AssertionError)) as caught:
+    with pytest.raises((TypeError, ValueError, OSError, RuntimeError, AssertionError, ImportError)) as caught:
         meet()
     assert str(caught.value) == message
 
