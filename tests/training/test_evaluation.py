@@ -195,6 +195,16 @@ def test_bf16_returns_float32():
             "loader must be a DataLoader or another iterable of batches, got int",
             lambda: predict(nn.Identity(), 3),
         ),
+        (
+            TypeError,
+            "loader must be a DataLoader or another iterable of batches, got f32[3, 4]; to give one batch, pass it in a list",
+            lambda: predict(nn.Identity(), torch.zeros(3, 4)),  # its rows are no batches
+        ),
+        (
+            TypeError,
+            "loader must be a DataLoader or another iterable of batches, got dict; to give one batch, pass it in a list",
+            lambda: evaluate(nn.Identity(), {"input": torch.zeros(3, 4)}, {}, loss_fn=nn.MSELoss()),
+        ),
         (ValueError, "loader has no batch", lambda: predict(nn.Identity(), [])),
         (ValueError, "loader has no batch", lambda: evaluate(nn.Identity(), [], {}, loss_fn=nn.MSELoss())),
         (TypeError, "model must be an nn.Module, got NoneType", lambda: predict(None, DataLoader(Numbered(2)))),

@@ -764,6 +764,12 @@ OTHER = nn.Linear(1, 1)
         ),
         (
             TypeError,
+            "train_loader must be a DataLoader or another iterable of batches, got f32[3, 2]; "
+            "to give one batch, pass it in a list",
+            {"train_loader": torch.zeros(3, 2)},
+        ),
+        (
+            TypeError,
             "train_loader must be iterable once per epoch, got an iterator, which ends after the first",
             {"train_loader": iter([])},
         ),

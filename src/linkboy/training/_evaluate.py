@@ -13,7 +13,7 @@ from linkboy._checks import describe
 from linkboy.training import _batches, _processes
 from linkboy.training._label_weights import LabelWeights
 from linkboy.training._placement import Accelerator, Device, Placement, Precision, placed, same_modes
-from linkboy.training._sources import Batch, MapSource, refuse_shared_out
+from linkboy.training._sources import Batch, MapSource, check_loader, refuse_shared_out
 from linkboy.training.report import Evaluation
 
 Metrics = Mapping[str, Callable[[Any, Any], Any]]
@@ -222,6 +222,7 @@ class Evaluator:
 
 def _evaluation_source(loader: Iterable[Any]) -> MapSource | None:
     rank, world = _processes.process_index(), _processes.process_count()
+    check_loader("loader", loader)
     refuse_shared_out(loader, "the loader to evaluate", "leave it out: linkboy")
     if (
         isinstance(loader, DataLoader)
@@ -229,8 +230,6 @@ def _evaluation_source(loader: Iterable[Any]) -> MapSource | None:
         and type(loader).__iter__ is DataLoader.__iter__
     ):
         return MapSource(loader, 0, rank=rank, world=world, every_sample=True)
-    if not hasattr(loader, "__iter__"):
-        raise TypeError(f"loader must be a DataLoader or another iterable of batches, got {type(loader).__name__}")
     if world > 1:
         raise ValueError(
             f"an iterable cannot be shared out over {world} processes so that each sample counts once; "

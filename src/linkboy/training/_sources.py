@@ -8,7 +8,7 @@ same with 0 or 8 workers, and a resumed run starts at batch k without making bat
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +29,7 @@ from torch.utils.data import (
 )
 
 from linkboy import _random
+from linkboy._checks import describe
 from linkboy.training import _processes
 
 _MASK = (1 << 64) - 1
@@ -206,17 +207,22 @@ Source = MapSource | IterableSource
 def training_source(loader: Iterable[Any], seed: int) -> Source:
     """Return the reader for `loader`; one that splits the samples among processes by itself is refused."""
     rank, world = _processes.process_index(), _processes.process_count()
+    check_loader("train_loader", loader)
     refuse_shared_out(loader, "train_loader", "pass shuffle=True instead: fit")
     if isinstance(loader, DataLoader):
         if not isinstance(loader.dataset, IterableDataset) and type(loader).__iter__ is DataLoader.__iter__:
             return MapSource(loader, seed, rank=rank, world=world)
-    elif not hasattr(loader, "__iter__"):
-        raise TypeError(
-            f"train_loader must be a DataLoader or another iterable of batches, got {type(loader).__name__}"
-        )
     elif iter(loader) is loader:
         raise TypeError("train_loader must be iterable once per epoch, got an iterator, which ends after the first")
     return IterableSource(loader, seed, rank=rank, world=world)
+
+
+def check_loader(argument: str, loader: object) -> None:
+    """Raise for what is not a loader, also for one batch, whose rows or keys would be read as batches."""
+    one = isinstance(loader, (Tensor, Mapping, str, bytes))
+    if one or not hasattr(loader, "__iter__"):
+        fix = "; to give one batch, pass it in a list" if one else ""
+        raise TypeError(f"{argument} must be a DataLoader or another iterable of batches, got {describe(loader)}{fix}")
 
 
 def refuse_shared_out(loader: Any, argument: str, instead: str) -> None:
