@@ -11,6 +11,22 @@ import torch
 from linkboy._compat import available_accelerator
 
 
+def check_generator(generator: object) -> None:
+    """Raise a `TypeError` unless `generator` is a `torch.Generator` or `None`.
+
+    Examples:
+        >>> check_generator(3)
+        Traceback (most recent call last):
+        TypeError: generator must be a torch.Generator, got 3; pass torch.Generator().manual_seed(3)
+    """
+    if generator is None or isinstance(generator, torch.Generator):
+        return
+    number = generator if isinstance(generator, int) else 0
+    raise TypeError(
+        f"generator must be a torch.Generator, got {generator!r}; pass torch.Generator().manual_seed({number})"
+    )
+
+
 def seed(number: int, device: torch.device | None = None) -> None:
     """Seed torch's CPU generator, Python's, NumPy's if it is loaded, and that of `device`.
 

@@ -54,6 +54,10 @@ def test_what_is_no_file_is_told(tmp_path):
         (["a"], {"duplicates": "all"}, ValueError, "duplicates must be one of ('first', 'last', 'raise'), got 'all'"),
         (["a"], {"on_bad_row": "keep"}, ValueError, "on_bad_row must be one of ('raise', 'skip'), got 'keep'"),
         (["a"], {"dtype": torch.int64}, TypeError, "dtype must be a floating-point torch.dtype, got torch.int64"),
+        (
+            ["a"], {"generator": 3}, TypeError,
+            "generator must be a torch.Generator, got 3; pass torch.Generator().manual_seed(3)",
+        ),
         (["a"], {"dim": 0}, ValueError, "dim must be an integer of at least 1, got 0"),
         (["a"], {"dim": 7}, ValueError, "dim must be that of the file, 6 in {path}, got 7; leave dim out"),
         (["a"], {"padding_idx": 1}, ValueError, "padding_idx must be an integer of at least -1 and of at most 0, got 1"),

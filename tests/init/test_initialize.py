@@ -251,6 +251,14 @@ def test_an_initialiser_that_raises_half_way_leaves_every_bit(zoo, error):
     assert same(before, state(zoo))
 
 
+def test_a_seed_in_place_of_a_generator_is_refused(zoo):
+    before = state(zoo)
+    with pytest.raises(TypeError) as caught:
+        initialize(zoo, kaiming(), generator=3)
+    assert str(caught.value) == "generator must be a torch.Generator, got 3; pass torch.Generator().manual_seed(3)"
+    assert same(before, state(zoo))
+
+
 def test_an_initialiser_may_return_a_new_tensor_of_the_right_shape():
     layer = nn.Linear(2, 2)
     initialize(layer, [Rule("weight", init=lambda t: torch.full((2, 2), 7.0)), Rule("bias", init=0)])

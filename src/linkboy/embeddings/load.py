@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from linkboy._checks import check_choice, check_number
+from linkboy._random import check_generator
 from linkboy.embeddings._arrays import read_npy, read_npz, read_safetensors
 from linkboy.embeddings._binary import is_binary, read_binary
 from linkboy.embeddings._cache import Cache, Entry
@@ -92,6 +93,7 @@ def load_embeddings(
     wanted without parsing their numbers.
     """
     _check_options(dim, format, unk_init, dtype, on_bad_row, duplicates)
+    check_generator(generator)
     path = Path(path)
     vocabulary = None if vocab is None else Vocabulary(vocab, fallback)
     padding = _checked_padding(padding_idx, vocabulary)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from linkboy._checks import check_choice, did_you_mean
+from linkboy._random import check_generator
 from linkboy._report import listed
 from linkboy._tensors import work_dtype
 from linkboy.init._fans import Blocks, blocks_of
@@ -88,6 +89,7 @@ def initialize(
     """
     planned = _checked_rules(rules)
     check_choice("on_unmatched", on_unmatched, ("raise", "warn", "keep"))
+    check_generator(generator)
     globs = [skip] if isinstance(skip, str) else list(skip)
     plan = _plan(find_slots(model), planned, globs)
     on_meta = any(slot.tensor.is_meta for slot in plan.slots)
