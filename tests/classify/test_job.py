@@ -171,6 +171,21 @@ def test_probabilities_are_calibrated_and_the_calibration_error_before_and_after
     assert "expected calibration error valid" in str(finished)
 
 
+@pytest.mark.parametrize(
+    ("part", "texts", "message"),
+    [
+        ("train", "rows.csv", "train must be LabelledTexts, got str; pass read_labelled('rows.csv')"),
+        ("train", None, "train must be LabelledTexts, got NoneType; see read_labelled"),
+        ("valid", ["good"], "valid must be LabelledTexts, got list; see read_labelled"),
+    ],
+)
+def test_texts_that_were_not_read_are_refused_before_anything_is_written(tmp_path, make_rows, part, texts, message):
+    with pytest.raises(TypeError) as caught:
+        lb.train_classifier(**({"train": make_rows(60), "out": tmp_path / "model"} | {part: texts}))
+    assert str(caught.value) == message
+    assert not (tmp_path / "model").exists()
+
+
 def test_an_options_typo_is_named():
     with pytest.raises(ValueError) as caught:
         lb.TrainingOptions(loss="focl")

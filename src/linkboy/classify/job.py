@@ -138,6 +138,7 @@ def train_classifier(
         FileNotFoundError: there is nothing to resume.
         NotADirectoryError: `out` is a file.
         PermissionError: `out` cannot be written.
+        TypeError: `train`, `valid` or `test` is not `LabelledTexts`, for instance a path.
         ValueError: the data or the options are wrong; the message says how.
 
     Examples:
@@ -150,6 +151,8 @@ def train_classifier(
     """
     options, show, out = options or TrainingOptions(), show or (lambda block: None), Path(out)
     started = time.perf_counter()
+    for name, texts in (("train", train), ("valid", valid), ("test", test)):
+        _check_texts(name, texts, required=name == "train")
     check_directory(out, overwrite=overwrite, resume=resume)
     options.check_machine()
     parts = make_parts(train, valid=valid, test=test, class_names=class_names, seed=options.seed)
@@ -205,6 +208,13 @@ def train_classifier(
         judged.before_refit,
         judged.search,
     )
+
+
+def _check_texts(name: str, texts: object, *, required: bool) -> None:
+    if isinstance(texts, LabelledTexts) or (texts is None and not required):
+        return
+    fix = f"pass read_labelled({os.fspath(texts)!r})" if isinstance(texts, (str, os.PathLike)) else "see read_labelled"
+    raise TypeError(f"{name} must be LabelledTexts, got {type(texts).__name__}; {fix}")
 
 
 def _prepare(
