@@ -721,7 +721,11 @@ def test_the_assertion_carries_the_report():
 def test_wrong_arguments_are_named():
     for arguments, error, message in [
         ((3, rows(4)), TypeError, "model must be callable, got int"),
-        ((nn.Identity(), torch.zeros(3)), TypeError, "make_inputs must be callable, got Tensor"),
+        (
+            (nn.Identity(), torch.zeros(3)),
+            TypeError,
+            "make_inputs must be a function of the batch size, got f32[3]; pass one such as lambda n: torch.randn(n, 10)",
+        ),
         ((nn.Linear, rows(4)), TypeError, "model must be a model or a function, got the class Linear; build it first"),
         (
             (nn.Sequential(nn.LazyLinear(2)), rows(4)),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from linkboy._calls import HOW, How, Model, refuse_lazy, ways
-from linkboy._checks import check_choice, check_number
+from linkboy._checks import check_choice, check_number, describe
 from linkboy._walk import unwrapped
 from linkboy.shapes._fit import shape_text
 from linkboy.shapes._mixing import Tested, find_mixing
@@ -150,9 +150,13 @@ def assert_batch_safe(
 
 
 def _check_arguments(model: Model, make_inputs: object, sizes: object, probe: object, run: object) -> None:
-    for name, value in (("model", model), ("make_inputs", make_inputs)):
-        if not callable(value):
-            raise TypeError(f"{name} must be callable, got {type(value).__name__}")
+    if not callable(model):
+        raise TypeError(f"model must be callable, got {describe(model)}")
+    if not callable(make_inputs):
+        raise TypeError(
+            f"make_inputs must be a function of the batch size, got {describe(make_inputs)}; "
+            "pass one such as lambda n: torch.randn(n, 10)"
+        )
     if isinstance(model, type):
         raise TypeError(f"model must be a model or a function, got the class {model.__name__}; build it first")
     refuse_lazy(model)
