@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from linkboy._checks import check_number
-from linkboy._tensors import check_floating
+from linkboy._tensors import check_floating, work_dtype
 
 
 def clip_gradient(x: Tensor, *, max_norm: float | None = None, max_value: float | None = None) -> Tensor:
@@ -51,8 +51,7 @@ def _clipped(grad: Tensor, max_norm: float | None, max_value: float | None) -> T
     if max_norm is None:
         bound = min(max_value, torch.finfo(grad.dtype).max)  # pyright: ignore[reportArgumentType]
         return grad.clamp(-bound, bound)
-    wide = torch.float32 if grad.dtype.itemsize < 4 else grad.dtype  # squares overflow in half precision
-    norm = torch.linalg.vector_norm(grad, dtype=wide)
+    norm = torch.linalg.vector_norm(grad, dtype=work_dtype(grad))  # squares overflow in half precision
     # A clamp from below, and not from above after the division: its derivative at a zero gradient is 0 and not NaN.
     return grad * (max_norm / norm.clamp(min=max_norm)).to(grad.dtype)
 
