@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -102,6 +103,14 @@ def circles(graph: Graph) -> list[list[str]]:
 
 def test_every_file_and_room_has_a_floor():
     assert {unit_of(module) for module in sources()} == set(FLOORS), "give the new file or room a floor in FLOORS"
+
+
+@pytest.mark.parametrize("page", ["architecture.md", "zh/architecture.md"])
+def test_the_page_on_architecture_shows_every_file_on_its_floor(page):
+    text = (Path(__file__).parent.parent / "docs" / page).read_text("utf-8")
+    rows = re.findall(r"^\| (\d) \| (`_[^|]*) \|", text, re.MULTILINE)
+    shown = {name: int(floor) for floor, files in rows for name in re.findall(r"`(\w+)`", files)}
+    assert shown == {name: floor for name, floor in FLOORS.items() if floor < ROOM}
 
 
 def test_every_import_points_to_a_lower_floor():
