@@ -249,6 +249,19 @@ def takes_any(**inputs):
     return inputs
 
 
+def test_a_model_that_writes_into_its_one_mapping_does_not_write_into_the_callers():
+    def forward(batch):
+        batch["loss"] = batch.pop("ids").sum()
+        return batch["loss"]
+
+    for example in ({"ids": torch.ones(2)}, collections.UserDict(ids=torch.ones(2))):
+        arguments = arguments_of(example, forward)
+        assert type(arguments.args[0]) is type(example)
+        assert arguments.args[0]["ids"] is example["ids"]
+        assert arguments.call(forward) == 2
+        assert list(example) == ["ids"]
+
+
 @pytest.mark.parametrize(
     ("function", "keys", "is_one_argument"),
     [

@@ -93,6 +93,8 @@ def arguments_of(example: Any, model: Model | None = None, *, name: str = "examp
         return Arguments(tuple(example), {})
     if isinstance(example, Mapping) and not _is_the_argument(example, model):
         return Arguments((), dict(example))
+    if isinstance(example, (dict, collections.UserDict)):  # of other mappings a copy may hold less
+        return Arguments((_mapping_like(example, dict(example)),), {})
     return Arguments((example,), {})
 
 
