@@ -770,6 +770,11 @@ OTHER = nn.Linear(1, 1)
         ),
         (
             TypeError,
+            "val_loader must be a DataLoader or another iterable of batches, got int",
+            {"val_loader": 3},
+        ),
+        (
+            TypeError,
             "train_loader must be iterable once per epoch, got an iterator, which ends after the first",
             {"train_loader": iter([])},
         ),

@@ -22,7 +22,7 @@ from linkboy.training._placement import Accelerator, Device, Precision, placed, 
 from linkboy.training._session import Session
 from linkboy.training._settings import Callback, Settings, as_list
 from linkboy.training._signals import StopSignals
-from linkboy.training._sources import mix, training_source
+from linkboy.training._sources import check_loader, mix, training_source
 from linkboy.training.report import History
 
 OUT_OF_MEMORY = (
@@ -171,6 +171,7 @@ def fit(
         _random.seed(mix(session.seed, _processes.process_index()), placement.device)
         validation = None
         if val_loader is not None:
+            check_loader("val_loader", val_loader)
             validation = Evaluator(
                 placement, val_loader, settings.metrics, loss_fn=loss_fn, unpack=unpack, sample_weight=sample_weight
             )  # fmt: skip
