@@ -148,7 +148,7 @@ def test_a_forward_that_raises_or_is_interrupted_leaves_the_model_as_it_was(run,
     else:
         summary = summarize(model, torch.ones(3, 2), run=run)
         assert summary.flops is None
-        hint = "; run='values' computes it" if run == "shapes" else ""
+        hint = "; run='values' runs it on values instead" if run == "shapes" else ""
         assert summary.notes == (f"no shapes: the forward pass failed (RuntimeError: boom{hint})",)
     assert zoo.fingerprint(model) == before
     assert model.seen is None

@@ -40,7 +40,7 @@ def cost_of(model: nn.Module, arguments: Arguments, how: How) -> tuple[Cost | No
             by_values = way == "values" and how == "auto"
             return cost, f"computed on values, as shapes alone were not enough ({reason})" if by_values else ""
     if how == "shapes":
-        reason += "; run='values' computes it"
+        reason += "; run='values' runs it on values instead"
     return None, f"no shapes: the forward pass failed ({reason})"
 
 
