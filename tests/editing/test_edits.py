@@ -180,6 +180,12 @@ def test_a_new_module_takes_dtype_and_training_flag_of_its_place(dtype):
     assert act.training
 
 
+def test_a_mix_of_dtypes_is_named_on_the_meta_device_too():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2).double()).to("meta")
+    with pytest.raises(RuntimeError, match=r"it mixes f32\[2, 4\] and f64\[2, 4\] in one product"):
+        remove_layer(model, "1", example=torch.zeros(2, 4, device="meta"))
+
+
 def test_a_new_module_that_shall_not_be_like_the_old_one_is_found_by_the_check():
     model, example = models.mlp()
     model.bfloat16()

@@ -17,6 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from linkboy._calls import Arguments, Way, model_run, tensors_in
 from linkboy._checks import describe
+from linkboy._compat import autocast_enabled
 from linkboy.editing._names import kind_of, named_once
 
 _PRODUCTS = frozenset((
@@ -112,7 +113,7 @@ class Recorder(TorchFunctionMode):
     def _check_dtypes(self, args: tuple[Any, ...]) -> None:
         floating = [arg for arg in args if isinstance(arg, Tensor) and arg.is_floating_point()]
         dtypes = {tensor.dtype for tensor in floating}
-        if len(dtypes) > 1 and not torch.is_autocast_enabled(floating[0].device.type):
+        if len(dtypes) > 1 and not autocast_enabled(floating[0].device):
             raise Refused(
                 f"it mixes {' and '.join(sorted(describe(tensor) for tensor in floating[:2]))} in one product"
             )
