@@ -24,7 +24,7 @@ def torchrun(*arguments: object, processes: int = 2) -> subprocess.CompletedProc
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
-        "PYTHONWARNINGS": "error",
+        "PYTHONWARNINGS": "error,ignore:Implicitly cleaning up:ResourceWarning",  # of a folder of torch 2.6
     }
     return subprocess.run(
         [*command, *map(str, arguments)],
