@@ -8,6 +8,7 @@ import inspect
 import json
 import logging
 import warnings
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -101,8 +102,14 @@ def check_architecture(name):
     assert report.call_count > 20
 
 
+OLD_T5 = pytest.mark.skipif(
+    int(version("transformers").partition(".")[0]) < 5,
+    reason="waits for transformers 5: a mask of T5 that is no hazard",
+)
+
+
 @pytest.mark.filterwarnings("default")  # of transformers
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=OLD_T5) if name == "t5" else name for name in QUICK])
 def test_no_false_alarm_on_a_few_architectures(name):
     check_architecture(name)
 
