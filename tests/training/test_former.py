@@ -47,4 +47,6 @@ def test_a_run_goes_on_from_a_checkpoint_of_an_earlier_version_to_the_same_weigh
     reached, expected = dict(model.state_dict()), load_file(FORMER / "expected.safetensors")
     assert reached.keys() == expected.keys()
     for name in expected.keys() - {"0.bias", "1.running_mean"}:
-        torch.testing.assert_close(reached[name], expected[name], rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            reached[name], expected[name], rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
