@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 import os
+import sys
 import zipfile
 
 import pytest
@@ -19,8 +20,10 @@ from linkboy._reading import (
     compression_of,
     damaged,
     decoded_lines,
+    foreign_kind,
     read_lines,
     unpacked,
+    unpacking_errors,
 )
 
 TEXT = "体育\t0\nwords and words\n\nlast".encode()
@@ -61,6 +64,38 @@ def test_a_packed_file_cut_off_raises_one_of_the_known_errors(kind):
     assert str(damaged("a.txt", kind, caught.value)).startswith(
         f"'a.txt' is damaged or incomplete: its {kind} data cannot be unpacked ("
     )
+
+
+def test_a_zstd_file_is_read_within_bounds_or_needs_a_package(monkeypatch):
+    zstd = pytest.importorskip("backports.zstd")
+    packed = zstd.compress(TEXT)
+    assert compression_of(packed) == "zstd"
+    assert unpacked(io.BytesIO(packed), "zstd").read() == TEXT
+    maker = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 29})
+    with pytest.raises(unpacking_errors()):
+        unpacked(io.BytesIO(maker.compress(b"abc" * 100_000) + maker.flush()), "zstd").read()
+    with pytest.raises(unpacking_errors()):
+        unpacked(io.BytesIO(packed[:20]), "zstd").read()
+    for name in ("compression.zstd", "backports.zstd"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert message_of(ModuleNotFoundError, unpacked, io.BytesIO(packed), "zstd") == (
+        "a file packed by zstd needs the package backports.zstd, which is not installed; run: pip install 'linkboy[files]'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("head", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer, not the file itself"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE HTML><html>", "an HTML page"),
+        (b"%PDF-1.7", "a PDF file"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "a file of an old Office program (.xls, .doc)"),
+        (b"name".ljust(257, b"\0") + b"ustar\0", "a tar archive"),
+        (b"text,label\n", None),
+    ],
+)
+def test_what_people_pass_by_mistake_is_named(head, what):
+    assert (foreign_kind(head) or (None,))[0] == what
 
 
 def test_an_xz_file_that_asks_for_much_memory_is_refused():

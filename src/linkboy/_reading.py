@@ -6,9 +6,11 @@ import gzip
 import io
 import lzma
 import os
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from linkboy._files import read_bounded
@@ -19,8 +21,32 @@ if TYPE_CHECKING:
 PIECE = 1 << 20  # bytes read at a time
 LONGEST_LINE = 1 << 24
 UNPACKING_ERRORS = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
-_MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip"}
+_MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bz2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",
+}
 _XZ_MEMORY = 1 << 27  # `xz -9` needs half of it; a header can ask for 4 GiB
+_ZSTD_WINDOW = 27  # 128 MiB, as `zstd -d` allows; a header can ask for 2 GiB
+# How files begin that people pass by mistake: what each is, and what to do about it.
+_FOREIGN = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "fetch it with: git lfs pull"),
+    (b"<!doctype html", "an HTML page", "download the file itself, not the page that shows it"),
+    (b"<html", "an HTML page", "download the file itself, not the page that shows it"),
+    (b"<?xml", "an XML file", "convert it first"),
+    (b"%pdf", "a PDF file", "convert it first"),
+    (b"{\\rtf", "an RTF document", "save it as plain text"),
+    (b"\xd0\xcf\x11\xe0", "a file of an old Office program (.xls, .doc)", "save it as .xlsx or .csv"),
+    (b"sqlite format 3", "a SQLite database", "export the table as CSV"),
+    (b"arrow1", "an Arrow file", "write it as Parquet"),
+    (b"obj\x01", "an Avro file", "write it as Parquet"),
+    (b"\x89hdf", "an HDF5 file", "export what is needed from it"),
+    (b"7z\xbc\xaf", "a 7z archive", "unpack it"),
+    (b"rar!", "a RAR archive", "unpack it"),
+)
 _ENTRY = b"PK\x01\x02"  # how each entry in the directory of a zip archive begins
 # Text packs to a tenth of its size, seldom to less than a hundredth; a file of one byte repeated packs to a thousandth.
 _MOST_UNPACKED = 200
@@ -28,6 +54,20 @@ _UNPACKED_FREELY = 1 << 25
 
 Line = tuple[int, str | None]  # number and text; None for a line that could not be decoded
 BadLine = Callable[[int, UnicodeDecodeError, bytes], object]
+
+
+def foreign_kind(head: bytes) -> tuple[str, str] | None:
+    """Return what a file is that is neither text nor packed text, and what to do about it; told by its first 512 bytes.
+
+    Examples:
+        >>> foreign_kind(b"version https://git-lfs.github.com/spec/v1")
+        ('a Git LFS pointer, not the file itself', 'fetch it with: git lfs pull')
+        >>> foreign_kind(b"text,label")
+    """
+    if head[257:262] == b"ustar":
+        return "a tar archive", "unpack it"
+    start = head.removeprefix(codecs.BOM_UTF8).lstrip()[:32].lower()
+    return next(((what, advice) for magic, what, advice in _FOREIGN if start.startswith(magic)), None)
 
 
 class Reader(Protocol):
@@ -39,7 +79,7 @@ class Reader(Protocol):
 
 
 def compression_of(head: bytes) -> str:
-    """Return `"gzip"`, `"bz2"`, `"xz"`, `"zip"` or `"none"`, told by the first eight bytes of a file.
+    """Return `"gzip"`, `"bz2"`, `"xz"`, `"zstd"`, `"zip"` or `"none"`, told by the first eight bytes of a file.
 
     Examples:
         >>> compression_of(gzip.compress(b"text")), compression_of(b"text")
@@ -49,10 +89,34 @@ def compression_of(head: bytes) -> str:
 
 
 def unpacked(file: IO[bytes], compression: str) -> Any:
-    """Return a binary file with the unpacked content of one packed by gzip, bz2 or xz; unpacking takes bounded memory."""
+    """Return a binary file with the unpacked content of one packed by gzip, bz2, xz or zstd, in bounded memory.
+
+    Raises:
+        ModuleNotFoundError: the file is packed by zstd, and this Python cannot unpack that.
+    """
     if compression == "gzip":
         return gzip.GzipFile(fileobj=file, mode="rb")
+    if compression == "zstd":
+        zstd = _zstd()
+        return zstd.ZstdFile(file, options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW})
     return bz2.BZ2File(file) if compression == "bz2" else _Xz(file)
+
+
+def _zstd() -> Any:
+    for name in ("compression.zstd", "backports.zstd"):  # the first is part of Python from 3.14 on
+        try:
+            return import_module(name)
+        except ModuleNotFoundError:
+            continue
+    raise ModuleNotFoundError(
+        "a file packed by zstd needs the package backports.zstd, which is not installed; run: pip install 'linkboy[files]'"
+    )
+
+
+def unpacking_errors() -> tuple[type[Exception], ...]:
+    """Return what unpacking a damaged file raises; zstd's own error has no base but `Exception`."""
+    modules = (sys.modules.get("compression.zstd"), sys.modules.get("backports.zstd"))
+    return (*UNPACKING_ERRORS, *(module.ZstdError for module in modules if module is not None))
 
 
 def damaged(path: str | os.PathLike[str], compression: str, error: BaseException) -> ValueError:
