@@ -308,3 +308,44 @@ def test_the_new_first_layer_needs_a_place_for_what_the_first_alone_owned():
         "the first layer of '0' alone owned 'part.bias', on which all layers depend, and the new first layer (Layer) has "
         "no place for it; keep layer 0 first"
     )
+
+
+@pytest.mark.parametrize("names", ["*", ["0", "1"]])
+def test_a_removal_that_would_leave_nothing(names):
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    with pytest.raises(ValueError) as caught:
+        remove_layer(model, names)
+    assert str(caught.value) == (
+        f"names must leave at least one of the 2 modules of the model, and {names!r} stands for all of them; "
+        "kind= selects among what a pattern matches"
+    )
+    assert len(model) == 2
+
+
+def test_a_stack_that_is_left_empty_is_named():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.ReLU()))
+    assert remove_layer(model, "1.0", example=torch.ones(1, 2)).notes == ("1 (Sequential) is empty now",)
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        (remove_layer, ("0",)),
+        (replace_layer, ("0", nn.ReLU())),
+        (insert_layer, ("0", nn.ReLU())),
+        (keep_layers, ("", [0])),
+    ],
+)
+def test_a_misspelled_option_is_named_with_the_function_that_was_called(call, arguments):
+    with pytest.raises(TypeError) as caught:
+        call(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), *arguments, exmaple=torch.ones(1, 2))
+    assert (
+        str(caught.value) == f"{call.__name__}() got an unexpected keyword argument 'exmaple'; did you mean 'example'?"
+    )
+
+
+def test_an_example_without_values_is_run_on_shapes():
+    model, example = nn.Sequential(nn.ReLU(), nn.Tanh()), torch.ones(1, 2, device="meta")
+    assert remove_layer(model, "1", example=example).checked.startswith("run on shapes")
+    with pytest.raises(ValueError, match="run='values' needs an example with values, got one on the meta device"):
+        remove_layer(nn.Sequential(nn.ReLU(), nn.Tanh()), "1", example=example, run="values")

@@ -126,10 +126,14 @@ class Changes:
             module = self.origin[id(module)]
         return module
 
-    def copies(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Return the copies that were made, each with what it was copied from."""
+    def copied(self) -> dict[int, nn.Module]:
+        """Return what each part of each copy was copied from, by the `id` of the part."""
         modules = {id(thing): thing for thing in self.alive if isinstance(thing, nn.Module)}
-        return [(modules[twin], module) for twin, module in self.origin.items()]
+        found: dict[int, nn.Module] = {}
+        for twin, module in self.origin.items():
+            parts = dict(module.named_modules())  # by path: a repair may have moved a part since the copy was made
+            found |= {id(part): parts[path] for path, part in modules[twin].named_modules() if path in parts}
+        return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """The check: the edited model runs, every new module is called, nothing became worse; and how the output changed."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
@@ -8,13 +10,14 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     UnsupportedOperatorException,
 )
+from torch.nn.modules.dropout import _DropoutNd
 
-from linkboy._calls import Arguments, How, Way, named_tensors, ways, without_values
+from linkboy._calls import Arguments, How, Way, named_tensors, tensors_in, ways, without_values
 from linkboy._checks import describe
 from linkboy._tensors import wide_dtype
 from linkboy.editing._caching import NOTHING, Cached, compare_cache
 from linkboy.editing._changes import Changes
-from linkboy.editing._names import ModulePlace, kind_of
+from linkboy.editing._names import ModulePlace, kind_of, places_of
 from linkboy.editing._recorder import RecordedRun, Refused, record
 from linkboy.editing.report import OutputChange
 
@@ -56,13 +59,28 @@ def run_before(model: nn.Module, example: Arguments | None, how: How) -> Before:
     """Run the unedited model, for comparison; that it fails is not an error, as the edit may be the cure."""
     if example is None:
         return Before()
-    run = record(model, example, _ways(model, how)[-1])
+    run = record(model, example, _ways(model, example, how)[-1])
     return Before(run, _compare_cache(model, example, run))
 
 
-def _ways(model: nn.Module, how: How) -> tuple[Way, ...]:
+def check_ways(model: nn.Module, example: Arguments, how: How) -> None:
+    """Raise unless a model and its example can be run in the way asked for.
+
+    Raises:
+        ValueError: `how` is `"values"`, and the model or the example has none.
+    """
+    ways(model, how)
+    if how == "values" and _has_meta(example):
+        raise ValueError("run='values' needs an example with values, got one on the meta device")
+
+
+def _ways(model: nn.Module, example: Arguments, how: How) -> tuple[Way, ...]:
     # An edit may bring in tensors without values: the run on shapes then names the edge at which they meet others.
-    return ways(model, "shapes" if without_values(model) else how, devices=True)
+    return ways(model, "shapes" if without_values(model) or _has_meta(example) else how, devices=True)
+
+
+def _has_meta(example: Arguments) -> bool:
+    return any(tensor.is_meta for tensor in tensors_in((example.args, example.kwargs)))
 
 
 def _compare_cache(model: nn.Module, example: Arguments, run: RecordedRun) -> Cached:
@@ -91,7 +109,7 @@ def check(changes: Changes, example: Arguments | None, how: How, before: Before)
 
 def _run_after(model: nn.Module, example: Arguments, how: How, before: Before) -> tuple[RecordedRun, str]:
     """Run the edited model in the ways asked for, as far as it has values; return the last run, and how it was run."""
-    possible = _ways(model, how)
+    possible = _ways(model, example, how)
     shapes = record(model, example, "fake") if "fake" in possible else None
     if shapes is not None and "values" not in possible:
         _demand(shapes, before)
@@ -123,17 +141,27 @@ def _note_dead_modules(changes: Changes, before: Before, after: RecordedRun) -> 
     was_called = before.good.called if before.good is not None else set[int]()
     # MultiheadAttention reads the weights of its out_proj and does not call it.
     read = {id(part.out_proj) for part in changes.model.modules() if isinstance(part, nn.MultiheadAttention)}
-    used, seen = after.called | read, list[str]()
+    used, seen, idle = after.called | read, list[str](), _idle_before(changes, before)
     for name, module in changes.model.named_modules():
         fresh = id(module) not in old
         if any(id(part) in used for part in module.modules()) or any(name.startswith(f"{s}.") for s in seen):
             continue
-        if fresh:
+        if fresh and id(module) not in idle:
             changes.notes.append(f"{name} ({kind_of(module)}) is new, and the forward does not call it")
         elif id(module) in was_called:
             changes.notes.append(f"{name} ({kind_of(module)}) was called before the edit and no longer is")
         if fresh or id(module) in was_called:
             seen.append(name)
+
+
+def _idle_before(changes: Changes, before: Before) -> set[int]:
+    """Return the `id` of each new module that is a copy of, or stands for, one that the forward did not call either."""
+    if before.good is None:
+        return set()
+    earlier = {part: id(module) for part, module in changes.copied().items()}
+    earlier |= {id(new): key for key, new in changes.successor.items()}
+    earlier |= {id(place.module): id(old) for place, old in changes.removals if not place.is_empty}
+    return {part for part, key in earlier.items() if key not in before.good.called}
 
 
 def _outputs(before: RecordedRun | None, after: RecordedRun) -> tuple[OutputChange, ...]:
@@ -184,24 +212,29 @@ Removal = tuple[ModulePlace, nn.Module]
 def settle_removals(changes: Changes, example: Arguments | None, how: How, before: Before) -> None:
     """Give each place from which an attribute was removed its final state, and report which.
 
-    It becomes `None` where the forward runs without it, and an `nn.Identity` where not.
+    It becomes `None` where the forward runs without it, and an `nn.Identity` where not; a dropout that the forward does not
+    call and reads in training becomes one of rate 0.
     """
     pending = [(place, old) for place, old in changes.removals if place.is_empty]
-    if not pending:
-        return
-    if example is None:
+    if example is None and pending:
         _stand_in(changes, [item for item in pending if not isinstance(item[0].parent, nn.ModuleDict)])
         changes.notes.append(
             f"whether the forward calls {', '.join(place.name for place, _ in pending)} is not known without an example"
         )
-    else:
+    elif example is not None:
         called = None if before.good is None else before.good.called
         needed = [(place, old) for place, old in pending if called is None or id(old) in called]
         _stand_in_where_needed(changes, example, how, needed)
+        _check_training(changes, example, how, before, [item for item in pending if item[0].is_empty])
     for place, _ in pending:
-        what = "gone" if place.is_empty else "an nn.Identity now"
-        why = ": the forward runs without it" if place.is_empty else ": the forward calls it"
-        changes.repairs.append(f"{place.name} is {what}" + why * (example is not None))
+        now = None if place.is_empty else place.module
+        what = "gone" if now is None else f"{'an' if isinstance(now, nn.Identity) else 'a'} {_named(now)} now"
+        why = "runs without it" if now is None else "calls it" if isinstance(now, nn.Identity) else "reads its rate"
+        changes.repairs.append(f"{place.name} is {what}" + f": the forward {why}" * (example is not None))
+
+
+def _named(module: nn.Module) -> str:
+    return "nn.Identity" if isinstance(module, nn.Identity) else f"{kind_of(module)} with p=0"
 
 
 def _stand_in_where_needed(changes: Changes, example: Arguments, how: How, removals: list[Removal]) -> None:
@@ -217,19 +250,77 @@ def _stand_in_where_needed(changes: Changes, example: Arguments, how: How, remov
             place.parent._modules[place.key] = identity
 
 
+def _check_training(changes: Changes, example: Arguments, how: How, before: Before, removed: list[Removal]) -> None:
+    """Run a model in training mode too where a module went or was replaced that evaluation mode did not call.
+
+    An attention, for example, hands the rate of its dropout to a kernel in training mode only.
+
+    Raises:
+        RuntimeError: it does not run, and would with the old modules in their places.
+    """
+    called = set[int]() if before.good is None else before.good.called
+    old = {id(module): module for module in changes.before.names.values()}
+    replaced = [
+        (place, old[key])
+        for key, new in changes.successor.items()
+        if key in old and key not in called
+        for place in places_of(changes.model, new)
+    ]
+    silent = [*removed, *replaced]
+    if not silent or before.good is None or _runs(changes, example, how, training=True):
+        return
+    with _in_place(silent):
+        if not _runs(changes, example, how, training=True):
+            return  # as before the edit, of a norm that wants more than one row for example
+    _without_rate(changes, [item for item in removed if isinstance(item[1], _DropoutNd)])
+    if _runs(changes, example, how, training=True):
+        return
+    _stand_in(changes, [item for item in removed if item[0].is_empty])
+    run = _last_run(changes, example, how, training=True)
+    if run.failure is not None:
+        raise RuntimeError(
+            f"the edited model runs in evaluation mode and not in training mode: {run.failure}"
+        ) from run.error
+
+
+@contextlib.contextmanager
+def _in_place(modules: list[Removal]) -> Iterator[None]:
+    kept = [(place, dict(place.parent._modules)) for place, _ in modules]
+    try:
+        for place, module in modules:
+            place.parent._modules[place.key] = module
+        yield
+    finally:
+        for place, children in kept:
+            place.parent._modules.clear()
+            place.parent._modules.update(children)
+
+
 def _stand_in(changes: Changes, removals: list[Removal]) -> None:
     for place, old in removals:
-        identity = nn.Identity()
-        identity.training = old.training
-        place.parent._modules[place.key] = identity
-        changes.hold(identity)
+        _put(changes, place, old, nn.Identity())
 
 
-def _runs(changes: Changes, example: Arguments, how: How) -> bool:
-    for way in _ways(changes.model, how):
-        run = record(changes.model, example, way)
-        if run.failure is None:
-            return True
-        if isinstance(run.error, Refused):
+def _without_rate(changes: Changes, removals: list[Removal]) -> None:
+    for place, old in removals:
+        _put(changes, place, old, type(old)(0.0))
+
+
+def _put(changes: Changes, place: ModulePlace, old: nn.Module, new: nn.Module) -> None:
+    new.training = old.training
+    place.parent._modules[place.key] = new
+    changes.hold(new)
+
+
+def _runs(changes: Changes, example: Arguments, how: How, *, training: bool = False) -> bool:
+    return _last_run(changes, example, how, training=training).failure is None
+
+
+def _last_run(changes: Changes, example: Arguments, how: How, *, training: bool) -> RecordedRun:
+    """Return the first run without a failure; on values too, as some kernels have no shape function."""
+    run = RecordedRun(on_values=False)
+    for way in _ways(changes.model, example, how):
+        run = record(changes.model, example, way, training=training)
+        if run.failure is None or isinstance(run.error, Refused):
             break
-    return False  # on values too, as some kernels have no shape function
+    return run

@@ -53,10 +53,7 @@ def _keys(changes: Changes, after: Structure) -> Keys:
         if place.persistent:
             old.setdefault((id(place.owner), place.key), []).append(place.name)
             shapes[place.name] = _shape(place.tensor)
-    copies: dict[int, nn.Module] = {}
-    for twin, module in changes.copies():
-        parts = dict(module.named_modules())  # by path: a repair may have moved a part since the copy was made
-        copies |= {id(part): parts[path] for path, part in twin.named_modules() if path in parts}
+    copies = changes.copied()
     keys, new, resized, used = {}, [], [], set()
     for place in after.tensors:
         if not place.persistent:

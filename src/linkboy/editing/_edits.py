@@ -36,10 +36,19 @@ _HOOKS = (
 def remove(changes: Changes, names: str | Iterable[str], kind: Kind | None) -> None:
     """Take modules out of their stacks, or mark attributes for removal; see `surgery.remove`."""
     places = find_all(changes.model, names, kind)
+    gone = {id(place.module) for place in places}
+    if all(id(child) in gone for _, child in children_of(changes.model)):
+        raise ValueError(
+            f"names must leave at least one of the {len(children_of(changes.model))} modules of the model, and "
+            f"{names!r} stands for all of them; kind= selects among what a pattern matches"
+        )
     changes.edits += [f"removed {place.name} ({kind_of(place.module)})" for place in places]
     for place in reversed(places):  # from the end, so that the numbers of those before it stay
         if not place.is_empty:  # a module with several names goes from all attributes at once
             _take_out(changes, place)
+            if not place.parent._modules:
+                path = place.name.rpartition(".")[0]
+                changes.notes.append(f"{path} ({kind_of(place.parent)}) is empty now")
 
 
 def _take_out(changes: Changes, place: ModulePlace) -> None:

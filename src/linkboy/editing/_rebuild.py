@@ -1,8 +1,10 @@
-"""Build the model again from its config on the meta device, as saving and loading would, and compare."""
+"""Build parts of a model again from their configs on the meta device, as saving and loading would, and compare."""
 
 import copy
+import inspect
 import re
 import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,53 +12,97 @@ from torch import nn
 
 from linkboy._random import same_random_numbers
 from linkboy._report import listed
-from linkboy.editing._changes import BuiltPart, Changes, StackChange, Structure
+from linkboy.editing._changes import BuiltPart, Changes, Structure
 from linkboy.editing._configs import config_of
-from linkboy.editing._names import named_once
+from linkboy.editing._names import kind_of
 
 Shapes = dict[str, tuple[int, ...]]
+Setting = tuple[
+    str, str, object, object
+]  # path of a module, attribute or "" for its class, its own value, a fresh one's
 
 
 def parts_with_config(model: nn.Module) -> dict[int, BuiltPart]:
-    """Return the outermost modules that transformers would build from a config, known by their `config_class`, by `id`."""
+    """Return the outermost modules that a library would build from a config, by `id`.
+
+    Those of transformers are known by `config_class`; those of sentence-transformers list the arguments of their class, which
+    are also attributes, in `config_keys`.
+    """
     found: dict[int, BuiltPart] = {}
     for name, module in model.named_modules():
-        if not getattr(type(module), "config_class", None) or config_of(module) is None:
-            continue
-        if not any(not outer.name or name.startswith(f"{outer.name}.") for outer in found.values()):
-            found[id(module)] = BuiltPart(name, module, copy.deepcopy(config_of(module)))
+        config = _config_to_build_from(module)
+        if config is not None and not any(
+            not outer.name or name.startswith(f"{outer.name}.") for outer in found.values()
+        ):
+            found[id(module)] = BuiltPart(name, module, copy.deepcopy(config))
     return found
 
 
-def check_config(changes: Changes, stacks: list[StackChange]) -> None:
-    """Build every transformers model again from its config and note where the edit made it differ.
+def _config_to_build_from(module: nn.Module) -> Any:
+    if getattr(type(module), "config_class", None):
+        return config_of(module)
+    keys = getattr(type(module), "config_keys", None)
+    if not keys or any(getattr(type(part), "config_class", None) for part in module.modules()):
+        return None
+    return {key: getattr(module, key) for key in keys if hasattr(module, key)}
 
-    Names and shapes of the tensors, and in changed stacks also the numbers and texts that the layers hold. What differed
-    before the edit as well, under an adapter for example, is not the edit's doing.
+
+def check_config(changes: Changes) -> None:
+    """Build every part of a model that has a config again from it, and note where the edit made it differ.
+
+    Names and shapes of the tensors, classes of the modules, and the numbers and texts that they hold. What differed before
+    the edit as well, under an adapter for example, is not the edit's doing.
     """
     if changes.config is None:
         return
     for part in parts_with_config(changes.model).values():
+        before = changes.built.get(id(part.module))
         try:
             fresh = build(part.module, part.config)
         except Exception as error:  # noqa: BLE001 - a class may refuse its own config in any way; then nothing is compared
-            changes.notes.append(f"{type(part.module).__name__} could not be built again from its config: {error}")
+            if before is None or _built(before) is not None:
+                changes.notes.append(f"{kind_of(part.module)} could not be built again from its config: {error}")
             continue
-        _note_tensors(changes, part, fresh)
-        prefix = f"{part.name}." if part.name else ""
-        for stack in stacks:
-            if stack.name.startswith(prefix):
-                _compare_attributes(changes, stack, stack.name.removeprefix(prefix), fresh)
+        _compare(changes, part, fresh, before)
+
+
+def _compare(changes: Changes, part: BuiltPart, fresh: nn.Module, before: BuiltPart | None) -> None:
+    mine, theirs = saved_shapes(Structure.of(part.module)), saved_shapes(Structure.of(fresh))
+    kinds = _differences(mine, theirs)
+    settings = _other_settings(dict(part.module.named_modules()), fresh, kinds)
+    if not settings and not any(kinds.values()):
+        return
+    twin = _built(before)
+    old: dict[str, list[str]] = {}
+    old_settings: list[Setting] = []
+    if before is not None and twin is not None:
+        old = _differences(saved_shapes(changes.before, before.name), saved_shapes(Structure.of(twin)))
+        old_settings = _other_settings(_below(changes.before.names, before.name), twin, old)
+    prefix = f"{part.name}." if part.name else ""
+    _note_tensors(changes, prefix, kinds, old, {_layer(key) for key in mine} & {_layer(key) for key in theirs})
+    known = {(_masked(path), key) for path, key, _, _ in old_settings}
+    _note_settings(changes, prefix, [one for one in settings if (_masked(one[0]), one[1]) not in known])
+
+
+def _built(part: BuiltPart | None) -> nn.Module | None:
+    """Return what the config of a part builds; `None` where it builds nothing."""
+    try:
+        return None if part is None else build(part.module, part.config)
+    except Exception:  # noqa: BLE001 - then there is nothing to compare with
+        return None
 
 
 def build(module: nn.Module, config: Any) -> nn.Module:
     """Return a model of the same class on the meta device, as a file with this config would build it."""
     kind: Any = type(module)
-    # What a file would hold: a config checks its fields when it is loaded, and not when one of them is set.
-    config = type(config).from_dict(config.to_dict()) if hasattr(config, "from_dict") else copy.deepcopy(config)
     with torch.device("meta"), same_random_numbers(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return kind(config)
+        if isinstance(config, Mapping):
+            taken = inspect.signature(kind).parameters
+            return kind(**{key: copy.deepcopy(value) for key, value in config.items() if key in taken})
+        # What a file would hold: a config checks its fields when it is loaded, and not when one of them is set.
+        written = hasattr(config, "from_dict")
+        return kind(type(config).from_dict(config.to_dict()) if written else copy.deepcopy(config))
 
 
 def saved_shapes(structure: Structure, name: str = "") -> Shapes:
@@ -69,17 +115,9 @@ def saved_shapes(structure: Structure, name: str = "") -> Shapes:
     }
 
 
-def _note_tensors(changes: Changes, part: BuiltPart, fresh: nn.Module) -> None:
-    mine, theirs = saved_shapes(Structure.of(part.module)), saved_shapes(Structure.of(fresh))
-    kinds = _differences(mine, theirs)
-    if not any(kinds.values()):
-        return
-    known = _differences_before(changes, changes.built.get(id(part.module)))
-    layers = {_layer(key) for key in mine} & {_layer(key) for key in theirs}
-    for what, keys in kinds.items():  # a whole layer more or less is worth a note in any case
-        made = [key for key in keys if _layer(key) not in layers or _masked(key) not in known.get(what, ())]
-        if made:
-            changes.notes.append(f"{listed(made, most=3)} {what}")
+def _below(names: Mapping[str, nn.Module], name: str) -> dict[str, nn.Module]:
+    prefix = f"{name}." if name else ""
+    return {path.removeprefix(prefix): part for path, part in names.items() if path.startswith(prefix)}
 
 
 def _differences(mine: Shapes, theirs: Shapes) -> dict[str, list[str]]:
@@ -94,16 +132,14 @@ def _differences(mine: Shapes, theirs: Shapes) -> dict[str, list[str]]:
     }
 
 
-def _differences_before(changes: Changes, part: BuiltPart | None) -> dict[str, set[str]]:
-    """Return what differed before the edit; numbers of layers are masked, as an edit moves them."""
-    if part is None:
-        return {}
-    try:
-        fresh = build(part.module, part.config)
-    except Exception:  # noqa: BLE001 - as it could not be built before, there is nothing to compare with
-        return {}
-    kinds = _differences(saved_shapes(changes.before, part.name), saved_shapes(Structure.of(fresh)))
-    return {what: {_masked(key) for key in keys} for what, keys in kinds.items()}
+def _note_tensors(
+    changes: Changes, prefix: str, kinds: dict[str, list[str]], old: dict[str, list[str]], complete: set[str]
+) -> None:
+    for what, keys in kinds.items():  # a whole layer more or less is worth a note in any case
+        known = {_masked(key) for key in old.get(what, ())}  # an edit moves the numbers of layers
+        made = [f"{prefix}{key}" for key in keys if _layer(key) not in complete or _masked(key) not in known]
+        if made:
+            changes.notes.append(f"{listed(made, most=3)} {what}")
 
 
 def _layer(key: str) -> str:
@@ -115,18 +151,41 @@ def _masked(key: str) -> str:
     return re.sub(r"\d+", "#", key)
 
 
-def _compare_attributes(changes: Changes, stack: StackChange, path: str, fresh: nn.Module) -> None:
-    fresh_parts = dict(fresh.named_modules())
-    base = named_once(stack.container)
-    different: dict[str, str] = {}
-    for part in stack.container.modules():
-        inner = base[id(part)]
-        twin = fresh_parts.get(f"{path}.{inner}" if inner else path)
-        for key, value in part.__dict__.items() if twin is not None else ():
-            theirs = twin.__dict__.get(key, value)  # type: ignore[union-attr]
-            plain = isinstance(value, (bool, int, float, str)) and key != "training" and not key.startswith("_")
-            if plain and theirs != value:
-                different.setdefault(
-                    key, f"{stack.name}.{inner}.{key} is {value!r}, and a model built from the config has {theirs!r}"
-                )
-    changes.notes.extend(different.values())
+def _other_settings(
+    modules: Mapping[str, nn.Module], fresh: nn.Module, kinds: Mapping[str, Iterable[str]]
+) -> list[Setting]:
+    """Return where modules with the same tensors differ from those of a fresh model in class, or in a number or text."""
+    twins = dict(fresh.named_modules())
+    told = {key.rpartition(".")[0] for keys in kinds.values() for key in keys}  # the tensors say it already
+    found: list[Setting] = []
+    others: list[str] = []
+    for path, part in modules.items():
+        twin = twins.get(path)
+        if twin is None or path in told or any(path.startswith(f"{other}.") for other in others):
+            continue
+        if kind_of(part) == kind_of(twin):
+            found += [(path, key, *pair) for key, pair in _plain_differences(part, twin)]
+        elif not any(name.startswith(f"{path}.") for name in told):
+            found.append((path, "", kind_of(part), kind_of(twin)))
+            others.append(path)
+    return found
+
+
+def _plain_differences(part: nn.Module, twin: nn.Module) -> Iterable[tuple[str, tuple[object, object]]]:
+    for key, value in part.__dict__.items():
+        if isinstance(value, (bool, int, float, str)) and key != "training" and not key.startswith("_"):
+            theirs = twin.__dict__.get(key, value)
+            if theirs != value:
+                yield key, (value, theirs)
+
+
+def _note_settings(changes: Changes, prefix: str, settings: list[Setting]) -> None:
+    """Note one difference of each sort, and how many there are like it."""
+    alike: dict[tuple[object, ...], list[Setting]] = {}
+    for path, key, mine, theirs in settings:
+        alike.setdefault((key,) if key else (mine, theirs), []).append((path, key, mine, theirs))
+    for (path, key, mine, theirs), *more in alike.values():
+        name = f"{prefix}{path}.{key}".strip(".")
+        pair = (f"{mine!r}", f"{theirs!r}") if key else (f"of class {mine}", f"one of class {theirs}")
+        also = f" ({len(more)} more like it)" if more else ""
+        changes.notes.append(f"{name} is {pair[0]}, and a model built from the config has {pair[1]}{also}")

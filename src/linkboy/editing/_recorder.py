@@ -155,13 +155,13 @@ class Recorder(TorchFunctionMode):
         return f"{describe(tensor)} {'from' if maker[1] else 'derived from'} {maker[0] or 'the model'}"
 
 
-def record(model: nn.Module, arguments: Arguments, way: Way) -> RecordedRun:
-    """Run a model in evaluation mode without gradients, leave no trace, and return what was seen."""
+def record(model: nn.Module, arguments: Arguments, way: Way, *, training: bool = False) -> RecordedRun:
+    """Run a model without gradients, in evaluation mode unless told otherwise, leave no trace, and return what was seen."""
     run = RecordedRun(on_values=way == "values")
     recorder = Recorder(model, run)
     with contextlib.ExitStack() as stack:
         try:
-            ready = stack.enter_context(model_run(model, arguments, way, training=False))
+            ready = stack.enter_context(model_run(model, arguments, way, training=training))
             recorder.begin(ready.originals, ready.arguments)
             stack.enter_context(recorder)
             run.output = ready.call()

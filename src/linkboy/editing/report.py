@@ -164,7 +164,7 @@ class SurgeryReport(Report):
             (len(self.new_keys), "new"),
             (len(self.resized_keys), "resized"),
         ]
-        return "state_dict keys: " + ", ".join(f"{count} {what}" for count, what in parts if count)
+        return "state_dict keys: " + (", ".join(f"{count} {what}" for count, what in parts if count) or "none")
 
 
 def _indented(lines: tuple[str, ...], most: int = 12) -> list[str]:

@@ -9,12 +9,12 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from linkboy._calls import HOW, How, arguments_of, refuse_lazy, ways
-from linkboy._checks import check_choice
+from linkboy._calls import HOW, How, arguments_of, refuse_lazy
+from linkboy._checks import check_choice, did_you_mean
 from linkboy._compat import check_transformers
 from linkboy.editing import _edits, _sizes
 from linkboy.editing._changes import Changes, Structure, changed_stacks
-from linkboy.editing._checks import check, run_before
+from linkboy.editing._checks import check, check_ways, run_before
 from linkboy.editing._configs import all_configs, set_depth, set_given, set_owner_depth
 from linkboy.editing._differences import make_report
 from linkboy.editing._names import Kind, check_editable
@@ -88,9 +88,9 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         self._model, self._config = model, config
         self._how: How = run
         self._example = None if example is None else arguments_of(example, model)
-        if example is not None:
+        if self._example is not None:
             refuse_lazy(model)
-            ways(model, run)
+            check_ways(model, self._example, run)
         self._optimizer = unwrap(optimizer, model)
         self._changes: Changes | None = None
         self._report: SurgeryReport | None = None
@@ -161,7 +161,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         rewire(changes, self._optimizer)
         checked = check(changes, self._example, self._how, self._before)
         _sizes.set_sizes_seen(changes, checked)
-        check_config(changes, stacks)
+        check_config(changes)
         note_references(changes)
         return make_report(changes, checked)
 
@@ -196,6 +196,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         Raises:
             KeyError: there is no such module, or a pattern matches none.
             TypeError: it is not of that kind.
+            ValueError: no module of the model would be left.
         """
         with self._edit("remove") as changes:
             _edits.remove(changes, names, kind)
@@ -398,7 +399,7 @@ def remove_layer(
         >>> remove_layer(model, "-1", kind="Tanh").edits
         ('removed 1 (Tanh)',)
     """
-    with surgery(model, **transaction) as s:
+    with _transaction("remove_layer", model, transaction) as s:
         s.remove(names, kind=kind)
     return s.report
 
@@ -441,7 +442,7 @@ def replace_layer(
         >>> model[1].weight.dtype, report.outputs[0].after
         (torch.bfloat16, 'bf16[1, 3]')
     """
-    with surgery(model, **transaction) as s:
+    with _transaction("replace_layer", model, transaction) as s:
         s.replace(names, module, kind=kind, like=like, hooks=hooks, tie=tie)
     return s.report
 
@@ -480,7 +481,7 @@ def insert_layer(
         >>> insert_layer(model, "0", nn.GELU()).edits
         ('inserted GELU after 0',)
     """
-    with surgery(model, **transaction) as s:
+    with _transaction("insert_layer", model, transaction) as s:
         s.insert_after(name, module, key=key, copy=copy, like=like)
     return s.report
 
@@ -515,9 +516,17 @@ def keep_layers(
         >>> keep_layers(model, "layers", [0, 2, -1]).edits
         ('kept 3 of 6 layers of layers: 0, 2, 5',)
     """
-    with surgery(model, **transaction) as s:
+    with _transaction("keep_layers", model, transaction) as s:
         s.keep_layers(name, indices, copy=copy)
     return s.report
+
+
+def _transaction(caller: str, model: nn.Module, options: TransactionOptions) -> surgery:
+    unknown = next((option for option in options if option not in TransactionOptions.__annotations__), None)
+    if unknown is not None:
+        near = did_you_mean(unknown, TransactionOptions.__annotations__)
+        raise TypeError(f"{caller}() got an unexpected keyword argument {unknown!r}{near}")
+    return surgery(model, **options)
 
 
 def _roll_back(changes: Changes, error: BaseException) -> None:

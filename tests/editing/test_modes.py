@@ -1,0 +1,104 @@
+"""An edit that evaluation mode does not show: rates that are read in training, and what a config would build otherwise."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers as hf
+from tests.editing import models
+from tests.editing.models import IDS
+from torch import nn
+
+from linkboy.editing import keep_layers, remove_layer, replace_layer
+
+
+class Attention(nn.Module):
+    """Hands the rate of its dropout to a kernel, in training only, as attention in transformers does."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout, self.out = nn.Dropout(0.5), nn.Dropout(0.5)
+
+    def forward(self, x):
+        rate = self.dropout.p if self.training else 0.0
+        return self.out(F.scaled_dot_product_attention(x, x, x, dropout_p=rate))
+
+
+X = torch.randn(2, 3, 4)
+
+
+def test_a_rate_that_is_read_in_training_becomes_zero():
+    model = nn.Sequential(Attention(), Attention())
+    report = remove_layer(model, "*", kind="Dropout", example=X)
+    assert isinstance(model[0].out, nn.Identity)
+    assert model[0].dropout.p == 0
+    assert "0.dropout is a Dropout with p=0 now: the forward reads its rate" in report.repairs
+    assert not report.notes
+    model.train()
+    assert torch.equal(model(X), model.eval()(X))
+
+
+def test_a_replaced_module_that_only_training_reads_is_run_in_training():
+    model = Attention()
+    with pytest.raises(RuntimeError) as caught:
+        replace_layer(model, "dropout", nn.Identity(), example=X)
+    assert str(caught.value) == (
+        "the edited model runs in evaluation mode and not in training mode: the model (Attention) got f32[2, 3, 4] from the "
+        "example: AttributeError: 'Identity' object has no attribute 'p'"
+    )
+    assert isinstance(model.dropout, nn.Dropout)
+    replace_layer(model, "dropout", nn.Dropout(0.1), example=X)
+    assert model.dropout.p == 0.1
+
+
+def test_a_model_that_did_not_train_before_is_not_held_against_the_edit():
+    class Fails(Attention):
+        def forward(self, x):
+            if self.training:
+                raise RuntimeError("for inference only")
+            return super().forward(x)
+
+    model = Fails()
+    remove_layer(model, "dropout", example=X)
+    assert model.dropout is None
+
+
+@pytest.mark.parametrize("build", [models.gpt2, models.distilbert])
+def test_transformers_train_without_their_dropouts(build):
+    model, example = build()
+    remove_layer(model, "*", kind="Dropout", example=example)
+    model.train()
+    outputs = [model(**example)[0] for _ in range(2)]
+    assert torch.equal(*outputs)
+
+
+def test_copies_of_layers_are_not_called_new_where_the_original_was_not_called():
+    model, example = models.gpt2()
+    report = keep_layers(model, "transformer.h", [0, 1, 1, 2], example=example)
+    assert not [note for note in report.notes if "does not call" in note]
+
+
+def test_a_class_that_the_config_would_not_build_is_named_once():
+    model, example = models.bert()
+    report = replace_layer(model, "*.intermediate_act_fn", lambda old: nn.ReLU(), example=example)
+    assert (
+        "encoder.layer.0.intermediate.intermediate_act_fn is of class ReLU, and a model built from the config has one of class "
+        "GELUActivation (3 more like it)"
+    ) in report.notes
+
+
+def test_what_differed_from_the_config_before_is_not_named():
+    model, example = models.bert()
+    model.encoder.layer[0].intermediate.intermediate_act_fn = nn.ReLU()
+    model.encoder.layer[1].attention.self.num_attention_heads = 2.0
+    report = remove_layer(model, "encoder.layer.2", example=example)
+    assert not [note for note in report.notes if "built from the config" in note]
+
+
+def test_a_config_that_could_not_be_built_before_is_not_named():
+    class Strict(hf.BertModel):
+        def __init__(self, config, more):
+            super().__init__(config)
+
+    model = Strict(hf.BertConfig(**models.TINY), 1).eval()
+    report = keep_layers(model, "encoder.layer", [0, 1], example={"input_ids": IDS})
+    assert not [note for note in report.notes if "could not be built" in note]
