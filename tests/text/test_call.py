@@ -216,9 +216,9 @@ def test_decode_writes_chinese_without_spaces_and_latin_with():
     tokenizer = BertTokenizer(vocab)
     text = "北京，是berts (ok), is ok.中国"
     ids = tokenizer.encode(text)
-    assert tokenizer.decode(ids) == "北京，是 berts (ok), is ok.中国"
+    assert tokenizer.decode(ids) == "北京，是 berts ( ok ), is ok.中国"
     assert tokenizer.decode(torch.tensor(ids)) == tokenizer.decode(ids)
-    assert tokenizer.decode(ids, spaces=True) == "北 京 ， 是 berts ( ok ) , is ok . 中 国"
+    assert tokenizer.decode(ids, spaces=True) == "北 京 ， 是 berts ( ok ), is ok. 中 国"
     assert tokenizer.decode(ids, spaces=False) == "北京，是berts(ok),isok.中国"
     assert tokenizer.decode([2, 1, 3, 0, 0]) == "[UNK]"
     assert tokenizer.decode([2, 1, 3], skip_special_tokens=False, spaces=True) == "[CLS] [UNK] [SEP]"
@@ -282,7 +282,7 @@ def bad_calls():
     ends = "needs the token"
     return [
         (lambda: small(["a", None]), "text[1] must be str or bytes, got NoneType"),
-        (lambda: small(None), "text must be a list of texts, got NoneType"),
+        (lambda: small(None), "text must be a text or a list of texts, got NoneType"),
         (lambda: small(["a"], ["a", "b"]), "text_pair must have as many texts as text, 1, got 2"),
         (lambda: small(["a"], ["a", 1][1:]), "text_pair[0] must be str or bytes, got int"),
         (lambda: small("a", ["a"]), "text and text_pair must both be one text or both be lists of texts"),
@@ -342,9 +342,12 @@ def bad_calls():
             lambda: small("a", padding=True, pad_to_multiple_of=10**9),
             "pad_to_multiple_of must be an integer of at least 1 and of at most 16777216, got 1000000000",
         ),
-        (lambda: small({"a", "b"}), "text must be a list of texts, got set"),
-        (lambda: small({"a": 1}), "text must be a list of texts, got dict"),
-        (lambda: small.decode([[1]]), "ids must be one row of whole numbers, got a list in it"),
+        (lambda: small({"a", "b"}), "text must be a text or a list of texts, got set"),
+        (lambda: small({"a": 1}), "text must be a text or a list of texts, got dict"),
+        (
+            lambda: small.decode([[1]]),
+            "ids must be one row of whole numbers, got a list in it; batch_decode takes many rows",
+        ),
         (lambda: small.decode(1), "ids must be a list or a 1-D tensor of ids, got int"),
         (lambda: small.decode(torch.tensor(1)), "ids must be a list or a 1-D tensor of ids, got i64[]"),
         (lambda: small.token_to_id(["a"]), "token must be a string, got list"),
@@ -364,7 +367,10 @@ def bad_calls():
             lambda: small(long, return_tensors="pt"),
             "return_tensors='pt' needs rows of one length, got 10 to 11: pass padding=True, or return_tensors='flat'",
         ),
-        (lambda: small("a", return_tensors="tf"), "return_tensors must be one of (None, 'pt', 'np', 'flat'), got 'tf'"),
+        (
+            lambda: small("a", return_tensors="tf"),
+            "return_tensors must be one of (None, 'pt', 'np', 'flat', 'flat_np'), got 'tf'",
+        ),
         (lambda: bare("a"), f"add_special_tokens=True {ends} [CLS] in the vocabulary"),
         (lambda: bare.encode("a"), f"add_special_tokens=True {ends} [CLS] in the vocabulary"),
         (lambda: bare("a", add_special_tokens=False, padding=True), f"padding {ends} [PAD] in the vocabulary"),

@@ -159,7 +159,10 @@ def added(**changes):
             lambda c: c.update(pre_tokenizer={"type": "Whitespace"}),
             "pre_tokenizer in {path!r} must be of type BertPreTokenizer, as BERT's is, got Whitespace",
         ),
-        (lambda c: c["model"].update(unk_token="<unk>"), "unk_token in {path!r} must be '[UNK]', got '<unk>'"),
+        (
+            lambda c: c["model"].update(unk_token="<unk>"),
+            "vocab needs the token <unk>: words that have no pieces become it; read from {path!r}",
+        ),
         (
             lambda c: c["model"].update(continuing_subword_prefix="@@"),
             "continuing_subword_prefix in {path!r} must be '##', got '@@'",
@@ -171,11 +174,11 @@ def added(**changes):
         (lambda c: c["model"].update(vocab=["a"]), "model.vocab in {path!r} must map tokens to ids, got list"),
         (
             added(content="<x>"),
-            "added token '<x>' in {path!r} is not supported: only [PAD], [UNK], [CLS], [SEP], [MASK] with their ids",
+            "added token '<x>' must have an id of its own, 0 is that of '[PAD]'; read from {path!r}",
         ),
         (
             added(id=3),
-            "added token '[PAD]' in {path!r} is not supported: only [PAD], [UNK], [CLS], [SEP], [MASK] with their ids",
+            "added token '[PAD]' must have the id that it has in the vocabulary, 0, got 3; read from {path!r}",
         ),
         (lambda c: c.update(added_tokens=5), "added_tokens in {path!r} must be a list of objects, got 5"),
         (lambda c: c.update(added_tokens=["x"]), "added_tokens in {path!r} must be a list of objects, got ['x']"),
@@ -184,14 +187,34 @@ def added(**changes):
             "post_processor in {path!r} must make [CLS] A [SEP] B [SEP], as BERT's does, got RobertaProcessing",
         ),
         (
-            lambda c: c["post_processor"].update(cls=["[SEP]", 3]),
+            lambda c: c["post_processor"].update(cls=["[CLS]", 3]),
             "post_processor in {path!r} must make [CLS] A [SEP] B [SEP], as BERT's does, got BertProcessing",
         ),
         (
             lambda c: c.update(post_processor={"type": "TemplateProcessing", "single": [], "special_tokens": {}}),
             "post_processor in {path!r} must make [CLS] A [SEP] B [SEP], as BERT's does, got TemplateProcessing",
         ),
-        (added(lstrip=True), "added token '[PAD]' in {path!r} is not supported with lstrip=true"),
+        (added(id=None), "the id of the token '[PAD]' of added_tokens in {path!r} must be a number, got None"),
+        (
+            added(lstrip="yes"),
+            "lstrip of the token '[PAD]' of added_tokens in {path!r} must be true or false, got 'yes'",
+        ),
+        (
+            added(content=7),
+            "added_tokens in {path!r} must be a token or an object with its content, got 7",
+        ),
+        (
+            lambda c: c.update(padding={"direction": "Up"}),
+            "padding.direction in {path!r} must be 'Left' or 'Right', got 'up'",
+        ),
+        (
+            lambda c: c.update(padding={"pad_type_id": 2}),
+            "padding.pad_type_id in {path!r} must be 0, got 2",
+        ),
+        (
+            lambda c: c.update(padding={"pad_token": "[PAD]", "pad_id": 7}),
+            "padding.pad_id in {path!r} must be the id of '[PAD]', 0, got 7",
+        ),
     ],
 )
 def test_a_tokenizer_json_of_another_kind_is_refused(tmp_path, change, message):
@@ -242,7 +265,7 @@ def test_a_vocabulary_file_that_is_not_utf8_names_the_line(tmp_path):
     path = write(tmp_path / "vocab.txt", b"[UNK]\na\n\xff\n")
     with pytest.raises(ValueError) as caught:
         BertTokenizer(path)
-    assert str(caught.value) == f"vocab must be UTF-8, but line 3 of {str(path)!r} is not"
+    assert str(caught.value) == f"{str(path)!r} line 3 is not UTF-8; save the file as UTF-8"
 
 
 def test_a_path_that_is_no_vocabulary_file_says_what_to_pass(tmp_path):
@@ -345,6 +368,7 @@ def test_a_missing_or_foreign_directory_says_so(tmp_path):
     with pytest.raises(ValueError) as caught:
         BertTokenizer.from_pretrained(tmp_path)
     assert str(caught.value) == (
-        f"tokenizer_class in {str(config)!r} must be one of ('BertTokenizer', 'BertTokenizerFast', 'DistilBertTokenizer', "
-        "'DistilBertTokenizerFast', 'ElectraTokenizer', 'ElectraTokenizerFast'), got 'GPT2Tokenizer'"
+        f"tokenizer_class in {str(config)!r} must be one whose tokenizer is BERT's, BertTokenizer, DistilBertTokenizer, "
+        "ElectraTokenizer, MobileBertTokenizer, LayoutLMTokenizer, SqueezeBertTokenizer, ConvBertTokenizer, LxmertTokenizer, "
+        "RetriBertTokenizer, RealmTokenizer, got 'GPT2Tokenizer'"
     )

@@ -37,11 +37,13 @@ def colliding(constant):
 def test_when_every_hash_collides_every_id_is_still_right(monkeypatch):
     monkeypatch.setattr(cache, "make_keys", colliding(12345))
     tokenizer = ours()
-    assert len(tokenizer._encoder.cache) == 1
+    assert len(tokenizer._encoder.engine.cache) == 1
     assert_equal_ids(tokenizer, Reference(IDS), TEXTS)
-    flat = tokenizer._encoder.encode(TEXTS, spans=True)
+    flat = tokenizer._encoder.engine.encode(TEXTS, spans=True)
     begin, end = int(flat.begin[9]), int(flat.end[9])
-    assert [tuple(s) for s in flat.spans[begin + 1 : end].tolist()] == [p[1:] for p in tokenizer._reader.read(TEXTS[9])]
+    assert [tuple(s) for s in flat.spans[begin + 1 : end].tolist()] == [
+        p[1:] for p in tokenizer._encoder.reader.read(TEXTS[9])
+    ]
 
 
 def test_a_collision_taken_for_a_hit_would_be_seen(monkeypatch):
@@ -62,7 +64,7 @@ def test_the_word_cache_is_bounded_and_stays_right(monkeypatch):
     tokenizer, reference = ours(), Reference(IDS)
     for seed in range(8):
         assert_equal_ids(tokenizer, reference, words_fuzz(150, seed))
-    many = tokenizer._encoder.cache
+    many = tokenizer._encoder.engine.cache
     assert len(many) <= 300 + 150 * 16
 
 
@@ -71,7 +73,7 @@ def test_the_word_table_of_the_readable_path_is_bounded(monkeypatch):
     tokenizer, reference = ours(), Reference(IDS)
     for text in words_fuzz(200, 5):
         assert tokenizer.encode(text, add_special_tokens=False) == reference.ids(text)
-    assert len(tokenizer._reader._words) <= 20
+    assert len(tokenizer._encoder.reader._words) <= 20
 
 
 def test_threads_that_are_cold_together_agree():
@@ -106,7 +108,7 @@ def test_another_process_gives_the_same_ids_even_when_forked_with_locks_held(met
     context = multiprocessing.get_context(method)
     queue = context.Queue()
     process = context.Process(target=child, args=(tokenizer, queue))
-    with tokenizer._encoder.cache._lock, tokenizer._encoder.table._lock:
+    with tokenizer._encoder.engine.cache._lock, tokenizer._encoder.engine.table._lock:
         process.start()
     try:
         assert queue.get(timeout=60) == expected
@@ -142,7 +144,7 @@ def test_memory_stays_below_fifty_bytes_per_character_beyond_the_result(letter, 
     tokenizer = ours()
     tokenizer([texts[0][:4000]], return_tensors="flat")
     tracemalloc.start()
-    flat = tokenizer._encoder.encode(texts)
+    flat = tokenizer._encoder.engine.encode(texts)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     result = flat.ids.nbytes + flat.begin.nbytes + flat.end.nbytes
@@ -154,7 +156,7 @@ def test_memory_for_new_words_is_bounded_by_cutting_some_at_a_time():
     texts = ["".join(word) + " " for word in rng.choice(list("abcdefgh"), (26_000, 7)).tolist()]
     tokenizer = ours()
     tracemalloc.start()
-    tokenizer._encoder.encode(texts)
+    tokenizer._encoder.engine.encode(texts)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 120 * sum(map(len, texts))  # 92; 152 where all are cut at once

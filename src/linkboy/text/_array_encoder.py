@@ -1,33 +1,20 @@
 """Many texts to ids at once, in arrays: one look-up per character, one per word, no loop over either."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from linkboy.text._arrays import Array, ranges
 from linkboy.text._characters import Rules
+from linkboy.text._flat import MARK, FlatIds, join_parts
 from linkboy.text._sigma import is_final_sigma
 from linkboy.text._symbols import DROPPED, LETTER, NEEDS_SIGMA, NEEDS_TEXT, SEPARATOR, SymbolTable
 from linkboy.text._trie import PieceTrie
 from linkboy.text._word_cache import FoundWords, WordCache
 from linkboy.text._wordpiece import Pieces, TextReader
 
-MARK = LETTER - 1  # stands before and after the ids of each text; above every id
 CHUNK = 1 << 18  # characters processed at once: bounds the memory, and stays in the processor's cache
 LONGEST = 256  # characters of a word on the array path
-
-
-class FlatIds(NamedTuple):
-    """The ids of all texts in one array; text `i` has `ids[begin[i] + 1 : end[i]]`, with a mark before and after.
-
-    `spans` holds, where asked for, the `(start, end)` in its own text of each id, and `(0, 0)` at the marks.
-    """
-
-    ids: Array
-    begin: Array
-    end: Array
-    spans: Array | None
 
 
 class ArrayEncoder:
@@ -71,7 +58,7 @@ class ArrayEncoder:
         cuts = [(number, start, end) for number, text in enumerate(texts) for start, end in _cuts(text)]
         parts = [texts[number][start:end] for number, start, end in cuts]
         owners, origins, ends = np.array(cuts).T
-        return _rejoin(self._encode_all(parts, ends - origins, spans), owners, origins)
+        return join_parts(self._encode_all(parts, ends - origins, spans), owners, origins)
 
     def _encode_all(self, texts: Sequence[str], sizes: Array, spans: bool) -> FlatIds:
         parts = [self._encode_chunk(texts[a:b], sizes[a:b], spans) for a, b in _chunks(sizes)]
@@ -276,18 +263,3 @@ def _cuts(text: str) -> Iterator[tuple[int, int]]:
         yield start, end
         start = end
     yield start, len(text)
-
-
-def _rejoin(flat: FlatIds, owners: Array, origins: Array) -> FlatIds:
-    """Join the parts that have the same owner into one text again; each part begins at its origin."""
-    inner = owners[1:] == owners[:-1]
-    kept = np.ones(len(flat.ids), bool)
-    kept[flat.end[:-1][inner]] = kept[flat.begin[1:][inner]] = False
-    ids = flat.ids[kept]
-    marks = np.flatnonzero(ids == MARK)
-    begin, end = marks[0::2], marks[1::2]
-    spans = flat.spans
-    if spans is not None:
-        spans = (spans[kept] + np.repeat(origins, flat.end - flat.begin + 1)[kept, None]).astype(np.int32)
-        spans[begin] = spans[end] = 0
-    return FlatIds(ids, begin, end, spans)

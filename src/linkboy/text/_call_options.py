@@ -1,13 +1,15 @@
 """The arguments of a tokenizer call, checked against each other, so that no argument is silently without effect."""
 
 import dataclasses
+import functools
 from typing import Literal
 
 from linkboy._checks import check_choice, check_flag, check_number
 
 Padding = bool | Literal["do_not_pad", "longest", "max_length"]
 Truncation = bool | Literal["do_not_truncate", "longest_first", "only_first", "only_second"]
-Tensors = Literal["pt", "np", "flat"] | None
+Tensors = Literal["pt", "np", "flat", "flat_np"] | None
+Side = Literal["left", "right"]
 
 PADDINGS = {False: None, "do_not_pad": None, True: "longest", "longest": "longest", "max_length": "max_length"}
 TRUNCATIONS = {
@@ -36,8 +38,15 @@ class CallOptions:
     offsets: bool
     special_mask: bool
     tensors: str | None
+    pads_left: bool = False
+    cuts_left: bool = False
+    types: bool = True
+    mask: bool = True
+    length: bool = False
 
 
+# Calls differ in their texts and rarely in their options. `typed`, so that 1 is not taken for a True seen before.
+@functools.lru_cache(maxsize=256, typed=True)
 def check_options(
     *,
     pair: bool,
@@ -52,22 +61,47 @@ def check_options(
     offsets: bool,
     special_mask: bool,
     tensors: Tensors,
+    padding_side: Side,
+    truncation_side: Side,
+    types: bool,
+    mask: bool,
+    length: bool,
 ) -> CallOptions:
     """Return the options of a call, or raise where one is unknown, contradicts another, or would have no effect."""
     check_flag("add_special_tokens", specials)
     check_flag("return_overflowing_tokens", overflow)
     check_flag("return_offsets_mapping", offsets)
     check_flag("return_special_tokens_mask", special_mask)
+    check_flag("return_token_type_ids", types)
+    check_flag("return_attention_mask", mask)
+    check_flag("return_length", length)
     check_choice("padding", padding, PADDINGS)
     check_choice("truncation", truncation, TRUNCATIONS)
-    check_choice("return_tensors", tensors, (None, "pt", "np", "flat"))
+    check_choice("return_tensors", tensors, (None, "pt", "np", "flat", "flat_np"))
+    check_choice("padding_side", padding_side, ("left", "right"))
     pad, cut = PADDINGS[padding], TRUNCATIONS[truncation]
     if max_length is None and (cut or pad == "max_length"):
         if model_max_length is None:
             argument = f"truncation={truncation!r}" if cut else "padding='max_length'"
             raise ValueError(f"{argument} needs max_length, as this tokenizer has no model_max_length")
         max_length = model_max_length
-    options = CallOptions(specials, pad, cut, max_length, stride, multiple, overflow, offsets, special_mask, tensors)
+    options = CallOptions(
+        specials,
+        pad,
+        cut,
+        max_length,
+        stride,
+        multiple,
+        overflow,
+        offsets,
+        special_mask,
+        tensors,
+        padding_side == "left",
+        truncation_side == "left",
+        types,
+        mask,
+        length,
+    )
     _check_length(options, pair)
     _check_overflow(options)
     _check_padding(options)
@@ -109,5 +143,5 @@ def _check_padding(options: CallOptions) -> None:
         check_number("pad_to_multiple_of", options.multiple, minimum=1, maximum=WIDEST, integer=True)
         if options.padding is None:
             raise ValueError(f"pad_to_multiple_of={options.multiple} has no effect without padding")
-    if options.tensors == "flat" and options.padding is not None:
-        raise ValueError("padding has no effect with return_tensors='flat', whose rows are not padded")
+    if options.tensors in ("flat", "flat_np") and options.padding is not None:
+        raise ValueError(f"padding has no effect with return_tensors={options.tensors!r}, whose rows are not padded")

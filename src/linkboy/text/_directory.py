@@ -1,111 +1,280 @@
-"""The files of a tokenizer: `vocab.txt`, `tokenizer.json` and `tokenizer_config.json`, read strictly and written to agree."""
+"""The directory of a tokenizer as transformers keeps it: every file is read, and what it says is done or refused by name."""
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from linkboy._files import atomic_write, read_bounded
+from linkboy._files import atomic_write
+from linkboy.text._added_tokens import FLAGS, AddedToken
 from linkboy.text._characters import Rules
-from linkboy.text._vocabulary import CLS, MOST_BYTES, SEP, SPECIAL, UNK
+from linkboy.text._special_tokens import DEFAULTS, EXTRA, SpecialTokens
+from linkboy.text._tokenizer_json import read_json, read_tokenizer_json, token_of, tokenizer_json
 
-CLASSES = tuple(
-    name + end for name in ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer") for end in ("", "Fast")
-)
-GENERIC = "PreTrainedTokenizerFast"
+# Classes whose tokenizer is BERT's, unchanged. Some of these models take no token types.
+SAME = (
+    "BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "LayoutLMTokenizer",
+    "SqueezeBertTokenizer", "ConvBertTokenizer", "LxmertTokenizer", "RetriBertTokenizer", "RealmTokenizer",
+)  # fmt: skip
+CLASSES = tuple(name + end for name in SAME for end in ("", "Fast"))
+WITHOUT_TYPES = tuple(name + end for name in ("DistilBertTokenizer", "RetriBertTokenizer") for end in ("", "Fast"))
+MODELS_WITHOUT_TYPES = ("distilbert", "retribert")
+GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
+INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 # Our own entry in tokenizer_config.json; other readers pass over it.
 COMPAT = "linkboy_compat"
 NO_LIMIT = 10**9  # transformers writes 10**30 for "no model_max_length"
 
-
-def read_tokenizer_json(path: str | os.PathLike[str]) -> tuple[dict[str, int], dict[str, Any]]:
-    """Return the vocabulary of a `tokenizer.json` and the options of the `BertTokenizer` it describes."""
-    content = _read_json(Path(path))
-    model = _part(content, "model", ("WordPiece",), path)
-    normalizer = _part(content, "normalizer", ("BertNormalizer",), path)
-    _part(content, "pre_tokenizer", ("BertPreTokenizer",), path)
-    for key, value in (("unk_token", UNK), ("continuing_subword_prefix", "##")):
-        if model.get(key, value) != value:
-            raise ValueError(f"{key} in {os.fspath(path)!r} must be {value!r}, got {model[key]!r}")
-    if not normalizer.get("clean_text", True):
-        raise ValueError(f"clean_text in {os.fspath(path)!r} must be true: BERT's tokenizer always cleans the text")
-    vocab = model.get("vocab")
-    if not isinstance(vocab, dict):
-        raise ValueError(f"model.vocab in {os.fspath(path)!r} must map tokens to ids, got {type(vocab).__name__}")
-    added = content.get("added_tokens") or []
-    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
-        raise ValueError(f"added_tokens in {os.fspath(path)!r} must be a list of objects, got {added!r:.80}")
-    for token in added:
-        _check_added(token, vocab, path)
-    _check_processor(content.get("post_processor"), vocab, path)
-    return vocab, {
-        "do_lower_case": normalizer.get("lowercase", True),
-        "strip_accents": normalizer.get("strip_accents"),
-        "tokenize_chinese_chars": normalizer.get("handle_chinese_chars", True),
-        "compat": "hf",
-        "max_input_chars_per_word": model.get("max_input_chars_per_word", 100),
-    }
+# Entries of tokenizer_config.json that change no id: notes of transformers to itself, chats, and the lengths of a past call.
+PASSED_OVER = frozenset((
+    "tokenizer_class", "name_or_path", "special_tokens_map_file", "tokenizer_file", "vocab_file", "backend", "is_local",
+    "local_files_only", "files_loaded", "auto_map", "processor_class", "chat_template", "chat_control_tokens",
+    "response_schema", "response_template", "use_fast", "transformers_version", "_commit_hash", "_from_auto",
+    "_from_pipeline", "device_map", "verbose", "max_model_input_sizes", "max_length", "stride", "padding", "truncation",
+    "truncation_strategy", "pad_to_multiple_of", "init_inputs", "model_type", "license", "trust_remote_code", "revision",
+    "cache_dir", "use_auth_token", "token", "subfolder", "return_tensors", "model_max_length", "max_len", "legacy",
+    "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", "added_tokens_decoder",
+))  # fmt: skip
+OPTIONS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "padding_side", "truncation_side")
+# What other tokenizers do and BERT's does not, with the value that asks for nothing.
+NEUTRAL = {
+    "do_basic_tokenize": True,
+    "wordpieces_prefix": "##",
+    "split_special_tokens": False,
+    "add_prefix_space": False,
+    "add_bos_token": False,
+    "add_eos_token": False,
+    "pad_token_type_id": 0,
+}
 
 
-def read_directory(directory: str | os.PathLike[str]) -> tuple[dict[str, int] | Path, dict[str, Any]]:
-    """Return the vocabulary and the options that the files of a model directory give; `tokenizer.json` goes first."""
+def read_directory(
+    directory: str | os.PathLike[str], ignore: Collection[str] = ()
+) -> tuple[dict[str, int] | Path, dict[str, Any]]:
+    """Return the vocabulary and the options that the files of a model directory give.
+
+    Args:
+        directory: the directory.
+        ignore: entries of `tokenizer_config.json` to pass over.
+    """
     folder = Path(directory)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"no directory {os.fspath(directory)!r}; from_pretrained reads local files and never downloads"
         )
-    config_path, json_path, vocab_path = (
-        folder / name for name in ("tokenizer_config.json", "tokenizer.json", "vocab.txt")
-    )
-    config = _read_json(config_path) if config_path.is_file() else {}
-    if json_path.is_file():
-        vocab, options = read_tokenizer_json(json_path)
-    elif vocab_path.is_file():
-        kind = config.get("tokenizer_class", CLASSES[0])
-        if kind not in CLASSES:
-            raise ValueError(f"tokenizer_class in {str(config_path)!r} must be one of {CLASSES}, got {kind!r}")
-        keys = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
-        vocab, options = vocab_path, {key: config[key] for key in keys if key in config}
+    config_path = folder / "tokenizer_config.json"
+    config = _read_if_there(config_path)
+    config = {key: value for key, value in config.items() if key not in ignore}
+    model = _read_if_there(folder / "config.json")
+    kind = config.get("tokenizer_class", model.get("tokenizer_class"))
+    in_json = (folder / "tokenizer.json").is_file()
+    if kind is not None and kind not in CLASSES and not (in_json and kind in GENERIC):
+        raise ValueError(
+            f"tokenizer_class in {str(config_path)!r} must be one whose tokenizer is BERT's, {', '.join(SAME)}, got {kind!r}"
+        )
+    if in_json:
+        vocab, options = read_tokenizer_json(folder / "tokenizer.json")
+    elif (folder / "vocab.txt").is_file():
+        vocab, options = folder / "vocab.txt", dict[str, Any](added_tokens={})
     else:
         raise FileNotFoundError(f"neither tokenizer.json nor vocab.txt in {os.fspath(directory)!r}")
-    longest = config.get("model_max_length")
+    _check_entries(config, config_path)
+    _Tokens(folder, config, options).read()
+    options |= {name: config[name] for name in OPTIONS if config.get(name) is not None}
+    options["never_split"] = config.get("never_split") or ()
+    longest = config.get("model_max_length", config.get("max_len"))
     options["model_max_length"] = longest if isinstance(longest, int) and longest < NO_LIMIT else None
+    options["clean_up_tokenization_spaces"] = bool(config.get("clean_up_tokenization_spaces", False))
+    types = kind not in WITHOUT_TYPES and (kind is not None or model.get("model_type") not in MODELS_WITHOUT_TYPES)
+    default = INPUTS if types else tuple(name for name in INPUTS if name != "token_type_ids")
+    options["model_input_names"] = config.get("model_input_names") or default
     options["compat"] = config.get(COMPAT, "hf")
     return vocab, options
 
 
+def _check_entries(config: Mapping[str, Any], path: Path) -> None:
+    """Refuse an entry that changes what the tokenizer does and that this one does not do."""
+    for name, neutral in NEUTRAL.items():
+        if config.get(name) not in (None, neutral):
+            raise ValueError(
+                f"{name} in {str(path)!r} must be {json.dumps(neutral)}, which is what BERT's tokenizer does, "
+                f"got {json.dumps(config[name])}"
+            )
+    known = {*PASSED_OVER, *NEUTRAL, *OPTIONS, *DEFAULTS, *EXTRA, COMPAT, "never_split", "model_input_names"}
+    known.add("clean_up_tokenization_spaces")
+    for name, value in config.items():
+        if name in known or value in (None, False, "", [], {}) or name.endswith("_token"):
+            continue
+        raise ValueError(
+            f"{name} in {str(path)!r} is an entry that BertTokenizer does not know, so it cannot say whether ids depend on "
+            f"it, got {json.dumps(value):.80}; where they do not, pass ignore=[{name!r}]"
+        )
+
+
+class _Tokens:
+    """Gathers special and added tokens from all the files that may hold some, in the order of transformers.
+
+    Args:
+        folder: the directory.
+        config: the content of `tokenizer_config.json`.
+        options: the options read so far; `read` extends them.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any], options: dict[str, Any]) -> None:
+        self._folder, self._config, self._options = folder, config, options
+        self._added: dict[str, tuple[AddedToken, int]] = {
+            token.content: (token, number) for token, number in options["added_tokens"].items()
+        }
+
+    def read(self) -> None:
+        """Put names, extra tokens and added tokens into the options."""
+        named = self._names_and_extra()
+        decoder = self._config.get("added_tokens_decoder")
+        self._take_decoder(decoder)
+        special = {
+            value.get("content") if isinstance(value, dict) else value
+            for key, values in named.items()
+            for value in (values if isinstance(values, list) else [values])
+        }
+        self._take_added_tokens({token for token in special if isinstance(token, str)}, decoder is not None)
+        place = str(self._folder / "tokenizer_config.json")
+        extra = [token for key in EXTRA for token in self._extra(named.pop(key, None), named, f"{key} in {place!r}")]
+        tokens = {
+            name: self._with_flags(token_of(value, place=f"{name} in {place!r}", special=True), value)
+            for name, value in named.items()
+            if value is not None
+        }
+        self._options |= {name: token for name, token in tokens.items() if name in DEFAULTS}
+        self._options["own_names"] = {name: token for name, token in tokens.items() if name not in DEFAULTS}
+        self._options["extra_special_tokens"] = extra
+        self._options["added_tokens"] = dict(self._added.values())
+
+    def _names_and_extra(self) -> dict[str, Any]:
+        """Return the entries of tokenizer_config.json that name tokens, and those of special_tokens_map.json."""
+
+        def tokens_in(content: Mapping[str, Any]) -> dict[str, Any]:
+            return {
+                key: value
+                for key, value in content.items()
+                if key in EXTRA or (key.endswith("_token") and key not in PASSED_OVER and key not in NEUTRAL)
+            }
+
+        named = tokens_in(self._config)
+        path = self._folder / "special_tokens_map.json"
+        for key, value in tokens_in(_read_if_there(path)).items():
+            known = named.get(key)
+            if "added_tokens_decoder" in self._config and known and _contents(known) != _contents(value):
+                raise ValueError(
+                    f"{key} must be the same in the files of a directory, got {_contents(value)!r} in {str(path)!r} and "
+                    f"{_contents(known)!r} in 'tokenizer_config.json'"
+                )
+            if value is not None and (known is None or "added_tokens_decoder" not in self._config):
+                named[key] = value
+        return named
+
+    def _take_decoder(self, decoder: Any) -> None:
+        path = self._folder / "tokenizer_config.json"
+        if decoder is None:
+            return
+        if not isinstance(decoder, dict) or not all(str(number).isdecimal() for number in decoder):
+            raise ValueError(f"added_tokens_decoder in {str(path)!r} must map ids to tokens, got {decoder!r:.80}")
+        for number, value in decoder.items():
+            self._take(token_of(value, place=f"added_tokens_decoder in {str(path)!r}"), int(number), path)
+
+    def _take_added_tokens(self, special: Collection[str], decoded: bool) -> None:
+        path = self._folder / "added_tokens.json"
+        for content, number in _read_if_there(path).items():
+            if isinstance(number, bool) or not isinstance(number, int):
+                raise ValueError(f"{str(path)!r} must map tokens to ids, got {content!r}: {number!r}")
+            if content in self._added and (decoded or self._added[content][1] == number):
+                self._take(self._added[content][0], number, path)
+            else:
+                self._take(AddedToken(content, special=content in special), number, path)
+
+    def _take(self, token: AddedToken, number: int, path: Path) -> None:
+        known = self._added.get(token.content)
+        if known is not None and known[1] != number:
+            raise ValueError(
+                f"added token {token.content!r} must have one id, got {number} in {str(path)!r} and {known[1]} in another "
+                "file of the directory"
+            )
+        self._added[token.content] = (token, number)
+
+    def _extra(self, value: Any, named: dict[str, Any], place: str) -> list[AddedToken]:
+        if isinstance(value, dict) and "content" not in value:  # with names of their own, as in transformers 5
+            named.update(value)
+            return []
+        if value is not None and not isinstance(value, list):
+            raise ValueError(f"{place} must be a list of tokens, got {value!r:.80}")
+        return [self._with_flags(token_of(token, place=place, special=True), token) for token in value or ()]
+
+    def _with_flags(self, token: AddedToken, value: Any) -> AddedToken:
+        """Return the token with the flags that it has among the added ones, where the entry is no more than its name."""
+        known = self._added.get(token.content)
+        if known is None or isinstance(value, dict):
+            return token
+        return dataclasses.replace(known[0], special=True)
+
+
+def _contents(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_contents(item) for item in value]
+    return value.get("content", value) if isinstance(value, dict) else value
+
+
+def _read_if_there(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
 def write_directory(
     directory: str | os.PathLike[str],
-    vocabulary: Mapping[str, int],
+    tokens: SpecialTokens,
     rules: Rules,
     *,
     compat: str,
     word_limit: int,
-    model_max_length: int | None,
     never_split: Collection[str],
+    entries: Mapping[str, Any],
 ) -> None:
-    """Write the three files of a tokenizer; write none where they cannot express it."""
+    """Write the files of a tokenizer; write none where they cannot express it.
+
+    Args:
+        directory: the directory, made where it is missing.
+        tokens: vocabulary, special and added tokens.
+        rules: what a character becomes.
+        compat: the set of rules.
+        word_limit: characters above which a word is unknown.
+        never_split: tokens that stay whole; the files cannot express them.
+        entries: further entries of `tokenizer_config.json`.
+    """
     extra = {"never_split": never_split, "kana": rules.kana, "emoji": rules.emoji, "han": rules.han == "all"}
     for name, given in extra.items():
         if given:
             raise ValueError(f"save_pretrained cannot express {name} in tokenizer.json: other readers would disagree")
-    specials = {token: number for token, number in vocabulary.items() if token in SPECIAL}
+    content = tokenizer_json(tokens, rules, word_limit)
+    own = {name: token for name, token in tokens.names.items() if token is not None and name not in DEFAULTS}
     config = {
         # Under its own class name transformers rebuilds BERT's tokenizer with the limit of 100, whatever the file says.
-        "tokenizer_class": "BertTokenizer" if word_limit == 100 else GENERIC,
-        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "tokenizer_class": "BertTokenizer" if word_limit == 100 else GENERIC[0],
         "do_lower_case": rules.lower,
         "strip_accents": rules.strip_accents,
         "tokenize_chinese_chars": rules.split_han,
-        "model_max_length": model_max_length or 10**30,
-        **{f"{token[1:-1].lower()}_token": token for token in specials},
+        **{name: token for name, token in tokens.names.items() if token is not None and name in DEFAULTS},
+        **entries,
+        "added_tokens_decoder": {
+            str(token["id"]): {key: token[key] for key in ("content", *FLAGS)} for token in content["added_tokens"]
+        },
+        # transformers 5 takes names of one's own as single entries, and the rest as a list.
+        **own,
+        **({"extra_special_tokens": list(tokens.extra)} if tokens.extra else {}),
         COMPAT: compat,
     }
     contents = {
-        "vocab.txt": "".join(token + "\n" for token in _tokens_in_order(vocabulary)),
-        "tokenizer.json": _dump(_tokenizer_json(vocabulary, rules, word_limit, specials)),
+        "vocab.txt": "".join(token + "\n" for token in _tokens_in_order(tokens.vocabulary)),
+        "tokenizer.json": _dump(content),
         "tokenizer_config.json": _dump(config),
     }
     folder = Path(directory)
@@ -136,104 +305,6 @@ def _tokens_in_order(vocabulary: Mapping[str, int]) -> list[str]:
 
 def _fits_on_a_line(token: str) -> bool:
     return token == token.strip(" \t\r") and "\n" not in token and not any("\ud800" <= c <= "\udfff" for c in token)
-
-
-def _tokenizer_json(
-    vocabulary: Mapping[str, int], rules: Rules, word_limit: int, specials: dict[str, int]
-) -> dict[str, Any]:
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    processor = None
-    if CLS in specials and SEP in specials:
-        ends = {"sep": [SEP, specials[SEP]], "cls": [CLS, specials[CLS]]}
-        processor = {"type": "BertProcessing", **ends}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {"id": number, "content": token, **flags, "special": True}
-            for token, number in sorted(specials.items(), key=lambda item: item[1])
-        ],
-        "normalizer": {
-            "type": "BertNormalizer",
-            "clean_text": True,
-            "handle_chinese_chars": rules.split_han,
-            "strip_accents": rules.strip_accents,
-            "lowercase": rules.lower,
-        },
-        "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": processor,
-        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
-        "model": {
-            "type": "WordPiece",
-            "unk_token": UNK,
-            "continuing_subword_prefix": "##",
-            "max_input_chars_per_word": word_limit,
-            "vocab": dict(vocabulary),
-        },
-    }
-
-
-def _check_added(token: dict[str, Any], vocab: dict[str, int], path: str | os.PathLike[str]) -> None:
-    content = token.get("content")
-    if content not in SPECIAL or vocab.get(content) != token.get("id"):
-        raise ValueError(
-            f"added token {content!r} in {os.fspath(path)!r} is not supported: only {', '.join(SPECIAL)} with their ids"
-        )
-    for flag in ("single_word", "lstrip", "rstrip", "normalized"):
-        if token.get(flag):
-            raise ValueError(f"added token {content!r} in {os.fspath(path)!r} is not supported with {flag}=true")
-
-
-def _check_processor(processor: Any, vocab: dict[str, int], path: str | os.PathLike[str]) -> None:
-    """Refuse a file that puts anything but `[CLS] A [SEP] B [SEP]` around texts; one that does not say is BERT's."""
-    kind = processor.get("type") if isinstance(processor, dict) else processor
-    if kind is None:
-        return
-    if kind == "BertProcessing":
-        same = all(processor.get(key) == [token, vocab.get(token)] for key, token in (("cls", CLS), ("sep", SEP)))
-    else:
-        special = processor.get("special_tokens") if kind == "TemplateProcessing" else None
-        same = (
-            isinstance(special, dict)
-            and processor.get("single") == _template((CLS, "A", SEP), (0, 0, 0))
-            and processor.get("pair") == _template((CLS, "A", SEP, "B", SEP), (0, 0, 0, 1, 1))
-            and all(_ids_of(special.get(token)) == [vocab.get(token)] for token in (CLS, SEP))
-        )
-    if not same:
-        raise ValueError(
-            f"post_processor in {os.fspath(path)!r} must make [CLS] A [SEP] B [SEP], as BERT's does, got {kind}"
-        )
-
-
-def _template(names: tuple[str, ...], types: tuple[int, ...]) -> list[dict[str, Any]]:
-    kinds = ["Sequence" if name in ("A", "B") else "SpecialToken" for name in names]
-    return [{kind: {"id": name, "type_id": number}} for kind, name, number in zip(kinds, names, types, strict=True)]
-
-
-def _ids_of(special: Any) -> Any:
-    return special.get("ids") if isinstance(special, dict) else None
-
-
-def _part(content: dict[str, Any], name: str, kinds: tuple[str, ...], path: str | os.PathLike[str]) -> dict[str, Any]:
-    part = content.get(name)
-    kind = part.get("type") if isinstance(part, dict) else None
-    if not isinstance(part, dict) or kind not in kinds:
-        raise ValueError(f"{name} in {os.fspath(path)!r} must be of type {kinds[0]}, as BERT's is, got {kind}")
-    return part
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    raw = read_bounded(path, MOST_BYTES)
-    try:
-        content = json.loads(raw)
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} is not JSON: {error}") from None
-    except RecursionError:
-        raise ValueError(f"{str(path)!r} must hold a tokenizer, got JSON nested too deeply to be read") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{str(path)!r} must hold a JSON object, got {type(content).__name__}")
-    return content
 
 
 def _dump(content: dict[str, Any]) -> str:

@@ -4,19 +4,22 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 
 from linkboy.text._characters import Rules
-from linkboy.text._wordpiece import TextReader
+from linkboy.text._text_encoder import TextEncoder
 from linkboy.text.report import DroppedCharacter, TokenizationReport, TokenRow
 
 
 def explain_texts(
-    texts: Sequence[str], reader: TextReader, tokens: Mapping[int, str], rules: Rules
+    texts: Sequence[str], encoder: TextEncoder, tokens: Mapping[int, str], rules: Rules
 ) -> TokenizationReport:
-    """Tokenize texts one character at a time and account for every character."""
+    """Tokenize texts and account for every character."""
     rows: list[TokenRow] = []
     dropped: list[DroppedCharacter] = []
+    flat = encoder.encode(texts, spans=True)
     for number, text in enumerate(texts):
         covered: set[int] = set()
-        for token, start, end in reader.read(text):
+        inside = slice(int(flat.begin[number]) + 1, int(flat.end[number]))
+        spans = [] if flat.spans is None else flat.spans[inside].tolist()
+        for token, (start, end) in zip(flat.ids[inside].tolist(), spans, strict=True):
             rows.append(TokenRow(number, start, end, tokens[token], text[start:end]))
             covered.update(range(start, end))
         for index, character in enumerate(text):

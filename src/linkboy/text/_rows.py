@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from linkboy.text._array_encoder import FlatIds
 from linkboy.text._arrays import Array, ranges
 from linkboy.text._call_options import CallOptions
+from linkboy.text._flat import FlatIds
 
 
 class TokenRows(NamedTuple):
@@ -18,6 +18,7 @@ class TokenRows(NamedTuple):
     special: Array | None
     spans: Array | None
     sample: Array | None  # the text that a row comes from, where one text may have several
+    words: Array | None = None  # the number of each token's word in its text
 
 
 class _Windows(NamedTuple):
@@ -30,8 +31,26 @@ class _Windows(NamedTuple):
     second_count: Array
 
 
-def make_rows(flat: FlatIds, count: int, pair: bool, options: CallOptions, cls_id: int, sep_id: int) -> TokenRows:
-    """Lay out `count` rows; with pairs the flat array holds all first texts, then all second ones."""
+class Around(NamedTuple):
+    """The ids that stand before and after each text."""
+
+    cls_id: int
+    sep_id: int
+
+
+def make_rows(
+    flat: FlatIds, count: int, pair: bool, options: CallOptions, around: Around, words: Array | None = None
+) -> TokenRows:
+    """Lay out `count` rows; with pairs the flat array holds all first texts, then all second ones.
+
+    Args:
+        flat: the ids of all texts; its arrays may be written into.
+        count: number of texts, or of pairs of texts.
+        pair: whether there are second texts.
+        options: what the call asks for.
+        around: the special tokens.
+        words: for each of the flat ids the number of its word.
+    """
     sizes = flat.end - flat.begin - 1
     room = None if options.truncation is None or options.max_length is None else options.max_length
     if room is not None and options.specials:
@@ -39,24 +58,24 @@ def make_rows(flat: FlatIds, count: int, pair: bool, options: CallOptions, cls_i
     totals = sizes[:count] + sizes[count:] if pair else sizes
     fits = room is None or not count or int(totals.max()) <= room
     if fits and not pair and options.specials:
-        return _whole_rows(flat, count, options, cls_id, sep_id)
+        return _whole_rows(flat, count, options, around, words)
     zeros = np.zeros(count, np.int64)
     second = sizes[count:] if pair else zeros
     windows = _Windows(np.arange(count), zeros, sizes[:count], zeros, second)
     if not fits and room is not None:
         windows = _truncate(windows, room, pair, options)
-    return _gather(flat, windows, count, pair, options, cls_id, sep_id)
+    return _gather(flat, windows, count, pair, options, around, words)
 
 
-def _whole_rows(flat: FlatIds, count: int, options: CallOptions, cls_id: int, sep_id: int) -> TokenRows:
-    ids = flat.ids  # made for this call, so it may be written into
-    ids[flat.begin], ids[flat.end] = cls_id, sep_id
+def _whole_rows(flat: FlatIds, count: int, options: CallOptions, around: Around, words: Array | None) -> TokenRows:
+    ids = flat.ids
+    ids[flat.begin], ids[flat.end] = around
     special = None
     if options.special_mask:
         special = np.zeros(len(ids), np.int64)
         special[flat.begin] = special[flat.end] = 1
     splits = np.append(flat.begin, len(ids))
-    return TokenRows(ids, splits, None, special, flat.spans, np.arange(count) if options.overflow else None)
+    return TokenRows(ids, splits, None, special, flat.spans, np.arange(count) if options.overflow else None, words)
 
 
 def _truncate(windows: _Windows, room: int, pair: bool, options: CallOptions) -> _Windows:
@@ -83,7 +102,10 @@ def _truncate(windows: _Windows, room: int, pair: bool, options: CallOptions) ->
             "the other text alone is too long"
         )
     if not options.overflow:
-        return windows._replace(first_count=keep_first, second_count=keep_second)
+        kept = windows._replace(first_count=keep_first, second_count=keep_second)
+        if options.cuts_left:
+            kept = kept._replace(first_from=first - keep_first, second_from=second - keep_second)
+        return kept
     return _overflow(windows, keep_first, keep_second, options)
 
 
@@ -112,6 +134,8 @@ def _overflow(windows: _Windows, keep_first: Array, keep_second: Array, options:
     row = np.repeat(windows.first, count)
     begin = ranges(np.zeros_like(count), count) * step[row]
     length = np.minimum(keep[row], size[row] - begin)
+    if options.cuts_left:  # the first row ends where the text does
+        begin = size[row] - begin - length
     zeros = np.zeros_like(row)
     if second_moves:
         return _Windows(row, zeros, keep_first[row], begin, length)
@@ -119,7 +143,7 @@ def _overflow(windows: _Windows, keep_first: Array, keep_second: Array, options:
 
 
 def _gather(
-    flat: FlatIds, windows: _Windows, count: int, pair: bool, options: CallOptions, cls_id: int, sep_id: int
+    flat: FlatIds, windows: _Windows, count: int, pair: bool, options: CallOptions, around: Around, words: Array | None
 ) -> TokenRows:
     # The marks around each text lie where special tokens go: a range that is one longer at an end makes room for one.
     text = windows.first
@@ -137,9 +161,10 @@ def _gather(
     spans = flat.spans[at] if flat.spans is not None else None
     special = np.zeros(len(ids), np.int64) if options.special_mask else None
     if specials:
-        ids[splits[:-1]], ids[ends - 1] = cls_id, sep_id
+        ids[splits[:-1]], ids[ends - 1] = around
         for values, mark in ((spans, 0), (special, 1)):
             if values is not None:
                 values[splits[:-1]] = values[ends - 1] = mark
     types = np.repeat(np.tile(np.array([0, 1]), len(text)), size) if pair else None
-    return TokenRows(ids, splits, types, special, spans, text if options.overflow else None)
+    words = None if words is None else words[at]
+    return TokenRows(ids, splits, types, special, spans, text if options.overflow else None, words)

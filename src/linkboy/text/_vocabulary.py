@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from linkboy._files import read_bounded
+from linkboy._reading import read_lines
 
 MOST_IDS = (1 << 24) - 1
 MOST_BYTES, MOST_LINES = 1 << 26, 1 << 21  # of a file: fifty times the size of those that are published
@@ -14,7 +14,7 @@ SPECIAL = (PAD, UNK, CLS, SEP, MASK)
 Vocabulary = str | os.PathLike[str] | Sequence[str] | Mapping[str, int]
 
 
-def load_vocabulary(vocab: Vocabulary) -> tuple[dict[str, int], dict[int, str]]:
+def load_vocabulary(vocab: Vocabulary, unknown: str = UNK) -> tuple[dict[str, int], dict[int, str]]:
     """Return token to id and id to token; of two equal tokens the later id counts, as in the reference, and no id shifts."""
     if isinstance(vocab, Mapping):
         names = _check_mapping(vocab)
@@ -29,37 +29,40 @@ def load_vocabulary(vocab: Vocabulary) -> tuple[dict[str, int], dict[int, str]]:
         kind = type(vocab).__name__
         raise TypeError(f"vocab must be a path, a list of tokens or a dict from token to id, got {kind}")
     tokens = {token: number for number, token in names.items()}
-    if UNK not in tokens:
-        raise ValueError(f"vocab needs the token {UNK}: words that have no pieces become it")
+    if unknown not in tokens:
+        raise ValueError(f"vocab needs the token {unknown}: words that have no pieces become it")
     if len(tokens) > MOST_IDS:
         raise ValueError(f"vocab must have at most {MOST_IDS} tokens, got {len(tokens)}")
     return tokens, names
 
 
 def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
-    r"""Return the lines of a `vocab.txt`: split at `\n` alone, so that a token U+2028 does not shift what follows."""
+    r"""Return the tokens of a `vocab.txt`: split at `\n` alone, so that a token U+2028 does not shift what follows."""
     if Path(path).is_dir():
         raise IsADirectoryError(
             f"vocab must be the path of a vocab.txt, got the directory {os.fspath(path)!r}; "
             "BertTokenizer.from_pretrained reads a model directory"
         )
     try:
-        data = read_bounded(path, MOST_BYTES)
+        lines = read_lines(path, MOST_BYTES)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"vocab must be the path of a vocab.txt, and there is no file {os.fspath(path)!r}; nothing is downloaded"
         ) from None
-    if data.count(b"\n") > MOST_LINES:
+    if len(lines) > MOST_LINES:
         raise ValueError(f"vocab must be a file of at most {MOST_LINES} lines, {os.fspath(path)!r} has more")
-    try:
-        text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"vocab must be UTF-8, but line {line} of {os.fspath(path)!r} is not") from None
-    lines = text.split("\n")
-    if not lines[-1]:
-        lines.pop()
-    return [line.strip(" \t\r") for line in lines]
+    if UNK not in lines and lines and lines[0].lstrip().startswith("{"):
+        raise ValueError(
+            f"vocab must be the path of a vocab.txt, one token per line, and {os.fspath(path)!r} holds JSON; "
+            "BertTokenizer.from_tokenizer_json reads a tokenizer.json"
+        )
+    return [_token_on(line) for line in lines]
+
+
+def _token_on(line: str) -> str:
+    """Return the token of a line, stripped as the reference does; a token that is white space stays one."""
+    token = line.strip()
+    return line.strip(" \t\r") if token in ("", "##") else token
 
 
 def _check_mapping(vocab: Mapping[str, int]) -> dict[int, str]:

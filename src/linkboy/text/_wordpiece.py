@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 
 from linkboy.text._character_table import CharacterTable, DependsOnNeighboursError
 from linkboy.text._characters import Rules, scan
@@ -41,7 +41,6 @@ class TextReader:
         unknown_id: the id of words without a cut.
         limit: characters above which a word is unknown.
         never_split: tokens that stay whole where they stand between spaces.
-        special: tokens that are matched in the raw text before anything else.
     """
 
     def __init__(
@@ -52,45 +51,18 @@ class TextReader:
         unknown_id: int,
         limit: int,
         never_split: frozenset[str] = frozenset(),
-        special: Iterable[str] = (),
     ) -> None:
         self._vocabulary, self._rules, self._unknown_id, self._limit = vocabulary, rules, unknown_id, limit
         self._never_split = never_split
-        longest_first = sorted(special, key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
         # Dropped characters may stand inside a token that stays whole, so its first character is searched for.
         self._first_characters = frozenset(token[0] for token in never_split)
-        hints = [re.escape(hint) for hint in (*longest_first, *sorted(self._first_characters))]
+        hints = [re.escape(hint) for hint in sorted(self._first_characters)]
         self.literal = re.compile("|".join(hints)) if hints else None
         self._characters = CharacterTable(rules)
         self._words = _WordTable(self)
 
     def ids(self, text: str) -> list[int]:
         """Return the ids of a text."""
-        if self._special is None or not self._special.search(text):
-            return self._part_ids(text)
-        ids: list[int] = []
-        for start, end, special in self._parts(text):
-            ids += [self._vocabulary[special]] if special else self._part_ids(text[start:end])
-        return ids
-
-    def read(self, text: str) -> Pieces:
-        """Return id and span in the text of every piece, character by character as the rules say."""
-        pieces: Pieces = []
-        for start, end, special in self._parts(text):
-            pieces += [(self._vocabulary[special], start, end)] if special else self._read_part(text[start:end], start)
-        return pieces
-
-    def _parts(self, text: str) -> Iterator[tuple[int, int, str]]:
-        """Yield the special tokens in a text and the stretches between them, these with no name."""
-        position = 0
-        for match in self._special.finditer(text) if self._special else ():
-            yield position, match.start(), ""
-            yield *match.span(), match.group()
-            position = match.end()
-        yield position, len(text), ""
-
-    def _part_ids(self, text: str) -> list[int]:
         if not self._first_characters or self._first_characters.isdisjoint(text):
             try:
                 words = text.translate(self._characters).split()
@@ -98,19 +70,20 @@ class TextReader:
                 pass
             else:
                 return list(itertools.chain.from_iterable(map(self._words.__getitem__, words)))
-        return [piece[0] for piece in self._read_part(text, 0)]
+        return [piece[0] for piece in self.read(text)]
 
     def cut(self, word: str) -> Pieces:
         """Return the pieces of a word."""
         return cut_word(word, self._vocabulary, self._unknown_id, self._limit)
 
-    def _read_part(self, text: str, origin: int) -> Pieces:
+    def read(self, text: str) -> Pieces:
+        """Return id and span in the text of every piece, character by character as the rules say."""
         pieces: Pieces = []
         for word in scan(text, self._rules, self._never_split):
             whole = (self._vocabulary.get(word.text, self._unknown_id), 0, len(word.text))
             for number, start, end in [whole] if word.verbatim else self.cut(word.text):
                 sources = word.sources[start:end]  # canonical order may have shuffled them
-                pieces.append((number, origin + min(sources), origin + max(sources) + 1))
+                pieces.append((number, min(sources), max(sources) + 1))
         return pieces
 
 

@@ -1,35 +1,46 @@
 """BertTokenizer: texts to what a BERT model takes, exact and at array speed."""
 
-import itertools
-import operator
+import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, Literal, Self
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, Literal, NamedTuple, Self
 
-import numpy as np
-
-from linkboy._checks import check_choice, check_number, describe
+from linkboy._checks import check_choice, check_flag, check_number
+from linkboy.text._added_tokens import AddedToken
 from linkboy.text._arguments import as_text, check_never_split, check_texts, make_rules
-from linkboy.text._array_encoder import MARK, ArrayEncoder, FlatIds
-from linkboy.text._call_options import Padding, Tensors, Truncation, check_options
-from linkboy.text._characters import Han
-from linkboy.text._decode import Spaces, decode_tokens
-from linkboy.text._directory import read_directory, read_tokenizer_json, write_directory
-from linkboy.text._encoding import Encoding, to_encoding
+from linkboy.text._call_options import CallOptions, Padding, Side, Tensors, Truncation, check_options
+from linkboy.text._characters import Han, Rules
+from linkboy.text._decode import Spaces, clean_up_text, decode_tokens
+from linkboy.text._directory import INPUTS, read_directory, write_directory
+from linkboy.text._encoding import Details, Encoding, to_encoding
 from linkboy.text._explain import explain_texts
-from linkboy.text._rows import make_rows
-from linkboy.text._vocabulary import CLS, MASK, PAD, SEP, SPECIAL, UNK, Vocabulary, load_vocabulary
-from linkboy.text._wordpiece import TextReader
+from linkboy.text._flat import join_words
+from linkboy.text._inputs import Inputs, Text, Texts, read_inputs, words_of
+from linkboy.text._padding import pad_rows
+from linkboy.text._rows import Around, TokenRows, make_rows
+from linkboy.text._special_tokens import SpecialTokens
+from linkboy.text._text_encoder import TextEncoder
+from linkboy.text._token_names import TokenNames
+from linkboy.text._tokenizer_json import read_tokenizer_json
+from linkboy.text._vocabulary import UNK, Vocabulary, load_vocabulary
 from linkboy.text.report import TokenizationReport
 
 Compat = Literal["google", "hf"]
 WORD_LIMITS = {"google": 200, "hf": 100}
-SMALL = 160  # up to so many characters the readable path is faster
 
 
-class BertTokenizer:
-    """Turn text into WordPiece ids exactly as BERT's reference does, faster than the compiled tokenizers.
+class _Fixed(NamedTuple):
+    """What a tokenizer is made with and cannot change."""
+
+    rules: Rules
+    compat: Compat
+    never_split: frozenset[str]
+    max_input_chars_per_word: int
+
+
+class BertTokenizer(TokenNames):
+    """Turn text into WordPiece ids exactly as BERT's reference does, many texts at once.
 
     Args:
         vocab: path of a `vocab.txt`, a list of tokens in the order of their ids, or a dict from token to id. It must hold
@@ -40,13 +51,29 @@ class BertTokenizer:
         never_split: tokens that are looked up whole where they stand between spaces.
         compat: `"google"` is the reference: words over 200 characters are `[UNK]`, private-use characters are letters,
             `[MASK]` in a text is split like any other text. `"hf"` is what models from the Hugging Face hub are used
-            with: the limit is 100, private-use characters are dropped, and the special tokens of the vocabulary are
-            matched in the raw text before anything else.
+            with: the limit is 100, private-use characters are dropped, and the special tokens are matched in the raw text
+            before anything else.
         max_input_chars_per_word: a limit other than that of `compat`.
         model_max_length: the `max_length` of a call that truncates or pads without naming one.
         han: as for `BasicTokenizer`.
         kana: as for `BasicTokenizer`.
         emoji: as for `BasicTokenizer`.
+        added_tokens: tokens that are found in texts whole, strings or `AddedToken`, or a mapping from these to ids. Without
+            ids, those that the vocabulary does not have get the next free ones.
+        extra_special_tokens: added tokens that are special: decoding leaves them out. A dict gives them names:
+            `{"entity_token": "<e>"}` makes `tokenizer.entity_token`.
+        bos_token: the token with this name; transformers keeps it, BERT does not use it.
+        eos_token: the token with this name; transformers keeps it, BERT does not use it.
+        unk_token: what a word without a cut becomes; `None` is `[UNK]`.
+        sep_token: what stands after each text; `None` is `[SEP]`, and so for the next three, where the vocabulary has
+            them. A token that the vocabulary does not have is added.
+        pad_token: what fills up rows.
+        cls_token: what stands before a text.
+        mask_token: what stands for a token that is to be guessed.
+        padding_side: `"right"` or `"left"`.
+        truncation_side: the side at which a text that is too long is cut.
+        model_input_names: which of `input_ids`, `token_type_ids` and `attention_mask` a call returns.
+        clean_up_tokenization_spaces: whether `decode` closes up punctuation and contractions where it writes as transformers.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -80,15 +107,24 @@ class BertTokenizer:
         han: Han = "google",
         kana: bool = False,
         emoji: bool = False,
+        added_tokens: Iterable[str | AddedToken] | Mapping[str | AddedToken, int] = (),
+        extra_special_tokens: Iterable[str | AddedToken] | Mapping[str, str | AddedToken] = (),
+        bos_token: str | AddedToken | None = None,
+        eos_token: str | AddedToken | None = None,
+        unk_token: str | AddedToken | None = None,
+        sep_token: str | AddedToken | None = None,
+        pad_token: str | AddedToken | None = None,
+        cls_token: str | AddedToken | None = None,
+        mask_token: str | AddedToken | None = None,
+        padding_side: Side = "right",
+        truncation_side: Side = "right",
+        model_input_names: Sequence[str] = INPUTS,
+        clean_up_tokenization_spaces: bool = False,
     ) -> None:
         check_choice("compat", compat, tuple(WORD_LIMITS))
-        for name, value in (
-            ("max_input_chars_per_word", max_input_chars_per_word),
-            ("model_max_length", model_max_length),
-        ):
-            if value is not None:
-                check_number(name, value, minimum=1, integer=True)
-        self.rules = make_rules(
+        if max_input_chars_per_word is not None:
+            check_number("max_input_chars_per_word", max_input_chars_per_word, minimum=1, integer=True)
+        rules = make_rules(
             do_lower_case,
             strip_accents,
             tokenize_chinese_chars,
@@ -97,58 +133,105 @@ class BertTokenizer:
             emoji=emoji,
             drop_private=compat == "hf",
         )
-        self.compat, self.model_max_length = compat, model_max_length
-        self.never_split = check_never_split(never_split)
-        self.max_input_chars_per_word = max_input_chars_per_word or WORD_LIMITS[compat]
-        self._vocabulary, self._tokens = load_vocabulary(vocab)
-        self._prepare()
+        self._fixed = _Fixed(
+            rules, compat, check_never_split(never_split), max_input_chars_per_word or WORD_LIMITS[compat]
+        )
+        self.model_max_length = model_max_length
+        self.padding_side, self.truncation_side = padding_side, truncation_side
+        self.model_input_names = model_input_names
+        self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
+        self._deprecation_warnings: dict[str, bool] = {}
+        unknown = UNK if unk_token is None else str(unk_token)
+        vocabulary, self._in_file = load_vocabulary(vocab, unknown)
+        names = {
+            "bos_token": bos_token,
+            "eos_token": eos_token,
+            "unk_token": unk_token,
+            "sep_token": sep_token,
+            "pad_token": pad_token,
+            "cls_token": cls_token,
+            "mask_token": mask_token,
+        }
+        special = SpecialTokens.make(
+            vocabulary,
+            names=names,
+            extra=extra_special_tokens,
+            added=added_tokens,
+            match_names=compat == "hf",
+        )
+        self._encoder = TextEncoder(
+            vocabulary,
+            rules,
+            unknown_id=special.unknown_id,
+            limit=self._fixed.max_input_chars_per_word,
+            never_split=self._fixed.never_split,
+            added=special.matched,
+        )
+        self._take(special)
 
-    def _prepare(self) -> None:
-        vocabulary, unknown = self._vocabulary, self._vocabulary[UNK]
-        self.vocab_size = max(vocabulary.values()) + 1
-        special = [token for token in SPECIAL if token in vocabulary] if self.compat == "hf" else []
-        self._reader = TextReader(
-            vocabulary,
-            self.rules,
-            unknown_id=unknown,
-            limit=self.max_input_chars_per_word,
-            never_split=self.never_split,
-            special=special,
-        )
-        self._encoder = ArrayEncoder(
-            vocabulary,
-            self.rules,
-            unknown_id=unknown,
-            limit=self.max_input_chars_per_word,
-            reader=self._reader,
-        )
+    def _change(self, special: SpecialTokens) -> None:
+        self._encoder = self._encoder.with_added(special.matched)
+        self._take(special)
+
+    def _take(self, special: SpecialTokens) -> None:
+        self._tokens = self._in_file | {number: token.content for token, number in special.matched.items()}
+        self._special = special
 
     @classmethod
     def from_tokenizer_json(cls, path: str | os.PathLike[str]) -> Self:
         """Read a `tokenizer.json` that holds a BERT tokenizer; a file of another kind is refused.
 
         Returns:
-            A tokenizer with `compat="hf"`, which is what such a file means, and the file's own word limit.
+            A tokenizer with `compat="hf"`, which is what such a file means, and the file's own word limit and added tokens.
 
         Raises:
-            ValueError: the file is not JSON, or its model, normalizer, pre-tokenizer or added tokens are not BERT's.
+            ValueError: the file is not JSON, or its model, normalizer, pre-tokenizer, post-processor or added tokens are not
+                such as BERT's tokenizer can have.
         """
         vocab, options = read_tokenizer_json(path)
-        return cls(vocab, **options)
+        return cls._read_from(path, vocab, options)
 
     @classmethod
-    def from_pretrained(cls, directory: str | os.PathLike[str]) -> Self:
-        """Read a local model directory: `vocab.txt` or `tokenizer.json`, and `tokenizer_config.json` where present.
+    def from_pretrained(
+        cls, directory: str | os.PathLike[str], *, ignore: Collection[str] = (), **options: Any
+    ) -> Self:
+        """Read a local model directory: all files of a tokenizer that are in it.
+
+        Vocabulary, special tokens and added tokens are taken from `tokenizer.json` or `vocab.txt`, `tokenizer_config.json`,
+        `special_tokens_map.json` and `added_tokens.json`, as transformers takes them. What these say and this tokenizer does
+        not do is refused by name.
+
+        Args:
+            directory: the directory.
+            ignore: entries of `tokenizer_config.json` to pass over.
+            **options: arguments of `BertTokenizer` that take the place of what the directory says.
 
         Returns:
             The tokenizer that `save_pretrained` wrote; the directory of another library gives one with `compat="hf"`.
 
         Raises:
             FileNotFoundError: there is no such directory, or no vocabulary in it; nothing is ever downloaded.
-            ValueError: the files belong to another kind of tokenizer.
+            ValueError: the files belong to another kind of tokenizer, contradict each other, or ask for something else
+                that this tokenizer does not do.
         """
-        vocab, options = read_directory(directory)
-        return cls(vocab, **options)
+        if isinstance(ignore, str):
+            raise TypeError(f"ignore must be a collection of names, got the bare string {ignore!r}")
+        vocab, found = read_directory(directory, ignore)
+        return cls._read_from(directory, vocab, {**found, **options})
+
+    @classmethod
+    def _read_from(cls, path: str | os.PathLike[str], vocab: Vocabulary, options: dict[str, Any]) -> Self:
+        own = options.pop("own_names", {})
+        extra = options.pop("extra_special_tokens", ())
+        try:
+            tokenizer = cls(vocab, **options)
+            special = tokenizer._special
+            for name, token in own.items():  # their ids come before those of tokens without names
+                special = special.with_name(name, token, match=tokenizer.compat == "hf")
+            tokenizer._change(special.with_extra(extra))
+        except ValueError as error:
+            raise ValueError(f"{error}; read from {os.fspath(path)!r}") from None
+        return tokenizer
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write `vocab.txt`, `tokenizer.json` and `tokenizer_config.json`, which `transformers` and `tokenizers` load.
@@ -158,115 +241,262 @@ class BertTokenizer:
         """
         write_directory(
             directory,
-            self._vocabulary,
+            self._special,
             self.rules,
             compat=self.compat,
             word_limit=self.max_input_chars_per_word,
-            model_max_length=self.model_max_length,
             never_split=self.never_split,
+            entries={
+                "model_input_names": self.model_input_names,
+                "model_max_length": self.model_max_length or 10**30,
+                "padding_side": self.padding_side,
+                "truncation_side": self.truncation_side,
+                "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
+            },
         )
 
     def __call__(
         self,
-        text: str | bytes | Sequence[str | bytes],
-        text_pair: str | bytes | Sequence[str | bytes] | None = None,
+        text: Texts,
+        text_pair: Texts | None = None,
         *,
         add_special_tokens: bool = True,
         padding: Padding = False,
         truncation: Truncation = False,
         max_length: int | None = None,
         stride: int = 0,
-        return_overflowing_tokens: bool = False,
-        return_offsets_mapping: bool = False,
-        return_special_tokens_mask: bool = False,
+        is_split_into_words: bool = False,
         pad_to_multiple_of: int | None = None,
+        padding_side: Side | None = None,
         return_tensors: Tensors = None,
+        return_token_type_ids: bool | None = None,
+        return_attention_mask: bool | None = None,
+        return_overflowing_tokens: bool = False,
+        return_special_tokens_mask: bool = False,
+        return_offsets_mapping: bool = False,
+        return_length: bool = False,
+        verbose: bool = True,
     ) -> Encoding:
         """Tokenize one text or many; the names are those of `transformers`.
 
         Args:
-            text: a text, or a list of `N` texts.
+            text: a text, a list of `N` texts, or a list of `N` pairs of texts. With `is_split_into_words` each text is a list
+                of words.
             text_pair: the second text of each pair: one text, or a list of `N`.
             add_special_tokens: whether to put `[CLS]` first and `[SEP]` after each text.
             padding: `True` or `"longest"`, `"max_length"`, or `False`.
             truncation: `True` or `"longest_first"`, `"only_first"`, `"only_second"`, or `False`.
             max_length: the most tokens that a row may have, special ones included.
             stride: tokens that a row shares with the one it continues; needs `return_overflowing_tokens`.
+            is_split_into_words: whether texts are lists of words; each word is cut by itself, and `offset_mapping` counts
+                its characters.
+            pad_to_multiple_of: a number of which the width of the rows becomes a multiple.
+            padding_side: `"right"` or `"left"`; `None` is that of the tokenizer.
+            return_tensors: `"pt"`, `"np"`, `None` for lists, or `"flat"`: tensors of all rows end to end, row `i` from
+                `row_splits[i]` to `row_splits[i + 1]`; `"flat_np"` gives the same as NumPy arrays.
+            return_token_type_ids: whether to return `token_type_ids`; `None` follows `model_input_names`.
+            return_attention_mask: whether to return `attention_mask`; `None` follows `model_input_names`.
             return_overflowing_tokens: whether to continue a text that is too long in further rows.
+            return_special_tokens_mask: whether to add `special_tokens_mask`, 1 for `[CLS]`, `[SEP]` and `[PAD]`.
             return_offsets_mapping: whether to add `offset_mapping`, the `[start, end)` of each token in the original
                 text; for bytes, in the text that they decode to.
-            return_special_tokens_mask: whether to add `special_tokens_mask`, 1 for `[CLS]`, `[SEP]` and `[PAD]`.
-            pad_to_multiple_of: a number of which the width of the rows becomes a multiple.
-            return_tensors: `"pt"`, `"np"`, `None` for lists, or `"flat"`: tensors of all rows end to end, row `i` from
-                `row_splits[i]` to `row_splits[i + 1]`.
+            return_length: whether to add `length`, the number of tokens of each row, padding included.
+            verbose: accepted for transformers' sake; nothing is ever printed.
 
         Returns:
             A dict with `input_ids`, `token_type_ids` and `attention_mask`, `(N, L)` and int64 as tensors; a single text
             without `return_tensors` gives plain lists instead of lists of lists. `"flat"`: `input_ids` `(T,)`,
-            `row_splits` `(N + 1,)` int32, and `token_type_ids` for pairs.
+            `row_splits` `(N + 1,)` int32, and `token_type_ids` for pairs. Its methods say which word and which characters
+            a token comes from.
 
         Raises:
             TypeError: a text is neither `str` nor `bytes`.
             ValueError: options contradict each other, `max_length` has no room for the special tokens, or rows of
                 different length are to become a tensor without padding.
         """
-        single = isinstance(text, (str, bytes))
-        texts = [as_text(text)] if isinstance(text, (str, bytes)) else check_texts("text", text)
-        count, pair = len(texts), text_pair is not None
-        if text_pair is not None:
-            texts = texts + self._check_pair(text_pair, single, count)
+        check_flag("is_split_into_words", is_split_into_words)
+        inputs = read_inputs(text, text_pair, is_split_into_words)
         options = check_options(
-            pair=pair,
+            pair=inputs.pair,
             specials=add_special_tokens,
             padding=padding,
             truncation=truncation,
             max_length=max_length,
-            model_max_length=self.model_max_length,
+            model_max_length=self._model_max_length,
             stride=stride,
             multiple=pad_to_multiple_of,
             overflow=return_overflowing_tokens,
             offsets=return_offsets_mapping,
             special_mask=return_special_tokens_mask,
             tensors=return_tensors,
+            padding_side=self._padding_side if padding_side is None else padding_side,
+            truncation_side=self._truncation_side,
+            types=self._returns_types if return_token_type_ids is None else return_token_type_ids,
+            mask=self._returns_mask if return_attention_mask is None else return_attention_mask,
+            length=return_length,
         )
-        flat = self._encode(texts, spans=return_offsets_mapping)
-        cls_id, sep_id = (self._special_id(CLS), self._special_id(SEP)) if add_special_tokens else (0, 0)
-        rows = make_rows(flat, count, pair, options, cls_id, sep_id)
-        pad_id = self._special_id(PAD) if options.padding else 0
-        return to_encoding(rows, options, pad_id, single=single)
+        around = self._around() if add_special_tokens else Around(0, 0)
+        pad_id = self._id_for("pad_token") if options.padding else 0
+        rows = _make_rows(self._encoder, inputs, options, around)
+        encoding = to_encoding(rows, options, pad_id, single=inputs.single)
+        encoding._details = _Later(self._encoder, inputs, options, around, pad_id, self._tokens)
+        return encoding
 
-    def encode(self, text: str | bytes, *, add_special_tokens: bool = True) -> list[int]:
-        """Return the ids of one text.
+    def encode(
+        self,
+        text: Any,
+        text_pair: Any = None,
+        add_special_tokens: bool = True,
+        *,
+        padding: Padding = False,
+        truncation: Truncation = False,
+        max_length: int | None = None,
+        stride: int = 0,
+        padding_side: Side | None = None,
+        return_tensors: Tensors = None,
+        is_split_into_words: bool = False,
+    ) -> Any:
+        """Return the ids of one text, or of one pair of texts; the options are those of the call.
 
         Examples:
             >>> BertTokenizer(["[UNK]", "[CLS]", "[SEP]", "你"]).encode("你们")
             [1, 3, 0, 2]
         """
-        ids = self._reader.ids(text if isinstance(text, str) else as_text(text))
-        return [self._special_id(CLS), *ids, self._special_id(SEP)] if add_special_tokens else ids
+        plain = padding is False and truncation is False and max_length is None and return_tensors is None
+        if isinstance(text, Text) and text_pair is None and plain and not stride and not is_split_into_words:
+            check_flag("add_special_tokens", add_special_tokens)
+            ids = self._encoder.ids(text if isinstance(text, str) else as_text(text))
+            return [self._id_for("cls_token"), *ids, self._id_for("sep_token")] if add_special_tokens else ids
+        encoding = self(
+            text,
+            text_pair,
+            add_special_tokens=add_special_tokens,
+            padding=padding,
+            truncation=truncation,
+            max_length=max_length,
+            stride=stride,
+            padding_side=padding_side,
+            return_tensors=return_tensors,
+            is_split_into_words=is_split_into_words,
+            return_token_type_ids=False,
+            return_attention_mask=False,
+        )
+        return encoding["input_ids"]
 
-    def tokenize(self, text: str | bytes) -> list[str]:
-        """Return the tokens of one text, without special ones; words without a cut are `[UNK]`."""
-        return [self._tokens[number] for number in self._reader.ids(as_text(text))]
+    def tokenize(
+        self, text: str | bytes, pair: str | bytes | None = None, add_special_tokens: bool = False
+    ) -> list[str]:
+        """Return the tokens of one text, or of a pair of texts one after the other; words without a cut are `[UNK]`."""
+        check_flag("add_special_tokens", add_special_tokens)
+        if add_special_tokens:
+            ids = self.encode(text, pair)
+        else:
+            ids = self._encoder.ids(as_text(text))
+            if pair is not None:
+                ids = ids + self._encoder.ids(as_text(pair, "pair"))
+        return [self._tokens[number] for number in ids]
 
-    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True, spaces: Spaces = "auto") -> str:
+    def pad(
+        self,
+        encoded_inputs: Any,
+        padding: Padding = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        padding_side: Side | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: Literal["pt", "np"] | None = None,
+        verbose: bool = True,
+    ) -> Encoding:
+        """Make the rows of encodings equally long, as the collators of transformers ask for it.
+
+        Args:
+            encoded_inputs: an encoding, or a list of encodings, one for each text.
+            padding: as for the call.
+            max_length: the width for `padding="max_length"`; `None` is `model_max_length`.
+            pad_to_multiple_of: a number of which the width becomes a multiple.
+            padding_side: `"right"` or `"left"`; `None` is that of the tokenizer.
+            return_attention_mask: whether to make an attention mask where there is none; `None` follows
+                `model_input_names`.
+            return_tensors: `"pt"`, `"np"`, or `None` for what came.
+            verbose: accepted for transformers' sake; nothing is ever printed.
+
+        Returns:
+            The encodings as one, with `input_ids`, `token_type_ids`, `attention_mask` and `special_tokens_mask` padded, and
+            other keys unchanged.
+
+        Examples:
+            >>> tokenizer = BertTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "你"])
+            >>> tokenizer.pad([tokenizer("你"), tokenizer("你你")])["input_ids"]
+            [[2, 4, 3, 0], [2, 4, 4, 3]]
+        """
+        side = self._padding_side if padding_side is None else padding_side
+        check_choice("padding_side", side, ("left", "right"))
+        return pad_rows(
+            encoded_inputs,
+            pad_id=self._id_for("pad_token") if padding not in (False, "do_not_pad") else 0,
+            padding=padding,
+            max_length=self._model_max_length if max_length is None else max_length,
+            multiple=pad_to_multiple_of,
+            left=side == "left",
+            mask=self._returns_mask if return_attention_mask is None else return_attention_mask,
+            tensors=return_tensors,
+        )
+
+    def decode(
+        self,
+        token_ids: Iterable[int],
+        skip_special_tokens: bool = True,
+        clean_up_tokenization_spaces: bool | None = None,
+        *,
+        spaces: Spaces = "auto",
+    ) -> str:
         """Return the text that ids stand for, as far as it can be restored.
 
         Args:
-            ids: token ids, a list or a 1-D tensor.
-            skip_special_tokens: whether to leave out `[PAD]`, `[CLS]`, `[SEP]` and `[MASK]`; `[UNK]` stays, as it is a word.
-            spaces: `"auto"` joins words as they are written: no space between Han or kana, none before a comma or full stop.
-                `True` puts a space between any two words, `False` none.
+            token_ids: token ids, a list or a 1-D tensor.
+            skip_special_tokens: whether to leave out special tokens. With `compat="google"` `[UNK]` stays, as it is a word;
+                with `"hf"` it goes, as in transformers.
+            clean_up_tokenization_spaces: whether to write `it's` and not `it ' s`, wherever it stands: transformers removes
+                the spaces around any single `'`, also those of quotations. `None` is what the tokenizer was made with where
+                `spaces=True`, and no otherwise.
+            spaces: `True` writes as transformers: a space between any two words, none before `. , ? !`. `"auto"` does so,
+                too, but has no space between Han or kana. `False` writes none.
+
+        Returns:
+            The text.
 
         Examples:
             >>> BertTokenizer(["[UNK]", "[CLS]", "[SEP]", "你", "好", "bert", "##s"]).decode([1, 3, 4, 5, 6, 2])
             '你好 berts'
         """
+        check_flag("skip_special_tokens", skip_special_tokens)
         check_choice("spaces", spaces, ("auto", True, False))
-        tokens = self._tokens_of(ids)
-        if skip_special_tokens:
-            tokens = [token for token in tokens if token == UNK or token not in SPECIAL]
-        return decode_tokens(tokens, spaces)
+        clean_up = clean_up_tokenization_spaces
+        if clean_up is None:
+            clean_up = spaces is True and self._clean_up
+        check_flag("clean_up_tokenization_spaces", clean_up)
+        tokens = self._tokens_of(token_ids, skip=self._left_out() if skip_special_tokens else frozenset())
+        return decode_tokens(tokens, spaces, clean_up)
+
+    def batch_decode(
+        self,
+        sequences: Iterable[Iterable[int]],
+        skip_special_tokens: bool = True,
+        clean_up_tokenization_spaces: bool | None = None,
+        *,
+        spaces: Spaces = "auto",
+    ) -> list[str]:
+        """Return the texts of many rows of ids: a list of lists, or a 2-D tensor; the options are those of `decode`."""
+        rows = sequences.tolist() if hasattr(sequences, "tolist") else list(sequences)  # type: ignore[attr-defined]
+        return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces, spaces=spaces) for row in rows]
+
+    def convert_tokens_to_string(self, tokens: Iterable[str]) -> str:
+        """Return the text of tokens, as transformers writes it."""
+        return decode_tokens(list(tokens), True, clean_up=False)
+
+    def clean_up_tokenization(self, text: str) -> str:
+        """Return a text with punctuation and English contractions closed up, as transformers does."""
+        return clean_up_text(text)
 
     def explain(self, texts: str | bytes | Sequence[str | bytes]) -> TokenizationReport:
         """Return a report of the tokens of each text with their spans, the share of `[UNK]`, and the dropped characters.
@@ -283,78 +513,105 @@ class BertTokenizer:
             text  index  character  reason
                0      1  U+200B     ZERO WIDTH SPACE, category Cf
         """
-        items = [as_text(texts, "texts")] if isinstance(texts, (str, bytes)) else check_texts("texts", texts)
-        return explain_texts(items, self._reader, self._tokens, self.rules)
+        items = [as_text(texts, "texts")] if isinstance(texts, Text) else check_texts("texts", texts)
+        return explain_texts(items, self._encoder, self._tokens, self.rules)
 
     @property
-    def vocab(self) -> Mapping[str, int]:
-        """The vocabulary, token to id, read-only."""
-        return MappingProxyType(self._vocabulary)
-
-    def token_to_id(self, token: str) -> int | None:
-        """Return the id of a token, `None` if the vocabulary does not have it."""
-        if not isinstance(token, str):
-            raise TypeError(f"token must be a string, got {type(token).__name__}")
-        return self._vocabulary.get(token)
-
-    def id_to_token(self, id: int) -> str:
-        """Return the token of an id.
-
-        Raises:
-            ValueError: the vocabulary has no such id.
-        """
-        try:
-            return self._tokens[operator.index(id)]
-        except TypeError:
-            raise TypeError(f"id must be a whole number, got {id!r}") from None
-        except KeyError:
-            raise ValueError(
-                f"id must be one of the vocabulary's, from 0 to {self.vocab_size - 1}, got {id!r}"
-            ) from None
-
-    def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> int | list[int]:
-        """Return the id of a token, or those of many; of a token that the vocabulary does not have, that of `[UNK]`."""
-        if isinstance(tokens, str):
-            return self._vocabulary.get(tokens, self._vocabulary[UNK])
-        items = list(tokens) if isinstance(tokens, Iterable) else [tokens]
-        for token in items:
-            if not isinstance(token, str):
-                raise TypeError(f"tokens must be a string or a list of them, got {type(token).__name__}")
-        return [self._vocabulary.get(token, self._vocabulary[UNK]) for token in items]
-
-    def convert_ids_to_tokens(self, ids: int | Iterable[int]) -> str | list[str]:
-        """Return the token of an id, or those of a list or a 1-D tensor."""
-        if hasattr(ids, "__index__") and not getattr(ids, "ndim", 0):
-            return self.id_to_token(ids)  # type: ignore[arg-type]
-        return self._tokens_of(ids)  # type: ignore[arg-type]
+    def rules(self) -> Rules:
+        """What a character becomes."""
+        return self._fixed.rules
 
     @property
-    def pad_token_id(self) -> int | None:
-        """The id of `[PAD]`, `None` if the vocabulary does not have it."""
-        return self._vocabulary.get(PAD)
+    def compat(self) -> Compat:
+        """The set of rules: `"google"` or `"hf"`."""
+        return self._fixed.compat
 
     @property
-    def unk_token_id(self) -> int:
-        """The id of `[UNK]`, which every vocabulary has."""
-        return self._vocabulary[UNK]
+    def never_split(self) -> frozenset[str]:
+        """The tokens that are looked up whole where they stand between spaces."""
+        return self._fixed.never_split
 
     @property
-    def cls_token_id(self) -> int | None:
-        """The id of `[CLS]`, `None` if the vocabulary does not have it."""
-        return self._vocabulary.get(CLS)
+    def max_input_chars_per_word(self) -> int:
+        """The number of characters above which a word is unknown."""
+        return self._fixed.max_input_chars_per_word
 
     @property
-    def sep_token_id(self) -> int | None:
-        """The id of `[SEP]`, `None` if the vocabulary does not have it."""
-        return self._vocabulary.get(SEP)
+    def do_lower_case(self) -> bool:
+        """Whether the text is lower-cased."""
+        return self.rules.lower
 
     @property
-    def mask_token_id(self) -> int | None:
-        """The id of `[MASK]`, `None` if the vocabulary does not have it."""
-        return self._vocabulary.get(MASK)
+    def is_fast(self) -> bool:
+        """Whether tokens know their characters, which transformers asks a tokenizer: always `True`."""
+        return True
 
-    def __len__(self) -> int:
-        return self.vocab_size
+    @property
+    def model_max_length(self) -> int | None:
+        """The `max_length` of a call that truncates or pads without naming one."""
+        return self._model_max_length
+
+    @model_max_length.setter
+    def model_max_length(self, length: int | None) -> None:
+        if length is not None:
+            check_number("model_max_length", length, minimum=1, integer=True)
+        self._model_max_length = length
+
+    @property
+    def padding_side(self) -> Side:
+        """The side at which rows are filled up."""
+        return self._padding_side
+
+    @padding_side.setter
+    def padding_side(self, side: Side) -> None:
+        check_choice("padding_side", side, ("left", "right"))
+        self._padding_side: Side = side
+
+    @property
+    def truncation_side(self) -> Side:
+        """The side at which a text that is too long is cut."""
+        return self._truncation_side
+
+    @truncation_side.setter
+    def truncation_side(self, side: Side) -> None:
+        check_choice("truncation_side", side, ("left", "right"))
+        self._truncation_side: Side = side
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Which of `input_ids`, `token_type_ids` and `attention_mask` a call returns."""
+        return list(self._model_input_names)
+
+    @model_input_names.setter
+    def model_input_names(self, names: Sequence[str]) -> None:
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise TypeError(f"model_input_names must be a list of names, got {names!r}")
+        for name in names:
+            check_choice("model_input_names", name, INPUTS)
+        if "input_ids" not in names:
+            raise ValueError(f"model_input_names must hold 'input_ids', got {list(names)}")
+        self._model_input_names = tuple(names)
+        self._returns_types, self._returns_mask = "token_type_ids" in names, "attention_mask" in names
+
+    @property
+    def clean_up_tokenization_spaces(self) -> bool:
+        """Whether `decode` closes up punctuation and contractions where it writes as transformers."""
+        return self._clean_up
+
+    @clean_up_tokenization_spaces.setter
+    def clean_up_tokenization_spaces(self, on: bool) -> None:
+        check_flag("clean_up_tokenization_spaces", on)
+        self._clean_up = on
+
+    @property
+    def deprecation_warnings(self) -> dict[str, bool]:
+        """A dict in which collators of transformers note the warnings that they turned off; nothing here reads it."""
+        return self._deprecation_warnings
+
+    @property
+    def _tokenizer(self) -> SimpleNamespace:
+        # Pipelines of transformers look here for the prefix that pieces have.
+        return SimpleNamespace(model=SimpleNamespace(continuing_subword_prefix="##"))
 
     def __repr__(self) -> str:
         return f"BertTokenizer({self.vocab_size} tokens, {self._options()})"
@@ -372,43 +629,65 @@ class BertTokenizer:
             "han": rules.han,
             "kana": rules.kana,
             "emoji": rules.emoji,
+            "padding_side": self.padding_side,
+            "truncation_side": self.truncation_side,
+            "model_input_names": self.model_input_names,
+            "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
         }
 
     def __getstate__(self) -> dict[str, Any]:
         # Everything else is made from these, faster than it could be read.
-        return {"vocab": self._vocabulary, "tokens": self._tokens, "options": self._options()}
+        special = self._special
+        names, extra, added = dict(special.names), special.extra, dict(special.added)
+        return {
+            "vocab": dict(special.vocabulary),
+            "tokens": self._in_file,
+            "special": (names, extra, added),
+            "options": self._options(),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["vocab"], **state["options"])
-        self._tokens = state["tokens"]  # with the earlier ones of equal tokens
+        names, extra, added = state["special"]
+        self.__init__(state["vocab"], **state["options"], unk_token=names["unk_token"])
+        self._in_file = state["tokens"]  # with the earlier ones of equal tokens
+        self._change(SpecialTokens(state["vocab"], names, extra, added))
 
-    def _encode(self, texts: list[str], *, spans: bool) -> FlatIds:
-        if spans or len(texts) > 16 or sum(map(len, texts)) > SMALL:
-            return self._encoder.encode(texts, spans=spans)
-        rows = [[MARK, *self._reader.ids(text), MARK] for text in texts]
-        ends = np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)))
-        ids = np.array(list(itertools.chain.from_iterable(rows)), np.int32)
-        return FlatIds(ids, np.append(0, ends)[:-1], ends - 1, None)
+    def _around(self) -> Around:
+        return Around(self._id_for("cls_token"), self._id_for("sep_token"))
 
-    def _check_pair(self, pair: str | bytes | Sequence[str | bytes], single: bool, count: int) -> list[str]:
-        if isinstance(pair, (str, bytes)) != single:
-            raise TypeError("text and text_pair must both be one text or both be lists of texts")
-        texts = [as_text(pair, "text_pair")] if isinstance(pair, (str, bytes)) else check_texts("text_pair", pair)
-        if len(texts) != count:
-            raise ValueError(f"text_pair must have as many texts as text, {count}, got {len(texts)}")
-        return texts
 
-    def _tokens_of(self, ids: Iterable[int]) -> list[str]:
-        if not isinstance(ids, Iterable) or getattr(ids, "ndim", 1) == 0:
-            raise TypeError(f"ids must be a list or a 1-D tensor of ids, got {describe(ids)}")
-        numbers = ids.tolist() if hasattr(ids, "tolist") else list(ids)  # type: ignore[attr-defined]
-        if any(isinstance(number, list) for number in numbers):
-            raise TypeError("ids must be one row of whole numbers, got a list in it")
-        return [self.id_to_token(number) for number in numbers]
+class _Later:
+    """Works out where the tokens of an encoding come from when that is first asked for."""
 
-    def _special_id(self, token: str) -> int:
-        number = self._vocabulary.get(token)
-        if number is None:
-            use = "padding" if token == PAD else "add_special_tokens=True"
-            raise ValueError(f"{use} needs the token {token} in the vocabulary")
-        return number
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        inputs: Inputs,
+        options: CallOptions,
+        around: Around,
+        pad_id: int,
+        names: Mapping[int, str],
+    ) -> None:
+        self._made_from = encoder, inputs, options, around, pad_id, names
+        self._details: Details | None = None
+
+    def __call__(self) -> Details:
+        if self._details is None:
+            encoder, inputs, options, around, pad_id, names = self._made_from
+            full = dataclasses.replace(options, offsets=True, special_mask=True)
+            rows = _make_rows(encoder, inputs, full, around, words=True)
+            self._details = Details(rows, options, pad_id, names)
+        return self._details
+
+
+def _make_rows(
+    encoder: TextEncoder, inputs: Inputs, options: CallOptions, around: Around, *, words: bool = False
+) -> TokenRows:
+    """Return the rows of a call, where asked for with the number of each token's word."""
+    if inputs.word_counts is None:
+        flat = encoder.encode(inputs.texts, spans=options.offsets)
+        numbers = encoder.word_numbers(flat) if words else None
+    else:
+        flat = encoder.encode(words_of(inputs), spans=options.offsets)
+        flat, numbers = join_words(flat, inputs.word_counts)
+    return make_rows(flat, inputs.count, inputs.pair, options, around, numbers)
