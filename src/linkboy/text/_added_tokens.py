@@ -202,8 +202,8 @@ class AddedTokens:
             return joined, sorted([*raw, *found]), None
         codes = np.frombuffer(rest.encode("utf-32-le", "surrogatepass"), "<u4")
         kinds, which = np.unique(codes, return_inverse=True)
-        # A match may begin or end inside of what a character is normalised to. Those of one character stay as they were
-        # given, so that the engine sees upper case and marks where its rules ask for them.
+        # A match may begin or end inside of what a character is normalised to. Those of one character are left as
+        # they are, so that the engine sees upper case and marks where its rules ask for them.
         forms = {code: table[code] or "" for code in kinds.tolist()}
         wide = rest.translate({code: form for code, form in forms.items() if len(form) != 1})
         widths = np.array([len(forms[code]) for code in kinds.tolist()])[which.ravel()]
