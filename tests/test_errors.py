@@ -2,6 +2,7 @@
 
 import re
 import sys
+import zipfile
 from pathlib import Path
 from unittest import mock
 
@@ -48,6 +49,13 @@ def read_a_name_with_a_slip():
     lb.read_labelled("rowz.csv")
 
 
+def read_a_zip_of_two():
+    with zipfile.ZipFile("rows.zip", "w") as archive:
+        archive.writestr("train.csv", ROWS)
+        archive.writestr("test.csv", ROWS)
+    lb.read_labelled("rows.zip")
+
+
 def count_a_file_of_another_kind():
     Path("w.bin").write_bytes(b"<html>")
     lb.count_parameters("w.bin")
@@ -72,10 +80,13 @@ BATCH = (torch.zeros(2, 4), torch.tensor([0, 1]))
 LOGITS = torch.zeros(2, 3)
 MEETINGS = [
     lambda: read("rows.csv", "评论,标签\n很好,正\n".encode("gb18030")),
-    lambda: read("rows.csv", "id,headline,topic\n1,a,b\n"),
+    lambda: read("rows.csv", "id,heading,kind\n1,a,b\n"),
+    lambda: read("rows.tsv", "a long text\tPOS\tgood\nand another text\tNEG\tbad\n" * 2),
+    lambda: read("rows.tsv", "heading\tkind\n" + "".join(f"text {n}\t{'ab'[n % 2]}\n" for n in range(30))),
     lambda: read("rows.tsv", "good\tyes\nno tab\n"),
     lambda: train("text,label\na,b\nc,b\n"),
-    lambda: read("rows.xlsx", b"PK"),
+    lambda: read("rows.csv", "<!DOCTYPE html>\n<html>\n"),
+    read_a_zip_of_two,
     read_a_name_with_a_slip,
     train_into_a_directory_in_use,
     resume_nothing,

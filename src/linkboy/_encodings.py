@@ -103,7 +103,8 @@ def likely_encodings(raw: bytes) -> list[tuple[str, str]]:
     if _damaged_utf8(raw):
         return []
     scores = sorted(_scores(raw), key=lambda each: -each[0])
-    return [(name, text) for score, name, text in scores[:2] if score >= max(_LEAST, scores[0][0] - _NEAR)]
+    near = [(name, text) for score, name, text in scores if score >= max(_LEAST, scores[0][0] - _NEAR)]
+    return near[:1] + [other for other in near[1:] if other[1] != near[0][1]][:1]
 
 
 def _damaged_utf8(raw: bytes) -> bool:

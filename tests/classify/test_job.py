@@ -440,14 +440,14 @@ def copy(finished, tmp_path):
 
 def test_a_missing_or_foreign_directory_is_named(tmp_path):
     assert load_message(tmp_path / "no", FileNotFoundError) == (
-        f"there is no directory {tmp_path / 'no'}; name one that linkboy train has written"
+        f"there is no directory {tmp_path / 'no'}; name one that train_classifier has written"
     )
     assert load_message(tmp_path, FileNotFoundError) == (
         f"{tmp_path} holds no classifier (there is no config.json in it)"
     )
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     assert load_message(tmp_path) == (
-        f"{tmp_path / 'config.json'} does not belong to a linkboy classifier; name a directory of linkboy train"
+        f"{tmp_path / 'config.json'} does not belong to a linkboy classifier; name a directory that train_classifier has written"
     )
     (tmp_path / "config.json").write_text("[" * 100_000)
     assert load_message(tmp_path).startswith(f"{tmp_path / 'config.json'} is damaged (")

@@ -139,8 +139,7 @@ def test_rows_that_were_skipped_stay_with_the_training_part():
 def test_labels_in_the_first_column_are_suspected():
     rows = labelled([("体育", f"text {n}") for n in range(60)], "cnews.txt")
     assert message_of(ValueError, make_parts, rows) == (
-        "cnews.txt has 60 different labels in 60 rows; is the label in another column than the last? name the columns in a "
-        "first line such as label<TAB>text"
+        "cnews.txt has 60 different labels in 60 rows; if the label is in another column, name it as label_column=..."
     )
 
 

@@ -17,12 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from linkboy.classify._columns import FIELD
 from linkboy.text._arrays import ranges
 from linkboy.text._hash_table import HashIndex
 from linkboy.text._scripts import unspaced_share
 
 T = TypeVar("T")
 START, END = "\x02", "\x03"
+FIELD_CODE = ord(FIELD)
 CHUNK_CHARACTERS = 1 << 15  # the n-grams of a chunk fit the cache of a core, and a batch of headlines is several chunks
 MOST_CHARACTERS = 4_000_000  # to learn a vocabulary from
 # Odd, so that they can be undone modulo 2**64; otherwise arbitrary (digits of the golden ratio, xxhash, murmur).
@@ -263,11 +265,19 @@ def _ngrams(texts: Sequence[str], longest: int, words: bool) -> tuple[NDArray[np
     marked = [f"{START}{text.lower()}{END}" for text in texts]
     codes = np.frombuffer("".join(marked).encode("utf-32-le", "surrogatepass"), np.uint32)
     rows = np.repeat(np.arange(len(marked)), [len(text) for text in marked])
-    mixed = _mix(codes.astype(np.uint64))
+    mixed = _mix(codes.astype(np.uint64) if FIELD_CODE not in codes else _told_apart(codes, rows))
     parts = list(_character_ngrams(codes, mixed, rows, longest))
     if words:
         parts += _word_ngrams(codes, mixed, rows)
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
+def _told_apart(codes: NDArray[np.uint32], rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return the codes with the number of their column in the upper half, so that columns share no n-gram but the first's."""
+    behind = np.cumsum(codes == FIELD_CODE)  # how many borders there are up to each place, in all texts
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))
+    column = behind - behind[starts][np.searchsorted(rows[starts], rows)]
+    return codes.astype(np.uint64) | (column.astype(np.uint64) << np.uint64(32))
 
 
 def _character_ngrams(

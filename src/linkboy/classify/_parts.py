@@ -54,7 +54,11 @@ class Parts(Printable):
             f"{format_count(int(counts[most]))} ({self.class_names[most]}) training rows each"
         )
         yield "\n".join(self.notes)
+        told: set[str] = set()
         for texts in self.texts.values():
+            if texts.notes and texts.source not in told:
+                yield from texts.reading_blocks()
+            told.add(texts.source)
             yield from texts.skipped_blocks()
 
 
@@ -85,8 +89,8 @@ def make_parts(
     classes = _class_names(train, class_names)
     if len(classes) > max(10, len(train) // 2) and class_names is None:
         raise ValueError(
-            f"{train.source} has {len(classes)} different labels in {len(train)} rows; is the label in another column than the "
-            "last? name the columns in a first line such as label<TAB>text"
+            f"{train.source} has {len(classes)} different labels in {len(train)} rows; if the label is in another "
+            "column, name it as label_column=..."
         )
     _check_weights({"training": train, "validation": valid})
     notes: list[str] = []

@@ -344,7 +344,7 @@ def write_files(directory: str | os.PathLike[str], files: Mapping[str, bytes]) -
 
 
 def load_classifier(directory: str | os.PathLike[str], *, device: str = "cpu") -> Classifier:
-    """Load what `linkboy train` or `Classifier.save` wrote; nothing in the directory is executed.
+    """Load what `train_classifier` or `Classifier.save` wrote; nothing in the directory is executed.
 
     Args:
         directory: the directory.
@@ -412,7 +412,7 @@ def check_texts(function: str, texts: Sequence[str]) -> None:
 
 
 def is_classifier(directory: str | os.PathLike[str]) -> bool:
-    """Return whether a directory holds a configuration that `linkboy train` wrote, whatever its version."""
+    """Return whether a directory holds a configuration that `train_classifier` wrote, whatever its version."""
     try:
         config = json.loads(read_bounded(Path(directory) / CONFIG, MOST_CONFIG))
     except (OSError, ValueError, RecursionError):
@@ -422,9 +422,9 @@ def is_classifier(directory: str | os.PathLike[str]) -> bool:
 
 def _read_config(directory: Path) -> dict[str, Any]:
     if directory.is_file():
-        raise NotADirectoryError(f"{directory} is a file; name the directory that linkboy train has written")
+        raise NotADirectoryError(f"{directory} is a file; name the directory that train_classifier has written")
     if not directory.is_dir():
-        raise FileNotFoundError(f"there is no directory {directory}; name one that linkboy train has written")
+        raise FileNotFoundError(f"there is no directory {directory}; name one that train_classifier has written")
     try:
         config = json.loads(read_bounded(directory / CONFIG, MOST_CONFIG))
     except FileNotFoundError:
@@ -436,7 +436,7 @@ def _read_config(directory: Path) -> dict[str, Any]:
         raise ValueError(f"{directory / CONFIG} is damaged ({error}); train the classifier again") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(
-            f"{directory / CONFIG} does not belong to a linkboy classifier; name a directory of linkboy train"
+            f"{directory / CONFIG} does not belong to a linkboy classifier; name a directory that train_classifier has written"
         )
     if config.get("format_version") != FORMAT_VERSION:
         raise ValueError(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from linkboy._report import Block, Report, Table, format_percent
+from linkboy.classify._columns import FIELD
 from linkboy.classify._dataset import Encoder
 from linkboy.classify._features import END, START, Ngram, NgramEncoder, is_word_character
 from linkboy.classify._models import NgramClassifier
@@ -18,7 +19,7 @@ Logits = Callable[[Sequence[str]], Tensor]
 
 MOST_PIECES = 256
 SHOWN = 10
-_SHOWN_AS = {START: "^", END: "$", " ": "␣", "\n": "⏎", "\t": "⇥"}
+_SHOWN_AS = {START: "^", END: "$", FIELD: "␁", " ": "␣", "\n": "⏎", "\t": "⇥"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,27 +1,32 @@
-"""Read labelled text: TSV without a header, CSV and TSV with one, JSON lines and Parquet, each also as `.gz`."""
+"""Read labelled texts from the files that people have: delimited text, JSON, Parquet, Excel, fastText, packed or not."""
 
 import dataclasses
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from linkboy._checks import check_choice, did_you_mean
-from linkboy._report import Block, Printable, Table, format_count
-from linkboy.classify._formats import (
-    BadRow,
-    Row,
-    csv_rows,
-    json_rows,
-    opened,
-    parquet_rows,
-    text_lines,
-    tsv_rows,
+from linkboy._checks import check_choice, check_flag, did_you_mean
+from linkboy._report import Block, Printable, Table, format_count, listed, plural
+from linkboy.classify._columns import FIELD, ColumnName, Roles, wanted_columns
+from linkboy.classify._content import opened
+from linkboy.classify._dialect import separator_of
+from linkboy.classify._findings import (
+    duplicate_findings,
+    encoding_finding,
+    label_findings,
+    same_numbers,
+    text_findings,
 )
+from linkboy.classify._json import MISSING
+from linkboy.classify._sentences import say
+from linkboy.classify._tables import BadRow, Reading, table_of
+from linkboy.classify._tables import Table as FileTable
 
 MANY = 100_000  # rows
-SUFFIXES = (".txt", ".tsv", ".csv", ".jsonl", ".ndjson", ".parquet")
+_SHOWN = 60  # characters of a text in the sentence about the first row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +53,8 @@ class LabelledTexts(Printable):
         lines: the line of the file on which each row begins, from 1; for Parquet, the number of the row.
         weights: one non-negative number per row, or `None`.
         skipped: the rows that were left out with `on_bad_row="skip"`.
+        text_columns: names of the columns that the texts were read from; empty where they have none.
+        notes: what was taken from the file, its first row as read, and what is odd about labels and texts.
 
     Examples:
         >>> import linkboy as lb
@@ -64,6 +71,8 @@ class LabelledTexts(Printable):
     lines: Sequence[int]
     weights: Sequence[float] | None = None
     skipped: Sequence[SkippedRow] = ()
+    text_columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         columns = {"labels": self.labels, "lines": self.lines, "weights": self.weights}
@@ -94,15 +103,21 @@ class LabelledTexts(Printable):
         )
 
     def _blocks(self) -> Iterator[Block]:
-        yield f"{self.source}: {format_count(len(self))} rows, {len(set(self.labels))} labels"
+        yield from self.reading_blocks()
+        yield "\n".join(duplicate_findings(self.texts, self.labels))
         yield from self.skipped_blocks()
+
+    def reading_blocks(self) -> Iterator[Block]:
+        """Yield where the rows come from, what was taken, and what is odd about it."""
+        counts = f"{plural(len(self), 'row')}, {plural(len(set(self.labels)), 'label')}"
+        yield "\n".join((f"{self.source}: {self.notes[0] if self.notes else counts}", *self.notes[1:]))
 
     def skipped_blocks(self) -> Iterator[Block]:
         """Yield a table of the first rows that were skipped, and how many more there are."""
         if self.skipped:
             shown = [(row.line, row.reason) for row in self.skipped[:10]]
             more = len(self.skipped) - len(shown)
-            yield Table(("line", "why it was skipped"), shown, f"{format_count(len(self.skipped))} rows skipped")
+            yield Table(("line", "why it was skipped"), shown, f"{plural(len(self.skipped), 'row')} skipped")
             if more:
                 yield f"and {format_count(more)} more"
 
@@ -110,27 +125,38 @@ class LabelledTexts(Printable):
 def read_labelled(
     path: str | Path,
     *,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    weight_column: str | None = None,
+    text_column: ColumnName | Sequence[ColumnName] | None = None,
+    label_column: ColumnName | None = None,
+    weight_column: ColumnName | None = None,
+    separator: str | None = None,
+    header: bool | None = None,
+    label_map: Mapping[str, str] | None = None,
     on_bad_row: Literal["raise", "skip"] = "raise",
-    encoding: str = "utf-8",
+    encoding: str | None = None,
 ) -> LabelledTexts:
     """Read a file of labelled texts.
 
-    The form follows from the name: `.csv` (with a header), `.tsv` and `.txt` (with a header if the first line names a
-    text and a label column, or if a column is asked for; else `text<TAB>label`, cut at the last tab), `.jsonl` /
-    `.ndjson`, `.parquet`; each also with `.gz` behind it. A byte order mark and CRLF are taken away. Only a line feed
-    ends a line, so other line separators may occur inside a text.
+    The content says what a file is: text separated by commas, tabs, semicolons or `|`, with or without a header; JSON
+    (an array, or an object per line); Parquet; an Excel workbook; fastText's `__label__x text`; each also packed by gzip,
+    bz2, xz, zstd, or alone in a zip. The first rows show separator, header and columns. Where they can be read in two ways,
+    the message lists both and the argument that chooses. `print` of the result says what was taken.
+
+    Columns are found by usual names (`text`, `review`, `文本`; `label`, `stars`, `标签`), then by what is in them. Two
+    columns separated by a tab without a header are `text<TAB>label`, cut at the last tab, unless the first one is plainly
+    the label. A byte order mark and CRLF are taken away. Only a line feed ends a line, so other line separators may occur
+    inside a text.
 
     Args:
         path: the file.
-        text_column: name of the column that holds the text; by default the one with a usual name (`text`, `review`,
-            `文本`, ...), or in a file of two columns the one that is not the label.
-        label_column: name of the column that holds the label; found in the same way.
-        weight_column: name of a column that holds a non-negative weight for each row; none by default.
+        text_column: the column that holds the text, by name or by number from 0; in JSON a dotted name for a value inside
+            an object. Several, as a list or as `"title,body"`, are joined, and models tell them apart.
+        label_column: the column that holds the label.
+        weight_column: a column that holds a non-negative weight for each row; none by default.
+        separator: what stands between fields: a character, or `"tab"`, `"comma"`, `"semicolon"`, `"pipe"`.
+        header: whether the first row names the columns.
+        label_map: new names of labels; others keep theirs.
         on_bad_row: whether to stop at the first row that cannot be read, or to leave it out and record it.
-        encoding: the encoding of text files, for instance `"gb18030"`.
+        encoding: the encoding of text files, for instance `"gb18030"`; by default that of a byte order mark, or UTF-8.
 
     Returns:
         The rows in the order of the file.
@@ -138,7 +164,10 @@ def read_labelled(
     Raises:
         FileNotFoundError: there is no such file.
         IsADirectoryError: the path is a directory.
-        ValueError: the file is empty or damaged, a column is missing, or a row is bad and `on_bad_row="raise"`.
+        ModuleNotFoundError: a workbook or a file packed by zstd needs a package that is not installed.
+        TypeError: an argument has the wrong type.
+        ValueError: the file is empty or damaged or can be read in two ways, a column is missing, or a row is bad and
+            `on_bad_row="raise"`.
 
     Examples:
         >>> import tempfile
@@ -147,86 +176,187 @@ def read_labelled(
         >>> data = read_labelled(path)
         >>> data.texts, data.labels
         (['房间很干净', '服务太差'], ['好评', '差评'])
+        >>> print(data.notes[0])
+        text from column 0, label from column 1 (2 classes), 2 rows; tab, no header (columns count from 0), UTF-8
     """
     check_choice("on_bad_row", on_bad_row, ("raise", "skip"))
+    if header is not None:
+        check_flag("header", header)
+    asked = Reading(wanted_columns(text_column, label_column, weight_column), encoding, separator_of(separator), header)
+    renamed = _checked_map(label_map)
+    path = existing_file(path)
+    skipped: list[SkippedRow] = []
+    bad_row = bad_row_of(path, on_bad_row, skipped)
+    with opened(path) as content:
+        table = table_of(content, asked, bad_row)
+        return _collect(table, table.roles(asked.wanted), renamed, skipped, bad_row, encoding or "utf-8")
+
+
+def existing_file(path: str | Path) -> Path:
+    """Return a path that names a file.
+
+    Raises:
+        FileNotFoundError: there is no such file; the message names one of nearly that name.
+        IsADirectoryError: it is a directory.
+    """
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; name the file with the labelled texts in it")
     if not path.exists():
         near = did_you_mean(path.name, [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else [])
         raise FileNotFoundError(f"there is no file {path}{near or '; check the path'}")
-    suffix = Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix
-    suffix = suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(
-            f"cannot tell the form of {path} from its name; it must end in one of {SUFFIXES}, also with .gz"
-        )
-    skipped: list[SkippedRow] = []
+    return path
+
+
+def bad_row_of(path: Path, on_bad_row: Literal["raise", "skip"], skipped: list[SkippedRow]) -> BadRow:
+    """Return what is called for a row that cannot be read: it raises, or records the row."""
 
     def bad_row(line: int, reason: str) -> None:
         if on_bad_row == "raise":
             raise ValueError(f"{path} line {line}: {reason}; correct the line or pass on_bad_row='skip'")
         skipped.append(SkippedRow(line, reason))
 
-    wanted = {"text": text_column, "label": label_column, "weight": weight_column}
-    with opened(path) as file:
-        if suffix == ".parquet":
-            rows = parquet_rows(path, file, wanted)
-        else:
-            lines = text_lines(path, file, encoding, bad_row)
-            read_rows = {".csv": csv_rows, ".jsonl": json_rows, ".ndjson": json_rows}.get(suffix, tsv_rows)
-            rows = read_rows(path, lines, wanted, bad_row)
-        return _collect(path, rows, weight_column, skipped, bad_row)
+    return bad_row
+
+
+def _checked_map(label_map: Mapping[str, str] | None) -> dict[str, str]:
+    if label_map is None:
+        return {}
+    if not isinstance(label_map, Mapping):
+        raise TypeError(f"label_map must be a mapping of labels to names, got {type(label_map).__name__}")
+    renamed = {str(label).strip(): name for label, name in label_map.items()}
+    wrong = next((name for name in renamed.values() if not isinstance(name, str) or not name.strip()), None)
+    if wrong is not None:
+        raise ValueError(f"label_map must give names that are not empty, got {wrong!r}")
+    return {label: name.strip() for label, name in renamed.items()}
+
+
+def text_getter(table: FileTable, places: Sequence[int]) -> Callable[[Any], object]:
+    """Return a function that takes the text out of a record; several columns are joined by `FIELD`."""
+    getters = [table.getter(place) for place in places]
+    if len(getters) == 1:
+        return getters[0]
+
+    def joined(record: Any) -> object:
+        raw = [get(record) for get in getters]
+        wrong = next(
+            (value for value in raw if value is MISSING or _problem("text", as_string(value) or "-", value)), None
+        )
+        if wrong is not None:
+            return wrong
+        parts = [as_string(value) for value in raw]
+        return f" {FIELD} ".join(parts) if any(parts) else ""
+
+    return joined
 
 
 def _collect(
-    path: Path, rows: Iterable[Row], weight_column: str | None, skipped: list[SkippedRow], bad_row: BadRow
+    table: FileTable,
+    roles: Roles,
+    renamed: Mapping[str, str],
+    skipped: list[SkippedRow],
+    bad_row: BadRow,
+    encoding: str,
 ) -> LabelledTexts:
     texts: list[str] = []
     labels: list[str] = []
     weights: list[float] = []
     lines = array("q")  # plain integers: as objects they would take as much memory as the texts
     names: dict[str, str] = {}  # each label once, not once per row
-    for line, raw_text, raw_label, raw_weight in rows:
-        text, label = _as_string(raw_text), _as_string(raw_label)
+    assert roles.label is not None
+    text_of, label_of = text_getter(table, roles.text), table.getter(roles.label)
+    weight_of = None if roles.weight is None else table.getter(roles.weight)
+    for line, record in table.records:
+        raw_text, raw_label = text_of(record), label_of(record)
+        text, label = as_string(raw_text), as_string(raw_label)
         problem = _problem("text", text, raw_text) or _problem("label", label, raw_label)
         if problem:
-            bad_row(line, problem)
+            missing = [
+                table.names[place] for place in (*roles.text, roles.label) if table.getter(place)(record) is MISSING
+            ]
+            bad_row(line, f"there is no key {missing[0]!r}" if missing else problem)
             continue
-        if weight_column is not None:
+        if weight_of is not None:
+            raw_weight = weight_of(record)
             weight = _weight_value(raw_weight)
             if weight is None:
-                bad_row(line, f"the weight must be a number of at least 0, got {raw_weight!r}")
+                shown = None if raw_weight is MISSING else raw_weight
+                bad_row(line, f"the weight must be a number of at least 0, got {shown!r}")
                 continue
             weights.append(weight)
         texts.append(text)
-        labels.append(names.setdefault(label, label))
+        labels.append(names.get(label) or names.setdefault(label, renamed.get(label, label)))
         lines.append(line)
     if not texts and skipped:
         raise ValueError(
-            f"{path} holds no labelled text: all {len(skipped)} rows were skipped, the first (line {skipped[0].line}) since "
-            f"{skipped[0].reason}"
+            f"{table.path} holds no labelled text: all {len(skipped)} rows were skipped, the first (line {skipped[0].line}) "
+            f"since {skipped[0].reason}"
         )
     if not texts:
-        raise ValueError(f"{path} holds no labelled text; it has a header and no rows")
+        raise ValueError(f"{table.path} holds no labelled text; it has a header and no rows")
+    counts, labels, joined = _one_spelling(labels)
+    took = say(
+        "took",
+        text=_columns_named(table, roles.text),
+        label=_columns_named(table, (roles.label,)),
+        classes=plural(len(counts), "class", "classes"),
+        rows=plural(len(texts), "row"),
+        form=table.form,
+    )
+    shown = texts[0] if len(texts[0]) <= _SHOWN else f"{texts[0][:_SHOWN]}…"
+    notes = [took, say("first row", text=repr(shown).replace("\\x01", "␁"), label=repr(labels[0]))]
+    notes += [say("joined")] if len(roles.text) > 1 else []
+    notes += _map_notes(renamed, names)
+    findings = (joined, roles.notes, label_findings(counts), text_findings(texts, labels))
+    notes += [note for finding in findings for note in finding]
+    notes += encoding_finding([row.reason for row in skipped], encoding)
     return LabelledTexts(
-        source=str(path),
+        source=str(table.path),
         texts=texts,
         labels=labels,
         lines=lines if len(lines) > MANY else lines.tolist(),
-        weights=weights if weight_column is not None else None,
+        weights=weights if roles.weight is not None else None,
         skipped=tuple(sorted(skipped, key=lambda row: row.line)),
+        text_columns=tuple(table.names[place] for place in roles.text) if table.header else (),
+        notes=tuple(notes),
     )
 
 
-def _as_string(raw: object) -> str:
+def _columns_named(table: FileTable, places: Sequence[int]) -> str:
+    names = [repr(table.names[place]) if table.header else table.names[place] for place in places]
+    return f"column{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def _one_spelling(labels: list[str]) -> tuple[Counter[str], list[str], list[str]]:
+    """Give each whole number one spelling, the shortest; return rows by label, the labels, and what to say about it."""
+    groups = same_numbers(set(labels))
+    if not groups:
+        return Counter(labels), labels, []
+    of = {label: min(group, key=len) for group in groups.values() for label in group}
+    notes = [
+        say("same number", names=" and ".join(map(repr, group)), one=min(group, key=len)) for group in groups.values()
+    ]
+    labels = [of.get(label, label) for label in labels]
+    return Counter(labels), labels, notes
+
+
+def _map_notes(renamed: Mapping[str, str], names: Mapping[str, str]) -> Iterator[str]:
+    used = {label: name for label, name in renamed.items() if label in names}
+    if used:
+        yield say("mapped", labels=listed(f"{label!r} to {name!r}" for label, name in used.items()))
+    unused = [label for label in renamed if label not in names]
+    if unused:
+        yield say("unmapped", names=listed(map(repr, unused)))
+
+
+def as_string(raw: object) -> str:
     """Return a cell as text: words as they are, numbers and truth values as they are written, nothing else."""
+    if isinstance(raw, str):
+        return raw.strip()
     if isinstance(raw, bool):
         return str(raw).lower()
     if isinstance(raw, float) and raw.is_integer():
         raw = int(raw)  # a column of integers with a gap is read as floats
-    if isinstance(raw, str):
-        return raw.strip()
     return str(raw) if isinstance(raw, int) or (isinstance(raw, float) and math.isfinite(raw)) else ""
 
 

@@ -1,5 +1,6 @@
 """The options by which several commands read labelled texts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,15 +16,22 @@ class ReadingOptions:
     """How to read a file of labelled texts.
 
     Attributes:
-        text_column: Name of the column that holds the text, if it is not a usual one such as text, review or 文本.
-        label_column: Name of the column that holds the label, if it is not a usual one such as label, class or 标签.
-        encoding: Encoding of text files, for instance gb18030.
+        text_column: Column that holds the text, by name or by number from 0, if it is not a usual one such as text, review
+            or 文本; several are separated by commas and joined. In JSON a dotted name is inside an object.
+        label_column: Column that holds the label, if it is not a usual one such as label, class or 标签.
+        separator: What stands between fields: a character, or tab, comma, semicolon, pipe; seen from the file by default.
+        header: Whether the first row names the columns; seen from the file by default.
+        label_map: New names of labels, such as 1=bad,2=bad,3=good; others keep theirs.
+        encoding: Encoding of text files, for instance gb18030; that of a byte order mark, or UTF-8, by default.
         on_bad_row: Stop at a row that cannot be read, or skip and count it.
     """
 
     text_column: str | None = None
     label_column: str | None = None
-    encoding: str = "utf-8"
+    separator: str | None = None
+    header: Annotated[bool | None, Parameter(negative="--no-header")] = None
+    label_map: str | None = None
+    encoding: str | None = None
     on_bad_row: Literal["raise", "skip"] = "raise"
 
     def read(self, file: Path, *, weight_column: str | None = None) -> "LabelledTexts":
@@ -35,9 +43,23 @@ class ReadingOptions:
             text_column=self.text_column,
             label_column=self.label_column,
             weight_column=weight_column,
+            separator=self.separator,
+            header=self.header,
+            label_map=_map_of(self.label_map),
             on_bad_row=self.on_bad_row,
             encoding=self.encoding,
         )
+
+
+def _map_of(pairs: str | None) -> Mapping[str, str] | None:
+    """Return the names of labels that `1=bad,2=good` gives."""
+    if pairs is None:
+        return None
+    split = [pair.partition("=") for pair in pairs.split(",")]
+    wrong = next((label for label, equals, name in split if not (equals and label.strip() and name.strip())), None)
+    if wrong is not None:
+        raise ValueError(f"--label-map must be pairs such as 1=bad,2=good, got {pairs!r}")
+    return {label.strip(): name.strip() for label, _, name in split}
 
 
 Reading = Annotated[ReadingOptions, Parameter(name="*")]

@@ -6,6 +6,8 @@ from collections.abc import Collection
 
 _ARGUMENT = re.compile(r"(\bwith )?\b([a-z][a-z_]*)=('[^']*'|\"[^\"]*\"|\.\.\.|[\w.+-]*\w)")
 
+_COMMANDS = {"train_classifier": "linkboy train"}
+
 
 def as_options(sentence: str, options: Collection[str]) -> str:
     """Write each `name=value` of a sentence as the option of that name, where there is one.
@@ -23,6 +25,8 @@ def as_options(sentence: str, options: Collection[str]) -> str:
         'it was started with --no-refit'
         >>> as_options("y=3 is text", ["--epochs"])
         'y=3 is text'
+        >>> as_options("name one that train_classifier has written", [])
+        'name one that linkboy train has written'
     """
 
     def option(found: re.Match[str]) -> str:
@@ -38,4 +42,6 @@ def as_options(sentence: str, options: Collection[str]) -> str:
         quoted = value[0] in ("'", '"')
         return f"{before}{name} {shlex.quote(value[1:-1]) if quoted else value}"
 
+    for function, command in _COMMANDS.items():
+        sentence = sentence.replace(function, command)
     return _ARGUMENT.sub(option, sentence)

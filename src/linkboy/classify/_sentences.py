@@ -1,0 +1,42 @@
+"""The sentences about data that are printed and shown on the page, in one table, so that another language is another table.
+
+Errors are not here: they stand where they are raised.
+"""
+
+SENTENCES = {
+    # what was taken
+    "took": "text from {text}, label from {label} ({classes}), {rows}; {form}",
+    "took text": "text from {text}; {form}",
+    "first row": "first row as read: {text} is {label}",
+    "joined": "the columns of the text are joined, with ␁ between them; the n-grams of each are told apart",
+    "also text": "{names} hold texts too; to read them as well pass text_column={all!r}",
+    "also text (one)": "{names} holds texts too; to read both pass text_column={all!r}",
+    # checks of the labels
+    "spelling": "the labels {names} differ only in case, spaces or width, and are {count} classes; join them with label_map if "
+    "that is not meant",
+    "same number": "{names} are the same number and are one class, {one!r}",
+    "fractions": "labels are numbers with fractions, such as {example!r}: each different number is a class of its own, and "
+    "their order is not used",
+    "small classes": "{classes} fewer than 5 rows: {names}",
+    "mapped": "label_map renamed {labels}",
+    "unmapped": "label_map names {names}, which no row has as its label",
+    # checks of the texts
+    "names its label": "{share} of the texts contain their own label, far more than those of other classes: check that it is not "
+    "copied into the text",
+    "placeholders": "{texts} no words, only a placeholder such as {example!r}",
+    "duplicates": "{rows} the text of another row",
+    "two labels": "{texts} with more than one label",
+    "replacement": "{texts} U+FFFD, which stands for characters that an earlier conversion lost",
+    "mojibake": "{texts} what looks like UTF-8 read as another encoding, such as {example!r}: a part of the file is UTF-8",
+    "other encoding": "{rows} not {encoding} but probably {likely}: the file may have parts in two encodings",
+}
+
+
+def say(key: str, **values: object) -> str:
+    """Return a sentence of the table with its values filled in.
+
+    Examples:
+        >>> say("duplicates", rows="3 rows repeat")
+        '3 rows repeat the text of another row'
+    """
+    return SENTENCES[key].format(**values)
