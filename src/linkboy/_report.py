@@ -291,11 +291,17 @@ def _to_html(block: Block) -> str:
 
     def line(tag: str, row: Sequence[str]) -> str:
         cells = zip(row, styles, strict=True)
-        return "<tr>" + "".join(f"<{tag}{style}>{html.escape(cell)}</{tag}>" for cell, style in cells) + "</tr>"
+        return "<tr>" + "".join(f"<{tag}{style}>{_escaped(cell)}</{tag}>" for cell, style in cells) + "</tr>"
 
     caption = f"<caption>{html.escape(block.title)}</caption>" if block.title else ""
     head = f"<thead>{line('th', block.columns)}</thead>" if any(block.columns) else ""
     return f"<table>{caption}{head}<tbody>{''.join(line('td', row) for row in block.cells())}</tbody></table>"
+
+
+def _escaped(cell: str) -> str:
+    """Escape a cell; leading blanks, which show a tree and which a browser would collapse, are kept."""
+    text = cell.lstrip(" ")
+    return "&nbsp;" * (len(cell) - len(text)) + html.escape(text)
 
 
 def _plain(value: object) -> Any:

@@ -1,8 +1,11 @@
 """The tensors of a model with every name they have, and what its modules are: norms, lazy ones, wrappers."""
 
+import itertools
 import re
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
@@ -123,6 +126,54 @@ def _visit(
 
 def _joined(place: Place) -> str:
     return f"{place[0]}.{place[2]}" if place[0] else place[2]
+
+
+def unregistered(model: nn.Module) -> list[tuple[str, nn.Module | Tensor]]:
+    """Return the layers and tensors that a model keeps where torch does not look, each with its path.
+
+    A layer in a plain list is neither trained nor saved nor moved by `.to()`; a plain tensor is neither saved nor moved.
+    What is registered elsewhere in the model is not among them. Looked at are the attributes of modules, and lists,
+    tuples, sets and dicts among them, two levels deep.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(2, 2))
+        >>> model.extra = [nn.ReLU(), model[0]]
+        >>> unregistered(model)
+        [('extra.0', ReLU())]
+    """
+    found = [pair for path, module in model.named_modules() for pair in _kept_aside(path, module)]
+    if not found:
+        return []
+    modules, tensors = walk(model)
+    known = {id(module) for _, module in modules} | {id(each.tensor) for each in tensors}
+    aside = {id(thing): (name, thing) for name, thing in reversed(found) if id(thing) not in known}
+    return list(reversed(aside.values()))
+
+
+def _kept_aside(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module | Tensor]]:
+    attributes = module.__dict__
+    # The attributes of most modules hold nothing; the types of all are asked at once.
+    own = itertools.islice(attributes.values(), len(_OF_EVERY_MODULE), None)
+    if _HOLD_NOTHING.issuperset(map(type, own)):
+        return
+    prefix = f"{path}." if path else ""
+    for key, value in attributes.items():
+        if key not in _OF_EVERY_MODULE and type(value) not in _HOLD_NOTHING:
+            yield from _things_in(prefix + key, value, 2)
+
+
+def _things_in(name: str, value: Any, levels: int) -> Iterator[tuple[str, nn.Module | Tensor]]:
+    if isinstance(value, (nn.Module, Tensor)):
+        yield name, value
+    elif levels and isinstance(value, (list, tuple, set, dict)):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in itertools.islice(items, 1000):  # a plain attribute may be a vocabulary
+            if type(item) not in _HOLD_NOTHING:
+                yield from _things_in(f"{name}.{key}", item, levels - 1)
+
+
+_OF_EVERY_MODULE = frozenset(nn.Module().__dict__)
+_HOLD_NOTHING = frozenset((bool, int, float, str, type(None), torch.device, torch.dtype, torch.Size, type(len)))
 
 
 def first_lazy(model: nn.Module) -> str | None:

@@ -324,6 +324,10 @@ def test_summary_counts_a_file_and_shows_a_model(model, capsys):
     assert capsys.readouterr().out.startswith("Identity: 0 parameters")
     assert cli.run(["summary", str(model / "model.safetensors"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["total"] == lb.count_parameters(model / "model.safetensors").total
+    assert cli.run(["summary", "torch.nn:Identity", "--input", "2,3"]) == 0
+    assert "Identity  Identity  2 x 3            0      0" in capsys.readouterr().out
+    message = f"--input needs a model that runs, package.module:name, got the file or folder {str(model)!r}"
+    assert refused(capsys, "summary", str(model), "--input", "2,3") == message
     assert refused(capsys, "summary", "torch.nn:Idntity") == "'torch.nn' has no 'Idntity'; did you mean 'Identity'?"
 
 

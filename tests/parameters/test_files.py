@@ -187,3 +187,117 @@ def test_links_that_lead_in_a_circle_end_and_are_named(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         count_parameters(index)
     assert str(caught.value) == f"index {str(index)!r} names shard 'loop.safetensors', which is not beside it"
+
+
+def gptq(rows, columns, bits, group, *, order=True, zeros=True):
+    """Return a GPTQ layer of `rows` inputs and `columns` outputs as it is stored."""
+    layer = {
+        "l.qweight": torch.zeros(rows * bits // 32, columns, dtype=torch.int32),
+        "l.scales": torch.zeros(rows // group, columns, dtype=torch.float16),
+    }
+    if zeros:
+        layer["l.qzeros"] = torch.zeros(rows // group, columns * bits // 32, dtype=torch.int32)
+    if order:
+        layer["l.g_idx"] = torch.zeros(rows, dtype=torch.int32)
+    return layer
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize(("order", "zeros"), [(True, True), (True, False), (False, True)])
+def test_the_shapes_of_gptq_tell_what_its_weights_stand_for(tmp_path, bits, order, zeros):
+    save_file(gptq(64, 96, bits, 32, order=order, zeros=zeros), tmp_path / "m.safetensors")
+    count = count_parameters(tmp_path / "m.safetensors")
+    assert count.logical == 64 * 96
+    assert count.total == 64 * 96 * bits // 32
+    assert count.uncounted == ()
+    assert str(count).startswith(f"m.safetensors: 6,144 parameters (packed in {count.total:,})")
+
+
+def test_the_shapes_of_awq_tell_what_its_weights_stand_for(tmp_path):
+    layer = {
+        "l.qweight": torch.zeros(64, 96 // 8, dtype=torch.int32),
+        "l.qzeros": torch.zeros(2, 96 // 8, dtype=torch.int32),
+        "l.scales": torch.zeros(2, 96, dtype=torch.float16),
+        "l.bias": torch.zeros(96, dtype=torch.float16),
+    }
+    save_file(layer, tmp_path / "m.safetensors")
+    assert count_parameters(tmp_path).logical == 64 * 96 + 96
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", {"quantization_config": {"quant_method": "gptq", "bits": 4}}),
+        ("quantize_config.json", {"bits": 4, "group_size": 32}),
+        ("quant_config.json", {"w_bit": 4, "q_group_size": 32}),
+        ("config.json", {"quantization_config": {"config_groups": {"group_0": {"weights": {"num_bits": 4}}}}}),
+    ],
+)
+def test_a_configuration_tells_the_bits_that_shapes_do_not(tmp_path, name, content):
+    packed = {"l.weight_packed" if "num_bits" in str(content) else "l.qweight": torch.zeros(8, 96, dtype=torch.int32)}
+    save_file(packed, tmp_path / "m.safetensors")
+    count = count_parameters(tmp_path)
+    assert count.logical == 768
+    assert count.uncounted == tuple(packed)
+    assert count.notes[-1] == f"packed weights counted as stored, not as what they stand for: {next(iter(packed))}"
+    assert str(count).startswith("m.safetensors: at least 768 parameters")
+    (tmp_path / name).write_text(json.dumps(content))
+    count = count_parameters(tmp_path)
+    assert (count.logical, count.uncounted) == (768 * 8, ())
+    for broken in ("{", "[]", "[" * 100_000, '{"quantization_config": {"bits": "four"}}'):
+        (tmp_path / name).write_text(broken)
+        assert count_parameters(tmp_path).uncounted == tuple(packed)
+
+
+def test_mxfp4_blocks_count_two_in_a_byte(tmp_path):
+    blocks = {
+        "e.up_blocks": torch.zeros(2, 8, 3, 16, dtype=torch.uint8),
+        "e.up_scales": torch.zeros(2, 8, 3, dtype=torch.uint8),
+    }
+    save_file(blocks | {"e.up_bias": torch.zeros(2, 8)}, tmp_path / "m.safetensors")
+    assert count_parameters(tmp_path).logical == 2 * 2 * 8 * 3 * 16 + 16
+
+
+def test_an_index_says_how_many_parameters_there_are(tmp_path):
+    shard = "m-1.safetensors"
+
+    def count(stated, **tensors):
+        save_file(tensors, tmp_path / shard)
+        index = {"metadata": {"total_parameters": stated}, "weight_map": dict.fromkeys(tensors, shard)}
+        (tmp_path / "m.safetensors.index.json").write_text(json.dumps(index))
+        return count_parameters(tmp_path)
+
+    plain = {"a": torch.zeros(10, 8)}
+    assert count(80, **plain).notes == count(None, **plain).notes == count(-3, **plain).notes
+    assert count(640, **plain).notes[-1] == "the index states a total of 640 parameters"
+    assert count(640, **plain).logical == 80
+    packed = {"a.weight_packed": torch.zeros(10, 8, dtype=torch.int32)}
+    assert (count(640, **packed).logical, count(640, **packed).uncounted) == (640, ())
+    assert count(None, **packed).uncounted == ("a.weight_packed",)
+
+
+def test_layers_of_a_live_packed_model_count_what_they_stand_for():
+    class QuantLinear(nn.Module):
+        def __init__(self, **sizes):
+            super().__init__()
+            self.register_buffer("qweight", torch.zeros(8, 96, dtype=torch.int32))
+            self.__dict__.update(sizes)
+
+    count = count_parameters(
+        nn.Sequential(QuantLinear(infeatures=64, outfeatures=96), QuantLinear(in_features=64, out_features=96))
+    )
+    assert (count.total, count.logical, count.uncounted) == (0, 2 * 64 * 96, ())
+    count = count_parameters(nn.Sequential(QuantLinear()))
+    assert count.uncounted == ("0",)
+    assert str(count).startswith("Sequential: at least 0 parameters")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.float16])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def test_quantised_recurrent_layers_are_counted(kind, dtype):
+    plain = nn.Sequential(nn.Linear(40, 50), kind(50, 20))
+    model = torch.ao.quantization.quantize_dynamic(plain, {nn.Linear, kind}, dtype=dtype)
+    count = count_parameters(model)
+    assert count.logical == sum(p.numel() for p in plain.parameters())
+    assert count.uncounted == ()

@@ -5,7 +5,7 @@ import sys
 from linkboy.cli._printing import show_report
 
 
-def summary(model: str, /, *, json: bool = False, depth: int = 3) -> None:
+def summary(model: str, /, *, input: list[str] | None = None, json: bool = False, depth: int = 3) -> None:
     """Count the parameters of a checkpoint, or show what a model is made of.
 
     Parameters
@@ -13,6 +13,9 @@ def summary(model: str, /, *, json: bool = False, depth: int = 3) -> None:
     model
         A .safetensors, .pt or .bin file, a directory of a model, or package.module:factory, a function that returns a
         module. Of a file only the header is read and nothing in it is executed; a factory is called.
+    input
+        Shape of an input of the model, such as 2,3,224,224, or 2,16:int64; once for each positional argument. With inputs
+        the output of every layer and the cost of a forward pass are shown.
     json
         Print one JSON object.
     depth
@@ -21,7 +24,7 @@ def summary(model: str, /, *, json: bool = False, depth: int = 3) -> None:
     from linkboy.cli._targets import describe_target
 
     _find_modules_here()
-    show_report(describe_target(model, depth=depth), json=json)
+    show_report(describe_target(model, input or [], depth=depth), json=json)
 
 
 def shapes(target: str, /, *, input: list[str], train: bool = False, json: bool = False) -> int:

@@ -142,13 +142,15 @@ class Input:
         return torch.randint(2, sizes, generator=generator).to(dtype)
 
 
-def describe_target(target: str, *, depth: int = 3) -> "ParameterCount | ModelSummary":
+def describe_target(target: str, inputs: Sequence[str] = (), *, depth: int = 3) -> "ParameterCount | ModelSummary":
     """Count the parameters of a checkpoint, or summarize the model that a function builds.
 
     A path is read as `count_parameters(path, by="module")` reads it: nothing in it is loaded or executed.
 
     Args:
         target: a file, a folder, or `package.module:name`, which is imported and called.
+        inputs: one text for each positional argument of a model, such as `"2,3,224,224"` or `"2,16:int64"`; with any, the
+            report has the shapes and the cost of a forward pass.
         depth: levels of modules to show, for a model.
 
     Returns:
@@ -156,7 +158,7 @@ def describe_target(target: str, *, depth: int = 3) -> "ParameterCount | ModelSu
 
     Raises:
         FileNotFoundError: there is no such file, and the text is not of the form `package.module:name`.
-        ValueError: the module has no such name, or the file cannot be read.
+        ValueError: the module has no such name, the file or an input cannot be read, or a file is given with inputs.
         TypeError: the name gives something other than a module.
         ModuleNotFoundError: the module cannot be found, or it imports one that cannot.
 
@@ -167,10 +169,13 @@ def describe_target(target: str, *, depth: int = 3) -> "ParameterCount | ModelSu
     from linkboy import count_parameters, summarize
 
     if Path(target).exists():
+        if inputs:
+            raise ValueError(f"--input needs a model that runs, package.module:name, got the file or folder {target!r}")
         return count_parameters(target, by="module")
     if ":" not in target:
         raise FileNotFoundError(f"no file or folder {target!r}; a function that builds a model is package.module:name")
-    return summarize(load_model(target, need="a path or package.module:name"), depth=depth)
+    made = [Input.read(text).draw() for text in inputs]
+    return summarize(load_model(target, need="a path or package.module:name"), *made, depth=depth)
 
 
 def check_target(target: str, inputs: Sequence[str], *, train: bool = False) -> "BatchReport":

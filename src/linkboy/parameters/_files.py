@@ -10,6 +10,7 @@ from typing import Literal, TypeGuard
 
 from linkboy._reading import SmallReads
 from linkboy._report import format_count, listed
+from linkboy.parameters._packed_files import numel_behind
 from linkboy.parameters._pickles import DTYPES, MOST_BYTES, FileTensor, Global, Opaque, read_pickle
 from linkboy.parameters.report import ParameterCount, ParameterRow
 
@@ -21,7 +22,8 @@ _BUFFER_NAMES = frozenset((
 # What packed weights keep beside themselves (bitsandbytes, GPTQ, AWQ): stored, but not a parameter.
 _SCALE_NAMES = frozenset((
     "absmax", "quant_map", "nested_absmax", "nested_quant_map", "SCB", "weight_format", "qzeros", "scales", "g_idx",
-    "weight_scale", "weight_scale_inv", "input_scale",
+    "weight_scale", "weight_scale_inv", "input_scale", "weight_shape", "weight_zero_point", "weight_g_idx",
+    "weight_global_scale", "input_global_scale",
 ))  # fmt: skip
 _WEIGHT_KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
 _SAFETENSORS_DTYPES = {
@@ -313,11 +315,13 @@ def _is_parameter(name: str, tensor: FileTensor, weights: Tensors) -> bool:
         return tensor.is_parameter
     last = name[name.rfind(".") + 1 :]
     packed_state = "quant_state." in name and name.partition(".quant_state.")[0] in weights
-    return not (packed_state or last in _BUFFER_NAMES or (last in _SCALE_NAMES and last != name))
+    beside_blocks = name.endswith("_scales") and f"{name[:-7]}_blocks" in weights  # MXFP4
+    scale = beside_blocks or (last in _SCALE_NAMES and last != name)
+    return not (packed_state or last in _BUFFER_NAMES or scale)
 
 
 def _is_scale(name: str) -> bool:
-    return name.rpartition(".")[2] in _SCALE_NAMES or ".quant_state." in name
+    return name.rpartition(".")[2] in _SCALE_NAMES or ".quant_state." in name or name.endswith("_scales")
 
 
 def _all_names(weights: Tensors, aliases: dict[str, str]) -> list[list[str]]:
@@ -334,14 +338,20 @@ def _summed(path: Path, sections: Sections, aliases: dict[str, str], by: By, not
     weights = _weights(sections, notes)
     names = _all_names(weights, aliases)
     parameters, scales, buffers = _sorted({known[0]: weights[known[0]] for known in names}, weights)
-    notes += _assumptions(parameters, buffers)
     total, scale_nbytes = _numel(parameters), _nbytes_of(scales)
+    behind, unknown = numel_behind(parameters, scales, path.parent)
+    stated = _stated_total(path)
+    if unknown and stated is not None:
+        behind, unknown = stated - total, []
+    elif stated not in (None, total + behind):
+        notes.append(f"the index states a total of {format_count(stated or 0)} parameters")
+    notes += _assumptions(buffers, unknown)
     return ParameterCount(
         source=path.name,
         total=total,
         trainable=None,
         frozen=None,
-        logical=total + _numel_hidden_by_packing(parameters, scales),
+        logical=total + behind,
         nbytes=_nbytes_of(parameters) + scale_nbytes,
         unique_storage_nbytes=_storage_nbytes(parameters) + scale_nbytes,
         buffer_count=_numel(buffers),
@@ -349,8 +359,18 @@ def _summed(path: Path, sections: Sections, aliases: dict[str, str], by: By, not
         tied=tuple(tuple(known) for known in names if len(known) > 1),
         by=by,
         rows=_rows(parameters, by) if by else (),
+        uncounted=tuple(unknown),
         notes=tuple(notes),
     )
+
+
+def _stated_total(path: Path) -> int | None:
+    """Return the `metadata.total_parameters` of an index, which counts packed weights unpacked."""
+    if path.suffix != ".json":
+        return None
+    metadata = json.loads(path.read_bytes()).get("metadata")  # read and checked before
+    total = metadata.get("total_parameters") if isinstance(metadata, dict) else None
+    return total if type(total) is int and total > 0 else None
 
 
 def _sorted(tensors: Tensors, weights: Tensors) -> tuple[Tensors, Tensors, Tensors]:
@@ -366,22 +386,13 @@ def _storage_nbytes(parameters: Tensors) -> int:
     return sum(storages.values()) + sum(each.nbytes for each in parameters.values() if each.storage is None)
 
 
-def _numel_hidden_by_packing(parameters: Tensors, scales: Tensors) -> int:
-    """Return how many elements four-bit weights stand for beyond those stored: each byte holds two."""
-    packed = [name.partition(".quant_state.")[0] for name in scales if name.endswith(_FOUR_BIT)]
-    return sum(parameters[name].numel for name in packed if name in parameters)
-
-
-def _assumptions(parameters: Tensors, buffers: Tensors) -> list[str]:
+def _assumptions(buffers: Tensors, unknown: list[str]) -> list[str]:
     notes = []
     if guessed := [name for name, each in buffers.items() if each.is_parameter is None]:
         notes.append(f"taken for buffers by their names: {listed(guessed)}")
-    if packed := [name for name in parameters if name.endswith(".qweight")]:
-        notes.append(f"packed weights counted as stored, not as what they stand for: {listed(packed)}")
+    if unknown:
+        notes.append(f"packed weights counted as stored, not as what they stand for: {listed(unknown)}")
     return notes
-
-
-_FOUR_BIT = (".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4")
 
 
 def _rows(parameters: Mapping[str, FileTensor], by: str) -> tuple[ParameterRow, ...]:

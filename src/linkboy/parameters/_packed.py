@@ -1,7 +1,9 @@
 """What the parameters of packed and quantised layers stand for, also where `parameters()` does not list them."""
 
 import math
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -18,8 +20,35 @@ def hidden_weights(module: nn.Module) -> list[Tensor] | None:
         return []
     if "_packed_params" in module._modules:  # its child is visited by itself
         return []
+    if hasattr(module, "_packed_weight_ih") or (kind.__name__ == "PackedParameter" and hasattr(module, "param")):
+        return _recurrent_parts(module)
     if (unpack := getattr(kind, "_weight_bias", None)) is not None:  # torch.ao: quantised Linear and convolutions
         return [part for part in unpack(module) if isinstance(part, Tensor)]
-    packed_recurrent = kind.__module__.startswith("torch.ao.nn.quantized") and kind.__name__ == "PackedParameter"
-    packed_buffer = "qweight" in module._buffers  # GPTQ and AWQ layers
-    return None if packed_recurrent or packed_buffer else []
+    return None if "qweight" in module._buffers else []
+
+
+def _recurrent_parts(module: nn.Module) -> list[Tensor] | None:
+    """Return the weights and biases of a quantised recurrent layer or cell, `None` if it cannot be read."""
+    if type(module).__name__ == "PackedParameter":
+        objects = _objects_in(module.param.__getstate__())  # type: ignore[operator, union-attr]
+    else:
+        objects = [getattr(module, key) for key in ("_packed_weight_ih", "_packed_weight_hh") if hasattr(module, key)]
+    try:
+        return [part for each in objects for part in each.unpack() if isinstance(part, Tensor)]
+    except (AttributeError, RuntimeError):  # an object that torch does not unpack
+        return None
+
+
+def _objects_in(state: Any) -> list[Any]:
+    if isinstance(state, (tuple, list)):
+        return [found for item in state for found in _objects_in(item)]
+    return [state] if isinstance(state, torch.ScriptObject) else []
+
+
+def numel_behind(module: nn.Module) -> int | None:
+    """Return how many weights the buffers of a GPTQ or AWQ layer stand for, `None` if it does not say."""
+    sizes = [
+        next((size for name in names if isinstance(size := getattr(module, name, None), int)), None)
+        for names in (("in_features", "infeatures"), ("out_features", "outfeatures"))
+    ]
+    return None if None in sizes else math.prod(sizes)  # type: ignore[type-var]

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from linkboy._checks import check_choice
 from linkboy._report import format_count, listed
 from linkboy._tensors import dense_parts, is_plain
-from linkboy._walk import NamedTensor, walk
+from linkboy._walk import NamedTensor, unregistered, walk
 from linkboy.parameters._files import count_file
-from linkboy.parameters._packed import hidden_weights, logical_numel
+from linkboy.parameters._packed import hidden_weights, logical_numel, numel_behind
 from linkboy.parameters.report import ParameterCount, ParameterRow
 
 
@@ -116,11 +116,22 @@ def _count_module(model: nn.Module, by: Literal["module", "dtype"] | None) -> Pa
         nonzero=_count_unpruned(buffers, total),
         tied=tuple([each.names for each in parameters if len(each.places) > 1]),
         uninitialized=tuple(lazy),
+        uncounted=tuple(unreadable),
         sharded=(local, total) if sharded else None,
         by=by,
         rows=_rows(parameters, by) if by else (),
-        notes=_notes(lazy, unreadable, hidden_count),
+        notes=_notes(lazy, unreadable, hidden_count, _aside(model)),
     )
+
+
+def _aside(model: nn.Module) -> list[str]:
+    """Return the layers and parameters that the model does not register."""
+    return [
+        f"{name} ({type(thing).__name__})"
+        for name, thing in unregistered(model)
+        if isinstance(thing, nn.Parameter)
+        or (isinstance(thing, nn.Module) and next(thing.parameters(), None) is not None)
+    ]
 
 
 def _add_parts(parts: Iterable[Tensor], storages: dict[int, int]) -> int:
@@ -146,7 +157,9 @@ def _count_hidden(modules: Sequence[tuple[str, nn.Module]], storages: dict[int, 
         weights = hidden_weights(module)
         seen.add(id(module))
         if weights is None:
-            unreadable.append(name)
+            behind = numel_behind(module) if "qweight" in module._buffers else None
+            count += behind or 0  # their bytes are those of the buffers
+            unreadable += [name] * (behind is None)
             continue
         for weight in weights:
             # bias and scales of a packed module are new tensors at each reading: their storages are their own
@@ -193,8 +206,13 @@ def _row(name: str, kind: str, group: Sequence[NamedTensor], by: str) -> Paramet
     )
 
 
-def _notes(lazy: Sequence[str], unreadable: Sequence[str], hidden_count: int) -> tuple[str, ...]:
+def _notes(lazy: Sequence[str], unreadable: Sequence[str], hidden_count: int, aside: Sequence[str]) -> tuple[str, ...]:
     notes: list[str] = []
+    if aside:
+        notes.append(
+            f"not registered, so neither counted nor trained nor saved: {listed(aside)}; use nn.ModuleList, nn.ModuleDict "
+            "or nn.Parameter"
+        )
     if lazy:
         notes.append(f"not yet materialised, so the total is a lower bound: {listed(lazy)}")
     if hidden_count:

@@ -2,9 +2,20 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
-from linkboy._report import Block, Report, Table, and_more, format_bytes, format_count, listed, plural
+from linkboy._report import (
+    Block,
+    Report,
+    Table,
+    and_more,
+    display_width,
+    format_bytes,
+    format_count,
+    listed,
+    plural,
+    shorten,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +63,7 @@ class ParameterCount(Report):
         nonzero: what `torch.nn.utils.prune` has left; `None` where nothing is pruned.
         tied: all names of each tensor that has several.
         uninitialized: names of lazy parameters, which make `total` a lower bound.
+        uncounted: names of layers whose packed weights cannot be read, which make `logical` a lower bound.
         sharded: elements on this process and in all, where a parameter is a DTensor; else `None`.
         by: what the rows stand for, `"module"` or `"dtype"`; `None` without rows.
         rows: a `ParameterRow` for each.
@@ -80,6 +92,7 @@ class ParameterCount(Report):
     by: Literal["module", "dtype"] | None = None
     rows: tuple[ParameterRow, ...] = ()
     notes: tuple[str, ...] = ()
+    uncounted: tuple[str, ...] = ()
 
     def _blocks(self) -> Iterable[Block]:
         yield self._headline()
@@ -91,7 +104,7 @@ class ParameterCount(Report):
             yield "\n".join(f"note: {note}" for note in self.notes)
 
     def _headline(self) -> str:
-        at_least = "at least " if self.uninitialized else ""
+        at_least = "at least " if self.uninitialized or self.uncounted else ""
         packed = f" (packed in {format_count(self.total)})" if self.logical != self.total else ""
         share = ""
         if self.trainable is not None and self.frozen is not None:
@@ -141,7 +154,10 @@ class SummaryRow:
         dtype: dtypes of the parameters, joined by commas.
         outputs: shapes of the tensors that the module returned when it was first called.
         call_count: how often it was called.
-        flops: FLOPs of all its calls; `None` where nothing ran.
+        flops: FLOPs of all its calls; of a container that is never called itself, those of its layers; `None` where
+            nothing ran or the run failed.
+        inputs: shapes of the tensors among its positional arguments when it was first called.
+        kernel: size of the kernel of a convolution or pooling layer.
 
     Examples:
         >>> import torch
@@ -160,6 +176,13 @@ class SummaryRow:
     outputs: tuple[tuple[int, ...], ...] = ()
     call_count: int = 0
     flops: int | None = None
+    inputs: tuple[tuple[int, ...], ...] = ()
+    kernel: tuple[int, ...] = ()
+
+
+Column = Literal["input", "output", "kernel", "parameters", "share", "trainable", "dtype", "calls", "flops"]
+COLUMNS: tuple[Column, ...] = get_args(Column)
+_WIDTH = 90  # columns of a terminal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,12 +192,15 @@ class ModelSummary(Report):
     Attributes:
         count: the `ParameterCount`.
         rows: the modules, in order; equal siblings are printed once, `x 32`, with the figures of one of them.
-        flops: FLOPs of one forward pass by torch's counter, a multiply-add as 2; `None` where nothing ran.
-        ops_without_flops: the operators that ran and for which the counter has no formula.
+        flops: FLOPs of one forward pass by torch's formulas, a multiply-add as 2; `None` where nothing ran or the run failed.
+        flops_are_lower_bound: whether an operator without a formula multiplies matrices or is unknown to torch.
+        ops_without_flops: the operators that ran and that have no formula; most are elementwise.
         activation_nbytes: what autograd keeps for the backward pass, each storage once, apart from parameters, buffers and
             inputs; `None` where nothing ran. Attention is computed the plain way, which keeps its matrix, so this is an
             upper bound for fused attention.
         training_memory: bytes of weights, buffers, gradients and the two states of AdamW, and of activations where known.
+        failed: path of the module in which the forward pass failed; empty for the model itself, `None` where none did.
+        columns: what the printed table shows, `None` for what `summarize` shows by itself.
         notes: why something is missing, or how the model was run.
 
     Examples:
@@ -191,13 +217,23 @@ class ModelSummary(Report):
     activation_nbytes: int | None
     training_memory: dict[str, int]
     notes: tuple[str, ...] = ()
+    flops_are_lower_bound: bool = False
+    failed: str | None = None
+    columns: tuple[Column, ...] | None = None
 
     def _blocks(self) -> Iterable[Block]:
         yield from self.count._blocks()
         yield self._table()
         lines: list[str] = []
+        if (
+            self.columns is None
+            and "dtype" not in self._columns()
+            and (dtype := self.rows[0].dtype) not in ("", "float32")
+        ):
+            lines.append(f"dtype of all parameters: {dtype}")
         if self.flops is not None:
-            lines.append(f"FLOPs of one forward pass (a multiply-add counts 2): {format_count(self.flops)}")
+            at_least = "at least " if self.flops_are_lower_bound else ""
+            lines.append(f"FLOPs of one forward pass (a multiply-add counts 2): {at_least}{format_count(self.flops)}")
             if self.ops_without_flops:
                 lines.append(f"not counted, no formula: {listed(self.ops_without_flops, 8)}")
         parts = ", ".join(f"{part} {format_bytes(nbytes)}" for part, nbytes in self.training_memory.items())
@@ -205,20 +241,51 @@ class ModelSummary(Report):
         lines += [f"note: {note}" for note in self.notes]
         yield "\n".join(lines)
 
-    def _table(self) -> Table:
+    def _columns(self) -> tuple[Column, ...]:
+        if self.columns is not None:
+            return self.columns
         ran = any(row.call_count for row in self.rows)
-        body: list[list[str]] = []
-        for row, label, times in _folded(self.rows):
-            cells = ["  " * row.depth + label, row.kind + (f" x {times}" if times > 1 else "")]
-            if ran:
-                cells.append(_outputs(row))
-            share = "-" if not row.parameter_count else f"{row.trainable_count / row.parameter_count:.0%}"
-            cells += [format_count(row.parameter_count), share, row.dtype or "-"]
-            if ran:
-                cells.append(format_count(row.flops) if row.flops is not None else "-")
-            body.append(cells)
-        columns = ["module", "type"] + ["output"] * ran + ["parameters", "trainable", "dtype"] + ["FLOPs"] * ran
-        return Table(columns, body)
+        shares = {row.trainable_count / row.parameter_count for row in self.rows if row.parameter_count}
+        dtypes = {row.dtype for row in self.rows if row.dtype}
+        chosen = {
+            "output": ran,
+            "parameters": True,
+            "trainable": len(shares) > 1,
+            "dtype": len(dtypes) > 1,
+            "flops": ran,
+        }
+        return tuple(column for column in COLUMNS if chosen.get(column))
+
+    def _table(self) -> Table:
+        columns = self._columns()
+        body = [
+            ["  " * row.depth + label, row.kind + (f" x {times}" if times > 1 else "")]
+            + [self._cell(row, column) for column in columns]
+            for row, label, times in _folded(self.rows)
+        ]
+        headings = ["FLOPs" if column == "flops" else column for column in columns]
+        return _narrowed(["module", "type", *headings], body)
+
+    def _cell(self, row: SummaryRow, column: Column) -> str:
+        if column == "parameters":
+            return format_count(row.parameter_count)
+        if column == "flops":
+            return "-" if row.flops is None else format_count(row.flops)
+        if column == "trainable":
+            return "-" if not row.parameter_count else f"{row.trainable_count / row.parameter_count:.0%}"
+        if column == "share":
+            return "-" if not self.count.total else f"{row.parameter_count / self.count.total:.1%}"
+        if column == "output":
+            return (
+                "failed"
+                if row.name == self.failed
+                else _first_shape(row.outputs, bool(row.call_count and self.failed is None))
+            )
+        if column == "input":
+            return _first_shape(row.inputs, bool(row.call_count))
+        if column == "kernel":
+            return " x ".join(map(str, row.kernel)) or "-"
+        return row.dtype or "-" if column == "dtype" else format_count(row.call_count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -392,13 +459,29 @@ def _look(block: tuple[SummaryRow, ...]) -> tuple[object, ...]:
             row.outputs,
             row.call_count,
             row.flops,
+            row.inputs,
+            row.kernel,
         )
         for row in block
     )
 
 
-def _outputs(row: SummaryRow) -> str:
-    if not row.outputs:
-        return "-" if not row.call_count else "(no tensor)"
-    text = " x ".join(map(str, row.outputs[0])) or "()"
-    return text + (f" (+{len(row.outputs) - 1})" if len(row.outputs) > 1 else "")
+def _first_shape(shapes: tuple[tuple[int, ...], ...], called: bool) -> str:
+    if not shapes:
+        return "(no tensor)" if called else "-"
+    text = " x ".join(map(str, shapes[0])) or "()"
+    return text + (f" (+{len(shapes) - 1})" if len(shapes) > 1 else "")
+
+
+def _narrowed(headings: list[str], body: list[list[str]]) -> Table:
+    """Shorten the classes and then the names of modules until a table is as wide as a terminal."""
+    widths = [max(map(display_width, column)) for column in zip(headings, *body, strict=True)]
+    excess = sum(widths) + 2 * (len(widths) - 1) - _WIDTH
+    for place, least in ((1, 18), (0, 24), (2, 16)):
+        if excess > 0 and place < len(widths) and widths[place] > least:
+            width = max(least, widths[place] - excess)
+            excess -= widths[place] - width
+            for row in body:
+                text, times, count = row[place].partition(" x ") if place == 1 else (row[place], "", "")
+                row[place] = shorten(text, width - len(times + count)) + times + count
+    return Table(headings, body)
