@@ -244,7 +244,7 @@ def test_an_error_in_a_validation_costs_no_epoch(tmp_path):
         model, optimizer = frozen()
         return fit(
             model, CROSS_ENTROPY, optimizer, points(), val_loader=points(), metrics=metrics, checkpoint=tmp_path, seed=0,
-            log=(), progress=False,
+            log=(), progress=False, sanity=False,
         )  # fmt: skip
 
     with pytest.raises(AttributeError):

@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from linkboy import _random
 from linkboy._oom import is_out_of_memory
@@ -33,15 +34,18 @@ OUT_OF_MEMORY = (
 
 def fit(
     model: nn.Module,
-    loss_fn: _batches.Loss,
+    loss_fn: _batches.Loss | None,
     optimizer: Optimizer,
     train_loader: Iterable[Any],
     *,
     val_loader: Iterable[Any] | None = None,
     metrics: Metrics | None = None,
-    epochs: int = 1,
+    epochs: int | None = None,
     max_steps: int | None = None,
-    scheduler: LRScheduler | None = None,
+    max_minutes: float | None = None,
+    validate_every: int | None = None,
+    sanity: bool = True,
+    scheduler: LRScheduler | ReduceLROnPlateau | None = None,
     sample_weight: _batches.SampleWeight | None = None,
     unpack: _batches.Unpack | None = None,
     accumulate: int = 1,
@@ -60,6 +64,7 @@ def fit(
     seed: int | None = None,
     device: Device = None,
     accelerator: Accelerator | None = None,
+    ddp: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> History:
     """Train a plain module with a plain optimizer on a plain loader: exact gradients, and a bit-identical resume.
@@ -74,7 +79,8 @@ def fit(
     Ctrl-C end the run after the current step; it is saved, and `History.stopped` names the signal.
 
     Args:
-        model: any module; it is in training mode during the call. A model split by `fully_shard` (FSDP2) stays split.
+        model: any module; it is in training mode during the call, except for modules that were in evaluation
+            mode inside a model in training mode, such as a frozen BatchNorm. A model split by `fully_shard` (FSDP2) stays split.
         loss_fn: function of `(output, target)` that returns losses *not reduced*, one per sample or element
             (`reduction="none"`). It runs outside autocast, on outputs in float32. Labels that `nn.CrossEntropyLoss` or
             `nn.NLLLoss` ignores are left out of the mean, and class weights count in it, as in torch's own mean; its
@@ -86,9 +92,17 @@ def fit(
             resumes by fetching the batches it has seen again, and `History.exact` is `False`.
         val_loader: evaluated after each epoch, every sample once.
         metrics: name to function of `(output, target)` over all validation outputs at once, on the CPU.
-        epochs: number of epochs in total: a run resumed after epoch 1 of 3 runs two more.
+        epochs: number of epochs in total: a run resumed after epoch 1 of 3 runs two more. `None` is 1, or with `max_steps` as
+            many as these take.
         max_steps: number of steps in total; the run ends there even inside an epoch.
-        scheduler: a learning-rate scheduler, stepped once after each optimizer step on any number of processes.
+        max_minutes: minutes after which this call ends as at a signal: after the step under way, saved, to be resumed by the
+            same call. The clock of the main process counts.
+        validate_every: steps between two validations inside an epoch, whose figures are lines of `History.log`.
+        sanity: whether to validate on one batch before anything is trained, so that what is wrong there shows at once. A
+            metric that fails on it is tried on all batches, as it may need more rows.
+        scheduler: a learning-rate scheduler, stepped once after each optimizer step on any number of processes; a
+            `ReduceLROnPlateau` once after each epoch, with the figure that `early_stopping` names, else `val_loss`, else
+            `train_loss`.
         sample_weight: function of the batch that returns weights with the dimensions of the losses, each equal or 1.
         unpack: function of the batch that returns `(input, target)` or `(input, target, weight)`; `None` when the batch is
             that already. A tuple or list of inputs is passed as `model(*inputs)`, a mapping as `model(**inputs)`.
@@ -119,6 +133,8 @@ def fit(
             returns to the device that it came from.
         accelerator: an `accelerate.Accelerator` of your own, which then decides device and precision and wraps the model;
             plain data parallelism only. Without one linkboy makes none.
+        ddp: options of torch's `DistributedDataParallel`, on several processes. Without them parameters that take no part in
+            the first step are found, and `find_unused_parameters` is set where there are some.
         progress: whether to show a bar and a line per epoch, on standard error.
 
     Returns:
@@ -148,9 +164,12 @@ def fit(
     Differs from accelerate's loop, whose `accumulate` divides by the number of micro-batches, so that unequal batches, a short
     last group and weights give another gradient, and whose saved state does not restore the same samples and dropout.
     """
+    if epochs is None:
+        epochs = 1 if max_steps is None else sys.maxsize
     settings = Settings(
-        loss_fn=loss_fn, metrics={} if metrics is None else metrics, epochs=epochs, max_steps=max_steps, scheduler=scheduler,
-        sample_weight=sample_weight, unpack=unpack, accumulate=accumulate, clip_grad_norm=clip_grad_norm,
+        loss_fn=loss_fn, metrics={} if metrics is None else metrics, epochs=epochs, max_steps=max_steps,
+        max_minutes=max_minutes, validate_every=validate_every, sanity=sanity, ddp={} if ddp is None else ddp,
+        scheduler=scheduler, sample_weight=sample_weight, unpack=unpack, accumulate=accumulate, clip_grad_norm=clip_grad_norm,
         ema=ema, compile=compile, on_nan=on_nan, early_stopping=early_stopping,
         callbacks=as_list("callbacks", "functions", callbacks), state=state or {}, resume=resume, log_every=log_every,
         log=(log,) if isinstance(log, str) else as_list("log", "names", log), seed=seed, progress=progress,
@@ -160,7 +179,9 @@ def fit(
     drawn = seed if seed is not None else _processes.broadcast(int(torch.randint(2**31, ()).item()))
     with contextlib.ExitStack() as stack:
         placement = stack.enter_context(
-            placed(model, optimizer, device=device, precision=precision, accelerator=accelerator, loss_fn=loss_fn)
+            placed(
+                model, optimizer, device=device, precision=precision, accelerator=accelerator, loss_fn=loss_fn, ddp=ddp
+            )
         )
         stack.callback(optimizer.zero_grad)  # leave no gradient behind
         stack.enter_context(same_modes(model))
@@ -171,15 +192,17 @@ def fit(
         _random.seed(mix(session.seed, _processes.process_index()), placement.device)
         validation = None
         if val_loader is not None:
-            check_loader("val_loader", val_loader)
+            check_loader("val_loader", val_loader, passes=True)
             validation = Evaluator(
-                placement, val_loader, settings.metrics, loss_fn=loss_fn, unpack=unpack, sample_weight=sample_weight
+                placement, val_loader, settings.metrics, loss_fn=loss_fn, unpack=unpack, sample_weight=sample_weight,
+                by_model=loss_fn is None,
             )  # fmt: skip
         source = training_source(train_loader, session.seed)
         signals = stack.enter_context(StopSignals())
         loop = Loop(settings, optimizer, placement, source, validation, signals)
         session.begin(loop)
         try:
+            loop.rehearse()
             loop.run(session)
         except Exception as error:
             if is_out_of_memory(error):

@@ -36,8 +36,9 @@ class Logs:
     def line(self, line: Mapping[str, Any]) -> None:
         """Take a log line."""
         if self._board is not None:
-            self._board.add_scalar("loss", line["loss"], line["step"])
-            self._board.add_scalar("lr", line["lr"], line["step"])
+            for name, value in line.items():
+                if name not in ("epoch", "step") and value is not None:
+                    self._board.add_scalar(name, value, line["step"])
 
     def epoch(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take the rows up to the epoch that just ended."""
@@ -46,7 +47,7 @@ class Logs:
                 file.write(rows_as_csv(rows).encode())
         if self._board is not None:
             for name, value in rows[-1].items():
-                if name not in ("epoch", "step", "lr"):
+                if name not in ("epoch", "step", "lr") and value is not None:
                     self._board.add_scalar(f"epoch/{name}", value, rows[-1]["step"])
 
     def close(self) -> None:

@@ -8,30 +8,31 @@ once, before clipping. The number of micro-batches is never a divisor, and the n
 
 import contextlib
 import dataclasses
-import itertools
 import math
 import operator
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from linkboy._progress import Progress
-from linkboy.training import _batches, _non_finite, _processes
+from linkboy.training import _batches, _gradients, _non_finite, _processes
 from linkboy.training._early_stopping import BestEpoch
 from linkboy.training._evaluate import Evaluator
-from linkboy.training._label_weights import LabelWeights
 from linkboy.training._moving_average import MovingAverage
-from linkboy.training._placement import Placement
-from linkboy.training._settings import Settings
+from linkboy.training._objective import Objective, rows_of
+from linkboy.training._placement import Placement, same_state
+from linkboy.training._settings import Settings, is_plateau
 from linkboy.training._signals import StopSignals
 from linkboy.training._sources import Batch, Source
 from linkboy.training.report import epoch_line
 
 NO_BATCH = "train_loader has no batch to train on"
+PAUSED = ("SIGINT", "SIGTERM", "max_minutes")  # what stops a run that is to go on where it was
 
 
 class Mean:
@@ -61,6 +62,7 @@ class Progression:
     skipped: int = 0
     examples: int = 0
     seconds: float = 0.0
+    validated: int = 0
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     log: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
@@ -76,6 +78,7 @@ class GroupTotals:
     stop: float = False
     save: float = False
     culprit: tuple[Any, list[Any]] | None = None  # inputs and samples of the first batch whose loss is not finite
+    norm: Any = None  # of the gradient, before it is clipped, where it was asked for
 
 
 class Observer(Protocol):
@@ -111,7 +114,9 @@ class Loop:
         self.world, self.main = _processes.process_count(), _processes.is_main_process()
         # Reading a value is free on a CPU; elsewhere it waits for the device, so it is done only on request.
         self.check_each = placement.device.type == "cpu" or settings.on_nan == "skip"
-        self.label_weights = LabelWeights(settings.loss_fn)
+        self.objective = Objective(
+            self.model, settings.loss_fn, settings.unpack, settings.sample_weight, by_model=settings.loss_fn is None
+        )
         self.at = Progression()
         self.epoch_mean, self.window = Mean(), Mean()
         self.average = MovingAverage(self.parameters, settings.ema) if settings.ema is not None else None
@@ -119,17 +124,22 @@ class Loop:
         self.order: list[Any] | None = None  # of the epoch a resumed run goes on in, where it cannot be drawn again
         self.last_checkpoint: Path | None = None
         self.stopped: str | None = None
+        self.modes = Modes(self.model)
+        self._deadline = math.inf if settings.max_minutes is None else time.monotonic() + 60 * settings.max_minutes
+        self._figures: tuple[int, dict[str, Any]] = -1, {}  # of the last validation, and its step
+        self._first = True  # the step to come is the first of this start
 
     def run(self, observer: Observer) -> None:
         """Train until the totals are reached or something stops the run."""
         at = self.at
         self.optimizer.zero_grad()
         self._synchronise_unshared(self._unshared)
+        self.modes.train()
         if self.best is not None and self.best.exhausted:
             self.stopped = "early stopping"
         while not self.stopped and at.epoch < self.settings.epochs and not (at.group == 0 and self._at_max_steps()):
             complete = self._run_epoch(observer)
-            if self.stopped in ("SIGINT", "SIGTERM"):
+            if self.stopped in PAUSED:
                 return
             # Saved before the epoch's row is made: an error in the validation loses nothing, and a longer run goes on from
             # the middle of an epoch as if it had never been cut.
@@ -150,17 +160,20 @@ class Loop:
         self.order = None
         if count == 0:
             raise ValueError(NO_BATCH)
-        self.model.train()
+        _switch(self.optimizer, "train")
         micro_batches = self.source.batches(at.group * settings.accumulate, count)  # type: ignore[arg-type]
         observer.ready(self)  # restores the streams of a resumed run, after the iterator was made
         started = time.perf_counter() - at.seconds
         with self._progress() as progress:
             progress.done = at.examples
-            while not self._at_max_steps() and (group := list(itertools.islice(micro_batches, settings.accumulate))):
-                totals = self._train_group(group, observer)
+            self._validate_on_the_way(observer)  # a resumed run may have been cut before it
+            while not self._at_max_steps():
+                totals = self._train_group(_group(micro_batches, settings.accumulate), observer)
+                if totals is None:
+                    break
                 at.seconds = time.perf_counter() - started
                 if at.step % settings.log_every == 0:
-                    line = self._log()
+                    line = self._log(totals)
                     observer.logged(self, line)
                     progress.advance(int(totals.examples), loss=f"{line['loss']:.4g}")
                 else:
@@ -168,19 +181,25 @@ class Loop:
                 observer.stepped(self, totals)
                 if self.stopped:
                     break
+                self._validate_on_the_way(observer)
         if at.group == 0 and not self._at_max_steps():  # an iterable, which says nothing of its length beforehand
             raise ValueError(NO_BATCH)
         at_end = count is not None and at.group * settings.accumulate >= count
         return at_end or not (self.stopped or self._at_max_steps())
 
-    def _train_group(self, group: list[Batch], observer: Observer) -> GroupTotals:
-        self.follow_optimizer()
+    def _train_group(self, group: Iterator[tuple[Batch, bool]], observer: Observer) -> GroupTotals | None:
+        """Make the step of a group of micro-batches; `None` where there is none left."""
         totals, at = GroupTotals(), self.at
-        at_once = self.world == 1 and len(group) == 1
-        for number, batch in enumerate(group):
-            with self.placement.exchange(last=number == len(group) - 1):
+        at_once, number = False, -1
+        for number, (batch, last) in enumerate(group):
+            if number == 0:
+                self.follow_optimizer()
+                at_once = self.world == 1 and last
+            with self.placement.exchange(last=last):
                 self._forward_backward(batch, number, totals, at_once=at_once)
-        totals.stop = self.signals.received is not None
+        if number < 0:
+            return None
+        totals.stop = self.signals.received is not None or (self.main and time.monotonic() > self._deadline)
         totals.save = self.main and observer.save_wanted(at.step + 1)
         if self.world > 1:
             totals.weight, totals.bad, totals.examples, totals.stop, totals.save = _processes.add_up(
@@ -192,7 +211,8 @@ class Loop:
         elif totals.weight:
             self.epoch_mean.add(totals.loss, totals.weight)
             self.window.add(totals.loss, totals.weight)
-            stepped = self._update(None if at_once else self.world / totals.weight)
+            stepped = self._update(None if at_once else self.world / totals.weight, totals)
+            self._first = False
         self.optimizer.zero_grad()
         at.skipped += not stepped
         at.step, at.group, at.examples = at.step + 1, at.group + 1, at.examples + int(totals.examples)
@@ -200,11 +220,11 @@ class Loop:
 
     def _forward_backward(self, batch: Batch, number: int, totals: GroupTotals, *, at_once: bool) -> None:
         settings = self.settings
-        inputs, target, weight = _batches.split(batch.data, settings.unpack, settings.sample_weight)
+        inputs, target, weight = self.objective.split(batch.data)
         output = self.placement.call(inputs)
-        losses = settings.loss_fn(output, self.placement.move(target))
-        _batches.check_losses(losses)
-        counted = self.label_weights(target, weighted=weight is not None)
+        losses = self.objective.losses(output, self.placement.move(target))
+        rows = losses.shape[0] if settings.loss_fn is not None else rows_of(inputs)
+        weight, counted = self.objective.counted(losses, target, weight, rows)
         factor, total = (0.0, 0.0) if batch.filler else _batches.weigh(losses, weight, counted)
         value: Any = 0.0 if batch.filler else _batches.weighted_sum(losses, factor)
         if self.check_each and not batch.filler:
@@ -213,24 +233,29 @@ class Loop:
                 totals.bad += 1
                 totals.culprit = totals.culprit or (inputs, self._bad_samples(losses, number))
         totals.loss, totals.weight = totals.loss + value, totals.weight + total
-        totals.examples += 0 if batch.filler else losses.shape[0]
+        totals.examples += 0 if batch.filler else rows
         if at_once and (totals.bad or not total):
             return
         if self.placement.scaler is not None:
             losses = self.placement.scaler.scale(losses)
         _batches.backward(losses, factor, total if at_once else 1.0)
 
-    def _update(self, factor: float | None) -> bool:
+    def _update(self, factor: float | None, totals: GroupTotals) -> bool:
         """Normalise, clip and step; `False` when no step was made."""
         settings, scaler = self.settings, self.placement.scaler
-        self._share_unshared()
+        self._share_by_hand()
         if scaler is not None:
             scaler.unscale_(self.optimizer)
+        gradients = _gradients.gradients_of(self.parameters)
         if factor is not None:
-            _multiply([p.grad for p in self.parameters if p.grad is not None], factor)
+            _gradients.multiply(gradients, factor)
         if settings.clip_grad_norm is not None:
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip_grad_norm)
-            if self.check_each and scaler is None and not math.isfinite(norm.item()):
+            totals.norm = _gradients.clip(self.parameters, gradients, settings.clip_grad_norm)
+        elif settings.on_nan == "skip" or self._first or (self.at.step + 1) % settings.log_every == 0:
+            totals.norm = _gradients.norm_of(gradients)
+        if totals.norm is not None and scaler is None and (self.check_each or self._first):
+            totals.norm = totals.norm.item()
+            if not math.isfinite(totals.norm):
                 self._not_finite("the gradient", None)
                 return False
         if scaler is None:
@@ -241,7 +266,7 @@ class Loop:
             scaler.update()
             if scaler.get_scale() < scale:
                 return False
-        if settings.scheduler is not None:
+        if settings.scheduler is not None and not is_plateau(settings.scheduler):
             settings.scheduler.step()
         if self.average is not None:
             self.average.update()
@@ -270,21 +295,28 @@ class Loop:
             for parameter in parameters:
                 torch.distributed.broadcast(parameter.detach(), src=0)
 
-    def _share_unshared(self) -> None:
-        """Average the gradients of parameters outside the model over the processes, as is done for those of the model."""
-        if self.world == 1 or not self._unshared:
+    def _share_by_hand(self) -> None:
+        """Average the gradients that no `DistributedDataParallel` shares: those of parameters outside the model, and in the
+        first step all, which shows whether each parameter takes part in it."""
+        of_model = self.placement.unshared
+        if self.world == 1 or not (self._unshared or of_model):
             return
-        some = _processes.add_up(*(float(p.grad is not None) for p in self._unshared))
-        for parameter, count in zip(self._unshared, some, strict=True):
+        by_hand = [*self._unshared, *of_model]
+        some = _processes.add_up(*(float(p.grad is not None) for p in by_hand))
+        for parameter, count in zip(by_hand, some, strict=True):
             if count:
                 gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                gradient = gradient.coalesce() if gradient.is_sparse else gradient.contiguous()
                 torch.distributed.all_reduce(gradient)
                 parameter.grad = gradient / self.world
+        if of_model:
+            self.placement.all_take_part(min(some[len(self._unshared) :]) == self.world)
 
-    def _log(self) -> dict[str, Any]:
+    def _log(self, totals: GroupTotals) -> dict[str, Any]:
         loss = self._value(self.window)
         self.window = Mean()
         line = {"step": self.at.step, "epoch": self.at.epoch + 1, "loss": loss, "lr": self._rate()}
+        line["grad_norm"] = None if totals.norm is None else float(totals.norm)
         self.at.log.append(line)
         return line
 
@@ -296,20 +328,63 @@ class Loop:
             "step": at.step,
             "train_loss": self._value(self.epoch_mean),
         }
-        with self.average.in_model() if self.average is not None else _NOTHING:
+        with self._evaluating():
             if self.validation is not None:
-                self.synchronise_buffers()
-                evaluation = self.validation.run()
-                row |= {"val_loss": evaluation.loss, **evaluation.metrics}
+                row |= self._validate(self.validation)
             rate = at.examples / at.seconds if at.seconds else 0.0
             row |= {"lr": self._rate(), "seconds": at.seconds, "examples_per_second": rate}
             row = _processes.broadcast(row)  # the clock of the main process counts
             at.rows.append(row)
             if self.best is not None:
                 self.best.see(row)
-        if self.settings.progress and _processes.is_main_process():
-            Progress("").write(epoch_line(row, self.settings.epochs))
+        if is_plateau(self.settings.scheduler):
+            self.settings.scheduler.step(row[self.settings.watched(validated=self.validation is not None)])
+        if self.settings.progress and self.main:
+            Progress("").write(epoch_line(row, self.settings.last_epoch))
         return row
+
+    def _validate(self, validation: Evaluator) -> dict[str, Any]:
+        """Return loss and metrics of the whole validation."""
+        if self._figures[0] != self.at.step:
+            self.synchronise_buffers()
+            evaluation = validation.run()
+            self._figures = self.at.step, {"val_loss": evaluation.loss, **evaluation.metrics}
+        self.at.validated = self.at.step
+        return self._figures[1]
+
+    def _validate_on_the_way(self, observer: Observer) -> None:
+        """Validate inside an epoch where `validate_every` says so; the figures are a line of the log."""
+        every, at = self.settings.validate_every, self.at
+        if self.validation is None or every is None or at.step % every or at.validated == at.step:
+            return
+        with self._evaluating():
+            figures = _processes.broadcast(self._validate(self.validation))
+        line = {"step": at.step, "epoch": at.epoch + 1, **figures}
+        at.log.append(line)
+        observer.logged(self, line)
+
+    def rehearse(self) -> None:
+        """Validate on one batch before anything is trained: what is wrong there must not show after hours.
+
+        A metric may need more rows than a batch has, such as one of each class: one that fails is tried on all.
+        """
+        if self.validation is not None and self.settings.sanity:
+            with self._evaluating(), same_state(self.model):
+                self.validation.rehearse()
+
+    def leave_optimizer(self) -> None:
+        """Leave the weights of an optimizer with modes as they are measured."""
+        _switch(self.optimizer, "eval")
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Have the weights for measuring in the model: the running average, or those of an optimizer with modes."""
+        _switch(self.optimizer, "eval")
+        try:
+            with self.average.in_model() if self.average is not None else _NOTHING:
+                yield
+        finally:
+            _switch(self.optimizer, "train")
 
     def synchronise_buffers(self) -> None:
         """Give every process the buffers of the main one, as the next forward pass of several processes would."""
@@ -325,7 +400,7 @@ class Loop:
     def _progress(self) -> Progress:
         order = getattr(self.source, "order", None)
         return Progress(
-            f"epoch {self.at.epoch + 1}/{self.settings.epochs}",
+            f"epoch {self.at.epoch + 1}" + (f"/{total}" if (total := self.settings.last_epoch) else ""),
             total=None if order is None or getattr(self.source, "lists", False) else len(order),
             unit="examples",
             enabled=self.settings.progress and _processes.is_main_process(),
@@ -334,8 +409,9 @@ class Loop:
     def _at_max_steps(self) -> bool:
         return self.settings.max_steps is not None and self.at.step >= self.settings.max_steps
 
-    def _rate(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
+    def _rate(self) -> float | None:
+        rate = self.optimizer.param_groups[0].get("lr")
+        return None if rate is None else float(rate)  # Adafactor finds its own
 
     def _value(self, mean: Mean) -> float:
         value = mean.value()
@@ -382,10 +458,41 @@ def _parameters_of(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _multiply(gradients: list[Tensor], factor: float) -> None:
-    dense = [gradient for gradient in gradients if gradient.layout is torch.strided]
-    if dense:
-        torch._foreach_mul_(dense, factor)  # type: ignore[attr-defined]  # public in all but name
-    for gradient in gradients:
-        if gradient.layout is not torch.strided:
-            gradient.mul_(factor)
+def _group(batches: Iterator[Batch], size: int) -> Iterator[tuple[Batch, bool]]:
+    """Yield the next `size` batches, each with whether it is the last of them, and fetch one ahead to know; no more."""
+    batch = next(batches, None)
+    for place in range(1, size + 1):
+        if batch is None:
+            return
+        ahead = next(batches, None) if place < size else None
+        yield batch, ahead is None
+        batch = ahead
+
+
+def _switch(optimizer: Optimizer, mode: str) -> None:
+    """Call `train` or `eval` of an optimizer that has both, as schedule-free ones do: their weights depend on it."""
+    if callable(getattr(optimizer, "train", None)) and callable(switch := getattr(optimizer, mode, None)):
+        switch()
+
+
+class Modes:
+    """The modules that were left in evaluation mode inside a model in training mode, such as a frozen BatchNorm."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.kept = [module for module in model.modules() if not module.training] if model.training else []
+
+    def train(self) -> None:
+        """Put the model into training mode, but not what was left out of it."""
+        self.model.train()
+        for module in self.kept:
+            module.training = False
+
+    def to_state(self) -> list[str]:
+        """Return the names of the modules in evaluation mode."""
+        return [name for name, module in self.model.named_modules() if not module.training]
+
+    def from_state(self, names: list[str]) -> None:
+        """Leave these modules in evaluation mode, as the run had them when it was saved."""
+        modules = dict(self.model.named_modules())
+        self.kept = [modules[name] for name in names if name in modules]

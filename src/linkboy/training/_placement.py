@@ -7,7 +7,7 @@ linkboy makes none: an `Accelerator` fixes device and precision for the rest of 
 import contextlib
 import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -18,6 +18,7 @@ from linkboy._calls import arguments_of, map_tensors
 from linkboy._checks import check_choice, describe
 from linkboy._compat import available_accelerator
 from linkboy._tensors import check_module
+from linkboy._untouched import untouched
 from linkboy.training import _processes
 
 if TYPE_CHECKING:
@@ -45,15 +46,21 @@ class Placement:
         precision: of its forward pass.
         scaler: scales the loss under fp16, otherwise `None`.
         sharded: `fully_shard` (FSDP2) has split its parameters over the processes.
+        unshared: parameters of the model whose gradients the caller must still share by hand.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device, precision: Precision) -> None:
+    def __init__(
+        self, model: nn.Module, device: torch.device, precision: Precision, ddp: Mapping[str, Any] | None = None
+    ) -> None:
         self.model, self.device, self.precision = model, device, precision
         self.callable: Callable[..., Any] = model
         self.scaler: Any = None
         self.sharded = is_sharded(model)
         self._dtype = _DTYPES[precision]
         self._sharing: Any = None
+        self._ddp = ddp or {}
+        self._unused: bool | None = None  # whether a parameter took no part in the first step; not known before
+        self.unshared: list[nn.Parameter] = []
         self._compiled = self._is_of_accelerator = False
         self._left_by_accelerator: set[str] = set()
         self._parameters = list(model.parameters())
@@ -87,30 +94,58 @@ class Placement:
         return map_tensors(batch, lambda tensor: tensor.to(self.device, non_blocking=True))
 
     def share_gradients(self) -> None:
-        """Let several processes exchange gradients in the backward pass; a model that FSDP2 split does so by itself."""
+        """Let several processes exchange gradients in the backward pass; a model that FSDP2 split does so by itself.
+
+        `DistributedDataParallel` waits for ever for a parameter that takes no part in a step, unless it is told to look for
+        such ones in every step. So the gradients of the first step are left to the caller, and tell.
+        """
         self._parameters = list(self.model.parameters())
         self._trainable = [p.requires_grad for p in self._parameters]
+        self.unshared = []
         if _processes.process_count() > 1 and not self.sharded and any(self._trainable):
-            on = None if self.device.type == "cpu" else [self.device]
-            self.callable = self._sharing = nn.parallel.DistributedDataParallel(self.model, device_ids=on)
+            if self._compiled or self._ddp.keys() & {"find_unused_parameters", "static_graph"}:
+                self._wrap()
+            else:
+                with torch.no_grad():
+                    for tensor in (*self._parameters, *self.model.buffers()):
+                        torch.distributed.broadcast(tensor.detach(), src=0)
+                self.unshared = [p for p in self._parameters if p.requires_grad]
         if self._compiled:
             self.callable = torch.compile(self.callable)
 
+    def all_take_part(self, every: bool) -> None:
+        """Record whether each parameter that trains had a gradient in the first step, on every process."""
+        self._unused = not every
+
+    def _wrap(self) -> None:
+        on = None if self.device.type == "cpu" else [self.device]
+        options: dict[str, Any] = {"find_unused_parameters": True} if self._unused else {}
+        options |= {"device_ids": on, **self._ddp}
+        self.callable = self._sharing = nn.parallel.DistributedDataParallel(self.model, **options)
+        self.unshared = []
+
     def share_gradients_again(self) -> None:
         """Make a new exchange of gradients where other parameters train than before; the former one would leave them out."""
-        if self.sharded or [p.requires_grad for p in self._parameters] == self._trainable:
+        if self.sharded:
+            return
+        if [p.requires_grad for p in self._parameters] == self._trainable:
+            if self.unshared and self._unused is not None:
+                self._wrap()
             return
         if self._is_of_accelerator:
             raise ValueError(
                 "requires_grad was switched on or off during the run, and accelerator cannot share other gradients than "
                 "at its start; leave accelerator out"
             )
-        self.callable, self._sharing = self.model, None
+        self.callable, self._sharing, self._unused = self.model, None, None
         self.share_gradients()
 
     def compile(self) -> None:
         """Run what is called through `torch.compile`."""
-        self._compiled, self.callable = True, torch.compile(self.callable)
+        self._compiled = True
+        if self.unshared:
+            self._wrap()
+        self.callable = torch.compile(self.callable)
 
     def use(self, accelerator: Accelerator, *, training: bool) -> None:
         """Run the model through the caller's `Accelerator`, which brings autocast, scaler and the exchange of gradients."""
@@ -143,6 +178,7 @@ def placed(
     precision: Precision | None,
     accelerator: Accelerator | None = None,
     loss_fn: object = None,
+    ddp: Mapping[str, Any] | None = None,
 ) -> Iterator[Placement]:
     """Make the model ready for the block, with an optimizer for training; afterwards it is unchanged and on its own device."""
     check_module("model", model)
@@ -153,7 +189,7 @@ def placed(
         raise ValueError(
             "model is on the meta device, where weights have no values; make it on a real one and load them"
         )
-    placement = Placement(model, target, precision)
+    placement = Placement(model, target, precision, ddp)
     moved = not placement.sharded and home != target
     loss_home = next((t.device for t in _tensors(loss_fn)), target)
     if moved:
@@ -267,6 +303,26 @@ def same_modes(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextlib.contextmanager
+def same_state(model: nn.Module) -> Iterator[None]:
+    """Give the model its buffers, extra state and plain attributes back that it had before the block."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    extra = [
+        (module, copy.deepcopy(module.get_extra_state()))
+        for module in model.modules()
+        if type(module).get_extra_state is not nn.Module.get_extra_state
+    ]
+    try:
+        with untouched(model):
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        for module, before in extra:
+            module.set_extra_state(before)
 
 
 def snapshot(model: nn.Module) -> dict[str, Any]:

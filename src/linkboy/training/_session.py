@@ -15,7 +15,7 @@ from linkboy import _random
 from linkboy.training import _processes
 from linkboy.training._checkpoint import Checkpointer, is_checkpoint_name, read_part, step_of
 from linkboy.training._logs import Logs
-from linkboy.training._loop import GroupTotals, Loop
+from linkboy.training._loop import PAUSED, GroupTotals, Loop
 from linkboy.training._settings import Settings
 from linkboy.training._state import from_state, to_state
 from linkboy.training.report import History
@@ -141,7 +141,7 @@ class Session:
         """Call the callbacks, stop at a signal that any process received, and save where that is wanted."""
         self._call_back("step", loop)
         if totals.stop:
-            loop.stopped = self._signal(loop)
+            loop.stopped = self._signal(loop) or "max_minutes"
         if totals.save or totals.stop:
             self.save(loop)
 
@@ -187,7 +187,7 @@ class Session:
 
     def finish(self, loop: Loop) -> History:
         """Save the end, leave the right weights in the model, and return the history."""
-        if loop.stopped not in ("SIGINT", "SIGTERM"):
+        if loop.stopped not in PAUSED:
             self.save(loop)
             loop.check_parameters()
             if loop.average is not None:
@@ -195,7 +195,11 @@ class Session:
             if loop.best is not None:
                 loop.best.restore()
         loop.synchronise_buffers()
+        loop.leave_optimizer()
         at, best = loop.at, loop.best
+        most, epochs = self.settings.max_steps, self.settings.last_epoch
+        if most is not None and epochs is not None and loop.stopped is None and at.step < most:
+            self.notes.append(f"max_steps={most} was not reached: epochs={epochs} have {at.step} steps")
         return History(
             steps=at.step, epochs=at.epoch, skipped_steps=at.skipped, rows=tuple(at.rows), log=tuple(at.log),
             stopped=loop.stopped, best_epoch=best.epoch if best else None, best_value=best.value if best else None,

@@ -1,13 +1,15 @@
 """What `fit` was asked to do, checked once before anything is touched."""
 
 import dataclasses
+import inspect
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from linkboy._checks import check_choice, check_flag, check_number, describe
 from linkboy._tensors import check_module
@@ -22,10 +24,14 @@ Callback = Callable[[str, Any], object]
 class Settings:
     """The arguments of `fit` that the loop reads."""
 
-    loss_fn: _batches.Loss
+    loss_fn: _batches.Loss | None
     metrics: Metrics
     epochs: int
     max_steps: int | None
+    max_minutes: float | None
+    validate_every: int | None
+    sanity: bool
+    ddp: Mapping[str, Any]
     scheduler: LRScheduler | None
     sample_weight: _batches.SampleWeight | None
     unpack: _batches.Unpack | None
@@ -52,6 +58,10 @@ class Settings:
         check_number("log_every", self.log_every, minimum=1, integer=True)
         if self.max_steps is not None:
             check_number("max_steps", self.max_steps, minimum=1, integer=True)
+        if self.max_minutes is not None:
+            check_number("max_minutes", self.max_minutes, above=0)
+        if self.validate_every is not None:
+            check_number("validate_every", self.validate_every, minimum=1, integer=True)
         if self.clip_grad_norm is not None:
             check_number("clip_grad_norm", self.clip_grad_norm, above=0)
         if self.ema is not None:
@@ -61,6 +71,9 @@ class Settings:
         check_choice("on_nan", self.on_nan, ("raise", "skip"))
         check_flag("compile", self.compile)
         check_flag("progress", self.progress)
+        check_flag("sanity", self.sanity)
+        if not isinstance(self.ddp, Mapping):
+            raise TypeError(f"ddp must map options of DistributedDataParallel to values, got {describe(self.ddp)}")
         if not isinstance(self.resume, (str, os.PathLike)):
             raise TypeError(f'resume must be "auto", "never" or a path, got {describe(self.resume)}')
         for kind in self.log:
@@ -70,7 +83,7 @@ class Settings:
         self._check_together(model, optimizer, validated=validated)
 
     def _check_functions(self) -> None:
-        needed = {"loss_fn": self.loss_fn}
+        needed = {} if self.loss_fn is None else {"loss_fn": self.loss_fn}
         needed |= {f"callbacks[{index}]": callback for index, callback in enumerate(self.callbacks)}
         for name, function in needed.items():
             if not callable(function):
@@ -94,21 +107,57 @@ class Settings:
             check_metric(self.early_stopping, ["train_loss", *(["val_loss", *self.metrics] if validated else [])])
         if self.scheduler is not None and not isinstance(self.scheduler, LRScheduler):
             raise TypeError(f"scheduler must be a torch.optim.lr_scheduler.LRScheduler, got {describe(self.scheduler)}")
-        if self.scheduler is not None and type(self.scheduler).__name__ == "ReduceLROnPlateau":
-            raise ValueError(
-                "scheduler steps once per optimizer step and cannot be ReduceLROnPlateau, which needs a metric"
-            )
+        self._check_plateau(validated=validated)
+        if self.validate_every is not None and not validated:
+            raise ValueError("validate_every validates on val_loader, which is missing")
         if self.scheduler is not None and self.scheduler.optimizer is not optimizer:
             raise ValueError("scheduler belongs to another optimizer than the one passed")
         own = {id(parameter) for parameter in model.parameters()}
         if not any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
             raise ValueError("optimizer holds no parameter of model; make it from model.parameters()")
 
+    @property
+    def last_epoch(self) -> int | None:
+        """The number of epochs as people write it: `None` where `max_steps` alone says when to end."""
+        return None if self.epochs == sys.maxsize else self.epochs
+
+    def watched(self, *, validated: bool) -> str:
+        """The figure of an epoch that a `ReduceLROnPlateau` follows: that of `early_stopping`, else the loss."""
+        if self.early_stopping is not None:
+            return self.early_stopping.metric
+        return "val_loss" if validated else "train_loss"
+
+    def _check_plateau(self, *, validated: bool) -> None:
+        if not is_plateau(self.scheduler):
+            return
+        figure, mode = self.watched(validated=validated), self.scheduler.mode
+        if self.early_stopping is None and mode == "max":
+            raise ValueError(
+                f'scheduler has mode="max" and would follow {figure!r}, of which less is better; name its figure with '
+                'early_stopping=EarlyStopping(metric, mode="max")'
+            )
+        if self.early_stopping is not None and mode != self.early_stopping.mode:
+            raise ValueError(
+                f"scheduler follows {figure!r} with mode={mode!r}, early_stopping with mode={self.early_stopping.mode!r}; "
+                "they must agree"
+            )
+
+
+def is_plateau(scheduler: object) -> TypeGuard[ReduceLROnPlateau]:
+    """Return whether a scheduler is stepped once per epoch with a figure, and not once per step."""
+    return isinstance(scheduler, ReduceLROnPlateau)
+
 
 def check_optimizer(optimizer: object) -> None:
-    """Refuse anything but an optimizer of torch."""
+    """Refuse anything but an optimizer of torch that steps with the gradients it finds."""
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {describe(optimizer)}")
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(
+            f"optimizer {type(optimizer).__name__} computes the loss several times in a step and needs a closure, which fit "
+            "does not have; use an optimizer that steps once with the gradient, or write the loop for this one"
+        )
 
 
 def as_list(argument: str, need: str, value: Any) -> tuple[Any, ...]:

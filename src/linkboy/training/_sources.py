@@ -9,7 +9,7 @@ same with 0 or 8 workers, and a resumed run starts at batch k without making bat
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ from linkboy._checks import describe
 from linkboy.training import _processes
 
 _MASK = (1 << 64) - 1
+_END = object()
 _ORDER, _BATCH = 1, 2  # keeps the keys of orders and of batches apart
 _PLAIN_SAMPLERS = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
@@ -107,7 +108,7 @@ class MapSource:
     def facts(self) -> dict[str, Any]:
         """What must not change between a run and its continuation, because positions are counted in it."""
         return {
-            "samples": len(self.loader.dataset),  # type: ignore[arg-type]  # map-style
+            "samples": _length(self.loader.dataset),
             "batch_size": self.loader.batch_size,
             "drop_last": self.drop_last,
             "sampler": type(self.sampler).__name__,
@@ -134,16 +135,23 @@ class MapSource:
 
     def batches(self, start: int, count: int) -> Iterator[Batch]:
         """Yield micro-batches `start` to `count - 1` of the epoch begun last."""
-        plan = [self.indices(number) for number in range(start, count)]
+        own = self.own_count()
         spare = self.indices(0)
-        if spare is None and None in plan:
+        if spare is None and own < count:
             first = self.order[0]
             spare = first if self.lists else [int(first)]
         epoch_key = mix(self.seed, _BATCH, self.rank, self.epoch)
-        self._feed.entries = [
-            (mix(epoch_key, start + offset), spare if mine is None else mine) for offset, mine in enumerate(plan)
-        ]
-        return (Batch(data, mine is None) for data, mine in zip(self._loader, plan, strict=True))
+        # Made one by one: the indices of five million samples as Python numbers take a quarter of a gigabyte.
+        self._feed.entries = lambda: (
+            (mix(epoch_key, number), self.indices(number) if number < own else spare) for number in range(start, count)
+        )
+        self._feed.count = count - start
+        return (Batch(data, number >= own) for number, data in zip(range(start, count), self._loader, strict=True))
+
+    def own_count(self) -> int:
+        """Return how many of the epoch's micro-batches this process has; after these it has fillers."""
+        samples = len(range(self.rank, len(self.order), self.world))
+        return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
     def order_to_save(self) -> list[Any] | None:
         """The order of the epoch, where it cannot be drawn again."""
@@ -178,24 +186,36 @@ class IterableSource:
 
     def batches(self, start: int, count: int | None) -> Iterator[Batch]:
         """Yield the micro-batches from `start` on, as long as any process has one."""
-        model_stream = torch.get_rng_state()
-        _random.seed(mix(self.seed, _BATCH, self.rank, self.epoch))
-        iterator = iter(self.loader)
-        torch.set_rng_state(model_stream)
+        key = mix(self.seed, _BATCH, self.rank, self.epoch)
+        iterator = self._with_key(key, lambda: iter(self.loader))
         last: Any = None
         for number in itertools.count():
-            try:
-                data = next(iterator)
-                last, filler = data, False
-            except StopIteration:
-                data, filler = last, True
-            # The others may have more: go on with fillers until all are at the end.
-            if _processes.add_up(0.0 if filler else 1.0)[0] == 0:
+            data = self._with_key(mix(key, number), lambda: next(iterator, _END))
+            filler = data is _END
+            if self.world > 1:
+                data = last = last if filler else data
+                # The others may have more: go on with fillers until all are at the end.
+                filler_only = _processes.add_up(0.0 if filler else 1.0)[0] == 0
+            else:
+                filler_only = filler
+            if filler_only:
                 return
             if filler and last is None:
                 raise ValueError(f"train_loader gave process {self.rank} no batch, while others have some")
             if number >= start:
                 yield Batch(data, filler)
+
+    def _with_key(self, key: int, fetch: Callable[[], Any]) -> Any:
+        """Fetch under the random numbers that the key stands for, which leaves the model's stream where it was.
+
+        So a stream that draws its own order draws it again when a resumed run fetches the batches it has seen.
+        """
+        model_stream = torch.get_rng_state()
+        _random.seed(key)
+        try:
+            return fetch()
+        finally:
+            torch.set_rng_state(model_stream)
 
     def order_to_save(self) -> None:
         """There is no order to keep."""
@@ -207,22 +227,33 @@ Source = MapSource | IterableSource
 def training_source(loader: Iterable[Any], seed: int) -> Source:
     """Return the reader for `loader`; one that splits the samples among processes by itself is refused."""
     rank, world = _processes.process_index(), _processes.process_count()
-    check_loader("train_loader", loader)
+    check_loader("train_loader", loader, passes=True)
     refuse_shared_out(loader, "train_loader", "pass shuffle=True instead: fit")
-    if isinstance(loader, DataLoader):
-        if not isinstance(loader.dataset, IterableDataset) and type(loader).__iter__ is DataLoader.__iter__:
-            return MapSource(loader, seed, rank=rank, world=world)
-    elif iter(loader) is loader:
-        raise TypeError("train_loader must be iterable once per epoch, got an iterator, which ends after the first")
+    if is_map_style(loader):
+        return MapSource(loader, seed, rank=rank, world=world)
     return IterableSource(loader, seed, rank=rank, world=world)
 
 
-def check_loader(argument: str, loader: object) -> None:
-    """Raise for what is not a loader, also for one batch, whose rows or keys would be read as batches."""
+def is_map_style(loader: Any) -> TypeGuard[DataLoader]:
+    """Return whether a loader gives out samples by index, so that it can be rebuilt around its dataset."""
+    return (
+        isinstance(loader, DataLoader)
+        and not isinstance(loader.dataset, IterableDataset)
+        and type(loader).__iter__ is DataLoader.__iter__
+    )
+
+
+def check_loader(argument: str, loader: object, *, passes: bool = False) -> None:
+    """Raise for what is not a loader, also for one batch, whose rows or keys would be read as batches.
+
+    With `passes` an iterator is refused as well, which is empty after the first pass.
+    """
     one = isinstance(loader, (Tensor, Mapping, str, bytes))
     if one or not hasattr(loader, "__iter__"):
         fix = "; to give one batch, pass it in a list" if one else ""
         raise TypeError(f"{argument} must be a DataLoader or another iterable of batches, got {describe(loader)}{fix}")
+    if passes and not isinstance(loader, DataLoader) and iter(loader) is loader:  # type: ignore[call-overload]
+        raise TypeError(f"{argument} must be iterable once per epoch, got an iterator, which ends after the first")
 
 
 def refuse_shared_out(loader: Any, argument: str, instead: str) -> None:
@@ -265,13 +296,14 @@ class _Feed:
     """The batch sampler of the rebuilt loader: its entries are set for every epoch."""
 
     def __init__(self) -> None:
-        self.entries: list[tuple[int, Any]] = []
+        self.entries: Callable[[], Iterator[tuple[int, Any]]] = lambda: iter(())
+        self.count = 0
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
-        return iter(self.entries)
+        return self.entries()
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return self.count
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -305,3 +337,11 @@ class _InProcess:
 
     def __iter__(self) -> Iterator[Any]:
         return map(self.dataset.__getitems__, self.feed)
+
+
+def _length(dataset: Any) -> int | None:
+    """Return the length of a dataset; `None` where it has none, which a sampler of its own makes unnecessary."""
+    try:
+        return len(dataset)
+    except (TypeError, NotImplementedError):
+        return None

@@ -38,6 +38,7 @@ def to_state(loop: Loop, seed: int) -> dict[str, Any]:
             "trainable": sorted(names[id(parameter)] for parameter in _named(loop).values() if parameter.requires_grad),
             "loss": _local(loss.state_dict()) if loss is not None else None,
             "unnamed": [local_part(p) for p in loop.parameters if id(p) not in names],
+            "evaluating": loop.modes.to_state(),
             "model": _local(loop.model.state_dict()),
             "optimizer": _local(loop.optimizer.state_dict()),
             "scheduler": settings.scheduler.state_dict() if settings.scheduler is not None else None,
@@ -81,6 +82,8 @@ def from_state(loop: Loop, own: Mapping[str, Any], shared: Mapping[str, Any]) ->
     settings = loop.settings
     check_same_run(loop, own, shared)
     _load_model(loop, shared)
+    if "evaluating" in shared:
+        loop.modes.from_state(shared["evaluating"])
     _load_groups(loop, shared.get("groups"))
     _load_optimizer(loop, shared["optimizer"])
     for name, thing in settings.state.items():

@@ -50,8 +50,11 @@ class History(Report):
         epochs: epochs finished.
         skipped_steps: groups that made no step: weight 0, not finite with `on_nan="skip"`, or refused by the fp16 scaler.
         rows: one dict per epoch: epoch, step, train_loss, val_loss, each metric, lr, seconds, examples_per_second.
-        log: one dict per `log_every` steps: step, epoch, loss (over the steps since the line before), lr.
-        stopped: `None` for a run that reached its end, else `"SIGINT"`, `"SIGTERM"`, `"early stopping"` or `"callback"`.
+        log: one dict per `log_every` steps: step, epoch, loss (over the steps since the line before), lr, grad_norm (of that
+            step, before it was clipped; `None` where it made no step). Validations inside an epoch have lines of their own:
+            step, epoch, val_loss, each metric.
+        stopped: `None` for a run that reached its end, else `"SIGINT"`, `"SIGTERM"`, `"max_minutes"`, `"early stopping"` or
+            `"callback"`.
         best_epoch: epoch with the best value of the metric that `early_stopping` names.
         best_value: best value of that metric.
         seed: the seed given or drawn; a new run with it repeats this one.
@@ -100,7 +103,7 @@ class History(Report):
     @property
     def resume_hint(self) -> str:
         """One sentence on how to resume, empty for a run that reached its end."""
-        if self.stopped not in ("SIGINT", "SIGTERM"):
+        if self.stopped not in ("SIGINT", "SIGTERM", "max_minutes"):
             return ""
         if self.checkpoint is None:
             return f"stopped by {self.stopped} at step {self.steps}; nothing was saved, because no checkpoint was asked for"
@@ -216,7 +219,7 @@ def rows_as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
+def epoch_line(row: Mapping[str, Any], epochs: int | None) -> str:
     """Write an epoch's row as the line that is printed when the epoch ends.
 
     Examples:
@@ -224,11 +227,17 @@ def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
         >>> epoch_line({**row, "seconds": 2.996, "examples_per_second": 15019.6}, 5)
         'epoch 1/5  step 176  train_loss 1.3520  accuracy 0.9000  lr 0.0841  3.0 s  15,020 examples/s'
     """
-    figures = {name: f"{name} {value:.4f}" for name, value in row.items() if name not in ("epoch", "step")}
-    figures["lr"] = f"lr {row['lr']:.3g}"
+    figures = {
+        name: f"{name} none" if value is None else f"{name} {value:.4f}"
+        for name, value in row.items()
+        if name not in ("epoch", "step")
+    }
+    if row["lr"] is not None:
+        figures["lr"] = f"lr {row['lr']:.3g}"
     figures["seconds"] = format_seconds(row["seconds"])
     figures["examples_per_second"] = f"{_rounded(row['examples_per_second'])} examples/s"
-    return "  ".join([f"epoch {row['epoch']}/{epochs}", f"step {row['step']}", *figures.values()])
+    total = "" if epochs is None else f"/{epochs}"
+    return "  ".join([f"epoch {row['epoch']}{total}", f"step {row['step']}", *figures.values()])
 
 
 def _rounded(rate: float) -> str:
