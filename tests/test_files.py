@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -118,3 +119,29 @@ def test_files_and_directories_are_flushed(tmp_path, monkeypatch):
     sync_file(tmp_path / "file")
     sync_directory(tmp_path)
     assert flushed == [tmp_path / "file", tmp_path]
+
+
+FORKING = """
+import os, sys, time
+from linkboy._files import locked_directory
+with locked_directory(sys.argv[1], "taken"):
+    if os.fork() == 0:
+        time.sleep(30)
+        os._exit(0)
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_does_not_hold_the_lock_of_one_that_was_killed(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKING, tmp_path], stdout=subprocess.PIPE, start_new_session=True
+    ) as holder:
+        assert holder.stdout.readline() == b"ready\n"
+        with pytest.raises(BlockingIOError), locked_directory(tmp_path, "taken"):
+            pass
+        holder.kill()
+        holder.wait()
+        with locked_directory(tmp_path, "taken"):  # the forked process is alive
+            os.killpg(holder.pid, signal.SIGKILL)

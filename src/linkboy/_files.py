@@ -4,6 +4,7 @@ All code that depends on the operating system is here.
 """
 
 import contextlib
+import functools
 import os
 import secrets
 from collections.abc import Iterator
@@ -88,6 +89,9 @@ def sync_directory(path: str | os.PathLike[str]) -> None:
 def locked_directory(directory: str | os.PathLike[str], refusal: str) -> Iterator[None]:
     """Lock a directory, which is made if needed, for one process until the block or the process ends.
 
+    A process that is forked meanwhile, such as a worker of a `DataLoader`, does not hold the lock: when this process is
+    killed, the directory is free at once.
+
     Args:
         directory: the directory; while it is held, it has a file `.lock` in it.
         refusal: the message for a second process, which does not wait.
@@ -114,9 +118,40 @@ def locked_directory(directory: str | os.PathLike[str], refusal: str) -> Iterato
         lock.acquire(timeout=0.2, poll_interval=0.02)
     except Timeout:
         raise BlockingIOError(refusal) from None
+    handle = getattr(lock._context, "lock_file_fd", None)  # no public name
+    if handle is not None:
+        _held[handle] = _identity(handle)
+        _forget_in_forks()
     try:
         yield
     finally:
+        if handle is not None:
+            _held.pop(handle, None)
         with contextlib.suppress(PermissionError):  # Windows removes no open file; there filelock does when it lets go
             path.unlink(missing_ok=True)
         lock.release()
+
+
+_held: dict[int, tuple[int, int] | None] = {}  # the locks' file descriptors, with what they are open on
+
+
+@functools.cache
+def _forget_in_forks() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_close_held)
+
+
+def _close_held() -> None:
+    """Close the descriptors that a forked process inherited: the lock lasts until the last of them is closed."""
+    for handle, identity in _held.items():
+        if identity is not None and _identity(handle) == identity:
+            os.close(handle)
+    _held.clear()
+
+
+def _identity(handle: int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(handle)
+    except OSError:  # closed already
+        return None
+    return status.st_dev, status.st_ino

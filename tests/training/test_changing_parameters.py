@@ -218,7 +218,7 @@ def test_a_loss_with_and_one_without_parameters_are_not_the_same_run(tmp_path):
 
 def of_the_next_format(path):
     manifest = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
+    (path / "manifest.json").write_text(json.dumps({**manifest, "format": 3}))
 
 
 def test_a_checkpoint_of_another_format_is_neither_replaced_nor_removed(tmp_path):
@@ -227,7 +227,7 @@ def test_a_checkpoint_of_another_format_is_neither_replaced_nor_removed(tmp_path
     with pytest.raises(ValueError) as caught:
         keeper.latest()
     assert str(caught.value) == (
-        f"{newest} has format 2, and this linkboy reads format 1; update linkboy, or use another directory"
+        f"{newest} has format 3, and this linkboy reads formats up to 2; update linkboy, or use another directory"
     )
     with pytest.raises(FileExistsError):
         keeper.save({"a": 1}, 5)

@@ -144,11 +144,11 @@ def test_a_checkpoint_of_a_later_format_is_refused_with_both_numbers(tmp_path):
     checkpointer = Checkpointer(tmp_path)
     path = checkpointer.save(STATE, 1)
     manifest = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
-    assert checkpointer.verify(path).notes == ("it has format 2, and this linkboy reads format 1",)
+    (path / "manifest.json").write_text(json.dumps({**manifest, "format": 3}))
+    assert checkpointer.verify(path).notes == ("it has format 3, and this linkboy reads formats up to 2",)
 
 
-def test_a_checkpoint_of_two_processes_is_refused_by_one(tmp_path):
+def test_of_a_checkpoint_of_two_processes_one_reads_what_the_first_saved(tmp_path):
     checkpointer = Checkpointer(tmp_path)
     path = checkpointer.save(STATE, 1)
     manifest = json.loads((path / "manifest.json").read_text())
@@ -157,12 +157,7 @@ def test_a_checkpoint_of_two_processes_is_refused_by_one(tmp_path):
         (path / name).write_bytes((path / entry["name"]).read_bytes())
         manifest["files"].append({**entry, "name": name})
     (path / "manifest.json").write_text(json.dumps({**manifest, "world_size": 2}))
-    with pytest.raises(ValueError) as caught:
-        checkpointer.load(path)
-    assert (
-        str(caught.value)
-        == f"{path} was written by 2 processes and cannot be read by 1 process; start as many as wrote it"
-    )
+    assert same_state(checkpointer.load(path), STATE)
 
 
 def test_what_is_neither_tensor_nor_plain_is_refused_by_its_place(tmp_path):

@@ -149,7 +149,7 @@ class Evaluator:
         by_model: bool = False,
     ) -> None:
         self.placement, self.loader, self.unpack, self.targets = placement, loader, unpack, targets
-        self.streaming = {name: metric for name, metric in metrics.items() if _is_streaming(metric)}
+        self.streaming: dict[str, Any] = {name: metric for name, metric in metrics.items() if _is_streaming(metric)}
         self.metrics = {name: metric for name, metric in metrics.items() if name not in self.streaming}
         _batches.check_functions(loss_fn=loss_fn, unpack=unpack, sample_weight=sample_weight)
         if sample_weight is not None and loss_fn is None and not by_model:

@@ -137,7 +137,7 @@ class Loop:
         self.modes.train()
         if self.best is not None and self.best.exhausted:
             self.stopped = "early stopping"
-        while not self.stopped and at.epoch < self.settings.epochs and not (at.group == 0 and self._at_max_steps()):
+        while not self.stopped and at.epoch < self.settings.epochs and not (at.group == 0 and self.at_max_steps()):
             complete = self._run_epoch(observer)
             if self.stopped in PAUSED:
                 return
@@ -167,7 +167,7 @@ class Loop:
         with self._progress() as progress:
             progress.done = at.examples
             self._validate_on_the_way(observer)  # a resumed run may have been cut before it
-            while not self._at_max_steps():
+            while not self.at_max_steps():
                 totals = self._train_group(_group(micro_batches, settings.accumulate), observer)
                 if totals is None:
                     break
@@ -182,10 +182,10 @@ class Loop:
                 if self.stopped:
                     break
                 self._validate_on_the_way(observer)
-        if at.group == 0 and not self._at_max_steps():  # an iterable, which says nothing of its length beforehand
+        if at.group == 0 and not self.at_max_steps():  # an iterable, which says nothing of its length beforehand
             raise ValueError(NO_BATCH)
         at_end = count is not None and at.group * settings.accumulate >= count
-        return at_end or not (self.stopped or self._at_max_steps())
+        return at_end or not (self.stopped or self.at_max_steps())
 
     def _train_group(self, group: Iterator[tuple[Batch, bool]], observer: Observer) -> GroupTotals | None:
         """Make the step of a group of micro-batches; `None` where there is none left."""
@@ -406,7 +406,8 @@ class Loop:
             enabled=self.settings.progress and _processes.is_main_process(),
         )
 
-    def _at_max_steps(self) -> bool:
+    def at_max_steps(self) -> bool:
+        """Return whether `max_steps` is reached."""
         return self.settings.max_steps is not None and self.at.step >= self.settings.max_steps
 
     def _rate(self) -> float | None:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import platform
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,17 @@ from torch import nn
 from torch.optim import Optimizer
 
 from linkboy import _random
+from linkboy._progress import Progress
+from linkboy._report import plural
 from linkboy.training import _processes
 from linkboy.training._checkpoint import Checkpointer, is_checkpoint_name, read_part, step_of
+from linkboy.training._exactness import Unsaved
 from linkboy.training._logs import Logs
 from linkboy.training._loop import PAUSED, GroupTotals, Loop
+from linkboy.training._recipe import changes, joined, recipe_of
 from linkboy.training._settings import Settings
-from linkboy.training._state import from_state, to_state
+from linkboy.training._sources import MapSource, fingerprint
+from linkboy.training._state import from_state, reasons, to_state
 from linkboy.training.report import History
 
 
@@ -85,10 +91,13 @@ class Session:
         self.resumed_from: Path | None = None
         self.last: Path | None = None
         self.notes: list[str] = []
+        self.reasons: list[str] = []
+        self.recipe: dict[str, Any] = {}
+        self._unsaved = Unsaved({}, ())
         self._parts: tuple[dict[str, Any], dict[str, Any]] | None = None
         self._streams: dict[str, Any] | None = None
         self._logs: Logs | None = None
-        self._saved_step = -1
+        self._saved_step = self._began = -1
         self._saved_at = time.monotonic()
         if self.checkpointer is not None:
             stack.enter_context(self.checkpointer.locked())
@@ -98,6 +107,13 @@ class Session:
         path = self._chosen()
         if path is not None:
             reader = self.checkpointer or Checkpointer(path.parent)
+            report, world = reader.verify(path), _processes.process_count()
+            if report.ok and report.process_count != world:
+                wrote, read = (plural(n, "process", "processes") for n in (report.process_count, world))
+                raise ValueError(
+                    f"{path} was saved by {wrote}, and this run has {read}: start as many, or begin another run from its "
+                    f"weights, model.load_state_dict(Checkpointer.weights({str(path)!r})), in another directory"
+                )
             own = reader.load(path)
             self._parts = (own, own if "model" in own else read_part(path, 0))
             self.resumed_from = self.last = path
@@ -111,17 +127,52 @@ class Session:
             )
 
     def begin(self, loop: Loop) -> None:
-        """Restore a resumed run, and open the logs."""
+        """Restore a resumed run, say what it was asked otherwise, and open the logs."""
+        asked = recipe_of(self.settings, loop.optimizer)
+        asked["data"] = fingerprint(loop.source) if self.checkpointer is not None or self._parts is not None else None
+        then: dict[str, Any] | None = None
         if self._parts is not None:
             own, shared = self._parts
             from_state(loop, own, shared)
-            self._streams, self._parts = own["streams"], None
-            self._saved_step = loop.at.step
+            self.reasons = reasons(loop, own)
+            self._streams, self._parts, then = own["streams"], None, own.get("recipe")
+            self._saved_step = self._began = loop.at.step
+            self.notes += changes(then or {}, asked, loop.at.step)
+        self.recipe = joined(then, asked)
+        self._unsaved = Unsaved(_roots(loop), _saved(loop))
+        self._say_notes(loop, self.notes)
         loop.last_checkpoint = self.last
         if self.checkpointer is not None and self.settings.log and _processes.is_main_process():
             self._logs = Logs(self.settings.log, self.checkpointer.directory, step=loop.at.step)
             self.stack.callback(self._logs.close)
         self.notes += _processes.broadcast(self._logs.notes if self._logs is not None else [])
+
+    def why_not_exact(self, loop: Loop) -> str:
+        """Return why a run that is resumed from here may not be bit-identical, or an empty string."""
+        known = [loop.source.reason, *self.reasons]
+        if not any(known) and (reason := self._state_elsewhere(loop)):
+            self.reasons.append(reason)
+        found = next(filter(None, _processes.gather(next(filter(None, [loop.source.reason, *self.reasons]), ""))), "")
+        if found and not loop.source.reason and found not in self.reasons:
+            self.reasons.append(found)  # that of another process
+        return found
+
+    def _state_elsewhere(self, loop: Loop) -> str:
+        if loop.source.in_workers and (path := self._unsaved.generators("the data set")):
+            return f"the order is the same, but {path} is a random generator of its own, which no checkpoint holds"
+        if not (path := self._unsaved.changed()):
+            return ""
+        same = "order is" if path.startswith(("the data set", "collate_fn")) else "samples are"
+        return (
+            f"the {same} the same, but {path} changed during the run, and no checkpoint holds it; an object with state_dict and "
+            "load_state_dict is saved where it is passed as state="
+        )
+
+    def _say_notes(self, loop: Loop, notes: Sequence[str]) -> None:
+        """Write notes where the progress is shown: a run of hours should not end before they are read."""
+        if self.settings.progress and loop.main:
+            for note in notes:
+                Progress("").write(f"note: {note}")
 
     def save_wanted(self, step: int) -> bool:
         """Return whether a checkpoint is wanted after this step."""
@@ -161,6 +212,8 @@ class Session:
         """Write the epoch's row."""
         if self._logs is not None:
             self._logs.epoch(loop.at.rows)
+        if self.checkpointer is not None and self._saved_step == loop.at.step:
+            self.checkpointer.see(loop.at.step, loop.at.rows[-1])
         self._call_back("epoch", loop)
         # A signal during validation is obeyed here; otherwise one in the last epoch would go by unseen.
         loop.stopped = self._signal(loop) or loop.stopped
@@ -174,10 +227,13 @@ class Session:
         loop.follow_optimizer()  # a callback may have changed it after the step
         loop.synchronise_buffers()
         loop.check_parameters()
+        reason = self.why_not_exact(loop)
+        state, frozen = to_state(loop, self.seed)
+        state |= {"recipe": self.recipe, "reasons": self.reasons}
         loop.signals.held = True
         try:
             self.last = self.checkpointer.save(
-                to_state(loop, self.seed), loop.at.step, exact=not loop.source.reason, exact_reason=loop.source.reason
+                state, loop.at.step, exact=not reason, exact_reason=reason, frozen=frozen
             )
         finally:
             loop.signals.held = False
@@ -196,7 +252,10 @@ class Session:
                 loop.best.restore()
         loop.synchronise_buffers()
         loop.leave_optimizer()
-        at, best = loop.at, loop.best
+        at, best, reason = loop.at, loop.best, self.why_not_exact(loop)
+        if self.resumed_from is not None and at.step == self._began:
+            self.notes.append(f"nothing was trained: {self.resumed_from} is the end of the run that this call asks for")
+            self._say_notes(loop, self.notes[-1:])
         most, epochs = self.settings.max_steps, self.settings.last_epoch
         if most is not None and epochs is not None and loop.stopped is None and at.step < most:
             self.notes.append(f"max_steps={most} was not reached: epochs={epochs} have {at.step} steps")
@@ -204,7 +263,7 @@ class Session:
             steps=at.step, epochs=at.epoch, skipped_steps=at.skipped, rows=tuple(at.rows), log=tuple(at.log),
             stopped=loop.stopped, best_epoch=best.epoch if best else None, best_value=best.value if best else None,
             seed=self.seed, process_count=loop.world, device=str(loop.placement.device), precision=loop.placement.precision,
-            exact=not loop.source.reason, exact_reason=loop.source.reason,
+            exact=not reason, exact_reason=reason,
             resumed_from=str(self.resumed_from) if self.resumed_from else None,
             checkpoint=str(self.last) if self.last else None, notes=tuple(self.notes), versions=_versions(),
         )  # fmt: skip
@@ -253,6 +312,25 @@ class Session:
             state = TrainingState(loop)
             for callback in self.settings.callbacks:
                 callback(event, state)
+
+
+def _roots(loop: Loop) -> dict[str, Any]:
+    """Return the caller's objects that take part in the training, by the names that a message has for them."""
+    settings, loader = loop.settings, loop.source.loader
+    roots = {f"callbacks[{place}]": callback for place, callback in enumerate(settings.callbacks)}
+    roots |= {name: getattr(settings, name) for name in ("loss_fn", "unpack", "sample_weight")}
+    if isinstance(loop.source, MapSource):
+        roots |= {"the data set": loader.dataset, "collate_fn": loader.collate_fn}  # type: ignore[attr-defined]
+    return {**roots, "model": loop.model}
+
+
+def _saved(loop: Loop) -> list[Any]:
+    """Return the objects whose state a checkpoint holds, and those that have none."""
+    settings = loop.settings
+    modules = [module for module in (loop.model, settings.loss_fn) if isinstance(module, nn.Module)]
+    tensors = [t for module in modules for t in (*module.parameters(), *module.buffers())]
+    others = [loop, loop.optimizer, settings.scheduler, *settings.state.values(), loop.source.loader]
+    return [thing for thing in (*tensors, *others, *settings.metrics.values()) if thing is not None]
 
 
 def _versions() -> dict[str, str]:

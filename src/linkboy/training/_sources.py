@@ -7,6 +7,7 @@ same with 0 or 8 workers, and a resumed run starts at batch k without making bat
 *Model* randomness (dropout) is kept apart from this *data* randomness: it is a stream, saved and restored as it is.
 """
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard
@@ -29,6 +30,7 @@ from torch.utils.data import (
 )
 
 from linkboy import _random
+from linkboy._calls import map_tensors, tensors_in
 from linkboy._checks import describe
 from linkboy.training import _processes
 
@@ -101,6 +103,7 @@ class MapSource:
         drawn = self.sampler.sampler if type(self.sampler) is BatchSampler else self.sampler
         known = type(drawn) in _PLAIN_SAMPLERS or hasattr(drawn, "set_epoch")
         self.reason = "" if known else f"{type(drawn).__name__} may keep random state of its own"
+        self.in_workers = loader.num_workers > 0
         self.order: Sequence[Any] | Tensor = ()
         self._feed = _Feed()
         self._loader = _rebuild(loader, self._feed)
@@ -166,6 +169,7 @@ class IterableSource:
 
     def __init__(self, loader: Iterable[Any], seed: int, *, rank: int, world: int) -> None:
         self.loader, self.seed, self.rank, self.world = loader, seed, rank, world
+        self.in_workers = False
         kind = type(loader.dataset if isinstance(loader, DataLoader) else loader).__name__
         self.reason = f"{kind} cannot say where it stands; a resumed run fetches the epoch's batches again"
         self.epoch = 0
@@ -337,6 +341,43 @@ class _InProcess:
 
     def __iter__(self) -> Iterator[Any]:
         return map(self.dataset.__getitems__, self.feed)
+
+
+def fingerprint(source: Source) -> str | None:
+    """Return a text that tells this data set from another of its length: its type, and its first samples.
+
+    Samples are fetched only where that is sure to change nothing: not where workers do it, which may have open files of
+    their own, and not from a stream. They count only if two fetches under the same random numbers agree.
+    """
+    if not isinstance(source, MapSource):
+        return None
+    dataset = source.loader.dataset
+    name = type(dataset).__qualname__
+    if source.lists or _length(dataset) is None or (source.in_workers and type(dataset) is not TensorDataset):
+        return name
+    with _random.same_random_numbers():
+        digests = [_first_samples(dataset, source.seed) for _ in range(2)]
+    return f"{name} {digests[0]}" if digests[0] is not None and digests[0] == digests[1] else name
+
+
+def _first_samples(dataset: Any, seed: int) -> str | None:
+    _random.seed(mix(seed, _BATCH))
+    digest = hashlib.sha256()
+    try:
+        for index in range(min(2, len(dataset))):
+            sample = dataset[index]
+            tensors = tensors_in(sample)
+            plain = repr(map_tensors(sample, lambda tensor: torch.zeros(0)))
+            if " at 0x" in plain:  # an object that does not show what is in it
+                return None
+            digest.update(plain.encode())
+            for tensor in tensors:
+                digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+                content = tensor.detach().cpu().contiguous().flatten()
+                digest.update(content.view(torch.uint8).numpy().tobytes() if content.numel() else b"")
+    except Exception:  # noqa: BLE001  # whatever is wrong with it, the training says so in its own words
+        return None
+    return digest.hexdigest()[:16]
 
 
 def _length(dataset: Any) -> int | None:

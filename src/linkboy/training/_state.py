@@ -17,8 +17,12 @@ from linkboy.training._loop import Loop, Progression
 from linkboy.training._placement import local_part
 
 
-def to_state(loop: Loop, seed: int) -> dict[str, Any]:
-    """Return what a checkpoint holds; called between two steps only, when no gradient is under way."""
+def to_state(loop: Loop, seed: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what a checkpoint holds, and apart from it the parameters that do not train, which are seldom other ones.
+
+    Called between two steps only, when no gradient is under way.
+    """
+    frozen: dict[str, Tensor] = {}
     settings = loop.settings
     state: dict[str, Any] = {
         "seed": seed,
@@ -33,28 +37,69 @@ def to_state(loop: Loop, seed: int) -> dict[str, Any]:
     if loop.placement.sharded or _processes.is_main_process():
         names, loss = _names(loop), _stateful(settings.loss_fn)
         groups = loop.optimizer.param_groups
+        model = _local(loop.model.state_dict())
+        still = {name for name, p in loop.model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        frozen = {name: value for name, value in model.items() if name in still and isinstance(value, Tensor)}
         state |= {
             "groups": [[names.get(id(parameter)) for parameter in group["params"]] for group in groups],
             "trainable": sorted(names[id(parameter)] for parameter in _named(loop).values() if parameter.requires_grad),
             "loss": _local(loss.state_dict()) if loss is not None else None,
             "unnamed": [local_part(p) for p in loop.parameters if id(p) not in names],
             "evaluating": loop.modes.to_state(),
-            "model": _local(loop.model.state_dict()),
+            "model": {name: value for name, value in model.items() if name not in frozen},
             "optimizer": _local(loop.optimizer.state_dict()),
             "scheduler": settings.scheduler.state_dict() if settings.scheduler is not None else None,
             "scaler": loop.placement.scaler.state_dict() if loop.placement.scaler is not None else None,
         }
         if loop.average is not None:
-            state["average"] = [loop.average.updates, _local(loop.average.average)]
+            pairs = zip(loop.parameters, _local(loop.average.average), strict=True)
+            averages = [None if _is_still(parameter, average) else average for parameter, average in pairs]
+            state["average"] = [loop.average.updates, averages]
+        if loop.placement.sharded:
+            state["shards"] = _shards(loop.model)
         if loop.best is not None:
             state["best"] = [
                 loop.best.value,
                 loop.best.loss,
                 loop.best.epoch,
                 loop.best.waited,
-                _local(loop.best.weights),
+                {
+                    name: value
+                    for name, value in _local(loop.best.weights).items()
+                    if not _equal(frozen.get(name), value)
+                },
             ]
-    return state
+    return state, frozen
+
+
+def _is_still(parameter: Tensor, average: Tensor) -> bool:
+    """Return whether the average of a parameter is the parameter, because it does not train."""
+    return not parameter.requires_grad and torch.equal(local_part(parameter.detach()), average)
+
+
+def _equal(first: Tensor | None, second: Any) -> bool:
+    return first is not None and isinstance(second, Tensor) and torch.equal(first, second)
+
+
+def _shards(model: nn.Module) -> dict[str, int]:
+    """Return the dimension along which the processes hold each tensor in parts.
+
+    Raises:
+        ValueError: a tensor is split in another way than `fully_shard` does along one dimension of processes.
+    """
+    from torch.distributed.tensor import DTensor, Shard
+
+    found: dict[str, int] = {}
+    for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, DTensor):
+            continue
+        split = [placement for placement in tensor.placements if not placement.is_replicate()]
+        if len(tensor.placements) == 1 and not split:
+            continue
+        if len(tensor.placements) > 1 or not isinstance(split[0], Shard):
+            return {}  # a hybrid of shards and copies: restored as it is, but not put together
+        found[name] = split[0].dim
+    return found
 
 
 def facts(loop: Loop) -> dict[str, Any]:
@@ -95,10 +140,12 @@ def from_state(loop: Loop, own: Mapping[str, Any], shared: Mapping[str, Any]) ->
     if loop.average is not None:
         loop.average.updates, saved = shared["average"]
         with torch.no_grad():
-            for mine, tensor in zip(loop.average.average, saved, strict=True):
-                local_part(mine).copy_(tensor)
+            for mine, parameter, tensor in zip(loop.average.average, loop.parameters, saved, strict=True):
+                local_part(mine).copy_(local_part(parameter) if tensor is None else tensor)
     if loop.best is not None:
         loop.best.value, loop.best.loss, loop.best.epoch, loop.best.waited, weights = shared["best"]
+        if weights:
+            weights = {**shared.get("frozen", {}), **weights}
         like = loop.model.state_dict()
         loop.best.weights = {
             name: _as(like[name], value) if isinstance(value, Tensor) else value for name, value in weights.items()
@@ -111,11 +158,13 @@ def from_state(loop: Loop, own: Mapping[str, Any], shared: Mapping[str, Any]) ->
 
 def check_same_run(loop: Loop, own: Mapping[str, Any], shared: Mapping[str, Any]) -> None:
     """Raise unless the checkpoint is of this model, optimizer and data."""
-    for name, now in facts(loop).items():
-        then = own["facts"].get(name)
-        if then != now:
+    then, now = own["facts"], facts(loop)
+    same_steps = _splits_alike(then, now)
+    split = ("batch_size", "accumulate")
+    for name, value in sorted(now.items(), key=lambda item: item[0] in split):
+        if then.get(name) != value and not (same_steps and name in split):
             raise ValueError(
-                f"the checkpoint was made with {name}={then!r}, this run has {name}={now!r}; they must agree"
+                f"the checkpoint was made with {name}={then.get(name)!r}, this run has {name}={value!r}; they must agree"
             )
     _check_model(loop, shared)
     _check_optimizer(loop, shared)
@@ -130,9 +179,30 @@ def check_same_run(loop: Loop, own: Mapping[str, Any], shared: Mapping[str, Any]
         )
 
 
+def _splits_alike(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether steps are of the same samples, split into other micro-batches: after running out of memory, say."""
+    sizes = [run.get("batch_size") for run in (then, now)]
+    if None in sizes or then.get("drop_last") or now.get("drop_last"):
+        return False
+    first, second = (size * run["accumulate"] for size, run in zip(sizes, (then, now), strict=True))
+    return first == second
+
+
+def reasons(loop: Loop, own: Mapping[str, Any]) -> list[str]:
+    """Return why a run that goes on from this checkpoint is not bit-identical, beyond what its source says."""
+    kept = list(own.get("reasons", []))
+    then, now = own["facts"], facts(loop)
+    if then["accumulate"] != now["accumulate"] and _splits_alike(then, now):
+        kept.append(
+            f"the samples of each step are the same, but micro-batches of {now['batch_size']} instead of "
+            f"{then['batch_size']} add up in another order"
+        )
+    return kept
+
+
 def _check_model(loop: Loop, shared: Mapping[str, Any]) -> None:
     have = _shapes(loop.model.state_dict())
-    saved = _shapes(shared["model"])
+    saved = _shapes({**shared["model"], **shared.get("frozen", {})})
     for name in sorted(have.keys() - saved.keys()):
         raise ValueError(f"the checkpoint has no {name!r}, which the model needs{did_you_mean(name, saved)}")
     for name in sorted(saved.keys() - have.keys()):
@@ -178,7 +248,7 @@ def _check_optimizer(loop: Loop, shared: Mapping[str, Any]) -> None:
 
 
 def _load_model(loop: Loop, shared: Mapping[str, Any]) -> None:
-    loss_fn, saved = loop.settings.loss_fn, shared["model"]
+    loss_fn, saved = loop.settings.loss_fn, {**shared["model"], **shared.get("frozen", {})}
     if loop.placement.sharded:
         with torch.no_grad():
             for name, tensor in loop.model.state_dict().items():
