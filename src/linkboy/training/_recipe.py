@@ -93,7 +93,7 @@ def _same(first: Any, second: Any) -> bool:
 
 
 def _comparable(first: Any, second: Any) -> bool:
-    """Code is compiled anew by each version of Python."""
+    """Each version of Python compiles code in its own way."""
     texts = [text.rpartition(" py")[2] for text in (first, second) if isinstance(text, str) and " #" in text]
     return len(texts) < 2 or texts[0] == texts[1]
 
