@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy import autograd as autograd
     from linkboy import capsules as capsules
     from linkboy import classify as classify
+    from linkboy import doctor as doctor
     from linkboy import editing as editing
     from linkboy import embeddings as embeddings
     from linkboy import init as init
@@ -51,6 +52,10 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.classify import load_classifier as load_classifier
     from linkboy.classify import read_labelled as read_labelled
     from linkboy.classify import train_classifier as train_classifier
+    from linkboy.doctor import assert_training as assert_training
+    from linkboy.doctor import check_script as check_script
+    from linkboy.doctor import check_training as check_training
+    from linkboy.doctor import watch_training as watch_training
     from linkboy.editing import insert_layer as insert_layer
     from linkboy.editing import keep_layers as keep_layers
     from linkboy.editing import remove_layer as remove_layer
@@ -131,6 +136,9 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "classify": (
         "Classifier", "LabelledTexts", "TrainingOptions", "load_classifier", "read_labelled",
         "train_classifier",
+    ),
+    "doctor": (
+        "assert_training", "check_script", "check_training", "watch_training",
     ),
     "editing": (
         "insert_layer", "keep_layers", "remove_layer", "replace_layer", "surgery",

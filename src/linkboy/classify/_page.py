@@ -1,8 +1,6 @@
 """`report.html`: one page about a run, which needs no network and runs nothing but a few lines that sort its tables."""
 
-import base64
 import dataclasses
-import hashlib
 import os
 import platform
 import shlex
@@ -19,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from linkboy._report import Printable, Table, format_count, format_percent, format_seconds, visible
+from linkboy._page import environment
+from linkboy._report import Printable, Table, format_count, format_percent, format_seconds
 from linkboy._version import __version__
 from linkboy.classify import _charts as charts
 from linkboy.classify._parts import PARTS, Parts
@@ -130,28 +129,17 @@ def command_line() -> str:
 
 
 def _template() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("linkboy.classify", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    made = environment(
+        "linkboy.classify",
+        {
+            "script": font_language,
+            "shades": _shades,
+            "pieces": lambda explanation: explanation.pieces[:PIECES],
+        },
+        script="sort.js",
     )
-    environment.filters |= {
-        "percent": format_percent,
-        "count": format_count,
-        "visible": visible,
-        "script": font_language,
-        "shades": _shades,
-        "pieces": lambda explanation: explanation.pieces[:PIECES],
-    }
-    environment.globals |= {"is_table": lambda block: isinstance(block, Table), "blocks": _blocks}
-    script = environment.get_template("sort.js").render()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment.globals |= {"sort_script": script, "script_hash": f"sha256-{digest}"}
-    return environment.get_template("report.html")
+    made.globals |= {"is_table": lambda block: isinstance(block, Table), "blocks": _blocks}
+    return made.get_template("report.html")
 
 
 def _blocks(report: Printable) -> list[Any]:

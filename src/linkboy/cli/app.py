@@ -9,6 +9,7 @@ from cyclopts import App, CycloptsError, Parameter
 from linkboy._report import visible
 from linkboy._version import __version__
 from linkboy.cli._classifier import evaluate, explain, export, predict
+from linkboy.cli._doctor import doctor
 from linkboy.cli._models import check_op, memory, shapes, summary
 from linkboy.cli._printing import is_first_process
 from linkboy.cli._text import tokenize, vectors
@@ -23,7 +24,20 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-for command in (train, predict, evaluate, explain, export, summary, shapes, check_op, memory, tokenize, vectors):
+for command in (
+    train,
+    predict,
+    evaluate,
+    explain,
+    export,
+    doctor,
+    summary,
+    shapes,
+    check_op,
+    memory,
+    tokenize,
+    vectors,
+):
     app.command(command)
 
 
@@ -35,7 +49,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return the exit status; a mistake of the caller is reported in one sentence."""
     try:
-        result = app(_dash_as_file(arguments), exit_on_error=False, print_error=False)
+        result = app(_script_last(_dash_as_file(arguments)), exit_on_error=False, print_error=False)
         return result if isinstance(result, int) else 0
     except CycloptsError as error:
         return _complain(" ".join(str(error).split()))
@@ -67,6 +81,19 @@ def _dash_as_file(arguments: list[str]) -> list[str]:
         "--file=-" if argument == "-" and before != "--file" and place < end else argument
         for place, (before, argument) in enumerate(zip(["", *arguments], arguments, strict=False))
     ]
+
+
+def _script_last(arguments: list[str]) -> list[str]:
+    """Write `--` before the script of `doctor`, so that what follows it is left to the script."""
+    if arguments[:1] != ["doctor"]:
+        return arguments
+    place = 1
+    while place < len(arguments) and arguments[place].startswith("-"):
+        option = arguments[place]
+        if option == "--":
+            return arguments
+        place += 1 if "=" in option or option in ("--strict", "--write", "-m", "--help", "-h", "--version") else 2
+    return [*arguments[:place], "--", *arguments[place:]] if place < len(arguments) else arguments
 
 
 def _complain(sentence: str) -> int:

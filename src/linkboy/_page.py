@@ -1,0 +1,41 @@
+"""The frame of every HTML page: one file, light and dark, wide and narrow, that loads nothing from the network."""
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from linkboy._report import format_count, format_percent, visible
+
+
+def environment(package: str, filters: Mapping[str, Callable[..., Any]] | None = None, *, script: str = "") -> Any:
+    """Return a jinja2 environment whose templates can extend `frame.html`.
+
+    Args:
+        package: the package with a folder `templates`, such as `"linkboy.classify"`.
+        filters: more filters, beside `visible`, `count` and `percent`.
+        script: name of a template that is the one script of the page; the page allows it by its hash, and no other.
+
+    Returns:
+        The environment, which escapes everything and refuses what is not defined.
+
+    Examples:
+        >>> text = "{% extends 'frame.html' %}{% block title %}{{ name }}{% endblock %}"
+        >>> page = environment("linkboy.doctor").from_string(text).render(name="a<b")
+        >>> "<title>a&lt;b · linkboy</title>" in page, "script-src" in page
+        (True, False)
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=ChoiceLoader([PackageLoader(package, "templates"), PackageLoader("linkboy", "_templates")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"percent": format_percent, "count": format_count, "visible": visible, **(filters or {})}
+    text = made.get_template(script).render() if script else ""
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    made.globals |= {"script": text, "script_hash": f"sha256-{digest}" if text else ""}
+    return made

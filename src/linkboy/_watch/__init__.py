@@ -1,0 +1,25 @@
+"""What a training run shows of itself: a record of its steps, a walk of its graphs, and checks that need nothing else.
+
+`TrainingObserver` fills a `Record` with plain values; every check is a pure function of the record. `fit` runs the checks of this
+package on a few of its steps, `linkboy.doctor` adds its own and watches a whole program.
+"""
+
+from linkboy._watch._checks import CHECKS, Check, ask, check
+from linkboy._watch._finding import Severity, TrainingFinding
+from linkboy._watch._observer import TrainingObserver
+from linkboy._watch._record import Leaf, LossCall, OptimizerFacts, Record, Root
+
+__all__ = [
+    "CHECKS",
+    "Check",
+    "Leaf",
+    "LossCall",
+    "TrainingObserver",
+    "OptimizerFacts",
+    "Record",
+    "Root",
+    "Severity",
+    "TrainingFinding",
+    "ask",
+    "check",
+]

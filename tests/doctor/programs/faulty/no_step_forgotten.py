@@ -1,0 +1,16 @@
+# fault: no-step
+# backward without a step.
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+x = torch.randn(240, 9)
+y = x[:, :1]
+net = nn.Sequential(nn.Linear(9, 24), nn.ReLU(), nn.Linear(24, 1))
+opt = torch.optim.Adam(net.parameters(), lr=3e-3)
+for epoch in range(2):
+    for rows in torch.randperm(240).split(24):
+        opt.zero_grad()
+        loss = nn.functional.mse_loss(net(x[rows]), y[rows])
+        loss.backward()
+    print(epoch, loss.item())

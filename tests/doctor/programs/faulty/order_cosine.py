@@ -1,0 +1,19 @@
+# fault: scheduler-order
+# The cosine schedule steps at the head of each batch.
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+x = torch.randn(240, 9)
+y = x[:, :3].argmax(1)
+net = nn.Sequential(nn.Linear(9, 24), nn.ReLU(), nn.Linear(24, 3))
+opt = torch.optim.AdamW(net.parameters(), lr=1e-3)
+sched = torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=100)
+for epoch in range(3):
+    for rows in torch.randperm(240).split(24):
+        sched.step()
+        loss = nn.functional.cross_entropy(net(x[rows]), y[rows])
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+    print(epoch, loss.item())
