@@ -14,12 +14,12 @@ __all__ = [
     "Check",
     "Leaf",
     "LossCall",
-    "TrainingObserver",
     "OptimizerFacts",
     "Record",
     "Root",
     "Severity",
     "TrainingFinding",
+    "TrainingObserver",
     "ask",
     "check",
 ]

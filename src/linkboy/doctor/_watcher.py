@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset, SequentialSampler, Sub
 
 from linkboy._calls import Arguments, map_tensors, tensors_in
 from linkboy._walk import is_norm, unwrapped
-from linkboy._watch import LossCall, TrainingObserver, OptimizerFacts
+from linkboy._watch import LossCall, OptimizerFacts, TrainingObserver
 from linkboy._watch._graph import op_of
 from linkboy._watch._places import in_library, user_line
 from linkboy.doctor._facts import Facts, LoaderFacts, SchedulerFacts, facts_of
