@@ -114,6 +114,7 @@ MEETINGS = [
     lambda: lb.BertTokenizer(WORDS)("good", truncation=True),
     lambda: vectors("a 1 2 3\nb 1 2\n"),
     lambda: vectors("hello\n"),
+    lambda: vectors("a 1,2\n"),
     lambda: lb.PretrainedEmbedding(torch.zeros(3, 2), freeze=[True]),
     lambda: lb.CapsuleLinear(4, 8, 2, 16)(torch.zeros(1, 4, 7)),
     lambda: lb.encode_bits(LOGITS, bits=30),

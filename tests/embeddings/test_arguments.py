@@ -16,7 +16,10 @@ def test_what_is_no_file_is_told(tmp_path):
     assert str(caught.value) == f"there is no vectors file {str(tmp_path / 'nothing')!r}; check the path"
     with pytest.raises(IsADirectoryError) as caught:
         load_embeddings(tmp_path)
-    assert str(caught.value) == (f"path must be a vectors file, got the directory {str(tmp_path)!r}; name a file in it")
+    assert str(caught.value) == (
+        "path must be a vectors file or a folder with tokenizer.json and a safetensors file, got the directory "
+        f"{str(tmp_path)!r}; name a file in it"
+    )
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError) as caught:
         load_embeddings(tmp_path / "pipe")
@@ -44,7 +47,7 @@ def test_what_is_no_file_is_told(tmp_path):
         ),
         (
             ["a"], {"fallback": ("exact", "upper")}, ValueError,
-            "fallback must be one of ('exact', 'lower', 'nfkc'), got 'upper'",
+            "fallback must be one of ('exact', 'lower', 'nfkc', 'casefold', 'subword'), got 'upper'",
         ),
         (["a"], {"unk_init": "normal"}, ValueError, "unk_init must be one of ('match', 'zeros', 'mean'), got 'normal'"),
         (

@@ -276,7 +276,7 @@ def test_of_a_zip_with_several_dimensions_dim_chooses(tmp_path):
         load_embeddings(path)
     assert str(caught.value) == (
         f"{str(path)!r} must hold one file of vectors, got 3 files ('glove.2d.txt', 'glove.20d.txt', 'glove.3d.txt'); "
-        "unpack it and name one, or pass dim where their names say it"
+        "pass dim=2 or 20 or 3, or unpack it and name one"
     )
 
 

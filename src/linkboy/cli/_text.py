@@ -62,8 +62,11 @@ def vectors(
     vocab: Path | None = None,
     dim: int | None = None,
     format: Literal[
-        "auto", "glove", "word2vec-text", "word2vec-bin", "fasttext-vec", "npy", "npz", "safetensors"
+        "auto", "glove", "word2vec-text", "word2vec-bin", "fasttext-vec", "fasttext-bin", "npy", "npz", "safetensors"
     ] = "auto",
+    encoding: str | None = None,
+    tensor: str | None = None,
+    words: Path | None = None,
     on_bad_row: Literal["raise", "skip"] = "raise",
     json: bool = False,
 ) -> None:
@@ -72,7 +75,8 @@ def vectors(
     Parameters
     ----------
     file
-        GloVe, word2vec (text or binary), fastText .vec, .npy, .npz or safetensors; also in .gz, .bz2, .xz or .zip.
+        GloVe, word2vec (text or binary), fastText (.vec or .bin), .npy, .npz or safetensors, also in .gz, .bz2, .xz or .zip;
+        or a folder of model2vec, sentence-transformers or transformers.
     out
         The file to write, for instance emb.safetensors.
     vocab
@@ -81,6 +85,12 @@ def vectors(
         Number of values per word that the file must have.
     format
         Format of FILE, if its content does not show it.
+    encoding
+        Encoding of the words in FILE, if it is not UTF-8.
+    tensor
+        Name of the matrix, in a file that holds several.
+    words
+        A file with one word per line, for a matrix that comes without its words.
     on_bad_row
         Stop at a row that cannot be read, or skip and count it.
     json
@@ -88,5 +98,6 @@ def vectors(
     """
     from linkboy import convert_embeddings
 
-    report = convert_embeddings(file, out, vocab, dim=dim, format=format, on_bad_row=on_bad_row)
+    options = {"dim": dim, "format": format, "encoding": encoding, "tensor": tensor, "words": words}
+    report = convert_embeddings(file, out, vocab, on_bad_row=on_bad_row, **options)
     show_report(report, json=json)

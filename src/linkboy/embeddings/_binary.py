@@ -8,19 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linkboy.embeddings._collect import AllRows, VocabularyRows
+from linkboy.embeddings._layout import MOST_NUMBERS, Layout
 from linkboy.embeddings._source import Source
-from linkboy.embeddings._text import MOST_NUMBERS, Layout
 
 _CHUNK = 1 << 20
 _LONGEST_WORD = 4096
 _CONTROL = bytes({*range(32)} - set(b"\t\n\r"))
 _LOOKED_AT = 4  # numbers at the start of a record
 _SMALL, _LARGE = 1e-10, 1e6  # between these, or zero, are the numbers of word vectors
-
-
-def is_binary(source: Source, layout: Layout) -> bool:
-    """Return whether what follows a header can only be binary: there is something, and no line of it ends in numbers."""
-    return layout.header is not None and not layout.dim and bool(source.stream.peek(1))
 
 
 def read_binary(source: Source, layout: Layout, collector: VocabularyRows | AllRows) -> None:

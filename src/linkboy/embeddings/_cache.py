@@ -16,7 +16,7 @@ from linkboy.embeddings._findings import Findings
 from linkboy.embeddings._safetensors import write_safetensors
 from linkboy.embeddings.report import SkippedRow
 
-_VERSION = 2  # of what an entry means; entries of another version are not found
+_VERSION = 3  # of what an entry means; entries of another version are not found
 
 
 @dataclasses.dataclass(frozen=True)

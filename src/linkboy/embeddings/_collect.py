@@ -14,6 +14,7 @@ from linkboy.embeddings.report import SkippedRow
 
 _LISTED = 1000  # bad rows and duplicates kept for the report: a hostile file may have any number
 NOT_FOUND = 255
+SUBWORD_RANK = 254  # the row is made of the pieces of a word that a fastText model does not know
 
 
 class Everything:
@@ -34,6 +35,8 @@ class Collector:
         on_bad_row: `"skip"` or `"raise"`.
     """
 
+    codec = "utf-8"  # of the words in the file
+
     def __init__(self, path: Path, findings: Findings, *, dtype: Any, duplicates: str, on_bad_row: str) -> None:
         self.path, self.findings, self.dtype = path, findings, dtype
         self.duplicates, self.on_bad_row = duplicates, on_bad_row
@@ -41,7 +44,7 @@ class Collector:
 
     def bad(self, line: int, word: bytes, reason: str) -> None:
         """Record a row that cannot be read, or raise."""
-        shown = word[:40].decode("utf-8", "replace")
+        shown = word[:40].decode(self.codec, "replace")
         if self.on_bad_row == "raise":
             raise ValueError(
                 f"{str(self.path)!r} line {line} (word {shown!r}): {reason}; fix the line or pass on_bad_row='skip'"
@@ -51,7 +54,7 @@ class Collector:
             self.findings.bad_rows.append(SkippedRow(line, shown, reason))
 
     def _duplicate(self, line: int, word: bytes) -> None:
-        shown = word.decode("utf-8", "replace")
+        shown = word.decode(self.codec, "replace")
         if self.duplicates == "raise":
             raise ValueError(
                 f"{str(self.path)!r} line {line}: the word {shown!r} is in an earlier line too; "
@@ -75,8 +78,7 @@ class VocabularyRows(Collector):
     def __init__(self, vocabulary: Vocabulary, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.vocabulary, self._claims = vocabulary, vocabulary.claims
-        # A dict, whose table is a quarter of a set's: most look-ups are misses, and those are misses of the cache too.
-        self.wanted = dict.fromkeys([*vocabulary.claims, *vocabulary.first_parts])
+        self.wanted = vocabulary.wanted()
         self.rank = bytearray([NOT_FOUND]) * vocabulary.size
         self._seen: set[bytes] = set()
 
@@ -87,29 +89,29 @@ class VocabularyRows(Collector):
 
     def wants(self, word: bytes) -> bool:
         """Return whether the whole word, and not only its first part, is looked for."""
-        return word in self._claims
+        return word in self._claims or (self.vocabulary.folds and bool(self.vocabulary.claims_of(word)))
 
     def names(self, word: bytes) -> bool:
         """Return whether exactly this word was given, which settles where it ends."""
-        return word in self._claims
+        return self.wants(word)
 
     def add(self, words: Sequence[bytes], values: NDArray[Any], lines: Sequence[int]) -> None:
         """Take rows in the order of the file; words that nobody asked for are skipped."""
         chosen: dict[int, int] = {}  # row of the matrix: row of `values`
-        claims, seen, ranks = self._claims, self._seen, self.rank
-        shared, size = self.vocabulary.shared, self.vocabulary.size
+        claims_of, seen, ranks = self.vocabulary.claims_of, self._seen, self.rank
+        size = self.vocabulary.size
         for position, word in enumerate(words):
-            claim = claims.get(word)
-            if claim is None:
+            claims = claims_of(word)
+            if not claims:
                 continue
             if word in seen:
                 self._duplicate(lines[position], word)
                 if self.duplicates == "first":
                     continue
             seen.add(word)
-            for claimed in (claim, *shared[word]) if word in shared else (claim,):
+            for claimed in claims:
                 rank, row = divmod(claimed, size)
-                if rank <= ranks[row]:
+                if rank < ranks[row] or (rank == ranks[row] and self.duplicates == "last"):
                     ranks[row] = rank
                     chosen[row] = position
         if chosen:
@@ -168,10 +170,10 @@ class AllRows(Collector):
         words = []
         for word in self.row_of:
             try:
-                words.append(word.decode())
+                words.append(word.decode(self.codec))
             except UnicodeDecodeError:
                 self.findings.undecodable += 1
-                words.append(word.decode("utf-8", "replace"))
+                words.append(word.decode(self.codec, "replace"))
         return words
 
     def _make_room(self, rows: int) -> None:

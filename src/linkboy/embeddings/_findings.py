@@ -20,3 +20,4 @@ class Findings:
     duplicates: list[str] = dataclasses.field(default_factory=list)
     non_finite_count: int = 0
     undecodable: int = 0
+    notes: list[str] = dataclasses.field(default_factory=list)

@@ -23,12 +23,13 @@ def is_number(token: bytes) -> bool:
     return True
 
 
-def parse_rows(tails: list[bytes], dim: int) -> tuple[NDArray[np.float64], dict[int, str]]:
-    """Read rows of `dim` numbers, separated by one space.
+def parse_rows(tails: list[bytes], dim: int, separator: bytes = b" ") -> tuple[NDArray[np.float64], dict[int, str]]:
+    """Read rows of `dim` numbers, separated by one character.
 
     Args:
-        tails: the rows; each must hold `dim - 1` spaces, because polars fills a short row with gaps.
+        tails: the rows; each must hold `dim - 1` separators, because polars fills a short row with gaps.
         dim: numbers per row.
+        separator: what stands between two numbers.
 
     Returns:
         `(rows, dim)` float64, equal to `float(token)` bit for bit, and for each bad row its position and what is wrong.
@@ -41,19 +42,21 @@ def parse_rows(tails: list[bytes], dim: int) -> tuple[NDArray[np.float64], dict[
     # Read as Float64: polars rounds a long decimal straight to Float32, which differs from float() cast to float32.
     schema = {str(column): pl.Float64 for column in range(dim)}
     try:
-        frame = pl.read_csv(b"\n".join(tails), has_header=False, separator=" ", quote_char=None, schema=schema)
+        frame = pl.read_csv(
+            b"\n".join(tails), has_header=False, separator=separator.decode(), quote_char=None, schema=schema
+        )
     except pl.exceptions.PolarsError:
-        return _row_by_row(tails, dim)
+        return _row_by_row(tails, dim, separator)
     if len(frame) != len(tails) or frame.null_count().sum_horizontal().item():
-        return _row_by_row(tails, dim)
+        return _row_by_row(tails, dim, separator)
     return frame.to_numpy(), {}
 
 
-def _row_by_row(tails: list[bytes], dim: int) -> tuple[NDArray[np.float64], dict[int, str]]:
+def _row_by_row(tails: list[bytes], dim: int, separator: bytes) -> tuple[NDArray[np.float64], dict[int, str]]:
     values = np.full((len(tails), dim), np.nan)
     bad: dict[int, str] = {}
     for position, tail in enumerate(tails):
-        tokens = tail.split(b" ")
+        tokens = tail.split(separator)
         wrong = next((token for token in tokens if not is_number(token)), None)
         if wrong is None:
             values[position] = [float(token) for token in tokens]

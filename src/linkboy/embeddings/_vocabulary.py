@@ -1,33 +1,43 @@
 """The wanted words: which rows of the result a word of the file may fill, and how well it fits."""
 
 import unicodedata
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from functools import cached_property
 
 from linkboy._checks import check_choice
 
-_FORMS: dict[str, Callable[[str], str]] = {
+Form = Callable[[str], str | None]
+_FORMS: dict[str, Form] = {
     "exact": str,
     "lower": str.lower,
     "nfkc": lambda word: word if word.isascii() else unicodedata.normalize("NFKC", word),
+    "casefold": str.casefold,
 }
-FALLBACKS = tuple(_FORMS)
+SUBWORD = "subword"  # the vector that a fastText model makes of a word's pieces
+FALLBACKS = (*_FORMS, SUBWORD)
+_MOST_FORMS = 7  # rows keep the rank of their form in a byte
+_CHANGES_NOTHING = {"exact", "lower", "nfkc"}  # for a word in lower case and NFKC
 
 
-def encode(word: str) -> bytes:
-    """Return the bytes by which a word is looked for; a lone surrogate, which no file can hold, is never found."""
-    return word.encode("utf-8", "surrogatepass")
+def encode(word: str, codec: str = "utf-8") -> bytes:
+    """Return the bytes by which a word is looked for; one that no file can hold is never found."""
+    try:
+        return word.encode(codec, "surrogatepass") if codec == "utf-8" else word.encode(codec)
+    except UnicodeEncodeError:
+        return b"\n" + word.encode("utf-8", "surrogatepass")  # no word holds the end of a line
 
 
 class Vocabulary:
     """Words with their rows, and all forms under which a file may hold them.
 
     A word is looked for as it is, then in the form of each fallback, applied to all forms before it: with
-    `("exact", "lower", "nfkc")` the word `Ｐａ` may be found as `Ｐａ`, `ｐａ`, `Pa` or `pa`, in this order.
+    `("exact", "lower", "nfkc")` the word `Ｐａ` may be found as `Ｐａ`, `ｐａ`, `Pa` or `pa`, in this order. A form by
+    `"casefold"` fits whatever word of the file has the same form.
 
     Args:
         words: the words in the order of their rows, or a mapping from word to row.
         fallback: which forms to try; the first must be `"exact"`.
+        codec: the encoding of the file's words.
 
     Examples:
         >>> vocabulary = Vocabulary(["Paris", "new york"], ("exact", "lower"))
@@ -35,27 +45,58 @@ class Vocabulary:
         ([b'Paris', b'new york', b'paris'], {b'new'})
     """
 
-    def __init__(self, words: Sequence[str] | Mapping[str, int], fallback: Sequence[str]) -> None:
+    def __init__(
+        self, words: Sequence[str] | Mapping[str, int], fallback: Sequence[str | Form], codec: str = "utf-8"
+    ) -> None:
         self.fallback = _checked_fallback(fallback)
+        self.codec = codec
         self.rows = _checked_rows(words)
         self.size = max(self.rows.values(), default=-1) + 1
-        self.steps = _steps(self.fallback)  # the fallback behind each rank
+        self.forms = [step for step in self.fallback if step != SUBWORD]
+        self.steps = _steps(self.forms)  # the fallback behind each rank
+        self.folds = "casefold" in self.forms
 
     @cached_property
     def claims(self) -> dict[bytes, int]:
         """Per form the word that takes it, as `rank * size + row`; made when first asked for: a cache does without."""
         claims: dict[bytes, int] = {}
         self.shared: dict[bytes, list[int]] = {}  # further words that take the same form
+        self.folded: dict[str, list[int]] = {}  # the same per form without case
+        plain = _CHANGES_NOTHING.issuperset(step for step in self.forms if isinstance(step, str)) and not any(
+            map(callable, self.forms)
+        )
+        size, codec = self.size, self.codec
         for word, row in self.rows.items():
-            if word.lower() == word and unicodedata.is_normalized("NFKC", word):  # most words have no other form
-                forms = {word: 0}
-            else:
-                forms = _forms(word, self.fallback)
-            for form, rank in forms.items():
-                encoded, claim = encode(form), rank * self.size + row
+            if (
+                plain and word.lower() == word and unicodedata.is_normalized("NFKC", word)
+            ):  # most words have no other form
+                encoded = encode(word, codec)
+                if claims.setdefault(encoded, row) != row:
+                    self.shared.setdefault(encoded, []).append(row)
+                continue
+            for (form, folded), rank in _forms(word, self.forms).items():
+                claim = rank * size + row
+                if folded:
+                    self.folded.setdefault(form, []).append(claim)
+                    continue
+                encoded = encode(form, codec)
                 if claims.setdefault(encoded, claim) != claim:
                     self.shared.setdefault(encoded, []).append(claim)
         return claims
+
+    def claims_of(self, word: bytes) -> tuple[int, ...]:
+        """Return the claims on a word of the file."""
+        claim = self.claims.get(word)
+        found = () if claim is None else (claim, *self.shared[word]) if word in self.shared else (claim,)
+        if self.folds:
+            found += tuple(self.folded.get(word.decode(self.codec, "replace").casefold(), ()))
+        return found
+
+    def wanted(self) -> Container[bytes]:
+        """Return what holds the words that are looked for, and the first parts of those that hold a space."""
+        # A dict, whose table is a quarter of a set's: most look-ups are misses, and those are misses of the cache too.
+        exactly = dict.fromkeys([*self.claims, *self.first_parts])
+        return _Folded(exactly, self.folded, self.codec) if self.folds else exactly
 
     @cached_property
     def first_parts(self) -> set[bytes]:
@@ -70,30 +111,59 @@ class Vocabulary:
         return words
 
 
-def _forms(word: str, fallback: Sequence[str]) -> dict[str, int]:
-    """Return each different form of a word with its rank, which is the same for the same steps."""
-    forms, width = {word: 0}, 1
+class _Folded:
+    """The words that are looked for, some of them whatever their case."""
+
+    def __init__(self, exactly: Container[bytes], folded: Mapping[str, object], codec: str) -> None:
+        self._exactly, self._codec = exactly, codec
+        self._folded = {*folded, *(form.partition(" ")[0] for form in folded if " " in form)}
+
+    def __contains__(self, word: bytes) -> bool:
+        return word in self._exactly or word.decode(self._codec, "replace").casefold() in self._folded
+
+
+def _forms(word: str, fallback: Sequence[str | Form]) -> dict[tuple[str, bool], int]:
+    """Return each different form of a word, and whether the case of the file's words counts, with its rank.
+
+    The rank is the same for the same steps.
+    """
+    forms, width = {(word, False): 0}, 1
     for step in fallback[1:]:
-        for form, rank in tuple(forms.items()):
-            forms.setdefault(_FORMS[step](form), rank + width)
+        change = _FORMS[step] if isinstance(step, str) else step
+        for (form, folded), rank in tuple(forms.items()):
+            changed = change(form)
+            if changed is not None and not isinstance(changed, str):
+                raise TypeError(f"fallback {name_of(step)} must return a str or None, got {changed!r} for {form!r}")
+            if changed is not None:
+                forms.setdefault((changed, folded or step == "casefold"), rank + width)
         width *= 2
     return forms
 
 
-def _steps(fallback: Sequence[str]) -> list[str]:
-    steps = [fallback[0]]
+def name_of(step: str | Form) -> str:
+    """Return the name under which a report counts a fallback."""
+    return step if isinstance(step, str) else getattr(step, "__name__", type(step).__name__)
+
+
+def _steps(fallback: Sequence[str | Form]) -> list[str]:
+    steps = [name_of(fallback[0])]
     for step in fallback[1:]:
-        steps += [step] * len(steps)
+        steps += [name_of(step)] * len(steps)
     return steps
 
 
-def _checked_fallback(fallback: Sequence[str]) -> tuple[str, ...]:
+def _checked_fallback(fallback: Sequence[str | Form]) -> tuple[str | Form, ...]:
     if isinstance(fallback, str):
         raise TypeError(f"fallback must be a sequence of names, got the str {fallback!r}; write ({fallback!r},)")
-    for name in fallback:
-        check_choice("fallback", name, FALLBACKS)
+    for step in fallback:
+        if not callable(step):
+            check_choice("fallback", step, FALLBACKS)
     if tuple(fallback[:1]) != ("exact",) or len(set(fallback)) < len(fallback):
         raise ValueError(f"fallback must begin with 'exact' and name each form once, got {tuple(fallback)}")
+    if SUBWORD in fallback[:-1]:
+        raise ValueError(f"fallback must have 'subword' last, got {tuple(fallback)}")
+    if len(fallback) - (SUBWORD in fallback) > _MOST_FORMS:
+        raise ValueError(f"fallback must name at most {_MOST_FORMS} forms, got {len(fallback)}")
     return tuple(fallback)
 
 

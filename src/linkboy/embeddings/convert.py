@@ -9,10 +9,8 @@ import torch
 
 from linkboy._reading import read_lines
 from linkboy.embeddings._safetensors import write_safetensors
-from linkboy.embeddings.load import load_embeddings
+from linkboy.embeddings.load import MOST_WORDS, load_embeddings
 from linkboy.embeddings.report import EmbeddingReport
-
-MOST_BYTES = 1 << 30  # of a file with one word per line
 
 
 def convert_embeddings(
@@ -46,7 +44,7 @@ def convert_embeddings(
         >>> lb.load_embeddings(folder / "emb.safetensors")[0].tolist()
         [[3.0, 4.0]]
     """
-    words = read_lines(vocab, MOST_BYTES) if isinstance(vocab, (str, os.PathLike)) else vocab
+    words = read_lines(vocab, MOST_WORDS) if isinstance(vocab, (str, os.PathLike)) else vocab
     weight, report = load_embeddings(path, words, **options)
     matrix = (weight.view(torch.uint16) if weight.dtype == torch.bfloat16 else weight).numpy()
     missing = "[]" if words is None else str(np.flatnonzero(~report.known.numpy()).tolist())

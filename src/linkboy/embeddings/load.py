@@ -2,9 +2,10 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -13,20 +14,30 @@ from torch import Tensor
 
 from linkboy._checks import check_choice, check_number
 from linkboy._random import check_generator
+from linkboy._reading import codec_of, read_lines
+from linkboy._report import format_count
 from linkboy.embeddings._arrays import read_npy, read_npz, read_safetensors
-from linkboy.embeddings._binary import is_binary, read_binary
+from linkboy.embeddings._binary import read_binary
 from linkboy.embeddings._cache import Cache, Entry
-from linkboy.embeddings._collect import NOT_FOUND, AllRows, VocabularyRows
+from linkboy.embeddings._collect import NOT_FOUND, SUBWORD_RANK, AllRows, VocabularyRows
+from linkboy.embeddings._encodings import ascii_digits, encoding_note, wide_encoding
+from linkboy.embeddings._fasttext import read_fasttext
 from linkboy.embeddings._findings import Findings
+from linkboy.embeddings._folder import open_folder
+from linkboy.embeddings._foreign import check_is_vectors, is_fasttext
+from linkboy.embeddings._layout import check_layout, look_at
 from linkboy.embeddings._source import Source, open_vectors
-from linkboy.embeddings._text import check_layout, look_at, read_text
+from linkboy.embeddings._text import read_text
 from linkboy.embeddings._unknown import UNK_INITS, fill_unknown
-from linkboy.embeddings._vocabulary import Vocabulary
+from linkboy.embeddings._vocabulary import SUBWORD, Form, Vocabulary
 from linkboy.embeddings.report import EmbeddingReport
 
 ARRAYS = {"npy": read_npy, "npz": read_npz, "safetensors": read_safetensors}
-Format = Literal["auto", "glove", "word2vec-text", "word2vec-bin", "fasttext-vec", "npy", "npz", "safetensors"]
-_FASTTEXT_MODEL = b"\xba\x16\x4f\x2f"
+Format = Literal[
+    "auto", "glove", "word2vec-text", "word2vec-bin", "fasttext-vec", "fasttext-bin", "npy", "npz", "safetensors"
+]
+Fallback = Literal["exact", "lower", "nfkc", "casefold", "subword"] | Form
+MOST_WORDS = 1 << 30  # bytes of a file with one word per line
 
 
 def load_embeddings(
@@ -35,7 +46,10 @@ def load_embeddings(
     *,
     dim: int | None = None,
     format: Format = "auto",
-    fallback: Sequence[Literal["exact", "lower", "nfkc"]] = ("exact", "lower", "nfkc"),
+    encoding: str | None = None,
+    tensor: str | None = None,
+    words: Sequence[str | None] | str | os.PathLike[str] | None = None,
+    fallback: Sequence[Fallback] = ("exact", "lower", "nfkc", "subword"),
     unk_init: Literal["match", "mean", "zeros"] | Callable[[Tensor], Any] = "match",
     padding_idx: int | None = None,
     dtype: torch.dtype = torch.float32,
@@ -47,23 +61,33 @@ def load_embeddings(
 ) -> tuple[Tensor, EmbeddingReport]:
     """Read the vectors of your words only from a file of any size.
 
-    A text row is a word, one space and numbers; it is cut from the right, so a word may hold spaces or be one. Numbers equal
-    `float(token)` rounded to float32, bit for bit. Memory is the matrix and some MiB more, whatever a header claims. Nothing
-    is executed or unpickled, and nothing is downloaded.
+    A text row is a word and numbers; what separates them is told by the first rows, and the report says it where it is not a
+    single space. A row is cut from the right, so a word may hold spaces or be one. Numbers equal `float(token)` rounded to
+    float32, bit for bit. Memory is the matrix and some MiB more, whatever a header claims. Nothing is executed or
+    unpickled, and nothing is downloaded.
 
     Args:
-        path: GloVe, word2vec (text or binary), fastText `.vec`, `.npy`, `.npz` or safetensors; plain or in `.gz`, `.bz2`,
-            `.xz` or `.zip`, whatever the name. An array without words must have the rows of `vocab`.
+        path: GloVe, word2vec (text or binary), fastText (`.vec` or `.bin`), `.npy`, `.npz` or safetensors; plain or in
+            `.gz`, `.bz2`, `.xz` or `.zip`, whatever the name. Or a folder of model2vec, sentence-transformers or
+            transformers, whose words are the tokens of its `tokenizer.json`.
         vocab: the words in the order of their rows, or a mapping from word to row; `None` loads the whole file.
-        dim: how many numbers each word of the file must have; also chooses the member of a zip by its name.
-        format: `"auto"`, `"glove"` (no header), `"word2vec-text"`, `"word2vec-bin"`, `"fasttext-vec"`, `"npy"`, `"npz"` or
-            `"safetensors"`.
-        fallback: the forms in which a word is looked for; an earlier form wins, wherever in the file it is.
+        dim: how many numbers each word of the file must have; also chooses the member of a zip.
+        format: `"auto"`, `"glove"` (no header), `"word2vec-text"`, `"word2vec-bin"`, `"fasttext-vec"`, `"fasttext-bin"`,
+            `"npy"`, `"npz"` or `"safetensors"`.
+        encoding: of the words, such as `"latin-1"` or `"gb18030"`; `None` is UTF-8, or UTF-16 where the file begins with
+            its byte order mark.
+        tensor: the name of the matrix in an `.npz` or safetensors file that holds several.
+        words: the words of the rows of a matrix that comes without them, or a file with one word per line; without it
+            they are those of `vocab`.
+        fallback: the forms in which a word is looked for; an earlier form wins, wherever in the file it is. `"casefold"`
+            ignores the case of the file's words too. A function from word to another form, or `None`, is a form as well.
+            `"subword"` is what a fastText `.bin` makes of the pieces of a word that it does not know.
         unk_init: rows of words that were not found: `"match"` draws each column with the mean and standard deviation of the
             rows found, `"mean"` is that mean, `"zeros"`, or a function that fills a `(missing, dim)` tensor or returns one.
         padding_idx: a row of zeros, even if the file has its word.
         dtype: dtype of the result; any but float64 is rounded by way of float32.
-        on_bad_row: `"raise"` stops at the first row that cannot be read, `"skip"` lists such rows in the report.
+        on_bad_row: `"raise"` stops at the first row that cannot be read, `"skip"` lists such rows in the report. A file
+            most of whose rows cannot be read is refused either way.
         duplicates: which row of a repeated word is used: `"first"`, `"last"`, or `"raise"`.
         cache: a directory that stores what was read; path, size, modification time and options identify an entry.
         generator: source of the random numbers; by default torch's own.
@@ -74,7 +98,7 @@ def load_embeddings(
 
     Raises:
         FileNotFoundError: there is no such file.
-        IsADirectoryError: `path` is a directory.
+        IsADirectoryError: `path` is a directory without a tokenizer.
         TypeError: `vocab`, `fallback` or `dtype` has the wrong type.
         ValueError: the file is damaged or holds no vectors, an argument does not fit, or no word was found.
 
@@ -88,30 +112,33 @@ def load_embeddings(
         >>> report.summary, report.missing
         ('found 2 of 3 words (66.67%): 1 exact, 1 lower', ('rome',))
 
-    Source: the formats are those of https://nlp.stanford.edu/projects/glove/ and
-    https://code.google.com/archive/p/word2vec/. Unlike gensim it reads words with spaces, and skips rows that are not
-    wanted without parsing their numbers.
+    Source: the formats are those of https://nlp.stanford.edu/projects/glove/,
+    https://code.google.com/archive/p/word2vec/ and https://github.com/facebookresearch/fastText. Unlike gensim it reads
+    words with spaces, skips rows that are not wanted without parsing their numbers, and gives the `</s>` of a fastText model
+    no pieces, as fastText does not.
     """
     _check_options(dim, format, unk_init, dtype, on_bad_row, duplicates)
     check_generator(generator)
-    path = Path(path)
+    asked = _Asked(dim, format, encoding and codec_of(encoding), tensor, None)
+    path, asked = _located(path, words, asked)
     vocabulary = None if vocab is None else Vocabulary(vocab, fallback)
     padding = _checked_padding(padding_idx, vocabulary)
     precision = np.float64 if dtype == torch.float64 else np.float32
     options = {"dtype": precision, "duplicates": duplicates, "on_bad_row": on_bad_row}
     kept = None
     if cache is not None and path.is_file():
-        kept = Cache(cache, path, _cache_key(vocabulary, dim, format, duplicates, on_bad_row, np.dtype(precision).name))
+        kept = Cache(cache, path, _cache_key(vocabulary, asked, duplicates, on_bad_row, np.dtype(precision).name))
     entry = kept.read(None if vocabulary is None else vocabulary.ordered()) if kept else None
     happened = f"read from {kept.path}" if kept and entry else None
     if entry is None:
-        entry = _read(path, vocabulary, dim, format, options)
+        entry = _read(path, vocabulary, asked, options)
         happened = kept.write(entry) if kept else None
     known = entry.rank != NOT_FOUND
     if not known.any() and unk_init in ("match", "mean"):
         raise ValueError(
             f"vocab must share a word with {str(path)!r}, got {len(known):,} words, none of which is in it; "
-            "check the language and the tokens, or pass unk_init='zeros'"
+            + "".join(f"{note}; " for note in entry.findings.notes)
+            + "check the language and the tokens, or pass unk_init='zeros'"
         )
     weight = torch.from_numpy(entry.matrix)
     fill_unknown(weight, known, unk_init, generator)
@@ -120,22 +147,59 @@ def load_embeddings(
     return weight.to(dtype), _report(path, entry, vocabulary, known, padding, counts, happened)
 
 
-def _read(path: Path, vocabulary: Vocabulary | None, dim: int | None, format: str, options: dict[str, Any]) -> Entry:
-    with open_vectors(path, dim=dim) as source:
-        findings = Findings(_array_format(source, format), source.compression)
+class _Asked(NamedTuple):
+    """What of the arguments says how the file is to be read."""
+
+    dim: int | None
+    format: str
+    codec: str | None
+    tensor: str | None
+    words: list[str | None] | None
+    from_folder: bool = False
+
+
+def _located(
+    path: str | os.PathLike[str], words: Sequence[str | None] | str | os.PathLike[str] | None, asked: _Asked
+) -> tuple[Path, _Asked]:
+    """Return the file to read, and the words of its rows where they stand somewhere else."""
+    name = os.fspath(path)
+    if re.match(r"[a-z][a-z0-9+.-]+://", name, re.IGNORECASE):
+        raise ValueError(
+            f"path must be a file on this machine, got {name!r}; download it first, linkboy downloads nothing"
+        )
+    path = Path(name).expanduser()
+    if isinstance(words, str | os.PathLike):
+        words = read_lines(Path(words).expanduser(), MOST_WORDS)
+    if words is not None:
+        words = list(words)
+    if not path.is_dir():
+        return path, asked._replace(words=words)
+    file, tokens = open_folder(path, with_words=words is None)
+    return file, asked._replace(words=tokens if words is None else words, from_folder=words is None)
+
+
+def _read(path: Path, vocabulary: Vocabulary | None, asked: _Asked, options: dict[str, Any]) -> Entry:
+    with open_vectors(path, dim=asked.dim) as source:
+        source.tensor, source.words, source.from_folder = asked.tensor, asked.words, asked.from_folder
+        findings = Findings(_format_of(source, asked.format), source.compression)
+        if source.member is not None:
+            findings.notes.append(f"read from {source.member!r}, the one file of vectors in the archive that fits")
+        codec = _prepare_text(source, findings.format, asked)
         collector: VocabularyRows | AllRows
         if vocabulary is None:
             collector = AllRows(source, path, findings, **options)
         else:
+            vocabulary.codec = codec
             collector = VocabularyRows(vocabulary, path, findings, **options)
-        if findings.format in ARRAYS:
-            ARRAYS[findings.format](source, collector)
-            if dim not in (None, findings.dim):
+        collector.codec = codec
+        if findings.format in ARRAYS or findings.format == "fasttext-bin":
+            ARRAYS.get(findings.format, read_fasttext)(source, collector)
+            if asked.dim not in (None, findings.dim):
                 raise ValueError(
-                    f"dim must be that of the file, {findings.dim} in {str(path)!r}, got {dim}; leave dim out"
+                    f"dim must be that of the file, {findings.dim} in {str(path)!r}, got {asked.dim}; leave dim out"
                 )
         else:
-            _read_rows(source, collector, dim, format)
+            _read_rows(source, collector, asked)
         if isinstance(collector, VocabularyRows):
             rank = np.frombuffer(collector.rank, np.uint8)
             return Entry(collector.matrix, rank, collector.vocabulary.ordered(), findings)
@@ -143,23 +207,54 @@ def _read(path: Path, vocabulary: Vocabulary | None, dim: int | None, format: st
         return Entry(collector.matrix, np.zeros(len(words), np.uint8), list(words), findings)
 
 
-def _read_rows(source: Source, collector: VocabularyRows | AllRows, dim: int | None, format: str) -> None:
-    layout = look_at(source, format=format, dim=dim)
+def _prepare_text(source: Source, format: str, asked: _Asked) -> str:
+    """Return the encoding in which words are compared, once the arguments fit what the file is."""
+    is_array = format in ARRAYS
+    for name, value, fits in (
+        ("encoding", asked.codec, not is_array),
+        ("tensor", asked.tensor, format in ("npz", "safetensors")),
+        ("words", asked.words, is_array),
+    ):
+        if value is not None and not fits:
+            raise ValueError(
+                f"{name} is nothing that {str(source.path)!r} has, which is read as {format}; leave {name} out"
+            )
+    if is_array or format in ("fasttext-bin", "word2vec-bin"):
+        return asked.codec or "utf-8"
+    codec = asked.codec or wide_encoding(source) or "utf-8"
+    if ascii_digits(codec):
+        return "utf-8" if codec == "utf-8-sig" else codec
+    source.recode(codec)
+    return "utf-8"
+
+
+def _read_rows(source: Source, collector: VocabularyRows | AllRows, asked: _Asked) -> None:
+    note = encoding_note(source, collector.codec) if asked.codec is None else None
+    layout = look_at(source, format=asked.format, dim=asked.dim)
     findings = collector.findings
     findings.header = layout.header
-    binary = format == "word2vec-bin" or (format == "auto" and is_binary(source, layout))
-    if binary:
+    if layout.binary or asked.format == "word2vec-bin":
         findings.format = "word2vec-bin"
         read_binary(source, layout, collector)
-    else:
-        check_layout(source, layout, dim)
-        findings.format = format if format != "auto" else "word2vec-text" if layout.header else "glove"
-        read_text(source, layout, collector)
+        return
+    findings.notes += layout.notes
+    if note:
+        findings.notes.append(note)
+    check_layout(source, layout, asked.dim)
+    findings.format = asked.format if asked.format != "auto" else "word2vec-text" if layout.header else "glove"
+    read_text(source, layout, collector)
+    if isinstance(collector, AllRows) and 2 * findings.bad_row_count > findings.row_count:
+        first = min(findings.bad_rows, key=lambda row: row.line)
+        raise ValueError(
+            f"{str(source.path)!r} holds no vectors that can be read: {format_count(findings.bad_row_count)} of its "
+            f"{format_count(findings.row_count)} rows are bad, the first in line {first.line} (word {first.word!r}: "
+            f"{first.reason})"
+        )
 
 
-def _array_format(source: Source, format: str) -> str:
+def _format_of(source: Source, format: str) -> str:
     """Return the format that the content shows, or what was asked for where it shows none."""
-    head = source.stream.peek(16)[:16] if source.archive is None else b""
+    head = source.stream.peek(512)[:512] if source.archive is None else b""
     found = ""
     if source.archive is not None:
         found = "npz"
@@ -167,14 +262,11 @@ def _array_format(source: Source, format: str) -> str:
         found = "npy"
     elif head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
         found = "safetensors"
-    elif head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        raise ValueError(
-            f"{str(source.path)!r} is a pickle, which could run any code and is never opened; export its words and numbers "
-            "as text"
-        )
-    elif head.startswith(_FASTTEXT_MODEL):
-        raise ValueError(f"{str(source.path)!r} is a model of fastText; name the .vec file beside it")
-    if (found or format in ARRAYS) and format not in ("auto", found):
+    elif is_fasttext(head):
+        found = "fasttext-bin"
+    else:
+        check_is_vectors(source.path, head)
+    if (found or format in ARRAYS or format == "fasttext-bin") and format not in ("auto", found):
         raise ValueError(
             f"format must be that of the file, got {format!r} for {str(source.path)!r}, which is "
             f"{found or 'not an array file'}; leave format out"
@@ -211,9 +303,14 @@ def _checked_padding(padding_idx: int | None, vocabulary: Vocabulary | None) -> 
     return padding_idx % size
 
 
-def _cache_key(vocabulary: Vocabulary | None, *options: object) -> bytes:
-    rows = None if vocabulary is None else [vocabulary.fallback, list(vocabulary.rows), list(vocabulary.rows.values())]
-    return json.dumps([rows, *options]).encode()
+def _cache_key(vocabulary: Vocabulary | None, asked: _Asked, *options: object) -> bytes:
+    rows: object = None
+    if vocabulary is not None:
+        steps = [step if isinstance(step, str) else None for step in vocabulary.fallback]
+        rows = [steps, list(vocabulary.rows), list(vocabulary.rows.values())]
+        if None in steps:  # what a function makes of the words, as it cannot be told by its name
+            rows += [sorted(map(repr, vocabulary.claims.items())), sorted(map(repr, vocabulary.folded.items()))]
+    return json.dumps([rows, asked, *options]).encode()
 
 
 def _report(
@@ -228,8 +325,10 @@ def _report(
     findings = entry.findings
     steps = ["exact"] if vocabulary is None else vocabulary.steps
     by_fallback = dict.fromkeys(steps, 0)
+    if findings.format == "fasttext-bin" and vocabulary is not None and SUBWORD in vocabulary.fallback:
+        by_fallback[SUBWORD] = 0
     for rank, number in zip(*np.unique(entry.rank[known], return_counts=True), strict=True):
-        by_fallback[steps[rank]] += int(number)
+        by_fallback[SUBWORD if rank == SUBWORD_RANK else steps[rank]] += int(number)
     named = [(row, word) for row, word in enumerate(entry.words) if word is not None and row != padding]
     found = int(known.sum())
     of_text = None
@@ -257,4 +356,5 @@ def _report(
         non_finite_count=findings.non_finite_count,
         undecodable=findings.undecodable,
         cache=happened,
+        notes=tuple(findings.notes),
     )

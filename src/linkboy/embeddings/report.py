@@ -34,8 +34,8 @@ class EmbeddingReport(Report):
 
     Attributes:
         path: the file.
-        format: what it holds: `"glove"`, `"word2vec-text"`, `"word2vec-bin"`, `"fasttext-vec"`, `"npz"`, `"npy"` or
-            `"safetensors"`.
+        format: what it holds: `"glove"`, `"word2vec-text"`, `"word2vec-bin"`, `"fasttext-vec"`, `"fasttext-bin"`,
+            `"npz"`, `"npy"` or `"safetensors"`.
         compression: what it is packed in, or `"none"`.
         dim: numbers per word.
         row_count: rows of the file, whether wanted or not.
@@ -52,8 +52,9 @@ class EmbeddingReport(Report):
         duplicate_count: rows whose word is in an earlier row too.
         duplicates: the words of the first thousand of them.
         non_finite_count: rows read that hold nan or an infinity.
-        undecodable: words read that are not UTF-8.
+        undecodable: words read that are not in the encoding of the file.
         cache: whether the result was read from the cache or written to it; `None` without a cache.
+        notes: what was taken for granted of the file: separators, columns left out, weights applied, a likelier encoding.
 
     Examples:
         >>> import tempfile, pathlib, linkboy as lb
@@ -86,6 +87,7 @@ class EmbeddingReport(Report):
     non_finite_count: int
     undecodable: int
     cache: str | None
+    notes: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -130,6 +132,7 @@ class EmbeddingReport(Report):
             yield f"{plural(self.non_finite_count, 'row')} with nan or infinity"
         if self.undecodable:
             yield f"{plural(self.undecodable, 'word')} not in UTF-8, decoded with U+FFFD"
+        yield from self.notes
 
 
 def _some(items: Iterable[str], count: int) -> str:

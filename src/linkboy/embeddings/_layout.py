@@ -1,0 +1,245 @@
+"""How a text file of vectors is laid out, told by its first rows: header, separators, numbers per row."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from linkboy._report import format_count, plural
+from linkboy.embeddings._dialect import AFTER_WORD, DIALECTS, HEADER, PADDING, PLAIN, RUNS, Dialect, vote
+from linkboy.embeddings._foreign import is_text
+from linkboy.embeddings._numbers import is_number
+from linkboy.embeddings._source import BUFFER, Source
+
+MOST_NUMBERS = 1 << 20  # in one row
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SAMPLE = 16
+_LOOKED_AT = 1 << 16  # bytes behind a header, to tell text from numbers
+_MAY_STAND_AFTER_WORD = re.compile(rb"[:=,;|\t]")
+
+
+class Layout(NamedTuple):
+    """What the first lines say.
+
+    Args:
+        header: the count of rows and of numbers that the first line claims, where it is a header.
+        dim: the numbers per row; 0 where no row has any.
+        dialect: what separates them.
+        skipped: how many lines stand before the first row.
+        numbered: every row begins with its number, which is left out.
+        quoted: every word is in quotes, which are left out.
+        notes: what the report says about it.
+        binary: what follows the header is not text.
+    """
+
+    header: tuple[int, int] | None
+    dim: int
+    dialect: Dialect = PLAIN
+    skipped: int = 0
+    numbered: bool = False
+    quoted: bool = False
+    notes: tuple[str, ...] = ()
+    binary: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Return whether one space or one tab separates all fields, so that a row may be cut at the first one."""
+        return self.dialect in (PLAIN, Dialect(b"\t")) and not self.numbered and not self.quoted
+
+    def cut(self, line: bytes) -> tuple[bytes, list[bytes]]:
+        """Return the word of a line and the numbers behind it, fewer than `dim` where there are fewer."""
+        word, numbers = self.dialect.cut(self.dialect.trimmed(line), self.dim)
+        return self.word(word), numbers
+
+    def word(self, field: bytes) -> bytes:
+        """Return the word of the field it stands in: without the number of its row, and unquoted as CSV quotes."""
+        separator = self.dialect.separator
+        if self.numbered:
+            field = field.partition(separator)[2]
+        if len(field) < 2 or not field[:1] == b'"' == field[-1:]:
+            return field
+        inside = field[1:-1]
+        if self.quoted or (separator not in (b" ", RUNS) and (separator in inside or b'""' in inside)):
+            return inside.replace(b'""', b'"')
+        return field
+
+
+def look_at(source: Source, *, format: str, dim: int | None) -> Layout:
+    """Read the header, if there is one, and leave the stream at the first row.
+
+    A single row may be bad, so the dimension is the most common one of the first rows. A line of two integers is a header
+    unless the rows hold one number each and the second integer is not 1: then it is a row, whose word is a number.
+    """
+    start, lines = _first_lines(source)
+    matched = HEADER.fullmatch(lines[0]) if format != "glove" else None
+    rows = lines[1:] if matched else lines
+    if matched and _is_binary(start[len(lines[0]) + 1 :], format):
+        source.stream.readline()
+        return Layout((int(matched[1]), int(matched[2])), 0, skipped=1, binary=True)
+    dialect, voted, alike = _choose(source, rows, dim, int(matched[2]) if matched else None)
+    header = (int(matched[1]), int(matched[2])) if matched else None
+    if header and voted == 1 and header[1] != 1:
+        header, rows = None, lines
+    skipped = 1 if header else 0
+    if header:
+        source.stream.readline()
+    if not voted or 2 * alike < _filled(rows):
+        return Layout(header, 0, skipped=skipped)
+    layout = _details(source, rows, Layout(header, voted, dialect, skipped))
+    if layout.skipped > skipped:
+        source.stream.readline()
+    return layout
+
+
+def _first_lines(source: Source) -> tuple[bytes, list[bytes]]:
+    """Return the start of the file, and its first lines as far as they are whole."""
+    if source.stream.peek(BUFFER)[:3] == _BYTE_ORDER_MARK:
+        source.stream.read(3)
+    start = source.stream.peek(BUFFER)
+    lines = start.split(b"\n", _SAMPLE + 1)
+    if len(lines) > 1 and (len(lines) > _SAMPLE + 1 or not lines[-1] or len(start) >= BUFFER - 3):
+        del lines[-1]  # cut off in its middle, or empty
+    return start, lines
+
+
+def _is_binary(rest: bytes, format: str) -> bool:
+    if format == "auto":
+        return bool(rest) and not is_text(rest[:_LOOKED_AT])
+    return format == "word2vec-bin"
+
+
+def _choose(source: Source, rows: Sequence[bytes], dim: int | None, claimed: int | None) -> tuple[Dialect, int, int]:
+    """Return the dialect in which the rows hold most numbers, how many a row holds, and how many rows hold so many."""
+    plain = vote(PLAIN, rows, dim)
+    if _is_surely_plain(rows, *plain):
+        return PLAIN, *plain
+    fitting = _fitting(rows, dim, claimed)
+    if not fitting:
+        return PLAIN, *plain
+    chosen = max(fitting, key=lambda dialect: fitting[dialect][0])  # of equals the first
+    most = fitting[chosen][0]
+    ends = [other for other in fitting if fitting[other][0] == most and _all_end_their_words(other, rows, most, chosen)]
+    chosen = max(ends, key=lambda dialect: dialect.after_word in AFTER_WORD, default=chosen)
+    rival = next((fitting[other][0] for other in fitting if other.decimal_comma and fitting[other][0] < most), None)
+    if rival and b"," in (chosen.separator, chosen.after_word) and not any(b"." in row for row in rows):
+        raise ValueError(
+            f"{str(source.path)!r} can be read in two ways: rows of {plural(rival, 'number')} with decimal commas, or of "
+            f"{plural(most, 'number')} separated by commas, got {_shown(rows[0])!r}; pass dim={rival} or dim={most}"
+        )
+    return chosen, *fitting[chosen]
+
+
+def _fitting(rows: Sequence[bytes], dim: int | None, claimed: int | None) -> dict[Dialect, tuple[int, int]]:
+    """Return the votes of the dialects in which half of the rows agree, of those that have as many numbers as they should."""
+    enough = _filled(rows) / 2
+    votes = {dialect: vote(dialect, rows, dim) for dialect in DIALECTS}
+    fitting = {dialect: voted for dialect, voted in votes.items() if voted[0] and voted[1] >= enough}
+    for wanted in (dim, claimed):
+        exactly = {dialect: voted for dialect, voted in fitting.items() if voted[0] == wanted}
+        if exactly:
+            return exactly
+    return fitting
+
+
+def _filled(rows: Sequence[bytes]) -> int:
+    return sum(1 for row in rows if row.strip(PADDING))
+
+
+def _is_surely_plain(rows: Sequence[bytes], dim: int, alike: int) -> bool:
+    """Return whether every row is a word and numbers separated by single spaces, and no word ends in another separator."""
+    if not dim or alike < len(rows):
+        return False
+    if any(row.rstrip(PADDING).count(b" ") != dim for row in rows):
+        return False
+    return not all(_MAY_STAND_AFTER_WORD.search(row.partition(b" ")[0]) for row in rows)
+
+
+def _all_end_their_words(dialect: Dialect, rows: Sequence[bytes], dim: int, otherwise: Dialect) -> bool:
+    """Return whether in every row the word is followed by what follows words in this dialect, which it would else end in."""
+    rows = [row for row in rows if row.strip()]
+    words = [otherwise.cut(otherwise.trimmed(row), dim)[0] for row in rows]
+    if dialect == Dialect(RUNS):
+        indented = len(rows) > 1 and all(row[:1] in b" \t" for row in rows)
+        return indented or all(word.strip() and word[-1:] in b" \t" for word in words)
+    if dialect.after_word not in AFTER_WORD or len(rows) < 2:
+        return False
+    words = [word.rstrip(b" \t") for word in words]
+    return all(word.endswith(dialect.after_word) and word.rstrip(dialect.after_word) for word in words)
+
+
+def _details(source: Source, rows: Sequence[bytes], layout: Layout) -> Layout:
+    """Add what only several rows together show: names of columns, row numbers, quotes; refuse rows without words."""
+    dialect, dim = layout.dialect, layout.dim
+    notes = [] if dialect == PLAIN else [f"its fields are {dialect}"]
+    separator = dialect.separator
+    if separator in (b",", b"\t", b";", b"|") and _names_columns(rows, dialect, dim):
+        notes.append(f"line {layout.skipped + 1} names the columns and was left out")
+        layout, rows = layout._replace(skipped=layout.skipped + 1), rows[1:]
+    fields = [dialect.cut(dialect.trimmed(row), dim)[0] for row in rows if row.strip(PADDING)]
+    if separator in (b",", b"\t", b";", b"|") and _are_row_numbers(fields, separator):
+        notes.append("its first column numbers the rows and was left out")
+        layout = layout._replace(numbered=True)
+        fields = [field.partition(separator)[2] for field in fields]
+    if separator not in (b" ", RUNS) and fields and all(len(f) > 1 and f[:1] == b'"' == f[-1:] for f in fields):
+        notes.append("its words are in quotes, which were left out")
+        layout = layout._replace(quoted=True)
+    if len(fields) > 1 and all(b"." in field and is_number(field) for field in fields):
+        raise ValueError(
+            f"{str(source.path)!r} must begin each row with a word, got numbers alone, {_shown(rows[0])!r}; put the words "
+            "in front, or save the numbers as .npy and pass words"
+        )
+    return layout._replace(notes=tuple(notes))
+
+
+def _names_columns(rows: Sequence[bytes], dialect: Dialect, dim: int) -> bool:
+    """Return whether the first line holds names of columns, or their numbers as pandas writes them."""
+    if len(rows) < 2:
+        return False
+    text = dialect.trimmed(rows[0])
+    if not dialect.count(text):
+        return len(text.split(dialect.separator)) > dim and dialect.count(dialect.trimmed(rows[1])) >= dim
+    word, numbers = dialect.cut(text, dim)
+    counted = [[b"%d" % number for number in range(start, start + dim)] for start in (0, 1)]
+    return dim > 1 and numbers in counted and word.strip(b'" ').lower() in (b"", b"word", b"token", b"words", b"index")
+
+
+def _are_row_numbers(fields: Sequence[bytes], separator: bytes) -> bool:
+    """Return whether the fields of all words begin with 0, 1, 2 ... or 1, 2, 3 ... and something follows each."""
+    parts = [field.partition(separator) for field in fields]
+    if len(parts) < 2 or not all(found and rest for _, found, rest in parts):
+        return False
+    return any([first for first, _, _ in parts] == [b"%d" % (start + n) for n in range(len(parts))] for start in (0, 1))
+
+
+def check_layout(source: Source, layout: Layout, dim: int | None) -> None:
+    """Raise a `ValueError` where there are no rows, or rows of another dimension than was asked for."""
+    name = str(source.path)
+    if not layout.dim:
+        lines = bytes(source.stream.peek(BUFFER)[:4096]).split(b"\n")
+        if not lines[0] and layout.header:
+            raise ValueError(f"{name!r} holds a header and no rows; get the file again")
+        hint = next(_guesses(lines), "")
+        raise ValueError(
+            f"{name!r} holds no vectors that can be read: its rows must be a word and numbers, most of its first rows are "
+            f"not, got {_shown(lines[0])!r} in line {layout.skipped + 1}" + hint
+        )
+    if layout.dim > MOST_NUMBERS:
+        raise ValueError(
+            f"{name!r} claims {format_count(layout.dim)} numbers per row, at most {MOST_NUMBERS:,} are read"
+        )
+    if dim is not None and layout.dim != dim:
+        raise ValueError(f"dim must be that of the file, {layout.dim} in {name!r}, got {dim}; leave dim out")
+
+
+def _guesses(lines: Sequence[bytes]) -> Iterator[str]:
+    """Yield what rows that are not vectors may be, with what to do about it."""
+    for line in lines[:_SAMPLE]:
+        if re.search(rb"[ \t]\d+:-?\d", line):
+            yield "; pairs of index and value are sparse vectors: write every number of a row"
+        if re.search(rb"\[ *-?\d", line):
+            yield "; write the numbers of a row without brackets, separated by spaces"
+        if b"\0" in line:
+            yield "; it holds bytes that text does not, so pass its format, or its encoding if it is UTF-16"
+
+
+def _shown(line: bytes) -> str:
+    return line[:40].strip(b"\r\n").decode("utf-8", "replace")
