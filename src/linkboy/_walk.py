@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 Place = tuple[str, nn.Module, str]  # path of the owner, the owner, the key in its table
 Model = TypeVar("Model")
 
-_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+TORCH_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 # Classes that do not inherit from torch's norms: LlamaRMSNorm, LayerNorm2d, Zamba2RMSNormGated. `_WeightNorm` and
 # `_SpectralNorm` are not layers, but steps that compute a weight.
 _NORM_NAME = re.compile(r"(?<!Weight)(?<!Spectral)Norm(Gated)?([123]d)?$")
@@ -71,21 +71,29 @@ class NamedTensor:
         return f"NamedTensor({' = '.join(self.names)})"
 
 
-def named_tensors(model: nn.Module) -> list[NamedTensor]:
-    """Return every parameter and buffer of a model once, each with all its names.
+def named_tensors(model: nn.Module, *, plain: bool = False) -> list[NamedTensor]:
+    """Return every parameter and buffer of a model once, each with all its names; `plain` as in `walk`.
 
     Examples:
         >>> layer = nn.Linear(2, 2)
         >>> [found.names for found in named_tensors(nn.Sequential(layer, nn.ReLU(), layer))]
         [('0.weight', '2.weight'), ('0.bias', '2.bias')]
     """
-    return walk(model)[1]
+    return walk(model, plain=plain)[1]
 
 
-def walk(model: nn.Module) -> tuple[list[tuple[str, nn.Module]], list[NamedTensor]]:
+def walk(model: nn.Module, *, plain: bool = False) -> tuple[list[tuple[str, nn.Module]], list[NamedTensor]]:
     """Return every path to every module, and every tensor once with all its places.
 
     A module that contains itself is entered once on each path, where `named_modules(remove_duplicate=False)` never ends.
+
+    Args:
+        model: the model.
+        plain: whether paths leave out what wrappers put into them, such as `_orig_mod` and `_checkpoint_wrapped_module`, so
+            that they are those of the model as it is written. Otherwise they are those of the state dict.
+
+    Returns:
+        Paths with modules, and tensors with places.
 
     Examples:
         >>> [path for path, _ in walk(nn.Sequential(nn.ReLU()))[0]]
@@ -93,7 +101,7 @@ def walk(model: nn.Module) -> tuple[list[tuple[str, nn.Module]], list[NamedTenso
     """
     modules: list[tuple[str, nn.Module]] = []
     tensors: dict[int, NamedTensor] = {}
-    _visit(model, "", modules, tensors, set())
+    _visit(model, "", modules, tensors, set(), plain)
     return modules, list(tensors.values())
 
 
@@ -103,6 +111,7 @@ def _visit(
     modules: list[tuple[str, nn.Module]],
     tensors: dict[int, NamedTensor],
     ancestors: set[int],
+    plain: bool,
 ) -> None:
     # One plain recursion instead of named_parameters + named_buffers + named_modules: a third of their time. A place is
     # a plain tuple, and names are joined when they are asked for, since counting needs few of them.
@@ -118,9 +127,10 @@ def _visit(
     if len(module._modules):
         prefix = f"{path}." if path else ""
         ancestors.add(id(module))
+        wrapped = wrapped_under(module) if plain and len(module._modules) == 1 else None
         for key, child in module._modules.items():
             if child is not None and id(child) not in ancestors:
-                _visit(child, prefix + key, modules, tensors, ancestors)
+                _visit(child, path if key == wrapped else prefix + key, modules, tensors, ancestors, plain)
         ancestors.discard(id(module))
 
 
@@ -194,7 +204,7 @@ def is_norm(module: nn.Module) -> bool:
         >>> is_norm(nn.BatchNorm2d(3)), is_norm(LlamaRMSNorm()), is_norm(nn.Linear(2, 2))
         (True, True, False)
     """
-    return isinstance(module, _NORMS) or _NORM_NAME.search(type(module).__name__) is not None
+    return isinstance(module, TORCH_NORMS) or _NORM_NAME.search(type(module).__name__) is not None
 
 
 def keeps_statistics(module: nn.Module) -> bool:
@@ -243,3 +253,16 @@ def unwrapped(model: Model) -> Model:
     while (attribute := wrapped_under(inner)) is not None:
         inner = getattr(inner, attribute)
     return inner
+
+
+def plain_name(name: str, model: object) -> str:
+    """Return a name or pattern of a wrapped model as `walk(model, plain=True)` has it, wherever it was taken from.
+
+    Examples:
+        >>> plain_name("_orig_mod.layers.*", nn.Identity()), plain_name("module.0.bias", nn.DataParallel(nn.Linear(2, 2)))
+        ('layers.*', '0.bias')
+    """
+    inner: Any = model
+    while (attribute := wrapped_under(inner)) is not None:
+        name, inner = name.removeprefix(f"{attribute}."), getattr(inner, attribute)
+    return re.sub(r"(^|\.)(_orig_mod|_checkpoint_wrapped_module)\.", r"\1", name)

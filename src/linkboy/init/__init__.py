@@ -3,7 +3,7 @@
 from linkboy.init.audit import audit_activations
 from linkboy.init.initialize import initialize
 from linkboy.init.report import ActivationAudit, ActivationRow, InitReport, InitRow
-from linkboy.init.rules import Rule, gpt2, kaiming, orthogonal, trunc_normal, xavier
+from linkboy.init.rules import Rule, gain_of, gpt2, kaiming, orthogonal, trunc_normal, truncated_normal_, xavier
 
 __all__ = [
     "ActivationAudit",
@@ -12,10 +12,12 @@ __all__ = [
     "InitRow",
     "Rule",
     "audit_activations",
+    "gain_of",
     "gpt2",
     "initialize",
     "kaiming",
     "orthogonal",
     "trunc_normal",
+    "truncated_normal_",
     "xavier",
 ]

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.weight_norm import WeightNorm
 
+from linkboy._walk import walk
+
 
 @dataclasses.dataclass
 class Slot:
@@ -32,7 +34,7 @@ def find_slots(model: nn.Module) -> list[Slot]:
     """Walk the module tree and list what can be filled."""
     slots: dict[tuple[object, ...], Slot] = {}
     inner: set[int] = set()
-    for path, module in model.named_modules(remove_duplicate=False):
+    for path, module in walk(model, plain=True)[0]:
         if id(module) in inner:
             continue
         prefix = f"{path}." if path else ""

@@ -1,5 +1,6 @@
 """Whether a signal gets through a model: scale, dead and saturated units, gradients, layer by layer."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from linkboy._calls import arguments_of, model_run, tensors_in, without_values
 from linkboy._tensors import check_module, in_work_dtype
@@ -15,6 +18,7 @@ from linkboy.init.report import ActivationAudit, ActivationRow
 
 _RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold)
 _NOT_LAYERS = (nn.Dropout, nn.Identity, torch.jit.ScriptModule)  # what these give is what came before them
+_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _WEIGHTED_SUMS = (nn.Linear, nn.Bilinear, _ConvNd)
 
 
@@ -23,14 +27,15 @@ def audit_activations(
 ) -> ActivationAudit:
     """Run one batch and report, layer by layer, whether the signal and its gradient keep their scale.
 
-    One forward pass in the mode in which each module is, and with `loss` one backward pass. Statistics are taken during
-    the pass; no activation is kept for them. Flags, hooks, buffers (of BatchNorm in training mode), gradients and random
-    generators are unchanged afterwards.
+    One forward pass in the mode in which each module is, and with `loss` one backward pass. Activations that `forward`
+    calls as functions and the gates of recurrent layers are seen as well. Statistics are taken during the pass; no activation
+    is kept for them. Flags, hooks, buffers (of BatchNorm in training mode), gradients and random generators are unchanged
+    afterwards.
 
     Args:
         model: the module to look at; of what torch.compile, DataParallel or DDP wrapped, the module inside.
         batch: what `forward` takes: a tensor, a tuple or list of arguments, or a mapping of keywords.
-        loss: from the model's output to a scalar; adds the standard deviation of the gradient at each layer.
+        loss: from the model's output to a scalar; adds standard deviation and root mean square of the gradient at each layer.
 
     Returns:
         An `ActivationAudit`; where it is not `ok`, its `notes` say what is wrong and where.
@@ -60,7 +65,10 @@ def audit_activations(
         for name, module in model.named_modules():
             if not (any(True for _ in module.children()) or isinstance(module, _NOT_LAYERS)):
                 module.register_forward_hook(probe.hook(name))
-        output = run.call()
+                if isinstance(module, _RECURRENT):
+                    module.register_forward_pre_hook(probe.open_gates)
+        with probe:
+            output = run.call()
         if loss is not None:
             _backward(model, loss(output))
     rows = probe.rows()
@@ -78,41 +86,85 @@ def _backward(model: nn.Module, value: object) -> None:
         torch.autograd.grad(value.reshape(()), parameters, allow_unused=True)
 
 
-class _Probe:
-    """Collects statistics as tensors on their device and reads them all at the end."""
+class _Probe(TorchFunctionMode):
+    """Collects statistics as tensors on their device and reads them all at the end.
+
+    Layers are seen by hooks, activations that `forward` calls as functions by this mode, the gates of recurrent layers by a
+    dispatch mode for as long as such a layer runs.
+    """
 
     def __init__(self) -> None:
+        super().__init__()
         self.records: list[dict[str, Any]] = []
         self.channels_first = False
+        self.gates: _Gates | None = None
+        self.open = contextlib.ExitStack()  # of a recurrent layer that runs
+
+    def __exit__(self, *error: Any) -> None:
+        self.open.close()
+        super().__exit__(*error)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        kind = _FUNCTIONS.get(getattr(func, "__name__", ""))
+        if kind is not None and type(out) is Tensor and self.gates is None:
+            behind = self.records[-1]["name"] if self.records else "the input"
+            if (record := self._observe(f"{kind} behind {behind}", kind, out)) is not None:
+                record["of"] = out
+        return out
+
+    def open_gates(self, module: nn.Module, _: Any) -> None:
+        """Watch the gates of a recurrent layer, by kernels that compute them one by one."""
+        self.gates = self.open.enter_context(_Gates())
 
     def hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def observe(module: nn.Module, _: Any, output: Any) -> None:
             if isinstance(module, _WEIGHTED_SUMS):
                 self.channels_first = isinstance(module, _ConvNd)
+            gates, self.gates = self.gates, None
+            self.open.close()
+            if self.records and self.records[-1].get("of") is output:  # the layer called a function that was seen
+                self.records.pop()
             for index, tensor in enumerate(tensors_in(output)):
                 self._observe(f"{name}[{index}]" if index else name or "(root)", module, tensor)
+                if gates is not None and not index:
+                    self.records[-1]["saturated"] = gates.share()  # its first output is a float, so it has a record
 
         return observe
 
-    def _observe(self, name: str, module: nn.Module, tensor: Tensor) -> None:
+    def _observe(self, name: str, module: nn.Module | str, tensor: Tensor) -> dict[str, Any] | None:
         if not tensor.is_floating_point() or tensor.numel() == 0:
-            return
-        record: dict[str, Any] = {"name": name, "kind": type(module).__name__}
-        record["weighted"] = isinstance(module, _WEIGHTED_SUMS) or type(module).__name__ == "Conv1D"
+            return None
+        kind = module if isinstance(module, str) else type(module).__name__
+        weighted = isinstance(module, _WEIGHTED_SUMS) or kind == "Conv1D"
+        record: dict[str, Any] = {"name": name, "kind": kind, "weighted": weighted}
         self.records.append(record)
-        values = in_work_dtype(tensor.detach())
-        record["mean"], record["std"] = values.mean(), _std(values)
-        if isinstance(module, _RECTIFIERS):
-            record["dead"] = self._dead(values)
-        record["saturated"] = _saturated(module, values)
+        with torch._C.DisableTorchFunction():  # what is computed here is not the model's
+            values = in_work_dtype(tensor.detach())
+            record["mean"], record["std"] = values.mean(), _std(values)
+            if isinstance(module, _RECTIFIERS) or kind == "relu":
+                record["dead"] = self._dead(values)
+            record["saturated"] = _saturated(module, values)
+            if weighted:
+                record["layer"], record["pair"] = module, self._first_two_alike(values)
         if tensor.requires_grad:
-            tensor.register_hook(lambda gradient: record.__setitem__("gradient", _std(gradient)))
+            tensor.register_hook(lambda gradient: record.update(gradient=_std(gradient), rms=_rms(gradient)))
+        return record
+
+    def _first_two_alike(self, values: Tensor) -> Tensor | None:
+        unit = self._unit_of(values)
+        if values.dim() < 2 or values.shape[unit] < 2:
+            return None
+        return (values.select(unit, 0) == values.select(unit, 1)).all()
+
+    def _unit_of(self, values: Tensor) -> int:
+        # (N, C, ...) behind a convolution, (..., C) behind a Linear: a unit is a channel
+        return 1 if values.dim() > 3 or self.channels_first else values.dim() - 1
 
     def _dead(self, values: Tensor) -> Tensor:
         if values.dim() < 2:
             return (values == 0).float().mean()
-        # (N, C, ...) behind a convolution, (..., C) behind a Linear: a unit is a channel
-        unit = 1 if values.dim() > 3 or self.channels_first else values.dim() - 1
+        unit = self._unit_of(values)
         others = [dim for dim in range(values.dim()) if dim != unit]
         return (torch.count_nonzero(values, dim=others) == 0).float().mean()
 
@@ -120,10 +172,43 @@ class _Probe:
         return [_row(record) for record in self.records]
 
 
+class _Gates(TorchDispatchMode):
+    """Counts the values of sigmoid and tanh that are at the end of their range, in a recurrent layer that runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: list[Tensor] = []
+        self.count = 0
+        self.kernels = contextlib.ExitStack()
+
+    def __enter__(self) -> "_Gates":
+        backends: Any = torch.backends  # fused kernels show no gates
+        for backend in (backends.mkldnn, backends.cudnn):
+            self.kernels.callback(setattr, backend, "enabled", backend.enabled)
+            backend.enabled = False
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self.kernels.close()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        kind = _FUNCTIONS.get(func._overloadpacket.__name__)
+        if kind in ("sigmoid", "tanh") and (share := _ended(kind, out)) is not None:
+            self.ended.append(share.sum())
+            self.count += out.numel()
+        return out
+
+    def share(self) -> Tensor | None:
+        """Return the share of values at the end of the range, `None` if the layer showed none."""
+        return torch.stack(self.ended).sum() / self.count if self.count else None
+
+
 def _row(record: dict[str, Any]) -> ActivationRow:
-    mean, std, dead, saturated, gradient = (
+    mean, std, dead, saturated, gradient, rms = (
         float(record[key]) if isinstance(record.get(key), Tensor) else math.nan
-        for key in ("mean", "std", "dead", "saturated", "gradient")
+        for key in ("mean", "std", "dead", "saturated", "gradient", "rms")
     )
     note = ""
     if not math.isfinite(std):
@@ -134,10 +219,34 @@ def _row(record: dict[str, Any]) -> ActivationRow:
         note = "dead"
     elif saturated > 0.5:
         note = "saturated"
-    notes = (note,) * bool(note)
+    elif record.get("pair") is not None and std > 0 and bool(record["pair"]) and _units_alike(record["layer"]):
+        note = "units alike"
+    elif record["weighted"] and std == 0 and not record["layer"].weight.any():
+        note = "zero weights"
     return ActivationRow(
-        record["name"], record["kind"], mean, std, dead, saturated, gradient, record["weighted"], notes
+        name=record["name"],
+        kind=record["kind"],
+        mean=mean,
+        std=std,
+        dead=dead,
+        saturated=saturated,
+        gradient_std=gradient,
+        weighted=record["weighted"],
+        notes=(note,) * bool(note),
+        gradient_rms=rms,
     )
+
+
+def _units_alike(layer: Any) -> bool:
+    """Return whether all units of a layer have the same weights, so that they compute the same and learn the same."""
+    weight = layer.weight.detach()
+    if type(layer).__name__ == "Conv1D" or getattr(layer, "transposed", False):
+        weight = weight.transpose(0, 1)
+    return len(weight) > 1 and bool((weight == weight[:1]).all())
+
+
+def _rms(tensor: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(tensor.detach().float()) / math.sqrt(max(tensor.numel(), 1))
 
 
 def _std(tensor: Tensor) -> Tensor:
@@ -145,14 +254,24 @@ def _std(tensor: Tensor) -> Tensor:
     return torch.linalg.vector_norm(values - values.mean()) / math.sqrt(values.numel())
 
 
-def _saturated(module: nn.Module, values: Tensor) -> Tensor | None:
-    if isinstance(module, nn.Sigmoid):
-        return ((values - 0.5).abs() > 0.475).float().mean()
-    if isinstance(module, nn.Tanh):
-        return (values.abs() > 0.95).float().mean()
+_FUNCTIONS = {
+    "relu": "relu", "relu_": "relu", "relu6": "relu", "sigmoid": "sigmoid", "sigmoid_": "sigmoid", "tanh": "tanh",
+    "tanh_": "tanh",
+}  # fmt: skip
+
+
+def _saturated(module: nn.Module | str, values: Tensor) -> Tensor | None:
     if isinstance(module, nn.Softmax) and module.dim is not None:
         return (values.amax(dim=module.dim) > 0.99).float().mean()
-    return None
+    kind = module if isinstance(module, str) else {nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}.get(type(module), "")
+    ended = _ended(kind, values)
+    return None if ended is None else ended.float().mean()
+
+
+def _ended(kind: str, values: Tensor) -> Tensor | None:
+    if kind == "sigmoid":
+        return (values - 0.5).abs() > 0.475
+    return values.abs() > 0.95 if kind == "tanh" else None
 
 
 Found = tuple[str, str] | None  # what is wrong, and at which layer
@@ -163,6 +282,7 @@ def _judge(rows: list[ActivationRow]) -> Found:
     return (
         _not_finite(rows)
         or _dead_or_saturated(rows)
+        or _symmetric(weighted)
         or _constant(weighted)
         or _changing_signal(weighted)
         or _gradient_not_finite(rows)
@@ -180,13 +300,29 @@ def _dead_or_saturated(rows: list[ActivationRow]) -> Found:
         if "dead" in row.notes:
             return f"dies: {row.dead:.0%} of the units of {row.name} are zero for the whole batch", row.name
         if "saturated" in row.notes:
-            return f"saturates: {row.saturated:.0%} of the values of {row.name} are at the end of its range", row.name
+            what = "gates" if row.kind in _GATED else "values"
+            return f"saturates: {row.saturated:.0%} of the {what} of {row.name} are at the end of its range", row.name
     return None
 
 
+_GATED = frozenset(("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"))
+
+
+def _symmetric(weighted: list[ActivationRow]) -> Found:
+    # Those of the last layer are told apart by their targets.
+    name = next((row.name for row in weighted[:-1] if "units alike" in row.notes), None)
+    return None if name is None else (f"symmetric: all units of {name} have the same weights, and stay alike", name)
+
+
 def _constant(weighted: list[ActivationRow]) -> Found:
-    name = next((row.name for row in weighted if row.std == 0 and weighted[0].std > 0), None)
-    return None if name is None else (f"dies: {name} gives the same value everywhere", name)
+    """Find where the signal ends for good; a last layer that begins with zeros learns all the same, as authors intend."""
+    first = len(weighted)
+    while first and weighted[first - 1].std == 0:
+        first -= 1
+    if not first or all("zero weights" in row.notes for row in weighted[first:]):
+        return None
+    name = weighted[first].name
+    return f"dies: {name} gives the same value everywhere, and so does all that follows", name
 
 
 def _changing_signal(weighted: list[ActivationRow]) -> Found:
@@ -206,14 +342,16 @@ def _gradient_not_finite(rows: list[ActivationRow]) -> Found:
 
 
 def _changing_gradient(weighted: list[ActivationRow]) -> Found:
-    back = [row for row in reversed(weighted) if not math.isnan(row.gradient_std)]
-    found = _trend([row.gradient_std for row in back])
+    back = [row for row in reversed(weighted) if not math.isnan(row.gradient_rms)]
+    found = _trend([row.gradient_rms for row in back])
     if found is None:
         return None
     place, rate = found
     word = "explodes" if rate > 1 else "vanishes"
     name = back[place].name
-    return f"the gradient {word} on its way back, {_beyond(rate)} the last layer's at {name}", name
+    last, first = back[0].gradient_rms, back[-1].gradient_rms
+    evidence = f"from {last:.2g} at {back[0].name} to {first:.2g} at {back[-1].name}"
+    return f"the gradient {word} on its way back, {_beyond(rate)} the last layer's at {name}: {evidence}", name
 
 
 def _beyond(rate: float) -> str:

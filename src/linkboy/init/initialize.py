@@ -1,6 +1,7 @@
 """Initialise a model by rule: plan everything, refuse before the first write, write, and say what no rule reached."""
 
 import contextlib
+import copy
 import dataclasses
 import hashlib
 import inspect
@@ -18,8 +19,10 @@ from linkboy._checks import check_choice, did_you_mean
 from linkboy._random import check_generator
 from linkboy._report import listed
 from linkboy._tensors import work_dtype
+from linkboy._walk import plain_name
 from linkboy.init._fans import Blocks, blocks_of
 from linkboy.init._materialize import materialize
+from linkboy.init._residual import Projections, ResidualProjections
 from linkboy.init._slots import Slot, find_slots, write
 from linkboy.init.audit import audit_activations
 from linkboy.init.report import InitReport, InitRow
@@ -87,10 +90,10 @@ def initialize(
     Differs from the copied `for m in model.modules(): if isinstance(m, nn.Conv2d): ...`: nothing is left out in
     silence, and what that loop gets wrong (computed, fused and transposed weights, ties, padding) is right here.
     """
-    planned = _checked_rules(rules)
+    planned = [_bound(rule, model) for rule in _checked_rules(rules)]
     check_choice("on_unmatched", on_unmatched, ("raise", "warn", "keep"))
     check_generator(generator)
-    globs = [skip] if isinstance(skip, str) else list(skip)
+    globs = [plain_name(glob, model) for glob in ([skip] if isinstance(skip, str) else skip)]
     plan = _plan(find_slots(model), planned, globs)
     on_meta = any(slot.tensor.is_meta for slot in plan.slots)
     if plan.unmatched and on_unmatched == "raise":
@@ -98,6 +101,8 @@ def initialize(
     if plan.unmatched and on_unmatched == "warn":  # before the first write: a filter may turn a warning into an error
         kept = "those on the meta device are filled by their layers' own reset" if on_meta else "they stay unchanged"
         warnings.warn(f"no rule matches {_names(plan.unmatched)}; {kept}", UserWarning, stacklevel=2)
+    for remark in plan.remarks:
+        warnings.warn(remark, UserWarning, stacklevel=2)
     before = None if audit is None or on_meta else audit_activations(model, audit)
     with contextlib.ExitStack() as undo:  # what is put on it is done when anything in the block raises
         jobs = plan.jobs
@@ -114,6 +119,7 @@ def initialize(
         unused_rules=tuple(plan.unused_rules),
         before=before,
         after=after,
+        notes=tuple(plan.remarks),
         reset=tuple(slot.name for slot in (*plan.unmatched, *plan.skipped) if slot.tensor.is_meta),
     )
 
@@ -123,6 +129,20 @@ def _checked_rules(rules: Rule | Sequence[Rule]) -> list[Rule]:
     if not found or not all(isinstance(rule, Rule) for rule in found):
         raise TypeError(f"rules must be a Rule, a preset such as xavier(), or a sequence of rules, got {rules!r}")
     return found
+
+
+def _bound(rule: Rule, model: nn.Module) -> Rule:
+    """Return a rule for one model: wrappers left out of its names, the structure that it asks for looked up."""
+    target = rule.target
+    if isinstance(target, str):
+        target = plain_name(target, model)
+    elif isinstance(target, ResidualProjections):
+        target = target.of(model)
+    if target is rule.target or target == rule.target:
+        return rule
+    bound = copy.copy(rule)
+    object.__setattr__(bound, "target", target)
+    return bound
 
 
 def _names(slots: list[Slot]) -> str:
@@ -138,6 +158,7 @@ class _Plan:
     jobs: list[_Job] = dataclasses.field(default_factory=list)
     unmatched: list[Slot] = dataclasses.field(default_factory=list)
     unused_rules: list[str] = dataclasses.field(default_factory=list)
+    remarks: list[str] = dataclasses.field(default_factory=list)
 
 
 def _plan(slots: list[Slot], rules: list[Rule], skip: list[str]) -> _Plan:
@@ -155,6 +176,7 @@ def _plan(slots: list[Slot], rules: list[Rule], skip: list[str]) -> _Plan:
             plan.unmatched.append(slot)
     used = {id(job.rule) for job in plan.jobs}
     plan.unused_rules = [repr(rule) for rule in rules if id(rule) not in used and not rule.optional]
+    plan.remarks = [rule.target.remark for rule in rules if isinstance(rule.target, Projections) and rule.target.remark]
     return plan
 
 
@@ -301,7 +323,7 @@ def _draw(job: _Job, values: Tensor, generator: torch.Generator | None) -> tuple
     """Fill `values` as the rule says, block by block; return the fan."""
     rule, init, blocks = job.rule, job.rule.init, job.blocks
     if not callable(init):
-        values.fill_(init)
+        values.fill_(init * rule.scale)
         return None
     if values.numel() == 0:
         job.notes.append("empty")
@@ -316,6 +338,8 @@ def _draw(job: _Job, values: Tensor, generator: torch.Generator | None) -> tuple
             scale = fan_scale(rule, nn.init._calculate_fan_in_and_fan_out(target), fan)
             if scale != 1:
                 part.mul_(scale)
+    if rule.scale != 1:
+        values.mul_(rule.scale)
     return fan
 
 

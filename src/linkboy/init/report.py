@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +20,18 @@ class ActivationRow:
     """One call of one layer in an `ActivationAudit`; a figure that has no meaning for the layer is `nan`.
 
     Attributes:
-        name: path of the layer, with the number of the output where it gives several.
-        kind: class of the layer.
+        name: path of the layer, with the number of the output where it gives several; `relu behind fc1` for an activation
+            that `forward` calls as a function.
+        kind: class of the layer, or name of the function.
         mean: mean of the output.
         std: standard deviation of the output.
         dead: share of units that are zero for the whole batch, after ReLU and its variants.
-        saturated: share of values beyond 95 % of the range of sigmoid or tanh, or of rows of a softmax whose maximum is
-            above 0.99.
+        saturated: share of values beyond 95 % of the range of sigmoid or tanh, also of the gates of a recurrent layer, or of
+            rows of a softmax whose maximum is above 0.99.
         gradient_std: standard deviation of the gradient at the output; `nan` where there is none.
         weighted: whether the layer multiplies by a weight; the verdict follows the scale along these layers.
-        notes: `"not finite"`, `"gradient not finite"`, `"dead"` or `"saturated"`.
+        notes: `"not finite"`, `"gradient not finite"`, `"dead"`, `"saturated"`, `"units alike"` or `"zero weights"`.
+        gradient_rms: root mean square of the gradient at the output, which the verdict follows; `nan` where there is none.
 
     Examples:
         >>> import torch
@@ -46,6 +49,7 @@ class ActivationRow:
     gradient_std: float
     weighted: bool = False
     notes: tuple[str, ...] = ()
+    gradient_rms: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +87,11 @@ class ActivationAudit(Report):
     def _blocks(self) -> Iterable[Block]:
         yield self.summary
         yield Table(
-            ("layer", "type", "mean", "std", "dead", "saturated", "gradient std", "note"),
+            ("layer", "type", "mean", "std", "dead", "saturated", "gradient rms", "note"),
             [
                 (
                     row.name, row.kind, f"{row.mean:.3g}", f"{row.std:.3g}", format_percent(row.dead),
-                    format_percent(row.saturated), "-" if math.isnan(row.gradient_std) else f"{row.gradient_std:.3g}",
+                    format_percent(row.saturated), "-" if math.isnan(row.gradient_rms) else f"{row.gradient_rms:.3g}",
                     "; ".join(row.notes),
                 )
                 for row in self.rows
@@ -95,7 +99,7 @@ class ActivationAudit(Report):
         )  # fmt: skip
 
     def plot(self) -> Figure:
-        """Draw the standard deviation of signal and gradient by layer, and the shares of dead and saturated units.
+        """Draw the scale of signal and gradient by layer, the shares of dead and saturated units, and where it goes wrong.
 
         Returns:
             A matplotlib figure that is neither shown nor saved.
@@ -108,7 +112,10 @@ class ActivationAudit(Report):
         scale.set_title(self.verdict)
         self._plot_scales(scale)
         self._plot_shares(shares)
+        places = [place for place, row in enumerate(self.rows) if row.name == self.layer]
         for axes in (scale, shares):
+            for place in places[:1]:  # where it goes wrong
+                axes.axvline(place, color="tab:red", linestyle="--", label=self.layer)
             if axes.get_legend_handles_labels()[0]:
                 axes.legend()
         return figure
@@ -116,12 +123,12 @@ class ActivationAudit(Report):
     def _plot_scales(self, axes: Any) -> None:
         for label, values in (
             ("signal", [row.std for row in self.rows]),
-            ("gradient", [row.gradient_std for row in self.rows]),
+            ("gradient", [row.gradient_rms for row in self.rows]),
         ):
             shown = [value if math.isfinite(value) and value > 0 else math.nan for value in values]
             if any(map(math.isfinite, shown)):
                 axes.semilogy(range(len(shown)), shown, marker="o", label=label)
-        axes.set_ylabel("standard deviation")
+        axes.set_ylabel("deviation of the signal, rms of the gradient")
 
     def _plot_shares(self, axes: Any) -> None:
         places = list(range(len(self.rows)))
@@ -174,6 +181,7 @@ class InitReport(Report):
         unused_rules: rules all of whose tensors an earlier rule had taken.
         before: the audit of the signal before; `None` without a batch to audit.
         after: the audit of the signal after.
+        notes: what is unusual about the rules in this model, such as too few residual projections.
         reset: those of `unmatched` and `skipped` that were on the meta device and were filled by their layers' own reset.
 
     Examples:
@@ -194,6 +202,7 @@ class InitReport(Report):
     before: ActivationAudit | None = None
     after: ActivationAudit | None = None
     reset: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -201,16 +210,9 @@ class InitReport(Report):
         return f"tensors filled: {len(self.rows)}, unmatched: {len(self.unmatched)}, skipped: {len(self.skipped)}"
 
     def _blocks(self) -> Iterable[Block]:
-        yield Table(
-            ("tensor", "rule", "fan", "std before", "std after", "note"),
-            [
-                (
-                    " = ".join(row.names), row.rule, "-" if row.fan is None else f"{row.fan[0]:g} -> {row.fan[1]:g}",
-                    f"{row.std_before:.4g}", f"{row.std_after:.4g}", "; ".join(row.notes),
-                )
-                for row in self.rows
-            ],
-        )  # fmt: skip
+        if self.rows:
+            lines = [_line(rows, name) for name, rows in _folded(self.rows)]
+            yield Table(("tensor", "rule", "fan", "std before", "std after", "note"), lines)
         for title, names in (
             ("unmatched, left unchanged", self._without_reset(self.unmatched)),
             ("unmatched, filled by their layers' own reset", self._with_reset(self.unmatched)),
@@ -219,7 +221,8 @@ class InitReport(Report):
             ("rules whose tensors an earlier rule had taken", list(self.unused_rules)),
         ):
             if names:
-                yield f"{title}: {', '.join(names)}"
+                yield f"{title}: {', '.join(_folded_names(names))}"
+        yield from (f"note: {note}" for note in self.notes)
         for time, audit in (("before", self.before), ("after", self.after)):
             if audit is not None:
                 yield f"signal {time}: {audit.verdict}"
@@ -229,3 +232,47 @@ class InitReport(Report):
 
     def _without_reset(self, names: tuple[str, ...]) -> list[str]:
         return [name for name in names if name not in self.reset]
+
+
+def _folded(rows: tuple[InitRow, ...]) -> list[tuple[str, list[InitRow]]]:
+    """Put rows that differ in the numbers of their names only under one name, such as `layer.0-11.weight`."""
+    groups: dict[tuple[object, ...], list[InitRow]] = {}
+    for row in rows:
+        look = ("#".join(_NUMBER.split(" = ".join(row.names))), row.rule, row.fan, row.notes)
+        groups.setdefault(look, []).append(row)
+    return [(_common_name([" = ".join(row.names) for row in group]), group) for group in groups.values()]
+
+
+def _line(rows: list[InitRow], name: str) -> tuple[str, ...]:
+    fan = rows[0].fan
+    return (
+        name,
+        rows[0].rule,
+        "-" if fan is None else f"{fan[0]:g} -> {fan[1]:g}",
+        _range([row.std_before for row in rows]),
+        _range([row.std_after for row in rows]),
+        "; ".join(rows[0].notes),
+    )
+
+
+def _range(values: list[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:.4g}" if f"{low:.2g}" == f"{high:.2g}" else f"{low:.3g} to {high:.3g}"
+
+
+def _folded_names(names: Iterable[str]) -> list[str]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault("#".join(_NUMBER.split(name)), []).append(name)
+    return [_common_name(group) for group in groups.values()]
+
+
+def _common_name(names: list[str]) -> str:
+    """Return names that differ in numbers only as one: each number that differs as its least and greatest."""
+    texts = _NUMBER.split(names[0])
+    columns = zip(*[map(int, _NUMBER.findall(name)) for name in names], strict=True)
+    spans = [str(min(column)) if min(column) == max(column) else f"{min(column)}-{max(column)}" for column in columns]
+    return "".join(text + span for text, span in zip(texts, [*spans, ""], strict=True))
+
+
+_NUMBER = re.compile(r"(?<![^.\s])\d+(?![^.\s])")  # a whole part of a path

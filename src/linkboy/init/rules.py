@@ -5,10 +5,22 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from linkboy._checks import check_choice, check_number
-from linkboy.init._fans import FanOption, is_bias, is_embedding, is_matrix, is_norm_weight, is_slope
+from linkboy.init._fans import (
+    FanOption,
+    is_bias,
+    is_embedding,
+    is_input_bias,
+    is_matrix,
+    is_norm_weight,
+    is_shifted_norm_weight,
+    is_slope,
+)
+from linkboy.init._residual import ResidualProjections
 
 Initializer = Callable[..., Any] | float
 Predicate = Callable[[nn.Module, str, tuple[int, ...]], bool]
@@ -31,12 +43,13 @@ class Rule:
         fan: `(fan_in, fan_out)`, or a function of (module, tensor) that returns them, for `xavier_*` and `kaiming_*`;
             needed where the tensor is not a weight of a layer that linkboy knows.
         gain: for `xavier_*` and `orthogonal_`: a number, or the name of a nonlinearity for `calculate_gain`.
+        scale: what the values are multiplied with in the end, as Fixup and DeepNorm ask for some layers.
         optional: whether the rule may match nothing; otherwise that is an error.
         **options: passed on to `init`, such as `nonlinearity="relu"` or `std=0.02`.
 
     Raises:
         TypeError: `target` or `init` is of a kind that no rule can use.
-        ValueError: `fan` or `gain` is given to a function that has none.
+        ValueError: `fan` or `gain` is given to a function that has none, or `scale` is not finite.
 
     Examples:
         >>> from torch import nn
@@ -52,6 +65,7 @@ class Rule:
     init: Initializer
     fan: FanOption
     gain: float | str | None
+    scale: float
     optional: bool
     options: Mapping[str, Any]
 
@@ -63,6 +77,7 @@ class Rule:
         *,
         fan: FanOption = None,
         gain: float | str | None = None,
+        scale: float = 1.0,
         optional: bool = False,
         **options: Any,
     ) -> None:
@@ -77,7 +92,9 @@ class Rule:
             raise ValueError(f"gain has no meaning for {name_of(init)}, only for xavier_* and orthogonal_")
         if options and not callable(init):
             raise ValueError(f"options {sorted(options)} have no meaning for the number {init!r}")
-        values = {"target": target, "param": param, "init": init, "fan": fan, "gain": gain}
+        if not isinstance(scale, (int, float)) or not math.isfinite(scale):
+            raise ValueError(f"scale must be a finite number, got {scale!r}")
+        values = {"target": target, "param": param, "init": init, "fan": fan, "gain": gain, "scale": scale}
         for name, value in (values | {"optional": optional, "options": options}).items():
             object.__setattr__(self, name, value)
 
@@ -85,6 +102,7 @@ class Rule:
         parts = [name_of(self.target)] + [repr(self.param)] * (self.param is not None) + [name_of(self.init)]
         parts += [f"fan={name_of(self.fan)}"] * (self.fan is not None)
         parts += [f"gain={self.gain!r}"] * (self.gain is not None)
+        parts += [f"scale={self.scale!r}"] * (self.scale != 1)
         parts += [f"{name}={value!r}" for name, value in self.options.items()]
         return f"Rule({', '.join(parts)})"
 
@@ -92,8 +110,7 @@ class Rule:
         """Return what to call `init` with."""
         if self.gain is None:
             return dict(self.options)
-        gain = nn.init.calculate_gain(self.gain) if isinstance(self.gain, str) else self.gain  # type: ignore[arg-type]
-        return {**self.options, "gain": gain}
+        return {**self.options, "gain": gain_of(self.gain) if isinstance(self.gain, str) else self.gain}
 
 
 def name_of(value: object) -> str:
@@ -120,24 +137,108 @@ def fan_scale(rule: Rule, shape_fan: tuple[float, float], fan: tuple[float, floa
     return math.sqrt(shape_fan[side] / fan[side])
 
 
-def _preset(*matrix: Rule, embedding_std: float) -> list[Rule]:
+_SMOOTH: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu, "silu": F.silu, "swish": F.silu, "mish": F.mish, "elu": F.elu, "celu": F.celu, "hardswish": F.hardswish,
+    "softplus": F.softplus, "relu6": F.relu6,
+}  # fmt: skip
+
+
+def gain_of(nonlinearity: str) -> float:
+    """Return the factor by which weights are enlarged for what follows them to keep the scale of the signal.
+
+    For the functions that `torch.nn.init.calculate_gain` knows it is torch's. For others it is `1 / sqrt(E[f(z)**2])` over
+    normal `z`, the formula behind torch's value for ReLU.
+
+    Args:
+        nonlinearity: `"relu"`, `"tanh"`, ... as in torch, or `"gelu"`, `"silu"`, `"swish"`, `"mish"`, `"elu"`, `"celu"`,
+            `"hardswish"`, `"softplus"` or `"relu6"`.
+
+    Returns:
+        The gain, for `Rule(gain=...)`, for `xavier(gain=...)`, or for `kaiming(nonlinearity="linear", scale=...)`.
+
+    Raises:
+        ValueError: `nonlinearity` is unknown.
+
+    Examples:
+        >>> round(gain_of("relu"), 4), round(gain_of("gelu"), 4), round(gain_of("silu"), 4)
+        (1.4142, 1.5335, 1.6765)
+
+    Source: He et al. 2015, section 2.2, https://arxiv.org/abs/1502.01852.
+    """
+    check_choice("nonlinearity", nonlinearity, (*get_args(Nonlinearity), *_SMOOTH))
+    if nonlinearity not in _SMOOTH:
+        return nn.init.calculate_gain(nonlinearity)  # type: ignore[arg-type]
+    z = torch.linspace(-12, 12, 24_001, dtype=torch.float64, device="cpu")
+    density = torch.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    return torch.trapezoid(_SMOOTH[nonlinearity](z) ** 2 * density, z).item() ** -0.5
+
+
+def truncated_normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, bound: float = 2.0, generator: Any = None
+) -> Tensor:
+    """Fill a tensor with normal values without tails whose standard deviation is the one asked for.
+
+    Args:
+        tensor: what to fill, in place.
+        mean: mean of the values.
+        std: standard deviation of the values, after the cut.
+        bound: where to cut, in standard deviations of the normal distribution that is cut.
+        generator: source of the numbers; torch's global one by default.
+
+    Returns:
+        The tensor.
+
+    Raises:
+        ValueError: `std` or `bound` is not positive.
+
+    Examples:
+        >>> values = truncated_normal_(torch.empty(100_000), std=0.02)
+        >>> round(values.std().item(), 4), bool(values.abs().max() < 2.3 * 0.02)
+        (0.02, True)
+
+    Differs from `nn.init.trunc_normal_`, whose `std` is that before the cut and whose bounds are absolute.
+    """
+    check_number("std", std, above=0)
+    check_number("bound", bound, above=0)
+    density = math.exp(-bound * bound / 2) / math.sqrt(2 * math.pi)
+    kept = math.erf(bound / math.sqrt(2))
+    wide = std / math.sqrt(1 - 2 * bound * density / kept)
+    return nn.init.trunc_normal_(tensor, mean, wide, mean - bound * wide, mean + bound * wide, generator=generator)
+
+
+def _preset(*matrix: Rule, embedding_std: float, forget_bias: float | None = None) -> list[Rule]:
     check_number("embedding_std", embedding_std, minimum=0)
+    forget: list[Rule] = []
+    if forget_bias is not None:
+        check_number("forget_bias", forget_bias)
+
+        def forget_gate_(tensor: Tensor) -> Tensor:
+            gates = tensor.zero_().view(4, -1)  # input, forget, cell, output
+            gates[1] = forget_bias
+            return tensor
+
+        forget = [Rule(is_input_bias, init=forget_gate_, optional=True)]
     return [
         Rule(is_embedding, init=nn.init.normal_, optional=True, std=embedding_std),
         *matrix,
+        *forget,
         Rule(is_bias, init=0, optional=True),
         Rule(is_norm_weight, init=1, optional=True),
+        Rule(is_shifted_norm_weight, init=0, optional=True),
         Rule(is_slope, init=0.25, optional=True),
     ]
 
 
-def xavier(*, gain: float | str = 1.0, uniform: bool = True, embedding_std: float = 0.02) -> list[Rule]:
+def xavier(
+    *, gain: float | str = 1.0, uniform: bool = True, embedding_std: float = 0.02, forget_bias: float | None = None
+) -> list[Rule]:
     """Return rules for Glorot's initialisation: every weight that multiplies, with its true fans; biases 0, norms 1.
 
     Args:
-        gain: factor, or the name of a nonlinearity (`"tanh"`).
+        gain: factor, or the name of a nonlinearity (`"tanh"`, `"gelu"`), as in `gain_of`.
         uniform: draw from a uniform distribution, otherwise from a normal one.
         embedding_std: standard deviation of embeddings.
+        forget_bias: bias of the forget gates of every LSTM, such as 1; `None` leaves all biases at 0.
 
     Returns:
         Rules for `initialize`, to be used alone or after rules of your own.
@@ -156,7 +257,9 @@ def xavier(*, gain: float | str = 1.0, uniform: bool = True, embedding_std: floa
     Source: Glorot and Bengio 2010, https://proceedings.mlr.press/v9/glorot10a.html.
     """
     init = nn.init.xavier_uniform_ if uniform else nn.init.xavier_normal_
-    return _preset(Rule(is_matrix, init=init, gain=gain, optional=True), embedding_std=embedding_std)
+    return _preset(
+        Rule(is_matrix, init=init, gain=gain, optional=True), embedding_std=embedding_std, forget_bias=forget_bias
+    )
 
 
 def kaiming(
@@ -164,7 +267,9 @@ def kaiming(
     nonlinearity: Nonlinearity = "relu",
     mode: Literal["fan_in", "fan_out"] = "fan_in",
     uniform: bool = False,
+    scale: float = 1.0,
     embedding_std: float = 0.02,
+    forget_bias: float | None = None,
 ) -> list[Rule]:
     """Return rules for He's initialisation: every weight that multiplies, with its true fans; biases 0, norms 1.
 
@@ -172,7 +277,9 @@ def kaiming(
         nonlinearity: what follows the layers: `"relu"`, `"leaky_relu"`, `"linear"`, ... as in `torch.nn.init`.
         mode: `"fan_in"` keeps the scale of the signal, `"fan_out"` that of the gradient.
         uniform: draw from a uniform distribution, otherwise from a normal one.
+        scale: a further factor, such as `gain_of("gelu")` with `nonlinearity="linear"`.
         embedding_std: standard deviation of embeddings.
+        forget_bias: bias of the forget gates of every LSTM, such as 1; `None` leaves all biases at 0.
 
     Returns:
         Rules for `initialize`.
@@ -191,19 +298,25 @@ def kaiming(
     Source: He et al. 2015, https://arxiv.org/abs/1502.01852. Differs from `torch.nn.init`, which takes 256 for fan_in
     above: it reads a transposed weight the wrong way round.
     """
+    if nonlinearity in _SMOOTH:
+        raise ValueError(
+            f"nonlinearity must be one of {get_args(Nonlinearity)}, got {nonlinearity!r}, for which torch has no gain; "
+            f"pass nonlinearity='linear', scale=gain_of({nonlinearity!r})"
+        )
     check_choice("nonlinearity", nonlinearity, get_args(Nonlinearity))
     check_choice("mode", mode, ("fan_in", "fan_out"))
     init = nn.init.kaiming_uniform_ if uniform else nn.init.kaiming_normal_
-    matrix = Rule(is_matrix, init=init, optional=True, mode=mode, nonlinearity=nonlinearity)
-    return _preset(matrix, embedding_std=embedding_std)
+    matrix = Rule(is_matrix, init=init, scale=scale, optional=True, mode=mode, nonlinearity=nonlinearity)
+    return _preset(matrix, embedding_std=embedding_std, forget_bias=forget_bias)
 
 
-def orthogonal(*, gain: float | str = 1.0, embedding_std: float = 0.02) -> list[Rule]:
+def orthogonal(*, gain: float | str = 1.0, embedding_std: float = 0.02, forget_bias: float | None = None) -> list[Rule]:
     """Return rules for orthogonal weights, gate by gate and projection by projection; biases 0, norms 1.
 
     Args:
         gain: factor, or the name of a nonlinearity.
         embedding_std: standard deviation of embeddings.
+        forget_bias: bias of the forget gates of every LSTM, such as 1; `None` leaves all biases at 0.
 
     Returns:
         Rules for `initialize`.
@@ -223,7 +336,8 @@ def orthogonal(*, gain: float | str = 1.0, embedding_std: float = 0.02) -> list[
 
     Source: Saxe et al. 2013, https://arxiv.org/abs/1312.6120.
     """
-    return _preset(Rule(is_matrix, init=nn.init.orthogonal_, gain=gain, optional=True), embedding_std=embedding_std)
+    matrix = Rule(is_matrix, init=nn.init.orthogonal_, gain=gain, optional=True)
+    return _preset(matrix, embedding_std=embedding_std, forget_bias=forget_bias)
 
 
 def trunc_normal(*, std: float = 0.02, bound: float = 2.0) -> list[Rule]:
@@ -255,33 +369,24 @@ def trunc_normal(*, std: float = 0.02, bound: float = 2.0) -> list[Rule]:
     """
     check_number("std", std, above=0)
     check_number("bound", bound, above=0)
-
-    def truncated_normal_(tensor: Tensor, generator: Any = None) -> Tensor:
-        density = math.exp(-bound * bound / 2) / math.sqrt(2 * math.pi)
-        kept = math.erf(bound / math.sqrt(2))
-        wide = std / math.sqrt(1 - 2 * bound * density / kept)
-        return nn.init.trunc_normal_(tensor, 0.0, wide, -bound * wide, bound * wide, generator=generator)
-
     return [
-        Rule(is_embedding, init=truncated_normal_, optional=True),
-        Rule(is_matrix, init=truncated_normal_, optional=True),
+        Rule(is_embedding, init=truncated_normal_, optional=True, std=std, bound=bound),
+        Rule(is_matrix, init=truncated_normal_, optional=True, std=std, bound=bound),
         *_preset(embedding_std=std)[1:],
     ]
 
 
-def gpt2(
-    *,
-    layers: int,
-    residual: str | Sequence[str] = ("*.c_proj.weight", "*.o_proj.weight", "*.down_proj.weight", "*.out_proj.weight"),
-    std: float = 0.02,
-) -> list[Rule]:
+def gpt2(*, layers: int, residual: str | Sequence[str] | None = None, std: float = 0.02) -> list[Rule]:
     """Return rules in the manner of GPT-2: normal weights, with those that write into the residual stream scaled by depth.
 
     With two such projections in each of `layers` layers, the stream keeps its scale: they get `std / sqrt(2 * layers)`.
+    `initialize` finds them by the structure of the model: the layers of a block that give the width which its first layer
+    takes, and that close a branch of it. If it finds fewer than `2 * layers`, it warns.
 
     Args:
         layers: number of layers.
-        residual: name patterns of the projections back into the residual stream; those that match nothing are ignored.
+        residual: name patterns of the projections back into the residual stream, such as `"*.c_proj.weight"`; each must
+            match. `None` finds them by structure.
         std: standard deviation of all other weights and of embeddings.
 
     Returns:
@@ -294,17 +399,19 @@ def gpt2(
         >>> from torch import nn
         >>> from linkboy import initialize
         >>> from linkboy.init import gpt2
-        >>> block = nn.ModuleDict({"h": nn.ModuleDict({"c_fc": nn.Linear(64, 256), "c_proj": nn.Linear(256, 64)})})
-        >>> report = initialize(block, gpt2(layers=8))
-        >>> [round(row.std_after, 3) for row in report.rows if row.name.endswith("weight")]
-        [0.02, 0.005]
+        >>> model = nn.ModuleList([nn.TransformerEncoderLayer(64, 4, 256) for _ in range(8)])
+        >>> report = initialize(model, gpt2(layers=8))
+        >>> {row.name: round(row.std_after, 3) for row in report.rows if row.name in ("3.linear1.weight", "3.linear2.weight")}
+        {'3.linear1.weight': 0.02, '3.linear2.weight': 0.005}
 
     Source: Radford et al. 2019, section 2.3.
     """
     check_number("layers", layers, minimum=1, integer=True)
     check_number("std", std, above=0)
-    globs = [residual] if isinstance(residual, str) else list(residual)
+    targets = (
+        [ResidualProjections(2 * layers)] if residual is None else [residual] if isinstance(residual, str) else residual
+    )
     small = std / math.sqrt(2 * layers)
-    scaled = [Rule(glob, init=nn.init.normal_, optional=True, std=small) for glob in globs]
+    scaled = [Rule(target, init=nn.init.normal_, optional=residual is None, std=small) for target in targets]
     rest = Rule(is_matrix, init=nn.init.normal_, optional=True, std=std)
     return [*scaled, *_preset(rest, embedding_std=std)]

@@ -65,7 +65,7 @@ def compare_models(model_a: nn.Module, model_b: nn.Module) -> ModelComparison:
 
 def _by_name(model: nn.Module) -> dict[str, NamedTensor]:
     """Return every parameter, then every buffer, under each of its names."""
-    modules, tensors = walk(model)
+    modules, tensors = walk(model, plain=True)
     known = {id(each.tensor): each for each in tensors}
     tables = [
         [(path, module._parameters) for path, module in modules],

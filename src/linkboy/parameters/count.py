@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from linkboy._checks import check_choice
 from linkboy._report import format_count, listed
 from linkboy._tensors import dense_parts, is_plain
-from linkboy._walk import NamedTensor, unregistered, walk
+from linkboy._walk import NamedTensor, unregistered, unwrapped, walk
 from linkboy.parameters._files import count_file
 from linkboy.parameters._packed import hidden_weights, logical_numel, numel_behind
 from linkboy.parameters.report import ParameterCount, ParameterRow
@@ -71,7 +71,7 @@ _TORCH_LAYERS = frozenset(
 
 
 def _count_module(model: nn.Module, by: Literal["module", "dtype"] | None) -> ParameterCount:
-    modules, found = walk(model)
+    modules, found = walk(model, plain=True)
     parameters = [each for each in found if each.is_parameter]
     buffers = [each for each in found if not each.is_parameter]
     total = trainable = logical = nbytes = local = 0
@@ -104,7 +104,7 @@ def _count_module(model: nn.Module, by: Literal["module", "dtype"] | None) -> Pa
     hidden_count, hidden_nbytes, unreadable = _count_hidden(modules, storages)
     filled = [each.tensor for each in buffers if not each.is_lazy]
     return ParameterCount(
-        source=type(model).__name__,
+        source=type(unwrapped(model)).__name__,
         total=total,
         trainable=trainable,
         frozen=total - trainable,

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from linkboy._checks import check_choice, did_you_mean
 from linkboy._optimizers import Taken, put_back, take_out
-from linkboy._walk import NamedTensor, keeps_statistics, walk
+from linkboy._walk import NamedTensor, keeps_statistics, plain_name, walk
 from linkboy.parameters.report import FreezeReport
 
 # The records live in the modules themselves, as plain values under these keys: they survive deepcopy and pickle.
@@ -147,17 +147,18 @@ def _match(model: nn.Module, names: str | Sequence[str]) -> _Found:
     globs = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else []
     if not globs or not all(isinstance(glob, str) for glob in globs):
         raise TypeError(f"names must be a parameter name or pattern, or a sequence of them, got {names!r}")
-    modules, tensors = walk(model)
+    modules, tensors = walk(model, plain=True)
     parameters = [each for each in tensors if each.is_parameter]
     hit: set[int] = set()
     norms: dict[str, nn.Module] = {}
     matched: dict[str, int] = {}
-    for glob in globs:
+    for given in globs:
+        glob = plain_name(given, model)
         hits = {id(each) for each in parameters if any(fnmatchcase(name, glob) for name in each.names)}
         touched = {path: module for path, module in modules if _is_norm_hit(path, module, glob)}
         if not hits and not touched:
             raise ValueError(_no_match(glob, parameters, modules))
-        matched[glob] = len(hits)
+        matched[given] = len(hits)
         hit |= hits
         norms |= touched
     return _Found([each for each in parameters if id(each) in hit], norms, matched)

@@ -62,7 +62,7 @@ def param_groups(
         check_number("layer_decay", layer_decay, above=0, maximum=1)
         if lr is None:
             raise ValueError("layer_decay needs lr, the learning rate of the head, got None")
-    modules, tensors = walk(model)
+    modules, tensors = walk(model, plain=True)
     trainable = [each for each in tensors if each.is_parameter and each.tensor.requires_grad]
     if lazy := [each.name for each in trainable if each.is_lazy]:
         raise ValueError(f"parameter {lazy[0]!r} has no shape yet: run one batch through the model first")
