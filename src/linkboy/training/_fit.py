@@ -17,6 +17,7 @@ from linkboy.training import _batches, _processes
 from linkboy.training._checkpoint import Checkpointer
 from linkboy.training._early_stopping import EarlyStopping
 from linkboy.training._evaluate import Evaluator, Metrics
+from linkboy.training._findings import OnFinding
 from linkboy.training._logs import LogKind
 from linkboy.training._loop import Loop
 from linkboy.training._placement import Accelerator, Device, Precision, placed, same_modes
@@ -54,6 +55,7 @@ def fit(
     ema: float | None = None,
     compile: bool = False,
     on_nan: Literal["raise", "skip"] = "raise",
+    on_finding: OnFinding = "warn",
     early_stopping: EarlyStopping | None = None,
     callbacks: Sequence[Callback] = (),
     state: Mapping[str, Any] | None = None,
@@ -115,6 +117,9 @@ def fit(
         on_nan: what to do when a loss (on a CPU with `clip_grad_norm`, also a gradient) is not finite: `"raise"`, with
             step, samples and layer, or `"skip"`: leave the step out on all processes and count it. On a GPU `"raise"` looks
             every `log_every` steps and before each checkpoint, `"skip"` waits for the device in each step.
+        on_finding: what to do about something that silently goes wrong, seen in the first three steps: parameters with a gradient
+            that the optimizer does not hold, some that it holds and that have none, frozen ones that move, padding that the
+            mean counts. `"warn"`, `"raise"` a `ValueError`, or `"off"`. They are in `History.findings`.
         early_stopping: an `EarlyStopping`, which decides when to stop and which weights to restore.
         callbacks: functions of `(event, state)`, called on every process. They may freeze, unfreeze and give the optimizer
             parameters, which counts from the next step and is restored by a resume. Events are `"step"`, `"log"`, `"epoch"` and
@@ -168,7 +173,7 @@ def fit(
         epochs = 1 if max_steps is None else sys.maxsize
     settings = Settings(
         loss_fn=loss_fn, metrics={} if metrics is None else metrics, epochs=epochs, max_steps=max_steps,
-        max_minutes=max_minutes, validate_every=validate_every, sanity=sanity, ddp={} if ddp is None else ddp,
+        max_minutes=max_minutes, validate_every=validate_every, sanity=sanity, ddp={} if ddp is None else ddp, on_finding=on_finding,
         scheduler=scheduler, sample_weight=sample_weight, unpack=unpack, accumulate=accumulate, clip_grad_norm=clip_grad_norm,
         ema=ema, compile=compile, on_nan=on_nan, early_stopping=early_stopping,
         callbacks=as_list("callbacks", "functions", callbacks), state=state or {}, resume=resume, log_every=log_every,

@@ -23,6 +23,7 @@ from linkboy._progress import Progress
 from linkboy.training import _batches, _gradients, _non_finite, _processes
 from linkboy.training._early_stopping import BestEpoch
 from linkboy.training._evaluate import Evaluator
+from linkboy.training._findings import Examination
 from linkboy.training._moving_average import MovingAverage
 from linkboy.training._objective import Objective, rows_of
 from linkboy.training._placement import Placement, same_state
@@ -126,6 +127,7 @@ class Loop:
         self.stopped: str | None = None
         self.modes = Modes(self.model)
         self._deadline = math.inf if settings.max_minutes is None else time.monotonic() + 60 * settings.max_minutes
+        self.examination = Examination(self.model, settings.loss_fn, settings.on_finding)
         self._figures: tuple[int, dict[str, Any]] = -1, {}  # of the last validation, and its step
         self._first = True  # the step to come is the first of this start
 
@@ -213,6 +215,8 @@ class Loop:
             self.window.add(totals.loss, totals.weight)
             stepped = self._update(None if at_once else self.world / totals.weight, totals)
             self._first = False
+            if self.examination.open:
+                self.examination.stepped(self.parameters)
         self.optimizer.zero_grad()
         at.skipped += not stepped
         at.step, at.group, at.examples = at.step + 1, at.group + 1, at.examples + int(totals.examples)
@@ -225,6 +229,8 @@ class Loop:
         losses = self.objective.losses(output, self.placement.move(target))
         rows = losses.shape[0] if settings.loss_fn is not None else rows_of(inputs)
         weight, counted = self.objective.counted(losses, target, weight, rows)
+        if self._first and self.examination.open and not batch.filler:
+            self.examination.saw_losses(losses, target, weighed=weight is not None or counted is not None)
         factor, total = (0.0, 0.0) if batch.filler else _batches.weigh(losses, weight, counted)
         value: Any = 0.0 if batch.filler else _batches.weighted_sum(losses, factor)
         if self.check_each and not batch.filler:

@@ -105,7 +105,7 @@ def lr_find(
         fit(
             model, loss_fn, optimizer, train_loader, epochs=max_steps, max_steps=max_steps, sample_weight=sample_weight,
             unpack=unpack, accumulate=accumulate, precision=precision, seed=seed, device=device, log_every=1, log=(),
-            callbacks=[climb], progress=False,
+            callbacks=[climb], progress=False, on_finding="off",
         )  # fmt: skip
     except FloatingPointError:
         finite = False

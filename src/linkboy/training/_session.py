@@ -22,7 +22,7 @@ from linkboy.training._logs import Logs
 from linkboy.training._loop import PAUSED, GroupTotals, Loop
 from linkboy.training._recipe import changes, joined, recipe_of
 from linkboy.training._settings import Settings
-from linkboy.training._sources import MapSource, fingerprint
+from linkboy.training._sources import IterableSource, MapSource, fingerprint
 from linkboy.training._state import from_state, reasons, to_state
 from linkboy.training.report import History
 
@@ -138,6 +138,11 @@ class Session:
             self._streams, self._parts, then = own["streams"], None, own.get("recipe")
             self._saved_step = self._began = loop.at.step
             self.notes += changes(then or {}, asked, loop.at.step)
+        if isinstance(loop.source, IterableSource) and loop.world > 1:
+            self.notes.append(
+                f"each of the {loop.world} processes reads train_loader for itself, as it has no indices: unless it gives each "
+                "process its own part, by process_index(), every sample is trained on that many times"
+            )
         self.recipe = joined(then, asked)
         self._unsaved = Unsaved(_roots(loop), _saved(loop))
         self._say_notes(loop, self.notes)
@@ -252,6 +257,7 @@ class Session:
                 loop.best.restore()
         loop.synchronise_buffers()
         loop.leave_optimizer()
+        loop.examination.end()
         at, best, reason = loop.at, loop.best, self.why_not_exact(loop)
         if self.resumed_from is not None and at.step == self._began:
             self.notes.append(f"nothing was trained: {self.resumed_from} is the end of the run that this call asks for")
@@ -265,7 +271,8 @@ class Session:
             seed=self.seed, process_count=loop.world, device=str(loop.placement.device), precision=loop.placement.precision,
             exact=not reason, exact_reason=reason,
             resumed_from=str(self.resumed_from) if self.resumed_from else None,
-            checkpoint=str(self.last) if self.last else None, notes=tuple(self.notes), versions=_versions(),
+            checkpoint=str(self.last) if self.last else None, notes=tuple(self.notes), findings=tuple(loop.examination.findings),
+            versions=_versions(),
         )  # fmt: skip
 
     def _signal(self, loop: Loop) -> str | None:

@@ -16,6 +16,7 @@ from linkboy._tensors import check_module
 from linkboy.training import _batches
 from linkboy.training._early_stopping import EarlyStopping, check_metric
 from linkboy.training._evaluate import Metrics, check_metrics
+from linkboy.training._findings import OnFinding
 
 Callback = Callable[[str, Any], object]
 
@@ -32,6 +33,7 @@ class Settings:
     validate_every: int | None
     sanity: bool
     ddp: Mapping[str, Any]
+    on_finding: OnFinding
     scheduler: LRScheduler | None
     sample_weight: _batches.SampleWeight | None
     unpack: _batches.Unpack | None
@@ -69,6 +71,7 @@ class Settings:
         if self.seed is not None:
             check_number("seed", self.seed, minimum=0, integer=True)
         check_choice("on_nan", self.on_nan, ("raise", "skip"))
+        check_choice("on_finding", self.on_finding, ("warn", "raise", "off"))
         check_flag("compile", self.compile)
         check_flag("progress", self.progress)
         check_flag("sanity", self.sanity)

@@ -9,6 +9,7 @@ from typing import Any
 
 from linkboy._files import atomic_write
 from linkboy._report import Block, Report, Table, format_count, format_seconds
+from linkboy._watch import Finding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +67,7 @@ class History(Report):
         resumed_from: path of the checkpoint that this start resumed from.
         checkpoint: path of the last checkpoint saved or resumed from.
         notes: what else a reader should know, a sentence each.
+        findings: what silently goes wrong in the first steps, a `Finding` each, as `on_finding` says.
         versions: versions of Python, torch, accelerate and linkboy.
 
     Examples:
@@ -98,6 +100,7 @@ class History(Report):
     resumed_from: str | None
     checkpoint: str | None
     notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
     versions: dict[str, str]
 
     @property
@@ -128,7 +131,7 @@ class History(Report):
             yield Table([name.replace("_", " ") for name in columns], cells)
         if self.best_epoch is not None and self.best_value is not None:
             yield f"best epoch {self.best_epoch}: {self.best_value:.6g}"
-        yield "\n".join(filter(None, (self.resume_hint, *self.notes)))
+        yield "\n".join(filter(None, (self.resume_hint, *self.notes, *(finding.sentence for finding in self.findings))))
 
 
 @dataclasses.dataclass(frozen=True)
