@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from linkboy._report import format_count, listed, plural
-from linkboy._watch import Finding
+from linkboy._watch import TrainingFinding
 from linkboy.training import _processes
 from linkboy.training._placement import local_part
 
@@ -28,7 +28,7 @@ class Examination:
 
     def __init__(self, model: nn.Module, loss_fn: object, on_finding: OnFinding) -> None:
         self.model, self.loss_fn, self.on_finding = model, loss_fn, on_finding
-        self.findings: list[Finding] = []
+        self.findings: list[TrainingFinding] = []
         self.open = on_finding != "off"
         self._steps = 0
         self._said: set[str] = set()
@@ -71,7 +71,7 @@ class Examination:
             self._say()
         self.open = False
 
-    def _add(self, finding: Finding | None) -> None:
+    def _add(self, finding: TrainingFinding | None) -> None:
         if finding is not None and finding.word not in {known.word for known in self.findings}:
             self.findings.append(finding)
 
@@ -89,12 +89,12 @@ class Examination:
                 warnings.warn(sentence_of(finding), stacklevel=2)
 
 
-def sentence_of(finding: Finding) -> str:
+def sentence_of(finding: TrainingFinding) -> str:
     """Write a finding as one line."""
     return f"{finding.sentence}; {finding.fix}"
 
 
-def unoptimized(missing: Mapping[str, int], stale: int, total: int) -> Finding | None:
+def unoptimized(missing: Mapping[str, int], stale: int, total: int) -> TrainingFinding | None:
     """Parameters with a gradient that the optimizer does not hold; `stale` of those that it holds are in no model."""
     if not missing:
         return None
@@ -110,10 +110,10 @@ def unoptimized(missing: Mapping[str, int], stale: int, total: int) -> Finding |
         else "give them to the optimizer, or set requires_grad_(False) on them if they are meant to be frozen"
     )
     evidence = {"tensors": len(missing), "numbers": sum(missing.values()), "stale": stale}
-    return Finding("unoptimized", "FAULT" if stale else "LIKELY", sentence, fix, (), evidence)
+    return TrainingFinding("unoptimized", "FAULT" if stale else "LIKELY", sentence, fix, (), evidence)
 
 
-def without_gradient(silent: Mapping[str, int]) -> Finding | None:
+def without_gradient(silent: Mapping[str, int]) -> TrainingFinding | None:
     """Parameters that the optimizer holds and that had no gradient in any of the first steps."""
     if not silent:
         return None
@@ -125,19 +125,21 @@ def without_gradient(silent: Mapping[str, int]) -> Finding | None:
         "the layer is not called, or the graph is cut behind it (detach, no_grad, .data, .item()); if it is meant to be "
         "frozen, set requires_grad_(False)"
     )
-    return Finding("cut", "LIKELY", sentence, fix, (), {"tensors": len(silent), "numbers": sum(silent.values())})
+    return TrainingFinding(
+        "cut", "LIKELY", sentence, fix, (), {"tensors": len(silent), "numbers": sum(silent.values())}
+    )
 
 
-def frozen_moved(moved: Sequence[str]) -> Finding | None:
+def frozen_moved(moved: Sequence[str]) -> TrainingFinding | None:
     """Parameters with `requires_grad=False` whose values changed."""
     if not moved:
         return None
     sentence = f"{plural(len(moved), 'parameter')} with requires_grad=False changed in a step: {listed(list(moved), 4)}"
     fix = "leave them out of the optimizer: weight decay and momentum move what still has a gradient"
-    return Finding("frozen-moved", "LIKELY", sentence, fix, (), {"tensors": len(moved)})
+    return TrainingFinding("frozen-moved", "LIKELY", sentence, fix, (), {"tensors": len(moved)})
 
 
-def padding_counted(ignored: int, count: int, label: int) -> Finding | None:
+def padding_counted(ignored: int, count: int, label: int) -> TrainingFinding | None:
     """Labels that the loss ignores, whose zeros the mean counts."""
     sentence = (
         f"{format_count(ignored)} of {format_count(count)} losses are 0 because their label is below 0 (such as {label}), and "
@@ -146,7 +148,7 @@ def padding_counted(ignored: int, count: int, label: int) -> Finding | None:
     fix = (
         "pass the loss itself and not a function around it, or sample_weight=, a function of the batch that is 0 there"
     )
-    return Finding("padding-counted", "LIKELY", sentence, fix, (), {"ignored": ignored, "losses": count})
+    return TrainingFinding("padding-counted", "LIKELY", sentence, fix, (), {"ignored": ignored, "losses": count})
 
 
 def _are(things: Mapping[str, int]) -> str:

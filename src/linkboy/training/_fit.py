@@ -173,9 +173,9 @@ def fit(
         epochs = 1 if max_steps is None else sys.maxsize
     settings = Settings(
         loss_fn=loss_fn, metrics={} if metrics is None else metrics, epochs=epochs, max_steps=max_steps,
-        max_minutes=max_minutes, validate_every=validate_every, sanity=sanity, ddp={} if ddp is None else ddp, on_finding=on_finding,
+        max_minutes=max_minutes, validate_every=validate_every, sanity=sanity, ddp={} if ddp is None else ddp,
         scheduler=scheduler, sample_weight=sample_weight, unpack=unpack, accumulate=accumulate, clip_grad_norm=clip_grad_norm,
-        ema=ema, compile=compile, on_nan=on_nan, early_stopping=early_stopping,
+        ema=ema, compile=compile, on_nan=on_nan, on_finding=on_finding, early_stopping=early_stopping,
         callbacks=as_list("callbacks", "functions", callbacks), state=state or {}, resume=resume, log_every=log_every,
         log=(log,) if isinstance(log, str) else as_list("log", "names", log), seed=seed, progress=progress,
     )  # fmt: skip

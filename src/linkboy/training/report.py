@@ -9,7 +9,7 @@ from typing import Any
 
 from linkboy._files import atomic_write
 from linkboy._report import Block, Report, Table, format_count, format_seconds
-from linkboy._watch import Finding
+from linkboy._watch import TrainingFinding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ class History(Report):
         resumed_from: path of the checkpoint that this start resumed from.
         checkpoint: path of the last checkpoint saved or resumed from.
         notes: what else a reader should know, a sentence each.
-        findings: what silently goes wrong in the first steps, a `Finding` each, as `on_finding` says.
+        findings: what silently goes wrong in the first steps, a `TrainingFinding` each, as `on_finding` says.
         versions: versions of Python, torch, accelerate and linkboy.
 
     Examples:
@@ -100,7 +100,7 @@ class History(Report):
     resumed_from: str | None
     checkpoint: str | None
     notes: tuple[str, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[TrainingFinding, ...]
     versions: dict[str, str]
 
     @property
