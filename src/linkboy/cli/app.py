@@ -8,6 +8,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from linkboy._report import visible
 from linkboy._version import __version__
+from linkboy.cli._checkpoint import checkpoint
 from linkboy.cli._classifier import evaluate, explain, export, predict
 from linkboy.cli._doctor import doctor
 from linkboy.cli._models import check_op, memory, shapes, summary
@@ -35,6 +36,7 @@ for command in (
     shapes,
     check_op,
     memory,
+    checkpoint,
     tokenize,
     vectors,
 ):

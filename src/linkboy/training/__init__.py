@@ -7,9 +7,10 @@ from linkboy.training._fit import fit
 from linkboy.training._lr_find import lr_find
 from linkboy.training._processes import is_main_process, process_count, process_index, wait_for_everyone
 from linkboy.training._session import TrainingState
-from linkboy.training.report import CheckpointReport, Evaluation, History, LearningRates
+from linkboy.training.report import CheckpointContents, CheckpointReport, Evaluation, History, LearningRates
 
 __all__ = [
+    "CheckpointContents",
     "CheckpointReport",
     "Checkpointer",
     "EarlyStopping",

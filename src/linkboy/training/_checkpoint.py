@@ -7,13 +7,14 @@ a checkpoint; everything else is a leftover. Nothing is ever unpickled: tensors 
 
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,7 @@ from linkboy._files import atomic_write, locked_directory, read_bounded, sync_di
 from linkboy._report import format_bytes
 from linkboy.training import _processes
 from linkboy.training._packing import pack, unpack
-from linkboy.training.report import CheckpointReport
+from linkboy.training.report import CheckpointContents, CheckpointReport
 
 FORMAT = 2  # 1 had no tensors beside the checkpoints
 _MOST_BYTES = 1 << 26  # of a manifest, which has two short entries for each process
@@ -235,6 +236,28 @@ class Checkpointer:
             for name, tensor in weights.items()
         }
 
+    def contents(self) -> CheckpointContents:
+        """Return what the directory holds, without reading tensors into memory: steps, sizes, damage, options and figures.
+
+        Returns:
+            A `CheckpointContents`.
+
+        Raises:
+            FileNotFoundError: there is no checkpoint.
+        """
+        paths = self.paths()
+        if not paths:
+            raise FileNotFoundError(f"there is no checkpoint in {self.directory}")
+        return contents_of(self.directory, paths, self.best() or self._any_best())
+
+    def _any_best(self) -> Path | None:
+        try:
+            mark = json.loads(read_bounded(self.directory / "best.json", _MOST_BYTES))
+            path = self.directory / f"step-{int(mark['step'])}"
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return path if path.is_dir() else None
+
     def best(self) -> Path | None:
         """Return the checkpoint of the epoch that is best in `keep_best`, or `None`."""
         mark = self._best_mark()
@@ -372,6 +395,74 @@ def whole_checkpoint(path: str | os.PathLike[str]) -> Path:
     if found is None:
         raise FileNotFoundError(f"path must be a checkpoint or a directory of them, found no whole one in {path}")
     return found
+
+
+def write_weights(path: Path, target: Path) -> int:
+    """Write the weights of a checkpoint as one safetensors file, wholly or not at all, and return how many tensors there are."""
+    from safetensors.torch import save
+
+    weights = Checkpointer.weights(path)
+    tensors, _ = pack(weights)  # copies what shares memory
+    named = dict(zip(weights, tensors.values(), strict=True))
+    with atomic_write(target) as file:
+        file.write(save(named, metadata={"format": "pt"}))
+    return len(named)
+
+
+def contents_of(path: Path, paths: Sequence[Path], best: Path | None = None) -> CheckpointContents:
+    """Return what some checkpoints hold; details are those of the newest whole one."""
+    keeper = Checkpointer(path)
+    rows = tuple(map(keeper.verify, paths))
+    newest = next((Path(row.path) for row in reversed(rows) if row.ok), None)
+    state = _values_of(newest) if newest is not None else {}
+    facts, at = state.get("facts", {}), state.get("at", {})
+    of_fit = (
+        isinstance(facts, dict) and isinstance(at, dict) and "seed" in state and isinstance(state.get("model"), dict)
+    )
+    sizes = _sizes_of(newest, state) if of_fit and newest is not None else (None, None)
+    return CheckpointContents(
+        path=str(path), ok=all(row.ok for row in rows), rows=rows, best=str(best) if best else None,
+        notes=tuple(f"{Path(row.path).name}: {note}" for row in rows for note in row.notes),
+        seed=state["seed"] if of_fit else None, epochs=at.get("epoch") if of_fit else None,
+        optimizer=facts.get("optimizer") if of_fit else None, recipe=(state.get("recipe") or {}) if of_fit else {},
+        figures=dict(at["rows"][-1]) if of_fit and at.get("rows") else {},
+        parameter_count=sizes[0], trainable_count=sizes[1],
+    )  # fmt: skip
+
+
+def _values_of(path: Path) -> dict[str, Any]:
+    """Return the plain values that the first process saved, with what stands for a tensor where one was."""
+    try:
+        values = unpack(_Nothing(), json.loads((path / _part_names(0)[1]).read_text("utf-8")))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+class _Nothing(dict[str, Any]):
+    """Gives the name of a tensor in place of the tensor."""
+
+    def __missing__(self, name: str) -> str:
+        return name
+
+
+def _sizes_of(path: Path, state: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many numbers the model has, and how many of them train, from the headers of the files."""
+    from safetensors import safe_open
+
+    def numbers(file: Path, names: Iterable[str]) -> dict[str, int]:
+        with safe_open(file, "pt") as opened:
+            return {name: math.prod(opened.get_slice(name).get_shape()) for name in names}
+
+    model = {name: where for name, where in state["model"].items() if isinstance(where, str)}
+    found = numbers(path / _part_names(0)[0], model.values())
+    sizes = {name: found[where] for name, where in model.items()}
+    if entry := _frozen_of(_read_manifest(path))[0]:
+        with safe_open(path.parent / entry["name"], "pt") as opened:
+            names = list(opened.keys())
+        sizes |= numbers(path.parent / entry["name"], names)
+    trainable = {name.removeprefix("model:") for name in state.get("trainable", ()) if name.startswith("model:")}
+    return sum(sizes.values()), sum(size for name, size in sizes.items() if name in trainable)
 
 
 def read_part(path: Path, process: int) -> dict[str, Any]:

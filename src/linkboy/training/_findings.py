@@ -33,7 +33,12 @@ class Examination:
         self._steps = 0
         self._said: set[str] = set()
         self._silent: set[str] | None = None
-        self._frozen = {name: _kept(p) for name, p in _named(model) if not p.requires_grad} if self.open else {}
+        self._frozen: dict[str, tuple[int, Tensor]] = {}
+
+    def begin(self) -> None:
+        """Keep some numbers of each frozen parameter, once a resumed run has its own."""
+        if self.open:
+            self._frozen = {name: _kept(p) for name, p in _named(self.model) if not p.requires_grad}
 
     def saw_losses(self, losses: Tensor, target: Any, *, weighed: bool) -> None:
         """Look for labels that the loss ignores and the mean counts."""

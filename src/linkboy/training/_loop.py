@@ -137,6 +137,7 @@ class Loop:
         self.optimizer.zero_grad()
         self._synchronise_unshared(self._unshared)
         self.modes.train()
+        self.examination.begin()
         if self.best is not None and self.best.exhausted:
             self.stopped = "early stopping"
         while not self.stopped and at.epoch < self.settings.epochs and not (at.group == 0 and self.at_max_steps()):

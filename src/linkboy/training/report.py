@@ -5,10 +5,11 @@ import dataclasses
 import io
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from linkboy._files import atomic_write
-from linkboy._report import Block, Report, Table, format_count, format_seconds
+from linkboy._report import Block, Report, Table, format_bytes, format_count, format_seconds
 from linkboy._watch import TrainingFinding
 
 
@@ -205,6 +206,73 @@ class CheckpointReport(Report):
     nbytes: int
     exact: bool
     exact_reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointContents(Report):
+    """What a directory of checkpoints holds, without its tensors.
+
+    Attributes:
+        path: the directory, or the one checkpoint.
+        ok: whether every checkpoint in it is whole.
+        notes: what is wrong or worth knowing, a sentence each.
+        rows: a `CheckpointReport` for each checkpoint, oldest first.
+        best: path of the checkpoint that `keep_best` keeps, if there is one.
+        seed: the seed of the run; this field and those below are of the newest whole checkpoint that `fit` saved, else `None`.
+        epochs: epochs finished.
+        optimizer: class of the optimizer.
+        recipe: what the run was asked to do: loss, clipping, groups of the optimizer.
+        figures: the last epoch's row.
+        parameter_count: numbers in the tensors of the model, those of this process where FSDP2 split it.
+        trainable_count: numbers in the parameters that train.
+
+    Examples:
+        >>> import tempfile, torch
+        >>> from linkboy.training import Checkpointer
+        >>> checkpointer = Checkpointer(tempfile.mkdtemp())
+        >>> _ = checkpointer.save({"weight": torch.ones(2)}, step=40)
+        >>> contents = checkpointer.contents()
+        >>> contents.ok, [row.step for row in contents.rows], contents.seed
+        (True, [40], None)
+    """
+
+    path: str
+    ok: bool
+    notes: tuple[str, ...]
+    rows: tuple[CheckpointReport, ...]
+    best: str | None
+    seed: int | None
+    epochs: int | None
+    optimizer: str | None
+    recipe: dict[str, Any]
+    figures: dict[str, Any]
+    parameter_count: int | None
+    trainable_count: int | None
+
+    def _blocks(self) -> Iterable[Block]:
+        cells = [
+            [
+                Path(row.path).name,
+                format_bytes(row.nbytes) if row.nbytes else "",
+                row.process_count or "",
+                "whole" if row.ok else "damaged",
+                "exact" if row.exact else row.exact_reason or "; ".join(row.notes),
+            ]
+            for row in self.rows
+        ]
+        yield Table(("checkpoint", "size", "processes", "", "resume"), cells, title=self.path)
+        if self.seed is not None:
+            known = {
+                "seed": self.seed,
+                "epochs finished": self.epochs,
+                "optimizer": self.optimizer,
+                "parameters": format_count(self.parameter_count or 0),
+                "of these train": format_count(self.trainable_count or 0),
+                **{name: value for name, value in self.recipe.items() if name != "groups" and value is not None},
+                **{f"last {name}": value for name, value in self.figures.items() if value is not None},
+            }
+            yield Table(("", ""), [[name, value] for name, value in known.items()])
+        yield "\n".join(self.notes)
 
 
 def columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
