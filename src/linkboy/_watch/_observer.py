@@ -212,15 +212,17 @@ class TrainingObserver:
             several = len(self.record.roots) > 1
             prefix = f"{self.record.roots[number].name}." if several else ""
             total = optimized = 0
+            installed: dict[str, bool] = {}  # whether the nearest module around a path that is not torch's is installed
             for path, owner in module.named_modules():
-                library = _is_library(owner) and not _of_torch(owner)
+                above = installed.get(path.rpartition(".")[0], False)
+                library = installed[path] = above if _of_torch(owner) else _is_library(owner)
                 for key, parameter in owner.named_parameters(recurse=False):
                     leaf = self.leaf(parameter)
                     if leaf.root is None or leaf.root == number:
                         leaf.root, leaf.registered, leaf.held_by = number, True, ""
                         leaf.owner = path
                         leaf.name = prefix + (f"{path}.{key}" if path else key)
-                        leaf.library = leaf.library or library or self.record.roots[number].library
+                        leaf.library = leaf.library or library
                     leaf.ran = leaf.ran or id(owner) in self._ran
                     leaf.requires_grad = parameter.requires_grad
                     leaf.misspelled = leaf.misspelled or _misspelled(parameter, owner, module)

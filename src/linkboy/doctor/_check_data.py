@@ -216,9 +216,9 @@ def wrong_dim(record: Record) -> Answer:
         place = _normalised_over_batch(record, each.batch)
         if place is not None:
             return _over_batch(place, each.batch, record)
+    shapes = {call.shape for call in record.losses if call.kind == "nll"}
     for each in record.softmaxes:
-        sizes = {call.shape[:2] for call in record.losses if call.kind == "nll" and not call.from_log_softmax}
-        if each.dim == 0 and len(each.shape) == 2 and each.shape in sizes and each.shape[0] != each.shape[1]:
+        if each.log and each.dim == 0 and len(each.shape) == 2 and each.shape in shapes:
             return _over_batch(each.place, each.shape[0], record)
     return None
 
@@ -282,7 +282,7 @@ def state_carry(record: Record) -> Answer:
     """A result that depends on the batches before."""
     facts = facts_of(record)
     for each in facts.reruns:
-        if each.carries and (facts.rows_regrouped or not _in_order(record)):
+        if each.carries and (facts.rows_regrouped or _shuffles(record)):
             root = record.roots[each.root]
             sentence = (
                 f"{root.name} gives another result for the same batch when it is called twice, in eval mode and "
@@ -294,10 +294,9 @@ def state_carry(record: Record) -> Answer:
     return None
 
 
-def _in_order(record: Record) -> bool:
-    facts = facts_of(record)
-    loader = facts.loader_of_training()
-    return loader is not None and loader.in_order
+def _shuffles(record: Record) -> bool:
+    loader = facts_of(record).loader_of_training()
+    return loader is not None and not loader.in_order
 
 
 @check("always-dropout", lambda r: any(each.ran for each in facts_of(r).reruns))

@@ -27,8 +27,8 @@ class Rows:
         self.facts = facts
         self.inputs: NamedTensors = []  # of the last call with gradient
         self.trained: dict[int, int] = {}  # hash of a row to the dataset it came from
-        self.evaluated: dict[tuple[int, bool], Counter[int]] = {}
-        self.eval_places: dict[tuple[int, bool], str] = {}
+        self.evaluated: dict[tuple[int, int], list[list[int]]] = {}
+        self.eval_places: dict[tuple[int, int], str] = {}
         self._next: dict[int, int] = {}
         self._same_next = self._other_next = 0
         self._ids: list[tuple[Tensor, int, int | None]] = []
@@ -37,7 +37,7 @@ class Rows:
         self._last_eval = 0
 
     # ------------------------------------------------------------------------------------------------------------- calls
-    def called(self, inputs: NamedTensors, *, trains: bool, dataset: int, place: str) -> None:
+    def called(self, inputs: NamedTensors, *, trains: bool, dataset: int, root: int, place: str) -> None:
         """Note a call of a model: its rows are trained on at the next backward pass, or evaluated."""
         if not inputs:
             return
@@ -48,10 +48,10 @@ class Rows:
             return
         self._last_eval = self._last_eval or hash(tuple(hashes))
         if len(hashes) >= 8:
-            key = (dataset, True)
-            counts = self.evaluated.setdefault(key, Counter())
-            if len(counts) < MOST_ROWS:
-                counts.update(hashes)
+            key = (dataset, root)
+            calls = self.evaluated.setdefault(key, [])
+            if len(calls) * len(hashes) < MOST_ROWS:
+                calls.append(hashes)
             self.eval_places.setdefault(key, place)
 
     def embedded(self, ids: Tensor, size: int, padding: int | None) -> None:
@@ -230,14 +230,23 @@ def row_hashes(inputs: Iterable[tuple[str, Tensor]]) -> list[int]:
     return [hash(row) for row in zip(*parts, strict=True)]
 
 
-def overlap_of(rows: Rows, key: tuple[int, bool]) -> tuple[int, int]:
-    """Return how many different evaluated rows were trained on, and how many there were; (0, 0) where rows repeat "
-    "by nature."""
-    counts = rows.evaluated[key]
-    if not counts:
-        return 0, 0
-    shared = sum(row in rows.trained for row in counts)
-    return shared, len(counts)
+def overlap_of(rows: Rows, key: tuple[int, int]) -> tuple[int, int]:
+    """Return how many different evaluated rows were trained on, and how many there were.
+
+    Without a loader only the values of rows say what is held out. Rows that are evaluated once may be those of a rollout that
+    is learned from afterwards, and calls on trained rows alone that cover most of them are the accuracy on the training part.
+    """
+    calls = rows.evaluated[key]
+    if key[0] == -1:
+        times = Counter(row for call in calls for row in call)
+        calls = [[row for row in call if times[row] >= 2] for call in calls]
+    shares = [(sum(row in rows.trained for row in call), len(call)) for call in calls if call]
+    evaluated = {row for call in calls for row in call}
+    shared = {row for row in evaluated if row in rows.trained}
+    whole = all(trained in (0, count) for trained, count in shares)
+    if key[0] == -1 and whole and len(shared) >= 0.6 * len(rows.trained):
+        return 0, len(evaluated)
+    return len(shared), len(evaluated)
 
 
 def named_inputs(args: Any, kwargs: Any, names: list[str]) -> NamedTensors:

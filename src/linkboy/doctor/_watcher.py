@@ -2,12 +2,15 @@
 "changed."""
 
 import contextlib
+import dis
 import gc
 import inspect
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import torch
@@ -467,7 +470,8 @@ class Watcher:
     def _patch_losses(self) -> None:
         for name in WATCHED_LOSSES:
             self.patches.wrap(F, name, lambda original, name=name: self._loss(original, name))
-        self.patches.wrap(F, "embedding", self._embedding)
+        self.patches.wrap(F, "embedding", lambda original: self._embedding(original, 0))
+        self.patches.wrap(F, "embedding_bag", lambda original: self._embedding(original, 7))
         for owner in (torch, Tensor):
             for name in ("argmax", "max"):
                 self.patches.wrap(owner, name, lambda original, name=name: self._best(original, name))
@@ -539,11 +543,11 @@ class Watcher:
             call.place = user_line()
         self.rows.loss(call, target)
 
-    def _embedding(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _embedding(self, original: Callable[..., Any], place: int) -> Callable[..., Any]:
         def embedding(input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             result = original(input, weight, *args, **kwargs)
             if not torch.compiler.is_compiling() and torch.is_grad_enabled() and self.on():
-                padding = kwargs.get("padding_idx", args[0] if args else None)
+                padding = kwargs.get("padding_idx", args[place] if len(args) > place else None)
                 with self.quiet():
                     self.rows.embedded(input, weight.shape[0], padding)
                     if weight.is_leaf and input.numel() <= 65536:
@@ -745,7 +749,8 @@ class Watcher:
                 if any(t.layout is torch.strided and t.untyped_storage()._cdata in made for _, t in inputs)
                 else inputs
             )
-        self.rows.called(inputs, trains=trains, dataset=self.dataset_now(), place=user_line() if not trains else "")
+        place = "" if trains else user_line()
+        self.rows.called(inputs, trains=trains, dataset=self.dataset_now(), root=number, place=place)
         if torch.is_grad_enabled() and number not in self.examples and len(self.examples) < 8:
             self._keep_example(number, module, args, kwargs)
         del output
@@ -878,7 +883,7 @@ class _Pass:
 
     def __next__(self) -> Any:
         watcher = self._watcher
-        if watcher.may_cut(self._taken) and Watcher.active is watcher:
+        if watcher.may_cut(self._taken) and Watcher.active is watcher and _in_for_loop(sys._getframe(1)):
             self._facts.cut += 1
             raise StopIteration
         batch = next(self._iterator)
@@ -891,6 +896,11 @@ class _Pass:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._iterator, name)
+
+
+def _in_for_loop(frame: FrameType) -> bool:
+    """Return whether a for loop asks for the next item; a call of `next` may not expect an end."""
+    return frame.f_code.co_code[frame.f_lasti] == dis.opmap["FOR_ITER"]
 
 
 def _tell(node: Any, place: str, depth: int = 6) -> None:

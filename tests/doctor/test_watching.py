@@ -1,0 +1,368 @@
+"""The doors: a watched training is bit for bit the one that nobody watches, and everything is as before afterwards."""
+
+import copy
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import linkboy as lb
+from linkboy.cli.app import run
+from linkboy.doctor import TrainingCheck
+from linkboy.doctor._watcher import FACTORIES, METHODS, WATCHED_LOSSES, Watcher
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+PROGRAMS = Path(__file__).parent / "programs"
+HEAD = """import torch
+from torch import nn
+x = torch.randn(64, 6)
+y = x[:, :3].argmax(1)
+net = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+opt = torch.optim.Adam(net.parameters(), lr=1e-2)
+def step():
+    loss = nn.functional.cross_entropy(net(x), y)
+    opt.zero_grad()
+    loss.backward()
+    opt.step()
+    return loss.item()
+"""
+
+
+def model(*last: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 3), *last)
+
+
+def train(steps: int = 14) -> tuple[list[torch.Tensor], list[float]]:
+    torch.manual_seed(3)
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002 - the global stream is what is tested
+    net = model()
+    opt = torch.optim.AdamW(net.parameters(), lr=1e-2)
+    sched = torch.optim.lr_scheduler.CosineAnnealingLR(opt, 100)
+    x = torch.randn(96, 6)
+    loader = DataLoader(TensorDataset(x, x[:, :3].argmax(1)), 16, shuffle=True)
+    losses: list[float] = []
+    while len(losses) < steps:
+        for xb, yb in loader:
+            loss = F.cross_entropy(net(xb + 0.01 * torch.randn_like(xb)), yb)
+            opt.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            opt.step()
+            sched.step()
+            losses.append(loss.item())
+    return [tensor.clone() for tensor in net.state_dict().values()], losses
+
+
+def streams() -> list[object]:
+    return [torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()]  # noqa: NPY002
+
+
+def patched() -> list[object]:
+    names = [(F, name) for name in (*WATCHED_LOSSES, "embedding", "dropout")]
+    names += [(torch, name) for name in (*FACTORIES, "argmax", "save", "load", "compile")]
+    names += [(torch.Tensor, name) for name in (*METHODS, "argmax")]
+    names += [(torch.autograd, "backward"), (torch.optim.Optimizer, "__init__"), (DataLoader, "__iter__")]
+    names += [(torch.amp.GradScaler, "step"), (nn.Module, "state_dict"), (torch.nn.utils, "clip_grad_norm_")]
+    names += [(torch.optim.lr_scheduler.LRScheduler, "step"), (torch.optim.lr_scheduler.CosineAnnealingLR, "__init__")]
+    return [getattr(owner, name) for owner, name in names] + [torch.autograd.Function.apply.__func__]
+
+
+def test_a_watched_training_has_the_same_bits_and_random_streams_as_one_without_a_watch():
+    plain, losses = train()
+    after = streams()
+    with lb.watch_training() as watch:
+        watched, watched_losses = train()
+        at_end = streams()
+    assert losses == watched_losses
+    assert all(map(torch.equal, plain, watched))
+    assert at_end == after == streams()
+    assert watch.report().ok, str(watch.report())
+
+
+def test_everything_that_was_patched_is_as_before_also_after_an_error():
+    before = patched()
+    hooks = len(nn.modules.module._global_forward_hooks)
+    with pytest.raises(ZeroDivisionError), lb.watch_training() as watch:
+        train(2)
+        1 / 0
+    assert patched() == before
+    assert len(nn.modules.module._global_forward_hooks) == hooks
+    assert not torch.is_anomaly_enabled()
+    assert "ZeroDivisionError" in watch.report().notes[0]
+
+
+def test_one_watch_at_a_time_and_a_report_after_the_block():
+    with lb.watch_training() as watch:
+        with pytest.raises(
+            RuntimeError, match=r"^a training is watched already; end that watch before another one begins$"
+        ):
+            lb.watch_training().__enter__()
+        with pytest.raises(
+            RuntimeError, match=r"^the report is made when the block ends; ask for it after the with statement$"
+        ):
+            watch.report()
+    assert watch.report().steps == 0
+
+
+def test_another_thread_sees_plain_torch():
+    seen: list[bool] = []
+
+    def work() -> None:
+        seen.append(Watcher.active is not None and Watcher.active.on())
+
+    with lb.watch_training():
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert seen == [False]
+
+
+def test_the_watch_ends_after_its_steps_and_the_block_goes_on():
+    with lb.watch_training(steps=5) as watch:
+        _, losses = train(12)
+    assert len(losses) == 12
+    assert watch.report().steps == 5
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: lb.watch_training(ignore=["same-bach"]),
+            "ignore must hold words of the doctor, got 'same-bach'; did you mean 'same-batch'?",
+        ),
+        (lambda: lb.watch_training(steps=0), "steps must be an integer of at least 1, got 0"),
+        (lambda: lb.check_training(3, None, None, None), "model must be a torch.nn.Module, got int"),
+        (
+            lambda: lb.check_training(nn.Linear(1, 1), 3, None, None),
+            "loss_fn must be a function of output and target, or None, got int",
+        ),
+        (
+            lambda: lb.check_training(nn.Linear(1, 1), None, None, None),
+            "optimizer must be a torch.optim.Optimizer, got NoneType",
+        ),
+        (
+            lambda: lb.check_training(nn.Linear(1, 1), F.mse_loss, torch.optim.SGD([torch.ones(1)]), 3),
+            "batches must be a loader, an iterable of batches or one batch, got int",
+        ),
+        (
+            lambda: lb.check_training(nn.Linear(1, 1), F.mse_loss, torch.optim.SGD([torch.ones(1)]), torch.ones(1)),
+            "a batch must be a tuple of inputs and a target, got f32[1]; pass unpack=, a function that splits it",
+        ),
+        (
+            lambda: lb.check_training(nn.Linear(1, 1), F.mse_loss, torch.optim.SGD([torch.ones(1)]), iter(())),
+            "batches must hold at least one batch, got none",
+        ),
+        (lambda: lb.check_script("train.py", steps=0), "steps must be an integer of at least 1, got 0"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_refused_by_its_text(call, message):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        call()
+    assert str(caught.value) == message
+
+
+def test_check_training_puts_everything_back():
+    torch.manual_seed(0)
+    net = model()
+    opt = torch.optim.AdamW(net.parameters(), lr=1e-2)
+    sched = torch.optim.lr_scheduler.StepLR(opt, 2)
+    x, y = torch.randn(32, 6), torch.randint(0, 3, (32,))
+    F.cross_entropy(net(x), y).backward()
+    opt.step()
+    net.eval()
+    state = copy.deepcopy((net.state_dict(), opt.state_dict(), sched.state_dict()))
+    grads, modes, before = [p.grad.clone() for p in net.parameters()], [m.training for m in net.modules()], streams()
+    report = lb.check_training(net, F.cross_entropy, opt, (x, y), scheduler=sched, val_batches=[(x, y)], accumulate=2)
+    assert report.steps == 8
+    after = (net.state_dict(), opt.state_dict(), sched.state_dict())
+    assert str(after) == str(state)
+    assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), state[0].values(), strict=True))
+    assert all(torch.equal(p.grad, g) for p, g in zip(net.parameters(), grads, strict=True))
+    assert [m.training for m in net.modules()] == modes
+    assert streams() == before
+    opt.step()  # the averages are those of the tensors themselves
+
+
+def test_check_training_puts_everything_back_where_a_step_raises():
+    net = nn.Linear(6, 3)
+    opt = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    before = [p.clone() for p in net.parameters()]
+    good, bad = (torch.randn(8, 6), torch.randint(0, 3, (8,))), (torch.randn(8, 6), torch.full((8,), 9))
+    with pytest.raises(IndexError):
+        lb.check_training(net, F.cross_entropy, opt, [good, bad])
+    assert all(map(torch.equal, net.parameters(), before))
+    assert not opt.state
+    assert Watcher.active is None
+
+
+def test_a_model_that_returns_its_loss_and_a_mapping_as_batch():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(6, 3)
+
+        def forward(self, x, y):
+            return {"loss": F.cross_entropy(self.net(x).softmax(1), y)}
+
+    net = Own()
+    batch = {"x": torch.randn(16, 6), "y": torch.randint(0, 3, (16,))}
+    report = lb.check_training(net, None, torch.optim.SGD(net.parameters(), lr=0.1), batch)
+    assert [found.word for found in report.findings] == ["double-softmax"]
+
+
+def test_assert_training_raises_with_the_page_and_ignore_leaves_a_word_out():
+    net = model(nn.Softmax(1))
+    opt = torch.optim.SGD(net.parameters(), lr=0.1)
+    batch = torch.randn(16, 6), torch.randint(0, 3, (16,))
+    with pytest.raises(AssertionError, match="double-softmax"):
+        lb.assert_training(net, F.cross_entropy, opt, batch)
+    lb.assert_training(net, F.cross_entropy, opt, batch, ignore=["double-softmax"])
+
+
+# ------------------------------------------------------------------------------------------------------------- scripts
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str, name: str = "train.py") -> str:
+        path = tmp_path / name
+        path.write_text(text, "utf8")
+        return str(path)
+
+    return write
+
+
+def test_a_script_runs_as_main_with_its_arguments_folder_and_output(script, capsys):
+    path = script(HEAD + "import sys\nprint(__name__, sys.argv[1:], sys.path[0])\nfor _ in range(12): print(step())\n")
+    check = lb.check_script(path, ["--lr", "3"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"__main__ ['--lr', '3'] {Path(path).parent}"
+    assert len(lines) == 13
+    assert check.exit_code == 0
+    assert check.steps == 12
+
+
+def test_a_script_is_ended_after_its_steps_and_finally_blocks_run(script, capsys):
+    path = script(HEAD + "try:\n    while True: step()\nfinally:\n    print('closed')\n")
+    assert lb.check_script(path, steps=10).steps == 10
+    assert capsys.readouterr().out == "closed\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "note"),
+    [
+        ("print('no training')", 2, ""),
+        ("for _ in range(9): step()\nraise KeyError('mine')", 0, "KeyError: 'mine'"),
+        ("import sys\nfor _ in range(9): step()\nsys.exit(3)", 0, "the script ended itself with exit status 3"),
+        ("import os\nos.chdir('/')\nfor _ in range(9): step()", 0, ""),
+        ("raise RuntimeError('at once')", 2, "RuntimeError: at once"),
+        ("net[2] = nn.Linear(16, 3)\nfor _ in range(9): step()", 1, ""),
+    ],
+)
+def test_how_a_script_ends(script, body, code, note):
+    here = Path.cwd()
+    check = lb.check_script(script(HEAD + body))
+    assert check.exit_code == code
+    assert note in "\n".join(check.notes)
+    assert Path.cwd() == here
+    assert Watcher.active is None
+
+
+def test_files_of_a_script_go_to_a_temporary_folder_where_it_finds_them(script, tmp_path):
+    body = "for _ in range(9): step()\ntorch.save(net.state_dict(), 'best.pt')\nnet.load_state_dict(torch.load('best.pt'))\n"
+    (tmp_path / "best.pt").write_bytes(b"mine")
+    check = lb.check_script(script(HEAD + body))
+    assert (tmp_path / "best.pt").read_bytes() == b"mine"
+    assert any("best.pt" in note for note in check.notes)
+    assert not any("error" in note for note in check.notes)
+    lb.check_script(script(HEAD + body), write=True)
+    assert (tmp_path / "best.pt").read_bytes() != b"mine"
+
+
+def test_a_forked_child_does_not_write_the_report(script, capsys):
+    path = script(
+        HEAD
+        + "import os\nchild = os.fork()\nif child == 0: raise SystemExit(0)\nos.waitpid(child, 0)\nfor _ in range(9): step()\n"
+    )
+    assert lb.check_script(path).steps == 9
+
+
+def test_the_command_writes_text_html_and_json_and_ends_with_the_code(script, tmp_path, capsys):
+    path = script(HEAD + "net.append(nn.Softmax(1))\nfor _ in range(9): print('x')\nfor _ in range(9): step()\n")
+    assert run(["doctor", "--report", str(tmp_path / "page.json"), path, "--steps", "3"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "x\n" * 9
+    assert "FAULT   double-softmax" in shown.err
+    written = json.loads((tmp_path / "page.json").read_text("utf8"))
+    assert written["findings"][0]["word"] == "double-softmax"
+    assert written["exit_code"] == 1
+    assert run(["doctor", "--ignore", "double-softmax", "--report", str(tmp_path / "page.html"), path]) == 0
+    page = (tmp_path / "page.html").read_text("utf8")
+    assert "Nothing was found" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert run(["doctor"]) == 2
+    assert "write: linkboy doctor train.py" in capsys.readouterr().err
+    assert run(["doctor", str(tmp_path / "absent.py")]) == 2
+
+
+def test_the_page_escapes_what_a_program_is_called():
+    check = TrainingCheck(True, (), ("nan",), (), (), 3, ("<b>",), (), "<script>alert(1)</script>")
+    assert "<script>" not in check.to_html()
+    assert check.summary.startswith("no finding in 3 steps")
+
+
+@pytest.mark.slow
+def test_a_script_that_catches_everything_is_ended_all_the_same(script, tmp_path):
+    body = "import itertools\nfor n in itertools.count():\n    try:\n        step()\n    except BaseException:\n        pass\n"
+    command = [sys.executable, "-m", "linkboy", "doctor", "--report", str(tmp_path / "a.json"), script(HEAD + body)]
+    source = str(Path(lb.__file__).parents[1])
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": source}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the process was ended" in done.stderr
+    assert json.loads((tmp_path / "a.json").read_text("utf8"))["ok"]
+
+
+@pytest.mark.slow
+def test_a_module_runs_as_with_python_m(script, tmp_path, capsys):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("")
+    (tmp_path / "package" / "train.py").write_text(
+        HEAD + "import sys\nprint(sys.argv[1:])\nfor _ in range(9): step()\n"
+    )
+    assert run(["doctor", "-m", "package.train", "--lr", "1"]) == 0
+    assert capsys.readouterr().out == "['--lr', '1']\n"
+
+
+# ------------------------------------------------------------------------------------------------------------ programs
+def word_of(path: Path) -> str:
+    first = path.read_text("utf8").split("\n", 1)[0].lstrip("# ")
+    return first.removeprefix("fault: ") if first.startswith("fault: ") else ""
+
+
+QUICK = ("unoptimized_class", "squeeze_conv", "graph_network")
+ALL = sorted(PROGRAMS.rglob("*.py"))
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.stem, marks=() if p.stem in QUICK else pytest.mark.slow) for p in ALL]
+)
+def test_a_program_is_named_by_its_word_or_not_at_all(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check = lb.check_script(str(path))
+    loud = [found.word for found in check.findings if found.severity != "NOTE"]
+    assert loud == ([word] if (word := word_of(path)) else []), str(check)
+    assert not check.failed
