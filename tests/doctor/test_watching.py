@@ -93,9 +93,14 @@ def test_a_watched_training_has_the_same_bits_and_random_streams_as_one_without_
 def test_everything_that_was_patched_is_as_before_also_after_an_error():
     before = patched()
     hooks = len(nn.modules.module._global_forward_hooks)
-    with pytest.raises(ZeroDivisionError), lb.watch_training() as watch:
-        train(2)
-        1 / 0
+    watch = lb.watch_training()
+
+    def block() -> None:
+        with watch:
+            train(2)
+            raise ZeroDivisionError
+
+    pytest.raises(ZeroDivisionError, block)
     assert patched() == before
     assert len(nn.modules.module._global_forward_hooks) == hooks
     assert not torch.is_anomaly_enabled()
