@@ -100,7 +100,8 @@ def test_everything_that_was_patched_is_as_before_also_after_an_error():
             train(2)
             raise ZeroDivisionError
 
-    pytest.raises(ZeroDivisionError, block)
+    with pytest.raises(ZeroDivisionError):
+        block()
     assert patched() == before
     assert len(nn.modules.module._global_forward_hooks) == hooks
     assert not torch.is_anomaly_enabled()
