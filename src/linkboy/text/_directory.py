@@ -24,8 +24,11 @@ WITHOUT_TYPES = tuple(name + end for name in ("DistilBertTokenizer", "RetriBertT
 MODELS_WITHOUT_TYPES = ("distilbert", "retribert")
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
-# Our own entry in tokenizer_config.json; other readers pass over it.
+# Our own entries in tokenizer_config.json; other readers pass over them.
 COMPAT = "linkboy_compat"
+# For Google's rules, which find only tokens that were added: other readers need all special tokens among these.
+ADDED = "linkboy_added_tokens"
+OWN_NAMES = "model_specific_special_tokens"  # where transformers 5 saves tokens with names of their own
 NO_LIMIT = 10**9  # transformers writes 10**30 for "no model_max_length"
 
 # Entries of tokenizer_config.json that change no id: notes of transformers to itself, chats, and the lengths of a past call.
@@ -92,6 +95,9 @@ def read_directory(
     default = INPUTS if types else tuple(name for name in INPUTS if name != "token_type_ids")
     options["model_input_names"] = config.get("model_input_names") or default
     options["compat"] = config.get(COMPAT, "hf")
+    if options["compat"] == "google":
+        found = config.get(ADDED) or ()
+        options["added_tokens"] = {t: number for t, number in options["added_tokens"].items() if t.content in found}
     return vocab, options
 
 
@@ -103,7 +109,18 @@ def _check_entries(config: Mapping[str, Any], path: Path) -> None:
                 f"{name} in {str(path)!r} must be {json.dumps(neutral)}, which is what BERT's tokenizer does, "
                 f"got {json.dumps(config[name])}"
             )
-    known = {*PASSED_OVER, *NEUTRAL, *OPTIONS, *DEFAULTS, *EXTRA, COMPAT, "never_split", "model_input_names"}
+    known = {
+        *PASSED_OVER,
+        *NEUTRAL,
+        *OPTIONS,
+        *DEFAULTS,
+        *EXTRA,
+        COMPAT,
+        ADDED,
+        OWN_NAMES,
+        "never_split",
+        "model_input_names",
+    }
     known.add("clean_up_tokenization_spaces")
     for name, value in config.items():
         if name in known or value in (None, False, "", [], {}) or name.endswith("_token"):
@@ -162,7 +179,8 @@ class _Tokens:
                 if key in EXTRA or (key.endswith("_token") and key not in PASSED_OVER and key not in NEUTRAL)
             }
 
-        named = tokens_in(self._config)
+        own = self._config.get(OWN_NAMES)
+        named = {**tokens_in(self._config), **(own if isinstance(own, dict) else {})}
         path = self._folder / "special_tokens_map.json"
         for key, value in tokens_in(_read_if_there(path)).items():
             known = named.get(key)
@@ -271,6 +289,7 @@ def write_directory(
         **own,
         **({"extra_special_tokens": list(tokens.extra)} if tokens.extra else {}),
         COMPAT: compat,
+        **({ADDED: list(tokens.added)} if compat == "google" else {}),
     }
     contents = {
         "vocab.txt": "".join(token + "\n" for token in _tokens_in_order(tokens.vocabulary)),

@@ -66,6 +66,11 @@ class Encoding(dict[str, Any]):
         """Whether tokens know their characters, always `True`."""
         return True
 
+    @property
+    def n_sequences(self) -> int:
+        """The number of texts in a row: 2 for pairs."""
+        return self._need().sequence_count
+
     def to(self, device: Any, *, non_blocking: bool = False) -> "Encoding":
         """Return a copy with every tensor on `device`."""
         options = {"non_blocking": True} if non_blocking else {}
@@ -182,6 +187,7 @@ class Details:
     def __init__(self, rows: TokenRows, options: CallOptions, pad_id: int, names: Mapping[int, str]) -> None:
         self._rows, self._options, self._pad_id, self.names = rows, options, pad_id, names
         self._width = row_width(np.diff(rows.splits), options)
+        self.sequence_count = 1 if rows.types is None else 2
 
     def row(self, number: int) -> RowDetails:
         """Return one row."""

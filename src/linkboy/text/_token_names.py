@@ -97,9 +97,9 @@ class TokenNames:
             (2, ['a', '<e2>'])
         """
         check_flag("special_tokens", special_tokens)
-        one = not isinstance(new_tokens, Iterable) or isinstance(new_tokens, str)
+        one = isinstance(new_tokens, (str, AddedToken)) or not isinstance(new_tokens, Iterable)
         special, size = self._special, self._special.size
-        for token in [new_tokens] if one else list(new_tokens):
+        for token in [new_tokens] if one else new_tokens:
             special = special.with_token(as_added_token(token, argument="new_tokens", special=special_tokens))
         self._change(special)
         return special.size - size
