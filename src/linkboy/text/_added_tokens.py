@@ -142,6 +142,8 @@ class AddedTokens:
     def cut(self, texts: Sequence[str]) -> Cut | None:
         """Return the texts cut at the tokens in them; `None` where there are none."""
         joined, separator = self._join(texts)
+        if not self._normal.tokens and not self._raw.is_flagged:
+            return self._raw.cut(joined, separator) if self._raw.search(joined) else None
         matches, widths = self._raw.find(joined), None
         if self._normal.tokens:
             joined, matches, widths = self._with_normal(joined, separator, matches)
@@ -245,9 +247,10 @@ class _Pattern:
 
     def __init__(self, tokens: dict[str, tuple[AddedToken, int]]) -> None:
         self.tokens = {text: token for text, token in tokens.items() if text}
-        self._flagged = any(t.lstrip or t.rstrip or t.single_word for t, _ in self.tokens.values())
+        self.is_flagged = any(t.lstrip or t.rstrip or t.single_word for t, _ in self.tokens.values())
         self._ids = {text: number for text, (_, number) in self.tokens.items()}
-        self._pattern = re.compile(_tree(sorted(self.tokens), 0)) if self.tokens else None
+        self._tree = _tree(sorted(self.tokens), 0) if self.tokens else ""
+        self._pattern = re.compile(self._tree) if self.tokens else None
 
     def search(self, text: str) -> bool:
         """Return whether one of the tokens is in a text, whatever stands beside it."""
@@ -259,7 +262,23 @@ class _Pattern:
             return []
         ids = self._ids
         matches = [_Match(*match.span(), ids[match[0]]) for match in self._pattern.finditer(text)]
-        return self._with_flags(matches, text) if self._flagged and matches else matches
+        return self._with_flags(matches, text) if self.is_flagged and matches else matches
+
+    def cut(self, joined: str, separator: str) -> Cut:
+        """Return joined texts cut at the tokens in them, in one pass of the pattern; for tokens without flags."""
+        pieces = re.split(f"({re.escape(separator)}|{self._tree})", joined)
+        parts, found = pieces[0::2], pieces[1::2]
+        ids = np.fromiter(map({**self._ids, separator: -1}.__getitem__, found), np.int32, len(found))
+        is_token = ids >= 0
+        owners = np.append(0, np.cumsum(~is_token))
+        sizes = np.fromiter(map(len, parts), np.int64, len(parts))
+        widths = np.fromiter(map(len, found), np.int64, len(found))
+        ends = np.cumsum(sizes) + np.append(0, np.cumsum(widths))  # of each part, among the joined texts
+        starts = ends - sizes
+        begins = starts[np.append(True, ~is_token)]
+        at = ends[:-1][is_token] - begins[owners[1:][is_token]]
+        spans = np.stack([at, at + widths[is_token]], 1).astype(np.int32)
+        return Cut(parts, owners, starts - begins[owners], Tokens(ids[is_token], spans), None, begins)
 
     def _with_flags(self, matches: list[_Match], text: str) -> list[_Match]:
         kept: list[_Match] = []

@@ -213,15 +213,23 @@ class Details:
         return RowDetails(a.ids + b.ids, a.sequences + b.sequences, a.words + b.words, a.spans + b.spans)
 
 
-def to_encoding(rows: TokenRows, options: CallOptions, pad_id: int, *, single: bool) -> Encoding:
-    """Return the rows in the form asked for."""
+def to_encoding(rows: TokenRows, options: CallOptions, pad_id: int, *, single: bool, numbers: Array) -> Encoding:
+    """Return the rows in the form asked for.
+
+    Args:
+        rows: the rows.
+        options: what the call asks for.
+        pad_id: the id that fills up rows.
+        single: whether one text was given, so that lists have no list around them.
+        numbers: all ids as Python numbers.
+    """
     lengths = np.diff(rows.splits)
     if options.tensors in ("flat", "flat_np"):
         return _flat_encoding(rows, options)
     width = row_width(lengths, options)
     if width is None:
         if options.tensors is None:
-            return _as_lists(_ragged(rows, options), rows, single)
+            return _as_lists(_ragged(rows, options, numbers), rows, single)
         if len(lengths) and (lengths != lengths[0]).any():
             raise ValueError(
                 f"return_tensors={options.tensors!r} needs rows of one length, got {lengths.min()} to {lengths.max()}: "
@@ -295,14 +303,14 @@ def _padded(rows: TokenRows, lengths: Array, width: int, options: CallOptions, p
     return arrays
 
 
-def _ragged(rows: TokenRows, options: CallOptions) -> dict[str, list[Any]]:
+def _ragged(rows: TokenRows, options: CallOptions, numbers: Array) -> dict[str, list[Any]]:
     splits = rows.splits.tolist()
     bounds = list(itertools.pairwise(splits))
 
     def cut(values: list[Any]) -> list[list[Any]]:
         return [values[start:end] for start, end in bounds]
 
-    lists: dict[str, list[Any]] = {"input_ids": cut(rows.ids.tolist())}
+    lists: dict[str, list[Any]] = {"input_ids": cut(numbers.take(rows.ids).tolist())}
     if options.types:
         lists["token_type_ids"] = [[0] * (b - a) for a, b in bounds] if rows.types is None else cut(rows.types.tolist())
     if options.mask:

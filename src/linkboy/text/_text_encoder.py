@@ -13,7 +13,9 @@ from linkboy.text._characters import Rules
 from linkboy.text._flat import MARK, Engine, FlatIds, continuing_ids, join_parts, word_numbers
 from linkboy.text._wordpiece import TextReader
 
-SMALL = 160  # up to so many characters the readable path is faster
+# Up to so many ASCII characters the readable path is faster; one beyond ASCII, such as a Han character, costs it as much as
+# several.
+SMALL, WIDE = 4000, 6
 
 
 class TextEncoder:
@@ -58,18 +60,19 @@ class TextEncoder:
         self._added = AddedTokens(added, self.rules) if added else None
         self._size = max([*self._vocabulary.values(), *added.values()]) + 1
         self._continues: Array | None = None
+        self._numbers: Array | None = None
 
     def ids(self, text: str) -> list[int]:
         """Return the ids of one text."""
-        if len(text) > SMALL:
-            return self.encode([text]).ids[1:-1].tolist()
+        if not is_short((text,)):
+            return self.numbers.take(self.encode([text]).ids[1:-1]).tolist()
         if self._added is None or not self._added.occur_in(text):
             return self.reader.ids(text)
         return self._read(text)
 
     def encode(self, texts: Sequence[str], *, spans: bool = False) -> FlatIds:
         """Return the ids of many texts, and where each came from."""
-        if not spans and len(texts) <= 16 and sum(map(len, texts)) <= SMALL:
+        if not spans and is_short(texts):
             return _flat_rows([self.ids(text) for text in texts])
         cut = self._added.cut(texts) if self._added is not None else None
         if cut is None:
@@ -81,6 +84,13 @@ class TextEncoder:
         given = cut.to_given(flat.spans, owners)
         given[flat.begin] = given[flat.end] = 0
         return flat._replace(spans=given)
+
+    @property
+    def numbers(self) -> Array:
+        """All ids as Python numbers, so that lists of them need not make new ones."""
+        if self._numbers is None:
+            self._numbers = np.arange(self._size).astype(object)
+        return self._numbers
 
     def word_numbers(self, flat: FlatIds) -> Array:
         """Return for each id the number of its word in its text: each sign, Han character and added token is one."""
@@ -97,6 +107,16 @@ class TextEncoder:
         for number, part in zip(cut.between.ids.tolist(), cut.parts[1:], strict=True):
             ids += [number, *self.reader.ids(part)]
         return ids
+
+
+def is_short(texts: Sequence[str]) -> bool:
+    """Return whether the readable path is the faster one for these texts."""
+    if len(texts) > 16:
+        return False
+    size = 0
+    for text in texts:
+        size += len(text) if text.isascii() else WIDE * len(text)
+    return size <= SMALL
 
 
 def _flat_rows(rows: list[list[int]]) -> FlatIds:

@@ -99,7 +99,7 @@ class TokenNames:
         check_flag("special_tokens", special_tokens)
         one = isinstance(new_tokens, (str, AddedToken)) or not isinstance(new_tokens, Iterable)
         special, size = self._special, self._special.size
-        for token in [new_tokens] if one else new_tokens:
+        for token in [new_tokens] if one else list(new_tokens):  # type: ignore[arg-type]
             special = special.with_token(as_added_token(token, argument="new_tokens", special=special_tokens))
         self._change(special)
         return special.size - size

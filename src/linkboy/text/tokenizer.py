@@ -17,10 +17,11 @@ from linkboy.text._encoding import Details, Encoding, to_encoding
 from linkboy.text._explain import explain_texts
 from linkboy.text._flat import join_words
 from linkboy.text._inputs import Inputs, Text, Texts, read_inputs, words_of
+from linkboy.text._one_row import one_row, serves
 from linkboy.text._padding import pad_rows
 from linkboy.text._rows import Around, TokenRows, make_rows
 from linkboy.text._special_tokens import SpecialTokens
-from linkboy.text._text_encoder import TextEncoder
+from linkboy.text._text_encoder import TextEncoder, is_short
 from linkboy.text._token_names import TokenNames
 from linkboy.text._tokenizer_json import read_tokenizer_json
 from linkboy.text._vocabulary import UNK, Vocabulary, load_vocabulary
@@ -176,6 +177,8 @@ class BertTokenizer(TokenNames):
     def _take(self, special: SpecialTokens) -> None:
         self._tokens = self._in_file | {number: token.content for token, number in special.matched.items()}
         self._special = special
+        cls_id, sep_id = special.id_for("cls_token"), special.id_for("sep_token")
+        self._known_around = None if cls_id is None or sep_id is None else Around(cls_id, sep_id)
 
     @classmethod
     def from_tokenizer_json(cls, path: str | os.PathLike[str]) -> Self:
@@ -337,9 +340,19 @@ class BertTokenizer(TokenNames):
         )
         around = self._around() if add_special_tokens else Around(0, 0)
         pad_id = self._id_for("pad_token") if options.padding else 0
-        rows = _make_rows(self._encoder, inputs, options, around)
-        encoding = to_encoding(rows, options, pad_id, single=inputs.single)
-        encoding._details = _Later(self._encoder, inputs, options, around, pad_id, self._tokens)
+        encoder = self._encoder
+        if (
+            inputs.single
+            and not inputs.pair
+            and inputs.word_counts is None
+            and is_short(inputs.texts)
+            and serves(options)
+        ):
+            encoding = one_row(encoder.ids(inputs.texts[0]), options, around, pad_id)
+        else:
+            rows = _make_rows(encoder, inputs, options, around)
+            encoding = to_encoding(rows, options, pad_id, single=inputs.single, numbers=encoder.numbers)
+        encoding._details = _Later(encoder, inputs, options, around, pad_id, self._tokens)
         return encoding
 
     def encode(
@@ -366,7 +379,10 @@ class BertTokenizer(TokenNames):
         if isinstance(text, Text) and text_pair is None and plain and not stride and not is_split_into_words:
             check_flag("add_special_tokens", add_special_tokens)
             ids = self._encoder.ids(text if isinstance(text, str) else as_text(text))
-            return [self._id_for("cls_token"), *ids, self._id_for("sep_token")] if add_special_tokens else ids
+            if not add_special_tokens:
+                return ids
+            cls_id, sep_id = self._around()
+            return [cls_id, *ids, sep_id]
         encoding = self(
             text,
             text_pair,
@@ -653,7 +669,7 @@ class BertTokenizer(TokenNames):
         self._change(SpecialTokens(state["vocab"], names, extra, added))
 
     def _around(self) -> Around:
-        return Around(self._id_for("cls_token"), self._id_for("sep_token"))
+        return self._known_around or Around(self._id_for("cls_token"), self._id_for("sep_token"))
 
 
 class _Later:
