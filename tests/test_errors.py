@@ -1,5 +1,6 @@
 """Every message on the page about errors is raised, word by word, by what people do to meet it."""
 
+import json
 import re
 import sys
 import zipfile
@@ -32,6 +33,14 @@ def train(content=ROWS, **keywords):
 def vectors(content, **keywords):
     Path("v.txt").write_text(content)
     return lb.load_embeddings("v.txt", ["a", "b"], **keywords)
+
+
+def bert(**files):
+    Path("bert").mkdir()
+    Path("bert", "vocab.txt").write_text("\n".join(WORDS))
+    for name, content in files.items():
+        Path("bert", f"{name}.json").write_text(json.dumps(content))
+    return lb.BertTokenizer.from_pretrained("bert")
 
 
 def train_into_a_directory_in_use():
@@ -112,6 +121,9 @@ MEETINGS = [
     lambda: lb.assert_shape(LOGITS, "b t 4"),
     lambda: lb.BertTokenizer({"good": 0}),
     lambda: lb.BertTokenizer(WORDS)("good", truncation=True),
+    lambda: bert(tokenizer_config={"max_position": 512}),
+    lambda: bert(added_tokens={"[E1]": 1}),
+    lambda: setattr(lb.BertTokenizer(WORDS), "padding_sides", "left"),
     lambda: vectors("a 1 2 3\nb 1 2\n"),
     lambda: vectors("hello\n"),
     lambda: vectors("a 1,2\n"),
@@ -130,7 +142,9 @@ def messages(page):
 @pytest.mark.parametrize(("message", "meet"), list(zip(messages(DOCS / "errors.md"), MEETINGS, strict=True)))
 def test_a_message_on_the_page_is_what_is_raised(message, meet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((TypeError, ValueError, OSError, RuntimeError, AssertionError, ImportError)) as caught:
+    with pytest.raises(
+        (TypeError, ValueError, OSError, RuntimeError, AssertionError, AttributeError, ImportError)
+    ) as caught:
         meet()
     assert str(caught.value) == message
 

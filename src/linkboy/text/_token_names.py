@@ -71,7 +71,7 @@ class TokenNames:
             )
         else:
             near = did_you_mean(name, [n for n in dir(kind) if isinstance(getattr(kind, n), property)])
-            raise AttributeError(f"{kind.__name__} has no attribute {name!r} that setting it could change{near}")
+            raise AttributeError(f"{name} cannot be set: {kind.__name__} has no such attribute{near}")
 
     def _change(self, special: SpecialTokens) -> None:
         """Take over other special and added tokens."""

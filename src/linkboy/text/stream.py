@@ -3,12 +3,13 @@
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal, TextIO, get_args
 
 from linkboy._checks import check_choice
 from linkboy._progress import Progress
+from linkboy._reading import decoded_lines
 from linkboy.text._vocabulary import UNK
 from linkboy.text.report import TokenizedFile
 from linkboy.text.tokenizer import BertTokenizer
@@ -31,7 +32,8 @@ def tokenize_file(
 
     Args:
         tokenizer: the tokenizer to use.
-        source: a path, or `"-"` for standard input; lines end at `\n` alone, and bytes that are not UTF-8 are skipped.
+        source: a path, or `"-"` for standard input; lines end at `\n` or `\r\n`, bytes that are not UTF-8 are skipped, and so is
+            a byte order mark.
         destination: where to write, for instance `sys.stdout`.
         output: `"ids"` or `"tokens"`.
         add_special_tokens: whether to begin each line with `[CLS]` and end it with `[SEP]`.
@@ -43,7 +45,7 @@ def tokenize_file(
     Raises:
         FileNotFoundError: there is no such file.
         TypeError: `tokenizer` is not a `BertTokenizer`, or text cannot be written to `destination`.
-        ValueError: `output` is unknown.
+        ValueError: `output` is unknown, the file is UTF-16, or one of its lines is longer than 16 MiB.
 
     Examples:
         >>> import pathlib, sys, tempfile
@@ -85,18 +87,38 @@ def _batches(source: BinaryIO | Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the size in bytes and the lines of about a megabyte at a time."""
     if isinstance(source, Path):
         with source.open("rb") as file:
-            yield from _batches_of(file)
+            yield from _batches_of(os.fspath(source), file)
     else:
-        yield from _batches_of(source)
+        yield from _batches_of("standard input", source)
 
 
-def _batches_of(file: Iterable[bytes]) -> Iterator[tuple[int, list[str]]]:
-    size, lines = 0, list[str]()
-    for line in file:
-        size += len(line)
-        lines.append(line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "ignore"))
-        if size >= BATCH_BYTES:
-            yield size, lines
-            size, lines = 0, []
+def _batches_of(name: str, file: BinaryIO) -> Iterator[tuple[int, list[str]]]:
+    counted = _Counted(file)
+    lines, skipped = list[str](), ""
+
+    def skip_bad_bytes(number: int, error: UnicodeDecodeError, raw: bytes) -> None:
+        nonlocal skipped
+        skipped = raw.decode("utf-8", "ignore").removesuffix("\r")  # as the reference does
+
+    sent = 0
+    for _, line in decoded_lines(name, counted, "utf-8", skip_bad_bytes):
+        lines.append(skipped if line is None else line)
+        if counted.size - sent >= BATCH_BYTES:
+            yield counted.size - sent, lines
+            sent, lines = counted.size, []
     if lines:
-        yield size, lines
+        yield counted.size - sent, lines
+
+
+class _Counted:
+    """A file that knows how many of its bytes were read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._read = getattr(file, "read1", file.read)
+        self.size = 0
+
+    def read(self, size: int, /) -> bytes:
+        """Read up to `size` bytes."""
+        piece = self._read(size)
+        self.size += len(piece)
+        return piece
