@@ -350,7 +350,24 @@ def ignored_samples(record: Record) -> Answer:
         found = _always_silent(looked)
         if found and number in record.extra.get("independent_rows", ()):
             return _ignored(found, looked[0][0], record.roots[number].place)
-    return None
+    return _only_the_last(record)
+
+
+def _only_the_last(record: Record) -> TrainingFinding | None:
+    """Return a finding where several losses of one line are made for each backward pass, and one of them is used."""
+    uses: list[tuple[str, int, int]] = record.extra.get("loss_uses", [])
+    dropped = [(place, made) for place, made, used in uses if made >= 2 and used == 1]
+    if len(dropped) < 4 or len(dropped) < 0.8 * record.backwards:
+        return None
+    place, made = dropped[0]
+    sentence = (
+        f"{made} losses are computed at one line for each backward pass, and the gradient of one of them is used: "
+        "the other batches "
+        "are thrown away; right where the others are only looked at"
+    )
+    return finding(
+        "ignored-samples", "LIKELY", sentence, "add up the losses, or call backward for each", [place], made=made
+    )
 
 
 def _always_silent(looked: list[tuple[int, tuple[int, ...]]]) -> tuple[int, ...]:
@@ -432,6 +449,15 @@ def eval_in_training(record: Record) -> Answer:
 @check("unshuffled", lambda r: sum(bool(call.classes) for call in r.losses) >= 8, fit=True)
 def unshuffled(record: Record) -> Answer:
     """Batches that hold far fewer classes than batches of shuffled rows would."""
+    if (order := record.extra.get("sorted_labels")) is not None:
+        rows, classes, runs, place = order
+        sentence = (
+            f"{rows} rows from all over the dataset hold {classes} classes in {runs} runs, and the loader takes "
+            "them in this order: "
+            "the rows come class by class; right where classes are learned one after another on purpose"
+        )
+        fix = "shuffle the training rows: DataLoader(..., shuffle=True)"
+        return finding("unshuffled", "FAULT", sentence, fix, [place], rows=rows, classes=classes, runs=runs)
     for (kind, place), calls in by_site(record.losses).items():
         batches = [call.classes for call in calls if call.classes]
         if kind != "nll" or len(batches) < 8 or any(len(call.shape) != 2 for call in calls):

@@ -263,7 +263,7 @@ def squashed(nodes: Iterable[Node]) -> Iterator[Squashed]:
     for node in nodes:
         op = op_of(node)
         if op == "LogSoftmax":
-            before = input_of(node)
+            before = _input_as_it_is(node)
             if before is not None and op_of(before) in ("Softmax", "Sigmoid"):
                 yield _squash("double-softmax", before, "log-softmax", node)
         elif op == "Softmax":
@@ -271,13 +271,24 @@ def squashed(nodes: Iterable[Node]) -> Iterator[Squashed]:
             if before is not None and op_of(before) == "Softmax" and before._saved_dim == node._saved_dim:
                 yield _squash("double-softmax", before, "softmax", node)
         elif op == "BinaryCrossEntropyWithLogits":
-            before = input_of(node)
+            before = _input_as_it_is(node)
             if before is not None and op_of(before) in ("Softmax", "Sigmoid"):
                 yield _squash("double-sigmoid", before, "sigmoid of the loss", node)
         elif op in ("Sigmoid", "LogSigmoid", "LogSigmoidForward"):
             before = input_of(node)
             if before is not None and op_of(before) == "Sigmoid":
                 yield _squash("double-sigmoid", before, "sigmoid", node)
+
+
+def _input_as_it_is(node: Node) -> Node | None:
+    """Return the node before another; a clamp and a small number that is added change next to nothing of a "
+    "probability."""
+    before = input_of(node)
+    while before is not None and (op := op_of(before)) in ("Clamp", "ClampMin", "ClampMax", "Add"):
+        if op == "Add" and sum(below is not None for below, _ in before.next_functions) > 1:
+            return before
+        before = input_of(before)
+    return before
 
 
 def _squash(word: str, before: Node, after: str, node: Node) -> Squashed:

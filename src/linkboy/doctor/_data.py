@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import itertools
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ def drawn_items(
         return None
     with _random.same_random_numbers():
         try:
-            mine = copy.deepcopy(dataset)
+            mine = _copied(dataset)
             _random.seed(seed)
             if init is not None and worker is not None:
                 with _as_worker(worker, seed, mine):
@@ -70,6 +71,47 @@ def _as_worker(number: int, seed: int, dataset: Any) -> Any:
         yield
     finally:
         worker._worker_info = before
+
+
+def _copied(dataset: Any) -> Any:
+    """Return a copy of a dataset that shares what is large and only read: tensors, arrays, long lists."""
+    shared: dict[int, Any] = {}
+    waiting, depth = [dataset], 0
+    while waiting and depth < 200:
+        depth += 1
+        thing = waiting.pop()
+        for value in getattr(thing, "__dict__", {}).values():
+            items = value if isinstance(value, tuple) and len(value) < 100 else (value,)
+            for item in items:
+                if getattr(item, "nbytes", 0) > 2**20 or (isinstance(item, (list, dict)) and len(item) > 1000):
+                    shared[id(item)] = item
+                elif hasattr(item, "__getitem__") and hasattr(item, "__dict__"):
+                    waiting.append(item)
+    return copy.deepcopy(dataset, shared)
+
+
+def label_order(dataset: Any, most: int = 60) -> tuple[int, int, int] | None:
+    """Return rows looked at, classes and runs of labels among rows from all over a dataset, where they come class by class.
+
+    Args:
+        dataset: the dataset; the label is the last entry of an item, a whole number.
+        most: rows that are looked at.
+    """
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__") or len(dataset) < most:
+        return None
+    labels: list[int] = []
+    with _random.same_random_numbers():
+        mine = _copied(dataset)
+        for number in range(most):
+            item = mine[number * len(dataset) // most]
+            last = item[-1] if isinstance(item, (tuple, list)) else None
+            if not isinstance(last, int) and (
+                getattr(last, "shape", None) != () or "int" not in str(getattr(last, "dtype", ""))
+            ):
+                return None
+            labels.append(int(last))
+    classes, runs = len(set(labels)), 1 + sum(a != b for a, b in itertools.pairwise(labels))
+    return (most, classes, runs) if 2 <= classes <= most // 3 and runs <= classes + 2 else None
 
 
 def twins(dataset: Any, init: Any = None) -> bool | None:

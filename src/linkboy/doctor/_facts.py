@@ -19,10 +19,9 @@ class SchedulerFacts:
         steps: how often it was stepped.
         early: steps before the optimizer's first one.
         at: for each step, how many optimizer steps its optimizer had made.
-        backwards_at: for each step, how many backward passes there had been.
-        batches_at: for each step, how many batches a loader had handed out in this pass.
+        passes_at: for each step, how many passes over the loader had begun.
         place_step: where it is stepped.
-        factors: for an epoch-like schedule, its factor after so many steps of a pass.
+        skipped_by_scaler: whether a GradScaler skipped steps of the optimizer.
         period: the number of steps after which a cosine has come down; 0 where there is none.
     """
 
@@ -50,10 +49,9 @@ class LoaderFacts:
         passes: how often it was begun.
         taken: batches handed out.
         cut: passes that were ended early.
-        trained: optimizer steps made while it was the last to hand out a batch.
+        backwards: backward passes while it was the last to hand out a batch.
         in_order: whether its rows come in the order of the dataset.
         place: where it was iterated first.
-        rows: indices of a common base dataset it draws from, with the number of that dataset.
     """
 
     dataset: int
@@ -66,9 +64,6 @@ class LoaderFacts:
     backwards: int = 0
     in_order: bool = False
     place: str = ""
-    base: int | None = None
-    row_count: int | None = None
-    label_order: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass
@@ -149,8 +144,6 @@ class Facts:
     unscaled_place: str = ""
     scaler_steps: int = 0
     graphs_alive: int = 0
-    graph_place: str = ""
-    graphs_of_steps: int = 0
     loads: list[tuple[int, int, str]] = dataclasses.field(default_factory=list)  # taken, offered, place
     stale_loads: list[tuple[int, str, str]] = dataclasses.field(default_factory=list)  # age in steps, made at, used at
     metric_dims: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -191,10 +184,8 @@ class Facts:
     residuals: list[tuple[float, float, float]] = dataclasses.field(
         default_factory=list
     )  # loss, target rms, output rms
-    dropped_losses: Counter[str] = dataclasses.field(default_factory=Counter)
-    unfinished: int = 0
+    loss_uses: list[tuple[str, int, int]] = dataclasses.field(default_factory=list)  # line, calls, calls that were used
     written: list[str] = dataclasses.field(default_factory=list)
-    process: str = ""
 
     def loader_of_training(self) -> LoaderFacts | None:
         """The loader that most backward passes followed."""

@@ -147,6 +147,11 @@ def _datasets(watcher: Watcher) -> None:
     facts = watcher.facts
     for loader, each in zip(watcher.train_loaders, facts.loaders, strict=True):
         name = type(loader.dataset).__name__
+        if each.backwards and each.in_order:
+            with contextlib.suppress(Exception):
+                order = _data.label_order(loader.dataset)
+                if order is not None and loader.batch_sampler is not None:
+                    watcher.record.extra["sorted_labels"] = (*order, each.place)
         if each.workers and each.backwards:
             answer = _data.twins(loader.dataset, loader.worker_init_fn)
             facts.workers_asked += answer is not None
@@ -172,6 +177,7 @@ def _parameters(watcher: Watcher) -> None:
     record, facts = watcher.record, watcher.facts
     for example in watcher.examples.values():
         _equal_rows(watcher, example.model)
+    record.extra["loss_uses"] = facts.loss_uses
     record.extra["base_rates"] = {}
     for scheduler, each in watcher._schedulers.values():
         if each.optimizer is not None:
@@ -213,6 +219,8 @@ def _decayed(watcher: Watcher, number: int, known: dict[str, Any]) -> None:
         seen = torch.zeros(len(silent), dtype=torch.bool)
         seen[[row for row in read if row < len(silent)]] = True
         rows &= seen[: len(first)].to(rows.device)
+        if not known.get("hooked") and int(rows.sum()) < max(2, 0.1 * len(read)):
+            return  # such as the last position of a language model, which predicts nothing
     elif not known.get("hooked"):
         return
     moved = (first != last).flatten(1).any(1) & rows

@@ -168,7 +168,11 @@ class Rows:
         padded_rows = int((lengths > 0).sum())
         if padded_rows < 4 or len(lengths.unique()) < 3:
             return
-        labels = target[hidden].unique()
+        counted = target[hidden]
+        counted = counted[counted != call.ignore_index] if call.ignore_index is not None else counted
+        labels = counted.unique()
+        if counted.numel() < 0.4 * int(hidden.sum()):
+            return
         if len(labels) == 1 and int(labels) != call.ignore_index and not _is_silent(call, hidden):
             self.facts.padding.append((padded_rows, len(lengths.unique()), int(labels), int(hidden.sum())))
             self.facts.padding_place = self.facts.padding_place or call.place

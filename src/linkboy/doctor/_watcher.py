@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -101,7 +102,7 @@ class Watcher:
         self._read_rows: dict[int, set[int]] = {}
         self._moved: dict[int, dict[str, Any]] = {}
         self._anomaly: bool | None = None
-        self._loss_calls = 0
+        self._loss_sites: Counter[str] = Counter()
         self.on_swallowed: Callable[[], None] | None = None
         self.stopped = 0
         self.pause_after: int | None = None
@@ -173,6 +174,7 @@ class Watcher:
     def _patch_training(self) -> None:
         patches = self.patches
         patches.wrap(torch.autograd, "backward", self._backward)
+        patches.wrap(torch.autograd, "grad", self._grad)
         patches.wrap(Optimizer, "__init__", self._optimizer_made)
         patches.wrap(LRScheduler, "__init__", self._scheduler_made)
         for owner in (torch.nn.utils, torch.nn.utils.clip_grad):
@@ -204,13 +206,26 @@ class Watcher:
 
         return backward
 
+    def _grad(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def grad(*args: Any, **kwargs: Any) -> Any:
+            if not torch.compiler.is_compiling() and self.on():
+                self._loss_sites.clear()  # what is differentiated by hand is used
+            return original(*args, **kwargs)
+
+        return grad
+
     def _after_backward(self) -> None:
         self.observer.backward_ended()
         loader = self._loader
         self.rows.backward(-1 if loader is None else loader.dataset)
         if loader is not None:
             loader.backwards += 1
-        self._loss_calls = 0
+        for place, made in self._loss_sites.items():
+            used = sum(
+                call.place == place and call.backward == self.record.backwards - 1 for call in self.record.losses[-64:]
+            )
+            self.facts.loss_uses.append((place, made, used))
+        self._loss_sites.clear()
         limit = 20 * (self.steps or 0)
         if self.steps and self.record.backwards >= max(limit, 200) and not self.record.steps:
             self._raise_stop()
@@ -284,6 +299,9 @@ class Watcher:
             self._raise_stop()
 
     def _raise_stop(self) -> None:
+        if not self.stopped:
+            with self.quiet():
+                self.states_alive()  # while the program still holds what it holds
         self.stopped += 1
         if self.stopped > 2 and self.on_swallowed is not None:
             self.on_swallowed()
@@ -519,7 +537,7 @@ class Watcher:
             self._class_logits = (given.untyped_storage()._cdata, tuple(given.shape))
         if result.grad_fn is not None:
             _tell(result.grad_fn, place)
-            self._loss_calls += 1
+            self._loss_sites[place] += 1
             if name == "kl_div" and not kwargs.get("log_target", False):
                 distribution = bool((given >= 0).all()) and any(
                     bool((given.detach().float().sum(dim) - 1).abs().max() < 1e-2) for dim in range(given.dim())
@@ -608,8 +626,6 @@ class Watcher:
             facts.batches = len(loader)
         if not isinstance(loader.dataset, IterableDataset):
             facts.in_order = isinstance(loader.sampler, SequentialSampler)
-            with contextlib.suppress(TypeError, NotImplementedError):
-                facts.row_count = len(loader.dataset)
         self.facts.loaders.append(facts)
         self.train_loaders.append(loader)
         return facts
