@@ -1,5 +1,6 @@
 """The command line: what it prints, what it refuses, how it ends."""
 
+import io
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 
 import numpy as np
+import polars as pl
 import pytest
 
 import linkboy as lb
@@ -184,9 +186,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(capsys, tmp_path, tsv, model)
     assert refused(capsys, "predict", model) == (
         'give texts to predict ("a text" ..., or - for standard input), or --file FILE'
     )
-    assert refused(capsys, "predict", model, "--file", missing) == (
-        f"cannot use {missing}: no such file or directory; check the path"
-    )
+    assert refused(capsys, "predict", model, "--file", missing) == f"there is no file {missing}; check the path"
     assert not (tmp_path / "new").exists()
 
 
@@ -214,7 +214,8 @@ def test_a_broken_line_in_a_file_to_predict_is_named(capsys, model, tmp_path):
     path = tmp_path / "texts.txt"
     path.write_bytes(b"good\nb\xe4d\n")
     assert refused(capsys, "predict", model, "--file", path) == (
-        f"{path} line 2: byte 2 is not UTF-8; correct the line or pass --encoding"
+        f"{path} line 2: byte 2 is not UTF-8 (0xe4), but the line reads 'bäd' with --encoding cp1252; correct the line or pass "
+        "--on-bad-row skip"
     )
 
 
@@ -366,3 +367,101 @@ def test_a_vocabulary_goes_with_the_cnn_only(capsys, tsv, tmp_path):
     ]
     assert cli.run(arguments) == 0
     assert len(lb.load_classifier(tmp_path / "m").encoder) == 16 + 1
+
+
+# --- tables in, tables out -----------------------------------------------------------------------------------------------
+
+GIVEN = [("1", "房间 干净", "好评"), ("2", "太 吵", "差评"), ("3", "热情, 方便", "好评")]
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "new.csv"
+    path.write_text(
+        "id,评论,标签\n" + "".join(f'{number},"{text}",{label}\n' for number, text, label in GIVEN), "utf-8"
+    )
+    return path
+
+
+def test_predict_reads_the_column_of_texts_of_a_table(model, table, capsys):
+    assert cli.run(["predict", str(model), "--file", str(table)]) == 0
+    printed = capsys.readouterr()
+    lines = [line.split("\t") for line in printed.out.splitlines()]
+    assert [(label, text) for label, _, text in lines] == [(label, text) for _, text, label in GIVEN]
+    assert printed.err == "linkboy: text from column '评论'; comma, with header, UTF-8\n"
+
+
+def test_predict_reads_the_file_that_it_was_trained_on(model, tsv, capsys):
+    assert cli.run(["predict", str(model), "--file", str(tsv)]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [text for _, _, text in lines] == list(lb.read_labelled(tsv).texts)
+
+
+def test_a_dash_is_standard_input_for_file_too(model, capsys, monkeypatch):
+    monkeypatch.setattr(
+        sys, "stdin", type("Stdin", (), {"buffer": io.BytesIO("干净\n".encode()), "isatty": lambda: False})
+    )
+    assert cli.run(["predict", str(model), "--file", "-"]) == 0
+    assert capsys.readouterr().out.startswith("好评\t")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_predict_writes_the_given_columns_and_the_answers(model, table, tmp_path, capsys, ending):
+    out = tmp_path / f"answers{ending}"
+    assert cli.run(["predict", str(model), "--file", str(table), "--out", str(out)]) == 0
+    assert capsys.readouterr().err.endswith(f"linkboy: 3 rows in {out}\n")
+    read = {".csv": pl.read_csv, ".jsonl": pl.read_ndjson, ".parquet": pl.read_parquet}
+    frame = pl.read_csv(out, separator="\t") if ending == ".tsv" else read[ending](out)
+    assert frame.columns == ["id", "评论", "标签", "predicted_label", "probability"]
+    assert frame["评论"].to_list() == [text for _, text, _ in GIVEN]
+    assert frame["predicted_label"].to_list() == frame["标签"].to_list()
+    expected = lb.load_classifier(model).predict([text for _, text, _ in GIVEN]).probabilities
+    assert frame["probability"].to_list() == pytest.approx(expected, abs=1e-6)
+    assert "column '评论'" in str(lb.read_labelled(out, text_column="评论", label_column="标签"))
+
+
+def test_lines_and_nested_json_are_written_too(model, tmp_path, capsys):
+    lines, nested, out = tmp_path / "lines.txt", tmp_path / "rows.jsonl", tmp_path / "o.csv"
+    lines.write_text("干净\n\n吵, 脏\n", "utf-8")
+    assert cli.run(["predict", str(model), "--file", str(lines), "--out", str(out)]) == 0
+    assert pl.read_csv(out)["text"].to_list() == ["干净", None, "吵, 脏"]
+    nested.write_text('{"review": {"text": "干净"}, "n": [1]}\n{"review": {"text": null}}\n', "utf-8")
+    assert (
+        cli.run(["predict", str(model), "--file", str(nested), "--out", str(out), "--text-column", "review.text"]) == 0
+    )
+    assert pl.read_csv(out).columns == ["review.text", "n", "predicted_label", "probability"]
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is(model, table, tmp_path, capsys):
+    wrong = {
+        (
+            "--out",
+            tmp_path / "o.xls",
+        ): "out must end in one of ('.csv', '.tsv', '.jsonl', '.ndjson', '.parquet'), got 'o.xls'",
+        ("--out", tmp_path / "o.csv", "--json"): "--json and --top are for what is printed; leave them out with --out",
+        ("--out", table): f"--out must be another file than the one that is read, got {table} for both",
+        ("--label-map", "1=a"): "--label-map is for labels that are read, and predict reads none; leave it out",
+    }
+    for arguments, sentence in wrong.items():
+        capsys.readouterr()
+        assert cli.run(["predict", str(model), "--file", str(table), *map(str, arguments)]) == 2
+        assert capsys.readouterr().err.splitlines()[-1] == f"linkboy: {sentence}"
+    answered = tmp_path / "o.csv"
+    answered.write_text("text,predicted_label\na b,x\n")
+    assert cli.run(["predict", str(model), "--file", str(answered), "--out", str(tmp_path / "p.csv")]) == 2
+    assert capsys.readouterr().err.endswith(
+        "the given rows have a column 'predicted_label' already, which the answers need; rename it or leave it out\n"
+    )
+    assert not (tmp_path / "p.csv").exists()
+    assert refused(capsys, "predict", model, "a text", "--separator", "tab") == (
+        "the options that say how to read a file need --file FILE; leave them out for texts"
+    )
+    assert refused(capsys, "predict", model, "-", "--text-column", "a") == (
+        "standard input is read as one text per line; pass a table as --file FILE"
+    )
+
+
+def test_a_map_of_labels_is_pairs(tsv, tmp_path, capsys):
+    assert refused(capsys, "train", tsv, "--label-map", "好评", "--out", tmp_path / "m") == (
+        "--label-map must be pairs such as 1=bad,2=good, got '好评'"
+    )

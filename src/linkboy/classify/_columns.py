@@ -150,7 +150,7 @@ def _is_prose(cell: str) -> bool:
 
 def looks_like_header(names: Sequence[str]) -> bool:
     """Return whether a row names a text and a label column by usual words."""
-    keys = set(map(_key, names))
+    keys = set(map(name_key, names))
     return bool(keys & set(TEXT_NAMES)) and bool(keys & set(LABEL_NAMES))
 
 
@@ -259,7 +259,8 @@ def _position(path: object, name: ColumnName, names: Sequence[str]) -> int:
     )
 
 
-def _key(name: str) -> str:
+def name_key(name: str) -> str:
+    """Return a name as the lists of usual names have it."""
     return re.sub(r"[\s_\-]+", "_", name.strip().lower())
 
 
@@ -267,7 +268,7 @@ def _by_name(
     names: Sequence[str], text: tuple[int, ...] | None, label: int | None, taken: set[int], *, header: bool
 ) -> tuple[tuple[int, ...] | None, int | None]:
     """Find columns by their usual names, then the one that is left of two."""
-    keys = [_key(name) for name in names] if header else []
+    keys = [name_key(name) for name in names] if header else []
 
     def usual(words: Sequence[str]) -> int | None:
         return next((keys.index(word) for word in words if word in keys and keys.index(word) not in taken), None)

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import itertools
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from linkboy._reading import Line
-from linkboy.classify._columns import Wanted, first_row, label_comes_first, looks_like_header
+from linkboy.classify._columns import ColumnTraits, Wanted, first_row, label_comes_first, looks_like_header
 
 SEPARATORS = (",", "\t", ";", "|")
 SEPARATOR_NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "|"}
@@ -142,6 +143,9 @@ def _separator(path: object, head: Sequence[str], full: Sequence[str], whole: bo
             return "\t"
     elif not even or (order[0] in even and len(full) < 10):
         return order[0]
+    if len(even) > 1:  # labels that repeat tell them apart: the wrong separator leaves a piece of the text at them
+        labels = sorted((_fewest_labels(_csv_rows(head, whole, each)[0]), each) for each in even)
+        even = [labels[0][1]] if 2 * labels[0][0] <= labels[1][0] else even
     if len(even) == 1:
         return even[0]
     choices = " or ".join(f"separator={each!r}" for each in even)
@@ -149,6 +153,12 @@ def _separator(path: object, head: Sequence[str], full: Sequence[str], whole: bo
         f"{path} could be separated by {' or by '.join(SEPARATOR_NAMES[each] for each in even)}: each gives all its first rows "
         f"as many fields, for instance {first[:40]!r}; choose one: {choices}"
     )
+
+
+def _fewest_labels(rows: Sequence[Sequence[str]]) -> float:
+    """Return how many values the column has that could be the label and has the fewest; infinity where none could."""
+    columns = [ColumnTraits(cells) for cells in zip(*rows[1:], strict=True)]
+    return min((column.distinct for column in columns if column.repeats), default=math.inf)
 
 
 def _is_even(head: Sequence[str], whole: bool, separator: str) -> bool:
@@ -187,7 +197,7 @@ def _tab_dialect(
 ) -> Dialect:
     """Return how a file separated by tabs is written: a row is a line, unless only quotes that span lines fit."""
     split = [line.split("\t") for line in full]
-    names = [name.strip() for name in split[0]] if split else []
+    names = [name.strip() for name in tsv_fields(full[0], len(split[0]))] if split else []
     counts = Counter(map(len, split))
     usual, times = counts.most_common(1)[0] if split else (0, 0)
     spanning = _rows_over_lines(head, full, whole)

@@ -74,12 +74,10 @@ class Table:
         name = self.names[place]
         return (lambda record: value_at(record, name)) if self.keyed else itemgetter(place)
 
-    def given(self, record: Record) -> dict[str, Any]:
-        """Return a record by the names of its columns."""
-        if self.keyed:
-            return record
-        names = self.names if self.header else [f"column_{name}" for name in self.names]
-        return dict(zip(names, record, strict=True))
+    @property
+    def shown_names(self) -> list[str]:
+        """The names of the columns to write above them."""
+        return list(self.names) if self.header else [f"column_{name}" for name in self.names]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +112,7 @@ def table_of(content: Content, asked: Reading, bad_row: BadRow) -> Table:
         _check_text_options(content, asked)
         return parquet_table(content, asked.wanted) if content.kind == "parquet" else workbook_table(content, asked)
     encoding = content.encoding(asked.encoding)
-    form = _json_form(content, encoding)
+    form = json_form(content, encoding)
     if form is not None:
         _check_text_options(content, asked, encoding=True)
     if form == "stream":
@@ -143,13 +141,16 @@ def _check_text_options(content: Content, asked: Reading, *, encoding: bool = Fa
         raise ValueError(f"{content.path} is {kind}, for which {wrong[0]} has no meaning; leave {wrong[0]} out")
 
 
-def text_lines(content: Content, encoding: str, undecoded: dict[int, str]) -> Iterator[Line]:
+def text_lines(
+    content: Content, encoding: str, undecoded: dict[int, str], *, may_be_blank: bool = False
+) -> Iterator[Line]:
     """Yield number and text of each line, blank ones too; one that cannot be decoded is recorded, and yields `None`.
 
     Args:
         content: the file, open.
         encoding: its encoding.
         undecoded: gets the reason for each such line by its number.
+        may_be_blank: whether there may be blank lines only.
 
     Raises:
         ValueError: the encoding is unknown or plainly another one, a line is too long, or all lines are blank.
@@ -158,7 +159,7 @@ def text_lines(content: Content, encoding: str, undecoded: dict[int, str]) -> It
     def bad_line(number: int, error: UnicodeDecodeError, raw: bytes) -> None:
         undecoded[number] = not_in(encoding, raw, error.start)
 
-    something = False
+    something = may_be_blank
     for number, line in decoded_lines(str(content.path), content.file, encoding, bad_line, carriage_returns=True):
         something = something or line is None or bool(line.strip())
         yield number, line
@@ -177,7 +178,7 @@ def _reported(lines: Iterable[Line], undecoded: dict[int, str], bad_row: BadRow)
 # --- JSON ----------------------------------------------------------------------------------------------------------------
 
 
-def _json_form(content: Content, encoding: str) -> str | None:
+def json_form(content: Content, encoding: str) -> str | None:
     """Return `"lines"` or `"stream"` for JSON, `None` for anything else."""
     start = content.head.decode(encoding, "ignore").removeprefix("\ufeff").lstrip()
     if content.ending in (".jsonl", ".ndjson"):

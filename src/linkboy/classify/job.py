@@ -175,7 +175,8 @@ def train_classifier(
         except TrainingStoppedError as stop:
             return TrainingReport(out, {}, stop.history, learner.recipe, seconds, None)
         seconds["training"] = time.perf_counter() - training_started
-        classifier.about = {"training": {**run, "recipe": chosen.recipe.to_dict(), "history": chosen.history.to_dict()}}
+        training = {**run, "recipe": chosen.recipe.to_dict(), "history": chosen.history.to_dict()}
+        classifier.about = {"training": training, "text_columns": list(train.text_columns)}
         if is_main_process():
             metric = METRIC_KEYS[chosen.recipe.metric]
             page = report_page(

@@ -179,17 +179,28 @@ def read_labelled(
         >>> print(data.notes[0])
         text from column 0, label from column 1 (2 classes), 2 rows; tab, no header (columns count from 0), UTF-8
     """
-    check_choice("on_bad_row", on_bad_row, ("raise", "skip"))
     if header is not None:
         check_flag("header", header)
     asked = Reading(wanted_columns(text_column, label_column, weight_column), encoding, separator_of(separator), header)
+    return read_rows(path, asked, label_map=label_map, on_bad_row=on_bad_row)
+
+
+def read_rows(
+    path: str | Path,
+    asked: Reading,
+    *,
+    label_map: Mapping[str, str] | None = None,
+    on_bad_row: Literal["raise", "skip"] = "raise",
+) -> LabelledTexts:
+    """Read a file of labelled texts as `read_labelled` does; its arguments are checked."""
+    check_choice("on_bad_row", on_bad_row, ("raise", "skip"))
     renamed = _checked_map(label_map)
     path = existing_file(path)
     skipped: list[SkippedRow] = []
     bad_row = bad_row_of(path, on_bad_row, skipped)
     with opened(path) as content:
         table = table_of(content, asked, bad_row)
-        return _collect(table, table.roles(asked.wanted), renamed, skipped, bad_row, encoding or "utf-8")
+        return _collect(table, table.roles(asked.wanted), renamed, skipped, bad_row, asked.encoding or "utf-8")
 
 
 def existing_file(path: str | Path) -> Path:
@@ -297,8 +308,8 @@ def _collect(
     counts, labels, joined = _one_spelling(labels)
     took = say(
         "took",
-        text=_columns_named(table, roles.text),
-        label=_columns_named(table, (roles.label,)),
+        text=columns_named(table, roles.text),
+        label=columns_named(table, (roles.label,)),
         classes=plural(len(counts), "class", "classes"),
         rows=plural(len(texts), "row"),
         form=table.form,
@@ -322,7 +333,8 @@ def _collect(
     )
 
 
-def _columns_named(table: FileTable, places: Sequence[int]) -> str:
+def columns_named(table: FileTable, places: Sequence[int]) -> str:
+    """Name columns in a sentence, by their numbers where they have no names."""
     names = [repr(table.names[place]) if table.header else table.names[place] for place in places]
     return f"column{'s' if len(names) > 1 else ''} {', '.join(names)}"
 

@@ -1,14 +1,19 @@
 """What can be done with a directory that `linkboy train` has written: predict, evaluate, explain, export."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from linkboy.cli._lines import json_lines, lines_of, tab_lines
+from linkboy._report import plural, visible
+from linkboy.cli._lines import json_lines, tab_lines
 from linkboy.cli._printing import printer, show_report
 from linkboy.cli._reading import Reading, ReadingOptions
 
 if TYPE_CHECKING:
+    from linkboy.classify import Classifier
+    from linkboy.classify._given import GivenTexts
     from linkboy.classify.export import Form
 
 _FILES: "dict[Form, str]" = {"onnx": "model.onnx", "torchscript": "model.pt", "torch-export": "model.pt2"}
@@ -19,9 +24,10 @@ def predict(
     /,
     *texts: str,
     file: Path | None = None,
+    out: Path | None = None,
     top: int = 1,
     json: bool = False,
-    encoding: str = "utf-8",
+    reading: Reading = ReadingOptions(),  # noqa: B008 (frozen)
 ) -> None:
     """Predict the class of texts: label, probability and text, one line each, separated by tabs.
 
@@ -32,32 +38,84 @@ def predict(
     texts
         The texts. A single - reads one text per line from standard input. Put -- before texts that begin with a dash.
     file
-        A file with one text per line, any number of lines, or - for standard input; blank lines are answered too.
+        A table in any form that linkboy train reads, of which the texts are predicted; or a file with one text per line,
+        any number of lines, blank ones too; or - for such lines from standard input.
+    out
+        Write the given columns with predicted_label and probability into this file: .csv, .tsv, .jsonl or .parquet.
     top
         How many classes to print for each text.
     json
         Print one JSON object per line.
-    encoding
-        Encoding of the file or of standard input.
     """
     from linkboy import load_classifier
+    from linkboy.classify._given import texts_by_hand
 
     if bool(texts) == (file is not None):
         raise ValueError('give texts to predict ("a text" ..., or - for standard input), or --file FILE')
+    if out is not None and (json or top != 1):
+        raise ValueError("--json and --top are for what is printed; leave them out with --out")
+    if out is not None and file is not None and out.exists() and file.exists() and out.samefile(file):
+        raise ValueError(f"--out must be another file than the one that is read, got {out} for both")
+    if texts and reading != ReadingOptions():
+        raise ValueError("the options that say how to read a file need --file FILE; leave them out for texts")
     classifier = load_classifier(directory)
     for text in texts:
         if _names_a_file(text):
-            print(
-                f"linkboy: {text!r} is read as a text; to predict the lines of that file pass --file {text}",
-                file=sys.stderr,
-            )
-    source = iter(texts) if file is None else lines_of(file, encoding)
-    write = json_lines if json else tab_lines
-    # Someone who types waits for the answer to each line.
-    typed = file == Path("-") and sys.stdin.isatty()
-    for predictions in classifier.predict_stream(source, top=top, batch_size=1 if typed else 4096):
-        sys.stdout.write(write(predictions))
-        sys.stdout.flush()
+            say(f"{text!r} is read as a text; to predict the texts of that file pass --file {text}")
+    with (
+        nullcontext(texts_by_hand(texts)) if file is None else _opened(file, reading, _columns_of(classifier)) as given
+    ):
+        if given.note:
+            say(given.note)
+        if out is not None:
+            from linkboy.classify._given import write_answers
+
+            count = write_answers(classifier, given, out)
+            say(f"{plural(count, 'row')} in {out}")
+            return
+        write = json_lines if json else tab_lines
+        # Someone who types waits for the answer to each line.
+        typed = file == Path("-") and sys.stdin.isatty()
+        for predictions in classifier.predict_stream(given.texts(keep=False), top=top, batch_size=1 if typed else 4096):
+            sys.stdout.write(write(predictions))
+            sys.stdout.flush()
+
+
+def say(sentence: str) -> None:
+    """Print a remark beside the answers, which standard output is for."""
+    print(f"linkboy: {visible(sentence)}", file=sys.stderr)
+
+
+def _columns_of(classifier: "Classifier") -> list[str]:
+    """Return the names of the columns that a classifier was trained on, none where it does not know them."""
+    names = classifier.about.get("text_columns")
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
+
+
+@contextmanager
+def _opened(file: Path, reading: ReadingOptions, known: list[str]) -> "Iterator[GivenTexts]":
+    """Open a file of texts, or standard input, which is read line by line as it comes."""
+    from linkboy._reading import codec_of
+    from linkboy.classify._given import lines_of, texts_of_file
+    from linkboy.classify.labelled import SkippedRow, bad_row_of
+
+    asked = reading.for_texts(known)
+    skipped: list[SkippedRow] = []
+    if file == Path("-"):
+        if asked.wanted.all or asked.separator or asked.header is not None:
+            raise ValueError("standard input is read as one text per line; pass a table as --file FILE")
+        encoding = asked.encoding or "utf-8"
+        codec_of(encoding)  # before standard input is opened
+        with sys.stdin.buffer as stream:
+            name = Path("standard input")
+            yield lines_of(name, stream, encoding, bad_row_of(name, reading.on_bad_row, skipped))
+    else:
+        with texts_of_file(file, asked, bad_row_of(file, reading.on_bad_row, skipped)) as given:
+            yield given
+    for row in skipped[:10]:
+        say(f"line {row.line} was skipped: {row.reason}")
+    if skipped:
+        say(f"{plural(len(skipped), 'row')} skipped")
 
 
 def _names_a_file(text: str) -> bool:
@@ -89,7 +147,7 @@ def evaluate(
     from linkboy import load_classifier
 
     classifier = load_classifier(directory)
-    data = reading.read(file)
+    data = reading.read(file, known=_columns_of(classifier))
     if not json:
         printer()(data)
     show_report(classifier.evaluate(data), json=json)

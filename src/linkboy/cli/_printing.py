@@ -2,9 +2,11 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from linkboy._report import Printable, Report, visible
+from linkboy._report import Block, Printable, Report, visible
+from linkboy.cli._reading import READING_OPTIONS
+from linkboy.cli._wording import as_options
 
 
 def is_first_process() -> bool:
@@ -21,13 +23,25 @@ def printer() -> Callable[[Printable | str], None]:
     def show(block: Printable | str) -> None:
         if not is_first_process():
             return
+        shown = visible(block) if isinstance(block, str) else _Worded(block)
         if sys.stdout.isatty():
-            console.print(visible(block) if isinstance(block, str) else block, markup=False)
+            console.print(shown, markup=False)
         else:
-            print(visible(block) if isinstance(block, str) else block)
+            print(shown)
         print(flush=True)
 
     return show
+
+
+class _Worded(Printable):
+    """A report whose sentences name the options by which files are read, where the room names arguments of Python."""
+
+    def __init__(self, report: Printable) -> None:
+        self._report = report
+
+    def _blocks(self) -> Iterable[Block]:
+        for block in self._report._blocks():
+            yield as_options(block, READING_OPTIONS) if isinstance(block, str) else block
 
 
 def show_report(report: Report, *, json: bool = False) -> None:

@@ -1,7 +1,7 @@
 """The options by which several commands read labelled texts."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 if TYPE_CHECKING:  # importing a room costs time that --help must not pay
     from linkboy.classify import LabelledTexts
+    from linkboy.classify._tables import Reading as AskedReading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,21 +35,31 @@ class ReadingOptions:
     encoding: str | None = None
     on_bad_row: Literal["raise", "skip"] = "raise"
 
-    def read(self, file: Path, *, weight_column: str | None = None) -> "LabelledTexts":
-        """Return the labelled texts of a file."""
-        from linkboy import read_labelled
+    def read(self, file: Path, *, weight_column: str | None = None, known: Sequence[str] = ()) -> "LabelledTexts":
+        """Return the labelled texts of a file; `known` are the columns of the text that a classifier was trained on."""
+        from linkboy.classify.labelled import read_rows
 
-        return read_labelled(
-            file,
-            text_column=self.text_column,
-            label_column=self.label_column,
-            weight_column=weight_column,
-            separator=self.separator,
-            header=self.header,
-            label_map=_map_of(self.label_map),
-            on_bad_row=self.on_bad_row,
-            encoding=self.encoding,
+        asked = self._asked(weight_column, known, needs_label=True)
+        return read_rows(file, asked, label_map=_map_of(self.label_map), on_bad_row=self.on_bad_row)
+
+    def for_texts(self, known: Sequence[str]) -> "AskedReading":
+        """Return how to read texts without labels."""
+        if self.label_map is not None:
+            raise ValueError("--label-map is for labels that are read, and predict reads none; leave it out")
+        return self._asked(None, known, needs_label=False)
+
+    def _asked(self, weight_column: str | None, known: Sequence[str], *, needs_label: bool) -> "AskedReading":
+        from linkboy.classify._columns import wanted_columns
+        from linkboy.classify._dialect import separator_of
+        from linkboy.classify._tables import Reading as AskedReading
+
+        wanted = wanted_columns(
+            self.text_column, self.label_column, weight_column, needs_label=needs_label, known=known
         )
+        return AskedReading(wanted, self.encoding, separator_of(self.separator), self.header)
+
+
+READING_OPTIONS = {f"--{field.name.replace('_', '-')}" for field in fields(ReadingOptions)} | {"--no-header"}
 
 
 def _map_of(pairs: str | None) -> Mapping[str, str] | None:

@@ -79,10 +79,12 @@ def _dash_as_file(arguments: list[str]) -> list[str]:
     if arguments[:1] != ["predict"]:
         return arguments
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    return [
-        "--file=-" if argument == "-" and before != "--file" and place < end else argument
-        for place, (before, argument) in enumerate(zip(["", *arguments], arguments, strict=False))
-    ]
+    written: list[str] = []
+    for argument in arguments[:end]:
+        if argument == "-":
+            written = written[:-1] if written[-1] == "--file" else written
+        written.append("--file=-" if argument == "-" else argument)
+    return written + arguments[end:]
 
 
 def _script_last(arguments: list[str]) -> list[str]:

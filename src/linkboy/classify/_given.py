@@ -1,0 +1,239 @@
+"""Texts to predict, from a table or from lines, and the table of answers beside what was given."""
+
+import csv
+import io
+import json
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from linkboy._files import atomic_write
+from linkboy._reading import Reader
+from linkboy.classify._columns import TEXT_NAMES, ColumnTraits, Roles, looks_like_header, name_key
+from linkboy.classify._content import Content, opened
+from linkboy.classify._dialect import FASTTEXT, SEPARATORS
+from linkboy.classify._json import MISSING, cell_text
+from linkboy.classify._sentences import say
+from linkboy.classify._tables import BadRow, Reading, Table, json_form, table_of, text_lines
+from linkboy.classify.classifier import Classifier, Predictions
+from linkboy.classify.labelled import as_string, columns_named, existing_file, text_getter
+
+FORMS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+ANSWERS = ("predicted_label", "probability")
+
+
+class GivenTexts:
+    """Texts to predict, one after the other, with the rows that they are from.
+
+    Args:
+        names: the columns of the rows.
+        rows: text and cells of each row, the cells in the order of the names.
+        note: what was taken; empty for lines.
+    """
+
+    def __init__(self, names: Sequence[str], rows: Iterator[tuple[str, Sequence[Any]]], note: str = "") -> None:
+        self.names, self.note, self._rows = _distinct(names), note, rows
+        self._given: deque[Sequence[Any]] = deque()
+
+    def texts(self, *, keep: bool) -> Iterator[str]:
+        """Yield the texts; with `keep`, their rows wait for `taken`."""
+        for text, cells in self._rows:
+            if keep:
+                self._given.append(cells)
+            yield text
+
+    def taken(self, count: int) -> list[Sequence[Any]]:
+        """Return the next rows whose texts were yielded."""
+        return [self._given.popleft() for _ in range(count)]
+
+
+def texts_by_hand(texts: Sequence[str]) -> GivenTexts:
+    """Return texts that were given one by one."""
+    return GivenTexts(("text",), ((text, (text,)) for text in texts))
+
+
+@contextmanager
+def texts_of_file(path: Path, asked: Reading, bad_row: BadRow) -> Iterator[GivenTexts]:
+    """Open a file of texts to predict: the column of texts of a table, or each line, blank ones too.
+
+    Args:
+        path: the file.
+        asked: how to read it; columns that the classifier was trained on count as names of texts.
+        bad_row: called with line and reason of a row that cannot be read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file can be read in two ways, or is neither text nor a table.
+    """
+    with opened(existing_file(path)) as content:
+        if content.kind == "text" and not _is_table(content, asked):
+            yield lines_of(content.path, content.file, content.encoding(asked.encoding), bad_row, content)
+            return
+        table = table_of(content, asked, bad_row)
+        roles = _text_role(table, asked)
+        note = say("took text", text=columns_named(table, roles.text), form=table.form)
+        yield GivenTexts(table.shown_names, _table_rows(table, roles, bad_row), note)
+
+
+def lines_of(path: Path, file: Reader, encoding: str, bad_row: BadRow, content: Content | None = None) -> GivenTexts:
+    """Return each line of a file, or of a stream as it comes, as a text."""
+    content = content or Content(path, "text", file, b"", packed=False)
+    undecoded: dict[int, str] = {}
+
+    def rows() -> Iterator[tuple[str, Sequence[Any]]]:
+        for number, line in text_lines(content, encoding, undecoded, may_be_blank=True):
+            if line is None:
+                bad_row(number, undecoded.pop(number))
+            else:
+                text = line.rstrip("\r")
+                yield text, (text,)
+
+    return GivenTexts(("text",), rows())
+
+
+def _is_table(content: Content, asked: Reading) -> bool:
+    """Return whether text is a table, not one text per line: by what was asked, the form, the name, or the first lines."""
+    encoding = content.encoding(asked.encoding)
+    if asked.wanted.all or asked.separator or asked.header is not None or json_form(content, encoding):
+        return True
+    lines = [
+        line for line in content.head.decode(encoding, "ignore").removeprefix("\ufeff").splitlines() if line.strip()
+    ]
+    lines = lines[:-1] if len(lines) > 1 and len(content.head) > 1 << 15 else lines[:1000]
+    first = lines[0] if lines else ""
+    if content.ending in (".csv", ".tsv"):
+        return any(separator in first for separator in SEPARATORS) or name_key(first.strip('" ')) in TEXT_NAMES
+    for separator in SEPARATORS:
+        names = [name.strip(' "') for name in first.split(separator)]
+        named = (
+            any(name_key(name) in TEXT_NAMES for name in names) and len({line.count(separator) for line in lines}) == 1
+        )
+        known = bool(asked.wanted.known) and set(asked.wanted.known) <= set(names)
+        if len(names) > 1 and (looks_like_header(names) or named or known):
+            return True
+    with_tabs = {line.count("\t") for line in lines}
+    return first.startswith(FASTTEXT) or (len(lines) > 1 and 0 not in with_tabs and len(with_tabs) == 1)
+
+
+def _text_role(table: Table, asked: Reading) -> Roles:
+    """Return the column of texts; of two without a header, the one that reads like texts, where only one does."""
+    if table.fixed is not None and not asked.wanted.all:
+        columns = [ColumnTraits(cells) for cells in zip(*table.head, strict=True)]
+        prose = [place for place, column in enumerate(columns) if column.prose]
+        return Roles((prose[0],), None, None) if len(prose) == 1 else table.fixed
+    return table.roles(asked.wanted)
+
+
+def _table_rows(table: Table, roles: Roles, bad_row: BadRow) -> Iterator[tuple[str, Sequence[Any]]]:
+    text_of = text_getter(table, roles.text)
+    getters = [table.getter(place) for place in range(len(table.names))] if table.keyed else []
+    for line, record in table.records:
+        raw = text_of(record)
+        text = as_string(raw)
+        if not text and raw is not None and not isinstance(raw, (str, float)):
+            wrong = f"the text must be text or a number, got {type(raw).__name__}"
+            bad_row(line, "there is no text" if raw is MISSING else wrong)
+            continue
+        values = [get(record) for get in getters] if table.keyed else record
+        yield text, [None if value is MISSING else value for value in values]
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Give each column a name of its own."""
+    found: list[str] = []
+    for place, name in enumerate(names):
+        name = name or f"column_{place}"
+        found.append(name if name not in found else f"{name}_{place}")
+    return found
+
+
+def write_answers(classifier: Classifier, given: GivenTexts, out: Path) -> int:
+    """Write the given columns with the predicted label and its probability, in the form that the ending says.
+
+    Text is written row by row; Parquet is gathered in memory. The file appears whole or not at all.
+
+    Args:
+        classifier: predicts.
+        given: the texts and their rows.
+        out: the file.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        ValueError: the ending is unknown, or the columns have a name that the answers need.
+    """
+    form = out.suffix.lower()
+    if form not in FORMS:
+        raise ValueError(f"out must end in one of {FORMS}, got {out.name!r}")
+    taken = next((name for name in ANSWERS if name in given.names), None)
+    if taken is not None:
+        raise ValueError(
+            f"the given rows have a column {taken!r} already, which the answers need; rename it or leave it out"
+        )
+    write = {".csv": _write_csv, ".tsv": _write_csv, ".parquet": _write_parquet}.get(form, _write_json)
+    with atomic_write(out) as file:
+        return write(file, [*given.names, *ANSWERS], _answered(classifier, given), "\t" if form == ".tsv" else ",")
+
+
+def _answered(classifier: Classifier, given: GivenTexts) -> Iterator[list[list[Any]]]:
+    """Yield the rows of one batch after the other, with label and probability behind them."""
+    for predictions in classifier.predict_stream(given.texts(keep=True)):
+        yield [
+            [*cells, *answer]
+            for cells, answer in zip(given.taken(len(predictions.texts)), _pairs(predictions), strict=True)
+        ]
+
+
+def _pairs(predictions: Predictions) -> Iterator[tuple[str, float | None]]:
+    for label, probability in zip(predictions.labels, predictions.probabilities, strict=True):
+        yield label, round(probability, 6) if math.isfinite(probability) else None
+
+
+def _write_csv(file: BinaryIO, names: Sequence[str], batches: Iterator[list[list[Any]]], separator: str) -> int:
+    count = 0
+    text = io.TextIOWrapper(file, "utf-8", newline="")
+    writer = csv.writer(text, delimiter=separator, lineterminator="\n")
+    writer.writerow(names)
+    for rows in batches:
+        writer.writerows([_flat(cell) for cell in row] for row in rows)
+        count += len(rows)
+    text.flush()
+    text.detach()
+    return count
+
+
+def _flat(cell: Any) -> str:
+    return (
+        f"{cell:.6f}".rstrip("0").rstrip(".")
+        if isinstance(cell, float)
+        else cell_text(cell)
+        if _is_json(cell)
+        else str(cell)
+    )
+
+
+def _is_json(cell: Any) -> bool:
+    return cell is None or isinstance(cell, (str, bool, list, dict))
+
+
+def _write_json(file: BinaryIO, names: Sequence[str], batches: Iterator[list[list[Any]]], separator: str) -> int:
+    count = 0
+    for rows in batches:
+        lines = (json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False, default=str) for row in rows)
+        file.write("".join(f"{line}\n" for line in lines).encode())
+        count += len(rows)
+    return count
+
+
+def _write_parquet(file: BinaryIO, names: Sequence[str], batches: Iterator[list[list[Any]]], separator: str) -> int:
+    import polars as pl
+
+    rows = [row for batch in batches for row in batch]
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    data = {name: pl.Series(name, list(column), strict=False) for name, column in zip(names, columns, strict=True)}
+    pl.DataFrame(data).write_parquet(file)
+    return len(rows)

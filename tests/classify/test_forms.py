@@ -1,0 +1,508 @@
+"""Small files as people have them, one of each form, in two languages: each is read right, or refused with what to pass."""
+
+# ruff: noqa: E501 - a form or a sentence is read best in one line
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import zipfile
+from xml.sax.saxutils import escape
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from linkboy.classify._content import opened
+from linkboy.classify._findings import number_key
+from linkboy.classify.labelled import read_labelled
+
+ENGLISH = [
+    (f"the {thing} was {word}, {number}", label)
+    for number in range(10)
+    for thing in ("room", "food", "staff")
+    for word, label in (("great", "pos"), ("awful", "neg"))
+]
+CHINESE = [
+    (f"{thing}{word}，第{number}次来", label)
+    for number in range(10)
+    for thing in ("房间", "饭菜", "服务")
+    for word, label in (("很好", "好评"), ("太差", "差评"))
+]
+LANGUAGES = {"english": ENGLISH, "chinese": CHINESE}
+
+
+def delimited(row, *, first="", separator=",", **dialect):
+    """Return a function that writes the rows as delimited text: `row` gives the cells of number, text and label."""
+
+    def write(rows):
+        file = io.StringIO(newline="")
+        writer = csv.writer(file, delimiter=separator, **{"lineterminator": "\n", **dialect})
+        if first:
+            writer.writerow(first.split(","))
+        writer.writerows(row(number, text, label) for number, (text, label) in enumerate(rows))
+        return file.getvalue().encode()
+
+    return write
+
+
+def raw(row, first=""):
+    return lambda rows: (first + "".join(row(number, *pair) for number, pair in enumerate(rows))).encode()
+
+
+def records(**names):
+    return lambda rows: [dict(zip(names["keys"], pair, strict=True)) for pair in rows]
+
+
+def text_label(_, text, label):
+    return text, label
+
+
+def label_text(_, text, label):
+    return label, text
+
+
+def packed(pack, write):
+    return lambda rows: pack(write(rows))
+
+
+def zipped(content):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("__MACOSX/._rows.csv", b"\0")
+        archive.writestr("folder/rows.csv", content)
+    return file.getvalue()
+
+
+def zstd(content):
+    return pytest.importorskip("backports.zstd").compress(content)
+
+
+def workbook(*sheets):
+    """Return an Excel workbook with the given rows in its sheets."""
+    pytest.importorskip("fastexcel")
+    space = "http://schemas.openxmlformats.org"
+    kind, office = f"{space}/package/2006", f"{space}/officeDocument/2006/relationships"
+    numbers = range(1, len(sheets) + 1)
+    book = f'<workbook xmlns="{space}/spreadsheetml/2006/main" xmlns:r="{office}"><sheets>'
+    book += "".join(f'<sheet name="s{n}" sheetId="{n}" r:id="r{n}"/>' for n in numbers) + "</sheets></workbook>"
+    links = "".join(f'<Relationship Id="r{n}" Type="{office}/worksheet" Target="worksheets/{n}.xml"/>' for n in numbers)
+    main = f'<Relationship Id="r1" Type="{office}/officeDocument" Target="xl/workbook.xml"/>'
+    parts = {
+        "[Content_Types].xml": f'<Types xmlns="{kind}/content-types"><Default Extension="xml" ContentType="application/xml"/></Types>',
+        "_rels/.rels": f'<Relationships xmlns="{kind}/relationships">{main}</Relationships>',
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{kind}/relationships">{links}</Relationships>',
+        "xl/workbook.xml": book,
+    }
+    for number, rows in zip(numbers, sheets, strict=True):
+        body = "".join(
+            f'<row r="{line}">'
+            + "".join(
+                f'<c r="{"ABCDEF"[place]}{line}" t="inlineStr"><is><t>{escape(str(cell))}</t></is></c>'
+                for place, cell in enumerate(cells)
+            )
+            + "</row>"
+            for line, cells in enumerate(rows, 1)
+        )
+        parts[f"xl/worksheets/{number}.xml"] = (
+            f'<worksheet xmlns="{space}/spreadsheetml/2006/main"><sheetData>{body}</sheetData></worksheet>'
+        )
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def parquet(*names):
+    def write(rows):
+        file = io.BytesIO()
+        pl.DataFrame(rows, schema=list(names), orient="row").write_parquet(file)
+        return file.getvalue()
+
+    return write
+
+
+HEADED = delimited(text_label, first="text,label")
+# Name of the file, how it is written, the arguments to read it with.
+FORMS = {
+    "csv": ("rows.csv", HEADED, {}),
+    "csv, semicolons": ("rows.csv", delimited(text_label, first="text,label", separator=";"), {}),
+    "csv, tabs": ("rows.csv", delimited(label_text, first="label,text", separator="\t"), {}),
+    "csv, bars": ("rows.csv", delimited(text_label, first="text,label", separator="|"), {}),
+    "csv, no header": ("rows.csv", delimited(text_label), {}),
+    "csv, label first, no header": ("rows.csv", delimited(label_text), {}),
+    "csv, semicolons, no header": ("rows.csv", delimited(lambda n, t, l: (n, t, l), separator=";"), {}),
+    "csv, names of Kaggle": ("spam.csv", raw(lambda n, t, l: f'{l},"{t}",,,\n', "v1,v2,,,\n"), {}),
+    "csv, unknown names": ("rows.csv", delimited(lambda n, t, l: (n, t, l), first="nr,words,kind"), {}),
+    "csv, tweet": ("rows.csv", delimited(text_label, first="tweet,sentiment"), {}),
+    "csv, review_text": ("rows.csv", delimited(label_text, first="stars,review_text"), {}),
+    "csv, Chinese names": ("rows.csv", delimited(label_text, first="标签,评论"), {}),
+    "csv, a number and a class": ("rows.csv", delimited(lambda n, t, l: (n, t, l, n % 7 / 3), first="id,text,label,share"), {}),
+    "csv, all quoted": ("rows.csv", delimited(text_label, first="text,label", quoting=csv.QUOTE_ALL), {}),
+    "csv, quotes escaped": ("rows.csv", raw(lambda n, t, l: f'"she said \\"{t}\\"",{l}\n', "text,label\n"), {}),
+    "csv, CRLF and a mark": ("rows.csv", lambda rows: b"\xef\xbb\xbf" + delimited(text_label, first="text,label", lineterminator="\r\n")(rows), {}),
+    "csv by Excel as Unicode": ("rows.txt", lambda rows: delimited(text_label, first="text,label", separator="\t")(rows).decode().encode("utf-16"), {}),
+    "csv, numbers of columns": ("rows.csv", delimited(lambda n, t, l: (n, l, t, "train")), {"text_column": 2, "label_column": 1}),
+    "tsv": ("rows.tsv", raw(lambda n, t, l: f"{t}\t{l}\n"), {}),
+    "txt": ("rows.txt", raw(lambda n, t, l: f"{t}\t{l}\n"), {}),
+    "no ending": ("SMSSpamCollection", raw(lambda n, t, l: f"{l}\t{t}\n"), {}),
+    "tsv, header": ("rows.tsv", raw(lambda n, t, l: f"{n}\t{t}\t{l}\n", "id\tdocument\tlabel\n"), {}),
+    "tsv, unknown header said": ("rows.tsv", raw(lambda n, t, l: f"{t}\t{l}\n", "words\tkind\n"), {"header": True}),
+    "tsv, numbered": ("rows.tsv", raw(lambda n, t, l: f"{n}\t{l}\t{t}\n"), {}),
+    "tsv, all quoted": ("rows.tsv", raw(lambda n, t, l: f'"{t}"\t"{l}"\n'), {}),
+    "txt, bars": ("rows.txt", raw(lambda n, t, l: f"{t}|{l}\n"), {}),
+    "csv, another separator": ("rows.csv", raw(lambda n, t, l: f"{t}^{l}\n", "text^label\n"), {"separator": "^"}),
+    "fastText": ("train.txt", raw(lambda n, t, l: f"__label__{l} {t}\n"), {}),
+    "fastText, label behind": ("train.txt", raw(lambda n, t, l: f"__label__{l}\t{t}\n"), {}),
+    "json lines": ("rows.jsonl", raw(lambda n, t, l: json.dumps({"text": t, "label": l}) + "\n"), {}),
+    "json lines as json": ("train.json", raw(lambda n, t, l: json.dumps({"sentence": t, "label": l}) + "\n"), {}),
+    "json lines in a txt": ("train.txt", raw(lambda n, t, l: json.dumps({"review": t, "stars": l}) + "\n"), {}),
+    "json array": ("rows.json", lambda rows: json.dumps([{"text": t, "label": l} for t, l in rows]).encode(), {}),
+    "json array, indented": ("rows.json", lambda rows: json.dumps([{"id": 1, "text": t, "label": l} for t, l in rows], indent=2).encode(), {}),
+    "json, objects in a row": ("rows.json", lambda rows: "\n".join(json.dumps({"text": t, "label": l}, indent=1) for t, l in rows).encode(), {}),
+    "json, nested": (
+        "rows.json",
+        lambda rows: json.dumps([{"data": {"body": t}, "gold": {"kind": l}} for t, l in rows]).encode(),
+        {"text_column": "data.body", "label_column": "gold.kind"},
+    ),
+    "parquet": ("rows.parquet", parquet("content", "category"), {}),
+    "parquet under another name": ("rows.data", parquet("text", "label"), {}),
+    "excel": ("rows.xlsx", lambda rows: workbook([("id", "text", "label"), *((n, *pair) for n, pair in enumerate(rows))], []), {}),
+    "excel under another name": ("rows.csv", lambda rows: workbook([("text", "label"), *rows]), {}),
+    "gz": ("rows.csv.gz", packed(gzip.compress, HEADED), {}),
+    "gz under another name": ("rows.csv", packed(gzip.compress, HEADED), {}),
+    "bz2": ("rows.csv.bz2", packed(bz2.compress, HEADED), {}),
+    "xz": ("rows.csv.xz", packed(lzma.compress, HEADED), {}),
+    "zst": ("rows.csv.zst", packed(zstd, HEADED), {}),
+    "zip": ("rows.zip", packed(zipped, HEADED), {}),
+}  # fmt: skip
+
+
+def read(tmp_path, name, content, **options):
+    path = tmp_path / name
+    path.write_bytes(content)
+    return read_labelled(path, **options)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_of_each_form_is_read_right(tmp_path, form, language):
+    rows = LANGUAGES[language]
+    name, write, options = FORMS[form]
+    data = read(tmp_path, name, write(rows), **options)
+    texts = [text if form != "csv, quotes escaped" else f'she said "{text}"' for text, _ in rows]
+    assert list(data.texts) == texts
+    assert list(data.labels) == [label for _, label in rows]
+    assert len(data.notes) == 2, "nothing is odd about a right file"
+    assert data.notes[0].startswith("text from column ")
+    assert "(2 classes), 60 rows; " in data.notes[0]
+    assert data.notes[1] == f"first row as read: {texts[0]!r} is {rows[0][1]!r}"
+
+
+def test_there_are_forty_forms():
+    assert len(FORMS) >= 40
+
+
+def table(first, row):
+    return (first + "".join(row(n, *pair) for n, pair in enumerate(ENGLISH))).encode()
+
+
+REFUSED = {
+    "two labels": ("rows.tsv", table("", lambda n, t, l: f"{t}\t{l.upper()}\t{l}\n"),
+        "FILE: 2 columns could be the label: '1' (2 values: 'POS', 'NEG'); '2' (2 values: 'pos', 'neg'); choose one: "
+        "label_column=1 or label_column=2"),
+    "five columns": ("rows.tsv", table("", lambda n, t, l: f"{n}\t{l}\t{t}\t{{}}\t{('train', 'dev')[n % 3 == 0]}\n"),
+        "FILE: 2 columns could be the label: '1' (2 values: 'pos', 'neg'); '4' (2 values: 'dev', 'train'); choose one: "
+        "label_column=1 or label_column=4"),
+    "two texts": ("rows.csv", table("a,b,label\n", lambda n, t, l: f'"{t}","also {t}",{l}\n'),
+        "FILE: 2 columns could be the text: 'a' (60 values: 'the room was great, ', 'the room was awful, ', "
+        "'the food was great, '); 'b' (60 values: 'also the room was gr', 'also the room was aw', 'also the food was gr'); "
+        "choose one: text_column='a' or text_column='b'"),
+    "header or row": ("rows.tsv", table("words\tkind\n", lambda n, t, l: f"{t}\t{l}\n"),
+        "FILE: the first line, 'words', 'kind', could name the columns or be a row; choose one: header=True or header=False"),
+    "two separators": ("rows.csv", table("", lambda n, t, l: f"{l};text {n},{l}\n"),
+        "FILE could be separated by comma or by semicolon: each gives all its first rows as many fields, for instance "
+        "'pos;text 0,pos'; choose one: separator=',' or separator=';'"),
+    "label or text first": ("rows.tsv", "".join(f"a{n % 8}\tb{n % 12}\n" for n in range(24)).encode(),
+        "FILE could hold text and label or label and text: its first line is 'a0' and 'b0'; choose one: label_column=1 or "
+        "label_column=0"),
+    "lines or quotes": ("rows.tsv", b'"a\tpos\nb"\tneg\n"c\td\ne"\tneg\n',
+        "FILE could be read by lines, or with quoted fields that span lines: a quote is opened in one line and closed in "
+        "another; write each text on one line, or write the file as CSV, where quotes count"),
+    "tabs in texts": ("rows.tsv", b"a\tb\tpos\n" * 8 + b"c\tneg\n" * 5,
+        "FILE has 3 fields in most of its first lines, but not in all: these are columns, or there are tabs in the texts; write "
+        "a header above it, and quote texts with tabs"),
+    "two zipped": ("rows.zip", None, "FILE must hold one file, got 2: 'a.csv', 'b.csv'; unpack it and name the one to read"),
+    "packed twice": ("rows.csv.gz", gzip.compress(bz2.compress(b"text,label\na,b\n")),
+        "FILE is packed twice, inside by bz2; unpack it once"),
+    "PDF": ("rows.csv", b"%PDF-1.7\n%", "FILE is a PDF file (it begins with b'%PDF-1.7\\n%'), which holds no labelled text; convert it first"),
+    "LFS": ("rows.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+        "FILE is a Git LFS pointer, not the file itself (it begins with b'version https://'), which holds no labelled text; fetch "
+        "it with: git lfs pull"),
+    "JSON cut off": ("rows.json", b'[{"text": "a", "label": 1},\n {"text": "b"', "FILE line 2: it is not JSON (Expecting ',' delimiter "
+        "at column 14); correct it"),
+    "JSON array not closed": ("rows.json", b'[{"text": "a", "label": 1}\n', "FILE line 2: the array is not closed; the file may be cut "
+        "off; correct it"),
+    "JSON object of rows": ("rows.json", b'{"version": 1,\n"data": [{"text": "a"}, {"text": "b"}]}',
+        "FILE holds one object with rows under 'data', got no array of rows at its top; write that array, or one object per "
+        "line, into a file of its own"),
+    "not JSON": ("rows.json", b"text,label\na,b\n",
+        "FILE is not JSON: it begins with 'text,label\\na,b\\n'; rename it to what it is, such as .csv or .tsv"),
+    "several labels of fastText": ("rows.txt", b"__label__a __label__b text\n",
+        "FILE line 1: expected one __label__ in a line, got 2; correct the line or pass on_bad_row='skip'"),
+    "another encoding than its mark": ("rows.csv", b"\xef\xbb\xbftext,label\na,b\n",
+        "FILE begins with the byte order mark of UTF-8, got encoding='gb18030'; leave encoding out"),
+    "Big5": ("rows.csv", "評論,標籤\n服務太差,負面\n".encode("big5"),
+        "FILE line 1: byte 1 is not UTF-8 (0xb5), but the line reads '評論,標籤' with encoding='big5'; correct the line or pass "
+        "on_bad_row='skip'"),
+    "Shift-JIS": ("rows.csv", "text,label\nとても良い,正\n".encode("cp932"),
+        "FILE line 2: byte 1 is not UTF-8 (0x82), but the line reads 'とても良い,正' with encoding='shift_jis'; correct the line or "
+        "pass on_bad_row='skip'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_can_be_read_in_two_ways_or_not_at_all_is_refused(tmp_path, case):
+    name, content, sentence = REFUSED[case]
+    if content is None:
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("a.csv", "text,label\n")
+            archive.writestr("b.csv", "text,label\n")
+        content = file.getvalue()
+    options = {"encoding": "gb18030"} if case.startswith("another encoding") else {}
+    with pytest.raises(ValueError) as caught:
+        read(tmp_path, name, content, **options)
+    assert str(caught.value).replace(str(tmp_path / name), "FILE") == sentence
+
+
+def test_a_workbook_of_two_sheets_names_both_and_one_without_the_package_names_it(tmp_path, monkeypatch):
+    content = workbook([("text", "label"), ("a", "b")], [("text", "label"), ("c", "d")])
+    with pytest.raises(ValueError) as caught:
+        read(tmp_path, "rows.xlsx", content)
+    assert str(caught.value) == (
+        f"{tmp_path / 'rows.xlsx'} must have one sheet with rows, got 2: 's1', 's2'; save the one to read as a file of its own"
+    )
+    monkeypatch.setitem(__import__("sys").modules, "fastexcel", None)
+    with pytest.raises(ModuleNotFoundError) as missing:
+        read(tmp_path, "rows.xlsx", content)
+    assert str(missing.value) == (
+        "an Excel workbook needs the package fastexcel, which is not installed; run: pip install 'linkboy[files]'"
+    )
+
+
+ARGUMENTS = {
+    "unknown separator": ({"separator": "tabs"}, ValueError,
+        "separator must be one character, or one of ('comma', 'tab', '\\\\t', 'semicolon', 'pipe', 'space'), got 'tabs'"),
+    "negative": ({"text_column": -1}, ValueError, "text_column must be the name of a column or its number from 0, got -1"),
+    "no such number": ({"label_column": 5}, ValueError, "FILE has no column 5; it has 2 columns, counted from 0"),
+    "the same twice": ({"text_column": "text", "label_column": "text"}, ValueError,
+        "FILE: text_column, label_column and weight_column must be different columns, got 'text' twice"),
+    "no column": ({"text_column": []}, ValueError, "text_column must name at least one column, got none"),
+    "a float": ({"label_column": 1.0}, TypeError, "label_column must be the name of a column or its number from 0, got 1.0"),
+    "header": ({"header": "no"}, TypeError, "header must be True or False, got 'no'"),
+    "map": ({"label_map": "a=b"}, TypeError, "label_map must be a mapping of labels to names, got str"),
+    "empty name": ({"label_map": {"pos": " "}}, ValueError, "label_map must give names that are not empty, got ' '"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ARGUMENTS)
+def test_wrong_arguments_are_one_sentence(tmp_path, case):
+    options, kind, sentence = ARGUMENTS[case]
+    with pytest.raises(kind) as caught:
+        read(tmp_path, "rows.csv", HEADED(ENGLISH), **options)
+    assert str(caught.value).replace(str(tmp_path / "rows.csv"), "FILE") == sentence
+
+
+def test_options_of_text_are_refused_for_other_forms(tmp_path):
+    with pytest.raises(ValueError) as caught:
+        read(tmp_path, "rows.jsonl", b'{"text": "a", "label": 1}\n', separator=",")
+    assert str(caught.value).endswith("is JSON, for which separator has no meaning; leave separator out")
+    with pytest.raises(ValueError) as caught:
+        read(tmp_path, "rows.parquet", parquet("text", "label")(ENGLISH), encoding="gb18030")
+    assert str(caught.value).endswith("is a Parquet file, for which encoding has no meaning; leave encoding out")
+
+
+# --- several columns, labels ---------------------------------------------------------------------------------------------
+
+
+def test_several_columns_are_joined_and_told_apart(tmp_path):
+    content = delimited(lambda n, t, l: (l, f"headline {n}", t), first="Class Index,Title,Description")(ENGLISH)
+    alone = read(tmp_path, "rows.csv", content)
+    assert alone.text_columns == ("Title",)
+    assert alone.notes[-1] == "'Description' holds texts too; to read both pass text_column='Title,Description'"
+    for asked in ("Title,Description", ["Title", "Description"], [1, 2]):
+        data = read(tmp_path, "rows.csv", content, text_column=asked)
+        assert data.text_columns == ("Title", "Description")
+        assert data.texts[0] == "headline 0 \x01 the room was great, 0"
+        assert (
+            data.notes[-1]
+            == "the columns of the text are joined, with ␁ between them; the n-grams of each are told apart"
+        )
+
+
+def test_the_same_word_in_another_column_is_another_ngram():
+    from linkboy.classify._features import NgramEncoder
+
+    texts = ["good food \x01 bad news", "good food \x01 bad news", "bad news \x01 good food", "bad news \x01 good food"]
+    encoder = NgramEncoder.fit(texts)
+    first, second = (set(encoder.encode([text]).ids.tolist()) for text in ("good food", "bad news"))
+    both = set(encoder.encode(["good food \x01 bad news"]).ids.tolist())
+    assert len(first & both) > 0.8 * len(first)
+    assert len(second & both) <= 1 + sum(character in "good food" for character in set("bad news"))
+    assert encoder.ngrams_of(texts[0])
+
+
+def test_a_label_map_renames(tmp_path):
+    data = read(tmp_path, "rows.csv", HEADED(ENGLISH), label_map={"pos": "good", "x": "y"})
+    assert set(data.labels) == {"good", "neg"}
+    assert data.notes[2:] == ("label_map renamed 'pos' to 'good'", "label_map names 'x', which no row has as its label")
+
+
+def test_one_and_one_point_zero_are_one_class_and_it_is_said(tmp_path):
+    for name, content in {
+        "rows.csv": "text,label\n" + "a text,1\nb text,1.0\nc text,0\nd text,0\n" * 5,
+        "rows.jsonl": '{"text": "a", "label": 1}\n{"text": "b", "label": 1.0}\n{"text": "c", "label": 0}\n{"text": "c", "label": 0}\n'
+        * 5,
+    }.items():
+        data = read(tmp_path, name, content.encode())
+        assert list(data.labels[:4]) == ["1", "1", "0", "0"]
+        assert "'1' and '1.0' are the same number and are one class, '1'" in data.notes
+    assert number_key("-2.00") == "-2"
+    assert number_key("01") == "01"
+
+
+FINDINGS = {
+    "case": (lambda n, t, l: (t, (l, l.title(), l.upper())[n // 2 % 3]),
+        "the labels 'POS', 'Pos', 'pos' differ only in case, spaces or width, and are 3 classes; join them with label_map if that "
+        "is not meant"),
+    "width": (lambda n, t, l: (t, ("A", "Ａ")[n % 4 == 0] if l == "pos" else "B"),
+        "the labels 'A', 'Ａ' differ only in case, spaces or width, and are 2 classes; join them with label_map if that is not "
+        "meant"),
+    "space": (lambda n, t, l: (t, ("no go", "nogo")[n % 4 == 0] if l == "pos" else "go"),
+        "the labels 'no go', 'nogo' differ only in case, spaces or width, and are 2 classes; join them with label_map if that is "
+        "not meant"),
+    "fractions": (lambda n, t, l: (t, {"pos": "4.5", "neg": "1"}[l]),
+        "labels are numbers with fractions, such as '4.5': each different number is a class of its own, and their order is not "
+        "used"),
+    "small": (lambda n, t, l: (t, "rare" if n < 3 else l), "1 class has fewer than 5 rows: 'rare'"),
+    "own label": (lambda n, t, l: (f"{t} {l}", l), "100.00% of the texts contain their own label, far more than those of other "
+        "classes: check that it is not copied into the text"),
+    "placeholder": (lambda n, t, l: ("nan" if n == 7 else t, l), "1 text holds no words, only a placeholder such as 'nan'"),
+    "lost": (lambda n, t, l: (f"{t} caf\ufffd" if n == 7 else t, l), "1 text holds U+FFFD, which stands for characters that an "
+        "earlier conversion lost"),
+    "mojibake": (lambda n, t, l: ("très bon".encode().decode("cp1252") if n in (7, 8) else t, l),
+        "2 texts hold what looks like UTF-8 read as another encoding, such as 'trÃ¨s bon': a part of the file is UTF-8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("finding", FINDINGS)
+def test_each_finding_is_printed(tmp_path, finding):
+    row, sentence = FINDINGS[finding]
+    data = read(tmp_path, "rows.csv", delimited(row, first="text,label")(ENGLISH))
+    assert sentence in data.notes
+    assert sentence in str(data)
+
+
+def test_repeated_texts_are_printed(tmp_path):
+    rows = [*ENGLISH, (ENGLISH[0][0], "neg"), ENGLISH[1]]
+    told = str(read(tmp_path, "rows.csv", HEADED(rows)))
+    assert "2 rows repeat the text of another row\n1 text occurs with more than one label" in told
+    assert "another row" not in str(read(tmp_path, "rows.csv", HEADED(ENGLISH)))
+
+
+def test_skipped_rows_of_another_encoding_are_printed(tmp_path):
+    content = HEADED(ENGLISH) + "très bon,pos\nmauvais goût,neg\n".encode("cp1252")
+    data = read(tmp_path, "rows.csv", content, on_bad_row="skip")
+    assert len(data) == 60
+    assert (
+        data.notes[-1] == "2 skipped rows are not UTF-8 but probably cp1252: the file may have parts in two encodings"
+    )
+
+
+# --- any table -----------------------------------------------------------------------------------------------------------
+
+CELLS = st.lists(
+    st.sampled_from(["good", "bad news", "很好", "太差了", "a, b", "x; y", "say \"so\"", "it's", "a|b", "two\nlines", "#1", "é", "3.5", "N/A"]),
+    min_size=1,
+    max_size=4,
+).map(" ".join)  # fmt: skip
+LABELS = st.sampled_from([("pos", "neg"), ("0", "1"), ("好评", "差评"), ("a b", "c"), ("1", "2", "3"), ("x", "y", "z")])
+HEADERS = st.sampled_from(
+    [None, ("text", "label"), ("review", "stars"), ("评论", "标签"), ("words", "kind"), ("v2", "v1")]
+)
+
+
+@st.composite
+def tables(draw):
+    """Return rows, what to write them as, and the arguments of the csv module."""
+    labels = draw(LABELS)
+    texts = draw(st.lists(CELLS, min_size=1, max_size=30))
+    rows = [(text, draw(st.sampled_from(labels))) for text in texts]
+    dialect = {
+        "delimiter": draw(st.sampled_from(",;\t|")),
+        "quoting": draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])),
+        "lineterminator": draw(st.sampled_from(["\n", "\r\n"])),
+    }
+    return rows, draw(HEADERS), draw(st.booleans()), draw(st.booleans()), dialect
+
+
+def check_a_table(path, drawn, ending, encoding):
+    rows, header, label_first, numbered, dialect = drawn
+    if dialect["delimiter"] == "\t" and ending != ".csv":
+        # Two columns without a header are text and label unless many rows show the contrary, so a few rows cannot.
+        unusual = header in (("words", "kind"), ("v2", "v1"))
+        if (unusual or (label_first and header is None)) and not numbered and len(rows) < 21:
+            return False
+
+    def ordered(number, text, label):
+        cells = [label, text] if label_first else [text, label]
+        return [number, *cells] if numbered else cells
+
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, **dialect)
+    if header:
+        writer.writerow(ordered("id", *header))
+    writer.writerows(ordered(number, *row) for number, row in enumerate(rows))
+    path = path.with_suffix(ending)
+    path.write_bytes(file.getvalue().encode(encoding))
+    try:
+        data = read_labelled(path)
+    except ValueError:
+        return False
+    assert list(zip(data.texts, data.labels, strict=True)) == rows, (path.read_text(encoding), data.notes)
+    return True
+
+
+ENDINGS = st.sampled_from([".csv", ".tsv", ".txt", ""])
+ENCODINGS = st.sampled_from(["utf-8", "utf-8-sig", "utf-16"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(tables(), ENDINGS, ENCODINGS)
+def test_a_table_in_any_dialect_is_read_right_or_refused(tmp_path_factory, drawn, ending, encoding):
+    check_a_table(tmp_path_factory.getbasetemp() / "any", drawn, ending, encoding)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, deadline=None)
+@given(tables(), ENDINGS, ENCODINGS)
+def test_two_thousand_tables_are_read_right_or_refused(tmp_path_factory, drawn, ending, encoding):
+    check_a_table(tmp_path_factory.getbasetemp() / "any", drawn, ending, encoding)
+
+
+def test_a_pipe_is_read_like_a_file(tmp_path):
+    import os
+    import threading
+
+    path = tmp_path / "pipe.csv"
+    os.mkfifo(path)
+    writer = threading.Thread(target=lambda: path.write_bytes(HEADED(ENGLISH)))
+    writer.start()
+    with opened(path) as content:
+        assert content.head == HEADED(ENGLISH)
+    writer.join()
