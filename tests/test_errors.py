@@ -90,7 +90,7 @@ LOGITS = torch.zeros(2, 3)
 MEETINGS = [
     lambda: read("rows.csv", "评论,标签\n很好,正\n".encode("gb18030")),
     lambda: read("rows.csv", "id,heading,kind\n1,a,b\n"),
-    lambda: read("rows.tsv", "a long text\tPOS\tgood\nand another text\tNEG\tbad\n" * 2),
+    lambda: read("rows.tsv", "".join(f"a text {n}\t{'PN'[n % 2]}\t{'pn'[n % 2]}\n" for n in range(10))),
     lambda: read("rows.tsv", "heading\tkind\n" + "".join(f"text {n}\t{'ab'[n % 2]}\n" for n in range(30))),
     lambda: read("rows.tsv", "good\tyes\nno tab\n"),
     lambda: train("text,label\na,b\nc,b\n"),

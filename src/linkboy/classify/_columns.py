@@ -23,7 +23,8 @@ LABEL_NAMES = (
 )  # fmt: skip
 
 FIELD = "\x01"  # stands between the columns of a text
-FEWEST = 4  # rows with which what is in a column says something
+FEWEST = 4  # rows from which on a value that occurs again says that a row is none of names
+ENOUGH = 10  # rows from which on what is in a column says what it is
 LONGEST_LABEL = 60  # characters
 _NOT_PROSE = re.compile(r"https?://|[\[{].*[\]}]$|\d{1,4}[-/.:]\d{1,2}[-/.:]\d{1,4}|\S+@\S+$", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -131,6 +132,11 @@ class ColumnTraits:
             and max(map(len, self.filled)) <= LONGEST_LABEL
         )
 
+    @cached_property
+    def differs(self) -> bool:
+        """Whether the cells are no numbers and mostly differ, as even short texts do."""
+        return len(self.filled) >= ENOUGH and not self.numeric and self.distinct > len(self.filled) / 2
+
     @property
     def shown(self) -> str:
         """Return the number of different cells, and the first of them."""
@@ -160,9 +166,11 @@ FirstRow = Literal["row", "header", "both", "unknown"]
 def first_row(first: Sequence[str], rest: Sequence[Sequence[str]]) -> FirstRow:
     """Return what the first row is, judged by those below it.
 
-    A row: one of its cells is in a column that repeats a few values, and is one of them. A header: a word above a column of
+    A row: it occurs again, or one of its cells is in a column that repeats a few values, and is one of them. A header: a word above a column of
     numbers. Both are possible where it looks like names above a column of labels, each of which occurs again and again.
     """
+    if list(first) in [list(row) for row in rest]:
+        return "row"
     if len(rest) < FEWEST:
         return "unknown"
     names = [cell.strip() for cell in first]
@@ -301,14 +309,14 @@ def _by_content(
     if text is None:
         prose = [place for place in left if columns[place].prose]
         if not prose:  # short texts: what neither repeats nor counts
-            prose = [place for place in left if not columns[place].numeric and not columns[place].repeats]
-            prose = prose if len(prose) == 1 and len(columns[prose[0]].filled) >= FEWEST else []
+            prose = [place for place in left if columns[place].differs]
+            prose = prose if len(prose) == 1 else []
         if len(left) == 1 and not wanted.needs_label:
             prose = left
         text = (_only(path, "text", prose, left, names, columns, header=header),)
         left = [place for place in left if place not in text]
     if label is None and wanted.needs_label:
-        repeating = [place for place in left if columns[place].repeats and not columns[place].prose]
+        repeating = [place for place in left if columns[place].repeats and len(columns[place].filled) >= ENOUGH]
         label = _only(path, "label", repeating, left, names, columns, header=header)
     return text, label
 

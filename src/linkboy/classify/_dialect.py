@@ -308,7 +308,7 @@ def with_header(
     rest = [row for row in rows[1:] if len(row) == len(names)]
     if header is None:
         verdict = "header" if _names_wanted(names, wanted) or looks_like_header(names) else first_row(names, rest)
-        if verdict == "both" and not usual_header:
+        if verdict in ("both", "unknown") and not usual_header:
             raise _header_or_row(path, names)
         header = verdict == "header" or (usual_header and verdict != "row")
     if not header:
