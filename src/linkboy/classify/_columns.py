@@ -166,8 +166,9 @@ FirstRow = Literal["row", "header", "both", "unknown"]
 def first_row(first: Sequence[str], rest: Sequence[Sequence[str]]) -> FirstRow:
     """Return what the first row is, judged by those below it.
 
-    A row: it occurs again, or one of its cells is in a column that repeats a few values, and is one of them. A header: a word above a column of
-    numbers. Both are possible where it looks like names above a column of labels, each of which occurs again and again.
+    A row: it occurs again, or one of its cells is in a column that repeats a few values, and is one of them. A header: a
+    word above a column of numbers. Both are possible where it looks like names above a column of labels, each of which
+    occurs again and again.
     """
     if list(first) in [list(row) for row in rest]:
         return "row"
