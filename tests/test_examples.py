@@ -157,7 +157,7 @@ CASES = {
     "12_cut_a_model": ([], check_surgery),
     "13_focal_loss_long_tail": (["picture.png"], check_long_tail),
     "14_release_memory": ([], check_memory),
-    "15_finetune_minilm": ([], check_minilm),
+    "finetune_minilm": ([], check_minilm),
     "capsnet_digits": (["picture.png", "--seeds", "1", "--epochs", "5"], check_digits),
     "csi_autoencoder": (["picture.png", "100"], check_auto_encoder),
     "sales_forecast": ([], check_forecast),
@@ -169,7 +169,7 @@ def test_every_example_has_a_check():
     assert sorted(CASES) == sorted(path.stem for path in EXAMPLES.glob("*.py"))
 
 
-SLOW = {"15_finetune_minilm"}  # loads 90 MB of weights three times
+SLOW = {"finetune_minilm"}  # loads 90 MB of weights three times
 
 
 @pytest.mark.parametrize(
@@ -186,3 +186,9 @@ def test_the_example_shows_what_its_text_says(name, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     runpy.run_path(script, run_name="__main__")
     check(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("page", ["docs/training.md", "docs/zh/training.md"])
+def test_the_page_on_training_shows_the_code_of_the_example(page):
+    shown = (EXAMPLES / "finetune_minilm.py").read_text("utf-8").split("# begin\n")[1].split("# end\n")[0].strip()
+    assert f"```py\n{shown}\n```" in (EXAMPLES.parent / page).read_text("utf-8")

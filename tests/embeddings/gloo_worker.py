@@ -58,4 +58,5 @@ if __name__ == "__main__":
         wrapped = DistributedDataParallel(model)
         train(wrapped, [batch(step, rank) for step in range(STEPS)], sparse=sparse)
         torch.save(model.state_dict(), folder / f"rank{rank}-{sparse}.pt")
+    dist.barrier()  # a process that leaves while the other still talks to it can bring that one down
     dist.destroy_process_group()

@@ -1,13 +1,18 @@
 """Two processes under torchrun do what one does."""
 
+import contextlib
 import os
+import re
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+IMPORTING = 60  # seconds in which three processes import torch, on a machine whose cores are busy
 
 
 def torchrun(*arguments: object, processes: int = 2) -> subprocess.CompletedProcess[str]:
@@ -49,3 +54,104 @@ def test_every_claim_about_two_processes_holds(tmp_path):
 def test_every_sample_is_evaluated_once_for_all_sizes(tmp_path):
     done = torchrun(ROOT / "tests" / "training" / "two_processes.py", tmp_path, "all")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+FAILING = """
+import sys, time
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from linkboy.training import fit, process_index
+
+torch.set_num_threads(1)
+where = sys.argv[1]
+
+def callback(event, state):
+    if where == "callback" and event == "step" and state.step == 2 and process_index() == 1:
+        raise KeyError("the first error")
+
+class Data(TensorDataset):
+    def __getitem__(self, index):
+        if where == "data" and index == 11:
+            raise KeyError("the first error")
+        return super().__getitem__(index)
+
+model = nn.Linear(4, 3)
+data = Data(torch.zeros(64, 4), torch.zeros(64, dtype=torch.long))
+fit(model, nn.CrossEntropyLoss(reduction="none"), torch.optim.SGD(model.parameters(), lr=0.1), DataLoader(data, batch_size=2),
+    callbacks=[callback], progress=False, log=())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["callback", "data"])
+def test_one_process_that_fails_ends_all_and_its_error_is_shown(tmp_path, where):
+    (tmp_path / "failing.py").write_text(FAILING)
+    started = time.monotonic()
+    done = torchrun(tmp_path / "failing.py", where)
+    assert done.returncode != 0
+    assert "KeyError: 'the first error'" in done.stderr
+    if "Connection closed by peer" in done.stderr:
+        assert "another process has ended; its own error is the first" in done.stderr
+    began = re.search(r"time +: \S+", done.stderr)
+    assert began, done.stderr
+    assert time.monotonic() - started < 30 + IMPORTING
+
+
+# Forks pairs of processes, so that torch is imported once for all starts; prints the exit statuses of each pair.
+STARTING = """
+import atexit, os, random, sys, time, traceback
+import accelerate, safetensors.torch, torch, torch.distributed, torch._dynamo  # what training loads when it starts
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from linkboy.training import fit
+
+torch.set_num_threads(1)
+rng = random.Random(0)
+for start in range(int(sys.argv[1])):
+    waits = [rng.choice([0, 0, 0.01, 0.1, 0.5]) for _ in range(2)]
+    children = []
+    for rank in range(2):
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        code = 1
+        try:
+            os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": sys.argv[2 + start]}
+            model = nn.Linear(4, 3)
+            data = TensorDataset(torch.zeros(8, 4), torch.zeros(8, dtype=torch.long))
+            fit(model, nn.CrossEntropyLoss(reduction="none"), torch.optim.SGD(model.parameters(), lr=0.1),
+                DataLoader(data, batch_size=2), progress=False, log=())
+            time.sleep(waits[rank])
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        atexit._run_exitfuncs()
+        os._exit(code)
+    print(*(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children), flush=True)
+"""
+
+
+def free_ports(count):
+    """Ports that nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def starts(count):
+    command = [sys.executable, "-c", STARTING, str(count), *map(str, free_ports(count))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines(), done.stderr
+
+
+@pytest.mark.slow
+def test_of_fifty_starts_in_which_one_process_leaves_early_none_is_aborted():
+    codes, errors = starts(50)
+    assert codes == ["0 0"] * 50, errors
+    assert "terminate called" not in errors

@@ -212,5 +212,7 @@ def fit(
         except Exception as error:
             if is_out_of_memory(error):
                 error.add_note(OUT_OF_MEMORY)
+            if _processes.peer_is_gone(error):
+                error.add_note("another process has ended; its own error is the first")
             raise
         return session.finish(loop)

@@ -107,6 +107,17 @@ def add_up(*numbers: float) -> list[float]:
     return vector.tolist()
 
 
+def peer_is_gone(error: BaseException) -> bool:
+    """Return whether an error says that another process has ended, so that its own error is the one to read."""
+    lost = (
+        "Connection closed by peer",
+        "Connection reset by peer",
+        "Connection refused",
+        "NCCL communicator was aborted",
+    )
+    return process_count() > 1 and isinstance(error, RuntimeError) and any(text in str(error) for text in lost)
+
+
 def _joined() -> bool:
     return dist.is_available() and dist.is_initialized()
 

