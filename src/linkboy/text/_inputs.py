@@ -1,8 +1,7 @@
 """The texts of a call: one or many, alone or in pairs, whole or split into words."""
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import Any
+from typing import Any, NamedTuple
 
 from linkboy.text._arguments import as_text, check_texts
 
@@ -10,20 +9,19 @@ Text = str | bytes
 Texts = Text | Sequence[Text] | Sequence[Sequence[Text]] | Sequence[Sequence[Sequence[Text]]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Inputs:
+class Inputs(NamedTuple):
     """What a call was given, in one form.
 
     Attributes:
         texts: all first texts, then all second ones; with `word_counts`, the words of these, one after the other.
-        count: number of rows.
+        size: number of texts, or of pairs.
         pair: whether there are second texts.
         single: whether it was one text, so that the result has no list around it.
         word_counts: the number of words of each text; `None` where texts came whole.
     """
 
     texts: list[str]
-    count: int
+    size: int
     pair: bool
     single: bool
     word_counts: list[int] | None = None
