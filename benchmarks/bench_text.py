@@ -1,4 +1,4 @@
-"""Tokenization beside tokenizers, transformers, flash_tokenizer, tokie and nanotoken; ids are compared in the same run.
+"""Tokenization beside tokenizers, transformers and flash_tokenizer; ids are compared in the same run.
 
 Real headlines, 26 scripts and the published vocabularies are read from `../shared/data` where that is present, otherwise
 made-up texts and a vocabulary trained on them take their place.
@@ -25,7 +25,6 @@ from benchmarks.harness import Row
 from linkboy import BertTokenizer, train_wordpiece
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("RAYON_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SCRIPTS = (
@@ -261,136 +260,6 @@ def bench_scripts(vocab: Path, peers: Peers, rounds: int) -> list[Row]:
     return rows
 
 
-def new_peers(folder: Path) -> dict[str, object]:
-    """Load tokie and nanotoken from a directory; those that are not installed are left out."""
-    peers = {}
-    with contextlib.suppress(ImportError):
-        import tokie
-
-        peers["tokie"] = tokie.Tokenizer.from_json(str(folder / "tokenizer.json"))
-    with contextlib.suppress(ImportError):
-        import nanotoken
-
-        peers["nanotoken"] = nanotoken.Tokenizer(str(folder / "tokenizer.json")).as_hf()
-    return peers
-
-
-def english() -> str:
-    """Return the lines of plain ASCII of the multilingual sample as one text of at least 500,000 characters."""
-    if SHARED.is_dir():
-        lines = (SHARED / "multilingual_sample.txt").read_text("utf-8").split("\n")
-    else:
-        rng = random.Random(2)
-        words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(1, 9))) for _ in range(3000)]
-        lines = [" ".join(rng.choices(words, k=12)) for _ in range(8000)]
-    return " ".join(line for line in lines if line.isascii())
-
-
-def bench_one_text(ours, folder: Path, text: str, rounds: int) -> list[Row]:
-    import transformers
-
-    texts = [text[at : at + 60] for at in range(0, 6000, 60)]
-    peers = {"transformers": transformers.BertTokenizer.from_pretrained(folder), **new_peers(folder)}
-    padded = {"padding": True, "return_tensors": "pt"}
-    expected = [ours(one, **padded) for one in texts]
-    runs, same = {"ours": lambda: [ours(one, **padded) for one in texts]}, {}
-    for name, peer in peers.items():
-        if name == "tokie":  # has no padded tensors
-            runs[name] = lambda peer=peer: [peer.encode(one).ids for one in texts]
-            ids = [
-                [ours.cls_token_id, *peer.encode(one).ids, ours.sep_token_id] for one in texts
-            ]  # it puts none around texts
-        else:
-            runs[name] = lambda peer=peer: [peer(one, **padded) for one in texts]
-            ids = [peer(one, **padded)["input_ids"][0].tolist() for one in texts]
-        same[name] = agreement([row["input_ids"][0].tolist() for row in expected], ids)
-    times = {name: seconds / len(texts) * 1e6 for name, seconds in median_seconds(runs, rounds=rounds).items()}
-    what = "one text of 60 characters to padded tensors"
-    names = {"tokie": "tokie, ids only"}
-    return [
-        Row(
-            what,
-            times["ours"],
-            names.get(name, name),
-            times[name],
-            "us",
-            same[name],
-            "<= 12 us" if name == "transformers" else "",
-        )
-        for name in peers
-    ]
-
-
-def bench_forms(folder: Path, heads: list[str], chinese, text: str, rounds: int) -> list[Row]:
-    """One long text, lists, and a special token in each text, beside what has less to do."""
-    ours = BertTokenizer.from_pretrained(folder)
-    long = text[:50_000]
-    plain = [text[at : at + 200] for at in range(0, min(len(text), 400_000), 200)]
-    masked = [one + "[MASK]" for one in plain]
-    short = [one + "[MASK]" for one in heads]
-    peers = new_peers(folder)
-    assert ours.encode(long) == ours(long, return_tensors="np")["input_ids"][0].tolist()
-    times = median_seconds(
-        {
-            "encode": lambda: ours.encode(long),
-            "array": lambda: ours(long, return_tensors="np"),
-            "lists": lambda: chinese(heads),
-            "flat": lambda: chinese(heads, return_tensors="flat"),
-            "english lists": lambda: ours(plain),
-            "english flat": lambda: ours(plain, return_tensors="flat"),
-            "masked": lambda: ours(masked, return_tensors="flat"),
-            "short": lambda: chinese(short, return_tensors="flat"),
-        },
-        rounds=rounds,
-    )
-    rows = [
-        Row(
-            "encode() of 50,000 characters",
-            times["encode"],
-            "the call to an array",
-            times["array"],
-            "s",
-            "identical",
-            "<= 1.5x",
-        ),
-        Row("lists of ids, headlines", times["lists"], "flat", times["flat"], "s", "identical", "<= 4x"),
-        Row(
-            "lists of ids, English of 200 characters",
-            times["english lists"],
-            "flat",
-            times["english flat"],
-            "s",
-            "identical",
-            "<= 4x",
-        ),
-        Row(
-            "[MASK] in every text of 200 characters",
-            times["masked"],
-            "without",
-            times["english flat"],
-            "s",
-            "not comparable",
-            "<= 1.3x",
-        ),
-        Row("[MASK] in every headline", times["short"], "without", times["flat"], "s", "not comparable", "<= 1.3x"),
-    ]
-    for name, peer in peers.items():
-        if name == "tokie":
-            ids, run = (
-                [[ours.cls_token_id, *one.ids, ours.sep_token_id] for one in peer.encode_batch(masked)],
-                lambda peer=peer: peer.encode_batch_flat(masked),
-            )
-        else:
-            ids, run = peer(masked)["input_ids"], lambda peer=peer: peer(masked)
-        same = agreement(ours(masked)["input_ids"], ids)
-        beside = median_seconds({"ours": lambda: ours(masked, return_tensors="flat"), "peer": run}, rounds=rounds)
-        kind = "flat" if name == "tokie" else "lists"
-        rows.append(
-            Row("[MASK] in every text of 200 characters", beside["ours"], f"{name}, {kind}", beside["peer"], "s", same)
-        )
-    return rows
-
-
 def bench_construction(vocab: Path, rounds: int) -> Row:
     import tokenizers
 
@@ -414,7 +283,7 @@ def bench_memory(vocab: Path, texts) -> Row:
     ours = BertTokenizer(vocab)
     ours(texts[:1000], return_tensors="flat")
     tracemalloc.start()
-    flat = ours._encoder.engine.encode(texts)
+    flat = ours._encoder.encode(texts)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     result = flat.ids.nbytes + flat.begin.nbytes + flat.end.nbytes
@@ -474,11 +343,6 @@ def run(*, quick: bool) -> list[Row]:
             texts = headlines()[: 2048 if quick else 45_000]
             ours, peers = BertTokenizer(chinese), Peers(chinese)
             rows = bench_headlines(ours, peers, texts, rounds) + bench_tensors(ours, peers, texts, rounds)
-            folder_of = Path(folder) / "uncased"
-            BertTokenizer(uncased, compat="hf").save_pretrained(folder_of)
-            hub, text = BertTokenizer(chinese, compat="hf"), english()
-            rows += bench_one_text(BertTokenizer.from_pretrained(folder_of), folder_of, text, rounds)
-            rows += bench_forms(folder_of, texts, hub, text, 1 if quick else 5)
             peers = Peers(uncased)
             rows += bench_scripts(uncased, peers, 1 if quick else 5)
             rows += [bench_construction(uncased, rounds), bench_memory(chinese, texts)]

@@ -14,7 +14,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 TRACEBACK = ".__traceback__ -> fail() at memory_patterns.py:N, local big"
 DROP = "drop the exception (`del error`), or call `traceback.clear_frames(error.__traceback__)`"
-LAST = "the interpreter keeps the last error: `del sys.last_value, sys.last_traceback` (and `sys.last_exc`)"
+OUTPUT = (
+    "IPython keeps outputs, also under hidden names: run `get_ipython().displayhook.flush(); "
+    "get_ipython().user_ns_hidden.update(_='', __='', ___='')`"
+)
+LAST = (
+    "the interpreter keeps the last error: run `import sys; sys.last_value = sys.last_traceback = sys.last_exc = None`"
+)
 
 
 def child_environment():
@@ -93,7 +99,7 @@ def test_the_report_is_what_the_parent_sees_and_the_pattern_is_gone(ask, pattern
             "store `loss.item()` or `.detach()`: a tensor with a graph keeps all activations",
             64,
         ),
-        ("notebook output", "__main__.Out[3]", "the notebook keeps its outputs: run `%reset -f out`", 32),
+        ("notebook output", "__main__.Out[3]", OUTPUT, 32),
         ("name with underscore", "__main__._3d", "delete that name, or take it out of that container", 32),
     ],
 )
@@ -129,7 +135,9 @@ def test_shared_memory_that_a_loop_keeps_is_a_leak(ask):
 def test_growth_without_tensors_is_found_within_five_steps(ask):
     result = judge(ask, "keep bytes", 5)
     assert result["ok"] == [False, False]  # asked for in the loop, and after it
-    assert result["notes"] == ["no tensor accounts for it: other Python objects, or memory that a library keeps"]
+    assert result["notes"] == [
+        "no tensor accounts for it: NumPy arrays, other Python objects, or memory that a library keeps"
+    ]
 
 
 CLEAN = ["training", "window", "replaced", "one peak", "numbers"]

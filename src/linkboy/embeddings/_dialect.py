@@ -24,7 +24,7 @@ _NAMES = {
 AFTER_WORD = (b":", b"=", b",", b";", b"|")
 
 
-class Dialect(NamedTuple):
+class Separators(NamedTuple):
     r"""What separates the fields of a row.
 
     Args:
@@ -33,10 +33,10 @@ class Dialect(NamedTuple):
         decimal_comma: numbers are written like `0,5`.
 
     Examples:
-        >>> dialect = Dialect(b"\t")
+        >>> dialect = Separators(b"\t")
         >>> dialect.count(b"new york\t0.1\t0.2"), dialect.cut(b"new york\t0.1\t0.2", 2)
         (2, (b'new york', [b'0.1', b'0.2']))
-        >>> Dialect(b"", decimal_comma=True).cut(b"Katze  0,1  0,2", 2)
+        >>> Separators(b"", decimal_comma=True).cut(b"Katze  0,1  0,2", 2)
         (b'Katze', [b'0.1', b'0.2'])
     """
 
@@ -116,19 +116,19 @@ class Dialect(NamedTuple):
         return text + ", with decimal commas" * self.decimal_comma
 
 
-PLAIN = Dialect()
+PLAIN = Separators()
 # The order decides where two dialects find as many numbers: a decimal comma is tried before lists of whole numbers.
 DIALECTS = (
     PLAIN,
-    *(Dialect(separator, decimal_comma=True) for separator in (b"\t", b";", b"|", RUNS)),
-    *(Dialect(separator) for separator in (b"\t", b",", b";", b"|", RUNS)),
-    *(Dialect(separator, RUNS) for separator in (b",", b";", b"|")),
-    *(Dialect(RUNS, after) for after in AFTER_WORD),
-    *(Dialect(b",", after) for after in (b":", b"=")),
+    *(Separators(separator, decimal_comma=True) for separator in (b"\t", b";", b"|", RUNS)),
+    *(Separators(separator) for separator in (b"\t", b",", b";", b"|", RUNS)),
+    *(Separators(separator, RUNS) for separator in (b",", b";", b"|")),
+    *(Separators(RUNS, after) for after in AFTER_WORD),
+    *(Separators(b",", after) for after in (b":", b"=")),
 )
 
 
-def vote(dialect: Dialect, rows: Sequence[bytes], dim: int | None) -> tuple[int, int]:
+def vote(dialect: Separators, rows: Sequence[bytes], dim: int | None) -> tuple[int, int]:
     """Return how many numbers most rows hold, or `dim` where any does, and how many rows hold so many."""
     counts = [dialect.count(dialect.trimmed(row)) for row in rows]
     voted = dim if dim in counts else _most_common(counts)
@@ -146,5 +146,5 @@ def member_dim(head: bytes) -> int:
     if matched := HEADER.fullmatch(lines[0]):
         return int(matched[2])
     lines = lines[:-1] or lines
-    votes = [vote(Dialect(separator), lines, None) for separator in (b" ", b"\t", b",")]
+    votes = [vote(Separators(separator), lines, None) for separator in (b" ", b"\t", b",")]
     return max(dim for dim, alike in votes if 2 * alike >= len(lines) or not dim) if lines else 0

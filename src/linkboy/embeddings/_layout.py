@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from linkboy._report import format_count, plural
-from linkboy.embeddings._dialect import AFTER_WORD, DIALECTS, HEADER, PADDING, PLAIN, RUNS, Dialect, vote
+from linkboy.embeddings._dialect import AFTER_WORD, DIALECTS, HEADER, PADDING, PLAIN, RUNS, Separators, vote
 from linkboy.embeddings._foreign import is_text
 from linkboy.embeddings._numbers import is_number
 from linkboy.embeddings._source import BUFFER, Source
@@ -33,7 +33,7 @@ class Layout(NamedTuple):
 
     header: tuple[int, int] | None
     dim: int
-    dialect: Dialect = PLAIN
+    dialect: Separators = PLAIN
     skipped: int = 0
     numbered: bool = False
     quoted: bool = False
@@ -43,7 +43,7 @@ class Layout(NamedTuple):
     @property
     def is_plain(self) -> bool:
         """Return whether one space or one tab separates all fields, so that a row may be cut at the first one."""
-        return self.dialect in (PLAIN, Dialect(b"\t")) and not self.numbered and not self.quoted
+        return self.dialect in (PLAIN, Separators(b"\t")) and not self.numbered and not self.quoted
 
     def cut(self, line: bytes) -> tuple[bytes, list[bytes]]:
         """Return the word of a line and the numbers behind it, fewer than `dim` where there are fewer."""
@@ -107,7 +107,7 @@ def _is_binary(rest: bytes, format: str) -> bool:
     return format == "word2vec-bin"
 
 
-def _choose(source: Source, rows: Sequence[bytes], dim: int | None, claimed: int | None) -> tuple[Dialect, int, int]:
+def _choose(source: Source, rows: Sequence[bytes], dim: int | None, claimed: int | None) -> tuple[Separators, int, int]:
     """Return the dialect in which the rows hold most numbers, how many a row holds, and how many rows hold so many."""
     plain = vote(PLAIN, rows, dim)
     if _is_surely_plain(rows, *plain):
@@ -128,7 +128,7 @@ def _choose(source: Source, rows: Sequence[bytes], dim: int | None, claimed: int
     return chosen, *fitting[chosen]
 
 
-def _fitting(rows: Sequence[bytes], dim: int | None, claimed: int | None) -> dict[Dialect, tuple[int, int]]:
+def _fitting(rows: Sequence[bytes], dim: int | None, claimed: int | None) -> dict[Separators, tuple[int, int]]:
     """Return the votes of the dialects in which half of the rows agree, of those that have as many numbers as they should."""
     enough = _filled(rows) / 2
     votes = {dialect: vote(dialect, rows, dim) for dialect in DIALECTS}
@@ -153,11 +153,11 @@ def _is_surely_plain(rows: Sequence[bytes], dim: int, alike: int) -> bool:
     return not all(_MAY_STAND_AFTER_WORD.search(row.partition(b" ")[0]) for row in rows)
 
 
-def _all_end_their_words(dialect: Dialect, rows: Sequence[bytes], dim: int, otherwise: Dialect) -> bool:
+def _all_end_their_words(dialect: Separators, rows: Sequence[bytes], dim: int, otherwise: Separators) -> bool:
     """Return whether in every row the word is followed by what follows words in this dialect, which it would else end in."""
     rows = [row for row in rows if row.strip()]
     words = [otherwise.cut(otherwise.trimmed(row), dim)[0] for row in rows]
-    if dialect == Dialect(RUNS):
+    if dialect == Separators(RUNS):
         indented = len(rows) > 1 and all(row[:1] in b" \t" for row in rows)
         return indented or all(word.strip() and word[-1:] in b" \t" for word in words)
     if dialect.after_word not in AFTER_WORD or len(rows) < 2:
@@ -190,7 +190,7 @@ def _details(source: Source, rows: Sequence[bytes], layout: Layout) -> Layout:
     return layout._replace(notes=tuple(notes))
 
 
-def _names_columns(rows: Sequence[bytes], dialect: Dialect, dim: int) -> bool:
+def _names_columns(rows: Sequence[bytes], dialect: Separators, dim: int) -> bool:
     """Return whether the first line holds names of columns, or their numbers as pandas writes them."""
     if len(rows) < 2:
         return False

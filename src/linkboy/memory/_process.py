@@ -5,7 +5,7 @@ import ctypes
 import functools
 import mmap
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ import torch
 from linkboy.memory.report import DeviceMemory, ProcessMemory
 
 STATUS, STATM, MAPS = Path("/proc/self/status"), Path("/proc/self/statm"), Path("/proc/self/maps")
+TASKS = Path("/proc/self/task")
 NOT_ON_DISK = ("/dev/", "/memfd:", "/SYSV")
 NO_TRIM = "heap trim not done: this C library has no malloc_trim (only glibc has it), so free blocks stay with the heap"
 # A function that only this allocator exports, found among the symbols that are loaded.
@@ -42,6 +43,58 @@ def read_anonymous() -> int | None:
         return (int(resident) - int(shared)) * mmap.PAGESIZE
     except (OSError, ValueError):
         return None
+
+
+class _MallocInfo(ctypes.Structure):
+    """What glibc's `mallinfo2` returns."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    )
+
+
+def read_malloc() -> int | None:
+    """Read what is taken from the C library's heap, free blocks left out; `None` where it is not glibc 2.33 or newer."""
+    function = _mallinfo()
+    if function is None:
+        return None
+    info = function()
+    return info.uordblks + info.hblkhd
+
+
+@functools.cache
+def _mallinfo() -> Callable[[], _MallocInfo] | None:
+    if sys.platform != "linux" or not has_symbol("mallinfo2") or foreign_allocator():
+        return None
+    function = _loaded_symbols().mallinfo2  # type: ignore[union-attr]  # has_symbol has just found it
+    function.argtypes, function.restype = [], _MallocInfo
+    return function
+
+
+def read_children() -> int | None:
+    """Read the memory that child processes have to themselves, pages copied on write among it; some ms per process."""
+    total, seen = 0, False
+    try:
+        for task in TASKS.iterdir():
+            for child in (task / "children").read_text().split():
+                rollup = Path(f"/proc/{child}/smaps_rollup").read_text()
+                total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_Dirty:"))
+                seen = True
+    except (OSError, ValueError):  # no `/proc`, or a child that has just ended
+        return None
+    return total * 1024 if seen else None
 
 
 def in_mapped_files(addresses: Iterable[int]) -> set[int]:

@@ -1,8 +1,10 @@
 """A search from an object back to what holds it: a module, a running function, an exception."""
 
+import contextvars
 import gc
 import inspect
 import sys
+import threading
 import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,7 +16,9 @@ from torch import Tensor
 
 from linkboy.memory._live import Edge, Hidden, StorageKey, scan_for, storages
 from linkboy.memory._paths import Found, Node, local_names
+from linkboy.memory._unseen import Arrays, context_values, of_ipython, thread_local_dicts
 
+_ARRAY_TEXT = " (a NumPy array over its memory)"
 OWN_FOLDER = str(Path(__file__).parent)
 
 
@@ -29,13 +33,18 @@ class HolderSearch:
         self.modules = _module_namespaces()
         self.locals = _running_locals(self.modules)  # before the scan, whose list would hold what this must let go
         # The list of objects holds this search too, so keeping it would be a cycle.
-        objects, (self.tensors, tracebacks) = scan_for(Tensor, types.TracebackType)
+        objects, (self.tensors, tracebacks, thread_locals, contexts) = scan_for(
+            Tensor, types.TracebackType, threading.local, contextvars.Context
+        )
         # A sorted array: for a million ids a quarter of the time, and a tenth of the memory, that a set takes.
         self.known = np.sort(np.fromiter(map(id, objects), np.uint64, len(objects)))
         with torch._C.DisableTorchFunctionSubclass():
             self.hidden = Hidden(self.tensors)
             self.by_storage = self._tensors_by_storage()
         self.tracebacks = _first_tracebacks(tracebacks)
+        self.thread_locals, self.between = thread_local_dicts(thread_locals)
+        self.contexts = context_values(contexts)
+        self.arrays: Arrays | None = None
 
     def _tensors_by_storage(self) -> dict[StorageKey, tuple[int, list[Any]]]:
         found: dict[StorageKey, tuple[int, list[Any]]] = {}
@@ -49,14 +58,38 @@ class HolderSearch:
                 found.setdefault(key, (nbytes, []))[1].append(tensor)
         return found
 
-    def find(self, targets: Mapping[Any, list[Any]], *, limit: int, depth: int) -> dict[Any, list[Found]]:
-        """For each key, find up to `limit` shortest paths from a root to any of its objects."""
+    def find(
+        self, targets: Mapping[Any, list[Any]], *, limit: int, depth: int, named: bool = False
+    ) -> dict[Any, list[Found]]:
+        """For each key, find up to `limit` shortest paths from a root to any of its objects.
+
+        NumPy arrays are looked for where nothing else holds an object, since that takes as long again.
+
+        Args:
+            targets: the objects of each key.
+            limit: most paths for each.
+            depth: longest path, in objects.
+            named: names that running functions have for the objects themselves do not count as holding them.
+        """
+        found = self._find(targets, limit, depth)
+        left = {
+            key: items
+            for key, items in targets.items()
+            if all(named and path.node.child is None and path.root_object is None for path in found[key])
+        }
+        if left:
+            self.arrays = self.arrays or Arrays(gc.get_objects())
+            found |= self._find(left, limit, depth)
+        return found
+
+    def _find(self, targets: Mapping[Any, list[Any]], limit: int, depth: int) -> dict[Any, list[Found]]:
         found: dict[Any, list[Found]] = {key: [] for key in targets}
         frontier = [Node(item, key) for key, items in targets.items() for item in items]
         seen = {(node.key, id(node.held)) for node in frontier}
         while frontier:
             for node in frontier:
-                found[node.key] += [Found(text, node) for text in self.locals.get(id(node.held), ())]
+                for places in (self.locals, self.contexts):
+                    found[node.key] += [Found(text, node) for text in places.get(id(node.held), ())]
             above = [*self._hidden_holders(frontier), *self._referrers(frontier)]
             frontier = []
             for node in above:
@@ -73,6 +106,13 @@ class HolderSearch:
         for node in frontier:
             for edge in self.hidden.edges_to(node.held):
                 yield Node(edge.holder, node.key, node, edge, node.hops + 1)
+            for container in self.arrays.held_by.get(id(node.held), ()) if self.arrays else ():
+                yield Node(container, node.key, node, None, node.hops + (type(container) is not dict))
+            for array in self.arrays.over.get(id(node.held), ()) if self.arrays else ():
+                yield Node(array, node.key, node, Edge(array, _ARRAY_TEXT, node.held, "array"), node.hops + 1)
+            if id(node.held) in self.thread_locals:
+                owner = self.thread_locals[id(node.held)]
+                yield Node(owner, node.key, node, Edge(owner, "", node.held, "thread"), node.hops + 1)
             if type(node.held) is types.FrameType:
                 for head in self.tracebacks.get(id(node.held), ()):
                     yield Node(head, node.key, node, Edge(head, "", node.held, "traceback"), node.hops + 1)
@@ -83,7 +123,7 @@ class HolderSearch:
             below.setdefault(id(node.held), []).append(node)
         holders = gc.get_referrers(*{id(node.held): node.held for node in frontier}.values())
         for holder, known in zip(holders, self._are_known(holders), strict=True):
-            if not known or type(holder) is types.TracebackType:
+            if not known or type(holder) is types.TracebackType or id(holder) in self.between:
                 continue
             for item in below.keys() & set(map(id, gc.get_referents(holder))):
                 for node in below[item]:
@@ -100,7 +140,7 @@ class HolderSearch:
             return self.modules[id(node.held)]
         if isinstance(node.held, type):
             return f"class {node.held.__module__}.{node.held.__qualname__}"
-        return None
+        return of_ipython(node.held)
 
 
 def _first_tracebacks(links: list[Any]) -> dict[int, list[Any]]:

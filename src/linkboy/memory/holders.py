@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from linkboy._checks import check_number, describe
 from linkboy._report import format_bytes, format_count
 from linkboy.memory._live import StorageKey, frozen_objects, storages
-from linkboy.memory._paths import Found, advise, render
+from linkboy.memory._paths import Found, advise, kept_by_interpreter, render
 from linkboy.memory._search import HolderSearch
 from linkboy.memory.report import Holder, HolderReport
 
@@ -17,8 +17,9 @@ def who_holds(target: Tensor | nn.Module | torch.UntypedStorage, *, depth: int =
     """Find what keeps a tensor (or a module) alive: names, containers, autograd graphs, exceptions, caches.
 
     Tensors are matched by storage, so a one-element slice is found as the holder of the whole. Besides what the
-    garbage collector shows, the search follows gradients, what autograd graphs have saved, tracebacks and the local
-    variables of running functions. Your own name for `target` is one of the holders.
+    garbage collector shows, the search follows gradients, what autograd graphs have saved, tracebacks, NumPy arrays over
+    the same memory, thread locals, context variables and the local variables of running functions. Your own name for
+    `target` is one of the holders.
 
     Args:
         target: a tensor, a storage, or a module (then its parameters and buffers count too).
@@ -47,24 +48,24 @@ def who_holds(target: Tensor | nn.Module | torch.UntypedStorage, *, depth: int =
         True
 
     `gc.get_referrers` alone answers "nobody" for what a graph has saved: those references live in C++. What only
-    C++ or a library such as NumPy holds is reported as not found in Python.
+    C++ holds is reported as not found in Python.
     """
     if not isinstance(target, (Tensor, nn.Module, torch.UntypedStorage)):
         raise TypeError(f"target must be a tensor, a module or a storage, got {describe(target)}")
     check_number("depth", depth, minimum=1, integer=True)
     check_number("limit", limit, minimum=1, integer=True)
-    return holders_of([target], depth=depth, limit=limit)[0]
+    return holders_of([target], depth=depth, limit=limit, named=True)[0]
 
 
-def holders_of(targets: list[Any], *, depth: int = 8, limit: int = 10) -> list[HolderReport]:
-    """Do the work of `who_holds` for several objects of any type in one search."""
+def holders_of(targets: list[Any], *, depth: int = 8, limit: int = 10, named: bool = False) -> list[HolderReport]:
+    """Do the work of `who_holds` for several objects of any type in one search; `named`: as in `HolderSearch.find`."""
     search = HolderSearch()
     below = [_storages_below(target) for target in targets]
     wanted = {
         index: [target, *(tensor for key in keys for tensor in search.by_storage.get(key, (0, []))[1])]
         for index, (target, keys) in enumerate(zip(targets, below, strict=True))
     }
-    found = search.find(wanted, limit=limit, depth=depth)
+    found = search.find(wanted, limit=limit, depth=depth, named=named)
     return [
         HolderReport(describe_target(target), sum(below[index].values()), *as_holders(found[index]))
         for index, target in enumerate(targets)
@@ -72,9 +73,18 @@ def holders_of(targets: list[Any], *, depth: int = 8, limit: int = 10) -> list[H
 
 
 def as_holders(found: list[Found]) -> tuple[tuple[Holder, ...], tuple[str, ...]]:
-    """Turn finished paths into text; the notes say why there may be none."""
-    holders = {render(path): advise(path) for path in found}
-    holders = dict(sorted(holders.items(), key=lambda item: len(item[0])))
+    """Turn finished paths into text; the notes say why there may be none.
+
+    What the interpreter or a notebook keeps by itself is one holder, under the shortest of its paths.
+    """
+    found = sorted(found, key=lambda path: len(render(path)))
+    holders: dict[str, tuple[str, ...]] = {}
+    kept: set[str] = set()
+    for path in found:
+        cause = kept_by_interpreter(path)
+        if cause is None or cause not in kept:
+            holders[render(path)] = advise(path)
+            kept |= {cause} if cause else set()
     return tuple(Holder(path, advice) for path, advice in holders.items()), () if holders else (_nothing_found(),)
 
 

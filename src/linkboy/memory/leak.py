@@ -1,23 +1,64 @@
 """Find what a loop leaves behind: memory that grows step after step, and who keeps it."""
 
+import contextlib
 import gc
 import itertools
+import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from linkboy._checks import check_number
+from linkboy._report import format_bytes
 from linkboy.memory._live import Hidden, StorageKey, frozen_objects, memory_below, scan, storages
-from linkboy.memory._process import in_mapped_files, read_anonymous, trim_heap
+from linkboy.memory._process import in_mapped_files, read_anonymous, read_children, read_malloc, trim_heap
 from linkboy.memory._search import HolderSearch
 from linkboy.memory.holders import as_holders
 from linkboy.memory.report import LeakReport, Survivor
 
 Item = TypeVar("Item")
+_ALWAYS = 16  # first steps after the warm-up that are all looked at
+_SECONDS_A_STEP = 30e-6  # of our own, on average
+_SHARE = 0.02  # or this share of the time that the loop itself takes
+_WORTH_A_WORD = 1 << 18  # bytes of steady growth that are said, however large the tolerance
+
+
+class _Sample(NamedTuple):
+    """Memory at the end of one step: of live tensors younger than the loop, of the process, and taken from malloc."""
+
+    step: int
+    live: int
+    process: int | None
+    heap: int | None
+
+
+class _Clock:
+    """Says when to measure again, so that measuring costs little beside the loop.
+
+    Args:
+        seconds_a_step: what it may cost on average, however short the steps are.
+    """
+
+    def __init__(self, seconds_a_step: float) -> None:
+        self._seconds_a_step = seconds_a_step
+        self._cost, self._step, self._time = 0.0, 0, time.perf_counter()
+
+    def is_due(self, step: int) -> bool:
+        """Return whether what the last measurement took is affordable since."""
+        allowed = self._seconds_a_step * (step - self._step)
+        return self._cost <= allowed or self._cost <= _SHARE * (time.perf_counter() - self._time)
+
+    @contextlib.contextmanager
+    def measuring(self, step: int) -> Iterator[None]:
+        """Time the block, which measures at the end of a step."""
+        start = time.perf_counter()
+        yield
+        self._time = time.perf_counter()
+        self._cost, self._step = self._time - start, step
 
 
 class LeakDetector:
@@ -25,7 +66,9 @@ class LeakDetector:
 
     A leak is steady growth past the tolerance, of live tensors or of the process: not a single peak, not what the first
     steps load, not pages of files. If the collector is not frozen yet, `gc.freeze()` is called at the start of the block
-    (and undone at its end), so that a step only has to look at objects younger than the loop.
+    (and undone at its end), so that a step only has to look at objects younger than the loop. The first steps are all looked
+    at; later ones as often as that takes 30 microseconds a step, or 2 % of the time, on average. Child processes, such as
+    the workers of a `DataLoader`, count too.
 
     Args:
         tolerance_mib: growth in MiB up to which nothing counts as a leak.
@@ -57,11 +100,12 @@ class LeakDetector:
         self._last: LeakReport | None = None
 
     def _reset(self) -> None:
-        self._live: list[int] = []  # bytes of live tensors younger than the loop, at the end of each step
-        self._process: list[int] = []
-        self._born: dict[StorageKey, int] = {}
+        self._samples: list[_Sample] = []
+        self._children: list[int] = []  # memory of child processes, read less often
+        self._born: dict[tuple[StorageKey, int], int] = {}  # an address comes again, in another size
         self._frozen: dict[StorageKey, weakref.ref[torch.UntypedStorage]] = {}  # younger than the loop, yet frozen
         self._steps = 0
+        self._sample_clock, self._children_clock = _Clock(_SECONDS_A_STEP), _Clock(0.0)
 
     def __enter__(self) -> Self:
         if self._entered:
@@ -78,6 +122,8 @@ class LeakDetector:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._samples[-1].step < self._steps:
+            self._take_sample()
         if self._froze:
             gc.unfreeze()
         self._entered = self._froze = False
@@ -99,9 +145,19 @@ class LeakDetector:
         """
         if not self._entered:
             raise RuntimeError("step() must be called inside the block: `with LeakDetector() as detector: ...`")
-        sizes = self._young()
         self._steps += 1
-        self._born = {key: self._born.get(key, self._steps) for key in sizes}
+        first = self._steps <= self._warmup + _ALWAYS
+        if first or self._sample_clock.is_due(self._steps):
+            with self._sample_clock.measuring(self._steps):
+                self._take_sample()
+        if self._children_clock.is_due(self._steps):
+            with self._children_clock.measuring(self._steps):
+                children = read_children()
+            self._children += [] if children is None or self._steps < self._warmup else [children]
+
+    def _take_sample(self) -> None:
+        sizes = self._young()
+        self._born = {item: self._born.get(item, self._steps) for item in sizes.items()}
         self._record(sum(sizes.values()))
 
     def _young(self) -> dict[StorageKey, int]:
@@ -109,12 +165,9 @@ class LeakDetector:
         return {key: storage.nbytes() for key, storage in frozen if storage is not None} | _sizes(scan()[1])
 
     def _record(self, live: int) -> None:
-        self._live.append(live)
         if self._steps == self._warmup:
             trim_heap()  # growth is counted from here, and pages that happen to be free in the heap do not count
-        anonymous = read_anonymous()
-        if anonymous is not None:
-            self._process.append(anonymous)
+        self._samples.append(_Sample(self._steps, live, read_anonymous(), read_malloc()))
 
     def report(self) -> LeakReport:
         """Return the verdict so far; after the loop, the one from its end.
@@ -138,41 +191,76 @@ class LeakDetector:
             gc.freeze()
 
     def _judge(self) -> LeakReport:
-        live, process = self._live[self._warmup :], self._process[self._warmup :]
+        samples = [sample for sample in self._samples if sample.step >= self._warmup]
+        live = [sample.live for sample in samples]
+        process = [sample.process for sample in samples if sample.process is not None]
+        heap = [sample.heap for sample in samples if sample.heap is not None]
         growing = _grows_steadily(live, self._tolerance)
-        # New tensors that only replaced older ones do not count as growth, nor do those that map a file.
-        tensors_leak = growing and _total(scan()[1]) - self._total_before > self._tolerance
-        # A heap reaches its final size in leaps; only growth that continues in every quarter is more than that.
-        unexplained = _growth(process) - max(_growth(live), 0)
-        process_leaks = _grows_steadily(process, self._tolerance, parts=4) and unexplained > self._tolerance
-        if process_leaks:
-            trim_heap()  # what the heap only keeps for later is not a leak
-            left = (read_anonymous() or process[-1]) - process[0] - max(_growth(live), 0)
-            process_leaks = left > self._tolerance
-        notes: tuple[str, ...] = ()
+        # New tensors that only replaced older ones do not count as growth, nor do those that map a file; nor does the last
+        # batch, which may be larger than the first one was: what leaks has outlived the step that made it.
+        stayed = growing and 2 * self._outlived() > _growth(live)
+        tensors_leak = stayed and _total(scan()[1]) - self._total_before > self._tolerance
+        process_leaks = self._process_leaks(process, heap, max(_growth(live), 0))
+        children_leak = _grows_steadily(self._children, self._tolerance)
         if process_leaks and not tensors_leak:
-            notes = ("no tensor accounts for it: other Python objects, or memory that a library keeps",)
-        elif growing and not tensors_leak:
-            notes = (
-                "the new tensors took the place of older ones, or map files, whose pages the system drops when it must",
+            notes = ["no tensor accounts for it: NumPy arrays, other Python objects, or memory that a library keeps"]
+        else:
+            notes = [] if tensors_leak else self._about_tensors(live, growing, stayed)
+        if children_leak:
+            notes.append(
+                f"child processes grew by {format_bytes(_growth(self._children))}: workers copy each page of the parent's "
+                "objects that they touch; keep large lists of Python objects in arrays or tensors"
             )
-        elif len(live) < 4:
-            notes = (f"fewer than 3 steps after a warm-up of {self._warmup} are too few to tell",)
         return LeakReport(
-            ok=not (tensors_leak or process_leaks),
-            step_count=max(len(live) - 1, 0),
+            ok=not (tensors_leak or process_leaks or children_leak),
+            step_count=max(self._steps - self._warmup, 0),
             tensor_growth_nbytes=_growth(live),
             process_growth_nbytes=_growth(process) if process else None,
+            children_growth_nbytes=_growth(self._children) if self._children else None,
+            tolerance_nbytes=int(self._tolerance),
             survivors=self._survivors() if tensors_leak else (),
-            notes=notes,
+            notes=tuple(notes),
         )
+
+    def _process_leaks(self, process: Sequence[int], heap: Sequence[int], tensors: int) -> bool:
+        """Return whether the process grows steadily by more than its tensors do."""
+        # What is taken from malloc shows growth through the leaps of a heap that keeps free pages.
+        if _grows_steadily(heap, self._tolerance, parts=4) and _growth(heap) - tensors > self._tolerance:
+            return True
+        # A heap reaches its final size in leaps; only growth that continues in every quarter is more than that.
+        if not (_grows_steadily(process, self._tolerance, parts=4) and _growth(process) - tensors > self._tolerance):
+            return False
+        trim_heap()  # what the heap only keeps for later is not a leak
+        return (read_anonymous() or process[-1]) - process[0] - tensors > self._tolerance
+
+    def _about_tensors(self, live: Sequence[int], growing: bool, stayed: bool) -> list[str]:
+        """Return what to say of growth that is not a leak."""
+        if growing and not stayed:
+            return ["the tensors of each step are larger than those before, and none outlives its step"]
+        if growing:
+            return [
+                "the new tensors took the place of older ones, or map files, whose pages the system drops when it must"
+            ]
+        if _grows_steadily(live, _WORTH_A_WORD) and self._outlived() > _WORTH_A_WORD:
+            return [
+                f"tensors that stay grew steadily, below the tolerance of {format_bytes(self._tolerance)}: watch more steps, "
+                "or pass a smaller tolerance_mib"
+            ]
+        if self._steps - self._warmup < 3:
+            return [f"fewer than 3 steps after a warm-up of {self._warmup} are too few to tell"]
+        return []
+
+    def _outlived(self) -> int:
+        """Return the bytes of the tensors that were made in one of the measured steps and are there after a later one."""
+        return sum(nbytes for (_, nbytes), born in self._born.items() if self._warmup < born < self._samples[-1].step)
 
     def _survivors(self, kinds: int = 5) -> tuple[Survivor, ...]:
         search = HolderSearch()
         files = _in_files(search.by_storage)
         groups: dict[tuple[tuple[int, ...], str, str], list[StorageKey]] = {}
-        for key, (_, tensors) in search.by_storage.items():
-            if self._warmup < self._born.get(key, self._steps) < self._steps and key not in files:
+        for key, (nbytes, tensors) in search.by_storage.items():
+            born = self._born.get((key, nbytes), self._steps)
+            if self._warmup < born < self._samples[-1].step and key not in files:
                 largest = max(tensors, key=Tensor.numel)
                 kind = (tuple(largest.shape), str(largest.dtype).removeprefix("torch."), key[0])
                 groups.setdefault(kind, []).append(key)

@@ -76,6 +76,9 @@ def release_memory(*watched: "weakref.ref[Any]", trim: bool = True) -> ReleaseRe
         notes.append(f"resident memory unknown: {after.source.removeprefix('none: ')}")
     if not devices_after:
         notes.append("device caches not emptied: no device was used in this process")
+    found = _verdicts(labels, watched)
+    if trim:
+        trim_heap()  # what the search for holders took, so that the next call does not count it as freed
     return ReleaseReport(
         freed_nbytes=_fall(before, after),
         before=before,
@@ -83,7 +86,7 @@ def release_memory(*watched: "weakref.ref[Any]", trim: bool = True) -> ReleaseRe
         devices_before=devices_before,
         devices_after=devices_after,
         steps=tuple(steps),
-        watched=_verdicts(labels, watched),
+        watched=found,
         notes=tuple(notes),
     )
 

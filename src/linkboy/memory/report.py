@@ -344,6 +344,9 @@ class LeakReport(Report):
         step_count: measured steps, without the warm-up.
         tensor_growth_nbytes: growth of live tensors over these steps.
         process_growth_nbytes: growth of the anonymous memory of the process; `None` where it cannot be read.
+        children_growth_nbytes: growth of what child processes have to themselves; `None` without any, or where it cannot be
+            read.
+        tolerance_nbytes: growth up to which nothing counts as a leak.
         survivors: the tensors that outlived their step, largest first; empty where no tensors leak.
         notes: what the growth means.
     """
@@ -352,12 +355,15 @@ class LeakReport(Report):
     step_count: int
     tensor_growth_nbytes: int
     process_growth_nbytes: int | None
+    children_growth_nbytes: int | None
+    tolerance_nbytes: int
     survivors: tuple[Survivor, ...]
     notes: tuple[str, ...]
 
     def _blocks(self) -> Iterable[Block]:
+        verdict = f"no leak above {format_bytes(self.tolerance_nbytes)}" if self.ok else "leak"
         yield (
-            f"{'no leak' if self.ok else 'leak'}: in {plural(self.step_count, 'step')} live tensors grew by "
+            f"{verdict}: in {plural(self.step_count, 'step')} live tensors grew by "
             f"{format_bytes(self.tensor_growth_nbytes)} "
             f"({format_bytes(self.tensor_growth_nbytes / max(self.step_count, 1))} a step), "
             f"the process by {_bytes(self.process_growth_nbytes)}"

@@ -1,9 +1,11 @@
 """Try again with half the batch when memory runs out."""
 
+import functools
+import inspect
 import time
 import traceback
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,6 +19,11 @@ from linkboy.memory.report import RetryAttempt, RetryReport
 Result = TypeVar("Result")
 
 FINE, OUT_OF_MEMORY, OTHER_ERROR = 0, 1, 2
+_NOT_RUN: dict[Callable[[Any], bool], str] = {
+    inspect.isgeneratorfunction: "generator function",
+    inspect.iscoroutinefunction: "coroutine function",
+    inspect.isasyncgenfunction: "asynchronous generator function",
+}
 
 
 def retry_on_oom(
@@ -41,7 +48,8 @@ def retry_on_oom(
         A `RetryReport`: `.result`, `.batch_size`, `.accumulate`, `.effective_batch`, `.attempts`.
 
     Raises:
-        TypeError: `fn` cannot be called, or a size is not an integer.
+        TypeError: `fn` cannot be called, or gives a generator or coroutine, of which nothing has run; or a size is not an
+            integer.
         ValueError: a size is below 1, or `minimum` is above `batch_size`.
         Exception: memory runs out at `minimum` too: the exception of that attempt, with a note on all of them. Any
             other exception of `fn` passes through untouched.
@@ -58,8 +66,7 @@ def retry_on_oom(
     Differs from accelerate's `find_executable_batch_size`: halves (that takes 10 % off), keeps the effective batch,
     cleans after the exception is gone, forgets the reduced size, and reads `MemoryError`, cuBLAS and NCCL failures.
     """
-    if not callable(fn):
-        raise TypeError(f"fn must be a function of (batch_size, accumulate), got {type(fn).__name__}")
+    _check_runs_when_called(fn)
     check_number("batch_size", batch_size, minimum=1, integer=True)
     check_number("accumulate", accumulate, minimum=1, integer=True)
     check_number("minimum", minimum, minimum=1, integer=True)
@@ -80,6 +87,21 @@ def retry_on_oom(
         accumulate = -(-requested // batch_size)
 
 
+def _check_runs_when_called(fn: object) -> None:
+    if not callable(fn):
+        raise TypeError(f"fn must be a function of (batch_size, accumulate), got {type(fn).__name__}")
+    inner: object = fn
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    for kind, what in _NOT_RUN.items():
+        if kind(inner) or kind(vars(type(inner)).get("__call__")):
+            raise TypeError(_not_run(what))
+
+
+def _not_run(what: str) -> str:
+    return f"fn must do its work when it is called, got a {what}, of which nothing has run; let fn itself go through it"
+
+
 def _attempt(
     fn: Callable[[int, int], Result], batch_size: int, accumulate: int, minimum: int, before: list[RetryAttempt]
 ) -> tuple[Result | None, str]:
@@ -96,6 +118,11 @@ def _attempt(
             raise
         _clear_frames(error)
         return None, f"{type(error).__name__}: {_first_line(error)}"
+    if inspect.isgenerator(result) or inspect.isawaitable(result) or inspect.isasyncgen(result):
+        what = type(result).__name__.replace("_", " ")
+        if inspect.isgenerator(result) or inspect.iscoroutine(result):
+            result.close()  # a coroutine that was never awaited would warn
+        raise TypeError(_not_run(what))
     verdict = _agree(FINE)
     if verdict == OTHER_ERROR:
         raise RuntimeError("another process stopped with an error that is not out of memory; its own message says why")

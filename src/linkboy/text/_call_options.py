@@ -44,11 +44,6 @@ class CallOptions:
     mask: bool = True
     length: bool = False
 
-    @functools.cached_property
-    def has_one_form(self) -> bool:
-        """Whether one text gives one row of numbers, without spans: what can be answered without arrays of rows."""
-        return not (self.overflow or self.offsets or self.tensors in ("flat", "flat_np"))
-
 
 # Calls differ in their texts and rarely in their options. `typed`, so that 1 is not taken for a True seen before.
 @functools.lru_cache(maxsize=256, typed=True)

@@ -1,7 +1,8 @@
 """The texts of a call: one or many, alone or in pairs, whole or split into words."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import Any, NamedTuple
+from typing import Any
 
 from linkboy.text._arguments import as_text, check_texts
 
@@ -9,19 +10,20 @@ Text = str | bytes
 Texts = Text | Sequence[Text] | Sequence[Sequence[Text]] | Sequence[Sequence[Sequence[Text]]]
 
 
-class Inputs(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Inputs:
     """What a call was given, in one form.
 
     Attributes:
         texts: all first texts, then all second ones; with `word_counts`, the words of these, one after the other.
-        size: number of texts, or of pairs.
+        count: number of rows.
         pair: whether there are second texts.
         single: whether it was one text, so that the result has no list around it.
         word_counts: the number of words of each text; `None` where texts came whole.
     """
 
     texts: list[str]
-    size: int
+    count: int
     pair: bool
     single: bool
     word_counts: list[int] | None = None

@@ -9,6 +9,11 @@ from linkboy.text._encoding import Encoding
 from linkboy.text._rows import Around
 
 
+def serves(options: CallOptions) -> bool:
+    """Return whether a call with these options can be answered here."""
+    return not (options.overflow or options.offsets or options.tensors in ("flat", "flat_np"))
+
+
 def one_row(ids: list[int], options: CallOptions, around: Around, pad_id: int) -> Encoding:
     """Return the encoding of one text.
 

@@ -111,8 +111,6 @@ class TextEncoder:
 
 def is_short(texts: Sequence[str]) -> bool:
     """Return whether the readable path is the faster one for these texts."""
-    if len(texts) == 1:
-        return len(texts[0]) <= (SMALL if texts[0].isascii() else SMALL // WIDE)
     if len(texts) > 16:
         return False
     size = 0

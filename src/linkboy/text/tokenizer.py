@@ -17,7 +17,7 @@ from linkboy.text._encoding import Details, Encoding, to_encoding
 from linkboy.text._explain import explain_texts
 from linkboy.text._flat import join_words
 from linkboy.text._inputs import Inputs, Text, Texts, read_inputs, words_of
-from linkboy.text._one_row import one_row
+from linkboy.text._one_row import one_row, serves
 from linkboy.text._padding import pad_rows
 from linkboy.text._rows import Around, TokenRows, make_rows
 from linkboy.text._special_tokens import SpecialTokens
@@ -318,10 +318,7 @@ class BertTokenizer(TokenNames):
                 different length are to become a tensor without padding.
         """
         check_flag("is_split_into_words", is_split_into_words)
-        if type(text) is str and text_pair is None and not is_split_into_words:
-            inputs = Inputs([text], 1, False, True)
-        else:
-            inputs = read_inputs(text, text_pair, is_split_into_words)
+        inputs = read_inputs(text, text_pair, is_split_into_words)
         options = check_options(
             pair=inputs.pair,
             specials=add_special_tokens,
@@ -344,15 +341,14 @@ class BertTokenizer(TokenNames):
         around = self._around() if add_special_tokens else Around(0, 0)
         pad_id = self._id_for("pad_token") if options.padding else 0
         encoder = self._encoder
-        texts = inputs.texts
         if (
-            options.has_one_form
-            and len(texts) == 1
-            and inputs.single
+            inputs.single
+            and not inputs.pair
             and inputs.word_counts is None
-            and is_short(texts)
+            and is_short(inputs.texts)
+            and serves(options)
         ):
-            encoding = one_row(encoder.ids(texts[0]), options, around, pad_id)
+            encoding = one_row(encoder.ids(inputs.texts[0]), options, around, pad_id)
         else:
             rows = _make_rows(encoder, inputs, options, around)
             encoding = to_encoding(rows, options, pad_id, single=inputs.single, numbers=encoder.numbers)
@@ -679,8 +675,6 @@ class BertTokenizer(TokenNames):
 class _Later:
     """Works out where the tokens of an encoding come from when that is first asked for."""
 
-    __slots__ = ("_details", "_made_from")
-
     def __init__(
         self,
         encoder: TextEncoder,
@@ -712,4 +706,4 @@ def _make_rows(
     else:
         flat = encoder.encode(words_of(inputs), spans=options.offsets)
         flat, numbers = join_words(flat, inputs.word_counts)
-    return make_rows(flat, inputs.size, inputs.pair, options, around, numbers)
+    return make_rows(flat, inputs.count, inputs.pair, options, around, numbers)

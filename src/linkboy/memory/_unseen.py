@@ -1,0 +1,95 @@
+"""Holders that the garbage collector does not show: NumPy arrays, thread locals, context variables, IPython's shell."""
+
+import contextvars
+import functools
+import gc
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+_LOOKED_AT = {np.ndarray, np.memmap, tuple, dict}
+_TOGETHER = 4096  # objects whose references are listed at a time
+SHELL = "IPython's"
+_IPYTHONS = {"InteractiveShell", "DisplayHook", "HistoryManager", "TBTools", "Kernel"}
+
+
+class Arrays:
+    """NumPy arrays that show the memory of something else, which the collector does not know.
+
+    They are found in what holds them: the containers that the collector does know, and tuples and dicts of arrays alone, which
+    it has ceased to look at.
+
+    Args:
+        objects: every object that the collector knows.
+    """
+
+    def __init__(self, objects: list[Any]) -> None:
+        self.over: dict[int, list[Any]] = {}  # id of an object -> the arrays that show its memory
+        self.held_by: dict[int, list[Any]] = {}  # id of an object -> containers that the collector does not know
+        self._seen: set[int] = set()
+        for start in range(0, len(objects), _TOGETHER):
+            self._look_through(gc.get_referents(*objects[start : start + _TOGETHER]))
+
+    def _look_through(self, items: list[Any]) -> None:
+        for item in itertools.compress(items, map(_LOOKED_AT.__contains__, map(type, items))):
+            if id(item) in self._seen:
+                continue
+            if isinstance(item, np.ndarray):
+                self._add(item)
+            elif not gc.is_tracked(item):
+                self._look_inside(item)
+
+    def _look_inside(self, container: Any) -> None:
+        self._seen.add(id(container))
+        inside = [item for item in gc.get_referents(container) if type(item) in _LOOKED_AT]
+        for item in inside:
+            self.held_by.setdefault(id(item), []).append(container)
+        self._look_through(inside)
+
+    def _add(self, array: Any) -> None:
+        while isinstance(array, np.ndarray) and id(array) not in self._seen:
+            self._seen.add(id(array))
+            if array.base is not None:
+                self.over.setdefault(id(array.base), []).append(array)
+            array = array.base
+
+
+def thread_local_dicts(objects: Iterable[Any]) -> tuple[dict[int, Any], set[int]]:
+    """Return the `threading.local` behind each dict of one's attributes by the dict's id, and ids of what stands between."""
+    owners: dict[int, Any] = {}
+    between: set[int] = set()
+    for item in objects:
+        for middle in gc.get_referents(item):
+            if type(middle) is not dict:
+                continue
+            below = [value for value in middle.values() if type(value) is dict]
+            if below:
+                between.add(id(middle))
+            owners |= {id(value): item for value in below}
+    return owners, between
+
+
+def context_values(contexts: Iterable[contextvars.Context]) -> dict[int, list[str]]:
+    """Map the id of each value of a context variable to the text of that place."""
+    found: dict[int, list[str]] = {}
+    for context in [contextvars.copy_context(), *contexts]:
+        for variable, value in list(context.items()):
+            places = found.setdefault(id(value), [])
+            if (place := f"context variable {variable.name!r}") not in places:
+                places.append(place)
+    return found
+
+
+def of_ipython(item: Any) -> str | None:
+    """Return the name of an object of IPython's that keeps outputs and errors, without importing it; `None` for others."""
+    return f"{SHELL} {type(item).__name__}" if _is_ipythons(type(item)) else None
+
+
+@functools.cache
+def _is_ipythons(kind: type) -> bool:
+    return any(
+        base.__name__ in _IPYTHONS and base.__module__.partition(".")[0] in ("IPython", "ipykernel")
+        for base in kind.__mro__
+    )
