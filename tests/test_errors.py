@@ -35,6 +35,11 @@ def vectors(content, **keywords):
     return lb.load_embeddings("v.txt", ["a", "b"], **keywords)
 
 
+def watch_twice():
+    with lb.watch_training(), lb.watch_training():
+        pass
+
+
 def bert(**files):
     Path("bert").mkdir()
     Path("bert", "vocab.txt").write_text("\n".join(WORDS))
@@ -130,6 +135,8 @@ MEETINGS = [
     lambda: lb.PretrainedEmbedding(torch.zeros(3, 2), freeze=[True]),
     lambda: lb.CapsuleLinear(4, 8, 2, 16)(torch.zeros(1, 4, 7)),
     lambda: lb.encode_bits(LOGITS, bits=30),
+    lambda: lb.watch_training(ignore=["same-bach"]),
+    watch_twice,
     lambda: _compat.check_version("torch", "2.5.1+cu124", _compat.OLDEST_TORCH),
     plot_without_matplotlib,
 ]

@@ -194,7 +194,7 @@ def _sample_dim(record: Record, each: Rerun) -> bool:
         return True
     varied = len(set(facts.batch_hashes)) > 1
     per_sample = any(len(call.shape) <= 2 and call.shape[:1] == (each.batch,) for call in record.losses)
-    return varied and per_sample
+    return (varied or each.sequences) and per_sample
 
 
 def _mixers(record: Record) -> list[Rerun]:

@@ -103,6 +103,7 @@ class Rerun:
         mask_name: the mask.
         ignored: inputs without influence: name, columns without influence, and all columns.
         input_count: how many inputs there are that vary.
+        sequences: whether an input is ids of shape (N, T), or has more than two dims, as nodes of a graph do not.
         dropout: lines at which dropout was on in eval mode.
     """
 
@@ -124,6 +125,7 @@ class Rerun:
     ignored: tuple[tuple[str, int, int], ...] = ()
     asked_inputs: bool = False
     input_count: int = 0
+    sequences: bool = False
     dropout: tuple[str, ...] = ()
 
 

@@ -96,6 +96,7 @@ def rerun(model: nn.Module, arguments: Arguments, names: list[str], facts: Rerun
     """
     asked = Asked(model, arguments, names)
     facts.batch = asked.size
+    facts.sequences = any(t.dim() >= 3 or (t.dim() == 2 and not t.is_floating_point()) for _, t in asked.inputs)
     with dropout_seen() as places:
         try:
             first, second = asked.run(times=2)

@@ -899,7 +899,8 @@ class _Pass:
 
     def __next__(self) -> Any:
         watcher = self._watcher
-        if watcher.may_cut(self._taken) and Watcher.active is watcher and _in_for_loop(sys._getframe(1)):
+        more = self._facts.batches is None or self._taken < self._facts.batches
+        if more and watcher.may_cut(self._taken) and Watcher.active is watcher and _in_for_loop(sys._getframe(1)):
             self._facts.cut += 1
             raise StopIteration
         batch = next(self._iterator)

@@ -59,6 +59,8 @@ def check_training(
         ValueError: a number or a word is not allowed, or there is no batch.
 
     Examples:
+        >>> import torch
+        >>> from torch import nn
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.Softmax(1))
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> batch = torch.randn(16, 4), torch.randint(0, 3, (16,))
@@ -94,6 +96,8 @@ def assert_training(
         AssertionError: something was found.
 
     Examples:
+        >>> import torch
+        >>> from torch import nn
         >>> model = nn.Linear(4, 3)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> batch = torch.randn(16, 4), torch.randint(0, 3, (16,))

@@ -24,6 +24,7 @@ class watch_training:  # noqa: N801 - used like a function
         ValueError: a word is not one of the doctor's.
 
     Examples:
+        >>> import torch
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.Softmax(1))
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
