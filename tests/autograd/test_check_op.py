@@ -1,5 +1,7 @@
 """check_op: every planted bug under its name, no false alarm, nothing of the caller's touched."""
 
+import collections
+import dataclasses
 import gc
 import itertools
 import json
@@ -375,3 +377,156 @@ def test_the_command_checks_what_it_names(tmp_path, monkeypatch, capsys):
         capsys.readouterr().err
         == "linkboy: an input must be sizes with commas between them, such as 2,3,224,224 or 2,16:int64, got 'x'\n"
     )
+
+
+# --- linearity, demoted gradients, kinks, containers ---------------------------------------------------------------------------
+
+
+def identity_with(change):
+    """The identity, whose backward is `change` of the incoming gradient."""
+
+    class Changed(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.view_as(x)
+
+        @staticmethod
+        def backward(ctx, grad):
+            return change(grad)
+
+    return Changed.apply
+
+
+NOT_LINEAR = {
+    "clipped": lambda g: g.clamp(-1, 1),
+    "normalised": lambda g: g / (g.norm() + 1e-12),
+    "of one size": lambda g: g.clamp(-0.01, 0.01) * 100,
+    "absolute": torch.abs,
+    "sign": torch.sign,
+    "small dropped": lambda g: torch.where(g.abs() < 1e-2, 0.0, g),
+    "large saturated": lambda g: 50 * torch.tanh(g / 50),
+    "shifted": lambda g: g + 1e-3,
+    "squared": lambda g: g * g.abs(),
+    "positive only": torch.relu,
+    "largest only": lambda g: torch.where(g.abs() == g.abs().amax(), g, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", NOT_LINEAR)
+@pytest.mark.parametrize("shape", [(2,), (4, 3)])
+def test_a_backward_that_is_not_linear_in_the_incoming_gradient_is_found(name, shape):
+    report = check_op(identity_with(NOT_LINEAR[name]), matrix(*shape), compile=False)
+    assert "linearity" in outcomes(report, "failed"), report
+
+
+def test_a_backward_that_bounds_the_gradient_on_purpose_passes_beside_its_surrogate():
+    bounded = identity_with(NOT_LINEAR["clipped"])
+    report = check_op(bounded, matrix(), surrogate=identity_with(NOT_LINEAR["clipped"]), compile=False)
+    assert report.row("linearity").outcome == "passed", report
+
+
+def wrong_sine(*, numpy=False, single=False, mutate=False):
+    """-3 times the derivative, behind another fault."""
+
+    class Sine(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x.clone())
+            if mutate:
+                x.detach().mul_(1.0)
+            y = torch.from_numpy(np.sin(x.detach().numpy())) if numpy else x.sin()
+            return y.float() if single else y
+
+        @staticmethod
+        def backward(ctx, grad):
+            return (-3 * grad * ctx.saved_tensors[0].cos()).to(ctx.saved_tensors[0].dtype)
+
+    return Sine.apply
+
+
+@pytest.mark.parametrize(
+    ("options", "other"),
+    [({"numpy": True}, "torch only"), ({"single": True}, "dtypes"), ({"mutate": True}, "mutation")],
+)
+def test_a_wrong_gradient_behind_another_fault_is_a_failure_of_its_own(options, other):
+    report = check_op(wrong_sine(**options), matrix(), compile=False)
+    assert {"gradient", other} <= set(outcomes(report, "failed")), report
+    assert report.row("gradient").cause == "backward gives -3 times the derivative"
+
+
+def zeros(*shape):
+    return torch.zeros(shape or (4, 3), requires_grad=True)
+
+
+def with_a_zero_row():
+    return torch.tensor([[0.0, 0, 0], [1, 2, 3], [-1, 0.5, 2]], requires_grad=True)
+
+
+AT_ZERO = {
+    "norm": (lambda x: x.norm(dim=-1), zeros),
+    "norm of all": (lambda x: x.norm(), zeros),
+    "norm 1": (lambda x: torch.linalg.vector_norm(x, 1), zeros),
+    "largest norm": (lambda x: torch.linalg.vector_norm(x, torch.inf), zeros),
+    "sqrt": (torch.sqrt, zeros),
+    "pow": (lambda x: torch.pow(x, torch.full((4, 3), 2.0, requires_grad=True)), zeros),
+    "power 1.5": (lambda x: x**1.5, zeros),
+    "power 3": (lambda x: x**3, zeros),
+    "abs": (torch.abs, zeros),
+    "relu": (torch.relu, zeros),
+    "leaky_relu": (torch.nn.functional.leaky_relu, zeros),
+    "elu": (torch.nn.functional.elu, zeros),
+    "hardtanh": (torch.nn.functional.hardtanh, zeros),
+    "amax": (lambda x: x.amax(1), zeros),
+    "max": (lambda x: x.max(1)[0], zeros),
+    "sort": (lambda x: x.sort(1)[0], zeros),
+    "clamp": (lambda x: x.clamp(min=0), zeros),
+    "normalize": (torch.nn.functional.normalize, zeros),
+    "std": (lambda x: x.std(1), zeros),
+    "sinc": (torch.sinc, zeros),
+    "prod": (lambda x: x.prod(1), zeros),
+    "fmod": (lambda x: torch.fmod(x, 1.0), zeros),
+    "sgn": (lambda x: torch.sgn(x) * x, zeros),
+    "cosine_similarity": (lambda x: torch.nn.functional.cosine_similarity(x, x.detach().flip(0) + 1), with_a_zero_row),
+    "layer_norm": (lambda x: torch.nn.functional.layer_norm(x, (3,)), with_a_zero_row),
+}
+TWO_AT_ZERO = {
+    "atan2": torch.atan2,
+    "maximum": torch.maximum,
+    "smooth_l1_loss": torch.nn.functional.smooth_l1_loss,
+    "l1_loss": torch.nn.functional.l1_loss,
+    "pairwise_distance": lambda a, b: torch.nn.functional.pairwise_distance(a[None], b[None]),
+}
+
+
+@pytest.mark.parametrize("name", AT_ZERO)
+def test_a_kink_of_torch_at_zero_is_no_fault(name):
+    fn, inputs = AT_ZERO[name]
+    report = check_op(fn, inputs(), compile=False)
+    assert report.ok, report
+
+
+@pytest.mark.parametrize("name", TWO_AT_ZERO)
+def test_a_kink_of_two_inputs_at_zero_is_no_fault(name):
+    report = check_op(TWO_AT_ZERO[name], zeros(4), zeros(4), compile=False)
+    assert report.ok, report
+
+
+def test_a_wrong_second_derivative_is_found_at_zero_too():
+    planted = next(planted for name, planted in PLANTED.items() if planted.check == "second order")
+    report = check_op(planted.bug, zeros(), compile=False)
+    assert not report.ok
+
+
+@dataclasses.dataclass
+class Pair:
+    left: torch.Tensor
+    right: torch.Tensor
+
+
+def test_tensors_in_mappings_and_dataclasses_are_differentiated():
+    product = lambda pair: pair.left * pair.right  # noqa: E731
+    assert check_op(product, Pair(matrix(), matrix()), compile=False).ok
+    assert check_op(lambda batch: batch["x"].sin(), collections.UserDict(x=matrix(), words=["a"]), compile=False).ok
+    wrong = check_op(lambda batch: wrong_sine()(batch["x"]), collections.UserDict(x=matrix()), compile=False)
+    assert outcomes(wrong, "failed") == ["gradient"]
+    assert "args[0].x" in wrong.row("gradient").found

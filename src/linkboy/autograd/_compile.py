@@ -17,7 +17,7 @@ _numbers = itertools.count()
 
 def compiled(trial: Trial) -> Verdict:
     def function(*leaves: object) -> list[Tensor]:
-        args, kwargs = pytree.tree_unflatten(list(leaves), trial._spec)
+        args, kwargs = trial.arguments(list(leaves))
         return [x for x in pytree.tree_leaves(trial.fn(*args, **kwargs)) if isinstance(x, Tensor)]
 
     # Dynamo keeps its cache on the code object, and gives up after eight entries: each operator gets a code of its own.
@@ -57,7 +57,7 @@ def compiled(trial: Trial) -> Verdict:
 def opcheck(trial: Trial, fn: object) -> Verdict:
     if not isinstance(fn, (OpOverload, OpOverloadPacket, CustomOpDef)):
         return skipped("not a registered operator")
-    args, kwargs = pytree.tree_unflatten(trial.fresh(trial.native), trial._spec)
+    args, kwargs = trial.arguments(trial.fresh(trial.native))
     results = torch.library.opcheck(fn, args, kwargs, raise_exception=False)
     wrong = {name: result for name, result in results.items() if result != "SUCCESS"}
     if wrong:

@@ -8,6 +8,7 @@ from torch.autograd import Function
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
+from linkboy._calls import tensors_in
 from linkboy._checks import describe
 from linkboy.autograd._trial import Trial, differentiable, said
 
@@ -32,9 +33,10 @@ def check_callable(fn: object, surrogate: object) -> None:
 def check_inputs(trial: Trial, given: tuple[Any, ...]) -> None:
     """Raise unless there is something to differentiate, of dense and finite numbers."""
     if not trial.diff:
+        came = [x for leaf in pytree.tree_leaves(given) for x in (tensors_in(leaf) or [leaf])]
         raise ValueError(
             "check_op needs at least one tensor that requires grad among the arguments of fn, got "
-            f"{', '.join(describe(x) for x in pytree.tree_leaves(given)) or 'none'}; "
+            f"{', '.join(describe(x) for x in came) or 'none'}; "
             "make one with torch.randn(4, 3, requires_grad=True)"
         )
     for i, (name, x) in enumerate(zip(trial.names, trial.leaves, strict=True)):

@@ -1,6 +1,7 @@
 """The operator under test: called on fresh copies of its inputs, with its random numbers fixed."""
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 from torch.utils import _pytree as pytree
 
-from linkboy import _random
+from linkboy import _calls, _random
 
 WIDE = torch.float64
 Leaves = list[Any]
@@ -42,6 +43,14 @@ class Trial:
         paths, self._spec = pytree.tree_flatten_with_path((args, kwargs))
         given = [leaf for _, leaf in paths]
         self.names = [_name(path, self.is_module) for path, _ in paths]
+        # Containers that pytree takes for leaves, such as a UserDict or a dataclass: their tensors become further leaves.
+        self._containers: dict[int, tuple[Any, slice]] = {}
+        for i, (leaf, name) in enumerate(list(zip(given, self.names, strict=True))):
+            inside = [] if isinstance(leaf, Tensor) else list(_calls.named_tensors(leaf))
+            if inside:
+                self._containers[i] = leaf, slice(len(given), len(given) + len(inside))
+                given += [x for _, x in inside]
+                self.names += [f"{name}.{path}" for path, _ in inside]
         self.diff = [i for i, x in enumerate(given) if isinstance(x, Tensor) and x.requires_grad]
         self.buffers = [i for i, (path, _) in enumerate(paths) if self.is_module and path[:2] == _BUFFERS]
         self.state = [i for i, (path, _) in enumerate(paths) if self.is_module and path[:2] in (_PARAMETERS, _BUFFERS)]
@@ -80,9 +89,31 @@ class Trial:
 
     def call(self, leaves: Leaves, fn: Callable[..., Any] | None = None) -> list[Tensor]:
         """Run the operator, or `fn` in its place, from a fixed seed; return the tensors it gives, in order."""
-        args, kwargs = pytree.tree_unflatten(leaves, self._spec)
+        args, kwargs = self.arguments(leaves)
         _random.seed(0)
-        return [x for x in pytree.tree_leaves((fn or self.fn)(*args, **kwargs)) if isinstance(x, Tensor)]
+        return _calls.tensors_in((fn or self.fn)(*args, **kwargs))
+
+    def arguments(self, leaves: Leaves) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments and keyword arguments that the leaves make up."""
+        kept = list(leaves)
+        for i, (container, place) in self._containers.items():
+            inside = iter(kept[place])
+            kept[i] = _calls.map_tensors(container, lambda _, inside=inside: next(inside))
+        return pytree.tree_unflatten(kept[: self._spec.num_leaves], self._spec)
+
+    def beside(self, attempt: int) -> "Trial":
+        """Return the same trial at other inputs: moved by one percent, and those that are 0 by up to 0.1."""
+
+        def move(i: int, x: Tensor) -> Tensor:
+            if i not in self.diff:
+                return x
+            generator = torch.Generator().manual_seed(1000 * attempt + i)  # two equal inputs become different ones
+            noise = torch.rand(x.shape, generator=generator, dtype=WIDE).to(x.device, x.dtype) + 0.5
+            return x + noise * torch.where(x == 0, 0.1, 0.01 * (x.abs() + 0.1)).to(x.dtype)
+
+        other = copy.copy(self)
+        other.leaves = [x.detach() if isinstance(x, Tensor) else x for x in self.fresh(WIDE, diff=[], change=move)]
+        return other
 
     def of_inputs(self, leaves: Leaves, fn: Callable[..., Any] | None = None) -> Callable[..., tuple[Tensor, ...]]:
         """Return the operator as a function of its differentiable inputs alone, giving its floating point outputs."""
