@@ -78,24 +78,26 @@ def check_number(
         Traceback (most recent call last):
         ValueError: gamma must be a number of at least 0, got -1.0
     """
-    kind = "an integer" if integer else "a number"
+    if (
+        isinstance(value, int if integer else (int, float))
+        and not isinstance(value, bool)
+        and -math.inf < value < math.inf  # a comparison, unlike isfinite, can be traced by torch.compile
+        and (minimum is None or value >= minimum)
+        and (maximum is None or value <= maximum)
+        and (above is None or value > above)
+    ):
+        return
     bounds = [
         f"{word} {bound}"
         for word, bound in (("above", above), ("of at least", minimum), ("of at most", maximum))
         if bound is not None
     ]
-    need = " ".join([kind, " and ".join(bounds)]).strip()
-    if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)):
-        # NumPy and torch have whole numbers that are not `int`; they would reach reports and JSON.
-        fix = f"; pass {'int' if integer else 'float'}({argument})" if callable(getattr(value, "item", None)) else ""
-        raise TypeError(f"{argument} must be {need}, got {value!r} of type {type(value).__name__}{fix}")
-    if (
-        not -math.inf < value < math.inf  # a comparison, unlike isfinite, can be traced by torch.compile
-        or (minimum is not None and value < minimum)
-        or (maximum is not None and value > maximum)
-        or (above is not None and value <= above)
-    ):
+    need = " ".join(["an integer" if integer else "a number", " and ".join(bounds)]).strip()
+    if isinstance(value, int if integer else (int, float)) and not isinstance(value, bool):
         raise ValueError(f"{argument} must be {need}, got {value!r}")
+    # NumPy and torch have whole numbers that are not `int`; they would reach reports and JSON.
+    fix = f"; pass {'int' if integer else 'float'}({argument})" if callable(getattr(value, "item", None)) else ""
+    raise TypeError(f"{argument} must be {need}, got {value!r} of type {type(value).__name__}{fix}")
 
 
 def check_flag(argument: str, value: object) -> None:

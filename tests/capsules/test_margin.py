@@ -127,3 +127,30 @@ def test_messages(lengths, target, options, error, message):
     with pytest.raises(error) as caught:
         margin_loss(lengths, target, **options)
     assert str(caught.value) == message
+
+
+def test_a_weighted_mean_divides_by_the_weights_and_masks_what_weighs_0():
+    lengths, target = torch.rand(5, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
+    weight = torch.tensor([1.0, 0.0, 2.0, 3.0, 0.5])
+    each = margin_loss(lengths, target, reduction="none") * weight
+    lengths[1] = torch.nan
+    lengths.requires_grad_()
+    for reduction, wanted in (("mean", each.sum() / weight.sum()), ("sum", each.sum()), ("none", each)):
+        loss = margin_loss(lengths, target, sample_weight=weight, reduction=reduction)
+        torch.testing.assert_close(loss, wanted)
+        assert torch.autograd.grad(loss.sum(), lengths)[0].isfinite().all()
+    assert margin_loss(lengths, target, sample_weight=torch.zeros(5)).item() == 0
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (torch.ones(2), "sample_weight must be a tensor with one number per example, shape (5,), got f32[2]"),
+        ([1.0] * 5, "sample_weight must be a tensor with one number per example, shape (5,), got list"),
+        (-torch.ones(5), "sample_weight must not be negative or NaN, got -1"),
+    ],
+)
+def test_a_wrong_weight_gets_a_sentence(weight, message):
+    with pytest.raises(ValueError) as caught:
+        margin_loss(torch.rand(5, 3), torch.zeros(5, dtype=torch.long), sample_weight=weight)
+    assert str(caught.value) == message

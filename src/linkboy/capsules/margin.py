@@ -2,6 +2,7 @@
 
 from typing import Literal, get_args
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,6 +21,7 @@ def margin_loss(
     m_plus: float = 0.9,
     m_minus: float = 0.1,
     down_weight: float = 0.5,
+    sample_weight: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Make the capsules of the classes that are present long, and all others short.
@@ -34,14 +36,15 @@ def margin_loss(
         m_plus: length from which a class that is present adds no loss.
         m_minus: length up to which an absent class adds no loss.
         down_weight: weight of the absent classes.
-        reduction: `"none"`, `"mean"` over the examples, or `"sum"`.
+        sample_weight: `(N,)`, one non-negative number per example; 0 masks the example, even if it is NaN.
+        reduction: `"none"`, `"mean"` over the examples (by their weights where they have some), or `"sum"`.
 
     Returns:
         `(N,)` for `"none"`, else a scalar, in the dtype of `input`. The mean of no examples is 0.
 
     Raises:
         TypeError: `input` is not floating point, or class indices are not integers.
-        ValueError: a shape, a label, a length or an option is impossible. Labels and lengths are checked on a CPU only.
+        ValueError: a shape, a label, a length, a weight or an option is impossible. Values are checked on a CPU only.
 
     Examples:
         >>> import torch
@@ -57,12 +60,31 @@ def margin_loss(
     check_number("m_minus", m_minus)
     check_number("down_weight", down_weight, minimum=0)
     lengths = _checked_lengths(input)
+    weight = None if sample_weight is None else _checked_weight(sample_weight, lengths)
+    if weight is not None:
+        lengths = lengths.masked_fill((weight == 0).unsqueeze(1), 0)
     present = _present(lengths, target).to(lengths.dtype)
     missing, surplus = F.relu(m_plus - lengths).square(), F.relu(lengths - m_minus).square()
     loss = (present * missing + down_weight * (1 - present) * surplus).sum(1)
-    if reduction != "none":
+    if weight is not None:
+        loss = loss * weight
+    if reduction == "mean" and weight is not None:
+        total = weight.sum()
+        loss = loss.sum() / torch.where(total == 0, 1.0, total)
+    elif reduction != "none":
         loss = loss.sum() / (max(len(loss), 1) if reduction == "mean" else 1)
     return loss.to(input.dtype)
+
+
+def _checked_weight(weight: object, lengths: Tensor) -> Tensor:
+    """Return one weight per example in the dtype of the lengths, or raise."""
+    if not isinstance(weight, Tensor) or weight.shape != lengths.shape[:1]:
+        raise ValueError(
+            f"sample_weight must be a tensor with one number per example, shape ({len(lengths)},), got {describe(weight)}"
+        )
+    if values_visible(weight) and weight.numel() and not weight.detach().amin() >= 0:
+        raise ValueError(f"sample_weight must not be negative or NaN, got {weight.detach().amin().item():.4g}")
+    return weight.to(lengths.dtype)
 
 
 def _checked_lengths(input: Tensor) -> Tensor:
