@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.harness import Row, median_seconds
-from linkboy import binary_focal_loss, focal_loss, linear_focal_loss
+from linkboy import binary_focal_loss, focal_loss, huber_loss, linear_focal_loss, logit_adjusted_loss, mse_loss
 
 ROOT = Path(__file__).resolve().parents[1]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -24,14 +24,28 @@ SHAPES = {  # shape: (rounds, most that our time may be of F.cross_entropy's on 
     (16384, 32): (21, None, None),  # where F.cross_entropy has its quickest kernel
     (512, 1000): (21, None, None),
 }
+SMALL_SHAPES = (
+    (32, 2),
+    (32, 10),
+    (64, 100),
+    (128, 1000),
+    (256, 6),
+    (4096, 6),
+    (8, 21, 64, 64),
+    (16384, 32),
+    (512, 1000),
+)
+BINARY_SHAPES = ((32, 20), (512, 20), (4096, 10), (65536, 10))
+MOST_OF_THE_SNIPPET, MOST_OF_TORCHVISION = 1.05, 0.7
 QUICK_SHAPES = {(256, 6): (5, None, None), (2, 5, 16, 16): (5, None, None)}
 LAYER, QUICK_LAYER = (4096, 256, 50000), (64, 16, 1000)  # samples, width, classes
 
 
-def snippet(input: Tensor, target: Tensor) -> Tensor:
-    """What is copied from page to page, without its weights per class; classes must be in the last dimension."""
+def snippet(input: Tensor, target: Tensor, alpha: Tensor | None = None) -> Tensor:
+    """What is copied from page to page; classes must be in the last dimension."""
     log_p = F.log_softmax(input.movedim(1, -1), -1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
-    return (-torch.pow(1 - log_p.exp(), 2.0) * log_p).mean()
+    loss = -torch.pow(1 - log_p.exp(), 2.0) * log_p
+    return (loss if alpha is None else alpha[target] * loss).mean()
 
 
 def cross_entropy_with_factor(input: Tensor, target: Tensor) -> Tensor:
@@ -84,7 +98,11 @@ def run(*, quick: bool) -> list[Row]:
             for shape, (rounds, one, several) in shapes.items():
                 rows += time_focal(shape, rounds, threads, one if threads == 1 else several)
     with limited_to(1):
-        rows.append(time_binary((1024, 10) if quick else (65536, 10)))
+        for shape in SMALL_SHAPES[:2] if quick else SMALL_SHAPES:
+            rows += time_beside_the_snippet(shape)
+        for shape in BINARY_SHAPES[:1] if quick else BINARY_SHAPES:
+            rows.append(time_binary(shape))
+        rows += time_beside_torch((32, 10))
         rows += time_linear(*(QUICK_LAYER if quick else LAYER))
     if not quick:
         rows += peak_memory()
@@ -150,21 +168,100 @@ def time_focal(shape: tuple[int, ...], rounds: int, threads: int, most: float | 
     return rows
 
 
+def repeated(step: Callable[[], None], numbers: int) -> tuple[Callable[[], None], int]:
+    """Return a step often enough that the clock can tell it, and how often."""
+    times = max(1, min(100, 3_000_000 // (numbers + 3000)))
+
+    def run() -> None:
+        for _ in range(times):
+            step()
+
+    return run, times
+
+
+def time_often(steps: dict[str, Callable[[], None]], numbers: int) -> dict[str, float]:
+    """Return median seconds of thread CPU time of one step each."""
+    runs = {name: repeated(step, numbers) for name, step in steps.items()}
+    rounds = 31 if numbers < 200_000 else 11
+    seconds = median_seconds(
+        {name: run for name, (run, _) in runs.items()}, rounds=rounds, warmup=3, clock=time.thread_time
+    )
+    return {name: seconds[name] / times for name, (_, times) in runs.items()}
+
+
+def time_beside_the_snippet(shape: tuple[int, ...]) -> list[Row]:
+    input, target = make_batch(shape)  # noqa: A001
+    alpha = torch.linspace(0.5, 1.5, shape[1])
+    weighted = lambda x, t: focal_loss(x, t, alpha=alpha, normalizer="count")  # noqa: E731
+    check_equal(focal_loss(input, target), snippet(input, target))
+    check_equal(weighted(input, target), snippet(input, target, alpha))
+    steps = {
+        "ours": forward_and_backward(focal_loss, input, target),
+        "snippet": forward_and_backward(snippet, input, target),
+        "ours, alpha": forward_and_backward(weighted, input, target),
+        "snippet, alpha": forward_and_backward(lambda x, t: snippet(x, t, alpha), input, target),
+        "F.cross_entropy": forward_and_backward(F.cross_entropy, input, target),
+    }
+    seconds = time_often(steps, input.numel())
+    what = f"focal_loss {'x'.join(map(str, shape))}, many calls, 1 thread, forward + backward"
+    wanted = f"<= {MOST_OF_THE_SNIPPET}x"
+    equal = "loss equal to 2e-5"
+    return [
+        Row(what, seconds["ours"], "snippet", seconds["snippet"], equality=equal, target=wanted),
+        Row(
+            f"{what}, alpha",
+            seconds["ours, alpha"],
+            "snippet",
+            seconds["snippet, alpha"],
+            equality=equal,
+            target=wanted,
+        ),
+        Row(what, seconds["ours"], "F.cross_entropy", seconds["F.cross_entropy"], equality="equal at gamma 0 to 2e-5"),
+    ]
+
+
+def time_beside_torch(shape: tuple[int, ...]) -> list[Row]:
+    """Losses that torch has in one kernel, at a size where the number of calls is all that counts."""
+    input, target = make_batch(shape)  # noqa: A001
+    other = torch.randn(shape)
+    priors = torch.ones(shape[1])
+    pairs: dict[str, tuple[Loss, Loss, Tensor]] = {
+        "focal_loss gamma 0, label_smoothing 0.1": (
+            lambda x, t: focal_loss(x, t, gamma=0.0, label_smoothing=0.1),
+            lambda x, t: F.cross_entropy(x, t, label_smoothing=0.1),
+            target,
+        ),
+        "logit_adjusted_loss": (lambda x, t: logit_adjusted_loss(x, t, priors=priors), F.cross_entropy, target),
+        "mse_loss": (mse_loss, F.mse_loss, other),
+        "huber_loss": (huber_loss, F.huber_loss, other),
+    }
+    rows = []
+    for name, (ours, theirs, truth) in pairs.items():
+        check_equal(ours(input, truth), theirs(input, truth))
+        steps = {"ours": forward_and_backward(ours, input, truth), "theirs": forward_and_backward(theirs, input, truth)}
+        seconds = time_often(steps, input.numel())
+        what = f"{name} {'x'.join(map(str, shape))}, many calls, 1 thread, forward + backward"
+        peer = "F.cross_entropy" if truth is target else f"F.{name}"
+        rows.append(Row(what, seconds["ours"], peer, seconds["theirs"], equality="loss equal to 2e-5"))
+    return rows
+
+
 def time_binary(shape: tuple[int, ...]) -> Row:
     input, _ = make_batch(shape)  # noqa: A001
     labels = torch.randint(0, 2, shape)
     ours = lambda x, y: binary_focal_loss(x, y, alpha=0.25)  # noqa: E731
     as_float = labels.float()
     check_equal(ours(input, labels), torchvision_sigmoid_focal_loss(input, as_float))
-    seconds = median_seconds(
-        {
-            "ours": forward_and_backward(ours, input, labels),
-            "peer": forward_and_backward(torchvision_sigmoid_focal_loss, input, as_float),
-        },
-        clock=time.process_time,
-    )
+    steps = {
+        "ours": forward_and_backward(ours, input, as_float),
+        "peer": forward_and_backward(torchvision_sigmoid_focal_loss, input, as_float),
+    }
+    seconds = time_often(steps, 4 * input.numel())
     what = f"binary_focal_loss {'x'.join(map(str, shape))}, 1 thread, forward + backward"
-    return Row(what, seconds["ours"], "torchvision's formula", seconds["peer"], equality="loss equal to 2e-5")
+    wanted = f"<= {MOST_OF_TORCHVISION}x"
+    return Row(
+        what, seconds["ours"], "torchvision's formula", seconds["peer"], equality="loss equal to 2e-5", target=wanted
+    )
 
 
 def make_layer(samples: int, width: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -78,6 +78,8 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.losses import QuantileLoss as QuantileLoss
     from linkboy.losses import RMSELoss as RMSELoss
     from linkboy.losses import RMSLELoss as RMSLELoss
+    from linkboy.losses import TverskyLoss as TverskyLoss
+    from linkboy.losses import asymmetric_loss as asymmetric_loss
     from linkboy.losses import binary_focal_loss as binary_focal_loss
     from linkboy.losses import class_weights as class_weights
     from linkboy.losses import focal_loss as focal_loss
@@ -87,9 +89,11 @@ if TYPE_CHECKING:  # one line per public name; tests/test_api.py holds this list
     from linkboy.losses import mae_loss as mae_loss
     from linkboy.losses import mse_loss as mse_loss
     from linkboy.losses import msle_loss as msle_loss
+    from linkboy.losses import pos_weight as pos_weight
     from linkboy.losses import quantile_loss as quantile_loss
     from linkboy.losses import rmse_loss as rmse_loss
     from linkboy.losses import rmsle_loss as rmsle_loss
+    from linkboy.losses import tversky_loss as tversky_loss
     from linkboy.losses import weighted_mean as weighted_mean
     from linkboy.memory import LeakDetector as LeakDetector
     from linkboy.memory import is_out_of_memory as is_out_of_memory
@@ -151,9 +155,10 @@ _NAMES: dict[str, tuple[str, ...]] = {
     ),
     "losses": (
         "BinaryFocalLoss", "FocalLoss", "HuberLoss", "LinearFocalLoss", "LogitAdjustedLoss", "MAELoss",
-        "MSELoss", "MSLELoss", "QuantileLoss", "RMSELoss", "RMSLELoss", "binary_focal_loss",
-        "class_weights", "focal_loss", "huber_loss", "linear_focal_loss", "logit_adjusted_loss", "mae_loss",
-        "mse_loss", "msle_loss", "quantile_loss", "rmse_loss", "rmsle_loss", "weighted_mean",
+        "MSELoss", "MSLELoss", "QuantileLoss", "RMSELoss", "RMSLELoss", "TverskyLoss", "asymmetric_loss",
+        "binary_focal_loss", "class_weights", "focal_loss", "huber_loss", "linear_focal_loss",
+        "logit_adjusted_loss", "mae_loss", "mse_loss", "msle_loss", "pos_weight", "quantile_loss", "rmse_loss",
+        "rmsle_loss", "tversky_loss", "weighted_mean",
     ),
     "memory": (
         "LeakDetector", "is_out_of_memory", "memory_environment", "memory_report", "release_memory",

@@ -1,11 +1,14 @@
 """Binary and multi-label focal loss."""
 
+from unittest import mock
+
 import pytest
 import torch
 import torch.nn.functional as F
 from mpmath import mp, mpf
 
-from linkboy import binary_focal_loss, focal_loss
+from linkboy import asymmetric_loss, binary_focal_loss, focal_loss
+from linkboy.losses import _binary
 
 mp.dps = 50
 
@@ -137,6 +140,72 @@ def test_func_compile_meta_and_autocast():
         assert binary_focal_loss(half, target).dtype == torch.float32
 
 
+def asymmetric(logits, label, gamma_positive, gamma_negative, margin):
+    """Ridnik et al. 2021, eq. 7, in float64."""
+    p = torch.sigmoid(logits)
+    shifted = (p - margin).clamp(min=0)
+    of_one, of_zero = (1 - p) ** gamma_positive * -p.log(), shifted**gamma_negative * -torch.log1p(-shifted)
+    return label * of_one + (1 - label) * of_zero
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.05, 0.5])
+@pytest.mark.parametrize("gammas", [(0.0, 4.0), (1.0, 0.5), (2.0, 2.0), (0.0, 0.0)])
+@pytest.mark.parametrize("labels", ["int64", "float64", "soft"])
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_exponents_of_both_labels_and_a_margin_are_the_asymmetric_loss(margin, gammas, labels, reduction):
+    logits, target = make_batch(6, 5)
+    target = torch.rand(6, 5, dtype=torch.float64) if labels == "soft" else target.to(getattr(torch, labels))
+    options = {"gamma_positive": gammas[0], "gamma_negative": gammas[1], "margin": margin, "reduction": reduction}
+    ours, theirs = binary_focal_loss(logits, target, **options), asymmetric(logits, target, *gammas, margin)
+    torch.testing.assert_close(ours, theirs if reduction == "none" else theirs.mean(), rtol=1e-9, atol=1e-15)
+    ours, theirs = (torch.autograd.grad(loss.sum(), logits)[0] for loss in (ours, theirs))
+    theirs = theirs if reduction == "none" else theirs / 30
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-15)
+
+
+def test_a_negative_below_the_margin_has_no_loss_and_a_finite_gradient():
+    logits = torch.tensor([-5.0, -2.944438979166, 3.0], requires_grad=True)
+    loss = asymmetric_loss(logits, torch.zeros(3), gamma_neg=0.5, reduction="none")
+    loss.sum().backward()
+    assert loss[0].item() == 0
+    assert logits.grad[0].item() == 0
+    assert logits.grad.isfinite().all()
+
+
+def test_the_asymmetric_loss_is_the_binary_one_by_its_own_names():
+    logits, target = make_batch(4, 3)
+    expected = binary_focal_loss(logits, target, gamma_positive=1.0, gamma_negative=4.0, margin=0.05)
+    assert torch.equal(asymmetric_loss(logits, target), expected)
+    for wrong in ({"gamma_neg": -1}, {"gamma_pos": "a"}, {"clip": 1.0}):
+        with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
+            asymmetric_loss(logits, target, **wrong)
+
+
+@pytest.mark.parametrize("labels", ["int64", "float64"])
+def test_smoothed_labels_are_soft_labels(labels):
+    logits, target = make_batch(4, 3)
+    soft = target.double() * 0.8 + 0.1
+    ours = binary_focal_loss(logits, target.to(getattr(torch, labels)), label_smoothing=0.2)
+    torch.testing.assert_close(ours, binary_focal_loss(logits, soft), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("gamma", [0, 0.5, 1, 2, 5])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("chunk", [3, 2**15])
+def test_the_sum_in_one_pass_is_the_sum_of_the_elements(gamma, weighted, chunk):
+    logits, target = make_batch(7, 4)
+    options = {"alpha": 0.3, "pos_weight": torch.rand(4), "sample_weight": torch.rand(7, 4).round(decimals=1)}
+    options = options if weighted else {}
+    each = binary_focal_loss(logits, target, gamma=gamma, reduction="none", **options)
+    with mock.patch.object(_binary, "_CHUNK", chunk):
+        whole = binary_focal_loss(logits, target, gamma=gamma, reduction="sum", **options)
+        got = torch.autograd.grad(whole, logits, retain_graph=True)[0]
+        again = torch.autograd.grad(whole, logits, torch.tensor(3.0, dtype=torch.float64))[0]
+    torch.testing.assert_close(whole, each.sum(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(got, torch.autograd.grad(each.sum(), logits)[0], rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(again, 3 * got, rtol=1e-12, atol=0)
+
+
 X, Y = torch.zeros(2, 3), torch.zeros(2, 3)
 MESSAGES = [
     ({"target": torch.zeros(2)}, "target must have the shape of input (2, 3), got (2,)"),
@@ -157,6 +226,12 @@ MESSAGES = [
     ({"sample_weight": torch.ones(2)},
      "sample_weight must have one number per sample, shape (2, 3), got (2,)"),
     ({"gamma": -1}, "gamma must be a number of at least 0, got -1"),
+    ({"gamma_positive": -1}, "gamma_positive must be a number of at least 0, got -1"),
+    ({"gamma_negative": "a"}, "gamma_negative must be a number of at least 0, got 'a' of type str"),
+    ({"margin": 1.0}, "margin must be a number from 0 up to, not including, 1, got 1.0"),
+    ({"label_smoothing": 1.5}, "label_smoothing must be a number of at least 0 and of at most 1, got 1.5"),
+    ({"weight": torch.ones(3)},
+     "binary_focal_loss has no argument 'weight': weights per element are sample_weight, the weight of label 1 is pos_weight"),
     ({"normalizer": "weights", "reduction": "none"},
      "normalizer divides only under reduction='mean', got normalizer='weights' with reduction='none'; "
      "leave one of them out"),

@@ -1,19 +1,20 @@
 """Focal loss against a 50-digit oracle, against torch at gamma 0, and at every edge."""
 
+import itertools
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from mpmath import mp, mpf
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from linkboy import focal_loss
-from linkboy.losses import _fused
+from linkboy.losses import _arguments, _fused
 
 mp.dps = 50
 GAMMAS = (0, 0.25, 0.5, 1, 2, 5)
@@ -37,10 +38,13 @@ def relative_error(value: float, exact) -> float:
     return float(abs(mpf(value) - exact) / abs(exact))
 
 
-@pytest.mark.parametrize("reduction", ["sum", "none"])
+@pytest.mark.parametrize("way", ["sum, small", "sum, chunks", "none"])
 @pytest.mark.parametrize("gamma", GAMMAS)
 @pytest.mark.parametrize(("shape", "step"), [((1, 6), 4), ((1, 40), 16), ((1, 6, 2), 16)])  # columns, rows, a map
-def test_loss_and_gradient_have_all_digits_of_float32_at_every_gap(shape, step, gamma, reduction):
+def test_loss_and_gradient_have_all_digits_of_float32_at_every_gap(shape, step, gamma, way, monkeypatch):
+    reduction, _, size = way.partition(", ")
+    if size == "chunks":
+        monkeypatch.setattr(_fused, "_SMALL", -1)
     generator = torch.Generator().manual_seed(0)
     for gap in (*range(0, 81, step), *range(-80, 0, 16)):
         logits = torch.randn(shape, generator=generator)
@@ -146,6 +150,7 @@ def test_soft_targets_are_exact_at_large_gaps(gamma):
             assert abs(got - float(want)) <= 1e-6 * largest
 
 
+@settings(deadline=None)
 @given(
     arrays(np.float64, (5, 4), elements=st.floats(-50, 50)),
     st.lists(st.integers(0, 3), min_size=5, max_size=5),
@@ -158,13 +163,61 @@ def test_every_chunk_size_and_layout_gives_the_definition(logits, labels, gamma,
     p = x.softmax(1).gather(1, target[:, None]).squeeze(1)
     rest = x.softmax(1).scatter(1, target[:, None], 0.0).sum(1)
     expected = rest**gamma * -torch.where(p > 0.5, torch.log1p(-rest), p.log())
-    with mock.patch.multiple(_fused, _CHUNK=chunk, _SAMPLES_IN_PLACE=max(1, chunk // 4), _SHORT_ROW=short):
+    small = focal_loss(x, target, gamma=gamma, reduction="sum")
+    torch.testing.assert_close(small, expected.sum(), rtol=1e-9, atol=1e-25)
+    with mock.patch.multiple(_fused, _SMALL=-1, _CHUNK=chunk, _SAMPLES_IN_PLACE=max(1, chunk // 4), _SHORT_ROW=short):
         each = focal_loss(x, target, gamma=gamma, reduction="none")
         whole = focal_loss(x, target, gamma=gamma, reduction="sum")
-        by_sample, at_once = (torch.autograd.grad(loss.sum(), x)[0] for loss in (each, whole))
+        by_sample, at_once, at_small = (torch.autograd.grad(loss.sum(), x)[0] for loss in (each, whole, small))
     torch.testing.assert_close(each, expected, rtol=1e-9, atol=1e-25)
     torch.testing.assert_close(whole, expected.sum(), rtol=1e-9, atol=1e-25)
     torch.testing.assert_close(by_sample, at_once, rtol=1e-12, atol=1e-25)
+    torch.testing.assert_close(at_small, at_once, rtol=1e-9, atol=1e-25)
+
+
+SUMS = {
+    "plain": {},
+    "alpha": {"alpha": [1.0, 0.0, 2.0, 3.0, 1.5]},
+    "weights": {"sample_weight": torch.tensor([1.0, 0.0, 2.0, 0.5] * 10)},
+    "both": {"alpha": [1.0, 0.5, 2.0, 3.0, 1.5], "sample_weight": torch.tensor([1.0, 0.0, 2.0, 0.5] * 10)},
+}
+
+
+@pytest.mark.parametrize("options", SUMS.values(), ids=SUMS.keys())
+@pytest.mark.parametrize("ignored", [0, 7])
+@pytest.mark.parametrize("normalizer", ["weights", "count", "positives", 7.0])
+@pytest.mark.parametrize("gamma", [0, 0.5, 1, 2])
+def test_small_batches_and_chunks_are_one_loss(options, ignored, normalizer, gamma, monkeypatch):
+    logits, target = make_batch(40, 5)
+    target[:ignored] = -100
+    losses = []
+    for size in (2**13, -1):
+        monkeypatch.setattr(_fused, "_SMALL", size)
+        loss = focal_loss(logits, target, gamma=gamma, normalizer=normalizer, **options)
+        losses.append((loss.detach(), *torch.autograd.grad(loss, logits)))
+    for small, chunked in zip(*losses, strict=True):
+        torch.testing.assert_close(small, chunked, rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("small", [2**13, -1])
+def test_gradients_of_many_multiples_at_once_are_the_multiples(small, monkeypatch):
+    monkeypatch.setattr(_fused, "_SMALL", small)
+    logits, target = make_batch(4, 3)
+    factors = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    got = torch.autograd.grad(focal_loss(logits, target), logits, factors, is_grads_batched=True)[0]
+    plain = torch.autograd.grad(focal_loss(logits, target), logits)[0]
+    torch.testing.assert_close(got, torch.stack([plain, -2 * plain]))
+
+
+def test_a_softmax_is_looked_for_in_the_first_calls_and_now_and_then_later(monkeypatch):
+    shares, target = torch.rand(8, 3).softmax(1), torch.zeros(8, dtype=torch.long)
+    for first, found in ((0, 1), (255, 1), (257, 0), (272, 1)):
+        monkeypatch.setattr(_arguments, "_calls", itertools.count(first))
+        if found:
+            with pytest.raises(ValueError, match="leave out the softmax"):
+                focal_loss(shares, target)
+        else:
+            focal_loss(shares, target)
 
 
 INFINITE = -torch.inf
@@ -416,6 +469,8 @@ MESSAGES = [
     ({"alpha": [1.0, 2.0]},
      "alpha needs one number per class: input has 3 classes (shape (4, 3)), alpha has shape (2,)"),
     ({"alpha": [1.0, torch.inf, 1.0]}, "alpha must be finite, got inf"),
+    ({"weight": torch.ones(3)},
+     "focal_loss has no argument 'weight': weights per class are alpha, weights per sample sample_weight"),
     ({"alpha": "abc"}, "alpha must be a tensor or hold numbers, got str"),
     ({"sample_weight": torch.ones(4).cfloat()}, "sample_weight must hold real numbers, got c64[4]"),
     ({"sample_weight": torch.full((4,), torch.inf)}, "sample_weight must be finite, got inf"),

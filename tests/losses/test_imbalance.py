@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 
-from linkboy import class_weights, logit_adjusted_loss
+from linkboy import class_weights, logit_adjusted_loss, pos_weight
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
@@ -61,6 +61,50 @@ def test_lists_masks_and_ignored_labels_are_counted():
     assert class_weights(mask, num_classes=2).tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("shape", [(7, 4), (3, 4, 5)])
+def test_soft_targets_and_smoothing_are_those_of_the_shifted_cross_entropy(shape, soft, label_smoothing):
+    logits = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    target = torch.rand(shape, dtype=torch.float64).softmax(1) if soft else torch.randint(0, 4, (shape[0], *shape[2:]))
+    counts = torch.tensor([100.0, 20.0, 5.0, 1.0], dtype=torch.float64)
+    shift = (counts / counts.sum()).log().reshape(4, *[1] * (len(shape) - 2))
+    ours = logit_adjusted_loss(logits, target, priors=counts, label_smoothing=label_smoothing)
+    theirs = F.cross_entropy(logits + shift, target, label_smoothing=label_smoothing)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
+    ours, theirs = (torch.autograd.grad(loss, logits)[0] for loss in (ours, theirs))
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("scheme", ["balanced", "sqrt", "inverse", "effective"])
+def test_weights_of_counts_are_those_of_the_labels(scheme):
+    labels = torch.tensor([0] * 16 + [1] * 4 + [2])
+    expected = class_weights(labels, scheme)
+    torch.testing.assert_close(class_weights(counts=labels.bincount(), scheme=scheme), expected)
+    torch.testing.assert_close(class_weights(counts=[16, 4, 1], scheme=scheme), expected)
+    torch.testing.assert_close(class_weights(F.one_hot(labels, 3), scheme, multi_hot=True), expected)
+
+
+def test_weighted_labels_count_as_much_as_they_weigh():
+    labels, weight = torch.tensor([0, 0, 1, -100]), torch.tensor([1.0, 3.0, 0.5, 9.0])
+    torch.testing.assert_close(class_weights(labels, "inverse", sample_weight=weight), torch.tensor([0.25, 2.0]))
+    repeated = class_weights(torch.tensor([0] * 3 + [1] * 2), "balanced")
+    torch.testing.assert_close(class_weights([0, 1], sample_weight=[3.0, 2.0]), repeated)
+    rows = torch.tensor([[1, 1, 0], [1, 0, 1]])
+    torch.testing.assert_close(
+        class_weights(rows, "inverse", multi_hot=True, sample_weight=[1.0, 3.0]), torch.tensor([0.25, 1.0, 1 / 3])
+    )
+
+
+def test_with_pos_weight_both_labels_of_every_class_weigh_alike():
+    labels = (torch.rand(50, 3) < torch.tensor([0.1, 0.5, 0.8])).long()
+    labels[0], labels[1, 0] = 1, -1
+    factor = pos_weight(labels, ignore_index=-1)
+    torch.testing.assert_close(factor * (labels == 1).sum(0), (labels == 0).sum(0).float())
+    assert pos_weight(torch.tensor([1.0, 0.0, 0.0, 0.0])).item() == 3
+    assert pos_weight(torch.tensor([1, 0, 0]), sample_weight=[2.0, 1.0, 3.0]).item() == 2
+
+
 MESSAGES = [
     (lambda: class_weights([0, 2]),
      "targets must hold every one of the 3 classes, got no label of class 1; "
@@ -85,8 +129,26 @@ MESSAGES = [
      "priors needs one number per class: input has 2 classes (shape (1, 2)), priors has shape (1,)"),
     (lambda: logit_adjusted_loss(torch.zeros(1, 2), torch.tensor([0]), priors=[1.0, 1.0], tau=-1.0),
      "tau must be a number of at least 0, got -1.0"),
-    (lambda: logit_adjusted_loss(torch.zeros(1, 2), torch.zeros(1, 2), priors=[1.0, 1.0]),
-     "target must hold integer class indices, got f32[1, 2]; convert them with .long()"),
+    (lambda: logit_adjusted_loss(torch.zeros(1, 2), torch.zeros(1), priors=[1.0, 1.0]),
+     "soft targets must have the shape of input (1, 2), got f32[1]; "
+     "class indices must be integers: convert them with .long()"),
+    (lambda: logit_adjusted_loss(torch.zeros(1, 2), torch.tensor([0]), priors=[1.0, 1.0], label_smoothing=2.0),
+     "label_smoothing must be a number of at least 0 and of at most 1, got 2.0"),
+    (lambda: class_weights(), "class_weights needs either targets or counts, got neither"),
+    (lambda: class_weights([0], counts=[1]), "class_weights needs either targets or counts, got both"),
+    (lambda: class_weights(counts=[1, 2], num_classes=2),
+     "counts cannot stand beside multi_hot, sample_weight or num_classes, which belong to targets"),
+    (lambda: class_weights(counts=[[1, 2]]), "counts must hold one number per class, got f64[1, 2]"),
+    (lambda: class_weights(counts=[-1, 2]), "counts must not be negative or NaN, got -1"),
+    (lambda: class_weights([0, 1], sample_weight=[1.0]),
+     "sample_weight must have shape (2,), one number per label, got (1,)"),
+    (lambda: class_weights([0, 1], multi_hot=True), "targets must have shape (N, C) with multi_hot, got i64[2]"),
+    (lambda: class_weights([[0, 2]], multi_hot=True), "targets must hold labels 0 and 1, got 2"),
+    (lambda: class_weights([[0, 1]], multi_hot="yes"), "multi_hot must be True or False, got 'yes'"),
+    (lambda: pos_weight(torch.tensor([[0, 1], [0, 0]])),
+     "targets must hold a label 1 for every class, got none for class 0; leave the class out"),
+    (lambda: pos_weight([[0, 3]]), "targets must hold labels 0 and 1, got 3"),
+    (lambda: pos_weight([]), "targets must hold at least one row of labels, got f32[0]"),
 ]  # fmt: skip
 
 

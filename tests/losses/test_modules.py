@@ -24,6 +24,7 @@ TWINS = {
     "RMSLELoss": "rmsle_loss",
     "QuantileLoss": "quantile_loss",
     "HuberLoss": "huber_loss",
+    "TverskyLoss": "tversky_loss",
 }
 GIVEN_AT_THE_CALL = {"input", "target", "linear_weight", "linear_bias", "sample_weight"}
 
@@ -143,3 +144,51 @@ def test_modules_compile_and_print_their_options():
         "FocalLoss(gamma=0.5, alpha=[1.0, 2.0], label_smoothing=0.0, ignore_index=-100, reduction='mean', "
         "normalizer='weights')"
     )
+
+
+IMPOSSIBLE = [
+    (lambda: FocalLoss(gamma=-1), "gamma must be a number of at least 0, got -1"),
+    (lambda: FocalLoss(alpha=[1.0, -1.0]), "alpha must not be negative or NaN, got -1"),
+    (lambda: FocalLoss(alpha=[[1.0, 1.0]]),
+     "alpha needs one number per class: input has 2 classes (shape (1, 2)), alpha has shape (1, 2)"),
+    (lambda: FocalLoss(label_smoothing=2), "label_smoothing must be a number of at least 0 and of at most 1, got 2"),
+    (lambda: FocalLoss(ignore_index=0.5), "ignore_index must be an integer, got 0.5 of type float"),
+    (lambda: FocalLoss(reduction="avg"), "reduction must be one of ('none', 'mean', 'sum'), got 'avg'"),
+    (lambda: FocalLoss(normalizer="counts"),
+     "normalizer must be one of ('weights', 'count', 'positives'), got 'counts'; did you mean 'count'?"),
+    (lambda: FocalLoss(weight=[1.0, 2.0]),
+     "FocalLoss has no argument 'weight': weights per class are alpha, weights per sample sample_weight"),
+    (lambda: BinaryFocalLoss(alpha=2), "alpha must be from 0 to 1, got 2"),
+    (lambda: BinaryFocalLoss(margin=-0.1), "margin must be a number from 0 up to, not including, 1, got -0.1"),
+    (lambda: BinaryFocalLoss(pos_weight=-1.0), "pos_weight must not be negative or NaN, got -1"),
+    (lambda: LinearFocalLoss(chunk=0), "chunk must be an integer of at least 1, got 0"),
+    (lambda: LogitAdjustedLoss(priors=[1.0, 0.0]),
+     "priors must be above 0 for every class, got 0 for class 1; leave the class out or count it as 1"),
+    (lambda: LogitAdjustedLoss(priors=[1.0, 1.0], tau=-1), "tau must be a number of at least 0, got -1"),
+    (lambda: QuantileLoss(quantile=1.0), "quantile must be a number above 0 and below 1, got 1.0"),
+    (lambda: QuantileLoss(quantile=[0.5, 1.0]), "quantile must be a number above 0 and below 1, got 1"),
+    (lambda: linkboy.HuberLoss(delta=0), "delta must be a number above 0, got 0"),
+    (lambda: linkboy.MSELoss(reduction="all"), "reduction must be one of ('none', 'mean', 'sum'), got 'all'"),
+    (lambda: linkboy.TverskyLoss(gamma=0), "gamma must be a number above 0, got 0"),
+    (lambda: linkboy.TverskyLoss(over="row"), "over must be one of ('sample', 'batch'), got 'row'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "message"), IMPOSSIBLE)
+def test_an_impossible_option_is_refused_when_the_module_is_made(make, message):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        make()
+    assert str(caught.value) == message
+
+
+def test_making_a_module_draws_no_random_numbers_and_leaves_no_graph():
+    before = torch.get_rng_state()
+    alpha = torch.ones(3, requires_grad=True)
+    for make in (
+        lambda: FocalLoss(alpha=alpha),
+        lambda: QuantileLoss(quantile=[0.1, 0.9]),
+        lambda: BinaryFocalLoss(pos_weight=[1.0, 2.0]),
+    ):
+        make()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert alpha.grad is None

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn import metrics
 
+import linkboy
 from linkboy import huber_loss, mae_loss, mse_loss, msle_loss, quantile_loss, rmse_loss, rmsle_loss
 
 ALL = [mse_loss, mae_loss, rmse_loss, msle_loss, rmsle_loss, quantile_loss, huber_loss]
@@ -26,6 +27,7 @@ positive = st.floats(0, 1e6)
 
 @pytest.mark.parametrize("loss", ORACLES, ids=lambda loss: loss.__name__)
 @pytest.mark.parametrize("weighted", [False, True])
+@settings(deadline=None)
 @given(
     arrays(np.float64, 8, elements=positive),
     arrays(np.float64, 8, elements=positive),
@@ -185,4 +187,38 @@ MESSAGES = [
 def test_wrong_arguments_get_a_sentence(call, message):
     with pytest.raises((TypeError, ValueError)) as caught:
         call()
+    assert str(caught.value) == message
+
+
+def test_several_quantiles_are_the_mean_of_their_losses():
+    predicted, truth = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    shares, weight = [0.1, 0.5, 0.9], torch.tensor([1.0, 0.0, 2.0, 1.0, 1.0, 3.0])
+    each = [
+        linkboy.quantile_loss(predicted[:, k], truth, quantile=q, sample_weight=weight) for k, q in enumerate(shares)
+    ]
+    expected = torch.stack(each).mean()
+    whole = truth[:, None].expand(6, 3)
+    for quantile in (shares, tuple(shares), torch.tensor(shares), np.array(shares)):
+        for target, of_target in ((truth, weight), (whole, weight[:, None].expand(6, 3))):
+            got = linkboy.quantile_loss(predicted, target, quantile=quantile, sample_weight=of_target)
+            torch.testing.assert_close(got, expected, rtol=1e-6, atol=0)
+    assert linkboy.quantile_loss(predicted, truth, quantile=shares, reduction="none").shape == (6, 3)
+    module = linkboy.QuantileLoss(quantile=shares)
+    assert torch.equal(module(predicted, truth), linkboy.quantile_loss(predicted, truth, quantile=shares))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: linkboy.quantile_loss(x, x, quantile=[0.1, 0.9]),
+         "quantile must hold one number for each prediction in the last dimension of input (4, 3), got shape (2,)"),
+        (lambda x: linkboy.quantile_loss(x, x, quantile=[0.1, 0.5, 1.0]), "quantile must be a number above 0 and below 1, got 1"),
+        (lambda x: linkboy.quantile_loss(x, x, quantiles=[0.1]),
+         "quantile_loss has no argument 'quantiles': one or several are quantile"),
+        (lambda x: linkboy.mse_loss(x, x, weight=x), "mse_loss has no argument 'weight': weights per element are sample_weight"),
+    ],
+)  # fmt: skip
+def test_wrong_quantiles_and_names_get_a_sentence(call, message):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        call(torch.zeros(4, 3))
     assert str(caught.value) == message

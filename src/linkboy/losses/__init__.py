@@ -1,8 +1,8 @@
 """Losses: focal, logit-adjusted, sample-weighted regression, and the weighted mean behind them."""
 
-from linkboy.losses.binary import binary_focal_loss
+from linkboy.losses.binary import asymmetric_loss, binary_focal_loss
 from linkboy.losses.focal import focal_loss
-from linkboy.losses.imbalance import class_weights, logit_adjusted_loss
+from linkboy.losses.imbalance import class_weights, logit_adjusted_loss, pos_weight
 from linkboy.losses.linear import linear_focal_loss
 from linkboy.losses.modules import (
     BinaryFocalLoss,
@@ -16,7 +16,9 @@ from linkboy.losses.modules import (
     QuantileLoss,
     RMSELoss,
     RMSLELoss,
+    TverskyLoss,
 )
+from linkboy.losses.overlap import tversky_loss
 from linkboy.losses.regression import (
     huber_loss,
     mae_loss,
@@ -40,6 +42,8 @@ __all__ = [
     "QuantileLoss",
     "RMSELoss",
     "RMSLELoss",
+    "TverskyLoss",
+    "asymmetric_loss",
     "binary_focal_loss",
     "class_weights",
     "focal_loss",
@@ -49,8 +53,10 @@ __all__ = [
     "mae_loss",
     "mse_loss",
     "msle_loss",
+    "pos_weight",
     "quantile_loss",
     "rmse_loss",
     "rmsle_loss",
+    "tversky_loss",
     "weighted_mean",
 ]

@@ -1,53 +1,112 @@
 """What every classification loss requires of its arguments, and the weights and divisor that follow from them."""
 
+import functools
+import itertools
 import math
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple, ParamSpec, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from linkboy._checks import check_choice, check_number, describe
-from linkboy._tensors import check_floating, values_visible, wide_dtype
+from linkboy._tensors import check_floating, transforms_active, values_visible, wide_dtype
 
 Reduction = Literal["none", "mean", "sum"]
 Normalizer = Literal["weights", "count", "positives"] | float | Tensor
 PerClass = Tensor | Sequence[float]
+P = ParamSpec("P")
 REDUCTIONS, NORMALIZERS = get_args(Reduction), ("weights", "count", "positives")
 # Rows that must all sum to 1 before they count as probabilities: so many do by chance in one of 10**9 batches.
 _TELLING_ROWS, _TELLING_ROWS_HALF = 2, 4
+# The first calls of a process look for a softmax before the loss, and one of 16 later: it takes a twentieth of the time of
+# a small batch.
+_calls, _FIRST_CALLS = itertools.count(), 256
 _INDEX_DTYPES = (torch.int64, torch.uint8, torch.int32, torch.int16, torch.int8)
 
 
 class SampleRows(NamedTuple):
-    """A batch in the one shape that the arithmetic uses.
+    """A checked batch.
 
     Attributes:
-        logits: `(N, C, S)`, a view of the input with its trailing dimensions flattened.
-        target: `(N, S)` class indices, 0 where ignored, or `(N, C, S)` soft targets.
-        weight: `(N, S)` weight of each sample, 0 where it is ignored; `None` where all weigh 1.
+        logits: `(N, C, ...)`.
+        target: `(N, ...)` class indices, 0 where ignored, or `(N, C, ...)` soft targets.
+        weight: `(N, ...)` weight of each sample, 0 where it is ignored; `None` where all weigh 1.
         class_weight: `(C,)`; `None` where all classes weigh 1.
+        zeros: whether a sample may weigh 0; `None` where nobody has looked.
+        visible: whether looking at values is free.
     """
 
     logits: Tensor
     target: Tensor
     weight: Tensor | None
     class_weight: Tensor | None
+    zeros: bool | None
+    visible: bool
 
     # Methods, where a property and `_replace` would read better: torch.compile follows them from torch 2.6 on.
     def soft(self) -> bool:
         return self.target.is_floating_point()
 
     def with_logits(self, logits: Tensor) -> "SampleRows":
-        return SampleRows(logits, self.target, self.weight, self.class_weight)
+        return SampleRows(logits, self.target, self.weight, self.class_weight, self.zeros, self.visible)
 
-    def effective_weight(self) -> Tensor | None:
-        """Return the weight of each sample times that of its class; a soft target has no single class."""
+    def by_class_of_target(self) -> "SampleRows":
+        """Return the rows with the weight of each target's class in that of the sample; a soft target has no single class."""
         if self.class_weight is None or self.soft():
-            return self.weight
-        by_class = self.class_weight[self.target]
-        return by_class if self.weight is None else by_class * self.weight
+            return self
+        target = self.target
+        weight = self.class_weight.index_select(0, target) if target.dim() == 1 else self.class_weight[target]
+        if self.weight is not None:
+            weight = weight * self.weight
+        return SampleRows(self.logits, target, weight, None, self.zeros or None, self.visible)
+
+    def masked(self) -> Tensor | None:
+        """Return where the weight is 0, `(N, ...)`, `None` where that is known to be nowhere."""
+        if self.weight is None or self.zeros is False:
+            return None
+        if self.zeros is None and self.visible and self.weight.numel() and self.weight.detach().amin().item() > 0:
+            return None
+        return self.weight == 0
+
+
+def other_names(**names: str) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
+    """Decorate a loss: a keyword that other libraries have is refused with the name that it has here."""
+
+    def decorate(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+            if kwargs:
+                refuse_other_names(function.__name__, kwargs, names)
+            return function(*args, **kwargs)
+
+        call.other_names = names  # type: ignore[attr-defined]
+        return call
+
+    return decorate
+
+
+def refuse_other_names(called: str, given: Mapping[str, object], names: Mapping[str, str]) -> None:
+    """Raise if a keyword is one of `names`, whose values say what to write instead."""
+    for name in names:
+        if name in given:
+            raise TypeError(f"{called} has no argument {name!r}: {names[name]}")
+
+
+def is_learned(factor: object) -> bool:
+    """Return whether a factor is a tensor that requires a gradient."""
+    return isinstance(factor, Tensor) and factor.requires_grad
+
+
+def plain_operations_needed() -> bool:
+    """Return whether only operations that torch differentiates itself will do: in `torch.compile` and `torch.func`."""
+    return torch.compiler.is_compiling() or transforms_active()
+
+
+def along_classes(numbers: Tensor, like: Tensor) -> Tensor:
+    """Return one number per class, `(C,)`, in a shape that broadcasts along dimension 1 of `like`."""
+    return numbers.view(-1, *[1] * (like.dim() - 2))
 
 
 def number(
@@ -59,6 +118,8 @@ def number(
     above: float | None = None,
 ) -> float:
     """Return a number as a Python number, or raise; a NumPy scalar and a 0-dim tensor on a CPU are accepted."""
+    if type(value) is float and minimum == 0 and maximum is None and 0 <= value < math.inf:
+        return value  # the usual case, on the way of every call
     if (
         isinstance(value, (np.number, Tensor))
         and value.ndim == 0
@@ -69,13 +130,27 @@ def number(
     return value  # type: ignore[return-value]  # checked
 
 
+def check_share(argument: str, value: object, *, below_1: bool = False) -> float:
+    """Return a number from 0 to 1, or `below_1`, or raise."""
+    if type(value) is float and 0 <= value < 1:
+        return value
+    if not below_1:
+        return number(argument, value, minimum=0, maximum=1)
+    share = number(argument, value)
+    if not 0 <= share < 1:
+        raise ValueError(f"{argument} must be a number from 0 up to, not including, 1, got {value!r}")
+    return share
+
+
 def _stays_a_tensor(value: Tensor) -> bool:
     """Return whether reading a number would lose its gradient or wait for the device."""
     return value.requires_grad or not values_visible(value)
 
 
-def check_reduction(reduction: str, normalizer: object, default: str) -> Normalizer:
+def check_reduction(reduction: str, normalizer: object, default: Literal["weights", "count"]) -> Normalizer:
     """Return the normalizer; raise unless both are known, and unless it is the default where nothing is divided."""
+    if reduction == "mean" and normalizer == default:
+        return default
     check_choice("reduction", reduction, REDUCTIONS)
     if isinstance(normalizer, str):
         check_choice("normalizer", normalizer, NORMALIZERS)
@@ -184,8 +259,8 @@ def check_class_target(input: Tensor, target: object, *, allow_soft: bool) -> Te
     """Return `target` as int64 class indices, or unchanged where it is soft, else raise."""
     target = check_tensor("target", target, "a tensor of class indices")
     check_device("target", target, input)
-    shape = (input.shape[0], *input.shape[2:])
-    if target.is_floating_point() and allow_soft:
+    shape = input.shape[:1] + input.shape[2:]
+    if allow_soft and target.is_floating_point():
         if target.shape == input.shape:
             _check_shares(target)
             return target
@@ -193,14 +268,14 @@ def check_class_target(input: Tensor, target: object, *, allow_soft: bool) -> Te
             f"soft targets must have the shape of input {tuple(input.shape)}, got {describe(target)}; "
             "class indices must be integers: convert them with .long()"
         )
-    if target.dtype not in _INDEX_DTYPES:
+    if target.dtype is not torch.int64 and target.dtype not in _INDEX_DTYPES:
         raise TypeError(f"target must hold integer class indices, got {describe(target)}; convert them with .long()")
     if target.shape != shape:
         raise ValueError(
-            f"target must have shape {shape} for input of shape {tuple(input.shape)}, got {tuple(target.shape)}"
+            f"target must have shape {tuple(shape)} for input of shape {tuple(input.shape)}, got {tuple(target.shape)}"
             + _proposed_shapes(input, target, shape, allow_soft)
         )
-    return target.long()
+    return target if target.dtype is torch.int64 else target.long()
 
 
 def _proposed_shapes(input: Tensor, target: Tensor, shape: tuple[int, ...], allow_soft: bool) -> str:
@@ -222,6 +297,15 @@ def _check_shares(target: Tensor) -> None:
             raise ValueError(f"soft targets must not be negative, got {lowest:.6g}")
 
 
+def check_labels(label: Tensor) -> None:
+    """Raise unless labels are from 0 to 1; values are checked only where looking at them is free."""
+    if values_visible(label) and label.numel() and label.dtype != torch.bool:
+        low, high = (bound.item() for bound in label.detach().aminmax())
+        if not (low >= 0 and high <= 1):
+            wrong = high if low >= 0 else low
+            raise ValueError(f"target must hold labels from 0 to 1, got {wrong:.6g}")
+
+
 def check_sample_weight(sample_weight: object, shape: tuple[int, ...], input: Tensor) -> Tensor:
     """Return `sample_weight` in the wide dtype if it holds one number per sample, else raise."""
     sample_weight = check_tensor("sample_weight", sample_weight)
@@ -234,20 +318,27 @@ def check_sample_weight(sample_weight: object, shape: tuple[int, ...], input: Te
     return sample_weight.to(wide_dtype(input.device))
 
 
+def _looks_for_probabilities() -> bool:
+    call = next(_calls)
+    return call < _FIRST_CALLS or call % 16 == 0
+
+
 def check_not_probabilities(rows: Tensor) -> None:
-    """Raise if the logits `(N, C, S)` are clearly the output of a softmax.
+    """Raise if the logits `(N, C, ...)` are clearly the output of a softmax.
 
     This requires that every entry lies in [0, 1] and every row sums to 1. Constant rows, and rows of zeros and ones, are
     not evidence, since somebody may have written such logits by hand; neither are a few rows, whose sums may be 1 by
     chance: one of 250 random pairs in bfloat16 has such a sum.
     """
-    if rows.shape[1] < 2 or rows.numel() == 0 or not values_visible(rows):
+    if rows.numel() == 0:
         return
     rows = rows.detach()
     # Nearly every batch of logits pays for this test only; `select` is the fastest way to one row.
-    if not abs(rows.select(0, 0).select(1, 0).sum().item() - 1) < 1e-2:
+    first = rows.select(0, 0)
+    if not abs((first if rows.dim() == 2 else first.flatten(1).select(1, 0)).sum().item() - 1) < 1e-2:
         return
     half = rows.dtype.itemsize < 4
+    rows = rows.flatten(2) if rows.dim() > 2 else rows.unsqueeze(2)
     sample = rows[:16, :, :16].double()
     sums_to_one = (sample.sum(1) - 1).abs().max().item() < (1e-2 if half else 1e-5)
     in_range = sample.min().item() >= 0 and sample.max().item() <= 1
@@ -269,51 +360,53 @@ def class_rows(
     """Check the tensors of a multi-class loss and bring them into one shape."""
     check_logits(input)
     target = check_class_target(input, target, allow_soft=allow_soft)
-    check_number("ignore_index", ignore_index, integer=True)
-    shape = (input.shape[0], *input.shape[2:])
+    if type(ignore_index) is not int:
+        check_number("ignore_index", ignore_index, integer=True)
+    visible = values_visible(input)
     class_weight = None if alpha is None else class_numbers("alpha", alpha, input)
-    weight = None if sample_weight is None else check_sample_weight(sample_weight, shape, input)
-    batch, classes = input.shape[:2]
-    positions = math.prod(input.shape[2:])
-    logits = input.reshape(batch, classes, positions)
-    check_not_probabilities(logits)
-    weight = None if weight is None else weight.reshape(batch, positions)
+    weight, zeros = None, False
+    if sample_weight is not None:
+        weight = check_sample_weight(sample_weight, (input.shape[0], *input.shape[2:]), input)
+        zeros = None
+    if visible and _looks_for_probabilities():
+        check_not_probabilities(input)
     if target.is_floating_point():
         if ignore_index != -100:
             raise ValueError(
                 f"ignore_index needs class indices as target, got ignore_index={ignore_index} with soft targets "
                 f"{describe(target)}; give those samples a sample_weight of 0"
             )
-        return SampleRows(logits, target.reshape(batch, classes, positions), weight, class_weight)
-    target = target.reshape(batch, positions)
-    ignored = ignored_positions(target, classes, ignore_index)
-    if ignored is not None:
-        target = target.masked_fill(ignored, 0)
-        weight = (~ignored).to(wide_dtype(input.device)) if weight is None else weight.masked_fill(ignored, 0)
-    return SampleRows(logits, target, weight, class_weight)
+        return SampleRows(input, target, weight, class_weight, zeros, visible)
+    kept = kept_positions(target, input.shape[1], ignore_index, visible=visible)
+    if kept is not None:
+        target = target * kept
+        weight = kept.to(wide_dtype(input.device)) if weight is None else weight.masked_fill(~kept, 0)
+        zeros = True
+    return SampleRows(input, target, weight, class_weight, zeros, visible)
 
 
-def ignored_positions(target: Tensor, classes: int, ignore_index: int) -> Tensor | None:
-    """Return where `target` is `ignore_index`, `None` if that is known to be nowhere; refuse impossible labels."""
-    if not values_visible(target):
-        return target == ignore_index  # a label outside the classes is left to the indexing kernel
-    if target.numel() == 0:
+def kept_positions(target: Tensor, classes: int, ignore_index: int, *, visible: bool) -> Tensor | None:
+    """Return where `target` is not `ignore_index`, `None` if that is known to be everywhere; refuse impossible labels."""
+    if not (visible and type(target) is Tensor):
+        return target != ignore_index  # a label outside the classes is left to the indexing kernel
+    if target.numel() == 0 or (_within(target, classes) and not 0 <= ignore_index < classes):
         return None
-    low, high = (bound.item() for bound in target.aminmax())
-    inside = low >= 0 and high < classes
-    if inside and not low <= ignore_index <= high:
-        return None
-    ignored = target == ignore_index
-    wrong = target[~ignored & ((target < 0) | (target >= classes))]
-    if wrong.numel():
+    kept = target != ignore_index
+    if not _within(target * kept, classes):
+        wrong = target[kept & ((target < 0) | (target >= classes))]
         raise ValueError(
             f"target must hold labels from 0 to {classes - 1} or ignore_index ({ignore_index}), got {wrong[0].item()}"
         )
-    return ignored
+    return kept
 
 
-def denominator(rows: SampleRows, normalizer: Normalizer, effective_weight: Tensor | None) -> Tensor | float:
-    """Return what a mean divides by; never 0, so that an empty batch has the value 0."""
+def _within(target: Tensor, classes: int) -> bool:
+    low, high = target.aminmax()
+    return low.item() >= 0 and high.item() < classes
+
+
+def denominator(rows: SampleRows, normalizer: Normalizer) -> Tensor | float:
+    """Return what a mean divides by, never 0, so that an empty batch has the value 0; a number where that can be read."""
     if not isinstance(normalizer, str):
         return normalizer
     weight, target = rows.weight, rows.target
@@ -325,9 +418,9 @@ def denominator(rows: SampleRows, normalizer: Normalizer, effective_weight: Tens
             )
         positive = target > 0 if weight is None else (target > 0) & (weight != 0)
         return positive.sum().clamp(min=1).to(wide_dtype(target.device))
-    if normalizer == "weights":
-        weight = effective_weight
     if weight is None:
-        return float(max(rows.logits.shape[0] * rows.logits.shape[2], 1))
+        return float(max(math.prod(rows.logits.shape) // rows.logits.shape[1], 1))
     total = weight.sum() if normalizer == "weights" else (weight != 0).sum().to(weight.dtype)
+    if values_visible(total) and not total.requires_grad:
+        return total.item() or 1.0
     return torch.where(total == 0, 1.0, total)

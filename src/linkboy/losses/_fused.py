@@ -1,22 +1,30 @@
-"""The loss of one label per sample in few passes and little memory, computed in chunks that stay in the cache.
+"""The loss of one label per sample in few kernels and little memory.
 
 It needs one call of softmax, over the classes *other* than the target; the results are called shares here. For a sum or a
 mean the incoming gradient is known up to one factor, so forward turns the shares into the gradient, and nothing else of the
 size of the logits is ever made. For the loss of every sample it is not: forward keeps one number per sample, and backward
 computes the shares again. A second derivative, `torch.func` and `torch.compile` go through the differentiable operations of
 `_margin.py`.
+
+Small batches on a CPU, whose cost is the number of kernels and not the arithmetic, take float64 throughout: a softmax over
+all classes is exact enough there, and 18 kernels do. All others are computed in float32 and in chunks that stay in the cache.
 """
 
+import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from linkboy._tensors import transforms_active, values_visible, wide_dtype, work_dtype
+from linkboy._tensors import wide_dtype, work_dtype
+from linkboy.losses._arguments import SampleRows, is_learned, plain_operations_needed
 from linkboy.losses._margin import focal_of_margin, plain_margin_loss
+from linkboy.losses._sums import loss_sum
 
+# Logits of a batch up to which float64 costs less than further kernels.
+_SMALL = 2**13
 # Logits of a chunk per thread: what stays in the cache. Measured flat from 2**18 to 2**20 on two cores.
 _CHUNK = 2**19
 # Samples of a chunk that is worked on in place: only what exists once per sample takes memory, and every operation waits
@@ -26,34 +34,28 @@ _SAMPLES_IN_PLACE = 2**16
 _SHORT_ROW = 30
 
 
-def margin_loss(logits: Tensor, target: Tensor, weight: Tensor | None, gamma: float) -> Tensor:
-    """Return `w * (1 - p)**gamma * -log(p)`, `(N, S)` wide, of logits `(N, C, S)`, labels and weights `(N, S)`."""
-    masked = None if weight is None else weight == 0
-    compute = plain_margin_loss if _needs_plain_operations() else _MarginLoss.apply
-    values = compute(logits, target, masked, gamma)
-    return values if weight is None else values * weight
+def margin_loss(rows: SampleRows, gamma: float) -> Tensor:
+    """Return `w * (1 - p)**gamma * -log(p)` of every sample, in the shape of the target and the wide dtype."""
+    compute = plain_margin_loss if plain_operations_needed() else _MarginLoss.apply
+    values = compute(rows.logits, rows.target, rows.masked(), gamma)
+    return values if rows.weight is None else values * rows.weight
 
 
-def margin_loss_sum(
-    logits: Tensor, target: Tensor, weight: Tensor | None, divisor: Tensor | float, gamma: float
-) -> Tensor:
-    """Return the sum of `margin_loss` over `divisor`, a scalar."""
-    learned = any(isinstance(factor, Tensor) and factor.requires_grad for factor in (weight, divisor))
+def margin_loss_sum(rows: SampleRows, divisor: Tensor | float, gamma: float, dtype: torch.dtype) -> Tensor:
+    """Return the sum of `margin_loss` over `divisor`, a scalar in `dtype`; of classes no weight is left in `rows`."""
+    learned = is_learned(rows.weight) or is_learned(divisor)
     # Half precision: a gradient divided by N before loss scaling has multiplied it would have lost its small entries.
-    if learned or logits.dtype.itemsize < 4 or _needs_plain_operations():
-        return margin_loss(logits, target, weight, gamma).sum() / divisor
-    return _MarginLossSum.apply(logits, target, weight, divisor, gamma)
+    if learned or rows.logits.dtype.itemsize < 4 or plain_operations_needed():
+        return (margin_loss(rows, gamma).sum() / divisor).to(dtype)
+    logits, target, weight, _, zeros, visible = rows
+    return loss_sum(LabelBatch(logits, target, weight, zeros, visible, divisor, gamma), dtype)
 
 
 def pointwise_focal(gap: Tensor, gamma: float) -> Tensor:
     """Return `focal_of_margin(gap, gamma)` of gaps of any shape, in their dtype."""
-    if _needs_plain_operations():
+    if plain_operations_needed():
         return focal_of_margin(gap.to(wide_dtype(gap.device)), gamma).to(gap.dtype)
     return _PointwiseFocal.apply(gap, gamma)
-
-
-def _needs_plain_operations() -> bool:
-    return torch.compiler.is_compiling() or transforms_active()
 
 
 class _MarginLoss(torch.autograd.Function):
@@ -62,10 +64,11 @@ class _MarginLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, masked: Tensor | None, gamma: float) -> Tensor:
         values, slopes = (torch.empty_like(target, dtype=wide_dtype(logits.device)) for _ in range(2))
-        for part, labels, loss, slope in pieces(logits, target, values, slopes):
-            gap = margin_and_shares(_scratch(part), labels)
-            for kept, computed in zip((loss, slope), loss_and_slope(gap, gamma), strict=True):
-                kept.copy_(computed)
+        for part, labels, skip, loss, slope in pieces(logits, target, masked, values, slopes):
+            shares = _scratch(part, skip)
+            computed = loss_and_slope(deficit_and_shares(shares, flat_index(labels, shares.shape[1])), gamma)
+            loss.copy_(computed[0])
+            slope.copy_(computed[1])
         if masked is not None:
             values.masked_fill_(masked, 0)
             slopes.masked_fill_(masked, 0)
@@ -79,51 +82,53 @@ class _MarginLoss(torch.autograd.Function):
         (grad,) = grads
         if torch.is_grad_enabled():
             return _differentiable_gradient(logits, target, masked, ctx.gamma, grad), None, None, None
-        result = torch.empty_like(logits)
+        result = torch.empty_like(logits, memory_format=torch.contiguous_format)
         in_place = _fits_in_place(result) and result.dtype == work_dtype(logits)
         tensors = (target, masked, slopes, grad, result)
         for part, labels, skip, slope, factor, out in pieces(logits, *tensors, in_place=in_place):
-            shares = out.copy_(part) if in_place else _scratch(part)
-            shares_of_others(shares, labels)
-            write_gradient(out, shares, labels, slope * factor, skip)
+            shares = _scratch(part, skip, out if in_place else None)
+            index = flat_index(labels, shares.shape[1])
+            deficit_and_shares(shares, index)
+            write_gradient(out, shares, index, slope * factor)
             del shares  # before the next one is made
         return result, None, None, None
 
 
-class _MarginLossSum(torch.autograd.Function):
-    """The weighted sum over `divisor`; the gradient is written in forward."""
+class LabelBatch(NamedTuple):
+    """One label per sample, all weights in one."""
 
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, divisor: Any, gamma: float) -> Tensor:
-        ctx.gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
-        ctx.save_for_backward(logits, target, weight)
-        ctx.divisor, ctx.gamma = divisor, gamma
-        return sum_and_gradient(logits, target, weight, divisor, gamma, ctx.gradient)
+    logits: Tensor
+    target: Tensor
+    weight: Tensor | None
+    zeros: bool | None
+    visible: bool
+    divisor: Tensor | float
+    gamma: float
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        logits, target, weight = ctx.saved_tensors
-        (grad,) = grads
-        if torch.is_grad_enabled():
-            masked = None if weight is None else weight == 0
-            each = grad / ctx.divisor * (torch.ones_like(target, dtype=grad.dtype) if weight is None else weight)
-            return _differentiable_gradient(logits, target, masked, ctx.gamma, each), None, None, None, None
-        # The buffer is handed over, scaled in place, and belongs to the caller from then on: a second pass over a
-        # retained graph fills a new one.
-        gradient, ctx.gradient = ctx.gradient, None
-        if gradient is None:
-            gradient = torch.empty_like(logits)
-            sum_and_gradient(logits, target, weight, ctx.divisor, ctx.gamma, gradient)
-        # `loss.backward()` passes 1: on a CPU reading it is free and saves a pass over memory that is not in a cache.
-        is_one = values_visible(grad) and grad.item() == 1
-        return gradient if is_one else gradient.mul_(grad), None, None, None, None
+    def rows(self) -> SampleRows:
+        return SampleRows(self.logits, self.target, self.weight, None, self.zeros, self.visible)
+
+    def sum_and_gradient(self, *, wanted: bool) -> tuple[Tensor, Tensor | None]:
+        if not self.visible or self.logits.numel() > _SMALL:
+            return _of_chunks(self.rows(), self.divisor, self.gamma, wanted=wanted)
+        result = _of_small_batch(self, wanted=wanted)
+        if self.zeros is not False and not math.isfinite(result[0].item()):
+            masked = self.rows().masked()
+            if masked is not None:  # a NaN there changes no digit of the others
+                clean = self.logits.masked_fill(masked.unsqueeze(1), 0)
+                return _of_small_batch(self._replace(logits=clean), wanted=wanted)
+        return result
+
+    def plain_sum(self, logits: Tensor) -> Tensor:
+        values = plain_margin_loss(logits, self.target, self.rows().masked(), self.gamma)
+        return (values if self.weight is None else values * self.weight).sum() / self.divisor
 
 
 class _PointwiseFocal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gap: Tensor, gamma: float) -> Tensor:
-        loss, slope = loss_and_slope(gap.clone(), gamma)
-        ctx.save_for_backward(gap, slope)
+        loss, slope = loss_and_slope(gap.neg(), gamma)
+        ctx.save_for_backward(gap, slope.neg_())
         ctx.gamma = gamma
         return loss
 
@@ -143,61 +148,81 @@ def _differentiable_gradient(
     return torch.autograd.grad(values, logits, grad, create_graph=True)[0]
 
 
-def sum_and_gradient(
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    divisor: Tensor | float,
-    gamma: float,
-    gradient: Tensor | None,
-) -> Tensor:
-    """Return the weighted sum over `divisor` and fill `gradient` with its derivative, unless it is `None`."""
+def _of_small_batch(batch: LabelBatch, *, wanted: bool) -> tuple[Tensor, Tensor | None]:
+    """Return sum and gradient in as few kernels as there are, or a sum that is not finite.
+
+    In float64 `q = 1 - p`, summed over the other classes, has all digits at any gap of float32 logits, and `-log(p)` is
+    `log1p(q / p)`. Only a probability below 1e-308 is out of reach, and the sum is infinite then.
+    """
+    dim, logits, weight, gamma = 1, batch.logits, batch.weight, batch.gamma
+    if logits.dim() == 2 and logits.shape[1] <= _SHORT_ROW < logits.shape[0]:
+        dim, logits = 0, logits.t()
+    index = batch.target.unsqueeze(dim)
+    shares = torch.softmax(logits, dim, dtype=torch.float64)
+    p = shares.gather(dim, index)
+    q = shares.scatter_(dim, index, 0.0).sum(dim, keepdim=True)
+    loss = torch.div(q, p).log1p_()
+    scale = 1 / batch.divisor if weight is None else (weight / batch.divisor).unsqueeze(dim)
+    if gamma == 0:
+        total = loss.mul_(scale).sum()
+        slope = scale
+    else:
+        power = q * scale if gamma == 2 else q.clamp(min=1e-200).pow_(gamma - 1).mul_(scale)
+        slope = q * power
+        total = torch.mul(loss, slope).sum()
+        slope = slope.addcmul_(p.mul_(power), loss, value=gamma)  # over q
+    if not wanted:
+        return total, None
+    shares.scatter_(dim, index, q.neg_()).mul_(slope)
+    shares = shares if dim else shares.t()
+    return total, shares.to(batch.logits.dtype, memory_format=torch.contiguous_format)
+
+
+def _of_chunks(
+    rows: SampleRows, divisor: Tensor | float, gamma: float, *, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return sum and gradient, computed chunk by chunk."""
+    logits, target, weight, masked = rows.logits, rows.target, rows.weight, rows.masked()
+    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format) if wanted else None
     total = torch.zeros((), dtype=wide_dtype(logits.device), device=logits.device)
     in_place = gradient is not None and _fits_in_place(gradient)
-    for part, labels, factor, out in pieces(logits, target, weight, gradient, in_place=in_place):
-        total += _sum_of_chunk(part, labels, factor, divisor, gamma, out, in_place=in_place)
-    return total / divisor
-
-
-def _sum_of_chunk(
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    divisor: Tensor | float,
-    gamma: float,
-    out: Tensor | None,
-    *,
-    in_place: bool,
-) -> Tensor:
-    """Return the weighted sum of a chunk, which is undivided, and fill `out`, which is divided."""
-    shares = out.copy_(logits) if in_place and out is not None else _scratch(logits)
-    loss, slope = loss_and_slope(margin_and_shares(shares, target), gamma)
-    masked = None
-    if weight is not None:
-        masked = weight == 0
-        loss, slope = (x.mul_(weight).masked_fill_(masked, 0) for x in (loss, slope))
-    if out is not None:
-        write_gradient(out, shares, target, slope.div_(divisor), masked)
-    return loss.sum()
+    for part, labels, factor, skip, out in pieces(logits, target, weight, masked, gradient, in_place=in_place):
+        shares = _scratch(part, skip, out if in_place else None)
+        index = flat_index(labels, shares.shape[1])
+        loss, slope = loss_and_slope(deficit_and_shares(shares, index), gamma)
+        if skip is not None:
+            loss.masked_fill_(skip, 0)
+            slope.masked_fill_(skip, 0)
+        if factor is not None:
+            loss.mul_(factor)
+            slope.mul_(factor)
+        total += loss.sum()
+        if out is not None:
+            write_gradient(out, shares, index, slope.div_(divisor))
+        del shares  # before the next one is made
+    return total.div_(divisor), gradient
 
 
 def pieces(logits: Tensor, *others: Tensor | None, in_place: bool = False) -> Iterator[list[Any]]:
-    """Yield all tensors, `(N, C, S)` or `(N, S)`, cut to the chunks of `logits`; short rows as `(1, C, N)`."""
-    tensors = [logits, *others]
-    if logits.shape[2] == 1 and logits.shape[1] <= _SHORT_ROW:
-        tensors = [None if x is None else x.transpose(0, -1) for x in tensors]
-        logits = logits.transpose(0, 2)
-    cuts = list(chunks(logits.shape, in_place=in_place))
+    """Yield all tensors cut to chunks of the logits: rows `(n, C)` with `(n,)`, or columns `(n, C, s)` with `(n, s)`."""
+    tensors: list[Tensor | None] = [logits, *others]
+    dims, shape = logits.dim(), logits.shape
+    if dims == 2 and shape[1] <= _SHORT_ROW:
+        tensors = [None if x is None else x.transpose(0, -1).unsqueeze(0) for x in tensors]
+    elif dims > 3:
+        tensors = [None if x is None else x.flatten(2 if x.dim() == dims else 1) for x in tensors]
+    (shape,) = (x.shape for x in tensors[:1] if x is not None)
+    cuts = list(chunks(shape, in_place=in_place))
     if len(cuts) == 1:
         yield tensors
         return
     for n, s in cuts:
-        yield [None if x is None else x[n, :, s] if x.dim() == 3 else x[n, s] for x in tensors]
+        yield [None if x is None else x[n] if len(shape) == 2 else x[n][..., s] for x in tensors]
 
 
 def chunks(shape: torch.Size, *, in_place: bool = False) -> Iterator[tuple[slice, slice]]:
-    """Yield the samples and positions of `(N, C, S)` that are worked on at a time."""
-    batch, classes, positions = shape
+    """Yield the samples and positions of `(N, C)` or `(N, C, S)` that are worked on at a time."""
+    batch, classes, positions = (*shape, 1)[:3]
     limit = _CHUNK * torch.get_num_threads()
     if in_place:
         limit = max(limit, _SAMPLES_IN_PLACE * classes)
@@ -210,51 +235,62 @@ def chunks(shape: torch.Size, *, in_place: bool = False) -> Iterator[tuple[slice
 
 def _fits_in_place(gradient: Tensor) -> bool:
     """Return whether softmax can work in the gradient itself: long rows, one after the other."""
-    return gradient.shape[2] == 1 and gradient.shape[1] > _SHORT_ROW and gradient.is_contiguous()
+    return gradient.dim() == 2 and gradient.shape[1] > _SHORT_ROW
 
 
-def _scratch(part: Tensor) -> Tensor:
-    """Return a contiguous copy in the dtype of the arithmetic: small enough for the cache, where a view is not."""
-    return torch.empty(part.shape, dtype=work_dtype(part), device=part.device).copy_(part)
+def _scratch(part: Tensor, masked: Tensor | None, buffer: Tensor | None = None) -> Tensor:
+    """Return a contiguous copy in the dtype of the arithmetic, small enough for the cache; masked samples are 0 in it."""
+    if buffer is None:
+        buffer = part.to(work_dtype(part), copy=True, memory_format=torch.contiguous_format)
+    else:
+        buffer.copy_(part)
+    # Masked before the arithmetic: afterwards 0 * NaN would be left.
+    return buffer if masked is None else buffer.masked_fill_(masked.unsqueeze(1), 0)
 
 
-def margin_and_shares(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the gap `x_t - logsumexp(x_j, j != t)`, `(N, S)` wide, of `(N, C, S)`, which turn into `shares_of_others`."""
-    wide = wide_dtype(logits.device)
-    own = logits.gather(1, target.unsqueeze(1)).squeeze(1).to(wide)
-    top = shares_of_others(logits, target)
-    # The largest of the others has the exponential 1, so its share is 1 over their sum.
-    return own.sub_(top).add_(logits.amax(1).to(wide).log_())
+def flat_index(target: Tensor, classes: int) -> Tensor:
+    """Return where the targets `(n,)` or `(n, s)` lie in contiguous logits `(n, C)` or `(n, C, s)`, taken as one row.
 
-
-def shares_of_others(logits: Tensor, target: Tensor) -> Tensor:
-    """Turn logits `(N, C, S)` into their softmax without the target, which gets 0; return the largest, `(N, S)`.
-
-    Where there is no other class (C = 1, or all of them masked) the shares are 1: the slope they are multiplied by is 0.
+    An index into one dimension is several times as quick as one along a dimension of two or three.
     """
-    top = logits.scatter_(1, target.unsqueeze(1), -torch.inf).amax(1)
-    rows = logits.squeeze(2) if logits.shape[2] == 1 else logits  # one kernel for the last dimension, one for others
-    torch.softmax(rows, 1, out=rows)
-    if not (values_visible(top) and top.amin().item() > -torch.inf):
-        logits.masked_fill_((top == -torch.inf).unsqueeze(1), 1)
-    return top
+    positions, device = (1 if target.dim() == 1 else target.shape[1]), target.device
+    step = classes * positions
+    start = torch.arange(0, target.shape[0] * step, step, device=device)
+    if target.dim() == 1:
+        return start.add_(target)
+    index = torch.mul(target, positions).add_(torch.arange(positions, device=device))
+    return index.add_(start.unsqueeze(1)).view(-1)
 
 
-def loss_and_slope(gap: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    """Return `focal_of_margin` and its derivative `-q**gamma * (q + gamma * p * -log(p))`: no power below `gamma`."""
-    loss = F.softplus(gap.neg_(), threshold=40.0)
-    q = gap.sigmoid_()
+def deficit_and_shares(logits: Tensor, index: Tensor) -> Tensor:
+    """Return `logsumexp(x_j, j != t) - x_t`, wide, of contiguous logits; these turn into their softmax without the target.
+
+    The target's place holds the lowest number of the dtype meanwhile. Where there is no other class (all of them masked
+    with -inf) that number is the largest: the deficit is far below 0, and the loss 0.
+    """
+    wide = wide_dtype(logits.device)
+    entries = logits.view(-1)
+    own = entries.index_select(0, index)
+    entries.scatter_(0, index, torch.finfo(logits.dtype).min)
+    top = logits.amax(1)
+    torch.softmax(logits, 1, out=logits)
+    # The largest of the others has the exponential 1, so its share is 1 over their sum.
+    return top.to(wide).sub_(own.view_as(top)).sub_(logits.amax(1).to(wide).log_())
+
+
+def loss_and_slope(deficit: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """Return `focal_of_margin(-deficit)` and its derivative by the deficit, `q**gamma * (q + gamma * p * -log(p))`."""
+    loss = F.softplus(deficit, threshold=40.0)
+    q = deficit.sigmoid_()
     if gamma == 0:
-        return loss, q.neg_()
+        return loss, q
     factor = q.square() if gamma == 2 else q.pow(gamma)
     # p * log(p) is 0 at p = 0, where the loss may be infinite
-    slope = torch.addcmul(q, 1 - q, loss.clamp(max=1e30), value=gamma).mul_(factor).neg_()
+    slope = torch.addcmul(q, torch.rsub(q, 1), loss.clamp(max=1e30), value=gamma).mul_(factor)
     return loss.mul_(factor), slope
 
 
-def write_gradient(out: Tensor, shares: Tensor, target: Tensor, slope: Tensor, masked: Tensor | None) -> None:
-    """Fill `out` `(N, C, S)`: `slope` at the target, minus its `shares` elsewhere, 0 if masked."""
-    slope = slope.to(shares.dtype).unsqueeze(1)
-    torch.mul(shares, slope.neg(), out=out).scatter_(1, target.unsqueeze(1), slope.to(out.dtype))
-    if masked is not None:  # 0 * NaN
-        out.masked_fill_(masked.unsqueeze(1), 0)
+def write_gradient(out: Tensor, shares: Tensor, index: Tensor, slope: Tensor) -> None:
+    """Fill `out`: `slope` times the `shares`, minus `slope` at the target. The shares may be `out` itself."""
+    shares.view(-1).scatter_(0, index, -1.0)
+    torch.mul(shares, slope.to(shares.dtype).unsqueeze(1), out=out)

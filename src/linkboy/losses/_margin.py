@@ -17,7 +17,7 @@ _STRAIGHT_BELOW = -100.0
 
 
 def margin(logits: Tensor, target: Tensor) -> Tensor:
-    """Return `x_t - logsumexp(others)`, `(N, S)` in the wide dtype, of logits `(N, C, S)` and labels `(N, S)`.
+    """Return `x_t - logsumexp(others)`, `(N, ...)` in the wide dtype, of logits `(N, C, ...)` and labels `(N, ...)`.
 
     The shift is the largest of the *other* logits: with the target's own, the rounding of `x_j - x_t` alone would cost
     half an ulp of the gap, which `(1 - p)**gamma` amplifies.
@@ -46,7 +46,7 @@ def focal_of_margin(gap: Tensor, gamma: float) -> Tensor:
 
 
 def plain_margin_loss(logits: Tensor, target: Tensor, masked: Tensor | None, gamma: float) -> Tensor:
-    """Return `focal_of_margin(margin(...))`, 0 where `masked`, `(N, S)`: no NaN there reaches value or gradient."""
+    """Return `focal_of_margin(margin(...))`, 0 where `masked`: no NaN there reaches value or gradient."""
     if masked is not None:  # before the arithmetic: selecting afterwards would leave 0 * NaN in the backward pass
         logits = logits.masked_fill(masked.unsqueeze(1), 0)
     values = focal_of_margin(margin(logits, target), gamma)

@@ -1,5 +1,6 @@
 """Focal loss for one label per sample, dense maps and soft targets."""
 
+import torch
 from torch import Tensor
 
 from linkboy._tensors import result_dtype
@@ -9,14 +10,17 @@ from linkboy.losses._arguments import (
     Reduction,
     SampleRows,
     check_reduction,
+    check_share,
     class_rows,
     denominator,
     number,
+    other_names,
 )
 from linkboy.losses._fused import margin_loss, margin_loss_sum
-from linkboy.losses._soft import soft_values
+from linkboy.losses._soft import soft_sum, soft_values
 
 
+@other_names(weight="weights per class are alpha, weights per sample sample_weight")
 def focal_loss(
     input: Tensor,
     target: Tensor,
@@ -75,24 +79,27 @@ def focal_loss(
     gradient for `gamma < 1`.
     """
     gamma = number("gamma", gamma, minimum=0)
-    label_smoothing = number("label_smoothing", label_smoothing, minimum=0, maximum=1)
+    label_smoothing = check_share("label_smoothing", label_smoothing)
     normalizer = check_reduction(reduction, normalizer, "weights")
     rows = class_rows(input, target, alpha=alpha, sample_weight=sample_weight, ignore_index=ignore_index)
-    loss = reduce_rows(rows, gamma, label_smoothing, reduction, normalizer)
-    if reduction == "none":
-        loss = loss.reshape(input.shape[0], *input.shape[2:])
-    return loss.to(result_dtype(input))
+    return reduce_rows(rows, gamma, label_smoothing, reduction, normalizer, result_dtype(input))
 
 
 def reduce_rows(
-    rows: SampleRows, gamma: float, label_smoothing: float, reduction: Reduction, normalizer: Normalizer
+    rows: SampleRows,
+    gamma: float,
+    label_smoothing: float,
+    reduction: Reduction,
+    normalizer: Normalizer,
+    dtype: torch.dtype,
 ) -> Tensor:
-    """Return the loss of prepared rows in the wide dtype, `(N, S)` or a scalar."""
-    weight = rows.effective_weight()
-    divisor = denominator(rows, normalizer, weight) if reduction == "mean" else 1.0
+    """Return the loss of a checked batch in `dtype`, `(N, ...)` or a scalar."""
+    weighted = rows.by_class_of_target()
+    divisor = denominator(weighted if normalizer == "weights" else rows, normalizer) if reduction == "mean" else 1.0
     if rows.soft() or label_smoothing:
-        values = soft_values(rows, label_smoothing, gamma)
-        return values if reduction == "none" else values.sum() / divisor
+        if reduction == "none":
+            return soft_values(rows, label_smoothing, gamma).to(dtype)
+        return soft_sum(rows, label_smoothing, gamma, divisor, dtype)
     if reduction == "none":
-        return margin_loss(rows.logits, rows.target, weight, gamma)
-    return margin_loss_sum(rows.logits, rows.target, weight, divisor, gamma)
+        return margin_loss(weighted, gamma).to(dtype)
+    return margin_loss_sum(weighted, divisor, gamma, dtype)

@@ -6,17 +6,21 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from linkboy._checks import check_choice, check_number, describe
+from linkboy._checks import check_choice, check_flag, check_number, describe
 from linkboy._tensors import in_work_dtype, result_dtype, values_visible, wide_dtype
 from linkboy.losses._arguments import (
     Normalizer,
     PerClass,
     Reduction,
+    along_classes,
     check_logits,
     check_reduction,
+    check_share,
+    check_weight_values,
     class_numbers,
     class_rows,
     number,
+    other_names,
     to_numbers,
 )
 from linkboy.losses.focal import reduce_rows
@@ -24,12 +28,14 @@ from linkboy.losses.focal import reduce_rows
 Scheme = Literal["balanced", "sqrt", "inverse", "effective"]
 
 
+@other_names(weight="the loss has priors in place of weights per class; weights per sample are sample_weight")
 def logit_adjusted_loss(
     input: Tensor,
     target: Tensor,
     *,
     priors: PerClass,
     tau: float = 1.0,
+    label_smoothing: float = 0.0,
     sample_weight: Tensor | None = None,
     ignore_index: int = -100,
     reduction: Reduction = "mean",
@@ -42,19 +48,21 @@ def logit_adjusted_loss(
 
     Args:
         input: `(N, C)` or `(N, C, d1, ..., dk)`, floating point, unnormalised logits.
-        target: class indices `(N,)` or `(N, d1, ..., dk)`, each in `[0, C)` or `ignore_index`.
+        target: class indices `(N,)` or `(N, d1, ..., dk)`, each in `[0, C)` or `ignore_index`; or soft targets with the
+            shape of `input`.
         priors: how frequent each class is in the *training part*, as counts or as shares, all above 0.
         tau: strength of the adjustment, at least 0; 1 minimises the balanced error, 0 is `F.cross_entropy`.
+        label_smoothing: share of the target, from 0 to 1, that is spread evenly over all classes.
         sample_weight: one non-negative number per sample; 0 masks the sample.
-        ignore_index: target value that gives neither loss nor gradient.
+        ignore_index: target value that gives neither loss nor gradient; only for class indices.
         reduction: `"none"`, `"mean"` or `"sum"`.
         normalizer: what a mean divides by, as in `focal_loss`.
 
     Returns:
-        The shape of `target` for `"none"`, else a scalar, in the dtype `F.cross_entropy` gives.
+        The shape of a target of class indices for `"none"`, else a scalar, in the dtype `F.cross_entropy` gives.
 
     Raises:
-        TypeError: `input` is not floating point or `target` does not hold integers.
+        TypeError: `input` is not floating point, or `target` holds neither class indices nor soft targets.
         ValueError: a prior is not above 0 (the message names the class), or a shape, label or option is impossible.
 
     Examples:
@@ -68,29 +76,31 @@ def logit_adjusted_loss(
     torch has no such loss.
     """
     tau = number("tau", tau, minimum=0)
+    label_smoothing = check_share("label_smoothing", label_smoothing)
     normalizer = check_reduction(reduction, normalizer, "weights")
     check_logits(input)
     share = class_numbers("priors", priors, input)
-    if values_visible(share) and not (share > 0).all():
+    if values_visible(share) and not share.amin().item() > 0:
         empty = int((share <= 0).nonzero()[0])
         raise ValueError(
             f"priors must be above 0 for every class, got {share[empty].item():.6g} for class {empty}; "
             "leave the class out or count it as 1"
         )
-    rows = class_rows(input, target, sample_weight=sample_weight, ignore_index=ignore_index, allow_soft=False)
-    shift = tau * (share / share.sum()).log()
-    logits = in_work_dtype(rows.logits)
-    rows = rows.with_logits(logits + shift.to(logits.dtype)[:, None])
-    loss = reduce_rows(rows, 0.0, 0.0, reduction, normalizer)
-    if reduction == "none":
-        loss = loss.reshape(target.shape)
-    return loss.to(result_dtype(input))
+    rows = class_rows(input, target, sample_weight=sample_weight, ignore_index=ignore_index)
+    logits = in_work_dtype(input)
+    # Counts need no division by their sum: one number for all classes changes no softmax.
+    shift = (share.log() if tau == 1 else share.log() * tau).to(logits.dtype)
+    rows = rows.with_logits(logits + along_classes(shift, logits))
+    return reduce_rows(rows, 0.0, label_smoothing, reduction, normalizer, result_dtype(input))
 
 
 def class_weights(
-    targets: Tensor | Sequence[int],
+    targets: Tensor | Sequence[int] | None = None,
     scheme: Scheme = "balanced",
     *,
+    counts: PerClass | None = None,
+    multi_hot: bool = False,
+    sample_weight: PerClass | None = None,
     num_classes: int | None = None,
     beta: float = 0.999,
     ignore_index: int = -100,
@@ -101,8 +111,12 @@ def class_weights(
     `1 / n_c`, `"sqrt"` is `1 / sqrt(n_c)`, and `"effective"` is `(1 - beta) / (1 - beta**n_c)`, scaled to a mean of 1.
 
     Args:
-        targets: class indices of any shape.
+        targets: class indices of any shape, or with `multi_hot` rows of zeros and ones.
         scheme: `"balanced"`, `"sqrt"`, `"inverse"` or `"effective"`.
+        counts: in place of `targets`: how often each class occurs, one number above 0 per class.
+        multi_hot: whether `targets` are `(N, C)`, 1 where a sample has the class, as for many labels at once.
+        sample_weight: one non-negative number per label (with `multi_hot` per row); a class then counts as much as its
+            samples weigh.
         num_classes: number of classes `C`; `None` takes the largest label plus 1.
         beta: only for `"effective"`: from 0 (all weights 1) up to, not including, 1 (towards `"inverse"`).
         ignore_index: label that is not counted.
@@ -111,7 +125,7 @@ def class_weights(
         `(C,)` on the device of `targets`, in torch's default dtype.
 
     Raises:
-        TypeError: `targets` are not integers.
+        TypeError: `targets` are not integers, or not exactly one of `targets` and `counts` is given.
         ValueError: a class has no label (the message names it), a label is outside the classes, or an option is wrong.
 
     Examples:
@@ -119,36 +133,106 @@ def class_weights(
         >>> from linkboy import class_weights
         >>> class_weights(torch.tensor([0, 0, 0, 1]))
         tensor([0.6667, 2.0000])
+        >>> class_weights(counts=[3, 1])
+        tensor([0.6667, 2.0000])
 
     Source: scikit-learn `compute_class_weight`; for `"effective"` Cui et al. 2019, https://arxiv.org/abs/1901.05555.
     """
     check_choice("scheme", scheme, get_args(Scheme))
-    beta = number("beta", beta)
-    if not 0 <= beta < 1:
-        raise ValueError(f"beta must be a number from 0 up to, not including, 1, got {beta!r}")
-    counts = _class_counts(targets, num_classes, ignore_index)
+    check_flag("multi_hot", multi_hot)
+    beta = check_share("beta", beta, below_1=True)
+    amount = _amounts(targets, counts, multi_hot, sample_weight, num_classes, ignore_index)
     match scheme:
         case "balanced":
-            weights = counts.sum() / (len(counts) * counts)
+            weights = amount.sum() / (len(amount) * amount)
         case "inverse":
-            weights = 1 / counts
+            weights = 1 / amount
         case "sqrt":
-            weights = counts.rsqrt()
+            weights = amount.rsqrt()
         case _:
-            weights = (1 - beta) / (1 - beta**counts)
+            weights = (1 - beta) / (1 - beta**amount)
             weights = weights / weights.mean()
     return weights.to(torch.get_default_dtype())
 
 
-def _class_counts(targets: Tensor | Sequence[int], num_classes: int | None, ignore_index: int) -> Tensor:
-    labels = to_numbers("targets", targets, None)
+def pos_weight(
+    targets: Tensor | Sequence[Sequence[int]], *, sample_weight: PerClass | None = None, ignore_index: int | None = None
+) -> Tensor:
+    r"""Zeros over ones of each class, for `pos_weight=` of `binary_focal_loss` and of torch's BCE: both sides then weigh alike.
+
+    Args:
+        targets: labels 0 and 1, or `ignore_index`, of shape `(..., C)`; classes are the last dimension. Labels of shape
+            `(N,)` are one class.
+        sample_weight: one non-negative number per row, in the shape of `targets` without the classes.
+        ignore_index: label that is not counted; `None` ignores nothing.
+
+    Returns:
+        `(C,)`, or a scalar for labels of shape `(N,)`, on the device of `targets`, in torch's default dtype.
+
+    Raises:
+        TypeError: `targets` do not hold numbers.
+        ValueError: a label is neither 0 nor 1, or a class has no label 1 (the message names it).
+
+    Examples:
+        >>> import torch
+        >>> from linkboy import pos_weight
+        >>> pos_weight(torch.tensor([[1, 0], [0, 1], [0, 1], [0, 1]]))
+        tensor([3.0000, 0.3333])
+    """
+    labels = to_numbers("targets", targets, None)  # type: ignore[arg-type]  # also rows of numbers
+    if not labels.dim() or not labels.numel():
+        raise ValueError(f"targets must hold at least one row of labels, got {describe(labels)}")
+    kept = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
+    _check_zeros_and_ones(labels, kept)
+    weight = kept.to(wide_dtype(labels.device))
+    if sample_weight is not None:
+        rows = labels.shape if labels.dim() == 1 else labels.shape[:-1]
+        per_row = _weights_of("sample_weight", sample_weight, rows, labels.device)
+        weight = weight * (per_row if labels.dim() == 1 else per_row.unsqueeze(-1))
+    dims = list(range(max(labels.dim() - 1, 1)))
+    ones, zeros = ((weight * (labels == value)).sum(dims) for value in (1, 0))
+    if not ones.all():
+        where = "" if not ones.dim() else f" for class {int((ones == 0).nonzero()[0])}"
+        raise ValueError(f"targets must hold a label 1 for every class, got none{where}; leave the class out")
+    return (zeros / ones).to(torch.get_default_dtype())
+
+
+def _amounts(
+    targets: Tensor | Sequence[int] | None,
+    counts: PerClass | None,
+    multi_hot: bool,
+    sample_weight: PerClass | None,
+    num_classes: int | None,
+    ignore_index: int,
+) -> Tensor:
+    """Return how much there is of each class, all above 0, in the wide dtype."""
+    if (targets is None) == (counts is None):
+        given = "neither" if targets is None else "both"
+        raise TypeError(f"class_weights needs either targets or counts, got {given}")
+    if counts is not None:
+        if sample_weight is not None or num_classes is not None or multi_hot:
+            raise ValueError(
+                "counts cannot stand beside multi_hot, sample_weight or num_classes, which belong to targets"
+            )
+        amount = to_numbers("counts", counts, torch.float64)
+        if amount.dim() != 1 or not amount.numel():
+            raise ValueError(f"counts must hold one number per class, got {describe(amount)}")
+        check_weight_values("counts", amount)
+        return _refuse_empty(amount.to(wide_dtype(amount.device)))
+    labels = to_numbers("targets", targets, None)  # type: ignore[arg-type]  # not None
+    if multi_hot:
+        return _amounts_of_rows(labels, sample_weight, num_classes)
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         if labels.numel():
             raise TypeError(
                 f"targets must hold integer class indices, got {describe(labels)}; convert them with .long()"
             )
         labels = labels.long()
-    labels = labels[labels != ignore_index].long()
+    weight = None
+    kept = labels != ignore_index
+    if sample_weight is not None:
+        weight = _weights_of("sample_weight", sample_weight, labels.shape, labels.device)[kept]
+    labels = labels[kept].long()
     if num_classes is not None:
         check_number("num_classes", num_classes, minimum=1, integer=True)
     elif labels.numel() == 0:
@@ -157,11 +241,44 @@ def _class_counts(targets: Tensor | Sequence[int], num_classes: int | None, igno
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.numel():
         raise ValueError(f"targets must hold labels from 0 to {classes - 1}, got {wrong[0].item()}")
-    counts = torch.bincount(labels, minlength=classes)
-    if not counts.all():
-        empty = int((counts == 0).nonzero()[0])
+    amount = torch.bincount(labels, minlength=classes) if weight is None else None
+    if amount is None:
+        amount = torch.zeros(classes, dtype=weight.dtype, device=labels.device).index_add_(0, labels, weight)  # type: ignore[union-attr]
+    return _refuse_empty(amount.to(wide_dtype(amount.device)))
+
+
+def _amounts_of_rows(labels: Tensor, sample_weight: PerClass | None, num_classes: int | None) -> Tensor:
+    """Return how much there is of each class in rows of zeros and ones."""
+    if labels.dim() != 2 or num_classes not in (None, labels.shape[1]):
+        classes = "C" if num_classes is None else num_classes
+        raise ValueError(f"targets must have shape (N, {classes}) with multi_hot, got {describe(labels)}")
+    _check_zeros_and_ones(labels, torch.ones_like(labels, dtype=torch.bool))
+    rows = labels.to(wide_dtype(labels.device))
+    if sample_weight is not None:
+        rows = rows * _weights_of("sample_weight", sample_weight, labels.shape[:1], labels.device).unsqueeze(1)
+    return _refuse_empty(rows.sum(0))
+
+
+def _check_zeros_and_ones(labels: Tensor, kept: Tensor) -> None:
+    wrong = labels[kept & (labels != 0) & (labels != 1)]
+    if wrong.numel():
+        raise ValueError(f"targets must hold labels 0 and 1, got {wrong[0].item():.6g}")
+
+
+def _weights_of(argument: str, value: PerClass, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return weights of a shape in the wide dtype, or raise."""
+    weight = to_numbers(argument, value, torch.float64).to(device)
+    if weight.shape != shape:
+        raise ValueError(f"{argument} must have shape {tuple(shape)}, one number per label, got {tuple(weight.shape)}")
+    check_weight_values(argument, weight)
+    return weight.to(wide_dtype(device))
+
+
+def _refuse_empty(amount: Tensor) -> Tensor:
+    if not amount.all():
+        empty = int((amount == 0).nonzero()[0])
         raise ValueError(
-            f"targets must hold every one of the {classes} classes, got no label of class {empty}; "
+            f"targets must hold every one of the {len(amount)} classes, got no label of class {empty}; "
             "leave the class out or set its weight by hand"
         )
-    return counts.to(wide_dtype(counts.device))
+    return amount

@@ -21,13 +21,18 @@ from linkboy.losses._arguments import (
     class_rows,
     denominator,
     number,
+    other_names,
 )
-from linkboy.losses._fused import loss_and_slope, margin_and_shares, write_gradient
+from linkboy.losses._fused import deficit_and_shares, flat_index, loss_and_slope, write_gradient
 from linkboy.losses.focal import reduce_rows
 
 _CHUNK_LOGITS = 2**23  # logits that exist at a time under chunk="auto": 32 MiB
 
 
+@other_names(
+    weight="the weight of the layer is linear_weight, weights per class are alpha",
+    bias="the bias of the layer is linear_bias",
+)
 def linear_focal_loss(
     input: Tensor,
     linear_weight: Tensor,
@@ -140,20 +145,21 @@ def _reduce(
     normalizer: Normalizer,
     chunk: int | Literal["auto"],
 ) -> Tensor:
-    """Return the loss in the wide dtype, `(N, 1)` or a scalar."""
-    weight = rows.effective_weight()
+    """Return the loss in the wide dtype, `(N,)` or a scalar."""
+    weighted = rows.by_class_of_target()
+    weight = weighted.weight
     if weight is not None:  # the gradient of the layer is a product with the hidden states: 0 * NaN
-        hidden = hidden.masked_fill(weight == 0, 0)
+        hidden = hidden.masked_fill((weight == 0).unsqueeze(1), 0)
     layer = [hidden, linear_weight, linear_bias]
     device, autocast = hidden.device.type, autocast_dtype(hidden.device)
     if autocast is not None:
         layer = [None if tensor is None else tensor.to(autocast) for tensor in layer]
-    divisor = denominator(rows, normalizer, weight) if reduction == "mean" else 1.0
+    divisor = denominator(weighted if normalizer == "weights" else rows, normalizer) if reduction == "mean" else 1.0
     learned = any(isinstance(factor, Tensor) and factor.requires_grad for factor in (weight, divisor))
     with torch.autocast(device, enabled=False) if autocast is not None else nullcontext():
         if torch.compiler.is_compiling() or transforms_active():
-            logits = F.linear(*layer).unsqueeze(2)  # pyright: ignore[reportArgumentType]
-            return reduce_rows(rows.with_logits(logits), gamma, 0.0, reduction, normalizer)
+            logits = F.linear(*layer)  # pyright: ignore[reportArgumentType]
+            return reduce_rows(rows.with_logits(logits), gamma, 0.0, reduction, normalizer, wide_dtype(hidden.device))
         classes = linear_weight.shape[0]
         step = max(1, _CHUNK_LOGITS // classes) if isinstance(chunk, str) else chunk
         if reduction != "none" and not learned:
@@ -199,18 +205,19 @@ def _run_chunks(
     step: int,
     gradients: _Gradients | None,
 ) -> Tensor:
-    """Return the loss of every sample `(N, 1)`; add the gradients of `sum(factor * loss)`."""
+    """Return the loss of every sample `(N,)`; add the gradients of `sum(factor * loss)`."""
     hidden, weight, bias = layer
     work = work_dtype(hidden)
     losses = torch.empty(target.shape, dtype=wide_dtype(hidden.device), device=hidden.device)
     for first in range(0, len(hidden), step):
         n = slice(first, first + step)
-        logits = F.linear(hidden[n], weight, bias).to(work).unsqueeze(2)
-        losses[n], slope = loss_and_slope(margin_and_shares(logits, target[n]), gamma)
+        logits = F.linear(hidden[n], weight, bias).to(work)
+        index = flat_index(target[n], logits.shape[1])
+        losses[n], slope = loss_and_slope(deficit_and_shares(logits, index), gamma)
         if gradients is not None:
             slope = slope * (factor[n] if isinstance(factor, Tensor) and factor.dim() else factor)
-            write_gradient(logits, logits, target[n], slope, None)
-            gradients.add(n, logits.squeeze(2), hidden, weight)
+            write_gradient(logits, logits, index, slope)
+            gradients.add(n, logits, hidden, weight)
     return losses
 
 

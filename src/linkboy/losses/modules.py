@@ -1,18 +1,21 @@
 """The losses as modules: the arguments of the functions in their order, kept as attributes that every call reads."""
 
+import functools
 import inspect
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from linkboy._checks import describe
-from linkboy.losses._arguments import Normalizer, PerClass, Reduction, to_numbers
+from linkboy.losses._arguments import Normalizer, PerClass, Reduction, refuse_other_names, to_numbers
 from linkboy.losses.binary import binary_focal_loss
 from linkboy.losses.focal import focal_loss
 from linkboy.losses.imbalance import logit_adjusted_loss
 from linkboy.losses.linear import linear_focal_loss
+from linkboy.losses.overlap import Over, tversky_loss
 from linkboy.losses.regression import huber_loss, mae_loss, mse_loss, msle_loss, quantile_loss, rmse_loss, rmsle_loss
 
 _NUMBERS_SHOWN = 8
@@ -21,7 +24,7 @@ _NUMBERS_SHOWN = 8
 class _Loss(nn.Module):
     """A loss function whose options are attributes; those that hold numbers per class are buffers.
 
-    Options are checked when the loss is computed, by the function.
+    The function checks the options: of a small example when the module is made, and at every call.
     """
 
     _function: ClassVar[Callable[..., Tensor]]
@@ -31,6 +34,16 @@ class _Loss(nn.Module):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls._option_names = tuple(inspect.signature(cls.__init__).parameters)[1:]
+        make, names = cls.__init__, getattr(cls._function, "other_names", {})
+
+        @functools.wraps(make)
+        def checked(self: Self, *args: object, **options: object) -> None:
+            refuse_other_names(cls.__name__, options, names)
+            make(self, *args, **options)
+            with torch.no_grad():
+                self(*self._example())
+
+        cls.__init__ = checked
 
     def __init__(self, **options: object) -> None:
         super().__init__()
@@ -43,6 +56,10 @@ class _Loss(nn.Module):
         if name in self._buffer_names and value is not None:
             value = to_numbers(name, value, torch.get_default_dtype()).detach().clone()  # type: ignore[arg-type]
         super().__setattr__(name, value)  # type: ignore[arg-type]
+
+    def _example(self) -> tuple[Tensor, ...]:
+        """Return the smallest arguments that the options allow."""
+        return torch.zeros(1, device="cpu"), torch.zeros(1, device="cpu")
 
     def _options(self) -> dict[str, object]:
         return {name: getattr(self, name) for name in self._option_names}
@@ -63,6 +80,13 @@ class _Loss(nn.Module):
     def extra_repr(self) -> str:
         """Return the options, for `print`; of many numbers per class only their dtype and shape."""
         return ", ".join(f"{name}={_shown(value)}" for name, value in self._options().items())
+
+
+def _class_example(numbers: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return one row of logits and a label for as many classes as there are numbers."""
+    classes = 2 if numbers is None or numbers.dim() != 1 else max(len(numbers), 2)
+    device = torch.device("cpu") if numbers is None else numbers.device
+    return torch.zeros(1, classes, device=device), torch.zeros(1, dtype=torch.int64, device=device)
 
 
 def _shown(value: object) -> str:
@@ -109,6 +133,9 @@ class FocalLoss(_Loss):
             normalizer=normalizer,
         )
 
+    def _example(self) -> tuple[Tensor, ...]:
+        return _class_example(self.alpha)
+
 
 class BinaryFocalLoss(_Loss):
     """`binary_focal_loss` as a module; `alpha` and `pos_weight` are buffers.
@@ -129,20 +156,34 @@ class BinaryFocalLoss(_Loss):
         self,
         *,
         gamma: float = 2.0,
+        gamma_positive: float | None = None,
+        gamma_negative: float | None = None,
+        margin: float = 0.0,
         alpha: float | PerClass | None = None,
         pos_weight: float | PerClass | None = None,
+        label_smoothing: float = 0.0,
         ignore_index: int | None = None,
         reduction: Reduction = "mean",
         normalizer: Normalizer = "count",
     ) -> None:
         super().__init__(
             gamma=gamma,
+            gamma_positive=gamma_positive,
+            gamma_negative=gamma_negative,
+            margin=margin,
             alpha=alpha,
             pos_weight=pos_weight,
+            label_smoothing=label_smoothing,
             ignore_index=ignore_index,
             reduction=reduction,
             normalizer=normalizer,
         )
+
+    def _example(self) -> tuple[Tensor, ...]:
+        factors = [factor for factor in (self.alpha, self.pos_weight) if factor is not None]
+        shape = max(((1,), *(tuple(factor.shape) for factor in factors)), key=lambda s: (len(s), s))
+        example = torch.zeros(shape, device=factors[0].device if factors else "cpu")
+        return example, example
 
 
 class LinearFocalLoss(_Loss):
@@ -198,6 +239,10 @@ class LinearFocalLoss(_Loss):
         tensors = {"linear_bias": linear_bias, "sample_weight": sample_weight}
         return linear_focal_loss(input, linear_weight, target, **tensors, **self._options())  # type: ignore[arg-type]
 
+    def _example(self) -> tuple[Tensor, ...]:
+        logits, target = _class_example(self.alpha)
+        return logits[:, :1], logits.t(), target
+
 
 class LogitAdjustedLoss(_Loss):
     """`logit_adjusted_loss` as a module, for training only; `priors` is a buffer.
@@ -218,6 +263,7 @@ class LogitAdjustedLoss(_Loss):
         *,
         priors: PerClass,
         tau: float = 1.0,
+        label_smoothing: float = 0.0,
         ignore_index: int = -100,
         reduction: Reduction = "mean",
         normalizer: Normalizer = "weights",
@@ -225,10 +271,14 @@ class LogitAdjustedLoss(_Loss):
         super().__init__(
             priors=priors,
             tau=tau,
+            label_smoothing=label_smoothing,
             ignore_index=ignore_index,
             reduction=reduction,
             normalizer=normalizer,
         )
+
+    def _example(self) -> tuple[Tensor, ...]:
+        return _class_example(self.priors)
 
 
 class MSELoss(_Loss):
@@ -238,7 +288,7 @@ class MSELoss(_Loss):
         >>> import torch
         >>> from linkboy import MSELoss
         >>> MSELoss()(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 0.0]))
-        tensor(2.0000)
+        tensor(2.)
     """
 
     _function = staticmethod(mse_loss)
@@ -258,7 +308,7 @@ class MAELoss(_Loss):
         >>> import torch
         >>> from linkboy import MAELoss
         >>> MAELoss()(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 0.0]))
-        tensor(1.0000)
+        tensor(1.)
     """
 
     _function = staticmethod(mae_loss)
@@ -345,10 +395,14 @@ class QuantileLoss(_Loss):
     def __init__(
         self,
         *,
-        quantile: float = 0.5,
+        quantile: float | PerClass = 0.5,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(quantile=quantile, reduction=reduction)
+
+    def _example(self) -> tuple[Tensor, ...]:
+        count = int(np.size(self.quantile))  # type: ignore[arg-type]  # a number, a sequence or a tensor
+        return torch.zeros(count, device="cpu"), torch.zeros(count, device="cpu")
 
 
 class HuberLoss(_Loss):
@@ -370,3 +424,47 @@ class HuberLoss(_Loss):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(delta=delta, reduction=reduction)
+
+
+class TverskyLoss(_Loss):
+    """`tversky_loss` as a module; `alpha` is a buffer.
+
+    Examples:
+        >>> import torch
+        >>> from linkboy import TverskyLoss
+        >>> TverskyLoss(smooth=0.0)(torch.zeros(1, 2, 4), torch.zeros(1, 4, dtype=torch.long))
+        tensor(0.6667)
+    """
+
+    _function = staticmethod(tversky_loss)
+    _buffer_names = ("alpha",)
+    alpha: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        false_positive: float = 0.5,
+        false_negative: float = 0.5,
+        gamma: float = 1.0,
+        alpha: PerClass | None = None,
+        smooth: float = 1.0,
+        over: Over = "sample",
+        multi_label: bool = False,
+        ignore_index: int = -100,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(
+            false_positive=false_positive,
+            false_negative=false_negative,
+            gamma=gamma,
+            alpha=alpha,
+            smooth=smooth,
+            over=over,
+            multi_label=multi_label,
+            ignore_index=ignore_index,
+            reduction=reduction,
+        )
+
+    def _example(self) -> tuple[Tensor, ...]:
+        logits, target = _class_example(self.alpha)
+        return logits, torch.zeros_like(logits) if self.multi_label is True else target

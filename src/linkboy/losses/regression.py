@@ -1,5 +1,8 @@
 """Regression losses with a weight per element: squared, absolute, logarithmic, quantile and Huber."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,17 +11,21 @@ from linkboy._checks import check_choice
 from linkboy._tensors import check_floating, values_visible, work_dtype
 from linkboy.losses._arguments import (
     REDUCTIONS,
+    PerClass,
     Reduction,
     check_device,
     check_real,
     check_tensor,
     check_weight_values,
     number,
+    other_names,
     proposed_expansion,
+    to_numbers,
 )
 from linkboy.losses.weighting import weighted_mean
 
 
+@other_names(weight="weights per element are sample_weight")
 def mse_loss(
     input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -48,9 +55,12 @@ def mse_loss(
     its weight.
     """
     output, truth, weight = _prepare(input, target, sample_weight, reduction)
+    if weight is None and output.numel():  # one kernel; of nothing torch's mean is NaN
+        return F.mse_loss(output, truth, reduction=reduction)
     return _reduce((output - truth).square(), weight, reduction)
 
 
+@other_names(weight="weights per element are sample_weight")
 def mae_loss(
     input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -78,9 +88,12 @@ def mae_loss(
         tensor(1.2500)
     """
     output, truth, weight = _prepare(input, target, sample_weight, reduction)
+    if weight is None and output.numel():  # one kernel; of nothing torch's mean is NaN
+        return F.l1_loss(output, truth, reduction=reduction)
     return _reduce((output - truth).abs(), weight, reduction)
 
 
+@other_names(weight="weights per element are sample_weight")
 def rmse_loss(input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
     r"""Root of the weighted mean of squared errors, with a gradient of 0 (not NaN) at a perfect fit.
 
@@ -111,6 +124,7 @@ def rmse_loss(input: Tensor, target: Tensor, *, sample_weight: Tensor | None = N
     return _root(mse_loss(input, target, sample_weight=sample_weight))
 
 
+@other_names(weight="weights per element are sample_weight")
 def msle_loss(
     input: Tensor,
     target: Tensor,
@@ -152,6 +166,7 @@ def msle_loss(
     return _reduce((output - truth).square(), weight, reduction)
 
 
+@other_names(weight="weights per element are sample_weight")
 def rmsle_loss(
     input: Tensor,
     target: Tensor,
@@ -190,11 +205,12 @@ def rmsle_loss(
     return _root(loss)
 
 
+@other_names(weight="weights per element are sample_weight", quantiles="one or several are quantile")
 def quantile_loss(
     input: Tensor,
     target: Tensor,
     *,
-    quantile: float = 0.5,
+    quantile: float | PerClass = 0.5,
     sample_weight: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -203,10 +219,11 @@ def quantile_loss(
     An error `d = target - input` costs `quantile * d` above the prediction and `(quantile - 1) * d` below it.
 
     Args:
-        input: predictions of any shape, floating point.
-        target: true values in exactly that shape.
-        quantile: above 0 and below 1; 0.5 is half of `mae_loss`.
-        sample_weight: non-negative, in the same shape; 0 masks the element.
+        input: predictions of any shape, floating point; for several quantiles these are the last dimension.
+        target: true values in exactly that shape; for several quantiles the last dimension may be left out.
+        quantile: above 0 and below 1; 0.5 is half of `mae_loss`. Several, as a sequence or a tensor, give the mean of
+            their losses.
+        sample_weight: non-negative, in the shape of `target`; 0 masks the element.
         reduction: `"none"`, `"mean"` or `"sum"`.
 
     Returns:
@@ -214,24 +231,51 @@ def quantile_loss(
 
     Raises:
         TypeError: `input` is not floating point or `target` is not a tensor.
-        ValueError: `quantile` is not between 0 and 1, the shapes differ, or a weight is negative.
+        ValueError: a `quantile` is not between 0 and 1, the shapes differ, or a weight is negative.
 
     Examples:
         >>> import torch
         >>> from linkboy import quantile_loss
         >>> quantile_loss(torch.tensor([1.0, 1.0]), torch.tensor([3.0, 0.0]), quantile=0.9)
         tensor(0.9500)
+        >>> forecast = torch.tensor([[1.0, 2.0, 4.0], [0.0, 1.0, 1.5]])
+        >>> quantile_loss(forecast, torch.tensor([3.0, 1.0]), quantile=[0.1, 0.5, 0.9])
+        tensor(0.1583)
 
     The same as scikit-learn's `mean_pinball_loss`.
     """
-    quantile = number("quantile", quantile, above=0)
-    if quantile >= 1:
-        raise ValueError(f"quantile must be a number above 0 and below 1, got {quantile!r}")
+    check_floating("input", input)
+    share = _quantiles(quantile, input)
+    if isinstance(share, Tensor) and isinstance(target, Tensor) and target.shape == input.shape[:-1]:
+        target = target.unsqueeze(-1).expand_as(input)
+        if isinstance(sample_weight, Tensor) and sample_weight.shape == input.shape[:-1]:
+            sample_weight = sample_weight.unsqueeze(-1).expand_as(input)
     output, truth, weight = _prepare(input, target, sample_weight, reduction)
     error = truth - output
-    return _reduce(torch.maximum(quantile * error, (quantile - 1) * error), weight, reduction)
+    return _reduce(torch.maximum(share * error, (share - 1) * error), weight, reduction)
 
 
+def _quantiles(quantile: float | PerClass, input: Tensor) -> float | Tensor:
+    """Return one number, or several as a tensor along the last dimension of `input`, or raise."""
+    several = isinstance(quantile, (Tensor, np.ndarray)) and quantile.ndim > 0
+    if not several and not isinstance(quantile, Sequence):
+        one = number("quantile", quantile, above=0)
+        if one >= 1:
+            raise ValueError(f"quantile must be a number above 0 and below 1, got {one!r}")
+        return one
+    shares = to_numbers("quantile", quantile, torch.float64).to(input.device, work_dtype(input))
+    if input.dim() < 1 or shares.shape != input.shape[-1:]:
+        raise ValueError(
+            f"quantile must hold one number for each prediction in the last dimension of input {tuple(input.shape)}, "
+            f"got shape {tuple(shares.shape)}"
+        )
+    if values_visible(shares) and not ((shares > 0) & (shares < 1)).all():
+        wrong = shares[~((shares > 0) & (shares < 1))][0].item()
+        raise ValueError(f"quantile must be a number above 0 and below 1, got {wrong:.6g}")
+    return shares
+
+
+@other_names(weight="weights per element are sample_weight")
 def huber_loss(
     input: Tensor,
     target: Tensor,
@@ -266,6 +310,8 @@ def huber_loss(
     """
     delta = number("delta", delta, above=0)
     output, truth, weight = _prepare(input, target, sample_weight, reduction)
+    if weight is None and output.numel():  # one kernel; of nothing torch's mean is NaN
+        return F.huber_loss(output, truth, reduction=reduction, delta=delta)
     return _reduce(F.huber_loss(output, truth, reduction="none", delta=delta), weight, reduction)
 
 
@@ -273,7 +319,8 @@ def _prepare(
     input: Tensor, target: Tensor, sample_weight: Tensor | None, reduction: Reduction
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Check the tensors and return them in the dtype of the arithmetic, masked elements as 0."""
-    check_choice("reduction", reduction, REDUCTIONS)
+    if reduction != "mean":
+        check_choice("reduction", reduction, REDUCTIONS)
     check_floating("input", input)
     target = check_tensor("target", target)
     if target.shape != input.shape:

@@ -1,0 +1,132 @@
+"""The binary focal loss of labels 0 and 1 in one pass, and its side of label 0 with a margin.
+
+With `deficit = x` for label 0 and `-x` for label 1 both sides are one function, `focal_of_margin(-deficit)`. For a sum the
+gradient is known up to one factor, so forward makes it, chunk by chunk.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from linkboy._tensors import wide_dtype
+from linkboy.losses._arguments import is_learned, plain_operations_needed
+from linkboy.losses._margin import focal_of_margin
+
+# Elements of a chunk per thread: what a dozen intermediate results of keep in the cache.
+_CHUNK = 2**15
+
+
+def can_be_summed_at_once(input: Tensor, target: Tensor, *factors: object) -> bool:
+    """Return whether nothing but the logits needs a gradient, and `torch.func` and `torch.compile` are not at work."""
+    # Half precision: a gradient divided by N before loss scaling has multiplied it would have lost its small entries.
+    learned = target.requires_grad or any(is_learned(factor) for factor in factors)
+    return not learned and input.dtype.itemsize >= 4 and not plain_operations_needed()
+
+
+class Elements(NamedTuple):
+    """A batch of labels 0 and 1, with all that its sum takes.
+
+    Attributes:
+        logits: of any shape.
+        one: where the label is 1; elsewhere it is 0.
+        kept: which elements count; `None` for all.
+        weight: weight of each element; `None` where all weigh 1.
+        positive: a further weight of label 1, a number or a tensor that broadcasts.
+        negative: that of label 0.
+        divisor: what the sum is divided by.
+        gamma: focusing exponent.
+        visible: whether looking at values is free.
+    """
+
+    logits: Tensor
+    one: Tensor
+    kept: Tensor | None
+    weight: Tensor | None
+    positive: Tensor | float
+    negative: Tensor | float
+    divisor: Tensor | float
+    gamma: float
+    visible: bool
+
+    def by_label(self, dtype: torch.dtype) -> Tensor | None:
+        """Return the weight of each element that its label gives, `None` where both labels weigh 1."""
+        if (
+            isinstance(self.positive, float)
+            and isinstance(self.negative, float)
+            and self.positive == self.negative == 1
+        ):
+            return None
+        return torch.where(self.one, self.positive, self.negative).to(dtype)
+
+    def cut(self, place: slice) -> "Elements":
+        """Return a piece of the elements, in a flat order."""
+        shape = self.logits.shape
+        flat = [x.expand(shape).reshape(-1)[place] if isinstance(x, Tensor) else x for x in self[:6]]
+        return Elements(*flat, self.divisor, self.gamma, self.visible)  # type: ignore[arg-type]
+
+    def sum_and_gradient(self, *, wanted: bool) -> tuple[Tensor, Tensor | None]:
+        """Return the sum, and its derivative by the logits if that is `wanted`."""
+        logits, step, length = self.logits, _CHUNK * torch.get_num_threads(), self.logits.numel()
+        gradient = torch.empty_like(logits, memory_format=torch.contiguous_format) if wanted else None
+        if length <= step:
+            return _of_chunk(self, gradient), gradient
+        out = None if gradient is None else gradient.view(-1)
+        total = torch.zeros((), dtype=wide_dtype(logits.device), device=logits.device)
+        for first in range(0, length, step):
+            place = slice(first, first + step)
+            total += _of_chunk(self.cut(place), None if out is None else out[place])
+        return total, gradient
+
+    def plain_sum(self, logits: Tensor) -> Tensor:
+        """Return the sum by differentiable operations."""
+        if self.kept is not None:
+            logits = logits.masked_fill(~self.kept, 0)
+        wide = logits.to(wide_dtype(logits.device))
+        values = focal_of_margin(torch.where(self.one, wide, -wide), self.gamma)
+        for weight in (self.by_label(wide.dtype), self.weight):
+            values = values if weight is None else values * weight
+        return (values if self.kept is None else values.masked_fill(~self.kept, 0)).sum() / self.divisor
+
+
+def _of_chunk(elements: Elements, out: Tensor | None) -> Tensor:
+    """Return the weighted sum of a chunk, and fill `out` with its gradient."""
+    logits, gamma = elements.logits, elements.gamma
+    sign = torch.where(elements.one, -1.0, 1.0).to(logits.dtype)
+    deficit = sign * logits
+    if elements.kept is not None:  # before the arithmetic: 0 * NaN
+        deficit.masked_fill_(~elements.kept, 0)
+    loss = F.softplus(deficit, threshold=40.0)
+    q = deficit.sigmoid_()
+    factor = _weighted_factor(q, elements, gamma)
+    if factor is not None:
+        loss.mul_(factor)
+    if out is not None:
+        slope = q if factor is None else factor.mul_(q)
+        if gamma:  # the derivative of the power: gamma * p * -log(p)
+            slope.addcmul_(torch.rsub(q, 1), loss if elements.visible else loss.clamp(max=1e30), value=gamma)
+        torch.mul(slope, sign.div_(elements.divisor), out=out)
+    return loss.sum().div_(elements.divisor)
+
+
+def _weighted_factor(q: Tensor, elements: Elements, gamma: float) -> Tensor | None:
+    """Return `q**gamma` times all weights, `None` where that is 1."""
+    factor = None if gamma == 0 else q.square() if gamma == 2 else q.pow(gamma)
+    for weight in (elements.by_label(q.dtype), elements.weight):
+        if weight is not None:
+            factor = weight.to(q.dtype).expand_as(q).clone() if factor is None else factor.mul_(weight)
+    if elements.kept is None:
+        return factor
+    return (torch.ones_like(q) if factor is None else factor).masked_fill_(~elements.kept, 0)
+
+
+def focal_of_negatives(logits: Tensor, gamma: float, margin: float) -> Tensor:
+    """Return `s**gamma * -log(1 - s)` with `s = max(sigmoid(x) - margin, 0)`, differentiable to any order."""
+    share = torch.sigmoid(logits.to(wide_dtype(logits.device))) - margin
+    counts = share > 0
+    inner = torch.where(counts, share, 0.5)  # where nothing counts a power below 1 would have the slope 0 * inf
+    values = -torch.log1p(-inner)
+    if gamma:
+        values = values * inner**gamma
+    return torch.where(counts, values, share.clamp(max=0) * 0).to(logits.dtype)
