@@ -227,3 +227,77 @@ def test_logits_of_ignored_positions_change_nothing():
     two_classes = torch.cat([torch.zeros_like(logits), logits], 1)
     moved = torch.cat([torch.zeros_like(logits), moved], 1)
     assert torch.equal(*(focal_loss(x, target, ignore_index=255) for x in (two_classes, moved)))
+
+
+# Every form on 500 random inputs: shapes, exponents, weights and ignored labels are drawn, the peer's answer is the oracle.
+
+INPUTS = 500
+
+
+def draw(number: int, *, dense: bool = False):
+    """Return a generator, logits `(N, C, ...)` in float64 and an exponent, all drawn from one number."""
+    generator = torch.Generator().manual_seed(number)
+    pick = lambda low, high: int(torch.randint(low, high, (), generator=generator))  # noqa: E731
+    shape = (pick(1, 40), pick(2, 8), *((pick(1, 5), pick(1, 5)) if dense else ()))
+    logits = torch.randn(shape, generator=generator, dtype=torch.float64) * (0.5, 2.0, 5.0)[pick(0, 3)]
+    return generator, logits.requires_grad_(), (0.0, 0.5, 1.0, 2.0, 3.5)[pick(0, 5)]
+
+
+def same_loss_and_gradient(ours, theirs, logits, rtol=1e-7, atol=1e-12):
+    """Compare two losses of one shape, and their gradients."""
+    torch.testing.assert_close(ours, theirs.to(ours.dtype), rtol=rtol, atol=atol)
+    got, wanted = (torch.autograd.grad(loss.sum(), logits)[0] for loss in (ours, theirs))
+    torch.testing.assert_close(got, wanted, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_labels_and_maps_agree_with_kornia_on_many_inputs(dense):
+    for number in range(INPUTS):
+        generator, logits, gamma = draw(number, dense=dense)
+        classes, reduction = logits.shape[1], REDUCTIONS[number % 3]
+        target = torch.randint(0, classes, (len(logits), *logits.shape[2:]), generator=generator)
+        if number % 2:
+            target[torch.rand(target.shape, generator=generator) < 0.2] = -100
+        weight = torch.rand(classes, generator=generator, dtype=torch.float64) if number % 5 else None
+        options = {"gamma": gamma, "reduction": reduction}
+        theirs = kornia.focal_loss(logits, target, alpha=None, weight=weight, ignore_index=-100, **options)
+        theirs = theirs.sum(1) if reduction == "none" else theirs
+        normalizer = {"normalizer": logits.numel()} if reduction == "mean" else {}
+        same_loss_and_gradient(focal_loss(logits, target, alpha=weight, **options, **normalizer), theirs, logits)
+
+
+def test_soft_targets_agree_with_monai_on_many_inputs():
+    for number in range(INPUTS):
+        generator, logits, gamma = draw(number, dense=number % 2 == 1)
+        share = torch.rand(logits.shape, generator=generator, dtype=torch.float64).softmax(1)
+        theirs = monai.FocalLoss(use_softmax=True, gamma=gamma, reduction="none")(logits, share).sum(1)
+        reduction = REDUCTIONS[number % 3]
+        theirs = theirs if reduction == "none" else getattr(theirs, reduction)()
+        ours = focal_loss(logits, share, gamma=gamma, reduction=reduction)
+        torch.testing.assert_close(ours.float(), theirs, rtol=1e-4, atol=1e-5)  # MONAI computes in float32
+
+
+def torchvision_formula(input, target, alpha, gamma):
+    p = torch.sigmoid(input)
+    ce = F.binary_cross_entropy_with_logits(input, target, reduction="none")
+    p_t = p * target + (1 - p) * (1 - target)
+    loss = ce * (1 - p_t) ** gamma
+    return loss if alpha is None else (alpha * target + (1 - alpha) * (1 - target)) * loss
+
+
+def test_binary_labels_agree_with_torchvision_and_kornia_on_many_inputs():
+    for number in range(INPUTS):
+        generator, logits, gamma = draw(number)
+        gamma = gamma if gamma != 0.5 else 1.5  # theirs has infinite slopes below 1
+        target = torch.randint(0, 2, logits.shape, generator=generator)
+        alpha = (None, 0.25, 0.9)[number % 3]
+        reduction = REDUCTIONS[number % 3]
+        reduced = lambda loss: loss if reduction == "none" else getattr(loss, reduction)()  # noqa: B023, E731
+        ours = binary_focal_loss(logits, target, alpha=alpha, gamma=gamma, reduction=reduction)
+        theirs = torchvision_formula(logits, target.double(), alpha, gamma)
+        same_loss_and_gradient(ours, reduced(theirs), logits, rtol=1e-6, atol=1e-10)
+        factor = torch.rand(logits.shape[1], generator=generator, dtype=torch.float64) + 0.5
+        options = {"alpha": alpha, "gamma": gamma, "pos_weight": factor, "reduction": "none"}
+        theirs = kornia.binary_focal_loss_with_logits(logits, target.double(), **options)
+        ours = binary_focal_loss(logits, target, **options | {"reduction": reduction})
+        same_loss_and_gradient(ours, reduced(theirs), logits, rtol=1e-6, atol=1e-10)
