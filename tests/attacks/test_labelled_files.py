@@ -1,9 +1,11 @@
 """Labelled files that are made to fill the memory, or to be read as something else."""
 
+import bz2
 import contextlib
 import gzip
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import polars as pl
@@ -122,3 +124,54 @@ def test_a_parquet_file_with_any_byte_changed_is_read_or_refused(tmp_path):
             read_labelled(path, on_bad_row="skip")
             read += 1
     assert 0 < read < 250
+
+
+def test_bombs_of_every_kind_are_refused(tmp_path, refusal):
+    line = b"a" * 1000 + b"\tb\n"
+    content = line * (2**26 // len(line))
+    path = tmp_path / "rows.tsv.bz2"
+    path.write_bytes(bz2.compress(content))
+    assert refusal(lambda: read_labelled(path)) == f"{str(path)!r} {TIMES}"
+    path = tmp_path / "rows.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("rows.tsv", content)
+    assert refusal(lambda: read_labelled(path)) == f"{str(path)!r} {TIMES}"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+        archive.writestr("xl/sharedStrings.xml", content)
+    assert refusal(lambda: read_labelled(path)) == f"{str(path)!r} {TIMES}"
+
+
+def test_a_zip_of_very_many_files_is_refused(tmp_path, refusal):
+    path = tmp_path / "rows.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(10_001):
+            archive.writestr(str(number), b"")
+    assert refusal(lambda: read_labelled(path)) == (
+        f"{path} cannot be read: its archive has more than 10,000 entries; unpack it by hand if you trust it"
+    )
+
+
+def test_an_endless_value_of_json_and_a_deep_one_are_refused(tmp_path, refusal):
+    path = tmp_path / "rows.json"
+    path.write_bytes(b'[{"text": "' + b"a" * (40 << 20))
+    assert refusal(lambda: read_labelled(path)) == f"{path} line 1: a value has more than 16 MiB; correct it"
+    path.write_bytes(b"[" * 1_000_000)
+    assert "JSON that cannot be read" in refusal(lambda: read_labelled(path))
+
+
+def test_an_array_of_a_million_objects_takes_the_memory_of_its_texts(tmp_path):
+    path = tmp_path / "rows.json"
+    row = b'{"text": "a b", "label": "x", "more": "' + b"c" * 400 + b'"},'
+    path.write_bytes(b"[" + row * 100_000 + row[:-1] + b"]")
+    found = []
+    assert peak_mib(lambda: found.append(len(read_labelled(path)))) < MOST_MIB
+    assert found == [100_001]
+
+
+def test_a_workbook_that_is_damaged_is_refused(tmp_path, refusal):
+    pytest.importorskip("fastexcel")
+    path = tmp_path / "rows.xlsx"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook>&a;&a;")
+    assert refusal(lambda: read_labelled(path)).startswith(f"{path} cannot be read as an Excel workbook (")

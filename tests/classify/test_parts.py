@@ -176,3 +176,13 @@ def test_leaked_and_repeated_texts_are_marked_and_counted():
         "1 training rows (25.00%) repeat a text",
         "1 training texts occur with more than one label",
     ]
+
+
+def test_a_whole_number_is_its_class_however_it_is_written():
+    train = labelled([(f"text {n}", "01"[n % 2]) for n in range(60)])
+    test = labelled([("a", "1.0"), ("b", "0.0"), ("c", "1")])
+    assert make_parts(train, test=test).targets["test"].tolist() == [1, 0, 1]
+    assert make_parts(labelled([(f"text {n}", ("10.0", "9.0")[n % 2]) for n in range(60)])).class_names == [
+        "9.0",
+        "10.0",
+    ]

@@ -217,25 +217,35 @@ def choose_columns(
             could be.
     """
     columns = [ColumnTraits([row[place] for row in rows if place < len(row)]) for place in range(len(names))]
+    text, label, weight = _asked_for(path, names, wanted)
+    asked = text is not None
+    text, label = _by_name(names, text, label, _places(text, label, weight), header=header)
+    if text is None or (label is None and wanted.needs_label):
+        taken = _places(text, label, weight)
+        text, label = _by_content(path, names, columns, text, label, taken, wanted, header=header)
+    for place in _places(text, label, weight) if header else ():
+        if names.count(names[place]) > 1:
+            raise ValueError(
+                f"{path} has {names.count(names[place])} columns named {names[place]!r}; rename all but one"
+            )
+    return Roles(text, label, weight, () if asked else _other_texts(names, columns, text, label))
+
+
+def _places(text: tuple[int, ...] | None, label: int | None, weight: int | None) -> set[int]:
+    return {*(text or ()), *(place for place in (label, weight) if place is not None)}
+
+
+def _asked_for(
+    path: object, names: Sequence[str], wanted: Wanted
+) -> tuple[tuple[int, ...] | None, int | None, int | None]:
+    """Return where the columns are that were asked for, and those that a classifier was trained on."""
     text = None if wanted.text is None else _text_positions(path, wanted.text, names)
     label = None if wanted.label is None else _position(path, wanted.label, names)
     weight = None if wanted.weight is None else _position(path, wanted.weight, names)
     if text is None and wanted.known and set(wanted.known) <= set(names):
         text = tuple(names.index(name) for name in wanted.known)
-    asked = text is not None
-    taken = {*(text or ()), *(place for place in (label, weight) if place is not None)}
     _check_distinct(path, text, label, weight, names)
-    text, label = _by_name(names, text, label, taken, header=header)
-    taken = {*(text or ()), *(place for place in (label, weight) if place is not None)}
-    if text is None or (label is None and wanted.needs_label):
-        text, label = _by_content(path, names, columns, text, label, taken, wanted, header=header)
-    for place in (*text, *(each for each in (label, weight) if each is not None)):
-        if header and names.count(names[place]) > 1:
-            raise ValueError(
-                f"{path} has {names.count(names[place])} columns named {names[place]!r}; rename all but one"
-            )
-    notes = () if asked else _other_texts(names, columns, text, label)
-    return Roles(text, label, weight, notes)
+    return text, label, weight
 
 
 def _check_distinct(

@@ -128,24 +128,24 @@ def opened(path: Path) -> Iterator[Content]:
 
 @contextmanager
 def _zip_content(path: Path) -> Iterator[Content]:
-    try:
-        file = SmallReads(path, _MOST_DIRECTORY, _MOST_ENTRIES)
-        archive = zipfile.ZipFile(file)
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read: {error}; unpack it by hand if you trust it") from None
-    with file, archive:
-        entries = [entry for entry in archive.infolist() if _counts(entry.filename)]
-        if any(entry.filename == _WORKBOOK for entry in entries):
-            _check_size(path, file, archive)
-            yield Content(path, "xlsx", file, b"", packed=False)
-            return
-        if len(entries) != 1:
-            names = ": " * bool(entries) + listed(repr(entry.filename) for entry in entries)
-            raise ValueError(
-                f"{path} must hold one file, got {len(entries)}{names}; unpack it and name the one to read"
-            )
-        with archive.open(entries[0]) as stream:
-            yield _content(path, _Peeked(BoundedText(path, file, stream)), packed=True)
+    with SmallReads(path, _MOST_DIRECTORY, _MOST_ENTRIES) as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read: {error}; unpack it by hand if you trust it") from None
+        with archive:
+            entries = [entry for entry in archive.infolist() if _counts(entry.filename)]
+            if any(entry.filename == _WORKBOOK for entry in entries):
+                _check_size(path, file, archive)
+                yield Content(path, "xlsx", file, b"", packed=False)
+                return
+            if len(entries) != 1:
+                names = ": " * bool(entries) + listed(repr(entry.filename) for entry in entries)
+                raise ValueError(
+                    f"{path} must hold one file, got {len(entries)}{names}; unpack it and name the one to read"
+                )
+            with archive.open(entries[0]) as stream:
+                yield _content(path, _Peeked(BoundedText(path, file, stream)), packed=True)
 
 
 def _counts(name: str) -> bool:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from linkboy._reading import Line
-from linkboy.classify._columns import ColumnTraits, Wanted, first_row, label_comes_first, looks_like_header
+from linkboy.classify._columns import ENOUGH, ColumnTraits, Wanted, first_row, label_comes_first, looks_like_header
 
 SEPARATORS = (",", "\t", ";", "|")
 SEPARATOR_NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "|"}
@@ -131,21 +131,15 @@ def _separator(path: object, head: Sequence[str], full: Sequence[str], whole: bo
     """Choose the separator: by the names in the first line, then by what gives every row as many fields."""
     first = full[0] if full else ""
     order = SEPARATORS if ending == ".csv" else ("\t", *(each for each in SEPARATORS if each != "\t"))
-    given = {name for name in wanted.all if isinstance(name, str) and not name.isdecimal()}
-    for each in order:
-        names = [name.strip() for name in next(csv.reader([first], delimiter=each), [])]
-        if len(names) > 1 and (looks_like_header(names) or (given and given <= set(names))):
-            return each
+    named = next((each for each in order if _names_columns(first, each, wanted)), None)
+    if named is not None:
+        return named
     even = [each for each in order if _is_even(head, whole, each)]
-    if order[0] == "\t":
-        with_tab = sum("\t" in line for line in full)
-        if "\t" in even or not even or 2 * with_tab >= len(full):
-            return "\t"
-    elif not even or (order[0] in even and len(full) < 10):
+    if not even or _is_usual(order[0], even, full):
         return order[0]
     if len(even) > 1:  # labels that repeat tell them apart: the wrong separator leaves a piece of the text at them
         labels = sorted((_fewest_labels(_csv_rows(head, whole, each)[0]), each) for each in even)
-        even = [labels[0][1]] if 2 * labels[0][0] <= labels[1][0] else even
+        even = [labels[0][1]] if 2 * labels[0][0] <= labels[1][0] and labels[0][0] < math.inf else even
     if len(even) == 1:
         return even[0]
     choices = " or ".join(f"separator={each!r}" for each in even)
@@ -153,6 +147,20 @@ def _separator(path: object, head: Sequence[str], full: Sequence[str], whole: bo
         f"{path} could be separated by {' or by '.join(SEPARATOR_NAMES[each] for each in even)}: each gives all its first rows "
         f"as many fields, for instance {first[:40]!r}; choose one: {choices}"
     )
+
+
+def _names_columns(first: str, separator: str, wanted: Wanted) -> bool:
+    """Return whether the first line, cut at a separator, names the columns that are usual or asked for."""
+    names = [name.strip() for name in next(csv.reader([first], delimiter=separator), [])]
+    given = {name for name in wanted.all if isinstance(name, str) and not name.isdecimal()}
+    return len(names) > 1 and (looks_like_header(names) or (bool(given) and given <= set(names)))
+
+
+def _is_usual(usual: str, even: Sequence[str], full: Sequence[str]) -> bool:
+    """Return whether the separator that goes with the ending of the name is taken without looking at the others."""
+    if usual == "\t":
+        return "\t" in even or 2 * sum("\t" in line for line in full) >= len(full)
+    return usual in even and len(full) < ENOUGH
 
 
 def _fewest_labels(rows: Sequence[Sequence[str]]) -> float:
@@ -200,20 +208,12 @@ def _tab_dialect(
     names = [name.strip() for name in tsv_fields(full[0], len(split[0]))] if split else []
     counts = Counter(map(len, split))
     usual, times = counts.most_common(1)[0] if split else (0, 0)
-    spanning = _rows_over_lines(head, full, whole)
-    if spanning and len(counts) > 1:
+    if spanning := _rows_over_lines(path, head, full, whole, even=len(counts) == 1):
         return with_header(path, spanning, "\t", "csv", wanted, header, usual_header=False)
-    if spanning:
-        raise ValueError(
-            f"{path} could be read by lines, or with quoted fields that span lines: a quote is opened in one line and closed in "
-            "another; write each text on one line, or write the file as CSV, where quotes count"
-        )
     if header is None and (_names_wanted(names, wanted) or looks_like_header(names)):
         header = True
-    in_columns = (
-        usual > 2 and len(split[0]) == usual and (len(counts) == 1 or (len(full) >= 10 and times > 0.9 * len(full)))
-    )
-    if not header and usual > 2 and not in_columns and len(full) >= 10 and 2 * times > len(full):
+    in_columns = usual > 2 and len(names) == usual and _mostly(times, len(full))
+    if not header and usual > 2 and not in_columns and len(full) >= ENOUGH and 2 * times > len(full):
         raise ValueError(
             f"{path} has {usual} fields in most of its first lines, but not in all: these are columns, or there are tabs in the "
             "texts; write a header above it, and quote texts with tabs"
@@ -224,13 +224,31 @@ def _tab_dialect(
     return _two_columns(path, full, wanted, header)
 
 
-def _rows_over_lines(head: Sequence[str], full: Sequence[str], whole: bool) -> list[list[str]]:
-    """Return the rows of a file in which quoted fields span lines, none where there is no such field."""
+def _mostly(times: int, count: int) -> bool:
+    """Return whether all lines have as many fields, or of many lines nearly all."""
+    return times == count or (count >= ENOUGH and times > 0.9 * count)
+
+
+def _rows_over_lines(
+    path: object, head: Sequence[str], full: Sequence[str], whole: bool, *, even: bool
+) -> list[list[str]]:
+    """Return the rows of a file in which quoted fields span lines, none where there is no such field.
+
+    Raises:
+        ValueError: the lines are `even` too, that is, they could be rows with quotes in their texts.
+    """
     if not any('"' in line for line in head):
         return []
     rows, sound = _parsed(head, whole, "\t", escaped=False)
     fewer = len(rows) < len(full) - (0 if whole else 1)
-    return rows if sound and fewer and len(rows) > 1 and len(rows[0]) > 1 and len(set(map(len, rows))) == 1 else []
+    if not (sound and fewer and len(rows) > 1 and len(rows[0]) > 1 and len(set(map(len, rows))) == 1):
+        return []
+    if even:
+        raise ValueError(
+            f"{path} could be read by lines, or with quoted fields that span lines: a quote is opened in one line and closed in "
+            "another; write each text on one line, or write the file as CSV, where quotes count"
+        )
+    return rows
 
 
 def _names_wanted(names: Sequence[str], wanted: Wanted) -> bool:
@@ -239,40 +257,41 @@ def _names_wanted(names: Sequence[str], wanted: Wanted) -> bool:
     return known or any(isinstance(name, str) and not name.replace(",", "").isdecimal() for name in wanted.all)
 
 
-def _two_columns(path: object, head: Sequence[str], wanted: Wanted, header: bool | None) -> Dialect:
+def _two_columns(path: object, full: Sequence[str], wanted: Wanted, header: bool | None) -> Dialect:
     """Return how `text<TAB>label` is written: a text may hold tabs, so one end of the line is cut off."""
-    quotes: Quotes = "lines" if _is_quoted(head) else "none"
-
-    def cut(line: str, side: str) -> list[str]:
-        fields = tsv_fields(line, 2) if quotes == "lines" else []
-        if len(fields) == 2:
-            return fields
-        before, tab, after = line.rpartition("\t") if side == "last" else line.partition("\t")
-        return [before, after] if tab else []
-
-    text_first = [fields for line in head if (fields := cut(line, "last"))]
+    quotes: Quotes = "lines" if _is_quoted(full) else "none"
+    text_first, label_first = (
+        [f for line in full if (f := cut_line(line, side, quotes))] for side in ("last", "first")
+    )
     verdict = first_row(text_first[0], text_first[1:]) if header is None and text_first else "row"
     if verdict == "both":
         raise _header_or_row(path, text_first[0])
     if verdict == "header":
         return with_header(path, text_first, "\t", "lines", wanted, True, usual_header=True)
-    if (wanted.label is not None and str(wanted.label) == "0") or wanted.text in ((1,), ("1",)):
-        label_first: bool | None = True
-    elif wanted.all:
-        label_first = False
-    else:
-        label_first = label_comes_first([fields for line in head if (fields := cut(line, "first"))])
-        if any(line.count("\t") > 1 for line in head) and label_first is not True:
-            label_first = False
-    if label_first is None:
+    reversed_ = _asks_for_label_first(wanted) if wanted.all else label_comes_first(label_first)
+    if reversed_ is None and any(line.count("\t") > 1 for line in full):
+        reversed_ = False
+    if reversed_ is None:
         shown = text_first[0]
         raise ValueError(
             f"{path} could hold text and label or label and text: its first line is {shown[0][:40]!r} and "
             f"{shown[1][:40]!r}; choose one: label_column=1 or label_column=0"
         )
-    side = "first" if label_first else "last"
-    rows = [fields for line in head if (fields := cut(line, side))]
-    return Dialect("\t", False, ("0", "1"), quotes, side, rows=rows)
+    if reversed_:
+        return Dialect("\t", False, ("0", "1"), quotes, "first", rows=label_first)
+    return Dialect("\t", False, ("0", "1"), quotes, "last", rows=text_first)
+
+
+def _asks_for_label_first(wanted: Wanted) -> bool:
+    return str(wanted.label) == "0" or wanted.text in ((1,), ("1",))
+
+
+def cut_line(line: str, side: str, quotes: Quotes) -> Sequence[str]:
+    """Return the two fields of a line that is cut at its last tab, or at its first one; none where there is no tab."""
+    if quotes == "lines" and len(fields := tsv_fields(line, 2)) == 2:
+        return fields
+    before, tab, after = line.rpartition("\t") if side == "last" else line.partition("\t")
+    return (before, after) if tab else ()
 
 
 def _is_quoted(head: Sequence[str]) -> bool:

@@ -99,23 +99,26 @@ def _is_table(content: Content, asked: Reading) -> bool:
     encoding = content.encoding(asked.encoding)
     if asked.wanted.all or asked.separator or asked.header is not None or json_form(content, encoding):
         return True
-    lines = [
-        line for line in content.head.decode(encoding, "ignore").removeprefix("\ufeff").splitlines() if line.strip()
-    ]
-    lines = lines[:-1] if len(lines) > 1 and len(content.head) > 1 << 15 else lines[:1000]
+    text = content.head.decode(encoding, "ignore").removeprefix("\ufeff")
+    lines = [line for line in text.split("\n")[:1000] if line.strip()]
+    lines = lines[:-1] if len(lines) > 1 and len(content.head) > 1 << 15 else lines  # the last one may be cut off
     first = lines[0] if lines else ""
     if content.ending in (".csv", ".tsv"):
-        return any(separator in first for separator in SEPARATORS) or name_key(first.strip('" ')) in TEXT_NAMES
-    for separator in SEPARATORS:
-        names = [name.strip(' "') for name in first.split(separator)]
-        named = (
-            any(name_key(name) in TEXT_NAMES for name in names) and len({line.count(separator) for line in lines}) == 1
-        )
-        known = bool(asked.wanted.known) and set(asked.wanted.known) <= set(names)
-        if len(names) > 1 and (looks_like_header(names) or named or known):
-            return True
-    with_tabs = {line.count("\t") for line in lines}
-    return first.startswith(FASTTEXT) or (len(lines) > 1 and 0 not in with_tabs and len(with_tabs) == 1)
+        return any(separator in first for separator in SEPARATORS) or name_key(first.strip('" \r')) in TEXT_NAMES
+    if any(_has_header(lines, separator, asked.wanted.known) for separator in SEPARATORS):
+        return True
+    tabs = {line.count("\t") for line in lines}
+    return first.startswith(FASTTEXT) or (len(lines) > 1 and len(tabs) == 1 and 0 not in tabs)
+
+
+def _has_header(lines: Sequence[str], separator: str, known: Sequence[str]) -> bool:
+    """Return whether the first line names columns, one of them of texts, and the others have as many fields."""
+    names = [name.strip(' "\r') for name in lines[0].split(separator)] if lines else []
+    if len(names) < 2:
+        return False
+    even = len({line.count(separator) for line in lines}) == 1
+    named = any(name_key(name) in TEXT_NAMES for name in names) and even
+    return looks_like_header(names) or named or (bool(known) and set(known) <= set(names))
 
 
 def _text_role(table: Table, asked: Reading) -> Roles:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from linkboy._checks import did_you_mean
 from linkboy._reading import read_lines
 from linkboy._report import Block, Printable, Table, format_count, format_percent
+from linkboy.classify._findings import number_key
 from linkboy.classify.labelled import LabelledTexts
 
 PARTS = ("train", "valid", "test")
@@ -133,8 +134,8 @@ def _class_names(train: LabelledTexts, given: Sequence[str] | None) -> list[str]
     if given is not None:
         return list(given)
     labels = set(train.labels)
-    if all(re.fullmatch(r"-?[0-9]{1,18}", label) for label in labels):
-        return sorted(labels, key=int)
+    if all(re.fullmatch(r"-?[0-9]{1,18}", number_key(label)) for label in labels):
+        return sorted(labels, key=lambda label: int(number_key(label)))
     return sorted(labels)
 
 
@@ -154,9 +155,12 @@ def targets_of(
     """
     index = {str(number): number for number in range(len(class_names))} if numbered else {}
     index |= {name: number for number, name in enumerate(class_names)}
+    by_number = {number_key(name): number for number, name in enumerate(class_names)}
     targets = np.empty(len(rows), np.int64)
     for row, label in enumerate(rows.labels):
         number = index.get(label)
+        if number is None:
+            number = by_number.get(number_key(label))  # 1.0 is the class 1
         if number is None:
             shown = ", ".join(map(repr, class_names[:5])) + (", ..." if len(class_names) > 5 else "")
             raise ValueError(

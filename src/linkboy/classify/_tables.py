@@ -18,6 +18,7 @@ from linkboy.classify._dialect import (
     FASTTEXT,
     HEAD_LINES,
     Dialect,
+    cut_line,
     filled,
     header_words,
     long_fields,
@@ -296,14 +297,9 @@ def fasttext_records(lines: Iterator[Line], bad_row: BadRow) -> Iterator[tuple[i
 
 def cut_records(lines: Iterator[Line], dialect: Dialect, bad_row: BadRow) -> Iterator[tuple[int, Record]]:
     """Yield the two fields of lines that are cut at the last tab, or at the first one."""
-    last, quoted = dialect.cut == "last", dialect.quotes == "lines"
     for number, line in filled(lines):
-        if quoted and len(fields := tsv_fields(line, 2)) == 2:
+        if fields := cut_line(line, dialect.cut or "last", dialect.quotes):
             yield number, fields
-            continue
-        before, tab, after = line.rpartition("\t") if last else line.partition("\t")
-        if tab:
-            yield number, (before, after)
         else:
             bad_row(number, "there is no tab between text and label")
 

@@ -291,35 +291,17 @@ def _collect(
             raw_weight = weight_of(record)
             weight = _weight_value(raw_weight)
             if weight is None:
-                shown = None if raw_weight is MISSING else raw_weight
                 bad_row(line, f"the weight must be a number of at least 0, got {shown!r}")
                 continue
             weights.append(weight)
         texts.append(text)
         labels.append(names.get(label) or names.setdefault(label, renamed.get(label, label)))
         lines.append(line)
-    if not texts and skipped:
-        raise ValueError(
-            f"{table.path} holds no labelled text: all {len(skipped)} rows were skipped, the first (line {skipped[0].line}) "
-            f"since {skipped[0].reason}"
-        )
     if not texts:
-        raise ValueError(f"{table.path} holds no labelled text; it has a header and no rows")
+        raise _nothing_read(table, skipped)
     counts, labels, joined = _one_spelling(labels)
-    took = say(
-        "took",
-        text=columns_named(table, roles.text),
-        label=columns_named(table, (roles.label,)),
-        classes=plural(len(counts), "class", "classes"),
-        rows=plural(len(texts), "row"),
-        form=table.form,
-    )
-    shown = texts[0] if len(texts[0]) <= _SHOWN else f"{texts[0][:_SHOWN]}…"
-    notes = [took, say("first row", text=repr(shown).replace("\\x01", "␁"), label=repr(labels[0]))]
-    notes += [say("joined")] if len(roles.text) > 1 else []
-    notes += _map_notes(renamed, names)
-    findings = (joined, roles.notes, label_findings(counts), text_findings(texts, labels))
-    notes += [note for finding in findings for note in finding]
+    notes = [*_what_was_taken(table, roles, texts, labels, counts), *_map_notes(renamed, names), *joined, *roles.notes]
+    notes += [*label_findings(counts), *text_findings(texts, labels)]
     notes += encoding_finding([row.reason for row in skipped], encoding)
     return LabelledTexts(
         source=str(table.path),
@@ -331,6 +313,32 @@ def _collect(
         text_columns=tuple(table.names[place] for place in roles.text) if table.header else (),
         notes=tuple(notes),
     )
+
+
+def _nothing_read(table: FileTable, skipped: Sequence[SkippedRow]) -> ValueError:
+    if not skipped:
+        return ValueError(f"{table.path} holds no labelled text; it has a header and no rows")
+    return ValueError(
+        f"{table.path} holds no labelled text: all {len(skipped)} rows were skipped, the first (line {skipped[0].line}) "
+        f"since {skipped[0].reason}"
+    )
+
+
+def _what_was_taken(
+    table: FileTable, roles: Roles, texts: Sequence[str], labels: Sequence[str], counts: Mapping[str, int]
+) -> Iterator[str]:
+    yield say(
+        "took",
+        text=columns_named(table, roles.text),
+        label=columns_named(table, () if roles.label is None else (roles.label,)),
+        classes=plural(len(counts), "class", "classes"),
+        rows=plural(len(texts), "row"),
+        form=table.form,
+    )
+    shown = texts[0] if len(texts[0]) <= _SHOWN else f"{texts[0][:_SHOWN]}…"
+    yield say("first row", text=repr(shown).replace(repr(FIELD)[1:-1], "␁"), label=repr(labels[0]))
+    if len(roles.text) > 1:
+        yield say("joined")
 
 
 def columns_named(table: FileTable, places: Sequence[int]) -> str:

@@ -48,16 +48,9 @@ def predict(
         Print one JSON object per line.
     """
     from linkboy import load_classifier
-    from linkboy.classify._given import texts_by_hand
+    from linkboy.classify._given import texts_by_hand, write_answers
 
-    if bool(texts) == (file is not None):
-        raise ValueError('give texts to predict ("a text" ..., or - for standard input), or --file FILE')
-    if out is not None and (json or top != 1):
-        raise ValueError("--json and --top are for what is printed; leave them out with --out")
-    if out is not None and file is not None and out.exists() and file.exists() and out.samefile(file):
-        raise ValueError(f"--out must be another file than the one that is read, got {out} for both")
-    if texts and reading != ReadingOptions():
-        raise ValueError("the options that say how to read a file need --file FILE; leave them out for texts")
+    _check_predict(texts, file, out, printed=json or top != 1, reading=reading)
     classifier = load_classifier(directory)
     for text in texts:
         if _names_a_file(text):
@@ -68,8 +61,6 @@ def predict(
         if given.note:
             say(given.note)
         if out is not None:
-            from linkboy.classify._given import write_answers
-
             count = write_answers(classifier, given, out)
             say(f"{plural(count, 'row')} in {out}")
             return
@@ -79,6 +70,20 @@ def predict(
         for predictions in classifier.predict_stream(given.texts(keep=False), top=top, batch_size=1 if typed else 4096):
             sys.stdout.write(write(predictions))
             sys.stdout.flush()
+
+
+def _check_predict(
+    texts: tuple[str, ...], file: Path | None, out: Path | None, *, printed: bool, reading: ReadingOptions
+) -> None:
+    """Refuse options of predict that do not go together."""
+    if bool(texts) == (file is not None):
+        raise ValueError('give texts to predict ("a text" ..., or - for standard input), or --file FILE')
+    if out is not None and printed:
+        raise ValueError("--json and --top are for what is printed; leave them out with --out")
+    if out is not None and file is not None and out.exists() and file.exists() and out.samefile(file):
+        raise ValueError(f"--out must be another file than the one that is read, got {out} for both")
+    if texts and reading != ReadingOptions():
+        raise ValueError("the options that say how to read a file need --file FILE; leave them out for texts")
 
 
 def say(sentence: str) -> None:

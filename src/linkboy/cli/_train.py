@@ -39,8 +39,9 @@ def train(
 ) -> int:
     """Train a text classifier on labelled text and write it into a directory.
 
-    FILE holds one text and one label per row: .tsv or .txt (`text<TAB>label`, or with a header), .csv with a header,
-    .jsonl or .parquet, each also with .gz behind it. Labels are words or numbers, text is UTF-8 in any script.
+    FILE holds a text and a label per row: delimited text with or without a header, JSON, Parquet, an Excel workbook, or
+    fastText's __label__ lines, each also packed. What was read is printed first; where a file can be read in two ways, both
+    are listed with the option that chooses.
 
     Train on several processes with `torchrun --nproc-per-node 2 -m linkboy train FILE`.
 
@@ -140,5 +141,6 @@ def _program() -> str:
 
 def _stem(file: Path) -> str:
     """Return the name of a file of labelled texts without the endings that say its form."""
-    name = file.name.removesuffix(".gz")
-    return Path(name).stem or "linkboy"
+    from linkboy.classify._content import unpacked_name
+
+    return unpacked_name(file).stem or "linkboy"
