@@ -291,7 +291,10 @@ def _collect(
             raw_weight = weight_of(record)
             weight = _weight_value(raw_weight)
             if weight is None:
-                bad_row(line, f"the weight must be a number of at least 0, got {shown!r}")
+                bad_row(
+                    line,
+                    f"the weight must be a number of at least 0, got {None if raw_weight is MISSING else raw_weight!r}",
+                )
                 continue
             weights.append(weight)
         texts.append(text)
