@@ -134,7 +134,7 @@ class ColumnTraits:
 
     @cached_property
     def differs(self) -> bool:
-        """Whether the cells are no numbers and mostly differ, as even short texts do."""
+        """Whether the cells mostly differ, and are something else than numbers, as even short texts are."""
         return len(self.filled) >= ENOUGH and not self.numeric and self.distinct > len(self.filled) / 2
 
     @property
