@@ -6,12 +6,13 @@ import shutil
 import pytest
 from tests.text.test_with_transformers import minilm
 
-from linkboy import BertTokenizer
+from linkboy import BasicTokenizer, BertTokenizer, train_wordpiece
 from linkboy.text import AddedToken
 
 transformers = pytest.importorskip("transformers")
 
 __all__ = ["minilm"]  # a fixture
+VERSION = tuple(map(int, transformers.__version__.split(".")[:2]))
 
 TOKENS = str.split(
     "[PAD] [UNK] [CLS] [SEP] [MASK] [unused0] [unused1] tom is here hello world the dogs bowls it fine ok em ##bed ##ding ##s "
@@ -115,7 +116,10 @@ def assert_same(ours, peer, texts=TEXTS):
             assert found[key] == expected[key], key
     assert ours.get_vocab() == peer.get_vocab()
     assert ours.all_special_tokens == peer.all_special_tokens
-    assert ours.special_tokens_map == peer.special_tokens_map
+    named = {
+        name: token for name, token in peer.special_tokens_map.items() if isinstance(token, str)
+    }  # no list, as in 5
+    assert ours.special_tokens_map == named
     assert len(ours) == len(peer)
     assert {number: str(t) for number, t in ours.added_tokens_decoder.items()} == {
         number: str(t) for number, t in peer.added_tokens_decoder.items()
@@ -125,12 +129,18 @@ def assert_same(ours, peer, texts=TEXTS):
 @pytest.mark.parametrize("said", SAID)
 def test_what_a_directory_says_is_what_transformers_does(make, tmp_path, said):
     config, files = SAID[said]
+    if VERSION < (5,) and said in (
+        "extra_special_tokens",
+        "extra_special_tokens in the map",
+        "extra_special_tokens with names",
+        "a name of its own",
+    ):
+        pytest.skip("transformers 4 does not know this entry")
     folder = make(config, **files)
     kind = config.get("tokenizer_class", "BertTokenizer").removesuffix("Fast")
-    loader = getattr(transformers, kind, transformers.BertTokenizer)
-    peer = (loader if hasattr(loader, "from_pretrained") else transformers.BertTokenizer).from_pretrained(folder)
-    if not peer.is_fast:  # transformers 4: the class in pure Python has this name
-        peer = getattr(transformers, kind + "Fast").from_pretrained(folder)
+    # In transformers 4 the class in pure Python has the name without "Fast"; 5 has one class, not always under both names.
+    loader = getattr(transformers, f"{kind}Fast", None) or getattr(transformers, kind, transformers.BertTokenizerFast)
+    peer = loader.from_pretrained(folder)
     ours = BertTokenizer.from_pretrained(folder)
     assert_same(ours, peer)
     peer.save_pretrained(tmp_path / "theirs")
@@ -139,7 +149,7 @@ def test_what_a_directory_says_is_what_transformers_does(make, tmp_path, said):
     again = BertTokenizer.from_pretrained(tmp_path / "ours")
     assert again._options() == ours._options()
     assert again._special == ours._special
-    assert_same(again, transformers.BertTokenizer.from_pretrained(tmp_path / "ours"))
+    assert_same(again, transformers.BertTokenizerFast.from_pretrained(tmp_path / "ours"))
     assert [t.ids for t in transformers_tokenizers(tmp_path / "ours").encode_batch(TEXTS)] == ours(TEXTS)["input_ids"]
 
 
@@ -355,3 +365,31 @@ def test_a_real_directory_with_added_tokens_gives_the_ids_of_transformers(minilm
     texts = (shared_data / "multilingual_sample.txt").read_text("utf-8").split("\n")[::40]
     texts = [text.replace(" ", " <e1>", 1) for text in texts] + ["w Łodzi ŁÓDŹ łódź 北京市 </E1>"]
     assert ours(texts)["input_ids"] == peer(texts)["input_ids"]
+
+
+@pytest.mark.parametrize("kind", ["chinese", "uncased", "cased", "minilm", "with added tokens"])
+def test_five_real_vocabularies_give_the_ids_of_transformers(kind, minilm, tmp_path, shared_data):
+    lines = (shared_data / "multilingual_sample.txt").read_text("utf-8").split("\n")[::9]
+    folder = minilm if kind == "minilm" else tmp_path
+    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": kind != "cased"}
+    if kind == "cased":
+        tokens = train_wordpiece(lines[::4], vocab_size=1500, do_lower_case=False)
+    else:
+        name = "bert-base-chinese" if kind == "chinese" else "bert-base-uncased"
+        tokens = (shared_data / "vocab" / f"{name}.txt").read_text("utf-8").removesuffix("\n").split("\n")
+    if kind == "with added tokens":
+        config["additional_special_tokens"] = ["<e1>", "</e1>"]
+        added = {"<e1>": len(tokens), "</e1>": len(tokens) + 1, "undx": len(tokens) + 2}
+        (folder / "added_tokens.json").write_text(json.dumps(added), "utf-8")
+        lines = [line.replace(" ", " <e1>UNDX", 1) + "</e1>" for line in lines]
+    if kind != "minilm":
+        (folder / "vocab.txt").write_text("".join(token + "\n" for token in tokens), "utf-8", newline="")
+        (folder / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
+    ours, peer = BertTokenizer.from_pretrained(folder), transformers.BertTokenizerFast.from_pretrained(folder)
+    found, expected = ours(lines)["input_ids"], peer(lines)["input_ids"]
+    differ = [line for line, one, other in zip(lines, found, expected, strict=True) if one != other]
+    backend, words = peer.backend_tokenizer, BasicTokenizer(ours.do_lower_case)
+    for line in differ:  # only where the older tables of tokenizers make other words, as docs/text.md lists
+        theirs = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(line))]
+        assert theirs != words.tokenize(line), line
+    assert len(differ) < len(lines) / 50

@@ -148,6 +148,11 @@ class TokenNames:
         self._change(self._special.with_name(name, token, match=self.compat == "hf"))
 
     @property
+    def _pad_token(self) -> str | None:
+        # Collators of transformers 4 look here for whether there is one.
+        return self._special.names["pad_token"]
+
+    @property
     def special_tokens_map(self) -> dict[str, str]:
         """The tokens with a task, by its name."""
         return {name: token for name, token in self._special.names.items() if token is not None}
