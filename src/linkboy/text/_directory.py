@@ -285,9 +285,9 @@ def write_directory(
         "added_tokens_decoder": {
             str(token["id"]): {key: token[key] for key in ("content", *FLAGS)} for token in content["added_tokens"]
         },
-        # transformers 5 takes names of one's own as single entries, and the rest as a list.
         **own,
-        **({"extra_special_tokens": list(tokens.extra)} if tokens.extra else {}),
+        # Under the name of transformers 4, which 5 reads, too.
+        **({EXTRA[1]: list(tokens.extra)} if tokens.extra else {}),
         COMPAT: compat,
         **({ADDED: list(tokens.added)} if compat == "google" else {}),
     }
