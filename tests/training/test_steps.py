@@ -2,6 +2,7 @@
 
 import math
 import time
+import tracemalloc
 import weakref
 
 import pytest
@@ -579,3 +580,22 @@ def test_batches_of_several_lengths_are_padded_to_the_longest(lengths):
         assert (kept["target"][row] != -100).sum() == length
         assert not kept["output"][row, :length].isnan().any()
     assert math.isfinite(report.metrics["loss"])
+
+
+def test_the_first_step_of_a_long_epoch_makes_no_list_of_all_batches():
+    class Long(Dataset):
+        def __len__(self):
+            return 500_000
+
+        def __getitem__(self, index):
+            return torch.zeros(4), 0
+
+    loader = DataLoader(Long(), batch_size=8, shuffle=True)
+    run(small(), None, loader, max_steps=1)  # imports what there is to import
+    tracemalloc.start()
+    try:
+        assert run(small(), None, loader, max_steps=1).steps == 1
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**21  # as Python numbers the indices alone take 18 MB
