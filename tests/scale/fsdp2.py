@@ -52,5 +52,25 @@ if __name__ == "__main__":
     for cut in range(1, 6):
         run(sharded=True, directory=SHARED / str(cut), max_steps=cut)
         assert same_state(run(sharded=True, directory=SHARED / str(cut)), whole), f"cut after step {cut}"
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 7), nn.Tanh(), nn.Linear(7, 2)).double()
+    model[0].bias.requires_grad_(False)  # written apart from the others
+    for layer in (model[0], model[2], model):
+        fully_shard(layer)
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=0.02)
+    loader = DataLoader(Plain(21), batch_size=3)
+    fit(
+        model,
+        nn.MSELoss(reduction="none"),
+        optimizer,
+        loader,
+        progress=False,
+        checkpoint=SHARED / "parts",
+        log=(),
+        device="cpu",
+    )
+    weights = Checkpointer.weights(SHARED / "parts")
+    for name, parameter in model.named_parameters():
+        assert torch.equal(weights[name], parameter.full_tensor()), name
     if is_main_process():
         print("a sharded run resumes to the same bits from every step")
