@@ -261,3 +261,19 @@ def test_a_forward_that_writes_into_its_input_leaves_the_example_alone():
     report = replace_layer(first, "1.3", nn.Identity(), example=example)
     assert torch.equal(example, -torch.ones(3, 8))
     assert report.outputs[0].difference == 0
+
+
+class Shifted(nn.Module):
+    """Looks up ids that it has computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Embedding(3, 4), nn.Linear(4, 2)
+
+    def forward(self, ids):
+        return self.head(self.table((ids - 100).clamp_min(0).view(-1)))
+
+
+@pytest.mark.parametrize("run", ["auto", "shapes"])
+def test_ids_that_the_forward_computes_are_not_taken_for_those_of_the_example(run):
+    replace_layer(Shifted(), "head", nn.Linear(4, 3), example=torch.tensor([[100, 102]]), run=run)

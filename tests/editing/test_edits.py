@@ -520,3 +520,41 @@ def test_equal_infinities_of_an_output_do_not_differ():
 
     report = remove_layer(Masked(nn.Linear(2, 2), nn.Identity()), "1", example=torch.ones(1, 2))
     assert report.outputs[0].difference == 0
+
+
+def test_a_kind_without_dims_stands_for_all_of_them():
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 1),
+        nn.BatchNorm2d(4),
+        nn.Dropout2d(),
+        nn.Flatten(2),
+        nn.BatchNorm1d(4),
+        nn.Dropout(),
+        nn.AlphaDropout(),
+    )
+    with surgery(model, example=torch.ones(2, 1, 2, 2)) as s:
+        s.remove("*", kind="Dropout")
+        s.replace("*", lambda old: nn.GroupNorm(2, old.num_features), kind="BatchNorm")
+    assert [type(part).__name__ for part in model] == ["Conv2d", "GroupNorm", "Flatten", "GroupNorm"]
+    with pytest.raises(TypeError, match="'0' is a Conv2d, not a Linear"):
+        remove_layer(model, "0", kind="Linear")
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.dropout = nn.Linear(2, 2), nn.Dropout()
+
+    def forward(self, x):
+        return self.dropout(self.linear(x))
+
+
+def test_what_is_removed_is_settled_in_copies_and_not_reported_for_what_is_gone():
+    model = nn.Sequential(*(Block() for _ in range(3)))
+    with surgery(model, example=torch.ones(1, 2)) as s:
+        s.remove("*", kind="Dropout")
+        s.keep_layers("", [2, 0, 0])
+    assert all(isinstance(block.dropout, nn.Identity) for block in model)
+    assert sorted(line for line in s.report.repairs if "Identity" in line) == [
+        f"{index}.dropout is an nn.Identity now: the forward calls it" for index in range(3)
+    ]

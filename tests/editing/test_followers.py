@@ -10,7 +10,6 @@ from tests.editing import models
 from tests.editing.models import IDS
 from torch import nn
 
-import linkboy as lb
 from linkboy.editing import keep_layers, remove_layer, replace_layer, surgery
 
 
@@ -109,28 +108,28 @@ def test_an_order_that_the_config_cannot_describe_is_noted():
     )
 
 
-def test_a_table_in_two_parts_is_not_resized_by_half():
-    table = lb.PretrainedEmbedding(torch.arange(15.0).view(5, 3), freeze=torch.tensor([True, True, False, False, True]))
-    model = nn.Sequential(table, nn.Linear(3, 2))
-    with pytest.raises(TypeError) as caught:
-        resized(model, 8)
-    assert str(caught.value) == (
-        "'0' is a PretrainedEmbedding, whose frozen and trainable rows are kept apart; build one with the rows you want and "
-        "use replace('0', ...)"
-    )
+class Words(nn.Module):
+    """A table under another name."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = nn.Parameter(rows)
+
+    def forward(self, ids):
+        return self.rows[ids]
 
 
 def test_a_tie_whose_owner_has_nothing_to_share_is_refused_or_ended_on_request():
     model, example = models.gpt2()
-    frozen = lb.PretrainedEmbedding(model.transformer.wte.weight.detach().clone(), freeze=torch.arange(64) < 60)
+    words = Words(model.transformer.wte.weight.detach().clone())
     with pytest.raises(ValueError) as caught:
-        replace_layer(model, "transformer.wte", frozen, example=example)
+        replace_layer(model, "transformer.wte", words, example=example)
     assert str(caught.value) == (
-        "transformer.wte.weight = lm_head.weight are tied, and the new transformer.wte (PretrainedEmbedding) has no "
+        "transformer.wte.weight = lm_head.weight are tied, and the new transformer.wte (Words) has no "
         "'weight' to share; replace(..., tie=False) ends the tie"
     )
     assert model.lm_head.weight is model.transformer.wte.weight
-    report = replace_layer(model, "transformer.wte", frozen, example=example, tie=False)
+    report = replace_layer(model, "transformer.wte", words, example=example, tie=False)
     assert report.outputs[0].difference == 0
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from linkboy._walk import NamedTensor, named_tensors, walk
@@ -41,13 +42,34 @@ class Structure:
             for name, module in reversed(names.items())
             if is_stack(module)
         }
-        return cls(names, [place for found in tensors for place in _places(found)], stacks)
+        savers = {name: module for name, module in modules if _saves_itself(module)}
+        own = {id(module) for module in savers.values()}
+        places = [place for found in tensors for place in _places(found)]
+        if own:  # what they register is not what a state dict holds
+            places = [place._replace(persistent=False) if id(place.owner) in own else place for place in places]
+            places += [place for name, module in savers.items() for place in _saved(name, module)]
+        return cls(names, places, stacks)
 
 
 def _places(found: NamedTensor) -> list[TensorPlace]:
     return [
         TensorPlace(owner, key, name, found.tensor, key not in owner._non_persistent_buffers_set)
         for (_, owner, key), name in zip(found.places, found.names, strict=True)
+    ]
+
+
+def _saves_itself(module: nn.Module) -> bool:
+    return type(module)._save_to_state_dict is not nn.Module._save_to_state_dict
+
+
+def _saved(name: str, module: nn.Module) -> list[TensorPlace]:
+    """Return what a module with a state dict of its own puts into it; the tensors have shapes only."""
+    saved: dict[str, Any] = {}
+    module._save_to_state_dict(saved, f"{name}." if name else "", False)
+    return [
+        TensorPlace(module, key.rpartition(".")[2], key, torch.empty_like(tensor, device="meta"), True)
+        for key, tensor in saved.items()
+        if isinstance(tensor, Tensor)
     ]
 
 

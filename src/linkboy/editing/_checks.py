@@ -17,7 +17,7 @@ from linkboy._checks import describe
 from linkboy._tensors import wide_dtype
 from linkboy.editing._caching import NOTHING, Cached, compare_cache
 from linkboy.editing._changes import Changes
-from linkboy.editing._names import ModulePlace, kind_of, places_of
+from linkboy.editing._names import ModulePlace, kind_of, named_once, places_of
 from linkboy.editing._recorder import RecordedRun, Refused, record
 from linkboy.editing.report import OutputChange
 
@@ -215,7 +215,12 @@ def settle_removals(changes: Changes, example: Arguments | None, how: How, befor
     It becomes `None` where the forward runs without it, and an `nn.Identity` where not; a dropout that the forward does not
     call and reads in training becomes one of rate 0.
     """
-    pending = [(place, old) for place, old in changes.removals if place.is_empty]
+    names = named_once(changes.model)  # a stack may have been cut or numbered again since
+    pending = [
+        (ModulePlace(place.parent, place.key, f"{names[id(place.parent)]}.{place.key}".strip(".")), old)
+        for place, old in changes.removals
+        if place.is_empty and id(place.parent) in names
+    ]
     if example is None and pending:
         _stand_in(changes, [item for item in pending if not isinstance(item[0].parent, nn.ModuleDict)])
         changes.notes.append(

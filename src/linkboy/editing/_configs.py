@@ -15,6 +15,7 @@ _DEPTH = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth", "nu
 _ENCODER_DEPTH = ("encoder_layers", "num_encoder_layers", "encoder_num_hidden_layers")
 _DECODER_DEPTH = ("decoder_layers", "num_decoder_layers", "decoder_num_hidden_layers")
 _LEADING = ("first_k_dense_replace", "num_dense_layers")  # so many layers at the front are of another sort
+_LISTS_PER_LAYER = frozenset(("attention_window",))  # those that do not say "layer"
 _LISTS_OF_POSITIONS = frozenset((
     "mlp_only_layers", "attn_layer_indices", "moe_layers", "cross_attention_layers", "rope_scaling_layers",
 ))  # fmt: skip
@@ -128,6 +129,7 @@ def set_depth(changes: Changes, stack: StackChange) -> None:
     fields = [(one, field) for one in held for field in _depth_fields(one, stack)]
     for one, field in fields:
         set_field(changes, one.config, field, len(stack.new))
+        _set_stages(changes, one.config, stack)
     if held and not fields and len(stack.new) != len(stack.old):
         changes.notes.append(
             f"no field of {kind_of(held[0].config)} holds the old depth {len(stack.old)} of {stack.name}: saving and "
@@ -162,9 +164,10 @@ def _depth_fields(held: HeldConfig, stack: StackChange) -> list[str]:
 
 
 def _set_lists(changes: Changes, config: Any, stack: StackChange) -> None:
-    origins = list(_origins(changes, stack))
+    origins = list(origins_of(changes, stack))
     for field, value in list(vars(config).items()):
-        if not isinstance(value, (list, tuple)) or "layer" not in field or field.startswith("_"):
+        of_layers = "layer" in field or field in _LISTS_PER_LAYER
+        if not isinstance(value, (list, tuple)) or not of_layers or field.startswith("_"):
             continue
         if field in _LISTS_OF_POSITIONS:
             set_field(changes, config, field, type(value)(new for new, old in enumerate(origins) if old in value))
@@ -176,6 +179,19 @@ def _set_lists(changes: Changes, config: Any, stack: StackChange) -> None:
             _set_leading(changes, config, field, stack, [old < value for old in origins])
 
 
+def _set_stages(changes: Changes, config: Any, stack: StackChange) -> None:
+    """Name the layers that a vision backbone can return, `stem` and `stage1` to the last, and return the last where it did."""
+    names, chosen = vars(config).get("stage_names"), vars(config).get("_out_features")
+    last = f"stage{len(stack.old)}"
+    if names != ["stem", *(f"stage{number + 1}" for number in range(len(stack.old)))]:
+        return
+    new = ["stem", *(f"stage{number + 1}" for number in range(len(stack.new)))]
+    set_field(changes, config, "stage_names", new)
+    if chosen == [last]:
+        set_field(changes, config, "_out_features", new[-1:])
+        set_field(changes, config, "_out_indices", [len(stack.new)])
+
+
 def _set_leading(changes: Changes, config: Any, field: str, stack: StackChange, leading: list[bool]) -> None:
     if leading == sorted(leading, reverse=True):
         set_field(changes, config, field, sum(leading))
@@ -185,7 +201,7 @@ def _set_leading(changes: Changes, config: Any, field: str, stack: StackChange, 
         )
 
 
-def _origins(changes: Changes, stack: StackChange) -> Iterator[int]:
+def origins_of(changes: Changes, stack: StackChange) -> Iterator[int]:
     """Yield the old position of each new layer; a layer new to the model counts as the one before it."""
     last, positions = 0, {}
     for index, layer in enumerate(stack.old):

@@ -23,6 +23,7 @@ from linkboy.editing._names import (
     kind_of,
     places_of,
     references,
+    saved_by_adapter,
 )  # fmt: skip
 
 Make = Callable[[Any], nn.Module]
@@ -80,7 +81,7 @@ def replace(
             f"module must be a function of the old module where names stand for several ({len(places)} here), such as "
             f"lambda old: nn.Identity(), got {kind_of(module)}"
         )
-    for place in places:
+    for place in map(_saved_place, places):
         made = _called(module, place, "module") if _makes(module) else module
         new = _check_new(changes, place, made)
         changes.edits.append(f"replaced {place.name} ({kind_of(place.module)}) by {kind_of(new)}")
@@ -95,7 +96,7 @@ def wrap(changes: Changes, names: str | Iterable[str], fn: Make, *, kind: Kind |
             "fn must be a function of the old module that returns the new one, such as "
             f"lambda old: nn.Sequential(old, new), got {type(fn).__name__}"
         )
-    for place in places:
+    for place in map(_saved_place, places):
         module = _check_new(changes, place, _called(fn, place, "fn"))
         changes.edits.append(f"wrapped {place.name} ({kind_of(place.module)}) in {kind_of(module)}")
         exchange(changes, place, module, like=like, hooks=False, tie=True)
@@ -197,14 +198,15 @@ def exchange(changes: Changes, place: ModulePlace, module: nn.Module, *, like: b
     kept = any(part is old for part in module.modules())
     if not kept:
         _hooks(changes, place.name, old, module, hooks)
-    if kind_of(old) == "ModulesToSaveWrapper":
-        changes.notes.append(
-            f"{place.name} was a ModulesToSaveWrapper, whose module peft saves with the adapter; the new {kind_of(module)} is "
-            f"not saved with it: replace {place.name}.modules_to_save.default instead"
-        )
     changes.successor[id(old)] = module
     if not tie:
         changes.untied |= {id(part) for part in module.modules()}
+
+
+def _saved_place(place: ModulePlace) -> ModulePlace:
+    """Return where an adapter of peft keeps its copy of a module, which it saves; else the place itself."""
+    inside = saved_by_adapter(place)
+    return inside[0] if inside else place
 
 
 def set_children(container: nn.Module, children: list[tuple[str, nn.Module]]) -> None:
@@ -273,6 +275,12 @@ def _one_of_its_own(changes: Changes, module: nn.Module, copy: bool) -> nn.Modul
     twin = copying.deepcopy(module)
     changes.origin[id(twin)] = module
     changes.hold(twin, module)
+    parts = {id(part): copied for part, copied in zip(module.modules(), twin.modules(), strict=True)}
+    changes.removals += [  # what was removed from the module before is settled in the copy too
+        (ModulePlace(parts[id(place.parent)], place.key, place.name), old)
+        for place, old in changes.removals
+        if id(place.parent) in parts and place.is_empty
+    ]
     return twin
 
 

@@ -1,6 +1,7 @@
 """Find modules by name or pattern, and every place that refers to a module."""
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
@@ -70,6 +71,32 @@ def is_stack(module: nn.Module) -> bool:
 def kind_of(module: nn.Module) -> str:
     """Return the name of a module's class."""
     return type(module).__name__
+
+
+def saved_by_adapter(place: ModulePlace) -> list[ModulePlace]:
+    """Return the modules inside a ModulesToSaveWrapper of peft, that of the active adapter first; else an empty list.
+
+    Such a wrapper holds the original module and a copy of it for each adapter, which the adapter saves.
+    """
+    wrapper = place.module
+    if "ModulesToSaveWrapper" not in {cls.__name__ for cls in type(wrapper).__mro__}:
+        return []
+    copies: Any = wrapper._modules["modules_to_save"]
+    active = [key for key in getattr(wrapper, "active_adapters", ()) if key in copies._modules]
+    keys = [*active, *(key for key in copies._modules if key not in active)]
+    inside = [ModulePlace(copies, key, f"{place.name}.modules_to_save.{key}") for key in keys]
+    return [*inside, ModulePlace(wrapper, "original_module", f"{place.name}.original_module")]
+
+
+def refuse_adapted(model: nn.Module, name: str) -> None:
+    """Raise if a module carries an adapter of peft with matrices of its own, or is the module below one."""
+    for path in (name, name.rpartition(".")[0]):
+        module = model.get_submodule(path)
+        if {"base_layer", "token_adapter"} & set(module._modules):
+            raise TypeError(
+                f"{path!r} ({kind_of(module)}) carries an adapter of peft, whose matrices have the old size; resize the model "
+                "before the adapter is added, or after it is merged or unloaded"
+            )
 
 
 def children_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -249,9 +276,10 @@ def _matches(model: nn.Module, pattern: str, kind: Kind | None) -> list[ModulePl
 
 
 def is_kind(module: nn.Module, kind: Kind) -> bool:
-    """Return whether a module is of a class, given itself or by its name."""
+    """Return whether a module is of a class, given itself or by its name, which may leave the number of dims out."""
     if isinstance(kind, str):
-        return kind in {cls.__name__ for cls in type(module).__mro__}
+        names = {cls.__name__ for cls in type(module).__mro__}
+        return kind in names or kind in {re.sub(r"(\d|N)d$", "", name.lstrip("_")) for name in names}
     return isinstance(module, kind)
 
 

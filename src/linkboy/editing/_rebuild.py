@@ -15,6 +15,7 @@ from linkboy._report import listed
 from linkboy.editing._changes import BuiltPart, Changes, Structure
 from linkboy.editing._configs import config_of
 from linkboy.editing._names import kind_of
+from linkboy.editing._tied import TiedLinear
 
 Shapes = dict[str, tuple[int, ...]]
 Setting = tuple[
@@ -67,7 +68,7 @@ def check_config(changes: Changes) -> None:
 
 
 def _compare(changes: Changes, part: BuiltPart, fresh: nn.Module, before: BuiltPart | None) -> None:
-    mine, theirs = saved_shapes(Structure.of(part.module)), saved_shapes(Structure.of(fresh))
+    mine, theirs = saved_shapes(Structure.of(part.module)), _shapes_once(Structure.of(fresh), part.module)
     kinds = _differences(mine, theirs)
     settings = _other_settings(dict(part.module.named_modules()), fresh, kinds)
     if not settings and not any(kinds.values()):
@@ -113,6 +114,14 @@ def saved_shapes(structure: Structure, name: str = "") -> Shapes:
         for place in structure.tensors
         if place.persistent and place.name.startswith(prefix) and not nn.parameter.is_lazy(place.tensor)
     }
+
+
+def _shapes_once(fresh: Structure, module: nn.Module) -> Shapes:
+    """Return the shapes of a fresh model, without names that are tied to one that `module` has; tying fills them."""
+    mine = saved_shapes(Structure.of(module))
+    tied = {id(place.tensor) for place in fresh.tensors if place.name in mine}
+    left_out = {place.name for place in fresh.tensors if place.name not in mine and id(place.tensor) in tied}
+    return {name: shape for name, shape in saved_shapes(fresh).items() if name not in left_out}
 
 
 def _below(names: Mapping[str, nn.Module], name: str) -> dict[str, nn.Module]:
@@ -165,7 +174,7 @@ def _other_settings(
             continue
         if kind_of(part) == kind_of(twin):
             found += [(path, key, *pair) for key, pair in _plain_differences(part, twin)]
-        elif not any(name.startswith(f"{path}.") for name in told):
+        elif not isinstance(part, TiedLinear) and not any(name.startswith(f"{path}.") for name in told):
             found.append((path, "", kind_of(part), kind_of(twin)))
             others.append(path)
     return found
@@ -185,7 +194,7 @@ def _note_settings(changes: Changes, prefix: str, settings: list[Setting]) -> No
     for path, key, mine, theirs in settings:
         alike.setdefault((key,) if key else (mine, theirs), []).append((path, key, mine, theirs))
     for (path, key, mine, theirs), *more in alike.values():
-        name = f"{prefix}{path}.{key}".strip(".")
+        name = prefix + ".".join(filter(None, (path, key)))
         pair = (f"{mine!r}", f"{theirs!r}") if key else (f"of class {mine}", f"one of class {theirs}")
         also = f" ({len(more)} more like it)" if more else ""
         changes.notes.append(f"{name} is {pair[0]}, and a model built from the config has {pair[1]}{also}")

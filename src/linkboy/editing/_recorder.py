@@ -26,6 +26,12 @@ _PRODUCTS = frozenset((
     Tensor.matmul, Tensor.__matmul__, Tensor.mm, Tensor.bmm, Tensor.addmm, Tensor.baddbmm,
 ))  # fmt: skip
 
+_SAME_VALUES = frozenset((
+    Tensor.view, Tensor.reshape, Tensor.flatten, Tensor.contiguous, Tensor.clone, Tensor.detach, Tensor.to, Tensor.long,
+    Tensor.int, Tensor.unsqueeze, Tensor.squeeze, Tensor.transpose, Tensor.permute, Tensor.t,
+    torch.reshape, torch.flatten, torch.clone, torch.unsqueeze, torch.squeeze, torch.transpose, torch.permute,
+))  # fmt: skip
+
 
 class Refused(Exception):  # noqa: N818 - it never leaves this room
     """A check of this room failed during a run; its text is the reason."""
@@ -106,8 +112,8 @@ class Recorder(TorchFunctionMode):
             source = next((arg for arg in args if isinstance(arg, Tensor) and arg in self.makers), None)
             if source is not None:
                 self.makers[result] = (self.makers[source][0], False)
-                if result.dtype == source.dtype and result.numel() == source.numel() and source in self.originals:
-                    self.originals[result] = self.originals[source]  # a view or a reshape has the same values
+                if func in _SAME_VALUES and result.numel() == source.numel() and source in self.originals:
+                    self.originals[result] = self.originals[source]
         return result
 
     def _check_dtypes(self, args: tuple[Any, ...]) -> None:

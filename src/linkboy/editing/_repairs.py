@@ -4,7 +4,8 @@ from torch import Tensor, nn
 
 from linkboy.editing._changes import Changes, StackChange, TensorPlace
 from linkboy.editing._configs import configs_above, set_field
-from linkboy.editing._names import children_of, kind_of, named_once, references
+from linkboy.editing._names import children_of, kind_of, named_once, places_of, references
+from linkboy.editing._tied import TiedLinear
 
 _POSITION = frozenset(("layer_idx", "layer_id", "layer_index", "layer_number", "block_idx", "layer_num"))
 
@@ -139,6 +140,10 @@ def _retie_group(changes: Changes, group: list[TensorPlace], present: dict[int, 
     names = " = ".join(place.name for place in group)
     if gone and left:
         if now[0][1] is None:
+            shared = _share_property(changes, group[0], left, present)
+            if shared:
+                changes.repairs.append(f"tied again: {names}, which {', '.join(shared)} reads from {group[0].name}")
+                return
             _refuse_lost_owner(changes, group[0], names, present)
         changes.notes.append(f"the tie {names} lost {', '.join(gone)}")
     if len(left) < 2:
@@ -178,6 +183,36 @@ def _successor(changes: Changes, place: TensorPlace, present: dict[int, str]) ->
         if new is not None and id(new) in present:
             return new, ".".join(parts[depth:])
     return None, ""
+
+
+def _share_property(
+    changes: Changes, owner: TensorPlace, left: list[tuple[TensorPlace, nn.Module]], present: dict[int, str]
+) -> list[str]:
+    """Let the followers of a tie read the weight that the owner's successor puts together; return their names.
+
+    Nothing is done where the successor has no such weight, or a follower is neither a plain Linear nor a plain Embedding.
+    """
+    new, path = _successor(changes, owner, present)
+    table = None if new is None else dict(new.named_modules()).get(path)
+    if table is None or id(table) in changes.untied:
+        return []
+    weight = getattr(table, owner.key, None)
+    holders = [holder for _, holder in left]
+    shapes = {tuple(tensor.shape) for place, holder in left if (tensor := _tensor(holder, place.key)) is not None}
+    if not isinstance(weight, Tensor) or owner.key != "weight" or shapes != {tuple(weight.shape)}:
+        return []
+    if any(type(holder) not in (nn.Linear, nn.Embedding) for holder in holders):
+        return []
+    for holder in holders:
+        reader = TiedLinear(table, holder.bias) if isinstance(holder, nn.Linear) else table
+        reader.training = holder.training
+        changes.hold(holder, reader)
+        for reference in references(changes.model, {id(holder)}):
+            reference.redirect(reader)
+        for place in places_of(changes.model, holder):
+            place.parent._modules[place.key] = reader
+        changes.successor[id(holder)] = reader
+    return [present[id(holder)] for holder in holders]
 
 
 def _refuse_lost_owner(changes: Changes, owner: TensorPlace, names: str, present: dict[int, str]) -> None:
@@ -236,6 +271,18 @@ def rename_arguments(changes: Changes, stack: StackChange) -> None:
         changes.snapshot.keep(stack.container)
         stack.container.module_kwargs = renamed  # type: ignore[assignment]
         changes.repairs.append("module_kwargs follows the names of the modules")
+
+
+def note_unsaved(changes: Changes, stack: StackChange) -> None:
+    """Name new modules of a stack that saves each of its modules by their own method, such as a SentenceTransformer."""
+    if not stack.old or not all(callable(getattr(part, "save", None)) for part in (stack.container, *stack.old)):
+        return
+    for key, child in children_of(stack.container):
+        if not callable(getattr(child, "save", None)):
+            name = f"{stack.name}.{key}".strip(".")
+            changes.notes.append(
+                f"{name} ({kind_of(child)}) has no method save, with which {kind_of(stack.container)} saves each of its modules"
+            )
 
 
 def note_references(changes: Changes) -> None:

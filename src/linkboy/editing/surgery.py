@@ -13,6 +13,7 @@ from linkboy._calls import HOW, How, arguments_of, refuse_lazy
 from linkboy._checks import check_choice, did_you_mean
 from linkboy._compat import check_transformers
 from linkboy.editing import _edits, _sizes
+from linkboy.editing._adapters import adapter_configs, follow_layers
 from linkboy.editing._changes import Changes, Structure, changed_stacks
 from linkboy.editing._checks import check, check_ways, run_before
 from linkboy.editing._configs import all_configs, set_depth, set_given, set_owner_depth
@@ -20,7 +21,7 @@ from linkboy.editing._differences import make_report
 from linkboy.editing._names import Kind, check_editable
 from linkboy.editing._optimizers import rewire, unwrap
 from linkboy.editing._rebuild import check_config, parts_with_config
-from linkboy.editing._repairs import keep_first_owner, note_references, rename_arguments, renumber, retie
+from linkboy.editing._repairs import keep_first_owner, note_references, note_unsaved, rename_arguments, renumber, retie
 from linkboy.editing._snapshot import Snapshot
 from linkboy.editing.report import SurgeryReport
 
@@ -117,7 +118,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         check_transformers(self._model)
         self._used = True
         self._before = run_before(self._model, self._example, self._how)
-        snapshot = Snapshot(self._model, self._optimizer, all_configs(self._model))
+        snapshot = Snapshot(self._model, self._optimizer, [*all_configs(self._model), *adapter_configs(self._model)])
         self._changes = Changes(self._model, Structure.of(self._model), snapshot, self._config)
         if self._config is not None:
             self._changes.built = parts_with_config(self._model)
@@ -150,6 +151,8 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
                 keep_first_owner(changes, stack)
             renumber(changes, stack)
             rename_arguments(changes, stack)
+            follow_layers(changes, stack)
+            note_unsaved(changes, stack)
         retie(changes)
         for stack in stacks:
             set_owner_depth(changes, stack)
@@ -191,7 +194,8 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         Args:
             names: one or several qualified names or patterns; the last part of a name may count from the end of a stack
                 (`"layers.-1"`), and `*` in a pattern also matches dots.
-            kind: the class, or its name, that a named module must have, and that selects among what a pattern matches.
+            kind: the class, or its name, that a named module must have, and that selects among what a pattern matches. A name
+                without a number of dims stands for all: `"Dropout"`, `"BatchNorm"`.
 
         Raises:
             KeyError: there is no such module, or a pattern matches none.

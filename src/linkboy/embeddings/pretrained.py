@@ -98,6 +98,11 @@ class PretrainedEmbedding(nn.Module):
         rows = [part for part in (trainable, self.frozen) if part is not None]
         return torch.cat(rows).index_select(0, self.position)
 
+    @property
+    def is_frozen(self) -> Tensor:
+        """A bool for each row, `True` where it is frozen."""
+        return self.position >= self._trainable_rows
+
     def forward(self, input: Tensor) -> Tensor:
         """Return the rows of the ids, `(*, embedding_dim)`."""
         if self.trainable is None:
