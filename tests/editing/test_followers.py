@@ -144,6 +144,20 @@ def test_a_model_whose_weights_are_elsewhere_is_refused_for_that_reason():
     keep_layers(model, "model.layers", [2, 3], example=example)
 
 
+def test_hooks_that_move_inputs_stay_with_the_layers_and_go_to_their_successors():
+    model, example = models.llama()
+    accelerate.hooks.attach_align_device_hook(model, execution_device="cpu")
+    hooked = model.model.layers[3].mlp.up_proj._hf_hook
+    with surgery(model, example=example) as s:
+        s.keep_layers("model.layers", [1, 3, 3])
+        s.replace("model.layers.1.mlp.up_proj", nn.Linear(16, 32, bias=False))
+    assert model.model.layers[1].mlp.up_proj._hf_hook is hooked
+    assert "AlignDevicesHook of accelerate carried over to the new model.layers.1.mlp.up_proj" in s.report.repairs
+    before = model(**example).logits
+    accelerate.hooks.remove_hook_from_submodules(model)
+    assert torch.equal(model(**example).logits, before)
+
+
 @pytest.mark.filterwarnings("ignore")  # torch warns, in several ways, that its quantisation will move
 def test_a_cache_that_differs_before_the_edit_refuses_no_edit():
     """Dynamic quantisation scales by batch, so that steps and a full pass differ without any edit."""

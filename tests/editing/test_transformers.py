@@ -379,12 +379,26 @@ def test_a_depth_written_per_stage_is_a_warning():
     assert any("would be filled at random when the model is saved and loaded again" in text for text in report.notes)
 
 
+BACKBONE = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
+
+
+def test_the_stages_that_a_vision_backbone_names_follow_its_depth(tmp_path):
+    model, example = hf.Dinov2Model(hf.Dinov2Config(**BACKBONE)).eval(), {"pixel_values": torch.ones(1, 3, 16, 16)}
+    keep_layers(model, next(name for name, part in model.named_modules() if len(list(part.children())) == 4), [1, 3])
+    assert model.config.stage_names == ["stem", "stage1", "stage2"]
+    assert model.config.out_features == ["stage2"]
+    model.save_pretrained(tmp_path)
+    again = hf.Dinov2Model.from_pretrained(tmp_path).eval()
+    assert torch.equal(again(**example)[0], model(**example)[0])
+
+
 def test_a_config_that_could_not_be_loaded_again_is_a_warning():
-    sizes = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
-    model = hf.Dinov2Model(hf.Dinov2Config(**sizes)).eval()
-    report = remove_layer(model, "encoder.layer.0", example={"pixel_values": torch.ones(1, 3, 16, 16)})
-    assert report.notes[-1].startswith(
-        "Dinov2Model could not be built again from its config: out_features must be a subset of stage_names"
+    model = hf.Dinov2Model(hf.Dinov2Config(**BACKBONE, out_features=["stage3", "stage4"])).eval()
+    layers = next(name for name, part in model.named_modules() if len(list(part.children())) == 4)
+    report = keep_layers(model, layers, [1, 3], example={"pixel_values": torch.ones(1, 3, 16, 16)})
+    assert any(
+        note.startswith("Dinov2Model could not be built again from its config: out_features must be a subset")
+        for note in report.notes
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from linkboy._walk import NamedTensor, named_tensors, walk
+from linkboy._walk import NamedTensor, first_lazy, named_tensors, walk
 from linkboy.editing._names import ModulePlace, children_of, is_stack
 from linkboy.editing._snapshot import Snapshot
 
@@ -59,7 +59,8 @@ def _places(found: NamedTensor) -> list[TensorPlace]:
 
 
 def _saves_itself(module: nn.Module) -> bool:
-    return type(module)._save_to_state_dict is not nn.Module._save_to_state_dict
+    own = type(module)._save_to_state_dict is not nn.Module._save_to_state_dict
+    return own and first_lazy(module) is None
 
 
 def _saved(name: str, module: nn.Module) -> list[TensorPlace]:

@@ -318,6 +318,12 @@ def _free_key(container: nn.Module, module: nn.Module, taken: set[str] | None = 
 
 
 def _hooks(changes: Changes, name: str, old: nn.Module, module: nn.Module, carry: bool) -> None:
+    placed = old.__dict__.get("_hf_hook")
+    if placed is not None and "_hf_hook" not in module.__dict__:  # it moves inputs to the device of the module
+        from accelerate.hooks import add_hook_to_module
+
+        add_hook_to_module(module, placed)
+        changes.repairs.append(f"{type(placed).__name__} of accelerate carried over to the new {name}")
     count = sum(len(old.__dict__[kind]) for kind in _HOOKS if not kind.endswith(("kwargs", "called")))
     if not count:
         return

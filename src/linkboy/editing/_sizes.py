@@ -125,7 +125,7 @@ def _resize_rows(
 def _resize_split(
     changes: Changes, place: ModulePlace, count: int, fill: Fill | None, generator: torch.Generator | None
 ) -> nn.Module:
-    """Put another table in the place of a partly frozen one: its rows stay as they were, and new ones are trainable."""
+    """Put another table in the place of a partly frozen one: its rows are unchanged, and new ones are trainable."""
     old: Any = place.module
     rows = _rows(old.weight, count, fill, generator, old.padding_idx)
     frozen = [*old.is_frozen.tolist(), *[False] * count][:count]
