@@ -104,7 +104,7 @@ def label_order(dataset: Any, most: int = 60) -> tuple[int, int, int] | None:
         mine = _copied(dataset)
         for number in range(most):
             item = mine[number * len(dataset) // most]
-            last = item[-1] if isinstance(item, (tuple, list)) else None
+            last: Any = item[-1] if isinstance(item, (tuple, list)) else None
             if not isinstance(last, int) and (
                 getattr(last, "shape", None) != () or "int" not in str(getattr(last, "dtype", ""))
             ):

@@ -105,6 +105,7 @@ class Rerun:
         input_count: how many inputs there are that vary.
         sequences: whether an input is ids of shape (N, T), or has more than two dims, as nodes of a graph do not.
         dropout: lines at which dropout was on in eval mode.
+        seconds: what one run of the model takes.
     """
 
     root: int
@@ -126,6 +127,7 @@ class Rerun:
     asked_inputs: bool = False
     input_count: int = 0
     sequences: bool = False
+    seconds: float = 0.0
     dropout: tuple[str, ...] = ()
 
 

@@ -18,6 +18,8 @@ from linkboy.doctor._reruns import rerun
 from linkboy.doctor._watcher import Example, Watcher, _argument_names
 from linkboy.doctor.report import TrainingCheck
 
+SLOW = 0.5  # seconds of a forward pass: the tracer of shapes runs dozens of them
+
 WORDS = tuple(sorted(CHECKS))
 
 
@@ -116,7 +118,7 @@ def _mixing_places(watcher: Watcher) -> None:
 
     for each in watcher.facts.reruns:
         lost = each.one_shape is not None and len(each.one_shape) < len(each.many_shape)
-        if each.independent is not False and not lost:
+        if (each.independent is not False and not lost) or each.seconds > SLOW:
             continue
         example = watcher.examples[each.root]
         with contextlib.suppress(Exception), torch.no_grad():

@@ -4,6 +4,7 @@ Every run is one of `_calls.model_run`, which leaves no trace of it.
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from linkboy.doctor._patching import Patches
 from linkboy.doctor._rows import named_inputs, trailing
 
 SEED = 20
+LONGEST = 20.0  # seconds after which no further question is put to a model
 Change = Callable[[Tensor], Tensor]
 
 
@@ -97,6 +99,7 @@ def rerun(model: nn.Module, arguments: Arguments, names: list[str], facts: Rerun
     asked = Asked(model, arguments, names)
     facts.batch = asked.size
     facts.sequences = any(t.dim() >= 3 or (t.dim() == 2 and not t.is_floating_point()) for _, t in asked.inputs)
+    began = time.monotonic()
     with dropout_seen() as places:
         try:
             first, second = asked.run(times=2)
@@ -104,6 +107,7 @@ def rerun(model: nn.Module, arguments: Arguments, names: list[str], facts: Rerun
             facts.error = f"{type(error).__name__}: {error}"
             return
     facts.ran, asked.base = True, first
+    facts.seconds = (time.monotonic() - began) / 2
     facts.dropout = tuple(places)
     facts.carries = any(differ(one, other) for one, other in zip(first, second, strict=False)) or len(first) != len(
         second

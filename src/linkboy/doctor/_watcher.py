@@ -237,7 +237,9 @@ class Watcher:
                 self._note_head(root)
                 sentinel = _Sentinel()
                 with contextlib.suppress(AttributeError, TypeError):
-                    root.grad_fn.metadata["linkboy sentinel"] = sentinel
+                    metadata: Any = root.grad_fn.metadata
+                    metadata["linkboy sentinel"] = sentinel
+                    del metadata
                     self._graphs.append((weakref.ref(sentinel), self.record.steps))
 
     def _note_head(self, root: Tensor) -> None:
