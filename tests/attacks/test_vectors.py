@@ -56,6 +56,11 @@ def entry(**changes: object) -> dict[str, object]:
     return {"weight": {"dtype": "F32", "shape": [2, 6], "data_offsets": [0, 48], **changes}}
 
 
+def fasttext(words: int, *, dim: int = 5, bucket: int = 40) -> bytes:
+    arguments = struct.pack("<12id", dim, 5, 5, 1, 5, 1, 2, 2, bucket, 3, 6, 100, 1e-4)
+    return struct.pack("<2i", 793712314, 12) + arguments + struct.pack("<3iqq", words, words, 0, 1000, -1)
+
+
 HOSTILE = {
     "empty": (b"", "{path} is empty; a vectors file holds a word and its numbers in each line"),
     "a header alone": (b"400000 300\n", "{path} holds a header and no rows; get the file again"),
@@ -81,6 +86,15 @@ HOSTILE = {
     "a model of fastText": (
         b"\xba\x16\x4f\x2f" + bytes(100),
         "{path} is a fastText model with a damaged header; get the file again",
+    ),
+    "a model of fastText that claims all words of the world": (
+        fasttext(2**31 - 1), "{path} is a fastText model that is cut short; get the file again",
+    ),
+    "a model of fastText whose dictionary does not end": (
+        fasttext(5) + b"x" * 10_000, "{path} is a fastText model with a damaged dictionary; get the file again",
+    ),
+    "a model of fastText of huge rows": (
+        fasttext(2, dim=2**31 - 1), "{path} is a fastText model with a damaged header; get the file again",
     ),
     "an npy that claims a trillion rows": (
         npy((10**12, 6)),
@@ -236,6 +250,17 @@ BOMBS = {
     "a zip bomb": lambda: zipped({"vectors.txt": bytes(1 << 30)}),
     "an npz bomb": lambda: zipped({"a.npy": npy((1 << 20, 256), content=bytes(1 << 30))}),
     "an xz header that asks for much memory": lambda: lzma.compress(b"a 1 2\n" * 99, filters=LARGE_DICTIONARY),
+    "a model of fastText with buckets that unpack to a quarter gigabyte": lambda: gzip.compress(
+        fasttext(1, dim=256, bucket=1 << 18)
+        + b"a\0"
+        + bytes(9)
+        + b"\0"
+        + struct.pack("<2q", (1 << 18) + 1, 256)
+        + bytes(1 << 28),
+        1,
+    ),
+    "a tar archive of zeros": lambda: gzip.compress(bytes(257) + b"ustar" + bytes(1 << 28), 1),
+    "separators without end": lambda: b"a\t1\n" * 20 + b"\t" * (1 << 28),
     "many duplicates and bad rows": lambda: b"a 1 2\n" * 50 + b"a 1 2\na 1 x\na 1\n" * 700_000,
     "a header that claims 10**17 rows": lambda: b"99999999999999999 2\na 1 2\nb 3 4\n",
 }
