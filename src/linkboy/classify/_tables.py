@@ -297,8 +297,14 @@ def fasttext_records(lines: Iterator[Line], bad_row: BadRow) -> Iterator[tuple[i
 
 def cut_records(lines: Iterator[Line], dialect: Dialect, bad_row: BadRow) -> Iterator[tuple[int, Record]]:
     """Yield the two fields of lines that are cut at the last tab, or at the first one."""
+    plain = dialect.cut == "last" and dialect.quotes == "none"  # the usual form, without a call for each row
     for number, line in filled(lines):
-        if fields := cut_line(line, dialect.cut or "last", dialect.quotes):
+        if plain:
+            before, tab, after = line.rpartition("\t")
+            fields = (before, after) if tab else ()
+        else:
+            fields = cut_line(line, dialect.cut or "last", dialect.quotes)
+        if fields:
             yield number, fields
         else:
             bad_row(number, "there is no tab between text and label")

@@ -352,9 +352,10 @@ def columns_named(table: FileTable, places: Sequence[int]) -> str:
 
 def _one_spelling(labels: list[str]) -> tuple[Counter[str], list[str], list[str]]:
     """Give each whole number one spelling, the shortest; return rows by label, the labels, and what to say about it."""
-    groups = same_numbers(set(labels))
+    counts = Counter(labels)
+    groups = same_numbers(counts)
     if not groups:
-        return Counter(labels), labels, []
+        return counts, labels, []
     of = {label: min(group, key=len) for group in groups.values() for label in group}
     notes = [
         say("same number", names=" and ".join(map(repr, group)), one=min(group, key=len)) for group in groups.values()
