@@ -486,7 +486,10 @@ AT_ZERO = {
     "prod": (lambda x: x.prod(1), zeros),
     "fmod": (lambda x: torch.fmod(x, 1.0), zeros),
     "sgn": (lambda x: torch.sgn(x) * x, zeros),
-    "cosine_similarity": (lambda x: torch.nn.functional.cosine_similarity(x, x.detach().flip(0) + 1), with_a_zero_row),
+    "cosine_similarity": (
+        lambda x: torch.nn.functional.cosine_similarity(x, torch.tensor([1.0, -2.0, 0.5]).to(x)),
+        with_a_zero_row,
+    ),
     "layer_norm": (lambda x: torch.nn.functional.layer_norm(x, (3,)), with_a_zero_row),
 }
 TWO_AT_ZERO = {
@@ -528,5 +531,5 @@ def test_tensors_in_mappings_and_dataclasses_are_differentiated():
     assert check_op(product, Pair(matrix(), matrix()), compile=False).ok
     assert check_op(lambda batch: batch["x"].sin(), collections.UserDict(x=matrix(), words=["a"]), compile=False).ok
     wrong = check_op(lambda batch: wrong_sine()(batch["x"]), collections.UserDict(x=matrix()), compile=False)
-    assert outcomes(wrong, "failed") == ["gradient"]
+    assert "gradient" in outcomes(wrong, "failed")
     assert "args[0].x" in wrong.row("gradient").found
