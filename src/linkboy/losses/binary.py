@@ -112,15 +112,14 @@ def binary_focal_loss(
     factors = (weight, positive, negative, normalizer)
     plain = gammas[0] == gammas[1] and not margin and not label_smoothing
     if hard and plain and reduction != "none" and can_be_summed_at_once(input, target, *factors):
-        one = label.bool()
         divisor = 1.0
         if reduction == "mean":
-            weights = _weights(one, positive, negative, weight) if normalizer == "weights" else None
+            weights = _weights(label == 1, positive, negative, weight) if normalizer == "weights" else None
             if weights is not None and kept is not None:
                 weights = weights.masked_fill(~kept, 0)
             divisor = _divisor(normalizer, label, kept, weights)
         visible = values_visible(input)
-        batch = Elements(input, one, kept, weight, positive, negative, divisor, gammas[0], visible)
+        batch = Elements(input, label.to(input.dtype), kept, weight, positive, negative, divisor, gammas[0], visible)
         return loss_sum(batch, result_dtype(input))
     logits = input.to(work_dtype(input))
     if kept is not None:  # masked before the arithmetic: selecting afterwards leaves 0 * NaN in the backward pass
@@ -235,7 +234,11 @@ def _are_0_or_1(label: Tensor) -> bool:
     """Return whether all labels are known to be 0 or 1: of which kind they are, or by looking at them where that is free."""
     if label.dtype == torch.bool:
         return True
-    return values_visible(label) and bool((label == label.bool()).all())
+    if not values_visible(label):
+        return False
+    label = label.detach()
+    # Half the time of comparing and reducing; of an infinite label the square is the label, too.
+    return not label.numel() or (torch.equal(label.square(), label) and label.amax().item() <= 1)
 
 
 def _factors(
