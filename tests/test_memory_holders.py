@@ -302,7 +302,7 @@ def test_the_strings_that_accelerate_looks_for_are_known():
     texts = ("CUDA out of memory.", "DefaultCPUAllocator: can't allocate memory", "MODULE:PT_DEVMEM Allocation failed")
     errors = [RuntimeError(f"FATAL ERROR :: {text}") for text in texts]
     known = [error for error in errors if memory.should_reduce_batch_size(error)]
-    assert len(known) >= 2  # before 1.4 accelerate did not know the HPU
+    assert len(known) >= 2  # accelerate 1.0.1 does not know the HPU
     assert all(map(lb.is_out_of_memory, errors))
 
 
