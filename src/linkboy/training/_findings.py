@@ -59,10 +59,10 @@ class Examination:
         self._silent = silent if self._silent is None else self._silent & silent
         if self._steps == 1:
             missing = {name: p.numel() for name, p in own.items() if p.grad is not None and id(p) not in held}
-            stale = sum(p.grad is None and id(p) not in names and id(p) not in loss for p in parameters)
+            strangers = [p for p in parameters if id(p) not in names.keys() | loss]
+            stale = sum(p.grad is None for p in strangers)
             self._add(unoptimized(missing, stale, sum(p.numel() for p in own.values())))
-        moved = [name for name, before in self._frozen.items() if name in own and _moved(own[name], before)]
-        self._add(frozen_moved(moved))
+        self._add(frozen_moved([name for name, before in self._frozen.items() if _moved(own.get(name), before)]))
         if self._steps == _STEPS:
             self._add(without_gradient({name: own[name].numel() for name in sorted(self._silent)}))
             self.open = False
@@ -173,9 +173,9 @@ def _kept(parameter: Tensor) -> tuple[int, Tensor]:
     return parameter._version, _sample(parameter).clone()
 
 
-def _moved(parameter: Tensor, before: tuple[int, Tensor]) -> bool:
+def _moved(parameter: Tensor | None, before: tuple[int, Tensor]) -> bool:
     """Return whether a frozen parameter was written and some of its numbers are other ones now."""
-    if parameter.requires_grad or parameter._version == before[0]:
+    if parameter is None or parameter.requires_grad or parameter._version == before[0]:
         return False
     now = _sample(parameter)
     return now.shape != before[1].shape or not torch.equal(now, before[1])

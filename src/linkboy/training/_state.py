@@ -22,8 +22,6 @@ def to_state(loop: Loop, seed: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     Called between two steps only, when no gradient is under way.
     """
-    frozen: dict[str, Tensor] = {}
-    settings = loop.settings
     state: dict[str, Any] = {
         "seed": seed,
         "facts": facts(loop),
@@ -32,44 +30,46 @@ def to_state(loop: Loop, seed: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "window": [float(loop.window.loss), loop.window.weight],
         "streams": _random.capture(loop.placement.device),
         "order": loop.source.order_to_save() if loop.at.group else None,
-        "state": {name: thing.state_dict() for name, thing in settings.state.items()},
+        "state": {name: thing.state_dict() for name, thing in loop.settings.state.items()},
     }
-    if loop.placement.sharded or _processes.is_main_process():
-        names, loss = _names(loop), _stateful(settings.loss_fn)
-        groups = loop.optimizer.param_groups
-        model = _local(loop.model.state_dict())
-        still = {name for name, p in loop.model.named_parameters(remove_duplicate=False) if not p.requires_grad}
-        frozen = {name: value for name, value in model.items() if name in still and isinstance(value, Tensor)}
-        state |= {
-            "groups": [[names.get(id(parameter)) for parameter in group["params"]] for group in groups],
-            "trainable": sorted(names[id(parameter)] for parameter in _named(loop).values() if parameter.requires_grad),
-            "loss": _local(loss.state_dict()) if loss is not None else None,
-            "unnamed": [local_part(p) for p in loop.parameters if id(p) not in names],
-            "evaluating": loop.modes.to_state(),
-            "model": {name: value for name, value in model.items() if name not in frozen},
-            "optimizer": _local(loop.optimizer.state_dict()),
-            "scheduler": settings.scheduler.state_dict() if settings.scheduler is not None else None,
-            "scaler": loop.placement.scaler.state_dict() if loop.placement.scaler is not None else None,
-        }
-        if loop.average is not None:
-            pairs = zip(loop.parameters, _local(loop.average.average), strict=True)
-            averages = [None if _is_still(parameter, average) else average for parameter, average in pairs]
-            state["average"] = [loop.average.updates, averages]
-        if loop.placement.sharded:
-            state["shards"] = _shards(loop.model)
-        if loop.best is not None:
-            state["best"] = [
-                loop.best.value,
-                loop.best.loss,
-                loop.best.epoch,
-                loop.best.waited,
-                {
-                    name: value
-                    for name, value in _local(loop.best.weights).items()
-                    if not _equal(frozen.get(name), value)
-                },
-            ]
-    return state, frozen
+    if not (loop.placement.sharded or _processes.is_main_process()):
+        return state, {}
+    model = _local(loop.model.state_dict())
+    still = {name for name, p in loop.model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    frozen = {name: value for name, value in model.items() if name in still and isinstance(value, Tensor)}
+    state |= {"model": {name: value for name, value in model.items() if name not in frozen}}
+    return state | _training_state(loop) | _weights_beside(loop, frozen), frozen
+
+
+def _training_state(loop: Loop) -> dict[str, Any]:
+    """Return what trains the model: the optimizer with its groups by name, schedule, scaler, loss, and what is frozen."""
+    names, loss, settings = _names(loop), _stateful(loop.settings.loss_fn), loop.settings
+    groups = loop.optimizer.param_groups
+    return {
+        "groups": [[names.get(id(parameter)) for parameter in group["params"]] for group in groups],
+        "trainable": sorted(names[id(parameter)] for parameter in _named(loop).values() if parameter.requires_grad),
+        "loss": _local(loss.state_dict()) if loss is not None else None,
+        "unnamed": [local_part(p) for p in loop.parameters if id(p) not in names],
+        "evaluating": loop.modes.to_state(),
+        "optimizer": _local(loop.optimizer.state_dict()),
+        "scheduler": settings.scheduler.state_dict() if settings.scheduler is not None else None,
+        "scaler": loop.placement.scaler.state_dict() if loop.placement.scaler is not None else None,
+    }
+
+
+def _weights_beside(loop: Loop, frozen: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the running average and the best epoch's weights, without what equals the frozen ones, and how they are split."""
+    state: dict[str, Any] = {}
+    if loop.average is not None:
+        pairs = zip(loop.parameters, _local(loop.average.average), strict=True)
+        averages = [None if _is_still(parameter, average) else average for parameter, average in pairs]
+        state["average"] = [loop.average.updates, averages]
+    if loop.placement.sharded:
+        state["shards"] = _shards(loop.model)
+    if (best := loop.best) is not None:
+        weights = {n: value for n, value in _local(best.weights).items() if not _equal(frozen.get(n), value)}
+        state["best"] = [best.value, best.loss, best.epoch, best.waited, weights]
+    return state
 
 
 def _is_still(parameter: Tensor, average: Tensor) -> bool:
