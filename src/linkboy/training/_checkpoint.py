@@ -592,6 +592,12 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         or not all(isinstance(entry.get("size"), int) for entry in entries)
     ):
         raise ValueError("manifest.json does not list two files of each process")
+    _check_frozen(manifest)
+    return manifest
+
+
+def _check_frozen(manifest: Mapping[str, Any]) -> None:
+    """Refuse a manifest that names other files beside the checkpoint than a `Checkpointer` writes."""
     for entry in _frozen_of(manifest):
         if entry is None:
             continue
@@ -600,7 +606,6 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             raise ValueError("manifest.json names a file of frozen tensors that a Checkpointer would not write")
         if not isinstance(entry.get("size"), int):
             raise ValueError("manifest.json is not a checkpoint's manifest")
-    return manifest
 
 
 def _frozen_of(manifest: Mapping[str, Any]) -> list[Any]:

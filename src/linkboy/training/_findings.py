@@ -55,7 +55,7 @@ class Examination:
         held, own = {id(p) for p in parameters}, dict(_named(self.model))
         names = {id(p): name for name, p in own.items()}
         loss = {id(p) for _, p in _named(self.loss_fn)}
-        silent = {names[id(p)] for p in parameters if id(p) in names and p.requires_grad and p.grad is None}
+        silent = _silent(parameters, names)
         self._silent = silent if self._silent is None else self._silent & silent
         if self._steps == 1:
             missing = {name: p.numel() for name, p in own.items() if p.grad is not None and id(p) not in held}
@@ -162,6 +162,11 @@ def _are(things: Mapping[str, int]) -> str:
 
 def _named(module: object) -> Iterable[tuple[str, nn.Parameter]]:
     return module.named_parameters() if isinstance(module, nn.Module) else ()
+
+
+def _silent(parameters: Sequence[Tensor], names: Mapping[int, str]) -> set[str]:
+    """Return the names of the parameters that should have a gradient and have none."""
+    return {names[id(p)] for p in parameters if id(p) in names and p.requires_grad and p.grad is None}
 
 
 def _sample(parameter: Tensor) -> Tensor:
