@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-oldest test-python check bench docs build clean
+.PHONY: help setup demo test test-oldest test-python check bench pictures docs build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -57,6 +57,9 @@ check: $(VENV)/.dev ## format, lint and types
 
 bench: $(VENV)/.bench ## measure beside the peers and print the tables
 	$(BIN)/python -m benchmarks
+
+pictures: $(VENV)/.bench ## draw the reports that the documentation shows
+	$(BIN)/python -m benchmarks.pictures
 
 docs: $(VENV)/.docs ## build the documentation into site/
 	$(BIN)/zensical build --strict

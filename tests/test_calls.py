@@ -7,7 +7,7 @@ import dataclasses
 import random
 import types
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -483,3 +483,26 @@ def test_the_log_of_fake_tensors_is_quiet_only_in_the_run(caplog):
     with pytest.raises(RuntimeError), model_run(nn.Linear(5, 2), arguments_of(x), "fake") as run:
         run.call()
     assert not caplog.records
+
+
+class Batch(NamedTuple):
+    x: torch.Tensor
+    mask: torch.Tensor
+
+
+def test_a_named_tuple_is_one_argument_where_its_fields_are_no_arguments():
+    pair = Batch(torch.zeros(2), torch.ones(2))
+    assert arguments_of(pair, lambda batch: batch.x).call(lambda batch: batch.mask) is pair.mask
+    assert arguments_of(pair, lambda batch, scale=1: batch.x).args == (pair,)
+    assert arguments_of(pair, lambda x, mask: x).args == tuple(pair)
+    assert arguments_of(pair, lambda a, b: a).args == tuple(pair)  # two arguments, whatever they are called
+    assert arguments_of(pair).args == tuple(pair)
+
+
+def test_a_run_on_values_needs_an_example_with_values():
+    example = arguments_of(torch.zeros(2, device="meta"))
+    with pytest.raises(ValueError) as error, model_run(nn.ReLU(), example, "values"):
+        pass
+    assert str(error.value) == "a run on values needs an example with values, got a tensor on the meta device"
+    with model_run(nn.ReLU(), example, "meta") as run:
+        assert run.call().shape == (2,)

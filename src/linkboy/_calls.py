@@ -60,8 +60,8 @@ def arguments_of(example: Any, model: Model | None = None, *, name: str = "examp
     """Read the arguments of a call from what a user passes as an example or takes from a loader.
 
     A tuple or list holds positional arguments, a mapping holds keywords, anything else is the one argument. If the keys of
-    a mapping are not arguments of the model and the model takes one positional argument, the mapping is that argument, as
-    in `forward(self, batch)`. A `PackedSequence`, which is also a tuple, is one argument.
+    a mapping or the fields of a named tuple are not arguments of the model and the model takes one positional argument, the
+    mapping or tuple is that argument, as in `forward(self, batch)`. A `PackedSequence`, which is also a tuple, is one argument.
 
     Args:
         example: a tensor, a tuple, list or mapping (also a `UserDict`, such as a tokenizer's `BatchEncoding`), or anything
@@ -88,6 +88,9 @@ def arguments_of(example: Any, model: Model | None = None, *, name: str = "examp
     if isinstance(example, (Tensor, PackedSequence)):
         return Arguments((example,), {})
     if isinstance(example, (tuple, list)):
+        fields = getattr(example, "_fields", None)  # of a named tuple
+        if fields and _is_the_argument(dict(zip(fields, example, strict=True)), model):
+            return Arguments((example,), {})
         if len(example) > 1 and all(type(size) is int for size in example):
             raise TypeError(f"{name} must hold tensors, got what looks like a shape; pass torch.zeros{tuple(example)}")
         return Arguments(tuple(example), {})
@@ -317,7 +320,7 @@ def model_run(
         A `ModelRun`; its `call()` runs the model, and hooks registered on modules are removed at the end.
 
     Raises:
-        ValueError: the model has lazy parameters.
+        ValueError: the model has lazy parameters, or is to run on values and the arguments have none.
 
     Examples:
         >>> model = nn.BatchNorm1d(3)
@@ -334,6 +337,8 @@ def model_run(
     buffers = (tensor for module in modules for tensor in module.buffers(recurse=False))
     if any(map(is_lazy, (*parameters, *buffers))):
         refuse_lazy(model)
+    if way == "values" and any(tensor.is_meta for tensor in tensors_in((arguments.args, arguments.kwargs))):
+        raise ValueError("a run on values needs an example with values, got a tensor on the meta device")
     with contextlib.ExitStack() as stack:
         stack.enter_context(_random.same_random_numbers())
         if seed is not None:

@@ -746,6 +746,7 @@ def test_wrong_arguments_are_named():
         assert str(caught.value) == message
     for keywords, error, message in [
         ({"sizes": (0,)}, ValueError, "each of sizes must be an integer of at least 1, got 0"),
+        ({"sizes": ()}, ValueError, "sizes must have at least one batch size, got none"),
         ({"sizes": 3}, TypeError, "sizes must be a sequence of batch sizes, got int"),
         (
             {"output_batch_dim": -1},

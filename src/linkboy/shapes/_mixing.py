@@ -15,7 +15,7 @@ from linkboy._random import same_random_numbers, seed
 from linkboy._report import listed, shorten
 from linkboy.shapes._calls import user_place
 from linkboy.shapes._fit import FittedShape, batch_dims, shape_text
-from linkboy.shapes._predict import DRAWS, Runs, at_row, from_error, samples_in_lists
+from linkboy.shapes._predict import DRAWS, Runs, at_row, from_error, lists_of_samples, samples_in_lists
 from linkboy.shapes._recorder import CallRecorder, Pick, cropped, differ
 from linkboy.shapes._rows import ShapeRow
 from linkboy.shapes._runs import MakeInputs, draw
@@ -85,8 +85,7 @@ def _reason_not_to_run(model: Model, runs: Runs) -> str:
         return "the model is on the meta device and has no values; pass mixing=False to check shapes alone"
     if not runs.outputs:
         return "the model returned no tensor"
-    in_lists = samples_in_lists(runs.probes[0].output_names, runs.probe[0])
-    return "" if in_lists or any(map(batch_dims, runs.outputs)) else "no output has the batch as a dim"
+    return "" if lists_of_samples(runs) or any(map(batch_dims, runs.outputs)) else "no output has the batch as a dim"
 
 
 @dataclasses.dataclass
@@ -104,6 +103,9 @@ class _Test:
         self._model, self._make_inputs, self._runs, self._tested = model, make_inputs, runs, tested
         self._trains = isinstance(model, nn.Module) and any(module.training for module in model.modules())
         self._lists = self._lists_of_plain_values()
+        self._in_lists = lists_of_samples(
+            runs
+        )  # at every size: a model may return as many tensors as a batch has samples
         self._random = False
         self._can_replace, self._answered = False, False
 
@@ -286,8 +288,8 @@ class _Test:
 
     def _samples(self, base: _Result, other: _Result, pick: Pick) -> Iterable[tuple[Any, Any]]:
         """Yield, for each output, functions from a sample to its values and to those that tell their size."""
-        lists = samples_in_lists(base.names, BATCH), samples_in_lists(other.names, len(pick))
-        if lists[0]:
+        if self._in_lists:
+            lists = samples_in_lists(base.names, BATCH), samples_in_lists(other.names, len(pick))
             for before, after in zip(*lists, strict=False):
                 yield _from_list(base.tensors, before), _from_list(other.tensors, after)
             return

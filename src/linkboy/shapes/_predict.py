@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import itertools
 import linecache
 import math
 import re
@@ -78,19 +79,24 @@ class Runs:
         one, two = ([passes[id(run)] for run in runs] for runs in (first, second))
         self.counts: dict[Key, Fit | None] = {}
         self.fits: dict[Key, list[list[FittedShape | None]]] = {}
-        for key in {key: None for groups in (*one, *two) for key in groups}:
-            counts = [[len(groups.get(key, ())) for groups in draws] for draws in (one, two)]
-            steady = all(len(set(count)) == 1 for count in counts)
-            self.counts[key] = fit_size(counts[0][0], counts[1][0], self.probe) if steady else None
-            if steady:
-                self.fits[key] = [
-                    fit_shapes([groups[key][n].out_shapes for groups in one], [groups[key][n].out_shapes for groups in two],
-                               self.probe)
-                    for n in range(min(counts[0][0], counts[1][0]))
-                ]  # fmt: skip
+        for key in dict.fromkeys(itertools.chain(*one, *two)):
+            self._fit_call(key, [groups.get(key, []) for groups in one], [groups.get(key, []) for groups in two])
         self.pieces = {key for key in self.counts if _in_pieces([groups.get(key, ()) for groups in passes.values()])}
         self.data_dependent = {key for key, count in self.counts.items() if count is None or self._varies(key)}
         self.varies = bool(self.data_dependent)  # whether some size was seen to depend on the values
+
+    def _fit_call(self, key: Key, first: list[list[ShapeRow]], second: list[list[ShapeRow]]) -> None:
+        """Fit how often a call runs and the shapes of its results, given its rows in each draw at both probes."""
+        counts = [set(map(len, draws)) for draws in (first, second)]
+        if any(len(count) > 1 for count in counts):
+            self.counts[key] = None
+            return
+        one, two = len(first[0]), len(second[0])
+        self.counts[key] = fit_size(one, two, self.probe)
+        self.fits[key] = [
+            fit_shapes([rows[n].out_shapes for rows in first], [rows[n].out_shapes for rows in second], self.probe)
+            for n in range(min(one, two))
+        ]
 
     def _varies(self, key: Key) -> bool:
         return any(fit is None for fits in self.fits[key] for fitted in fits for fit in fitted or ())

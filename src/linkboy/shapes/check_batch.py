@@ -166,5 +166,7 @@ def _check_arguments(model: Model, make_inputs: object, sizes: object, probe: ob
             raise TypeError(f"{name} must be a sequence of batch sizes, got {type(values).__name__}")
         for value in values:
             check_number(f"each of {name}", value, minimum=1, integer=True)
+    if not sizes:
+        raise ValueError("sizes must have at least one batch size, got none")
     if len(set(probe)) != 2 or len(probe) != 2:  # type: ignore[arg-type]  # a sequence, as checked above
         raise ValueError(f"probe must be two different batch sizes, got {probe}")
