@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # Another package's dependency on torch must not replace the pinned build: the constraint goes with every install.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TESTS ?=
+# A process per core, each on one thread; the tests of a file stay together, for what they share.
+PARALLEL := -q -n auto --dist loadfile
+test test-oldest: export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-oldest test-python check bench pictures docs build clean
@@ -39,13 +42,13 @@ setup: $(VENV)/.dev ## make the development environment in .venv
 demo: $(VENV)/.run ## train on the embedded task: which language is this name written in?
 	$(BIN)/linkboy train --demo --out demo-model --overwrite
 
-test: $(VENV)/.dev ## run the tests (TESTS="-m slow" for the long ones)
-	$(BIN)/python -m pytest -q $(TESTS)
+test: $(VENV)/.dev ## run the tests (TESTS="-n0 -m slow" for the long ones, one at a time)
+	$(BIN)/python -m pytest $(PARALLEL) $(TESTS)
 
 test-oldest: ## run them beside the oldest versions of everything, on Python 3.11 (a download of about 3 GB)
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -r constraints-oldest.txt -e .
-	.venv-oldest/bin/python -m pytest -q $(TESTS)
+	.venv-oldest/bin/python -m pytest $(PARALLEL) $(TESTS)
 
 test-python: ## run them on another Python: make test-python PYTHON=python3.13
 	$(MAKE) test VENV=.venv-$(notdir $(PYTHON)) PYTHON=$(PYTHON)

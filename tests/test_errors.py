@@ -157,7 +157,7 @@ def test_a_message_on_the_page_is_what_is_raised(message, meet, tmp_path, monkey
         (TypeError, ValueError, OSError, RuntimeError, AssertionError, AttributeError, ImportError)
     ) as caught:
         meet()
-    assert str(caught.value) == message
+    assert re.sub(r"\b(add)?mm: ", "", str(caught.value)) == message  # torch 2.15 names the kernel as well
 
 
 def test_both_languages_explain_the_same_messages():

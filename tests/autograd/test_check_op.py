@@ -167,7 +167,8 @@ def test_a_check_that_does_not_apply_is_skipped_with_its_reason():
 def test_an_operator_that_raises_is_one_failure_and_the_rest_is_skipped():
     report = check_op(lambda x: x @ x, matrix(), compile=False)
     assert outcomes(report, "failed") == ["forward"]
-    assert report.row("forward").found.startswith("raises RuntimeError: mat1 and mat2 shapes cannot be multiplied")
+    assert report.row("forward").found.startswith("raises RuntimeError: ")
+    assert "mat1 and mat2 shapes cannot be multiplied" in report.row("forward").found
     assert {row.outcome for row in report.rows[1:]} == {"skipped"}
     assert check_op(lambda x: 3, matrix(), compile=False).row("forward").found == "the operator returns no tensor"
 

@@ -30,7 +30,7 @@ def run_file(path, form, inputs):
     return torch.export.load(path).module()(**inputs)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.filterwarnings("ignore:.*get_attr:UserWarning")  # torch 2.6, of a program that it wrote itself
 @pytest.mark.parametrize("form", FORMS)
 def test_an_exported_model_gives_the_same_answers(classifier, tmp_path, form):

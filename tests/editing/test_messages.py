@@ -175,8 +175,7 @@ def test_what_is_refused_says_why_and_changes_nothing(build, edit, error, messag
     assert before is None or fingerprint(model) == before
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_scripted_models_and_parts_are_refused():
     scripted = torch.jit.script(nn.Sequential(nn.Linear(2, 2)))
     with pytest.raises(TypeError) as caught:

@@ -159,7 +159,10 @@ def test_an_activation_in_place_does_not_rewrite_the_row_before_it():
     inplace = nn.Sequential(plain[0], nn.ReLU(inplace=True))
     x = torch.randn(8, 4)
     loss = lambda out: out.sum()  # noqa: E731
-    assert audit_activations(plain, x, loss=loss).rows == audit_activations(inplace, x, loss=loss).rows
+    one, other = audit_activations(plain, x, loss=loss), audit_activations(inplace, x, loss=loss)
+    assert list(map(repr, one.rows)) == list(
+        map(repr, other.rows)
+    )  # on Python 3.13 rows that hold a NaN are never equal
 
 
 def test_half_precision_and_autocast():

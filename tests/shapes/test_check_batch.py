@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import json
 import logging
+import re
 import warnings
 from importlib.metadata import version
 
@@ -211,18 +212,26 @@ def test_a_wrong_transpose_shows_at_the_reshape_behind_it():
     assert [(finding.kind, finding.code) for finding in findings] == [("mixing", "moved.reshape(len(x), -1)")]
 
 
+def without_kernel(message):
+    """Take away the kernel that torch 2.15 names before its message."""
+    return re.sub(r"\b(add)?mm: ", "", message)
+
+
 def test_a_lost_batch_before_an_exception_comes_first():
     linear = nn.Linear(6, 2)
     report = check_batch(lambda x: linear(x.view(-1, 4)), rows(6, 2))
     assert [(f.kind, f.code) for f in report.findings] == [("leading-dim", "x.view(-1, 4)")]
     report = check_batch(lambda x: linear(x.view(-1, 2)), rows(6, 2))  # merged dims are nothing wrong
     assert kinds(report) == ["error"]
-    assert report.findings[0].got == "RuntimeError: mat1 and mat2 shapes cannot be multiplied (30x2 and 6x2)"
+    assert (
+        without_kernel(report.findings[0].got)
+        == "RuntimeError: mat1 and mat2 shapes cannot be multiplied (30x2 and 6x2)"
+    )
 
 
 def test_an_error_at_every_batch_size_is_not_put_down_to_the_batch():
     finding = check_batch(nn.Linear(4, 3), rows(5)).findings[0]
-    assert str(finding) == (
+    assert without_kernel(str(finding)) == (
         "error at batch 5, the model: expected a result, got RuntimeError: mat1 and mat2 shapes cannot be multiplied (5x5 "
         "and 4x3); every batch size raises: fix the model, or let make_inputs return the inputs that it takes"
     )

@@ -871,7 +871,7 @@ def test_messages(error, message, changes):
         ("meta", "device must be one that this machine has (cpu), got 'meta'; leave it out for the fastest"),
         ("cpu:3", "device must have an index below 1, got 'cpu:3'"),
         ("gpu", "device must be one that torch knows, such as \"cpu\", got 'gpu'"),
-        (3, 'device must be one that torch knows, such as "cpu", got 3'),
+        (3.5, 'device must be one that torch knows, such as "cpu", got 3.5'),
     ],
 )
 def test_a_device_that_is_not_here_is_refused_before_anything_moves(monkeypatch, device, message):

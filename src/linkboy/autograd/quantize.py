@@ -46,4 +46,4 @@ def quantize_uniform(
     check_choice("outside", outside, ("pass", "zero"))
     check_numbers("x", x)
     value = middle_of(cell_of(x, bits, low, high), bits, low, high, x.dtype)
-    return substitute(value, x if outside == "pass" else x.clamp(low, high))
+    return substitute(value, x if outside == "pass" else x.where((x >= low) & (x <= high), x.detach()))

@@ -1,4 +1,4 @@
-"""From encoded parts to the model that is kept: train, calibrate and judge on the validation part, train again."""
+"""From encoded parts to a model that is trained in epochs, calibrated, and judged on the validation part."""
 
 import dataclasses
 import time
@@ -77,7 +77,7 @@ def train_candidate(
         target,
         class_counts(parts),
         metric=learner.recipe.metric,
-        adjust=traits_of(parts).tailed,
+        adjust=learner.recipe.metric == "macro-f1",
         weights=data["valid"].weights.numpy(),
     )
     calibration.build_into(model)
@@ -86,29 +86,6 @@ def train_candidate(
     return Candidate(
         learner.recipe, model, history, calibration, logits, score(target, logits.argmax(1).numpy()), seconds
     )
-
-
-def train_again(
-    learner: Learner,
-    chosen: Candidate,
-    data: Mapping[str, EncodedTexts],
-    checkpoints: Path,
-    *,
-    latest: float | None = None,
-) -> TextModel:
-    """Train by the chosen recipe on the training and validation parts together; calibrated like the chosen model.
-
-    Raises:
-        TrainingStoppedError: a signal came.
-    """
-    everything = data["train"] + data["valid"]
-    learner = dataclasses.replace(learner, recipe=chosen.recipe)
-    model = learner.new_model()
-    history = learner.fit(model, everything, None, checkpoints, latest=latest)
-    if history.stopped in SIGNALS:
-        raise TrainingStoppedError(history)
-    chosen.calibration.build_into(model)
-    return model
 
 
 def class_counts(parts: Parts) -> NDArray[np.int64]:

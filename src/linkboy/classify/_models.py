@@ -55,6 +55,10 @@ class NgramClassifier(TextModel):
         bags = F.embedding_bag(ids, weight, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True)
         return bags + self.bias
 
+    def of_classes(self, ids: Tensor, pair: tuple[int, int]) -> Tensor:
+        """Return `(len(ids), 2)`: the weights of n-grams for two classes."""
+        return self.bag.weight.detach()[ids][:, list(pair)]
+
     @torch.no_grad()
     def adjust_(self, shift: Tensor, temperature: float) -> None:
         """Change the weights so that the logits are `(logits + shift) / temperature` from now on, without a `scale`."""

@@ -14,23 +14,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from linkboy._page import environment
 from linkboy._report import Printable, Table, format_count, format_percent, format_seconds
 from linkboy._version import __version__
 from linkboy.classify import _charts as charts
 from linkboy.classify._parts import PARTS, Parts
-from linkboy.classify._reliability import Reliability, reliability
+from linkboy.classify._reliability import Reliability
 from linkboy.classify._results import Judgement
+from linkboy.classify._scored import Scored
 from linkboy.classify.classifier import Classifier
 from linkboy.classify.explain import Explanation
 from linkboy.classify.metrics import ClassificationMetrics
-from linkboy.classify.recipe import Recipe, TrainingOptions
+from linkboy.classify.recipe import TrainingOptions
 from linkboy.parameters import summarize
 from linkboy.text._scripts import font_language
-from linkboy.training import History
 
 MISTAKES = 20
 CONFUSIONS = 10
@@ -52,10 +50,8 @@ def report_page(
     classifier: Classifier,
     parts: Parts,
     judged: Judgement,
-    history: History,
     *,
     options: TrainingOptions,
-    recipe: Recipe,
     seconds: Mapping[str, float],
     metric: str,
 ) -> bytes:
@@ -64,17 +60,14 @@ def report_page(
     Args:
         classifier: the result.
         parts: what it was trained, chosen and tested on.
-        judged: its logits and metrics.
-        history: the record of the training loop.
+        judged: its logits and metrics, and how it was trained.
         options: the options of the run.
-        recipe: the settings used.
         seconds: how long each stage took.
         metric: key of the metric that chose the epoch.
     """
-    metrics, logits, target = judged.metrics, judged.logits["test"], parts.targets["test"]
-    confidence, predicted = (values.numpy() for values in logits.float().softmax(1).max(1))
-    calibration = reliability(confidence, predicted == target)
-    before = _reliability_of(judged.calibration.undo(logits.double()), target)
+    metrics, scored, history = judged.metrics, judged.scored, judged.outcome.history
+    calibration = scored.reliability()
+    before = None if judged.before is None else judged.before.reliability()
     return (
         _template()
         .render(
@@ -90,18 +83,18 @@ def report_page(
             if len(parts.class_names) <= charts.MOST_CLASSES_DRAWN
             else None,
             class_rows=_class_rows(parts, metrics["test"]),
-            mistakes=_mistakes(classifier, parts, confidence, predicted),
+            mistakes=_mistakes(classifier, parts, scored),
             calibration=calibration,
             before=before,
             calibration_chart=charts.reliability_chart(calibration, before),
             judged=judged,
-            curves=charts.learning_curves(history.rows, metric, history.best_epoch),
+            curves=charts.learning_curves(history.rows, metric, history.best_epoch) if history is not None else [],
             colours=charts.COLOURS,
             history=history,
             reports=[
                 ("Data", parts),
-                ("Settings", recipe),
-                *([("Budget", judged.search)] if judged.search else []),
+                ("Model" if history is None else "Settings", judged.outcome.settings),
+                *([("Budget", judged.outcome.search)] if judged.outcome.search else []),
                 ("Parameters", summarize(classifier.model)),
             ],
             parts_table=_parts_table(metrics),
@@ -112,11 +105,6 @@ def report_page(
         )
         .encode("utf-8", "replace")
     )
-
-
-def _reliability_of(logits: Tensor, target: NDArray[np.int64]) -> Reliability:
-    best = logits.softmax(1).max(1)
-    return reliability(best.values.numpy(), best.indices.numpy() == target)
 
 
 def command_line() -> str:
@@ -150,10 +138,16 @@ def _figures(
     test: ClassificationMetrics, calibration: Reliability, seconds: Mapping[str, float]
 ) -> list[tuple[str, str, str]]:
     """Return the headline numbers: name, value, remark."""
-    error = test.standard_error
+    low, high = test.interval
+    gained = 100 * (test.accuracy - test.largest_share)
+    beside = (
+        f"{gained:+.1f} points on always answering the largest class"
+        if test.is_better_than_guessing
+        else "not better than guessing"
+    )
     manner = "underconfident" if calibration.confidence < calibration.accuracy else "overconfident"
     return [
-        ("Accuracy", format_percent(test.accuracy), f"± {error:.2%} standard error" if error else "of the test part"),
+        ("Accuracy", format_percent(test.accuracy), f"95% interval {100 * low:.1f} to {100 * high:.1f}; {beside}"),
         ("Macro-F1", format_percent(test.macro_f1), f"mean over {len(test.per_class)} classes"),
         ("Calibration error", format_percent(calibration.calibration_error), f"{manner} on average"),
         (
@@ -176,18 +170,16 @@ def _class_rows(parts: Parts, test: ClassificationMetrics) -> list[tuple[Any, in
     return list(zip(test.per_class, counts, strict=True))
 
 
-def _mistakes(
-    classifier: Classifier, parts: Parts, confidence: NDArray[np.float32], predicted: NDArray[np.int64]
-) -> list[Mistake]:
+def _mistakes(classifier: Classifier, parts: Parts, scored: Scored) -> list[Mistake]:
     """Return the mistakes that the classifier was most confident of."""
     target, texts, names = parts.targets["test"], parts.texts["test"], parts.class_names
-    wrong = np.flatnonzero(predicted != target)
-    confident: list[int] = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES].tolist()
+    wrong = np.flatnonzero(~scored.right)
+    confident: list[int] = wrong[np.argsort(-scored.confidence[wrong], kind="stable")][:MISTAKES].tolist()
     return [
         Mistake(
             texts.lines[row],
             classifier.explain(
-                [texts.texts[row]], label=names[int(predicted[row])], against=names[int(target[row])]
+                [texts.texts[row]], label=names[int(scored.predicted[row])], against=names[int(target[row])]
             ).explanations[0],
         )
         for row in confident

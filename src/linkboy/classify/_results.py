@@ -4,17 +4,15 @@ import dataclasses
 import io
 from collections.abc import Mapping
 
-from torch import Tensor
-
 from linkboy._report import json_text
 from linkboy.classify._charts import as_file, confusion_chart, learning_curves
+from linkboy.classify._outcome import Outcome
 from linkboy.classify._parts import Parts
+from linkboy.classify._scored import Scored
 from linkboy.classify.calibration import Calibration
 from linkboy.classify.classifier import CONFIG, WEIGHTS, Classifier
 from linkboy.classify.metrics import ClassificationMetrics
-from linkboy.classify.search import SearchReport
 from linkboy.classify.suspects import SuspectedLabels
-from linkboy.training import History
 from linkboy.training.report import rows_as_csv
 
 CONFUSION_TITLE = "True class by row, predicted class by column"
@@ -33,52 +31,70 @@ CONTENTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """How good a classifier is: logits and metrics of each part, and what the held-out parts tell beyond that."""
+    """How good a classifier is: metrics of each part, and what the held-out parts tell beyond that.
 
-    logits: Mapping[str, Tensor]
+    Args:
+        scored: the test part.
+        before: the test part before a temperature was chosen; `None` where none was.
+        metrics: of each part.
+        without_overlap: of the test rows whose text does not occur in training.
+        calibration: with the errors of the held-out parts.
+        suspects: held-out rows whose label may be wrong.
+        macro_f1_point: of the test part, if macro-F1 were asked for.
+        outcome: the model.
+    """
+
+    scored: Scored
+    before: Scored | None
     metrics: Mapping[str, ClassificationMetrics]
     without_overlap: ClassificationMetrics | None
     calibration: Calibration
     suspects: SuspectedLabels
-    before_refit: ClassificationMetrics | None = None
-    search: SearchReport | None = None
+    macro_f1_point: ClassificationMetrics | None
+    outcome: Outcome
 
 
-def result_files(
-    classifier: Classifier, parts: Parts, judged: Judgement, history: History, metric: str, page: bytes
-) -> dict[str, bytes]:
+def result_files(classifier: Classifier, parts: Parts, judged: Judgement, metric: str, page: bytes) -> dict[str, bytes]:
     """Return the files of a finished run by name; `metric` is the key of the one that chose the epoch."""
-    test = judged.metrics["test"]
+    test, history = judged.metrics["test"], judged.outcome.history
     figures = {
         **judged.metrics,
         "test_without_overlap": judged.without_overlap,
-        "test_before_refit": judged.before_refit,
+        "test_for_macro_f1": judged.macro_f1_point,
         "calibration": judged.calibration,
         "suspected_labels": judged.suspects.suspect_count,
-        "budget": judged.search,
+        "budget": judged.outcome.search,
+        "linear": judged.outcome.settings if history is None else None,
     }
+    drawn = [(CONFUSION_TITLE, confusion_chart(test.confusion, parts.class_names), ())] if test.confusion else []
+    of_epochs = (
+        {}
+        if history is None
+        else {
+            "history.csv": rows_as_csv(history.rows).encode(),
+            "curves.svg": as_file(learning_curves(history.rows, metric, history.best_epoch)),
+        }
+    )
     return {
         **classifier.files(),
         "report.html": page,
         "metrics.json": json_text(figures, indent=1).encode(),
-        "history.csv": rows_as_csv(history.rows).encode(),
-        "predictions.csv": _predictions_csv(parts, judged.logits["test"]),
+        **of_epochs,
+        "predictions.csv": _predictions_csv(parts, judged.scored),
         "suspects.csv": judged.suspects.as_csv(),
-        "curves.svg": as_file(learning_curves(history.rows, metric, history.best_epoch)),
-        "confusion.svg": as_file([(CONFUSION_TITLE, confusion_chart(test.confusion, parts.class_names), ())]),
+        "confusion.svg": as_file(drawn),
     }
 
 
-def _predictions_csv(parts: Parts, logits: Tensor) -> bytes:
+def _predictions_csv(parts: Parts, scored: Scored) -> bytes:
     import polars as pl
 
-    best = logits.float().softmax(1).max(1)
     frame = pl.DataFrame(
         {
             "text": parts.texts["test"].texts,
             "label": [parts.class_names[target] for target in parts.targets["test"]],
-            "predicted": [parts.class_names[target] for target in best.indices.tolist()],
-            "probability": best.values.numpy(),
+            "predicted": [parts.class_names[target] for target in scored.predicted.tolist()],
+            "probability": scored.confidence,
         }
     )
     buffer = io.BytesIO()

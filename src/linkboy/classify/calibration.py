@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from linkboy._report import Block, Report, format_percent
 from linkboy.classify._models import TextModel
-from linkboy.classify._reliability import reliability
+from linkboy.classify._scored import Scored
 from linkboy.classify.metrics import macro_f1
 
 Floats = NDArray[np.float64]
@@ -60,14 +60,14 @@ class Calibration(Report):
     """What was done to the logits after training; it is part of the saved weights.
 
     Attributes:
-        temperature: the number that the logits were divided by.
+        temperature: the number that the logits were divided by; `None` for the n-gram model, whose mix sets the scale.
         adjustment: how the logits were moved by the priors of the classes; `None` without a long tail.
         shift: `(C,)`, added to the logits before they were divided.
         calibration_error_before: expected calibration error of each part before calibration.
         calibration_error_after: expected calibration error of each part after it.
     """
 
-    temperature: float
+    temperature: float | None
     adjustment: LogitAdjustment | None
     shift: tuple[float, ...] = dataclasses.field(repr=False)
     calibration_error_before: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -76,6 +76,12 @@ class Calibration(Report):
     def _blocks(self) -> Iterator[Block]:
         if self.adjustment is not None:
             yield from self.adjustment._blocks()
+        if self.temperature is None:
+            errors = ", ".join(
+                f"{part} {format_percent(after)}" for part, after in self.calibration_error_after.items()
+            )
+            yield f"probabilities: expected calibration error {errors}" if errors else ""
+            return
         errors = ", ".join(
             f"{part} {format_percent(self.calibration_error_before[part])} -> {format_percent(after)}"
             for part, after in self.calibration_error_after.items()
@@ -84,27 +90,29 @@ class Calibration(Report):
             f"; expected calibration error {errors}" if errors else ""
         )
 
+    @property
+    def _divisor(self) -> float:
+        return 1.0 if self.temperature is None else self.temperature
+
     def build_into(self, model: TextModel) -> None:
         """Change the weights of a model so that it gives calibrated logits."""
-        model.adjust_(torch.tensor(self.shift), self.temperature)
+        model.adjust_(torch.tensor(self.shift), self._divisor)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """Return calibrated logits `(N, C)` for those of the model as it left training."""
-        return (logits + torch.tensor(self.shift).to(logits)) / self.temperature
+        return (logits + torch.tensor(self.shift).to(logits)) / self._divisor
 
     def undo(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the logits of the model as it left training for calibrated ones."""
-        return logits * self.temperature - torch.tensor(self.shift).to(logits)
+        return logits * self._divisor - torch.tensor(self.shift).to(logits)
 
-    def measured(self, logits: Mapping[str, torch.Tensor], targets: Mapping[str, NDArray[np.int64]]) -> "Calibration":
-        """Return the same with the errors of the parts, given their calibrated logits."""
-        return dataclasses.replace(
-            self,
-            calibration_error_before={
-                part: calibration_error(self.undo(rows.double()), targets[part]) for part, rows in logits.items()
-            },
-            calibration_error_after={part: calibration_error(rows, targets[part]) for part, rows in logits.items()},
-        )
+    def measured(self, before: Mapping[str, Scored], after: Mapping[str, Scored]) -> "Calibration":
+        """Return the same with the errors of the parts before and after it."""
+        errors = [
+            {part: scored.reliability().calibration_error for part, scored in parts.items()}
+            for parts in (before, after)
+        ]
+        return dataclasses.replace(self, calibration_error_before=errors[0], calibration_error_after=errors[1])
 
 
 def calibrate(
@@ -135,6 +143,19 @@ def calibrate(
         adjustment = choose_adjustment(raw / scale, target, prior, metric=metric)
         shift = -scale * adjustment.tau * (prior - prior.mean())
     return Calibration(best_temperature(raw + shift, target, weights), adjustment, tuple(shift.tolist()))
+
+
+def towards_rare_classes(logits: torch.Tensor, target: NDArray[np.int64], counts: NDArray[np.int64]) -> Calibration:
+    """Return how far to move calibrated logits for the best macro-F1, without another temperature.
+
+    Args:
+        logits: `(N, C)` of rows that the model has not learned from.
+        target: `(N,)` class indices.
+        counts: `(C,)` training rows of each class.
+    """
+    prior = np.log(np.maximum(counts, 1) / max(counts.sum(), 1))
+    adjustment = choose_adjustment(logits.double().numpy(), target, prior, metric="macro-f1")
+    return Calibration(None, adjustment, tuple((-adjustment.tau * (prior - prior.mean())).tolist()))
 
 
 def choose_adjustment(logits: Floats, target: NDArray[np.int64], log_prior: Floats, *, metric: str) -> LogitAdjustment:
@@ -188,9 +209,3 @@ def best_temperature(logits: Floats, target: NDArray[np.int64], weights: NDArray
         middle = (low + high) / 2
         low, high = (middle, high) if slope(middle) > 0 else (low, middle)
     return float(np.exp(-(low + high) / 2))
-
-
-def calibration_error(logits: torch.Tensor, target: NDArray[np.int64]) -> float:
-    """Return the expected calibration error of the predicted classes."""
-    best = logits.double().softmax(1).max(1)
-    return reliability(best.values.numpy(), best.indices.numpy() == target).calibration_error

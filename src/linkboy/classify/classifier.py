@@ -20,6 +20,7 @@ from linkboy._files import atomic_write, read_bounded
 from linkboy._report import Block, Report, Table, format_count, format_percent
 from linkboy._version import __version__
 from linkboy.classify._capsule import TextCapsuleNet
+from linkboy.classify._centroids import CentroidClassifier
 from linkboy.classify._dataset import Encoder
 from linkboy.classify._features import FlatFeatures, NgramEncoder
 from linkboy.classify._models import NgramClassifier, TextCNN, TextModel
@@ -39,6 +40,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _ENCODER_PREFIX = "encoder."
 # A vocabulary of 64 MiB is the largest that is read from a file; weights are far below this for millions of n-grams.
 MOST_CONFIG, MOST_WEIGHTS = 2**26, 2**33
+_DTYPES = {"encoder.hashes": "U64", "starts": "I64", "classes": "I32"}  # of tensors that are no weights
 _ENCODERS: dict[str, type[Encoder]] = {"ngram": NgramEncoder, **dict.fromkeys(TOKEN_MODELS, TokenEncoder)}
 
 
@@ -107,7 +109,7 @@ class Classifier:
         >>> import tempfile, linkboy as lb
         >>> texts = [f"{word} {n}" for n in range(20) for word in ("好吃", "难吃")]
         >>> data = lb.LabelledTexts("by hand", texts, ["good", "bad"] * 20, range(1, 41))
-        >>> report = lb.train_classifier(data, tempfile.mkdtemp(), options=lb.TrainingOptions(epochs=4))
+        >>> report = lb.train_classifier(data, tempfile.mkdtemp())
         >>> classifier = lb.load_classifier(report.directory)
         >>> classifier.predict(["真难吃"]).labels
         ['bad']
@@ -375,8 +377,13 @@ def load_classifier(directory: str | os.PathLike[str], *, device: str = "cpu") -
             embedding = None
             if kind == "cnn":  # pretrained vectors may be of any width
                 embedding = nn.Embedding(len(encoder), state["embedding.weight"].shape[1], padding_idx=0)
-            model = make_model(kind, encoder, len(class_names), embedding=embedding)
+            if "starts" in state:
+                model = CentroidClassifier(len(encoder), len(class_names), len(state["values"]))
+            else:
+                model = make_model(kind, encoder, len(class_names), embedding=embedding)
         model.load_state_dict(state, assign=True)
+        if isinstance(model, CentroidClassifier):
+            model.check()
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         problem = " ".join(str(error).split())
         raise ValueError(
@@ -479,8 +486,8 @@ def _check_header(directory: Path, config: Mapping[str, Any]) -> None:
         found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is not a mapping)
         dtypes = {name: piece.get_dtype() for name, piece in found.items()}
         shapes = {name: piece.get_shape() for name, piece in found.items()}
-    heads = [shapes[name] for name in ("bag.weight", "head.weight") if name in shapes]
-    expected = {name: "U64" if name == "encoder.hashes" else "F32" for name in found}
+    heads = [shapes[name] for name in ("bag.weight", "head.weight", "bias") if name in shapes]
+    expected = {name: _DTYPES.get(name, "F32") for name in found}
     wrong = next((name for name in expected if dtypes[name] != expected[name]), None)
     if wrong is not None:
         raise ValueError(f"{path} must hold {expected[wrong]} under {wrong!r}, got {dtypes[wrong]}; train it again")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from linkboy._report import Block, Report, Table, format_percent
+from linkboy.classify._centroids import CentroidClassifier
 from linkboy.classify._columns import FIELD
 from linkboy.classify._dataset import Encoder
 from linkboy.classify._features import END, START, Ngram, NgramEncoder, is_word_character
@@ -58,7 +59,7 @@ class Explanation(Report):
         >>> import tempfile, linkboy as lb
         >>> texts = [f"{word} {n}" for n in range(20) for word in ("好吃", "难吃")]
         >>> data = lb.LabelledTexts("by hand", texts, ["good", "bad"] * 20, range(1, 41))
-        >>> report = lb.train_classifier(data, tempfile.mkdtemp(), options=lb.TrainingOptions(epochs=4))
+        >>> report = lb.train_classifier(data, tempfile.mkdtemp())
         >>> explanation = lb.load_classifier(report.directory).explain(["真好"]).explanations[0]
         >>> explanation.label, explanation.against, explanation.pieces[0].piece
         ('good', 'bad', '好')
@@ -149,7 +150,7 @@ def explain_text(
     against = against or next(name for name in ranked if name != label)
     pair = names.index(label), names.index(against)
     log_odds = float(logits[pair[0]] - logits[pair[1]])
-    if isinstance(model, NgramClassifier) and isinstance(encoder, NgramEncoder):
+    if isinstance(model, (NgramClassifier, CentroidClassifier)) and isinstance(encoder, NgramEncoder):
         exact, pieces = True, _contributions(model, encoder, text, pair)
     else:
         exact, pieces = False, _left_out(logits_of, text, pair, log_odds)
@@ -167,14 +168,14 @@ def explain_text(
 
 
 def _contributions(
-    model: NgramClassifier, encoder: NgramEncoder, text: str, pair: tuple[int, int]
+    model: NgramClassifier | CentroidClassifier, encoder: NgramEncoder, text: str, pair: tuple[int, int]
 ) -> list[Contribution]:
     """Return each n-gram's term of the sum that the linear model takes: weight in the text times weight of the class."""
     found: dict[int, list[Ngram]] = {}
     for ngram in encoder.ngrams_of(text):
         found.setdefault(ngram.number, []).append(ngram)
     features = encoder.encode([text])
-    of_class = model.bag.weight[torch.from_numpy(features.ids)].detach().double().cpu()[:, list(pair)]
+    of_class = model.of_classes(torch.from_numpy(features.ids), pair).double().cpu()
     terms = torch.from_numpy(features.weights).double() * (of_class[:, 0] - of_class[:, 1])
     return [
         Contribution(_shown(found[number][0].text), found[number][0].kind, term, tuple(n.span for n in found[number]))

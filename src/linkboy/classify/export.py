@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from linkboy._checks import check_choice
 from linkboy._files import atomic_write
 from linkboy._report import Block, Report, Table, format_bytes
+from linkboy.classify._centroids import CentroidClassifier
 from linkboy.classify._dataset import Encoder
 from linkboy.classify._features import FlatFeatures
 from linkboy.classify._models import NgramClassifier
@@ -128,6 +129,11 @@ def export_model(
         ArithmeticError: the exported model gives other probabilities; nothing is written.
     """
     check_choice("form", form, get_args(Form))
+    if isinstance(model, CentroidClassifier):
+        raise ValueError(
+            f"a model of {class_count} classes is a sparse matrix, for which {form} has no operations; load it with "
+            "load_classifier"
+        )
     path = Path(path)
     model = copy.deepcopy(model).cpu().float().eval()
     wrapped = _PaddedNgrams(model) if isinstance(model, NgramClassifier) else _Probabilities(model)

@@ -6,18 +6,23 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from linkboy._report import Block, Printable, Report, Table, format_count, format_percent, format_seconds
+from linkboy._report import Block, Report, Table, format_count, format_percent, format_seconds
 from linkboy._version import __version__
-from linkboy.classify._candidate import Candidate, TrainingStoppedError, train_again, train_candidate, traits_of
+from linkboy.classify._candidate import TrainingStoppedError, class_counts, traits_of
 from linkboy.classify._dataset import EncodedTexts, Encoder, features_of
+from linkboy.classify._features import NgramEncoder
 from linkboy.classify._learner import METRIC_KEYS, Learner
+from linkboy.classify._linear import LinearReport
+from linkboy.classify._outcome import Outcome, is_solved, solve, train_in_epochs
 from linkboy.classify._page import report_page
 from linkboy.classify._parts import PARTS, Parts, make_parts
 from linkboy.classify._results import CONTENTS, Judgement, result_files
@@ -29,14 +34,15 @@ from linkboy.classify._run_directory import (
     finish_run,
     run_in,
 )
+from linkboy.classify._scored import Scored, in_pieces
 from linkboy.classify._tokens import TokenEncoder
 from linkboy.classify._vectors import pretrained_embedding
-from linkboy.classify.calibration import Calibration
+from linkboy.classify.calibration import Calibration, towards_rare_classes
 from linkboy.classify.classifier import Classifier, make_encoder, write_files
 from linkboy.classify.labelled import LabelledTexts
-from linkboy.classify.metrics import ClassificationMetrics, classification_metrics
+from linkboy.classify.metrics import MOST_IN_TABLE, ClassificationMetrics, classification_metrics
 from linkboy.classify.recipe import Recipe, TrainingOptions, choose_recipe
-from linkboy.classify.search import SearchReport, can_train_again, search
+from linkboy.classify.search import SearchReport, Show
 from linkboy.classify.suspects import SuspectedLabels, suspected_labels
 from linkboy.memory import ReleaseReport, release_memory
 from linkboy.parameters import count_parameters
@@ -44,7 +50,6 @@ from linkboy.training import History, is_main_process, process_count, wait_for_e
 
 WRITING = 3.0  # seconds that judging, charts, page and files take
 MOST_JUDGED = 100_000  # training rows, evenly drawn, that the figures of the training part are from
-Show = Callable[[Printable | str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,52 +60,68 @@ class TrainingReport(Report):
         directory: where everything is.
         metrics: metrics of `train` (for more than 100,000 rows, of as many drawn evenly), `valid` and `test`; empty for a
             run that was stopped.
-        history: the record of the training loop.
-        recipe: the settings used.
+        history: the record of the training loop; `None` for an n-gram model, which is solved.
+        recipe: the settings of the training loop; `None` for an n-gram model.
         seconds: how long `encoding` and `training` took, and the run in `total`.
         memory: what was released at the end; `None` for a run that was stopped.
         without_overlap: metrics of the test rows whose text does not occur in training; `None` if none does, or all do.
         calibration: what was done to the logits after training.
         suspects: held-out rows whose label may be wrong.
-        before_refit: metrics of the test part before the model was trained again; `None` if it was not.
-        search: what the budget was spent on; `None` without one.
+        search: what the budget was spent on; `None` without one, and for an n-gram model.
+        linear: what an n-gram model is made of; `None` for a model that is trained in epochs.
+        macro_f1_point: metrics of the test part if macro-F1 were asked for, where classes are of very unequal size and it
+            was not; else `None`.
     """
 
     directory: Path
     metrics: Mapping[str, ClassificationMetrics]
-    history: History
-    recipe: Recipe
+    history: History | None
+    recipe: Recipe | None
     seconds: Mapping[str, float]
     memory: ReleaseReport | None
     without_overlap: ClassificationMetrics | None = None
     calibration: Calibration | None = None
     suspects: SuspectedLabels | None = None
-    before_refit: ClassificationMetrics | None = None
     search: SearchReport | None = None
+    linear: LinearReport | None = None
+    macro_f1_point: ClassificationMetrics | None = None
+
+    @property
+    def stopped(self) -> str | None:
+        """The signal or condition that ended training early; `None` where nothing did."""
+        return None if self.history is None else self.history.stopped
 
     def _blocks(self) -> Iterator[Block]:
-        if not self.metrics:
+        if not self.metrics and self.history is not None:
             yield f"stopped by {self.history.stopped} after {format_count(self.history.steps)} steps; the state is saved"
             return
         if self.search is not None:
             yield from self.search._blocks()
+        if self.linear is not None:
+            yield from self.linear._blocks()
         yield "Test part"
         yield from self.metrics["test"]._blocks()
-        if self.before_refit is not None:
-            yield (
-                "the saved model was trained again on the training and validation parts together; before that, the test part "
-                f"had accuracy {format_percent(self.before_refit.accuracy)}, macro-F1 "
-                f"{format_percent(self.before_refit.macro_f1)}; the metrics of the validation part and the curves are from before"
-            )
+        yield from self._operating_points()
         if self.without_overlap is not None:
             yield f"without the rows whose text also occurs in training: {self.without_overlap.summary}"
         if self.calibration is not None:
             yield from self.calibration._blocks()
         if self.suspects is not None:
             yield from self.suspects._blocks()
-        yield Table(("file", "what it holds"), list(CONTENTS.items()), f"Everything is in {self.directory}")
+        yield Table(("file", "what it holds"), self._contents(), f"Everything is in {self.directory}")
         times = ", ".join(f"{what} {format_seconds(seconds)}" for what, seconds in self.seconds.items())
         yield times + (f"; {self.memory.summary}" if self.memory is not None else "")
+
+    def _contents(self) -> list[tuple[str, str]]:
+        of_epochs = () if self.history is not None else ("history.csv", "curves.svg")
+        return [(name, what) for name, what in CONTENTS.items() if name not in of_epochs]
+
+    def _operating_points(self) -> Iterator[Block]:
+        if self.macro_f1_point is not None:
+            yield (
+                f"the classes are of very unequal size: {_point(self.metrics['test'])}; with the metric macro-f1 it "
+                f"would be {_point(self.macro_f1_point)}"
+            )
 
 
 def train_classifier(
@@ -145,7 +166,7 @@ def train_classifier(
         >>> import tempfile, linkboy as lb
         >>> texts = [f"{word} {n}" for n in range(20) for word in ("好吃", "难吃")]
         >>> data = lb.LabelledTexts("by hand", texts, ["good", "bad"] * 20, range(1, 41))
-        >>> report = lb.train_classifier(data, tempfile.mkdtemp(), options=lb.TrainingOptions(epochs=4))
+        >>> report = lb.train_classifier(data, tempfile.mkdtemp())
         >>> report.metrics["test"].accuracy
         1.0
     """
@@ -157,8 +178,8 @@ def train_classifier(
     options.check_machine()
     parts = make_parts(train, valid=valid, test=test, class_names=class_names, seed=options.seed)
     show(parts)
-    learner, data, seconds = _prepare(options, parts, show)
-    run = {"linkboy": __version__, "options": options.to_dict(), "data": fingerprint(parts, learner.encoder)}
+    encoder, data, seconds = _encode(options, parts, show)
+    run = {"linkboy": __version__, "options": options.to_dict(), "data": fingerprint(parts, encoder)}
     run["processes"] = process_count()
     if resume:
         check_same_run(out, run)
@@ -171,25 +192,22 @@ def train_classifier(
                 if options.budget_seconds is None
                 else started + options.budget_seconds - WRITING - 2 * seconds["encoding"]
             )
-            chosen, classifier, judged = _train(learner, data, parts, out / CHECKPOINTS, deadline, show)
+            outcome = _train(options, encoder, data, parts, out / CHECKPOINTS, deadline, show)
         except TrainingStoppedError as stop:
-            return TrainingReport(out, {}, stop.history, learner.recipe, seconds, None)
+            return TrainingReport(out, {}, stop.history, None, seconds, None)
+        judged = _judge(options, encoder, outcome, data, parts)
         seconds["training"] = time.perf_counter() - training_started
-        training = {**run, "recipe": chosen.recipe.to_dict(), "history": chosen.history.to_dict()}
-        classifier.about = {"training": training, "text_columns": list(train.text_columns)}
         if is_main_process():
-            metric = METRIC_KEYS[chosen.recipe.metric]
-            page = report_page(
-                classifier,
-                parts,
-                judged,
-                chosen.history,
-                options=options,
-                recipe=chosen.recipe,
-                seconds=seconds,
-                metric=metric,
+            about: dict[str, Any] = {"training": {**run, "settings": outcome.settings.to_dict()}}
+            about["text_columns"] = list(train.text_columns)
+            if outcome.history is not None:
+                about["training"]["history"] = outcome.history.to_dict()
+            classifier = Classifier(
+                options.model, outcome.model, encoder, parts.class_names, numbered=parts.numbered, about=about
             )
-            write_files(out, result_files(classifier, parts, judged, chosen.history, metric, page))
+            metric = METRIC_KEYS["accuracy" if options.metric == "auto" else options.metric]
+            page = report_page(classifier, parts, judged, options=options, seconds=seconds, metric=metric)
+            write_files(out, result_files(classifier, parts, judged, metric, page))
             finish_run(out)
         wait_for_everyone()
     gone = [weakref.ref(part) for part in data.values()]
@@ -199,16 +217,21 @@ def train_classifier(
     return TrainingReport(
         out,
         judged.metrics,
-        chosen.history,
-        chosen.recipe,
+        outcome.history,
+        outcome.settings if isinstance(outcome.settings, Recipe) else None,
         seconds,
         memory,
         judged.without_overlap,
         judged.calibration,
         judged.suspects,
-        judged.before_refit,
-        judged.search,
+        outcome.search,
+        outcome.settings if isinstance(outcome.settings, LinearReport) else None,
+        judged.macro_f1_point,
     )
+
+
+def _point(metrics: ClassificationMetrics) -> str:
+    return f"accuracy {format_percent(metrics.accuracy)}, macro-F1 {format_percent(metrics.macro_f1)}"
 
 
 def _check_texts(name: str, texts: object, *, required: bool) -> None:
@@ -218,81 +241,108 @@ def _check_texts(name: str, texts: object, *, required: bool) -> None:
     raise TypeError(f"{name} must be LabelledTexts, got {type(texts).__name__}; {fix}")
 
 
-def _prepare(
+def _encode(
     options: TrainingOptions, parts: Parts, show: Show
-) -> tuple[Learner, dict[str, EncodedTexts], dict[str, float]]:
-    """Choose the settings and encode the parts; return who trains, on what, and the seconds it took."""
+) -> tuple[Encoder, dict[str, EncodedTexts], dict[str, float]]:
+    """Learn the encoder and encode the parts; return both, and the seconds it took."""
+    started, texts = time.perf_counter(), parts.texts["train"].texts
+    if is_solved(options, parts) and options.refit:
+        texts = [*texts, *parts.texts["valid"].texts]
+    encoder = make_encoder(
+        options.model, texts, vocab=options.vocab, binary=options.class_weight == "none" or is_solved(options, parts)
+    )
+
+    def weights(part: str) -> NDArray[np.float32] | None:
+        own = parts.texts[part].weights
+        return None if own is None else np.array(own, np.float32)
+
+    features = features_of(encoder, {part: parts.texts[part].texts for part in PARTS})
+    data = {part: EncodedTexts(encoder, features[part], parts.targets[part], weights(part)) for part in PARTS}
+    return encoder, data, {"encoding": time.perf_counter() - started}
+
+
+def _train(
+    options: TrainingOptions,
+    encoder: Encoder,
+    data: Mapping[str, EncodedTexts],
+    parts: Parts,
+    checkpoints: Path,
+    deadline: float | None,
+    show: Show,
+) -> Outcome:
+    """Train the model that the options ask for, and show the settings first."""
+    if is_solved(options, parts):
+        if options.unused_by_solver():
+            show(
+                "not used, since the n-gram model is solved and not trained in epochs: "
+                + ", ".join(options.unused_by_solver())
+            )
+        return solve(options, cast("NgramEncoder", encoder), data, parts, deadline)
     recipe = choose_recipe(options, traits_of(parts))
     show(recipe)
-    started = time.perf_counter()
-    encoder = make_encoder(options.model, parts.texts["train"].texts, vocab=options.vocab, binary=recipe.scaled)
-    data = _encode(encoder, parts)
-    seconds = {"encoding": time.perf_counter() - started}
     embedding = None
     if options.vectors is not None:
         embedding, coverage = pretrained_embedding(options, cast("TokenEncoder", encoder), data["train"])
         show(coverage)
     learner = Learner(options, recipe, encoder, len(parts.class_names), embedding)
     show(count_parameters(learner.new_model()))
-    return learner, data, seconds
-
-
-def _encode(encoder: Encoder, parts: Parts) -> dict[str, EncodedTexts]:
-    def weights(part: str) -> NDArray[np.float32] | None:
-        own = parts.texts[part].weights
-        return None if own is None else np.array(own, np.float32)
-
-    features = features_of(encoder, {part: parts.texts[part].texts for part in PARTS})
-    return {part: EncodedTexts(encoder, features[part], parts.targets[part], weights(part)) for part in PARTS}
-
-
-def _train(
-    learner: Learner,
-    data: Mapping[str, EncodedTexts],
-    parts: Parts,
-    checkpoints: Path,
-    deadline: float | None,
-    show: Show,
-) -> tuple[Candidate, Classifier, Judgement]:
-    """Return the attempt that was chosen, the classifier to save, and how good it is."""
-    searched = None
-    if deadline is None:
-        chosen = train_candidate(learner, data, parts, checkpoints / "choosing")
-    else:
-        chosen, searched = search(learner, traits_of(parts), data, parts, checkpoints, deadline=deadline, show=show)
-    model, before = chosen.model, None
-    if chosen.recipe.refit and (deadline is None or can_train_again(chosen, data, deadline)):
-        predicted = learner.predict(model, data["test"]).argmax(1).numpy()
-        before = classification_metrics(parts.targets["test"], predicted, parts.class_names)
-        model = train_again(learner, chosen, data, checkpoints / "final", latest=deadline)
-    judged = np.unique(np.linspace(0, len(data["train"]) - 1, MOST_JUDGED).astype(np.int64))
-    logits = {
-        "train": learner.predict(model, data["train"].take(judged)),
-        "valid": chosen.logits,
-        "test": learner.predict(model, data["test"]),
-    }
-    targets = {**parts.targets, "train": parts.targets["train"][judged]}
-    classifier = Classifier(learner.options.model, model, learner.encoder, parts.class_names, numbered=parts.numbered)
-    judgement = _judge(logits, targets, parts, chosen.calibration)
-    return chosen, classifier, dataclasses.replace(judgement, before_refit=before, search=searched)
+    return train_in_epochs(learner, data, parts, checkpoints, deadline, show)
 
 
 def _judge(
-    logits: Mapping[str, Tensor],
-    targets: Mapping[str, NDArray[np.int64]],
-    parts: Parts,
-    calibration: Calibration,
+    options: TrainingOptions, encoder: Encoder, outcome: Outcome, data: Mapping[str, EncodedTexts], parts: Parts
 ) -> Judgement:
-    """Measure calibrated logits of every part."""
-    predicted = {part: rows.argmax(1).numpy() for part, rows in logits.items()}
-    names, held_out = parts.class_names, {part: logits[part] for part in ("valid", "test")}
-    clean = ~parts.overlap["test"]
+    """Measure a model on every part."""
+    learner = Learner(options, choose_recipe(options, traits_of(parts)), encoder, len(parts.class_names))
+    most = MOST_JUDGED if outcome.valid_rows is None else len(outcome.valid_rows)
+    rows = {part: np.arange(len(parts.targets[part])) for part in PARTS}
+    rows["train"] = np.unique(np.linspace(0, len(data["train"]) - 1, most).astype(np.int64))
+    if outcome.valid_rows is not None:
+        rows["valid"] = outcome.valid_rows
+    targets, calibration = {part: parts.targets[part][rows[part]] for part in PARTS}, outcome.calibration
+
+    def logits_of(part: str, chosen: NDArray[np.int64]) -> Tensor:
+        chosen = rows[part][chosen]
+        return outcome.valid(chosen) if part == "valid" else learner.predict(outcome.model, data[part].take(chosen))
+
+    scored: dict[str, Scored] = {}
+    before: dict[str, Scored] = {}
+    for part in PARTS:
+        now, then = [], []
+        for where, z in in_pieces(len(rows[part]), len(parts.class_names), partial(logits_of, part)):
+            now.append(Scored.of(z, targets[part][where]))
+            if calibration.temperature is not None and part != "train":
+                then.append(Scored.of(calibration.undo(z.double()), targets[part][where]))
+        scored[part] = Scored.joined(now)
+        if then:
+            before[part] = Scored.joined(then)
+    names, held_out = parts.class_names, {part: scored[part] for part in ("valid", "test")}
+    predicted, clean = {part: rows.predicted for part, rows in scored.items()}, ~parts.overlap["test"]
+    metrics = {part: classification_metrics(targets[part], predicted[part], names) for part in PARTS}
+    useful = metrics["test"].is_better_than_guessing
     return Judgement(
-        logits=logits,
-        metrics={part: classification_metrics(targets[part], predicted[part], names) for part in PARTS},
+        scored=scored["test"],
+        before=before.get("test"),
+        metrics=metrics,
         without_overlap=classification_metrics(targets["test"][clean], predicted["test"][clean], names)
         if 0 < clean.sum() < len(clean)
         else None,
-        calibration=calibration.measured(held_out, targets),
-        suspects=suspected_labels(parts, {part: rows.softmax(1).numpy() for part, rows in held_out.items()}),
+        calibration=calibration.measured(before, held_out),
+        suspects=suspected_labels(parts, held_out, rows) if useful else SuspectedLabels(0, 0, ()),
+        macro_f1_point=_macro_f1_point(options, logits_of, parts),
+        outcome=outcome,
     )
+
+
+def _macro_f1_point(
+    options: TrainingOptions,
+    logits_of: Callable[[str, NDArray[np.int64]], Tensor],
+    parts: Parts,
+) -> ClassificationMetrics | None:
+    """Return the metrics of the test part if the decisions were moved for macro-F1, as the validation part chooses."""
+    if options.metric != "auto" or not traits_of(parts).tailed or len(parts.class_names) > MOST_IN_TABLE:
+        return None
+    valid, test = (logits_of(part, np.arange(len(parts.targets[part]))) for part in ("valid", "test"))
+    shift = towards_rare_classes(valid, parts.targets["valid"], class_counts(parts)).shift
+    moved = (test.double() + torch.tensor(shift)).argmax(1).numpy()
+    return classification_metrics(parts.targets["test"], moved, parts.class_names)

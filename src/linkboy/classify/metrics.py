@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from linkboy._report import Block, Report, Table, format_count, format_percent
 
+MOST_IN_TABLE = 2000  # classes
+MOST_CONFUSED = 100
+
 
 @dataclasses.dataclass(frozen=True)
 class ClassMetrics:
@@ -19,6 +22,7 @@ class ClassMetrics:
         recall: share of the rows of the class that are predicted as it; `nan` if there are none.
         f1: harmonic mean of the two; `nan` if the class occurs neither in the truth nor among the predictions.
         support: the number of rows that belong to the class.
+        predicted_count: the number of rows that are predicted as the class.
     """
 
     label: str
@@ -26,6 +30,7 @@ class ClassMetrics:
     recall: float
     f1: float
     support: int
+    predicted_count: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +43,8 @@ class ClassificationMetrics(Report):
         macro_f1: mean F1 over the classes that occur in the truth or among the predictions.
         weighted_f1: mean F1, weighted by the rows of each class.
         per_class: one entry for each class.
-        confusion: `confusion[true][predicted]`, counts of rows.
+        confused: pairs (true class, predicted class, rows) that go wrong most often, at most a hundred.
+        confusion: `confusion[true][predicted]`, counts of rows; empty for more than 2,000 classes.
     """
 
     row_count: int
@@ -46,6 +52,7 @@ class ClassificationMetrics(Report):
     macro_f1: float
     weighted_f1: float
     per_class: Sequence[ClassMetrics]
+    confused: Sequence[tuple[str, str, int]]
     confusion: Sequence[Sequence[int]]
 
     def _blocks(self) -> Iterator[Block]:
@@ -67,29 +74,62 @@ class ClassificationMetrics(Report):
             yield "most confused: " + ", ".join(f"{true} -> {predicted} {count}" for true, predicted, count in confused)
         yield self.summary
 
+        if not self.is_better_than_guessing:
+            yield (
+                f"this is not better than guessing: labels drawn at random in the same proportions would agree with "
+                f"{format_percent(self.chance_accuracy)} of the predictions"
+            )
+
     @property
     def summary(self) -> str:
-        """Accuracy and macro-F1 in one line, with the standard error of the accuracy."""
-        beside = f" (standard error {self.standard_error:.2%})" if self.standard_error else ""
+        """Accuracy with its interval, the share of the largest class, and macro-F1, in one line."""
+        low, high = self.interval
         return (
-            f"accuracy {format_percent(self.accuracy)}{beside}   macro-F1 {format_percent(self.macro_f1)}   "
+            f"accuracy {format_percent(self.accuracy)} (95% interval {100 * low:.1f} to {100 * high:.1f}; largest class "
+            f"{format_percent(self.largest_share)})   macro-F1 {format_percent(self.macro_f1)}   "
             f"{format_count(self.row_count)} rows"
         )
 
     @property
-    def standard_error(self) -> float | None:
-        """Standard error of the accuracy, as a share of independent rows; `None` at 0 and 1, where the formula fails."""
-        error = float(np.sqrt(self.accuracy * (1 - self.accuracy) / self.row_count))
-        return error or None
+    def interval(self) -> tuple[float, float]:
+        """Where the accuracy on other rows of the same kind lies, with 95% confidence.
+
+        Source: Wilson 1927, the score interval, which also holds near 0 and 1 and for few rows.
+        """
+        n, z, share = self.row_count, 1.959964, self.accuracy
+        middle, spread = share + z * z / (2 * n), z * float(np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)))
+        return (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)
+
+    @property
+    def largest_share(self) -> float:
+        """Share of the largest class: the accuracy of always answering that class."""
+        return max(c.support for c in self.per_class) / self.row_count
+
+    @property
+    def chance_accuracy(self) -> float:
+        """The accuracy to expect if the same predictions were dealt out to the rows at random."""
+        true, taken = self._shares()
+        return float((true * taken).sum())
+
+    @property
+    def is_better_than_guessing(self) -> bool:
+        """Whether predictions and labels agree more often than by chance, at the level of 1% (one-sided).
+
+        Source: the variance of Cohen's kappa without agreement, Fleiss, Cohen & Everitt 1969, Psychological Bulletin 72.
+        """
+        true, taken = self._shares()
+        chance = float((true * taken).sum())
+        variance = (chance + chance**2 - float((true * taken * (true + taken)).sum())) / self.row_count
+        return self.accuracy > chance + 2.326348 * float(np.sqrt(max(variance, 0.0)))
+
+    def _shares(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the share of each class among the labels and among the predictions."""
+        counts = np.array([(c.support, c.predicted_count) for c in self.per_class]) / self.row_count
+        return counts[:, 0], counts[:, 1]
 
     def most_confused(self, count: int = 5) -> list[tuple[str, str, int]]:
         """Return the pairs (true class, predicted class, rows) that go wrong most often."""
-        table = np.array(self.confusion)
-        np.fill_diagonal(table, 0)
-        names = [c.label for c in self.per_class]
-        order = np.argsort(table, axis=None, kind="stable")[::-1][:count]
-        pairs = [(int(cell) // len(names), int(cell) % len(names)) for cell in order]
-        return [(names[true], names[other], int(table[true, other])) for true, other in pairs if table[true, other]]
+        return list(self.confused[:count])
 
 
 def macro_f1(target: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
@@ -99,7 +139,7 @@ def macro_f1(target: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
         target: `(N,)` class indices.
         predicted: `(N,)` class indices.
     """
-    _, _, f1 = _precision_recall_f1(_confusion(target, predicted, int(max(target.max(), predicted.max())) + 1))
+    _, _, f1 = _precision_recall_f1(*_counts(target, predicted, int(max(target.max(), predicted.max())) + 1))
     return float(np.nanmean(f1))
 
 
@@ -116,29 +156,45 @@ def classification_metrics(
     Returns:
         Accuracy, macro-F1, and precision, recall and F1 of each class.
     """
-    confusion = _confusion(target, predicted, len(class_names))
-    precision, recall, f1 = _precision_recall_f1(confusion)
-    support = confusion.sum(1)
+    right, taken, support = _counts(target, predicted, len(class_names))
+    precision, recall, f1 = _precision_recall_f1(right, taken, support)
+    columns = zip(class_names, precision, recall, f1, support.tolist(), taken.tolist(), strict=True)
     return ClassificationMetrics(
         row_count=len(target),
         accuracy=float((target == predicted).mean()),
         macro_f1=float(np.nanmean(f1)),
         weighted_f1=float(np.nansum(f1 * support) / support.sum()),
-        per_class=tuple(
-            ClassMetrics(name, float(p), float(r), float(f), int(n))
-            for name, p, r, f, n in zip(class_names, precision, recall, f1, support, strict=True)
-        ),
-        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        per_class=tuple(ClassMetrics(name, float(p), float(r), float(f), *n) for name, p, r, f, *n in columns),
+        confused=_confused(target, predicted, class_names),
+        confusion=_confusion(target, predicted, len(class_names)) if len(class_names) <= MOST_IN_TABLE else (),
     )
 
 
-def _confusion(target: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    return np.bincount(target * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+def _counts(target: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> tuple[NDArray[np.int64], ...]:
+    """Return for each class how many rows are right, how many are predicted as it, and how many belong to it."""
+    right = np.bincount(target[target == predicted], minlength=classes)
+    return right, np.bincount(predicted, minlength=classes), np.bincount(target, minlength=classes)
 
 
-def _precision_recall_f1(confusion: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:
-    right = np.diag(confusion).astype(np.float64)
-    predicted, support = confusion.sum(0), confusion.sum(1)
+def _confusion(target: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> tuple[tuple[int, ...], ...]:
+    table = np.bincount(target * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+    return tuple(tuple(row) for row in table.tolist())
+
+
+def _confused(
+    target: NDArray[np.int64], predicted: NDArray[np.int64], class_names: Sequence[str]
+) -> tuple[tuple[str, str, int], ...]:
+    wrong, classes = target != predicted, len(class_names)
+    cells, rows = np.unique(target[wrong] * classes + predicted[wrong], return_counts=True)
+    # Of pairs that are equally frequent the last ones come first, as in a table that is sorted and turned round.
+    order = np.argsort(rows, kind="stable")[::-1][:MOST_CONFUSED]
+    pairs = zip(cells[order].tolist(), rows[order].tolist(), strict=True)
+    return tuple((str(class_names[int(c) // classes]), str(class_names[int(c) % classes]), int(n)) for c, n in pairs)
+
+
+def _precision_recall_f1(
+    right: NDArray[np.int64], taken: NDArray[np.int64], support: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], ...]:
     # F1 straight from counts: 0 for a class that occurs but is never hit, nan only for one that occurs nowhere.
     with np.errstate(invalid="ignore"):
-        return right / predicted, right / support, 2 * right / (predicted + support)
+        return right / taken, right / support, 2 * right / (taken + support)

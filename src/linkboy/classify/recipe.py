@@ -19,9 +19,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 TOKEN_MODELS = ("cnn", "capsule", "transformer")
 LONG_TAIL = 10  # how many times the rows of the smallest class the largest one has
-LARGE = 200_000  # rows, from which on a second training would gain next to nothing
+LARGE = 200_000  # rows, from which on the n-gram model is trained in epochs as well
 FEWEST_EPOCHS = ((1_000_000, 1), (LARGE, 2), (40_000, 4), (0, 6))  # from so many rows on
-ROWS_FOR_HINGE = 300  # a class; with fewer, one class against all others has too few rows on its side
 SECONDS_OF = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -35,15 +34,17 @@ class TrainingOptions:
         model: The kind of model. ngram: a linear model over character and word n-grams, trained in seconds. cnn:
             convolutions over tokens. capsule: their features as capsules, routed to a capsule per class. transformer: two
             small layers of attention.
-        loss: The loss to minimise. auto: logit-adjusted for classes of very unequal size, otherwise squared-hinge (each
-            class against all others, as in a linear SVM) or cross-entropy.
+        loss: The loss to minimise. auto: for ngram the mix of squared-hinge (each class against all others, as in a linear
+            SVM) and cross-entropy that is likeliest, for other models cross-entropy, or logit-adjusted where macro-f1 is
+            asked for and classes are of very unequal size. focal and logit-adjusted are for models that read tokens.
         gamma: Focusing exponent of the focal loss; 2 by default.
         class_weight: How to weight rows by the size of their class.
-        metric: The metric by which the validation part chooses, for instance the epoch to keep. auto: macro-f1 where the
-            largest class has ten times the rows of the smallest, otherwise accuracy.
-        epochs: Passes over the training part; chosen from its size by default.
-        batch_size: Rows per batch, over all processes; chosen from the size of the training part by default.
-        lr: Peak learning rate; that of the model by default.
+        metric: The metric by which the validation part chooses, for instance the epoch to keep. auto: accuracy. macro-f1
+            counts every class the same, however rare, and moves the decisions towards the rare ones.
+        epochs: Passes over the training part, for models that are trained in epochs: all but ngram, and ngram from 200,000
+            rows on; chosen from its size by default.
+        batch_size: Rows per batch, over all processes, for the same models; chosen from the size of the training part.
+        lr: Peak learning rate, for the same models; that of the model by default.
         accumulate: Batches per step of the optimizer.
         vocab: For models that read tokens, all but ngram: a BERT vocab.txt to use instead of a vocabulary learned from the
             texts.
@@ -51,8 +52,8 @@ class TrainingOptions:
         freeze: Which rows of the vectors to keep fixed: all, the known ones that the file has, or none, the default.
         early_stopping: Stop after this many epochs without improvement of the metric; all epochs are run by default.
         ema: Decay of a moving average of the weights, which is then saved instead of them; for instance 0.999.
-        refit: Once everything is chosen, train the ngram model again on the training and validation parts together and
-            save that; for fewer than 200,000 rows and without early stopping.
+        refit: Once everything is chosen, train the ngram model on the training and validation parts together; for fewer
+            than 200,000 rows.
         budget: Time to use, in seconds or such as 60s, 2m or 1h: other settings are tried while there is time, and those
             that are best by the metric are kept. What a clock decides cannot be repeated exactly.
         compile: Run the model through torch.compile.
@@ -98,6 +99,11 @@ class TrainingOptions:
             if name != "freeze" or self.freeze is not None:
                 check_choice(name, getattr(self, name), choices)
         self._check_numbers()
+        if self.model == "ngram" and self.loss in ("focal", "logit-adjusted"):
+            raise ValueError(
+                f"loss={self.loss!r} is for models that read tokens, one of {TOKEN_MODELS}, got model='ngram'; its losses are "
+                "'squared-hinge' and 'cross-entropy', and metric='macro-f1' lifts rare classes"
+            )
         if self.gamma is not None and self.loss != "focal":
             raise ValueError(f"gamma is for loss='focal', got loss={self.loss!r}; leave gamma out")
         if self.vectors is not None and self.model != "cnn":
@@ -127,6 +133,10 @@ class TrainingOptions:
     def budget_seconds(self) -> float | None:
         """The budget as a number of seconds; `None` without one."""
         return _seconds_of(self.budget) if isinstance(self.budget, str) else self.budget
+
+    def unused_by_solver(self) -> list[str]:
+        """Return the options that were given and that the n-gram model, which is solved and not trained, does not use."""
+        return [name for name in _OF_EPOCHS if getattr(self, name) != getattr(type(self), name)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options by their names."""
@@ -167,6 +177,19 @@ _CHOICES = {
 }
 
 
+_OF_EPOCHS = (
+    "epochs",
+    "batch_size",
+    "lr",
+    "accumulate",
+    "early_stopping",
+    "ema",
+    "compile",
+    "checkpoint_every",
+    "precision",
+)
+
+
 def _seconds_of(budget: str) -> float:
     """Return the seconds of a time such as `90`, `60s`, `2m` or `1.5h`."""
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([smh]?)\s*", budget.lower())
@@ -204,7 +227,6 @@ class Recipe(Printable):
         label_smoothing: label smoothing of the cross-entropy.
         metric: the metric by which the validation part chooses.
         keep: the epoch whose weights are kept: `"best"` by the metric, or `"last"`.
-        refit: whether to train again on the training and validation parts together once everything is chosen.
         scaled: whether n-grams are counted as present or absent and their weights are scaled by their log-odds.
         beta2: second beta of AdamW.
         warmup_share: share of the steps in which the learning rate rises.
@@ -220,7 +242,6 @@ class Recipe(Printable):
     label_smoothing: float
     metric: str
     keep: str
-    refit: bool = False
     scaled: bool = False
     beta2: float = 0.99
     warmup_share: float = 0.05
@@ -233,8 +254,7 @@ class Recipe(Printable):
             f"training: {self.epochs} epochs in batches of {self.batch_size}, AdamW with peak rate {self.lr:g} and weight "
             f"decay {self.weight_decay:g}, {self.loss} loss{smoothing}{scaled}; the {self.keep} epoch is kept"
         )
-        refit = ("then again on the training and validation parts together",) if self.refit else ()
-        yield "\n".join((*self.notes, *refit))
+        yield "\n".join(self.notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings by their names."""
@@ -252,17 +272,17 @@ def choose_recipe(options: TrainingOptions, traits: DataTraits) -> Recipe:
     The number of updates matters more than the number of epochs: 300 to 1,400 are enough from a few hundred rows to fifty
     thousand.
     """
-    metric, why_metric = _choose_metric(options, traits)
+    metric = "accuracy" if options.metric == "auto" else options.metric
     loss, why_loss = _choose_loss(options, traits, metric)
     # Log-odds of rare classes come from few rows, and pull them towards what these rows happen to hold.
-    scaled = options.model == "ngram" and loss != "logit-adjusted" and options.class_weight == "none"
-    batch_size = options.batch_size or _batch_size(options.model, traits.rows, scaled=scaled)
+    scaled = options.model == "ngram" and options.class_weight == "none"
+    batch_size = options.batch_size or _batch_size(options.model, traits.rows)
     steps_per_epoch = math.ceil(traits.rows / batch_size)
     fewest = next(epochs for rows, epochs in FEWEST_EPOCHS if traits.rows >= rows)
     epochs = options.epochs or max(fewest, min(100, math.ceil(300 / steps_per_epoch)))
     # Label smoothing shrinks the logits, on which focal and adjusted losses build; it goes with cross-entropy alone.
     smoothing = {"ngram": 0.2}.get(options.model, 0.1) if loss == "cross-entropy" else 0.0
-    lr, weight_decay, eps, beta2 = _optimizer(options.model, loss, traits.rows, scaled=scaled)
+    lr, weight_decay, eps, beta2 = _optimizer(options.model, scaled=scaled)
     return Recipe(
         batch_size=batch_size,
         epochs=epochs,
@@ -273,55 +293,34 @@ def choose_recipe(options: TrainingOptions, traits: DataTraits) -> Recipe:
         label_smoothing=smoothing,
         metric=metric,
         keep="last" if options.model == "ngram" and options.early_stopping is None else "best",
-        refit=options.refit and options.model == "ngram" and options.early_stopping is None and traits.rows < LARGE,
         scaled=scaled,
         beta2=beta2,
-        notes=(why_metric, why_loss),
+        notes=(f"metric: {metric}" + ("" if options.metric == "auto" else ", as asked for"), why_loss),
     )
 
 
-def _batch_size(model: str, rows: int, *, scaled: bool) -> int:
+def _batch_size(model: str, rows: int) -> int:
     if rows < 2000:
         return max(8, min(64, rows // 16))
     if model != "ngram":
         return 64 if rows < 20_000 else 256
-    if rows >= LARGE:
-        return 2048
-    if scaled:
-        return 256 if rows < 20_000 else 512
-    return 64 if rows < 10_000 else 128 if rows < 20_000 else 256
+    return 2048 if rows >= LARGE else 512
 
 
-def _optimizer(model: str, loss: str, rows: int, *, scaled: bool) -> tuple[float, float, float, float]:
+def _optimizer(model: str, *, scaled: bool) -> tuple[float, float, float, float]:
     """Return peak rate, weight decay, epsilon and second beta of AdamW."""
     if model != "ngram":
         return 1e-3 if model == "transformer" else 2e-3, 0.01, 1e-8, 0.999
-    # With few rows most n-grams are rare: an epsilon far above the usual 1e-8 keeps the steps of those, whose gradients are
-    # tiny, small as well, and then the rate can be higher.
-    if not scaled:
-        return 0.2, 0.02, 3e-4, 0.99
-    if loss == "squared-hinge" and rows < 40_000:
-        return 0.3, 0.01, 3e-3, 0.99
-    return 0.02 if rows >= 20_000 or rows < 2000 else 0.03, 0.1, 1e-8, 0.99
-
-
-def _choose_metric(options: TrainingOptions, traits: DataTraits) -> tuple[str, str]:
-    if options.metric != "auto":
-        return options.metric, f"metric: {options.metric}, as asked for"
-    ratio = f"the largest class has {traits.largest / max(traits.smallest, 1):.3g} times the rows of the smallest"
-    if traits.tailed:
-        return "macro-f1", f"metric: macro-f1, since {ratio}; accuracy counts rare classes by their rows"
-    return "accuracy", f"metric: accuracy, since {ratio}, which is not a long tail"
+    # Most n-grams are rare: without a scale, an epsilon far above the usual 1e-8 keeps the steps of those, whose gradients
+    # are tiny, small as well.
+    return (0.02, 0.1, 1e-8, 0.99) if scaled else (0.2, 0.02, 3e-4, 0.99)
 
 
 def _choose_loss(options: TrainingOptions, traits: DataTraits, metric: str) -> tuple[str, str]:
     if options.loss != "auto":
         return options.loss, f"loss: {options.loss}, as asked for"
+    if options.model == "ngram":
+        return "squared-hinge", "loss: squared-hinge, each class against all others"
     if traits.tailed and metric == "macro-f1" and options.class_weight == "none":
-        return (
-            "logit-adjusted",
-            "loss: logit-adjusted, which lifts the rare classes of a long tail",
-        )
-    if options.model == "ngram" and traits.rows >= ROWS_FOR_HINGE * traits.classes:
-        return "squared-hinge", f"loss: squared-hinge, since there are {traits.rows // traits.classes} rows a class"
+        return "logit-adjusted", "loss: logit-adjusted, which lifts the rare classes of a long tail"
     return "cross-entropy", "loss: cross-entropy"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from linkboy._report import Block, Report, Table, format_percent, format_seconds
+from linkboy._report import Block, Printable, Report, Table, format_percent, format_seconds
 from linkboy.classify._candidate import Candidate, train_candidate
 from linkboy.classify._dataset import EncodedTexts
 from linkboy.classify._learner import Learner
@@ -16,6 +16,7 @@ from linkboy.classify.calibration import SCORES, gain_standard_error
 from linkboy.classify.recipe import DataTraits, Recipe, TrainingOptions, choose_recipe
 
 DRAWS = 50
+Show = Callable[[Printable | str], None]
 SLOWER = 1.15  # how much longer than expected a training may well take
 
 
@@ -97,12 +98,11 @@ def search(
     checkpoints: Path,
     *,
     deadline: float,
-    show: Callable[[str], None],
+    show: Show,
 ) -> tuple[Candidate, SearchReport]:
     """Train by one recipe after the other until the time is spent; return the best attempt, and what was tried.
 
     The first recipe is that of a run without a budget, then come those of other losses, then neighbours of the best so far.
-    The time that training the best one again will take is reserved.
 
     Args:
         learner: holds the options and the first recipe.
@@ -121,11 +121,9 @@ def search(
     trials = [TriedRecipe(first.recipe, first.score, first.seconds)]
     show(trials[0].line(1, first.score))
     starts = _with_other_losses(learner.options, traits, first.recipe)
-    again = 1 + (1 + len(data["valid"]) / len(data["train"])) * first.recipe.refit  # trainings that a recipe comes to
 
     def fits(recipe: Recipe) -> bool:
-        expected = SLOWER * again * first.seconds * recipe.epochs / first.recipe.epochs
-        return time.perf_counter() + max(expected, SLOWER * (again - 1) * best.seconds) < deadline
+        return time.perf_counter() + SLOWER * first.seconds * recipe.epochs / first.recipe.epochs < deadline
 
     while not first.history.stopped:
         drawn = starts + [neighbour(best.recipe, learner.options, generator) for _ in range(DRAWS)]
@@ -133,19 +131,12 @@ def search(
         recipe = next((recipe for recipe in drawn if recipe not in tried and fits(recipe)), None)
         if recipe is None:
             break
-        latest = deadline - (again - 1) * best.seconds
         other = dataclasses.replace(learner, recipe=recipe)
-        made = train_candidate(other, data, parts, checkpoints / f"attempt-{len(trials)}", latest=latest)
+        made = train_candidate(other, data, parts, checkpoints / f"attempt-{len(trials)}", latest=deadline)
         trials.append(TriedRecipe(recipe, made.score, made.seconds))
         best = made if made.score > best.score else best
         show(trials[-1].line(len(trials), best.score))
     return best, _summary(trials, first, best, parts, learner.options.budget_seconds or 0.0)
-
-
-def can_train_again(chosen: Candidate, data: Mapping[str, EncodedTexts], deadline: float) -> bool:
-    """Return whether there is time left to train the chosen recipe on the training and validation parts together."""
-    expected = SLOWER * chosen.seconds * (1 + len(data["valid"]) / len(data["train"]))
-    return chosen.history.stopped is None and time.perf_counter() + expected < deadline
 
 
 def neighbour(recipe: Recipe, options: TrainingOptions, generator: np.random.Generator) -> Recipe:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from linkboy._report import Block, Report, Table, format_count, format_percent
 from linkboy.classify._parts import Parts
+from linkboy.classify._scored import Scored
 
 LISTED = 1000
 
@@ -51,6 +52,8 @@ class SuspectedLabels(Report):
     suspects: Sequence[SuspectedLabel]
 
     def _blocks(self) -> Iterator[Block]:
+        if not self.row_count:
+            return
         if not self.suspect_count:
             yield f"labels: none of {format_count(self.row_count)} held-out rows looks mislabelled"
             return
@@ -78,7 +81,9 @@ class SuspectedLabels(Report):
         return buffer.getvalue()
 
 
-def suspected_labels(parts: Parts, probabilities: Mapping[str, NDArray[np.floating]]) -> SuspectedLabels:
+def suspected_labels(
+    parts: Parts, scored: Mapping[str, Scored], rows: Mapping[str, NDArray[np.int64]] | None = None
+) -> SuspectedLabels:
     """Find held-out rows whose label looks wrong.
 
     A row is suspected if its likeliest class is not its label and has at least the mean probability that this class has
@@ -86,36 +91,35 @@ def suspected_labels(parts: Parts, probabilities: Mapping[str, NDArray[np.floati
 
     Args:
         parts: the data.
-        probabilities: `(rows, C)` of each part to look at, none of which the classifier has learned from.
+        scored: each part to look at, none of which the classifier has learned from.
+        rows: the rows of the part that were scored; all by default.
 
     Source: the confident joint of Northcutt et al. 2021, section 3.1, https://arxiv.org/abs/1911.00068.
     """
-    names = list(probabilities)
-    target = np.concatenate([parts.targets[name] for name in names])
-    shares = np.concatenate([probabilities[name] for name in names]).astype(np.float64)
-    starts = np.cumsum([0, *(len(parts.targets[name]) for name in names)])
-    found = suspected_rows(shares, target)
+    names = list(scored)
+    rows = rows or {name: np.arange(len(parts.targets[name])) for name in names}
+    target = np.concatenate([parts.targets[name][rows[name]] for name in names])
+    everyone = Scored.joined([scored[name] for name in names])
+    starts = np.cumsum([0, *(len(rows[name]) for name in names)])
+    found = suspected_rows(everyone, target, len(parts.class_names))
     suspects = []
     for number in map(int, found[:LISTED]):
         place = int(np.searchsorted(starts, number, "right")) - 1
-        part, row = names[place], number - int(starts[place])
-        texts, likeliest = parts.texts[part], int(shares[number].argmax())
-        label, other = parts.class_names[int(target[number])], parts.class_names[likeliest]
-        probability = float(shares[number, likeliest])
+        part = names[place]
+        row = int(rows[part][number - int(starts[place])])
+        texts, label = parts.texts[part], parts.class_names[int(target[number])]
+        other, probability = parts.class_names[int(everyone.predicted[number])], float(everyone.confidence[number])
         suspects.append(SuspectedLabel(part, texts.lines[row], label, other, probability, texts.texts[row]))
     return SuspectedLabels(len(target), len(found), tuple(suspects))
 
 
-def suspected_rows(probabilities: NDArray[np.float64], target: NDArray[np.int64]) -> NDArray[np.int64]:
+def suspected_rows(scored: Scored, target: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
     """Return the numbers of the suspected rows, the most confident first."""
-    everyone = np.arange(len(target))
-    classes = probabilities.shape[1]
     count = np.bincount(target, minlength=classes)
-    usual = np.bincount(target, probabilities[everyone, target], minlength=classes) / np.maximum(count, 1)
-    likeliest = probabilities.argmax(1)
-    sure = probabilities[everyone, likeliest]
+    usual = np.bincount(target, scored.own, minlength=classes) / np.maximum(count, 1)
+    likeliest, sure = scored.predicted, scored.confidence
     suspected = np.flatnonzero((likeliest != target) & (sure >= usual[likeliest]) & (count[likeliest] > 0))
-    margin = sure[suspected] - probabilities[suspected, target[suspected]]
+    margin = sure[suspected] - scored.own[suspected]
     return suspected[np.argsort(-margin, kind="stable")]
 
 

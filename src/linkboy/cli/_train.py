@@ -98,9 +98,9 @@ def train(
         show(f"interrupted; continue with: {_resume_command()}")
         return 128 + signal.SIGINT
     show(report)
-    if report.history.stopped in ("SIGINT", "SIGTERM"):
+    if report.stopped in ("SIGINT", "SIGTERM"):
         show(f"continue with: {_resume_command()}")
-        return 128 + signal.Signals[report.history.stopped]
+        return 128 + signal.Signals[report.stopped]
     if demo:
         _show_demo(directory, show)
     else:

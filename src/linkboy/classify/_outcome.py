@@ -1,0 +1,188 @@
+"""From encoded parts to the model that is kept, whichever kind it is: solved at once, or trained in epochs."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from linkboy._progress import Progress
+from linkboy.classify._candidate import class_counts, train_candidate, traits_of
+from linkboy.classify._centroids import CentroidClassifier, fit_centroids
+from linkboy.classify._dataset import EncodedTexts
+from linkboy.classify._features import NgramEncoder
+from linkboy.classify._learner import Learner
+from linkboy.classify._linear import ENOUGH_JUDGED, LinearFit, LinearReport, Task, fit_linear, folds, other_proportions
+from linkboy.classify._mixing import centred, mean_loss, mix
+from linkboy.classify._models import NgramClassifier, TextModel
+from linkboy.classify._parts import Parts
+from linkboy.classify._solver import MemberLoss, one_thread, rows_of
+from linkboy.classify.calibration import Calibration, towards_rare_classes
+from linkboy.classify.recipe import LARGE, Recipe, TrainingOptions
+from linkboy.classify.search import SearchReport, Show, search
+from linkboy.losses import class_weights
+from linkboy.training import History, is_main_process
+
+MOST_SOLVED_CLASSES, MOST_WEIGHTS = 2000, 2**28  # classes, and n-grams times classes, of a dense matrix
+MOST_JUDGED_OF_CENTROIDS = 1000
+MOST_SOLVED = 100_000_000  # characters of training and validation texts: some 2 GB of n-grams
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A model with what chose it.
+
+    Args:
+        model: gives calibrated logits.
+        valid: gives calibrated logits `(rows, C)` of rows of the validation part, by models that have not learned from them.
+        calibration: what is built into the model.
+        settings: how it was trained.
+        history: the record of the training loop; `None` for a model that was solved.
+        search: what a budget was spent on; `None` without one.
+        valid_rows: rows of the validation part that are judged; `None` for all.
+    """
+
+    model: TextModel
+    valid: Callable[[NDArray[np.int64]], Tensor]
+    calibration: Calibration
+    settings: Recipe | LinearReport
+    history: History | None = None
+    search: SearchReport | None = None
+    valid_rows: NDArray[np.int64] | None = None
+
+
+def is_solved(options: TrainingOptions, parts: Parts) -> bool:
+    """Return whether the model is solved, and not trained in epochs: n-grams of a data set that fits the memory."""
+    texts = [parts.texts[part].texts for part in ("train", "valid")]
+    small = sum(map(len, texts)) < LARGE and sum(len(text) for part in texts for text in part) <= MOST_SOLVED
+    return options.model == "ngram" and small
+
+
+def train_in_epochs(
+    learner: Learner,
+    data: Mapping[str, EncodedTexts],
+    parts: Parts,
+    checkpoints: Path,
+    deadline: float | None,
+    show: Show,
+) -> Outcome:
+    """Train with `fit`, with the recipe of the learner or, in a budget, with the best that is found.
+
+    Raises:
+        TrainingStoppedError: a signal came.
+    """
+    if deadline is None:
+        chosen, searched = train_candidate(learner, data, parts, checkpoints / "choosing"), None
+    else:
+        chosen, searched = search(learner, traits_of(parts), data, parts, checkpoints, deadline=deadline, show=show)
+    return Outcome(chosen.model, _by_rows(chosen.logits), chosen.calibration, chosen.recipe, chosen.history, searched)
+
+
+def solve(
+    options: TrainingOptions,
+    encoder: NgramEncoder,
+    data: Mapping[str, EncodedTexts],
+    parts: Parts,
+    deadline: float | None,
+) -> Outcome:
+    """Solve the linear model of n-grams; every process of several does the same work, and comes to the same bits."""
+    classes, vocabulary, everything = len(parts.class_names), len(encoder), data["train"] + data["valid"]
+    train, valid = np.arange(len(data["train"])), len(data["train"]) + np.arange(len(data["valid"]))
+    weights = everything.weights.numpy()
+    if options.class_weight != "none":
+        per_class = class_weights(data["train"].targets, options.class_weight, num_classes=classes)
+        weights = weights * per_class[everything.targets].float().numpy()
+    task = Task(rows_of(everything.pieces()), vocabulary, everything.targets.numpy(), classes, weights)
+    final = np.arange(len(everything)) if options.refit else train
+    if classes > MOST_SOLVED_CLASSES or vocabulary * classes > MOST_WEIGHTS:
+        return _centroids(task, encoder, train, valid, final)
+    splits, prior = _splits(options, task, parts, train, valid, final)
+    losses: tuple[MemberLoss, ...] = ("squared-hinge", "cross-entropy")
+    losses = losses if options.loss == "auto" else tuple(loss for loss in losses if loss == options.loss)
+    with one_thread(), Progress("solving", unit="fits", enabled=is_main_process()) as progress:
+        fit = fit_linear(
+            task,
+            splits,
+            final,
+            losses=losses,
+            prior=prior,
+            deadline=deadline,
+            progress=lambda what: progress.advance(1, fit=what),
+        )
+        logits = _unseen_logits(fit, task, valid)
+    model = NgramClassifier(vocabulary, classes)
+    with torch.no_grad():
+        model.bag.weight[:vocabulary] = fit.weights[:-1]
+        model.bias.copy_(fit.weights[-1])
+    calibration = Calibration(None, None, (0.0,) * classes)
+    if options.metric == "macro-f1":
+        calibration = towards_rare_classes(fit.logits, task.targets[fit.judged], class_counts(parts))
+    calibration.build_into(model)
+    return Outcome(model, _by_rows(calibration.apply(logits)), calibration, fit.report)
+
+
+def _centroids(
+    task: Task, encoder: NgramEncoder, train: NDArray[np.int64], valid: NDArray[np.int64], final: NDArray[np.int64]
+) -> Outcome:
+    """Return the model of a centroid a class, whose temperature comes from rows that the centroids of `train` do not hold."""
+
+    def centroids(rows: NDArray[np.int64]) -> CentroidClassifier:
+        return fit_centroids(task.features.gather(rows), task.targets[rows], encoder.idf, task.classes)
+
+    chosen = centroids(train)
+
+    def valid_logits(rows: NDArray[np.int64]) -> Tensor:
+        features = task.features.gather(valid[rows])
+        lengths = np.diff(features.offsets)
+        weights = np.repeat(1 / np.sqrt(np.maximum(lengths, 1)), lengths).astype(np.float32)
+        with torch.no_grad():
+            return chosen(*(torch.from_numpy(x) for x in (features.ids.astype(np.int64), features.offsets, weights)))
+
+    judged = np.unique(np.linspace(0, len(valid) - 1, MOST_JUDGED_OF_CENTROIDS).astype(np.int64))
+    logits, targets = centred(valid_logits(judged)), torch.from_numpy(task.targets[valid[judged]])
+    weights = torch.from_numpy(task.weights[valid[judged]]).double()
+    (coefficient,) = mix([logits], targets, weights)
+    report = LinearReport(
+        (), len(judged), "validation part", float(mean_loss(logits * coefficient, targets, weights)), 0, 0.0, len(final),
+        class_count=task.classes,
+    )  # fmt: skip
+    model, calibration = centroids(final), Calibration(None, None, (0.0,) * task.classes)
+    for made in (model, chosen):
+        made.adjust_(torch.zeros(task.classes), 1 / max(float(coefficient), 1e-6))
+    return Outcome(model, valid_logits, calibration, report, valid_rows=judged)
+
+
+def _by_rows(logits: Tensor) -> Callable[[NDArray[np.int64]], Tensor]:
+    return lambda rows: logits[torch.from_numpy(rows)]
+
+
+def _unseen_logits(fit: LinearFit, task: Task, rows: NDArray[np.int64]) -> Tensor:
+    """Return `(len(rows), C)`: logits as they were judged, and for rows that neither judged nor taught those of the result."""
+    place = np.full(len(task.targets), -1)
+    place[fit.judged] = np.arange(len(fit.judged))
+    judged, other = np.flatnonzero(place[rows] >= 0), np.flatnonzero(place[rows] < 0)
+    logits = torch.zeros(len(rows), task.classes)
+    logits[torch.from_numpy(judged)] = fit.logits[torch.from_numpy(place[rows[judged]])]
+    if len(other):
+        logits[torch.from_numpy(other)] = task.sparse(rows[other]).times(fit.weights)
+    return logits
+
+
+def _splits(
+    options: TrainingOptions,
+    task: Task,
+    parts: Parts,
+    train: NDArray[np.int64],
+    valid: NDArray[np.int64],
+    final: NDArray[np.int64],
+) -> tuple[list[tuple[NDArray[np.int64], NDArray[np.int64]]], tuple[NDArray[np.float64], NDArray[np.float64]] | None]:
+    """Return what judges, and the class counts of training and validation part where their proportions differ."""
+    if len(valid) < ENOUGH_JUDGED:
+        keys = np.fromiter((hash(text) for part in ("train", "valid") for text in parts.texts[part].texts), np.int64)
+        made = folds(task.targets[final], keys[final], options.seed)
+        return [(final[fit], final[judged]) for fit, judged in made], None
+    counts = task.counts(train), task.counts(valid)
+    return [(train, valid)], counts if other_proportions(*counts) else None

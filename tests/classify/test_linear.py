@@ -1,0 +1,188 @@
+"""The solver of the n-gram model against scikit-learn and a plain objective, the mix, the folds, and what follows from them."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.svm import LinearSVC
+
+from linkboy.classify._features import FlatFeatures
+from linkboy.classify._linear import Task, fit_linear, folds, other_proportions
+from linkboy.classify._mixing import centred, mean_loss, mix
+from linkboy.classify._solver import SCALES, Problem, SparseRows
+
+VOCABULARY = 40
+
+
+def draw(rows=120, classes=3, seed=0):
+    """Return sparse rows that tell the classes apart somewhat, their dense form, and targets."""
+    generator = np.random.default_rng(seed)
+    targets = generator.integers(0, classes, rows)
+    dense = generator.random((rows, VOCABULARY)) < 0.15
+    dense[np.arange(rows), (targets * 7 + generator.integers(0, 5, rows)) % VOCABULARY] = True
+    dense[3] = False  # a text without a known n-gram
+    ids = np.nonzero(dense)[1].astype(np.int64)
+    offsets = np.concatenate(([0], np.cumsum(dense.sum(1))))
+    return FlatFeatures(ids, None, offsets), dense / np.sqrt(np.maximum(dense.sum(1, keepdims=True), 1)), targets
+
+
+def problem(features, targets, classes=3, weights=None):
+    weights = np.ones(len(targets), np.float32) if weights is None else weights
+    return Problem(
+        SparseRows(features, VOCABULARY), torch.from_numpy(targets), classes, torch.from_numpy(weights)[:, None]
+    )
+
+
+def dense_solution(made, *arguments):
+    weights = torch.zeros(VOCABULARY + 1, made.classes)
+    for columns, block in made.solve(*arguments):
+        weights[:, columns] = block
+    return weights
+
+
+def test_rows_multiply_from_both_sides_as_their_dense_form_does():
+    features, dense, _ = draw()
+    rows, generator = SparseRows(features, VOCABULARY), torch.Generator().manual_seed(0)
+    weights = torch.randn(VOCABULARY + 1, 5, generator=generator)
+    values = torch.randn(len(rows), 5, generator=generator)
+    whole = torch.from_numpy(np.hstack([dense, np.ones((len(dense), 1))]))
+    torch.testing.assert_close(rows.times(weights).double(), whole @ weights.double(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(rows.transposed_times(values).double(), whole.T @ values.double(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        rows.squared_times(values).double(), whole.square().T @ values.double(), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("kind", SCALES)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_scale_gives_rows_of_unit_size_and_nothing_to_what_is_rare(kind, classes):
+    features, dense, targets = draw(classes=classes)
+    scale = problem(features, targets, classes).scale(kind, 0, classes).double().numpy()
+    size = ((dense**2) @ scale[:-1] ** 2).mean()
+    assert size == pytest.approx(1, rel=1e-5)
+    assert (scale[-1] == 1).all()
+    assert (scale[:-1][(dense > 0).sum(0) < 2] == 0).all()
+
+
+def test_log_odds_are_those_of_naive_bayes():
+    features, dense, targets = draw()
+    found = problem(features, targets).scale("log-odds", 0, 3).double().numpy()[:-1]
+    inside = np.stack([(dense[targets == c] > 0).sum(0) for c in range(3)], 1) + 1.0
+    outside = np.stack([(dense[targets != c] > 0).sum(0) for c in range(3)], 1) + 1.0
+    expected = np.log(inside / inside.sum(0)) - np.log(outside / outside.sum(0))
+    expected[(dense > 0).sum(0) < 2] = 0
+    ratio = found[expected != 0] / expected[expected != 0]
+    assert ratio.std() < 1e-4 * abs(ratio.mean())
+
+
+@pytest.mark.parametrize("kind", SCALES)
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("strength", [0.25, 4.0])
+def test_the_hinge_comes_to_the_weights_of_linear_svc(kind, classes, strength):
+    features, dense, targets = draw(classes=classes)
+    weights = np.random.default_rng(1).random(len(targets)).astype(np.float32)
+    made = problem(features, targets, classes, weights)
+    scale = made.scale(kind, 0, classes).double().numpy()[:-1]
+    ours = dense_solution(made, "squared-hinge", kind, strength, 300).double().numpy()
+    for c in range(classes):
+        scaled = dense * scale[:, min(c, scale.shape[1] - 1)]
+        peer = LinearSVC(C=strength, tol=1e-10, max_iter=200_000).fit(scaled, targets == c, sample_weight=weights)
+        theirs, mine = scaled @ peer.coef_[0] + peer.intercept_[0], dense @ ours[:-1, c] + ours[-1, c]
+        if classes == 2:
+            mine = mine * 2  # two classes share one column, half of it each
+        np.testing.assert_allclose(mine, theirs, atol=2e-3)
+
+
+def test_the_cross_entropy_is_at_its_minimum():
+    features, dense, targets = draw()
+    weights = np.random.default_rng(1).random(len(targets)).astype(np.float32)
+    made = problem(features, targets, 3, weights)
+    scale = made.scale("idf", 0, 3).double()
+    x = torch.from_numpy(np.hstack([dense, np.ones((len(dense), 1))])) * scale[:, 0]
+    u = (dense_solution(made, "cross-entropy", "idf", 4.0, 300).double() / scale.clamp_min(1e-12)).requires_grad_()
+    losses = torch.nn.functional.cross_entropy(x @ u, torch.from_numpy(targets), reduction="none")
+    (gradient,) = torch.autograd.grad(u.square().sum() / 2 + 4 * (torch.from_numpy(weights) * losses).sum(), u)
+    assert gradient.abs().max() < 1e-3
+
+
+def test_classes_in_blocks_come_to_the_same_weights(monkeypatch):
+    features, _, targets = draw()
+    whole = dense_solution(problem(features, targets), "squared-hinge", "log-odds", 1.0, 20)
+    monkeypatch.setattr("linkboy.classify._solver.BLOCK", 1)
+    torch.testing.assert_close(dense_solution(problem(features, targets), "squared-hinge", "log-odds", 1.0, 20), whole)
+
+
+def test_a_mix_is_at_its_minimum_and_never_below_zero():
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randint(4, (500,), generator=generator)
+    good = torch.nn.functional.one_hot(targets, 4) * 2.0 + torch.randn(500, 4, generator=generator)
+    members = [centred(good), centred(-good), centred(torch.randn(500, 4, generator=generator) + good / 4)]
+    weights = torch.rand(500, generator=generator)
+    a = mix(members, targets, weights)
+    assert (a >= 0).all()
+    assert a[1] == 0
+
+    def loss(coefficients):
+        z = sum(float(c) * m for c, m in zip(coefficients, members, strict=True))
+        prior = 1e-3 / 2 * sum((float(c) - 1 / 3) ** 2 for c in coefficients)
+        return float(mean_loss(z, targets, weights.double())) + prior
+
+    for n in range(3):
+        for step in (-1e-3, 1e-3):
+            moved = a.clone()
+            moved[n] = max(0.0, moved[n] + step)
+            assert loss(moved) >= loss(a) - 1e-12
+
+
+def test_one_member_without_mistakes_does_not_ask_for_certainty():
+    targets = torch.arange(30) % 3
+    (a,) = mix([torch.nn.functional.one_hot(targets, 3) * 2.0 - 2 / 3], targets, torch.ones(30)).tolist()
+    assert 1 < a < 20
+
+
+def test_folds_keep_equal_texts_together_and_hold_every_class():
+    generator = np.random.default_rng(0)
+    targets, keys = generator.integers(0, 5, 300), generator.integers(0, 200, 300)
+    made = folds(targets, keys, 0)
+    assert sorted(np.concatenate([judged for _, judged in made]).tolist()) == list(range(300))
+    for fit, judged in made:
+        assert not set(keys[fit]) & set(keys[judged])
+        assert len(np.unique(targets[judged])) == 5
+
+
+def test_other_proportions_are_told_from_chance():
+    generator = np.random.default_rng(0)
+    train = np.array([400.0, 400, 200])
+    draws = [np.bincount(generator.choice(3, 2000, p=train / 1000), minlength=3).astype(float) for _ in range(100)]
+    assert not any(other_proportions(train, valid) for valid in draws)
+    assert other_proportions(train, np.array([700.0, 700, 600]))
+
+
+def task_of(rows=300, classes=3):
+    features, _, targets = draw(rows, classes)
+    return Task(features, VOCABULARY, targets, classes, np.ones(rows, np.float32))
+
+
+def test_the_result_is_the_sum_of_its_members_and_repeats_to_the_bit():
+    task, everyone = task_of(), np.arange(300)
+    splits = folds(task.targets, everyone, 0)
+    one, two = (fit_linear(task, splits, everyone) for _ in range(2))
+    assert torch.equal(one.weights, two.weights)
+    total = torch.zeros_like(one.weights)
+    for member in one.report.members:
+        if member.coefficient:
+            for columns, weights in task.problem(everyone).solve(
+                member.loss, member.scale, member.strength, one.report.steps
+            ):
+                total[:, columns] += member.coefficient * weights
+    torch.testing.assert_close(one.weights, total - total.mean(1, keepdim=True), rtol=1e-4, atol=1e-5)
+    assert one.report.judged_loss <= min(m.judged_loss for m in one.report.members) + 1e-3
+    assert one.report.judged_loss < np.log(3)
+
+
+def test_a_budget_tries_other_strengths_and_never_ends_less_likely():
+    task, everyone = task_of(), np.arange(300)
+    splits = [(everyone[:200], everyone[200:])]
+    plain, tried = fit_linear(task, splits, everyone), fit_linear(task, splits, everyone, deadline=float("inf"))
+    assert tried.report.tried_count >= 8
+    assert tried.report.judged_loss <= plain.report.judged_loss + 1e-9
+    assert fit_linear(task, splits, everyone, deadline=0.0).report.tried_count == 0
