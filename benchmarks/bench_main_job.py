@@ -180,16 +180,18 @@ def train(parts: Parts, figure: str, seeds: int) -> Ours:
     ours = Ours([], [], [], [])
     torch.set_num_threads(1)
     for seed in range(seeds):
-        started = time.process_time()
-        with tempfile.TemporaryDirectory() as folder:
-            report = lb.train_classifier(
-                parts["train"], folder, valid=parts["valid"], test=parts["test"], options=lb.TrainingOptions(seed=seed)
-            )
-            ours.seconds.append(time.process_time() - started)
-            with (Path(folder) / "predictions.csv").open(encoding="utf-8", newline="") as file:
-                ours.predicted.append([row["predicted"] for row in csv.DictReader(file)])
-        ours.training_part.append(100 * getattr(report.before_refit, figure))
-        ours.both_parts.append(100 * getattr(report.metrics["test"], figure))
+        for refit, figures in ((False, ours.training_part), (True, ours.both_parts)):
+            options = lb.TrainingOptions(seed=seed, refit=refit)
+            started = time.process_time()
+            with tempfile.TemporaryDirectory() as folder:
+                report = lb.train_classifier(
+                    parts["train"], folder, valid=parts["valid"], test=parts["test"], options=options
+                )
+                figures.append(100 * getattr(report.metrics["test"], figure))
+                if refit:
+                    ours.seconds.append(time.process_time() - started)
+                    with (Path(folder) / "predictions.csv").open(encoding="utf-8", newline="") as file:
+                        ours.predicted.append([row["predicted"] for row in csv.DictReader(file)])
     return ours
 
 

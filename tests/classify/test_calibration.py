@@ -10,10 +10,10 @@ from scipy.special import log_softmax
 
 from linkboy.classify._models import NgramClassifier, TextCNN
 from linkboy.classify._reliability import reliability
+from linkboy.classify._scored import Scored
 from linkboy.classify.calibration import (
     best_temperature,
     calibrate,
-    calibration_error,
     choose_adjustment,
     gain_standard_error,
 )
@@ -58,8 +58,10 @@ def test_calibration_lowers_the_error_of_rows_it_has_not_seen():
     logits, target = drawn(8000, 4, 0.3)
     seen, unseen = slice(0, 4000), slice(4000, None)
     temperature = best_temperature(logits[seen], target[seen])
-    before = calibration_error(torch.from_numpy(logits[unseen]), target[unseen])
-    after = calibration_error(torch.from_numpy(logits[unseen] / temperature), target[unseen])
+    before, after = (
+        Scored.of(torch.from_numpy(logits[unseen] / divisor), target[unseen]).reliability().calibration_error
+        for divisor in (1.0, temperature)
+    )
     assert after < 0.03 < 0.1 < before
 
 

@@ -22,13 +22,20 @@ from linkboy.classify.classifier import Classifier, make_encoder, make_model
 from linkboy.classify.recipe import DataTraits, choose_recipe
 
 SVG = "{http://www.w3.org/2000/svg}"
-QUICK = lb.TrainingOptions(epochs=4, batch_size=32)
+QUICK = lb.TrainingOptions()
+IN_EPOCHS = lb.TrainingOptions(model="cnn", epochs=4, batch_size=32)
+OF_EPOCHS = {"history.csv", "curves.svg"}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, make_rows):
     out = tmp_path_factory.mktemp("run") / "model"
     return lb.train_classifier(make_rows(240), out, options=QUICK)
+
+
+@pytest.fixture(scope="module")
+def trained_in_epochs(tmp_path_factory, make_rows):
+    return lb.train_classifier(make_rows(240), tmp_path_factory.mktemp("epochs") / "model", options=IN_EPOCHS)
 
 
 def read_csv(path):
@@ -38,15 +45,22 @@ def read_csv(path):
 
 def test_the_directory_holds_what_was_promised(finished):
     out = finished.directory
-    assert sorted(path.name for path in out.iterdir()) == sorted(CONTENTS)
+    assert sorted(path.name for path in out.iterdir()) == sorted(set(CONTENTS) - OF_EPOCHS)
+    assert not OF_EPOCHS & set(str(finished).split())
     metrics = json.loads((out / "metrics.json").read_text("utf-8"))
     assert {"train", "valid", "test"} < set(metrics)
     assert metrics["test"]["accuracy"] == finished.metrics["test"].accuracy == 1.0
     assert metrics["test"]["macro_f1"] == 1.0
-    history = read_csv(out / "history.csv")
-    assert [row["epoch"] for row in history] == ["1", "2", "3", "4"]
-    for picture in ("curves.svg", "confusion.svg"):
-        assert ElementTree.parse(out / picture).getroot().tag == f"{SVG}svg"
+    assert metrics["linear"]["row_count"] == 216
+    assert ElementTree.parse(out / "confusion.svg").getroot().tag == f"{SVG}svg"
+
+
+def test_training_in_epochs_leaves_a_curve_and_a_row_for_each_epoch(trained_in_epochs):
+    out = trained_in_epochs.directory
+    assert sorted(path.name for path in out.iterdir()) == sorted(CONTENTS)
+    assert set(str(trained_in_epochs).split()) >= OF_EPOCHS
+    assert [row["epoch"] for row in read_csv(out / "history.csv")] == ["1", "2", "3", "4"]
+    assert ElementTree.parse(out / "curves.svg").getroot().tag == f"{SVG}svg"
 
 
 def test_predictions_of_the_test_part_are_each_written_once_and_agree_with_the_classifier(finished):
@@ -97,21 +111,91 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path, m
 @pytest.mark.parametrize(
     "changes",
     [
-        {"loss": "focal", "gamma": 1.0},
-        {"loss": "logit-adjusted"},
+        {"loss": "cross-entropy"},
+        {"loss": "squared-hinge"},
         {"class_weight": "balanced"},
         {"class_weight": "effective", "metric": "macro-f1"},
-        {"accumulate": 2},
-        {"early_stopping": 1, "epochs": 50},
-        {"ema": 0.9},
-        {"checkpoint_every": 3},
-        {"precision": "bf16"},
+        {"model": "cnn", "loss": "focal", "gamma": 1.0, "epochs": 4},
+        {"model": "cnn", "loss": "logit-adjusted", "epochs": 4},
+        {"model": "cnn", "class_weight": "balanced", "epochs": 4},
+        {"model": "cnn", "accumulate": 2, "epochs": 6},
+        {"model": "cnn", "early_stopping": 1, "epochs": 50},
+        {"model": "cnn", "ema": 0.9, "epochs": 4},
+        {"model": "cnn", "checkpoint_every": 3, "epochs": 4},
+        {"model": "cnn", "precision": "bf16", "epochs": 4},
     ],
 )
 def test_every_option_trains(tmp_path, make_rows, changes):
     options = dataclasses.replace(QUICK, **changes)
     report = lb.train_classifier(make_rows(240), tmp_path / "model", options=options)
     assert report.metrics["test"].accuracy > 0.9
+
+
+def test_options_of_epochs_are_named_where_the_model_is_solved(tmp_path, make_rows):
+    shown = []
+    options = lb.TrainingOptions(epochs=3, lr=0.1, ema=0.9)
+    lb.train_classifier(make_rows(60), tmp_path / "model", options=options, show=lambda block: shown.append(str(block)))
+    assert "not used, since the n-gram model is solved and not trained in epochs: epochs, lr, ema" in shown
+
+
+@pytest.mark.parametrize("loss", ["focal", "logit-adjusted"])
+def test_losses_of_models_that_read_tokens_are_refused_for_n_grams(loss):
+    with pytest.raises(ValueError) as caught:
+        lb.TrainingOptions(loss=loss)
+    assert str(caught.value) == (
+        f"loss={loss!r} is for models that read tokens, one of ('cnn', 'capsule', 'transformer'), got model='ngram'; its losses "
+        "are 'squared-hinge' and 'cross-entropy', and metric='macro-f1' lifts rare classes"
+    )
+
+
+def unbalanced(make_rows):
+    rows = make_rows(900)
+    rare = [n for n, label in enumerate(rows.labels) if label == rows.labels[0]]
+    kept = sorted(set(range(len(rows))) - set(rare[20:]))
+    return rows.take(kept)
+
+
+def test_classes_of_very_unequal_size_show_both_points_and_change_nothing_by_themselves(tmp_path, make_rows):
+    report = lb.train_classifier(unbalanced(make_rows), tmp_path / "one")
+    assert report.macro_f1_point is not None
+    assert "the classes are of very unequal size: accuracy" in str(report)
+    assert report.calibration.adjustment is None
+    asked = lb.train_classifier(unbalanced(make_rows), tmp_path / "two", options=lb.TrainingOptions(metric="macro-f1"))
+    assert asked.macro_f1_point is None
+    assert asked.calibration.adjustment is not None
+    assert asked.metrics["test"].macro_f1 == pytest.approx(report.macro_f1_point.macro_f1)
+
+
+def test_thousands_of_classes_get_a_centroid_each(tmp_path, monkeypatch):
+    monkeypatch.setattr("linkboy.classify._outcome.MOST_SOLVED_CLASSES", 10)
+    monkeypatch.setattr("linkboy.classify._centroids.MOST_OF_CLASSES", 0.5)
+    texts = [f"goods{n} model{n * 7 % 40} {row}" for n in range(40) for row in range(6)]
+    rows = lb.LabelledTexts("goods", texts, [f"c{n}" for n in range(40) for _ in range(6)], range(1, 241))
+    report = lb.train_classifier(rows, tmp_path / "model")
+    assert report.metrics["test"].accuracy > 0.9
+    assert "40 classes are too many to solve for: the model has a centroid for each" in str(report)
+    classifier = lb.load_classifier(tmp_path / "model")
+    assert classifier.predict(["goods7 model9"]).labels == ["c7"]
+    (explained,) = classifier.explain(["goods7 model9"]).explanations
+    assert explained.log_odds == pytest.approx(
+        explained.base + sum(piece.log_odds for piece in explained.pieces), abs=1e-4
+    )
+    with pytest.raises(ValueError) as caught:
+        classifier.export(tmp_path / "file", form="torchscript")
+    assert str(caught.value) == (
+        "a model of 40 classes is a sparse matrix, for which torchscript has no operations; load it with load_classifier"
+    )
+
+
+def test_labels_at_random_are_not_better_than_guessing_and_no_label_is_suspected(tmp_path):
+    generator = np.random.default_rng(0)
+    texts = [" ".join(generator.choice(["red", "green", "blue", "old", "new", "far"], 6)) for _ in range(300)]
+    rows = lb.LabelledTexts("noise", texts, generator.choice(["a", "b"], 300).tolist(), range(1, 301))
+    report = lb.train_classifier(rows, tmp_path / "model")
+    assert not report.metrics["test"].is_better_than_guessing
+    assert "this is not better than guessing" in str(report)
+    assert report.suspects.suspects == ()
+    assert "not better than guessing" in (tmp_path / "model" / "report.html").read_text("utf-8")
 
 
 def test_row_weights_decide_between_labels_that_contradict_each_other(tmp_path):
@@ -126,24 +210,18 @@ def test_row_weights_decide_between_labels_that_contradict_each_other(tmp_path):
 
 
 def test_the_epoch_with_the_best_metric_is_kept_where_epochs_differ_by_more_than_chance(tmp_path, make_rows):
-    options = dataclasses.replace(QUICK, early_stopping=9)
+    options = dataclasses.replace(IN_EPOCHS, early_stopping=9)
     history = lb.train_classifier(make_rows(240), tmp_path / "model", options=options)
     assert history.recipe.keep == "best"
     best = max(row["accuracy"] for row in history.history.rows)
     assert history.history.best_value == best == history.metrics["valid"].accuracy
 
 
-def test_a_linear_model_keeps_the_last_epoch(finished):
-    assert finished.recipe.keep == "last"
-    assert finished.history.rows[-1]["accuracy"] == finished.metrics["valid"].accuracy
-    assert "the last epoch is kept" in str(finished.recipe)
-
-
 @pytest.mark.parametrize(
     ("asked", "largest", "chosen"),
-    [("auto", 99, "accuracy"), ("auto", 100, "macro-f1"), ("accuracy", 100, "accuracy"), ("macro-f1", 10, "macro-f1")],
+    [("auto", 99, "accuracy"), ("auto", 100, "accuracy"), ("accuracy", 100, "accuracy"), ("macro-f1", 10, "macro-f1")],
 )
-def test_the_metric_follows_from_the_balance_of_the_classes_unless_it_is_named(asked, largest, chosen):
+def test_the_metric_is_accuracy_unless_another_is_asked_for(asked, largest, chosen):
     recipe = choose_recipe(lb.TrainingOptions(metric=asked), DataTraits(500, 3, largest, 10))
     assert recipe.metric == chosen
     assert f"metric: {chosen}" in str(recipe)
@@ -162,13 +240,19 @@ def test_the_score_without_overlapping_rows_is_given(tmp_path, make_rows):
     assert written["test_without_overlap"]["row_count"] == 60
 
 
-def test_probabilities_are_calibrated_and_the_calibration_error_before_and_after_is_told(finished):
-    calibration = finished.calibration
+def test_probabilities_are_calibrated_and_the_calibration_error_before_and_after_is_told(trained_in_epochs):
+    calibration = trained_in_epochs.calibration
     assert set(calibration.calibration_error_before) == set(calibration.calibration_error_after) == {"valid", "test"}
-    assert calibration.calibration_error_after["test"] < calibration.calibration_error_before["test"]
-    written = json.loads((finished.directory / "metrics.json").read_text("utf-8"))["calibration"]
-    assert written["temperature"] == calibration.temperature
-    assert "expected calibration error valid" in str(finished)
+    written = json.loads((trained_in_epochs.directory / "metrics.json").read_text("utf-8"))["calibration"]
+    assert written["temperature"] == calibration.temperature > 0
+    assert "expected calibration error valid" in str(trained_in_epochs)
+
+
+def test_the_mix_of_the_n_gram_model_needs_no_temperature(finished):
+    assert finished.calibration.temperature is None
+    assert set(finished.calibration.calibration_error_after) == {"valid", "test"}
+    assert finished.calibration.calibration_error_before == {}
+    assert "probabilities: expected calibration error valid" in str(finished)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +415,7 @@ def test_nothing_to_resume_is_said(tmp_path, rows, finished):
     )
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, finished, monkeypatch):
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, trained_in_epochs, monkeypatch):
     import signal
 
     from linkboy.classify import _learner as learning
@@ -346,7 +430,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, finis
         return real(*arguments, **{**keywords, "callbacks": (stop,)})
 
     monkeypatch.setattr(learning, "fit", stopped_early)
-    report = lb.train_classifier(rows, tmp_path / "model", options=QUICK)
+    report = lb.train_classifier(rows, tmp_path / "model", options=IN_EPOCHS)
     assert report.history.stopped == "SIGINT"
     assert str(report) == f"stopped by SIGINT after {report.history.steps} steps; the state is saved"
     with pytest.raises(FileNotFoundError) as caught:
@@ -356,7 +440,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, finis
         "train again with resume=True"
     )
     monkeypatch.setattr(learning, "fit", real)
-    other = dataclasses.replace(QUICK, lr=0.3)
+    other = dataclasses.replace(IN_EPOCHS, lr=0.3)
     with pytest.raises(ValueError) as caught:
         lb.train_classifier(rows, tmp_path / "model", options=other, resume=True)
     assert str(caught.value) == (
@@ -364,7 +448,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, finis
         "options"
     )
     with pytest.raises(ValueError) as caught:
-        lb.train_classifier(make_rows(240, seed=1), tmp_path / "model", options=QUICK, resume=True)
+        lb.train_classifier(make_rows(240, seed=1), tmp_path / "model", options=IN_EPOCHS, resume=True)
     changed = (
         f"cannot resume {tmp_path / 'model'}: texts, labels, class names or vocabulary differ from those of the stopped run; "
         "pass the same files"
@@ -372,33 +456,26 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, finis
     assert str(caught.value) == changed
     with pytest.raises(ValueError) as caught:
         lb.train_classifier(
-            rows, tmp_path / "model", options=QUICK, resume=True, class_names=sorted(set(rows.labels))[::-1]
+            rows, tmp_path / "model", options=IN_EPOCHS, resume=True, class_names=sorted(set(rows.labels))[::-1]
         )
     assert str(caught.value) == changed
-    resumed = lb.train_classifier(rows, tmp_path / "model", options=QUICK, resume=True)
+    resumed = lb.train_classifier(rows, tmp_path / "model", options=IN_EPOCHS, resume=True)
     assert resumed.history.resumed_from is not None
-    one, other = (load_file(path / "model.safetensors") for path in (finished.directory, tmp_path / "model"))
+    one, other = (load_file(path / "model.safetensors") for path in (trained_in_epochs.directory, tmp_path / "model"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == sorted(CONTENTS)
 
 
-def test_a_run_stopped_while_it_trains_on_both_parts_goes_on_to_the_same_bits(tmp_path, rows, finished, monkeypatch):
-    import signal
+def test_an_n_gram_run_that_was_interrupted_starts_again_to_the_same_bits(tmp_path, rows, finished, monkeypatch):
+    from linkboy.classify import _outcome
 
-    from linkboy.classify import _learner as learning
+    def interrupted(*arguments, **keywords):
+        raise KeyboardInterrupt
 
-    real = learning.fit
-
-    def stopped_the_second_time(*arguments, **keywords):
-        def stop(event, state):
-            if event == "step" and state.step == 5 and keywords["val_loader"] is None:
-                signal.raise_signal(signal.SIGTERM)
-
-        return real(*arguments, **{**keywords, "callbacks": (stop,)})
-
-    monkeypatch.setattr(learning, "fit", stopped_the_second_time)
-    assert lb.train_classifier(rows, tmp_path / "model", options=QUICK).history.stopped == "SIGTERM"
-    monkeypatch.setattr(learning, "fit", real)
+    with monkeypatch.context() as patch:
+        patch.setattr(_outcome, "fit_linear", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lb.train_classifier(rows, tmp_path / "model", options=QUICK)
     with pytest.raises(ValueError) as caught:
         lb.train_classifier(rows, tmp_path / "model", options=dataclasses.replace(QUICK, refit=False), resume=True)
     assert str(caught.value) == (
@@ -411,15 +488,16 @@ def test_a_run_stopped_while_it_trains_on_both_parts_goes_on_to_the_same_bits(tm
     assert resumed.metrics == finished.metrics
 
 
-def test_without_the_second_training_the_figures_of_the_validation_part_are_those_of_what_is_saved(tmp_path, make_rows):
+def test_without_the_validation_rows_the_model_learns_from_the_training_part_alone(tmp_path, make_rows):
     valid = make_rows(60, seed=5)
-    for refit in (True, False):
-        options = dataclasses.replace(QUICK, refit=refit)
-        report = lb.train_classifier(make_rows(240), tmp_path / str(refit), valid=valid, options=options)
-        assert ("trained again on the training and validation parts together" in str(report)) == refit
-    weights = [load_file(tmp_path / name / "model.safetensors")["bag.weight"] for name in ("True", "False")]
-    assert not torch.equal(*weights)
-    assert lb.load_classifier(tmp_path / "False").evaluate(valid) == report.metrics["valid"]
+    reports = {
+        refit: lb.train_classifier(
+            make_rows(240), tmp_path / str(refit), valid=valid, options=dataclasses.replace(QUICK, refit=refit)
+        )
+        for refit in (True, False)
+    }
+    assert reports[True].linear.row_count == reports[False].linear.row_count + 60
+    assert lb.load_classifier(tmp_path / "False").evaluate(valid) == reports[False].metrics["valid"]
 
 
 # --- a damaged or foreign directory --------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
@@ -11,6 +11,7 @@ from linkboy.classify.metrics import classification_metrics, macro_f1
 LABELS = st.integers(0, 4)
 
 
+@settings(deadline=None)  # a busy machine takes longer than the default
 @given(st.lists(st.tuples(LABELS, LABELS), min_size=1, max_size=60))
 def test_figures_equal_scikit_learn(rows):
     target, predicted = np.array(rows).T
@@ -45,5 +46,37 @@ def test_the_report_lists_classes_and_confusions():
         "\n"
         "most confused: 体育 -> 财经 2\n"
         "\n"
-        "accuracy 50.00% (standard error 25.00%)   macro-F1 50.00%   4 rows"
+        "this is not better than guessing: labels drawn at random in the same proportions would agree with 37.50% of the "
+        "predictions\n"
+        "\n"
+        "accuracy 50.00% (95% interval 15.0 to 85.0; largest class 75.00%)   macro-F1 50.00%   4 rows"
     )
+
+
+def test_the_interval_is_that_of_wilson_also_at_the_ends():
+    for right, rows in ((0, 5), (5, 5), (9, 10), (450, 500)):
+        target, predicted = np.zeros(rows, np.int64), np.r_[np.zeros(right), np.ones(rows - right)].astype(np.int64)
+        low, high = classification_metrics(target, predicted, ["a", "b"]).interval
+        share, z = right / rows, 1.959964
+        for end in (low, high):  # where the distance of the share from the end is z standard deviations of the end
+            assert (share - end) ** 2 == pytest.approx(z * z * end * (1 - end) / rows, abs=1e-12)
+        assert -1e-12 <= low <= share <= high <= 1 + 1e-12
+
+
+def test_guessing_is_told_from_knowing():
+    generator = np.random.default_rng(0)
+    target = generator.integers(0, 3, 400)
+    guesses = [classification_metrics(target, generator.permutation(target), list("abc")) for _ in range(300)]
+    assert sum(metrics.is_better_than_guessing for metrics in guesses) <= 12  # one in a hundred is to be expected
+    known = np.where(generator.random(400) < 0.3, target, generator.permutation(target))
+    assert classification_metrics(target, known, list("abc")).is_better_than_guessing
+    always = classification_metrics(target, np.zeros(400, np.int64), list("abc"))
+    assert not always.is_better_than_guessing
+    assert always.chance_accuracy == pytest.approx(always.accuracy)
+
+
+def test_thousands_of_classes_have_no_table_but_their_confused_pairs(monkeypatch):
+    monkeypatch.setattr("linkboy.classify.metrics.MOST_IN_TABLE", 2)
+    metrics = classification_metrics(np.array([0, 0, 1, 2]), np.array([1, 1, 1, 0]), list("abc"))
+    assert metrics.confusion == ()
+    assert metrics.most_confused() == [("a", "b", 2), ("c", "a", 1)]

@@ -5,24 +5,30 @@ import dataclasses
 import io
 
 import numpy as np
+import torch
 
 import linkboy as lb
 from linkboy.classify._parts import make_parts
+from linkboy.classify._scored import Scored
 from linkboy.classify.suspects import suspected_labels, suspected_rows
+
+
+def scored(probabilities, target):
+    return Scored.of(torch.from_numpy(probabilities).clamp_min(1e-300).log(), target)
 
 
 def test_a_row_is_suspected_if_another_class_has_at_least_its_usual_probability():
     probabilities = np.array([[0.9, 0.1], [0.7, 0.3], [0.85, 0.15], [0.75, 0.25], [0.2, 0.8]])
     target = np.array([0, 0, 1, 1, 1])
     # Class 0 is usually given 0.8: row 2 has more, row 3 less.
-    assert suspected_rows(probabilities, target).tolist() == [2]
+    assert suspected_rows(scored(probabilities, target), target, 2).tolist() == [2]
 
 
 def test_the_surest_come_first_and_right_rows_never():
     generator = np.random.default_rng(0)
     probabilities = generator.dirichlet(np.ones(4), 500)
     target = generator.integers(0, 4, 500)
-    found = suspected_rows(probabilities, target)
+    found = suspected_rows(scored(probabilities, target), target, 4)
     likeliest = probabilities.argmax(1)
     assert (likeliest[found] != target[found]).all()
     margins = probabilities.max(1)[found] - probabilities[found, target[found]]
@@ -52,7 +58,7 @@ def test_suspects_name_their_line_and_are_written_as_a_table(make_rows):
     classes = len(parts.class_names)
     probabilities = np.eye(classes)[parts.targets["test"]] * 0.8 + 0.1
     probabilities[3] = np.eye(classes)[(parts.targets["test"][3] + 1) % classes]
-    found = suspected_labels(parts, {"test": probabilities})
+    found = suspected_labels(parts, {"test": scored(probabilities, parts.targets["test"])})
     assert (found.suspect_count, found.row_count) == (1, len(parts.texts["test"]))
     (suspect,) = found.suspects
     assert (suspect.line, suspect.text) == (parts.texts["test"].lines[3], parts.texts["test"].texts[3])
@@ -62,6 +68,6 @@ def test_suspects_name_their_line_and_are_written_as_a_table(make_rows):
 
 def test_nothing_suspected_is_said(make_rows):
     parts = make_parts(make_rows(240))
-    found = suspected_labels(parts, {"test": np.eye(3)[parts.targets["test"]]})
+    found = suspected_labels(parts, {"test": scored(np.eye(3)[parts.targets["test"]], parts.targets["test"])})
     assert str(found) == f"labels: none of {len(parts.texts['test'])} held-out rows looks mislabelled"
     assert found.as_csv().decode().strip() == "part,line,label,suggested_label,probability,text"

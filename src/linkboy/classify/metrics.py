@@ -72,13 +72,12 @@ class ClassificationMetrics(Report):
         confused = self.most_confused()
         if confused:
             yield "most confused: " + ", ".join(f"{true} -> {predicted} {count}" for true, predicted, count in confused)
-        yield self.summary
-
         if not self.is_better_than_guessing:
             yield (
-                f"this is not better than guessing: labels drawn at random in the same proportions would agree with "
+                "this is not better than guessing: labels drawn at random in the same proportions would agree with "
                 f"{format_percent(self.chance_accuracy)} of the predictions"
             )
+        yield self.summary
 
     @property
     def summary(self) -> str:
