@@ -258,7 +258,7 @@ def test_what_cannot_be_kept_is_named_and_nothing_is_written(tmp_path, value, me
 
 
 # Forks a child that saves without pause for every line it reads, so that torch is imported once for all kills.
-SAVING_FOR_EVER = """
+SAVING_FOR_EVER = r"""
 import os, sys, torch
 from linkboy.training import Checkpointer
 for line in sys.stdin:

@@ -179,7 +179,7 @@ def test_a_second_interrupt_ends_a_validation_at_once_and_leaves_the_last_weight
 
 
 # Forks a child that trains for every line it reads, so that torch is imported once for all kills.
-TRAINING_FOR_EVER = """
+TRAINING_FOR_EVER = r"""
 import os, sys
 from pathlib import Path
 import accelerate, safetensors.torch, torch, torch._dynamo  # what training loads when it starts
