@@ -49,7 +49,7 @@ def refused(capsys, *arguments):
 
 def test_train_prints_data_parameters_epochs_table_and_where_everything_is(tsv, tmp_path, capsys):
     out = tmp_path / "model"
-    assert cli.run(["train", str(tsv), "--out", str(out), "--epochs", "2"]) == 0
+    assert cli.run(["train", str(tsv), "--out", str(out), "--model", "cnn", "--epochs", "2"]) == 0
     printed = capsys.readouterr()
     order = [
         "part",
@@ -206,7 +206,7 @@ def test_a_file_given_as_a_text_is_noticed(model, tmp_path, capsys, monkeypatch)
     printed = capsys.readouterr()
     assert len(printed.out.splitlines()) == 2
     assert printed.err == (
-        "linkboy: 'texts.txt' is read as a text; to predict the lines of that file pass --file texts.txt\n"
+        "linkboy: 'texts.txt' is read as a text; to predict the texts of that file pass --file texts.txt\n"
     )
 
 
@@ -236,7 +236,7 @@ def test_files_in_other_encodings_are_predicted(model, tmp_path, capsys):
 
 
 def test_a_rate_that_explodes_is_one_sentence(capsys, tsv, tmp_path):
-    arguments = ["train", str(tsv), "--out", str(tmp_path / "m"), "--epochs", "3", "--lr", "1e38"]
+    arguments = ["train", str(tsv), "--out", str(tmp_path / "m"), "--epochs", "3", "--lr", "1e38", "--model", "cnn"]
     assert cli.run(arguments) == 2
     printed = capsys.readouterr().err
     assert "Traceback" not in printed
@@ -287,7 +287,19 @@ def test_every_command_has_help(command, capsys):
 
 def test_ctrl_c_saves_and_tells_how_to_resume(tsv, tmp_path):
     out = tmp_path / "model"
-    command = [sys.executable, "-m", "linkboy", "train", str(tsv), "--out", str(out), "--epochs", "100000"]
+    command = [
+        sys.executable,
+        "-m",
+        "linkboy",
+        "train",
+        str(tsv),
+        "--out",
+        str(out),
+        "--model",
+        "cnn",
+        "--epochs",
+        "100000",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert any(line.startswith("epoch 1/") for line in process.stderr)  # from here on it trains
     process.send_signal(signal.SIGINT)
@@ -295,7 +307,7 @@ def test_ctrl_c_saves_and_tells_how_to_resume(tsv, tmp_path):
     assert process.returncode == 128 + signal.SIGINT
     assert "Traceback" not in errors
     assert "stopped by SIGINT" in printed
-    assert f"-m linkboy train {tsv} --out {out} --epochs 100000 --resume" in printed
+    assert f"-m linkboy train {tsv} --out {out} --model cnn --epochs 100000 --resume" in printed
     assert list((out / "checkpoints" / "choosing").glob("step-*"))
     assert not (out / "config.json").exists()
 
@@ -304,7 +316,7 @@ def test_two_processes_train_together_and_write_one_directory(tsv, tmp_path):
     out = tmp_path / "model"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "linkboy"]
-    command = [*torchrun, "train", str(tsv), "--out", str(out), "--epochs", "4"]
+    command = [*torchrun, "train", str(tsv), "--out", str(out), "--model", "cnn", "--epochs", "6"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Everything is in") == 1

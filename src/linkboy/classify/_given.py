@@ -17,7 +17,7 @@ from linkboy.classify._content import Content, opened
 from linkboy.classify._dialect import FASTTEXT, SEPARATORS
 from linkboy.classify._json import MISSING, cell_text
 from linkboy.classify._sentences import say
-from linkboy.classify._tables import BadRow, Reading, Table, json_form, table_of, text_lines
+from linkboy.classify._tables import BadRow, Reading, TextTable, json_form, table_of, text_lines
 from linkboy.classify.classifier import Classifier, Predictions
 from linkboy.classify.labelled import as_string, columns_named, existing_file, text_getter
 
@@ -121,7 +121,7 @@ def _has_header(lines: Sequence[str], separator: str, known: Sequence[str]) -> b
     return looks_like_header(names) or named or (bool(known) and set(known) <= set(names))
 
 
-def _text_role(table: Table, asked: Reading) -> Roles:
+def _text_role(table: TextTable, asked: Reading) -> Roles:
     """Return the column of texts; of two without a header, the one that reads like texts, where only one does."""
     if table.fixed is not None and not asked.wanted.all:
         columns = [ColumnTraits(cells) for cells in zip(*table.head, strict=True)]
@@ -130,7 +130,7 @@ def _text_role(table: Table, asked: Reading) -> Roles:
     return table.roles(asked.wanted)
 
 
-def _table_rows(table: Table, roles: Roles, bad_row: BadRow) -> Iterator[tuple[str, Sequence[Any]]]:
+def _table_rows(table: TextTable, roles: Roles, bad_row: BadRow) -> Iterator[tuple[str, Sequence[Any]]]:
     text_of = text_getter(table, roles.text)
     getters = [table.getter(place) for place in range(len(table.names))] if table.keyed else []
     for line, record in table.records:

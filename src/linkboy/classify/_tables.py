@@ -37,7 +37,7 @@ BYTES_OF_A_ROW = 32  # of a text and a label in memory, their characters not cou
 
 
 @dataclasses.dataclass
-class Table:
+class TextTable:
     """A file as columns and records.
 
     Args:
@@ -98,7 +98,7 @@ class Reading:
     header: bool | None = None
 
 
-def table_of(content: Content, asked: Reading, bad_row: BadRow) -> Table:
+def table_of(content: Content, asked: Reading, bad_row: BadRow) -> TextTable:
     """Return a file as a table, whatever its form; its bytes say which, and its name where they do not.
 
     Args:
@@ -218,7 +218,7 @@ def _objects(lines: Iterator[Line], bad_row: BadRow) -> Iterator[tuple[int, Any]
             bad_row(number, "it is JSON that cannot be read (nested too deeply, or a number too long)")
 
 
-def json_table(path: Path, values: Iterator[tuple[int, Any]], form: str, encoding: str, bad_row: BadRow) -> Table:
+def json_table(path: Path, values: Iterator[tuple[int, Any]], form: str, encoding: str, bad_row: BadRow) -> TextTable:
     """Return a stream of objects as a table; the columns are the keys of the first ones, dotted where they are nested."""
 
     def records() -> Iterator[tuple[int, dict[str, Any]]]:
@@ -237,7 +237,7 @@ def json_table(path: Path, values: Iterator[tuple[int, Any]], form: str, encodin
         )
     names = list(dict.fromkeys(name for _, record in head for name in names_in(record)))
     cells = [[cell_text(value_at(record, name)) for name in names] for _, record in head]
-    return Table(path, f"{form}, {encoding.upper()}", names, True, cells, chain(head, stream), keyed=True)
+    return TextTable(path, f"{form}, {encoding.upper()}", names, True, cells, chain(head, stream), keyed=True)
 
 
 def _is_rows(value: object) -> bool:
@@ -255,7 +255,7 @@ def delimited_table(
     encoding: str,
     asked: Reading,
     bad_row: BadRow,
-) -> Table:
+) -> TextTable:
     """Return delimited text, whose first lines were looked at, as a table."""
     texts = [line for _, line in head if line is not None]
     dialect = look(
@@ -280,7 +280,7 @@ def delimited_table(
         records = line_records(lines, dialect, bad_row)
     form = f"{dialect.shown}, {encoding.upper()}"
     named = dialect.header or dialect.fasttext
-    return Table(content.path, form, dialect.names, named, dialect.rows, records, fixed)
+    return TextTable(content.path, form, dialect.names, named, dialect.rows, records, fixed)
 
 
 def fasttext_records(lines: Iterator[Line], bad_row: BadRow) -> Iterator[tuple[int, Record]]:
@@ -373,7 +373,7 @@ def csv_records(path: Path, lines: Iterator[Line], dialect: Dialect, bad_row: Ba
 # --- tables of other programs --------------------------------------------------------------------------------------------
 
 
-def parquet_table(content: Content, wanted: Wanted) -> Table:
+def parquet_table(content: Content, wanted: Wanted) -> TextTable:
     """Return a Parquet file as a table, its rows numbered from 1."""
     import polars as pl
 
@@ -390,7 +390,7 @@ def parquet_table(content: Content, wanted: Wanted) -> Table:
         raise _incomplete(path) from error
     first = first.with_columns(pl.col(pl.String).str.slice(0, _SHOWN))
     head = [[_cell(value) for value in row] for row in first.iter_rows()]
-    table = Table(path, "Parquet", names, True, head, iter(()))
+    table = TextTable(path, "Parquet", names, True, head, iter(()))
     keep = None
     if wanted.needs_label:  # else the given columns are written again, all of them
         roles = table.roles(wanted)
@@ -437,7 +437,7 @@ def _parquet_records(
     yield from enumerate(zip(*columns, strict=True), 1)
 
 
-def workbook_table(content: Content, asked: Reading) -> Table:
+def workbook_table(content: Content, asked: Reading) -> TextTable:
     """Return the one sheet with rows of an Excel workbook as a table; cells are read as text.
 
     Raises:
@@ -471,4 +471,4 @@ def workbook_table(content: Content, asked: Reading) -> Table:
     )
     records = iter(numbered[1:] if dialect.header else numbered)
     form = f"Excel, {header_words(dialect.header)}"
-    return Table(path, form, dialect.names, dialect.header, dialect.rows, records)
+    return TextTable(path, form, dialect.names, dialect.header, dialect.rows, records)

@@ -22,8 +22,7 @@ from linkboy.classify._findings import (
 )
 from linkboy.classify._json import MISSING
 from linkboy.classify._sentences import say
-from linkboy.classify._tables import BadRow, Reading, table_of
-from linkboy.classify._tables import Table as FileTable
+from linkboy.classify._tables import BadRow, Reading, TextTable, table_of
 
 MANY = 100_000  # rows
 _SHOWN = 60  # characters of a text in the sentence about the first row
@@ -242,7 +241,7 @@ def _checked_map(label_map: Mapping[str, str] | None) -> dict[str, str]:
     return {label: name.strip() for label, name in renamed.items()}
 
 
-def text_getter(table: FileTable, places: Sequence[int]) -> Callable[[Any], object]:
+def text_getter(table: TextTable, places: Sequence[int]) -> Callable[[Any], object]:
     """Return a function that takes the text out of a record; several columns are joined by `FIELD`."""
     getters = [table.getter(place) for place in places]
     if len(getters) == 1:
@@ -262,7 +261,7 @@ def text_getter(table: FileTable, places: Sequence[int]) -> Callable[[Any], obje
 
 
 def _collect(
-    table: FileTable,
+    table: TextTable,
     roles: Roles,
     renamed: Mapping[str, str],
     skipped: list[SkippedRow],
@@ -318,7 +317,7 @@ def _collect(
     )
 
 
-def _nothing_read(table: FileTable, skipped: Sequence[SkippedRow]) -> ValueError:
+def _nothing_read(table: TextTable, skipped: Sequence[SkippedRow]) -> ValueError:
     if not skipped:
         return ValueError(f"{table.path} holds no labelled text; it has a header and no rows")
     return ValueError(
@@ -328,7 +327,7 @@ def _nothing_read(table: FileTable, skipped: Sequence[SkippedRow]) -> ValueError
 
 
 def _what_was_taken(
-    table: FileTable, roles: Roles, texts: Sequence[str], labels: Sequence[str], counts: Mapping[str, int]
+    table: TextTable, roles: Roles, texts: Sequence[str], labels: Sequence[str], counts: Mapping[str, int]
 ) -> Iterator[str]:
     yield say(
         "took",
@@ -344,7 +343,7 @@ def _what_was_taken(
         yield say("joined")
 
 
-def columns_named(table: FileTable, places: Sequence[int]) -> str:
+def columns_named(table: TextTable, places: Sequence[int]) -> str:
     """Name columns in a sentence, by their numbers where they have no names."""
     names = [repr(table.names[place]) if table.header else table.names[place] for place in places]
     return f"column{'s' if len(names) > 1 else ''} {', '.join(names)}"
