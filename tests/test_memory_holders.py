@@ -39,6 +39,7 @@ def keeper():
     del globals()["KEEPER"]
 
 
+@pytest.mark.slow
 def test_numpy_arrays_over_the_memory_are_followed(keeper):
     keeper.whole = torch.zeros(1000).numpy()
     keeper.views = [torch.zeros(3, 1000).numpy()[1:, ::2]]
@@ -90,6 +91,7 @@ def test_a_context_variable_of_a_waiting_task_is_named():
     assert "context variable 'request'" in found[1]
 
 
+@pytest.mark.slow
 def test_thread_locals_are_named_as_people_write_them(keeper):
     keeper.local = threading.local()
     keeper.local.cache = [torch.zeros(1000)]
@@ -139,11 +141,14 @@ def test_defaults_and_hooks_are_named(keeper):
         return held
 
     for made, end in (
-        (default, "KEEPER.function -> <lambda>'s default of scale"),
-        (keyword, "KEEPER.function -> <lambda>'s default of scale"),
-        (hook, "KEEPER.function._backward_hooks[0] -> <lambda>'s default of held"),
+        (default, r"KEEPER\.function -> <lambda>'s default of scale"),
+        (keyword, r"KEEPER\.function -> <lambda>'s default of scale"),
+        (
+            hook,
+            r"KEEPER\.function\._backward_hooks\[\d+\] -> <lambda>'s default of held",
+        ),  # torch counts hooks in a process
     ):
-        assert any(path.endswith(end) for path in paths(made())), made
+        assert any(re.search(f"{end}$", path) for path in paths(made())), made
 
 
 # --- advice in a real notebook ---
@@ -387,6 +392,7 @@ def test_numpy_memory_that_grows_is_a_leak_each_time():
         )
 
 
+@pytest.mark.slow
 def test_a_list_of_predictions_as_arrays_is_named():
     predictions, detector = [], lb.LeakDetector()
     for _ in detector.watch(range(10)):
@@ -436,6 +442,7 @@ def test_a_long_loop_is_looked_at_often_enough_and_not_more():
 # --- release ---
 
 
+@pytest.mark.slow
 def test_releasing_again_frees_nothing_of_its_own():
     big = torch.zeros(2_000_000)
     watch = weakref.ref(big.untyped_storage())

@@ -98,7 +98,8 @@ Path("folder/a").unlink()
 ROWS = """
 rows = lb.LabelledTexts("made up", [f"{w} {i}" for w in ("up", "down") for i in range(40)], ["up"] * 40 + ["down"] * 40,
                         list(range(1, 81)))
-options = lb.TrainingOptions(epochs=2, checkpoint_every=5)
+options = lb.TrainingOptions()
+in_epochs = lb.TrainingOptions(model="cnn", epochs=10, checkpoint_every=5)
 """
 
 
@@ -128,12 +129,12 @@ def save(self, state, step, **options):
     raise KeyboardInterrupt
 training.Checkpointer.save = save
 try:
-    lb.train_classifier(rows, "stopped", options=options)
+    lb.train_classifier(rows, "stopped", options=in_epochs)
 except KeyboardInterrupt:
     pass
 training.Checkpointer.save = plain_save
 assert list(Path("stopped/checkpoints").rglob("step-*"))
-lb.train_classifier(rows, "stopped", options=options, resume=True)
+lb.train_classifier(rows, "stopped", options=in_epochs, resume=True)
 assert list(lb.load_classifier("stopped").predict(["down 3"]).labels) == ["down"]
 """,
     )

@@ -67,7 +67,7 @@ def test_bytes_that_are_no_text_and_pickles_are_named(tmp_path, refusal):
         path = tmp_path / name
         path.write_bytes(data)
         assert refusal(lambda path=path: BertTokenizer(path)) == (
-            f"vocab must be UTF-8, but line 1 of {str(path)!r} is not"
+            f"{str(path)!r} line 1 is not UTF-8; save the file as UTF-8"
         )
 
 
@@ -77,7 +77,8 @@ def test_bytes_that_are_no_text_and_pickles_are_named(tmp_path, refusal):
         ("[" * 10**6, "{path!r} must hold a tokenizer, got JSON nested too deeply to be read"),
         (
             tokenizer_json({"[UNK]": 10**18}),
-            "vocab must map every token to an id from 0 to 16777214, got '[UNK]': 1000000000000000000",
+            "vocab must map every token to an id from 0 to 16777214, got '[UNK]': 1000000000000000000; read from "
+            "{folder!r}",
         ),
         (tokenizer_json(["[UNK]"]), "model.vocab in {path!r} must map tokens to ids, got list"),
     ],
@@ -86,7 +87,9 @@ def test_bytes_that_are_no_text_and_pickles_are_named(tmp_path, refusal):
 def test_tokenizer_files_that_lie(tmp_path, refusal, content, message):
     path = tmp_path / "tokenizer.json"
     path.write_text(content)
-    assert refusal(lambda: BertTokenizer.from_pretrained(tmp_path)) == message.format(path=str(path))
+    assert refusal(lambda: BertTokenizer.from_pretrained(tmp_path)) == message.format(
+        path=str(path), folder=str(tmp_path)
+    )
 
 
 def test_a_tokenizer_file_of_a_terabyte_is_not_read(tmp_path, refusal):

@@ -88,7 +88,7 @@ def solve(
     parts: Parts,
     deadline: float | None,
 ) -> Outcome:
-    """Solve the linear model of n-grams; every process of several does the same work, and comes to the same bits."""
+    """Solve the linear model of n-grams; every process of several does the same work, with equal results."""
     classes, vocabulary, everything = len(parts.class_names), len(encoder), data["train"] + data["valid"]
     train, valid = np.arange(len(data["train"])), len(data["train"]) + np.arange(len(data["valid"]))
     weights = everything.weights.numpy()

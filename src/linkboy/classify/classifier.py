@@ -40,7 +40,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _ENCODER_PREFIX = "encoder."
 # A vocabulary of 64 MiB is the largest that is read from a file; weights are far below this for millions of n-grams.
 MOST_CONFIG, MOST_WEIGHTS = 2**26, 2**33
-_DTYPES = {"encoder.hashes": "U64", "starts": "I64", "classes": "I32"}  # of tensors that are no weights
+_DTYPES = {"encoder.hashes": "U64", "starts": "I64", "classes": "I32"}  # of tensors that do not hold weights
 _ENCODERS: dict[str, type[Encoder]] = {"ngram": NgramEncoder, **dict.fromkeys(TOKEN_MODELS, TokenEncoder)}
 
 

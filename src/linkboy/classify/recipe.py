@@ -68,7 +68,7 @@ class TrainingOptions:
 
     Examples:
         >>> import linkboy as lb
-        >>> lb.TrainingOptions(loss="focal", gamma=1.5).gamma
+        >>> lb.TrainingOptions(model="cnn", loss="focal", gamma=1.5).gamma
         1.5
     """
 
