@@ -372,3 +372,14 @@ def test_a_program_is_named_by_its_word_or_not_at_all(path, tmp_path, monkeypatc
     loud = [found.word for found in check.findings if found.severity != "NOTE"]
     assert loud == ([word] if (word := word_of(path)) else []), str(check)
     assert not check.failed
+
+
+def test_no_global_hook_of_modules_stays():
+    from torch.nn.modules import module
+
+    model = torch.nn.Linear(2, 1)
+    batch = torch.zeros(4, 2), torch.ones(4, 1)
+    lb.check_training(model, torch.nn.MSELoss(), torch.optim.SGD(model.parameters(), lr=0.1), [batch] * 3)
+    tables = {name: table for name, table in vars(module).items() if name.startswith("_global_") and "hooks" in name}
+    assert len(tables) > 5
+    assert not any(tables.values())

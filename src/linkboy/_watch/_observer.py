@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as modules
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
@@ -78,6 +79,8 @@ class TrainingObserver:
         finally:
             first.remove()
             last.remove()
+            # torch's handle forgets this one mark, for which every later torch.compile would warn of a global hook.
+            modules._global_forward_hooks_with_kwargs.pop(last.id, None)
             self.stack.clear()
 
     def _mine(self) -> bool:
