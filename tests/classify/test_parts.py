@@ -99,6 +99,17 @@ def test_a_label_that_training_never_saw_is_named_by_line():
     )
 
 
+def test_rows_of_classes_that_only_a_held_out_part_has_are_left_out_and_told():
+    rows = labelled([(f"text {n}", ("sports", "finance")[n % 2]) for n in range(40)])
+    valid = labelled([("x", "sports"), ("y", "天气"), ("z", "天气"), ("w", "kochen")], "valid.tsv")
+    parts = make_parts(rows, valid=valid)
+    assert list(parts.texts["valid"].texts) == ["x"]
+    assert "valid: 3 rows of 2 classes that the training data does not have ('kochen', '天气') left out" in parts.notes
+    assert message_of(ValueError, make_parts, rows, valid=labelled([("y", "天气")], "valid.tsv")).startswith(
+        "valid.tsv line 1: the label '天气' of the valid part is not among the 2 classes"
+    )
+
+
 def test_one_class_only_is_refused():
     rows = labelled([(f"text {n}", "a") for n in range(40)])
     assert message_of(ValueError, make_parts, rows) == (

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from linkboy._checks import did_you_mean
 from linkboy._reading import read_lines
-from linkboy._report import Block, Printable, Table, format_count, format_percent
+from linkboy._report import Block, Printable, Table, format_count, format_percent, listed, plural
 from linkboy.classify._findings import number_key
 from linkboy.classify.labelled import LabelledTexts
 
@@ -84,8 +84,8 @@ def make_parts(
         seed: decides the split.
 
     Raises:
-        ValueError: there is one class only, a label is not among the classes of the training data, or there are too few
-            rows to split.
+        ValueError: there is one class only, a label looks like a misspelt class of the training data, no label of a part is
+            among them, or there are too few rows to split.
     """
     classes = _class_names(train, class_names)
     if len(classes) > max(10, len(train) // 2) and class_names is None:
@@ -116,12 +116,36 @@ def make_parts(
                 )
         texts["train"] = dataclasses.replace(train.take(np.flatnonzero(side == 0).tolist()), skipped=train.skipped)
         notes.append(f"{' and '.join(missing)}: a tenth of each class held out of the training file, seed {seed}")
-    texts |= {part: rows for part, rows in given.items() if rows is not None}
+    for part, rows in given.items():
+        if rows is not None:
+            texts[part], left_out = _without_other_classes(rows, classes, part, numbered=numbered)
+            notes += left_out
     targets = {part: targets_of(texts[part], classes, part, numbered=numbered) for part in PARTS}
     keys = {part: _keys(texts[part].texts) for part in PARTS}
     overlap = {part: np.isin(keys[part], keys["train"]) for part in ("valid", "test")}
     notes += _overlaps(texts["train"], targets["train"], keys, overlap)
     return Parts(classes, numbered, {part: texts[part] for part in PARTS}, targets, tuple(notes), overlap)
+
+
+def _without_other_classes(
+    rows: LabelledTexts, class_names: Sequence[str], part: str, *, numbered: bool
+) -> tuple[LabelledTexts, list[str]]:
+    """Return the rows of classes that training has, and what to say about the others.
+
+    A label that looks like a misspelt class stays, and is refused where targets are looked up; so do rows of which none is of
+    a class of the training data.
+    """
+    number_of = _numbers_of(class_names, numbered=numbered)
+    unknown = {label for label in set(rows.labels) if number_of(label) is None and not did_you_mean(label, class_names)}
+    kept = [row for row, label in enumerate(rows.labels) if label not in unknown]
+    if not unknown or not kept:
+        return rows, []
+    gone = len(rows) - len(kept)
+    said = (
+        f"{part}: {plural(gone, 'row')} of {plural(len(unknown), 'class', 'classes')} that the training data does not have "
+        f"({listed(map(repr, sorted(unknown)))}) left out"
+    )
+    return dataclasses.replace(rows.take(kept), skipped=rows.skipped), [said]
 
 
 def _check_weights(parts: Mapping[str, LabelledTexts | None]) -> None:
@@ -153,14 +177,10 @@ def targets_of(
     Raises:
         ValueError: a label is not among the classes; the message names its line.
     """
-    index = {str(number): number for number in range(len(class_names))} if numbered else {}
-    index |= {name: number for number, name in enumerate(class_names)}
-    by_number = {number_key(name): number for number, name in enumerate(class_names)}
+    number_of = _numbers_of(class_names, numbered=numbered)
     targets = np.empty(len(rows), np.int64)
     for row, label in enumerate(rows.labels):
-        number = index.get(label)
-        if number is None:
-            number = by_number.get(number_key(label))  # 1.0 is the class 1
+        number = number_of(label)
         if number is None:
             shown = ", ".join(map(repr, class_names[:5])) + (", ..." if len(class_names) > 5 else "")
             raise ValueError(
@@ -169,6 +189,19 @@ def targets_of(
             )
         targets[row] = number
     return targets
+
+
+def _numbers_of(class_names: Sequence[str], *, numbered: bool) -> Callable[[str], int | None]:
+    """Return a function from a label to the number of its class, `None` where there is no such class."""
+    index = {str(number): number for number in range(len(class_names))} if numbered else {}
+    index |= {name: number for number, name in enumerate(class_names)}
+    by_number = {number_key(name): number for number, name in enumerate(class_names)}
+
+    def number_of(label: str) -> int | None:
+        number = index.get(label)
+        return by_number.get(number_key(label)) if number is None else number  # 1.0 is the class 1
+
+    return number_of
 
 
 def _split(texts: Sequence[str], targets: NDArray[np.int64], parts: int, seed: int) -> NDArray[np.int64]:

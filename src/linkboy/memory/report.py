@@ -360,6 +360,11 @@ class LeakReport(Report):
     survivors: tuple[Survivor, ...]
     notes: tuple[str, ...]
 
+    @property
+    def leaking(self) -> bool:
+        """The opposite of `ok`."""
+        return not self.ok
+
     def _blocks(self) -> Iterable[Block]:
         verdict = f"no leak above {format_bytes(self.tolerance_nbytes)}" if self.ok else "leak"
         yield (
