@@ -75,7 +75,7 @@ def patched() -> list[object]:
     names += [(torch.autograd, "backward"), (torch.optim.Optimizer, "__init__"), (DataLoader, "__iter__")]
     names += [(torch.amp.GradScaler, "step"), (nn.Module, "state_dict"), (torch.nn.utils, "clip_grad_norm_")]
     names += [(torch.optim.lr_scheduler.LRScheduler, "step"), (torch.optim.lr_scheduler.CosineAnnealingLR, "__init__")]
-    return [getattr(owner, name) for owner, name in names] + [torch.autograd.Function.apply.__func__]
+    return [getattr(owner, name) for owner, name in names] + [vars(torch.autograd.Function)["apply"]]
 
 
 def test_a_watched_training_has_the_same_bits_and_random_streams_as_one_without_a_watch():

@@ -184,7 +184,7 @@ class Watcher:
         patches.wrap(scaler, "scale", self._scale)
         patches.wrap(scaler, "unscale_", self._unscale)
         patches.wrap(scaler, "step", self._scaler_step)
-        patches.set(torch.autograd.Function, "apply", classmethod(self._apply(torch.autograd.Function.apply.__func__)))
+        patches.set(torch.autograd.Function, "apply", classmethod(self._apply(vars(torch.autograd.Function)["apply"])))
 
     def _backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
@@ -467,11 +467,13 @@ class Watcher:
 
         return step
 
-    def _apply(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _apply(self, original: Any) -> Callable[..., Any]:
+        """Return what takes the place of a class method, which is one of Python or, from torch 2.15 on, one of C."""
+
         def apply(cls: type, *args: Any, **kwargs: Any) -> Any:
             if not torch.compiler.is_compiling() and cls.__name__ not in self.functions and self.on():
                 self._keep_function(cls, args, kwargs)
-            return original(cls, *args, **kwargs)
+            return original.__get__(None, cls)(*args, **kwargs)
 
         return apply
 
