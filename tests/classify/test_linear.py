@@ -186,3 +186,24 @@ def test_a_budget_tries_other_strengths_and_never_ends_less_likely():
     assert tried.report.tried_count >= 8
     assert tried.report.judged_loss <= plain.report.judged_loss + 1e-9
     assert fit_linear(task, splits, everyone, deadline=0.0).report.tried_count == 0
+
+
+def test_the_final_rows_are_weighted_by_their_own_proportions():
+    """A part that is trained on in the end, with other proportions than the one that was judged with."""
+    features, _, targets = draw(400, 2)
+    order = np.concatenate([np.flatnonzero(targets == 0), np.flatnonzero(targets == 1)])
+    zeros, ones = order[: (targets == 0).sum()], order[(targets == 0).sum() :]
+    train, valid = np.concatenate([zeros[:120], ones[:20]]), np.concatenate([zeros[120:170], ones[20:70]])
+    task = Task(features, VOCABULARY, targets, 2, np.ones(400, np.float32))
+    prior, final = (task.counts(train), task.counts(valid)), np.concatenate([train, valid])
+    fit = fit_linear(task, [(train, valid)], final, prior=prior)
+    even, of_final = np.array([0.5, 0.5]), task.counts(final) / len(final)
+    problem = task.problem(final, even / of_final)
+    expected = torch.zeros(VOCABULARY + 1, 2)
+    for member in fit.report.members:
+        if member.coefficient:
+            for columns, weights in problem.solve(member.loss, member.scale, member.strength, fit.report.steps):
+                expected[:, columns] += member.coefficient * weights
+    expected -= expected.mean(1, keepdim=True)
+    expected[-1] += fit.report.prior_shift * torch.from_numpy(np.log(even / of_final)).float()
+    torch.testing.assert_close(fit.weights, expected, rtol=1e-4, atol=1e-5)

@@ -176,7 +176,7 @@ class Judge:
         class_weights: NDArray[np.float64] | None,
         steps: int,
     ) -> None:
-        self.classes, self.steps, self.class_weights = task.classes, steps, class_weights
+        self.classes, self.steps = task.classes, steps
         self.problems = [(task.problem(fit, class_weights), task.sparse(judged)) for fit, judged in splits]
         self.rows = np.concatenate([judged for _, judged in splits])
         self.targets = torch.from_numpy(task.targets[self.rows])
@@ -250,10 +250,11 @@ def fit_linear(
         shift = centred(torch.from_numpy(np.log(_ratio(*prior))).expand(len(judge.rows), -1)).float()
     coefficients, z = _mixed_members(judge, [logits for _, logits in tried], shift)
     members = [dataclasses.replace(m, coefficient=a) for (m, _), a in zip(tried, coefficients, strict=False)]
-    weights = _final(task, final, judge, members, progress)
+    towards = None if prior is None else _ratio(task.counts(final), prior[1])
+    weights = _final(task.problem(final, towards), judge.steps, members, progress)
     prior_shift = coefficients[-1] if prior is not None else 0.0
-    if prior is not None:
-        weights[-1] += prior_shift * torch.from_numpy(np.log(_ratio(task.counts(final), prior[1]))).float()
+    if towards is not None:
+        weights[-1] += prior_shift * torch.from_numpy(np.log(towards)).float()
     by = "validation part" if len(splits) == 1 else "folds"
     loss = float(mean_loss(z, judge.targets, judge.weights))
     report = LinearReport(tuple(members), len(judge.rows), by, loss, judge.steps, prior_shift, len(final), trials)
@@ -328,14 +329,13 @@ def _refined(
     return tried, trials
 
 
-def _final(task: Task, rows: NDArray[np.int64], judge: Judge, members: Sequence[Member], progress: Progress) -> Tensor:
-    """Return `(V + 1, C)`, the sum of the members' weights, each fitted to the rows from zero in as many steps as judged."""
-    problem = task.problem(rows, judge.class_weights)
-    total = torch.zeros(task.vocabulary + 1, task.classes)
+def _final(problem: Problem, steps: int, members: Sequence[Member], progress: Progress) -> Tensor:
+    """Return `(V + 1, C)`, the sum of the members' weights, each fitted from zero in as many steps as it was judged with."""
+    total = torch.zeros(problem.rows.vocabulary + 1, problem.classes)
     for member in members:
         if member.coefficient:
             progress(f"{member.loss}, {member.scale}, on all rows")
-            for columns, weights in problem.solve(member.loss, member.scale, member.strength, judge.steps):
+            for columns, weights in problem.solve(member.loss, member.scale, member.strength, steps):
                 total[:, columns] += member.coefficient * weights
     return total.sub_(total.mean(1, keepdim=True))
 
