@@ -81,7 +81,8 @@ class Progress:
 
     def _show(self) -> None:
         elapsed = max(time.monotonic() - self._started, 1e-9)
-        rate = f"{format_count(round(self.done / elapsed))} {self.unit}/s"
+        speed = self.done / elapsed
+        rate = f"{format_count(round(speed)) if speed >= 10 else f'{speed:.2g}'} {self.unit}/s"
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, note=self._note, rate=rate)
             return

@@ -166,6 +166,22 @@ def test_classes_of_very_unequal_size_show_both_points_and_change_nothing_by_the
     assert asked.metrics["test"].macro_f1 == pytest.approx(report.macro_f1_point.macro_f1)
 
 
+def test_long_texts_whose_features_are_not_kept_give_the_same_model(tmp_path, make_rows, finished, monkeypatch):
+    monkeypatch.setattr("linkboy.classify._dataset.MOST_CHARACTERS", 100)
+    report = lb.train_classifier(make_rows(240), tmp_path / "model", options=QUICK)
+    one, other = (load_file(path / "model.safetensors") for path in (finished.directory, report.directory))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert report.metrics == finished.metrics
+
+
+def test_of_many_classes_fewer_rows_judge_and_only_those_are_measured(tmp_path, make_rows, monkeypatch):
+    monkeypatch.setattr("linkboy.classify._outcome.MOST_JUDGED", 3 * 90)
+    report = lb.train_classifier(make_rows(240), tmp_path / "model", options=QUICK)
+    assert report.linear.judged_count == 90
+    assert report.linear.row_count == 216
+    assert 0 < report.metrics["valid"].row_count < 24
+
+
 def test_thousands_of_classes_get_a_centroid_each(tmp_path, monkeypatch):
     monkeypatch.setattr("linkboy.classify._outcome.MOST_SOLVED_CLASSES", 10)
     monkeypatch.setattr("linkboy.classify._centroids.MOST_OF_CLASSES", 0.5)

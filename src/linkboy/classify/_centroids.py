@@ -37,12 +37,14 @@ class CentroidClassifier(TextModel):
     def forward(self, ids: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
         """Return logits `(B, class_count)`."""
         starts, lengths = self.starts[ids], self.starts[ids + 1] - self.starts[ids]
-        logits = torch.zeros(len(offsets) - 1, len(self.bias))
+        logits = torch.zeros(len(offsets) - 1, len(self.bias), device=ids.device)
         for row, (first, last) in enumerate(pairwise(offsets.tolist())):
             # A text at a time: what it touches fits the cache, and all texts together may not fit the memory.
             own = lengths[first:last]
             before = torch.cumsum(own, 0) - own
-            where = torch.arange(int(own.sum())) + torch.repeat_interleave(starts[first:last] - before, own)
+            where = torch.arange(int(own.sum()), device=ids.device) + torch.repeat_interleave(
+                starts[first:last] - before, own
+            )
             scores = self.values[where] * torch.repeat_interleave(weights[first:last], own)
             logits[row].index_add_(0, self.classes[where], scores)
         return logits + self.bias

@@ -96,11 +96,6 @@ class EncodedTexts(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.features)
 
-    def __add__(self, other: "EncodedTexts") -> "EncodedTexts":  # type: ignore[override]  # a list of batches is of no use
-        """Return the rows of both."""
-        targets, weights = torch.cat((self.targets, other.targets)), torch.cat((self.weights, other.weights))
-        return EncodedTexts(self.encoder, _joined(self.features, other.features), targets.numpy(), weights.numpy())
-
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])
 
@@ -123,16 +118,6 @@ class EncodedTexts(Dataset[Batch]):
     def loader(self, batch_size: int, *, shuffle: bool = False) -> DataLoader[Batch]:
         """Return a loader of whole batches."""
         return DataLoader(self, batch_size=batch_size, shuffle=shuffle, collate_fn=_as_it_is)
-
-
-def _joined(one: Features, two: Features) -> Features:
-    if isinstance(one, LazyFeatures) or isinstance(two, LazyFeatures):
-        raise TypeError("texts that are encoded batch by batch cannot be joined")
-    return FlatFeatures(
-        np.concatenate((one.ids, two.ids)),
-        None if one.weights is None or two.weights is None else np.concatenate((one.weights, two.weights)),
-        np.concatenate((one.offsets, two.offsets[1:] + one.offsets[-1])),
-    )
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -188,27 +188,36 @@ class NgramEncoder:
 def log_odds(
     pieces: Iterable[tuple[FlatFeatures, NDArray[np.int64], NDArray[np.float32]]], classes: int, vocabulary: int
 ) -> NDArray[np.float32]:
-    """Return `(vocabulary, classes)`: how much likelier a text of a class is to hold an n-gram than a text of the others.
-
-    It is `ln(p / q)`, `p` the share of the n-gram among all n-grams of the texts of the class, each counted once more than
-    seen, `q` the same for the other classes: the weights of a naive Bayes classifier.
+    """Return `(vocabulary, classes)`, the log-odds of each n-gram for each class, of rows that come in pieces.
 
     Args:
         pieces: features whose ids are distinct in each row, class indices `(rows,)`, and what each text counts `(rows,)`.
         classes: how many there are.
         vocabulary: how many n-grams there are.
-
-    Source: Wang & Manning 2012, "Baselines and bigrams", section 2.1, https://aclanthology.org/P12-2018.
     """
     inside = np.zeros(vocabulary * classes)
     for features, targets, weights in pieces:
         lengths = np.diff(features.offsets)
         cells = features.ids * classes + np.repeat(targets, lengths)
         inside += np.bincount(cells, np.repeat(weights, lengths), minlength=len(inside))
-    inside = inside.reshape(vocabulary, classes)
-    outside = inside.sum(1, keepdims=True) - inside
-    inside, outside = inside + 1.0, outside + 1.0
-    return (np.log(inside / inside.sum(0)) - np.log(outside / outside.sum(0))).astype(np.float32)
+    counts = torch.from_numpy(inside.reshape(vocabulary, classes))
+    return log_odds_of(counts, counts.sum(1, keepdim=True) - counts).float().numpy()
+
+
+def log_odds_of(inside: Tensor, outside: Tensor) -> Tensor:
+    """Return `(V, C)`: how much likelier a text of a class is to hold an n-gram than a text of the other classes.
+
+    It is `ln(p / q)`, `p` the share of the n-gram among all n-grams of the texts of the class, each counted once more than
+    seen, `q` the same for the other classes: the weights of a naive Bayes classifier.
+
+    Args:
+        inside: `(V, C)`, how often each n-gram occurs in the texts of each class.
+        outside: `(V, C)`, how often in those of the other classes.
+
+    Source: Wang & Manning 2012, "Baselines and bigrams", section 2.1, https://aclanthology.org/P12-2018.
+    """
+    inside, outside = inside + 1, outside + 1
+    return (inside / inside.sum(0)).log() - (outside / outside.sum(0)).log()
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:

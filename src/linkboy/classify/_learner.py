@@ -44,11 +44,6 @@ class Learner:
     classes: int
     embedding: PretrainedEmbedding | None = None
 
-    @property
-    def device(self) -> str | None:
-        """Where to train; `None` for the fastest device there is."""
-        return None if self.options.device == "auto" else self.options.device
-
     def new_model(self) -> TextModel:
         """Return a model with initial weights, which the seed decides."""
         torch.manual_seed(self.options.seed)
@@ -109,7 +104,7 @@ class Learner:
             ),
             log=(),  # history.csv is written with the results
             seed=options.seed,
-            device=self.device,
+            device=_device(self.options),
             progress=latest is None,  # under a budget there are many trainings, each reported in one line
         )
 
@@ -119,7 +114,7 @@ class Learner:
 
     def predict(self, model: TextModel, rows: EncodedTexts) -> Tensor:
         """Return the logits `(rows, C)`."""
-        return predict(model, rows.loader(1024), precision=self.options.precision, device=self.device)
+        return logits_by(self.options, model, rows)
 
     def _weighted(self, rows: EncodedTexts) -> EncodedTexts:
         """Return the rows with their own weights times those of their classes."""
@@ -142,6 +137,15 @@ class Learner:
             return lambda logits, target: logit_adjusted_loss(logits, target, priors=priors, reduction="none")
         smoothing = self.recipe.label_smoothing
         return lambda logits, target: F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="none")
+
+
+def logits_by(options: TrainingOptions, model: TextModel, rows: EncodedTexts) -> Tensor:
+    """Return the logits `(rows, C)` of a model, computed where and how the options say."""
+    return predict(model, rows.loader(1024), precision=options.precision, device=_device(options))
+
+
+def _device(options: TrainingOptions) -> str | None:
+    return None if options.device == "auto" else options.device
 
 
 class Schedule:

@@ -21,7 +21,7 @@ HINGE_STRENGTHS = (0.25, 1.0, 4.0, 16.0)
 ENTROPY_STRENGTHS = (4.0, 16.0, 64.0)
 STEPS, FEWER_STEPS, MUCH_WORK = 20, 12, 2e8
 LEAST_SHARE = 0.02  # of a member in the mix, by its coefficient
-MOST_JUDGED = 2**24  # logits of the judged rows, per member
+MOST_JUDGED = 2**24  # logits of the judged rows of a member: more rows than these are not judged by
 Progress = Callable[[str], None]
 
 
@@ -147,7 +147,7 @@ class Task:
         weights = self.weights[rows].astype(np.float64)
         if class_weights is not None:
             weights = weights * class_weights[self.targets[rows]]
-        weights = torch.from_numpy(weights / weights.mean()).float()[:, None]
+        weights = torch.from_numpy(weights / max(weights.mean(), 1e-12)).float()[:, None]
         return Problem(self.sparse(rows), torch.from_numpy(self.targets[rows]), self.classes, weights)
 
     def sparse(self, rows: NDArray[np.int64]) -> SparseRows:
@@ -289,14 +289,15 @@ def _members(judge: Judge, losses: Sequence[MemberLoss], progress: Progress) -> 
 
 def _strongest(judge: Judge, loss: MemberLoss, scale: Scale, progress: Progress) -> tuple[Member, Tensor]:
     """Return the member of the best strength, from weak to strong until one is worse than the one before."""
-    best: tuple[Member, Tensor] | None = None
-    for strength in HINGE_STRENGTHS if loss == "squared-hinge" else ENTROPY_STRENGTHS:
+    weakest, *stronger = HINGE_STRENGTHS if loss == "squared-hinge" else ENTROPY_STRENGTHS
+    progress(f"{loss}, {scale}")
+    best = judge.judge(Member(loss, scale, weakest))
+    for strength in stronger:
         progress(f"{loss}, {scale}")
         made = judge.judge(Member(loss, scale, strength))
-        if best is not None and made[0].judged_loss >= best[0].judged_loss:
+        if made[0].judged_loss >= best[0].judged_loss:
             break
         best = made
-    assert best is not None
     return best
 
 

@@ -15,10 +15,20 @@ from linkboy.classify._centroids import CentroidClassifier, fit_centroids
 from linkboy.classify._dataset import EncodedTexts
 from linkboy.classify._features import NgramEncoder
 from linkboy.classify._learner import Learner
-from linkboy.classify._linear import ENOUGH_JUDGED, LinearFit, LinearReport, Task, fit_linear, folds, other_proportions
+from linkboy.classify._linear import (
+    ENOUGH_JUDGED,
+    MOST_JUDGED,
+    LinearFit,
+    LinearReport,
+    Task,
+    fit_linear,
+    folds,
+    other_proportions,
+)
 from linkboy.classify._mixing import centred, mean_loss, mix
 from linkboy.classify._models import NgramClassifier, TextModel
 from linkboy.classify._parts import Parts
+from linkboy.classify._scored import evenly
 from linkboy.classify._solver import MemberLoss, one_thread, rows_of
 from linkboy.classify.calibration import Calibration, towards_rare_classes
 from linkboy.classify.recipe import LARGE, Recipe, TrainingOptions
@@ -89,14 +99,14 @@ def solve(
     deadline: float | None,
 ) -> Outcome:
     """Solve the linear model of n-grams; every process of several does the same work, with equal results."""
-    classes, vocabulary, everything = len(parts.class_names), len(encoder), data["train"] + data["valid"]
-    train, valid = np.arange(len(data["train"])), len(data["train"]) + np.arange(len(data["valid"]))
-    weights = everything.weights.numpy()
+    classes, vocabulary, both = len(parts.class_names), len(encoder), (data["train"], data["valid"])
+    train, valid = np.arange(len(both[0])), len(both[0]) + np.arange(len(both[1]))
+    targets, weights = (torch.cat([getattr(part, what) for part in both]) for what in ("targets", "weights"))
     if options.class_weight != "none":
-        per_class = class_weights(data["train"].targets, options.class_weight, num_classes=classes)
-        weights = weights * per_class[everything.targets].float().numpy()
-    task = Task(rows_of(everything.pieces()), vocabulary, everything.targets.numpy(), classes, weights)
-    final = np.arange(len(everything)) if options.refit else train
+        weights = weights * class_weights(both[0].targets, options.class_weight, num_classes=classes)[targets].float()
+    features = rows_of(piece for part in both for piece in part.pieces())
+    task = Task(features, vocabulary, targets.numpy(), classes, weights.numpy())
+    final = np.concatenate((train, valid)) if options.refit else train
     if classes > MOST_SOLVED_CLASSES or vocabulary * classes > MOST_WEIGHTS:
         return _centroids(task, encoder, train, valid, final)
     splits, prior = _splits(options, task, parts, train, valid, final)
@@ -112,7 +122,6 @@ def solve(
             deadline=deadline,
             progress=lambda what: progress.advance(1, fit=what),
         )
-        logits = _unseen_logits(fit, task, valid)
     model = NgramClassifier(vocabulary, classes)
     with torch.no_grad():
         model.bag.weight[:vocabulary] = fit.weights[:-1]
@@ -121,7 +130,8 @@ def solve(
     if options.metric == "macro-f1":
         calibration = towards_rare_classes(fit.logits, task.targets[fit.judged], class_counts(parts))
     calibration.build_into(model)
-    return Outcome(model, _by_rows(calibration.apply(logits)), calibration, fit.report)
+    logits, rows = _valid_logits(fit, task, valid)
+    return Outcome(model, _by_rows(calibration.apply(logits)), calibration, fit.report, valid_rows=rows)
 
 
 def _centroids(
@@ -141,7 +151,7 @@ def _centroids(
         with torch.no_grad():
             return chosen(*(torch.from_numpy(x) for x in (features.ids.astype(np.int64), features.offsets, weights)))
 
-    judged = np.unique(np.linspace(0, len(valid) - 1, MOST_JUDGED_OF_CENTROIDS).astype(np.int64))
+    judged = evenly(np.arange(len(valid)), MOST_JUDGED_OF_CENTROIDS)
     logits, targets = centred(valid_logits(judged)), torch.from_numpy(task.targets[valid[judged]])
     weights = torch.from_numpy(task.weights[valid[judged]]).double()
     (coefficient,) = mix([logits], targets, weights)
@@ -159,16 +169,19 @@ def _by_rows(logits: Tensor) -> Callable[[NDArray[np.int64]], Tensor]:
     return lambda rows: logits[torch.from_numpy(rows)]
 
 
-def _unseen_logits(fit: LinearFit, task: Task, rows: NDArray[np.int64]) -> Tensor:
-    """Return `(len(rows), C)`: logits as they were judged, and for rows that neither judged nor taught those of the result."""
+def _valid_logits(fit: LinearFit, task: Task, valid: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64] | None]:
+    """Return `(len(valid), C)`: logits as they were judged; and which rows were, `None` for all.
+
+    Where folds of the training part alone judged, the result has not seen the validation part, and gives its logits.
+    """
     place = np.full(len(task.targets), -1)
     place[fit.judged] = np.arange(len(fit.judged))
-    judged, other = np.flatnonzero(place[rows] >= 0), np.flatnonzero(place[rows] < 0)
-    logits = torch.zeros(len(rows), task.classes)
-    logits[torch.from_numpy(judged)] = fit.logits[torch.from_numpy(place[rows[judged]])]
-    if len(other):
-        logits[torch.from_numpy(other)] = task.sparse(rows[other]).times(fit.weights)
-    return logits
+    judged = np.flatnonzero(place[valid] >= 0)
+    if not len(judged):
+        return task.sparse(valid).times(fit.weights), None
+    logits = torch.zeros(len(valid), task.classes)
+    logits[torch.from_numpy(judged)] = fit.logits[torch.from_numpy(place[valid[judged]])]
+    return logits, None if len(judged) == len(valid) else judged
 
 
 def _splits(
@@ -183,6 +196,7 @@ def _splits(
     if len(valid) < ENOUGH_JUDGED:
         keys = np.fromiter((hash(text) for part in ("train", "valid") for text in parts.texts[part].texts), np.int64)
         made = folds(task.targets[final], keys[final], options.seed)
-        return [(final[fit], final[judged]) for fit, judged in made], None
+        most = MOST_JUDGED // task.classes // len(made)
+        return [(final[fit], final[evenly(judged, most)]) for fit, judged in made], None
     counts = task.counts(train), task.counts(valid)
-    return [(train, valid)], counts if other_proportions(*counts) else None
+    return [(train, evenly(valid, MOST_JUDGED // task.classes))], counts if other_proportions(*counts) else None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from linkboy.classify._reliability import Reliability, reliability
 
-MOST_LOGITS = 2**23  # at once
+MOST_LOGITS, MOST_ROWS = 2**23, 20_000  # at once; the features of long texts are as large as the logits of many classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,12 @@ def in_pieces(
     rows: int, classes: int, logits_of: Callable[[NDArray[np.int64]], Tensor]
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield the logits of rows in pieces that fit the memory, with where they belong."""
-    size = max(1, MOST_LOGITS // classes)
+    size = max(1, min(MOST_ROWS, MOST_LOGITS // classes))
     for start in range(0, max(rows, 1), size):
         where = slice(start, min(start + size, rows))
         yield where, logits_of(np.arange(where.start, where.stop))
+
+
+def evenly(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return at most so many of the rows, evenly drawn, in their order."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64))]

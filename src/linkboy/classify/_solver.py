@@ -16,14 +16,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from linkboy.classify._features import FlatFeatures
+from linkboy.classify._features import FlatFeatures, log_odds_of
 
 Scale = Literal["presence", "idf", "log-odds", "idf x log-odds"]
 MemberLoss = Literal["squared-hinge", "cross-entropy"]
 SCALES: tuple[Scale, ...] = ("idf", "presence", "log-odds", "idf x log-odds")
 FEWEST_ROWS = 2  # in which an n-gram must occur, to have a weight
-NEWTON_STEPS = 5
+NEWTON_STEPS, CLOSE_ENOUGH = 5, 1e-3  # for the step along a direction, and when fewer do
 BLOCK = 2**25  # numbers in one working array of the solver
+Line = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class SparseRows:
@@ -137,14 +138,9 @@ class Problem:
         return [(first, min(first + width, self.classes)) for first in range(0, self.classes, width)]
 
     def _log_odds(self, first: int, last: int) -> Tensor:
-        """How much likelier a text of a class is to hold an n-gram than one of another class, as naive Bayes has it.
-
-        Source: Wang & Manning 2012, "Baselines and bigrams", section 2.1, https://aclanthology.org/P12-2018.
-        """
         inside = self.rows.counts(self.one_of(first, last))
         outside = self.rows.counts(torch.ones(len(self.rows), 1)) - inside
-        shares = [((part + 1) / (part[:-1] + 1).sum(0)).log() for part in (inside, outside)]
-        return shares[0] - shares[1]
+        return F.pad(log_odds_of(inside[:-1], outside[:-1]), (0, 0, 0, 1))  # the bias, which is scaled by 1
 
     def solve(self, loss: MemberLoss, scale: Scale, strength: float, steps: int) -> Iterator[tuple[slice, Tensor]]:
         """Yield the columns of some classes and their weights `(V + 1, columns)`, until all classes are done.
@@ -169,10 +165,15 @@ class Problem:
         def slopes(margins: Tensor) -> Tensor:
             return -cost * sides * (1 - sides * margins).clamp_min_(0)
 
-        def line(margins: Tensor, moved: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-            short = (1 - sides * (margins + step * moved)).clamp_min_(0)
-            pulled = cost * moved
-            return -(pulled * sides * short).sum(0), (pulled * moved * (short > 0)).sum(0)
+        def line(margins: Tensor, moved: Tensor) -> Line:
+            short, ahead = 1 - sides * margins, sides * moved
+            first, second = cost * ahead, cost * ahead.square()
+
+            def at(step: Tensor) -> tuple[Tensor, Tensor]:
+                left = (short - step * ahead).clamp_min_(0)
+                return -torch.linalg.vecdot(first, left, dim=0), (second * (left > 0)).sum(0)
+
+            return at
 
         curvature = 1 + scale.square() * self.rows.squared_times(cost)
         return scale * self._descend(scale, curvature, slopes, line, steps, (last - first,))
@@ -185,11 +186,16 @@ class Problem:
         def slopes(margins: Tensor) -> Tensor:
             return cost * (margins.softmax(1) - own)
 
-        def line(margins: Tensor, moved: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-            shares = (margins + step * moved).softmax(1)
-            mean = (shares * moved).sum(1, keepdim=True)
-            slope = (cost * (mean - (own * moved).sum(1, keepdim=True))).sum()
-            return slope, (cost * ((shares * moved.square()).sum(1, keepdim=True) - mean.square())).sum()
+        def line(margins: Tensor, moved: Tensor) -> Line:
+            squares, of_own = moved.square(), (own * moved).sum(1, keepdim=True)
+
+            def at(step: Tensor) -> tuple[Tensor, Tensor]:
+                shares = (margins + step * moved).softmax(1)
+                mean = (shares * moved).sum(1, keepdim=True)
+                second = (shares * squares).sum(1, keepdim=True) - mean.square()
+                return (cost * (mean - of_own)).sum(), (cost * second).sum()
+
+            return at
 
         share = (self.classes - 1) / self.classes**2
         curvature = 1 + share * scale.square() * self.rows.squared_times(cost)
@@ -200,7 +206,7 @@ class Problem:
         scale: Tensor,
         curvature: Tensor,
         slopes: Callable[[Tensor], Tensor],
-        line: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+        line: Callable[[Tensor, Tensor], Line],
         steps: int,
         shape: tuple[int, ...],
     ) -> Tensor:
@@ -210,14 +216,14 @@ class Problem:
             scale: what the weights are multiplied by.
             curvature: the diagonal.
             slopes: from margins `(rows, K)` to the derivative of the losses by them.
-            line: from margins, their movement and a step to slope and curvature of the losses along the movement.
+            line: from margins and their movement to a function from a step to slope and curvature of the losses along it.
             steps: how many; stopping early is a part of the strength.
             shape: `(K,)` where the columns do not depend on each other, `(1, K)` where they are one problem.
         """
         independent, columns = len(shape) == 1, shape[-1]
 
         def dot(one: Tensor, two: Tensor) -> Tensor:
-            product = (one * two).sum(0)
+            product = torch.linalg.vecdot(one, two, dim=0)
             return product if independent else product.sum()
 
         weights = torch.zeros(self.rows.vocabulary + 1, columns)
@@ -233,11 +239,14 @@ class Problem:
             direction -= ahead
             former, former_size = gradient, size
             moved = self.rows.times(scale * direction)
-            along, length = dot(weights, direction), dot(direction, direction)
+            along, length, at = dot(weights, direction), dot(direction, direction), line(margins, moved)
             step = torch.zeros_like(length)
             for _ in range(NEWTON_STEPS):
-                slope, bend = line(margins, moved, step)
-                step = step - (along + step * length + slope) / (length + bend).clamp_min(1e-30)
+                slope, bend = at(step)
+                change = (along + step * length + slope) / (length + bend).clamp_min(1e-30)
+                step = step - change
+                if (change.abs() <= CLOSE_ENOUGH * step.abs()).all():
+                    break
             weights += step * direction
             margins += step * moved
         return weights

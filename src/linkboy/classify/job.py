@@ -20,7 +20,7 @@ from linkboy._version import __version__
 from linkboy.classify._candidate import TrainingStoppedError, class_counts, traits_of
 from linkboy.classify._dataset import EncodedTexts, Encoder, features_of
 from linkboy.classify._features import NgramEncoder
-from linkboy.classify._learner import METRIC_KEYS, Learner
+from linkboy.classify._learner import METRIC_KEYS, Learner, logits_by
 from linkboy.classify._linear import LinearReport
 from linkboy.classify._outcome import Outcome, is_solved, solve, train_in_epochs
 from linkboy.classify._page import report_page
@@ -34,7 +34,7 @@ from linkboy.classify._run_directory import (
     finish_run,
     run_in,
 )
-from linkboy.classify._scored import Scored, in_pieces
+from linkboy.classify._scored import Scored, evenly, in_pieces
 from linkboy.classify._tokens import TokenEncoder
 from linkboy.classify._vectors import pretrained_embedding
 from linkboy.classify.calibration import Calibration, towards_rare_classes
@@ -178,7 +178,8 @@ def train_classifier(
     options.check_machine()
     parts = make_parts(train, valid=valid, test=test, class_names=class_names, seed=options.seed)
     show(parts)
-    encoder, data, seconds = _encode(options, parts, show)
+    solved = is_solved(options, parts)
+    encoder, data, seconds = _encode(options, parts, solved=solved)
     run = {"linkboy": __version__, "options": options.to_dict(), "data": fingerprint(parts, encoder)}
     run["processes"] = process_count()
     if resume:
@@ -192,10 +193,13 @@ def train_classifier(
                 if options.budget_seconds is None
                 else started + options.budget_seconds - WRITING - 2 * seconds["encoding"]
             )
-            outcome = _train(options, encoder, data, parts, out / CHECKPOINTS, deadline, show)
+            if solved:
+                outcome = _solve(options, encoder, data, parts, deadline, show)
+            else:
+                outcome = _train(options, encoder, data, parts, out / CHECKPOINTS, deadline, show)
         except TrainingStoppedError as stop:
             return TrainingReport(out, {}, stop.history, None, seconds, None)
-        judged = _judge(options, encoder, outcome, data, parts)
+        judged = _judge(options, outcome, data, parts)
         seconds["training"] = time.perf_counter() - training_started
         if is_main_process():
             about: dict[str, Any] = {"training": {**run, "settings": outcome.settings.to_dict()}}
@@ -242,15 +246,14 @@ def _check_texts(name: str, texts: object, *, required: bool) -> None:
 
 
 def _encode(
-    options: TrainingOptions, parts: Parts, show: Show
+    options: TrainingOptions, parts: Parts, *, solved: bool
 ) -> tuple[Encoder, dict[str, EncodedTexts], dict[str, float]]:
     """Learn the encoder and encode the parts; return both, and the seconds it took."""
     started, texts = time.perf_counter(), parts.texts["train"].texts
-    if is_solved(options, parts) and options.refit:
+    if solved and options.refit:
         texts = [*texts, *parts.texts["valid"].texts]
-    encoder = make_encoder(
-        options.model, texts, vocab=options.vocab, binary=options.class_weight == "none" or is_solved(options, parts)
-    )
+    binary = solved or options.class_weight == "none"  # log-odds are of n-grams that occur or do not
+    encoder = make_encoder(options.model, texts, vocab=options.vocab, binary=binary)
 
     def weights(part: str) -> NDArray[np.float32] | None:
         own = parts.texts[part].weights
@@ -259,6 +262,21 @@ def _encode(
     features = features_of(encoder, {part: parts.texts[part].texts for part in PARTS})
     data = {part: EncodedTexts(encoder, features[part], parts.targets[part], weights(part)) for part in PARTS}
     return encoder, data, {"encoding": time.perf_counter() - started}
+
+
+def _solve(
+    options: TrainingOptions,
+    encoder: Encoder,
+    data: Mapping[str, EncodedTexts],
+    parts: Parts,
+    deadline: float | None,
+    show: Show,
+) -> Outcome:
+    """Solve the n-gram model, and name the options that have no part in it."""
+    unused = options.unused_by_solver()
+    if unused:
+        show(f"not used, since the n-gram model is solved and not trained in epochs: {', '.join(unused)}")
+    return solve(options, cast("NgramEncoder", encoder), data, parts, deadline)
 
 
 def _train(
@@ -270,14 +288,7 @@ def _train(
     deadline: float | None,
     show: Show,
 ) -> Outcome:
-    """Train the model that the options ask for, and show the settings first."""
-    if is_solved(options, parts):
-        if options.unused_by_solver():
-            show(
-                "not used, since the n-gram model is solved and not trained in epochs: "
-                + ", ".join(options.unused_by_solver())
-            )
-        return solve(options, cast("NgramEncoder", encoder), data, parts, deadline)
+    """Train the model in epochs, and show the settings first."""
     recipe = choose_recipe(options, traits_of(parts))
     show(recipe)
     embedding = None
@@ -289,21 +300,18 @@ def _train(
     return train_in_epochs(learner, data, parts, checkpoints, deadline, show)
 
 
-def _judge(
-    options: TrainingOptions, encoder: Encoder, outcome: Outcome, data: Mapping[str, EncodedTexts], parts: Parts
-) -> Judgement:
+def _judge(options: TrainingOptions, outcome: Outcome, data: Mapping[str, EncodedTexts], parts: Parts) -> Judgement:
     """Measure a model on every part."""
-    learner = Learner(options, choose_recipe(options, traits_of(parts)), encoder, len(parts.class_names))
     most = MOST_JUDGED if outcome.valid_rows is None else len(outcome.valid_rows)
     rows = {part: np.arange(len(parts.targets[part])) for part in PARTS}
-    rows["train"] = np.unique(np.linspace(0, len(data["train"]) - 1, most).astype(np.int64))
+    rows["train"] = evenly(rows["train"], most)
     if outcome.valid_rows is not None:
         rows["valid"] = outcome.valid_rows
     targets, calibration = {part: parts.targets[part][rows[part]] for part in PARTS}, outcome.calibration
 
     def logits_of(part: str, chosen: NDArray[np.int64]) -> Tensor:
         chosen = rows[part][chosen]
-        return outcome.valid(chosen) if part == "valid" else learner.predict(outcome.model, data[part].take(chosen))
+        return outcome.valid(chosen) if part == "valid" else logits_by(options, outcome.model, data[part].take(chosen))
 
     scored: dict[str, Scored] = {}
     before: dict[str, Scored] = {}
@@ -329,20 +337,22 @@ def _judge(
         else None,
         calibration=calibration.measured(before, held_out),
         suspects=suspected_labels(parts, held_out, rows) if useful else SuspectedLabels(0, 0, ()),
-        macro_f1_point=_macro_f1_point(options, logits_of, parts),
+        macro_f1_point=_macro_f1_point(options, outcome, logits_of, parts),
         outcome=outcome,
     )
 
 
 def _macro_f1_point(
     options: TrainingOptions,
+    outcome: Outcome,
     logits_of: Callable[[str, NDArray[np.int64]], Tensor],
     parts: Parts,
 ) -> ClassificationMetrics | None:
     """Return the metrics of the test part if the decisions were moved for macro-F1, as the validation part chooses."""
     if options.metric != "auto" or not traits_of(parts).tailed or len(parts.class_names) > MOST_IN_TABLE:
         return None
-    valid, test = (logits_of(part, np.arange(len(parts.targets[part]))) for part in ("valid", "test"))
-    shift = towards_rare_classes(valid, parts.targets["valid"], class_counts(parts)).shift
+    rows = np.arange(len(parts.targets["valid"])) if outcome.valid_rows is None else outcome.valid_rows
+    shift = towards_rare_classes(outcome.valid(rows), parts.targets["valid"][rows], class_counts(parts)).shift
+    test = logits_of("test", np.arange(len(parts.targets["test"])))
     moved = (test.double() + torch.tensor(shift)).argmax(1).numpy()
     return classification_metrics(parts.targets["test"], moved, parts.class_names)
