@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -383,3 +384,19 @@ def test_no_global_hook_of_modules_stays():
     tables = {name: table for name, table in vars(module).items() if name.startswith("_global_") and "hooks" in name}
     assert len(tables) > 5
     assert not any(tables.values())
+
+
+def test_a_compiled_model_is_watched_without_a_warning_of_our_hooks():
+    model = torch.compile(torch.nn.Linear(2, 1), backend="eager")
+    batch = torch.randn(8, 2), torch.randn(8, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with warnings.catch_warnings(record=True) as caught:
+        before = list(warnings.filters)
+        with lb.watch_training() as watch:
+            for _ in range(4):
+                optimizer.zero_grad()
+                torch.nn.functional.mse_loss(model(batch[0]), batch[1]).backward()
+                optimizer.step()
+        assert list(warnings.filters) == before
+    assert not [str(warning.message) for warning in caught if "global hooks" in str(warning.message)]
+    assert watch.report().ok

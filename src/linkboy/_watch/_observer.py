@@ -8,6 +8,7 @@ import contextlib
 import difflib
 import math
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -72,11 +73,16 @@ class TrainingObserver:
     @contextlib.contextmanager
     def module_calls(self) -> Iterator[None]:
         """Watch every call of a module while the block runs."""
+        # torch.compile warns of global hooks; these are ours, and what the script prints must stay its own.
+        warnings.filterwarnings("ignore", "Using `torch.compile.module.` when there are global hooks", UserWarning)
+        silenced = warnings.filters[0]
         first = register_module_forward_pre_hook(self._enter)
         last = register_module_forward_hook(self._leave, with_kwargs=True, always_call=True)
         try:
             yield
         finally:
+            if silenced in warnings.filters:
+                warnings.filters.remove(silenced)  # type: ignore[attr-defined]  # a list, whatever its annotation
             first.remove()
             last.remove()
             # torch's handle forgets this one mark, for which every later torch.compile would warn of a global hook.

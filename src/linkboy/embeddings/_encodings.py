@@ -14,7 +14,7 @@ def ascii_digits(codec: str) -> bool:
         >>> [ascii_digits(codec) for codec in ("gb18030", "latin-1", "utf-16", "cp037")]
         [True, True, False, False]
     """
-    text = "0123456789.,;|eE+- \\t\\n"
+    text = "0123456789.,;|eE+- \t\n"
     return text.encode(codec) == text.encode("ascii") and codec not in ("utf-7", "utf_7", "hz")
 
 
