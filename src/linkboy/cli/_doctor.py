@@ -1,7 +1,7 @@
 """`linkboy doctor`: run a training script, watched."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -14,6 +14,7 @@ def doctor(
     passes: int = 2,
     batches: int = 20,
     report: str | None = None,
+    lang: Literal["en", "zh"] | None = None,
     strict: bool = False,
     ignore: str = "",
     write: bool = False,
@@ -44,6 +45,8 @@ def doctor(
         pass run to its end.
     report
         A file for the page: .html, .json, or text.
+    lang
+        Language of the HTML page: en or zh; by default that of the environment (LC_ALL, LC_MESSAGES, LANG).
     strict
         Let a LIKELY finding count as a fault in the exit status.
     ignore
@@ -61,7 +64,7 @@ def doctor(
     def show(result: ScriptCheck) -> None:
         if is_first_process():
             if report is not None:
-                result.save(report)
+                result.save(report, lang=lang)
             print(result, file=sys.stderr, flush=True)
 
     words = [word.strip() for word in ignore.split(",") if word.strip()]

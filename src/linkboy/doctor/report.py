@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from linkboy._files import atomic_write
+from linkboy._language import Language, chosen_language
 from linkboy._report import Block, Report, plural
 from linkboy._watch import TrainingFinding
 from linkboy.doctor._html import page
@@ -69,18 +70,28 @@ class TrainingCheck(Report):
         """Return the fields as plain values, each finding with the address of its page."""
         return {**super().to_dict(), "findings": [found.to_dict() for found in self.findings]}
 
-    def to_html(self) -> str:
-        """Return the page as one HTML file that loads nothing from the network."""
-        return page(self, self.findings, AUTHOR_ONLY)
+    def to_html(self, lang: Language | None = None) -> str:
+        """Return the page as one HTML file that loads nothing from the network.
 
-    def save(self, path: str | Path) -> None:
+        Args:
+            lang: its language, `"en"` or `"zh"`; by default the environment's (`LC_ALL`, `LC_MESSAGES`, `LANG`). In Chinese, each
+                finding has a paragraph of its own in front; its figures and names stay in an English sentence.
+
+        Returns:
+            The page.
+        """
+        return page(self, self.findings, AUTHOR_ONLY, chosen_language(lang))
+
+    def save(self, path: str | Path, *, lang: Language | None = None) -> None:
         """Write the page to a file: JSON if its name ends in `.json`, HTML if in `.html`, text otherwise.
 
         Args:
             path: the file, which is written in one piece.
+            lang: the language of an HTML page; text and JSON stay English.
         """
+        lang = chosen_language(lang)
         path = Path(path)
-        kinds = {".json": lambda: self.to_json(indent=2), ".html": self.to_html}
+        kinds = {".json": lambda: self.to_json(indent=2), ".html": lambda: self.to_html(lang)}
         text = kinds.get(path.suffix.lower(), lambda: str(self))()
         with atomic_write(path) as file:
             file.write(text.encode("utf-8", "replace"))

@@ -1,0 +1,85 @@
+"""The language of the pages that people look at: English, or Chinese from one table of sentences.
+
+The table, `_templates/zh.json`, has the English sentence as its key, with `%(name)s` where a value goes. Templates ask for a
+sentence by its key; a sentence that arrives with its values already in it is matched against the keys.
+"""
+
+import json
+import os
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal, get_args
+
+from linkboy._checks import check_choice
+
+Language = Literal["en", "zh"]
+LANGUAGES: tuple[Language, ...] = get_args(Language)
+_SLOT = re.compile(r"%\((\w+)\)s")
+
+
+def chosen_language(lang: str | None = None) -> Language:
+    """Return the language of a page.
+
+    Args:
+        lang: `"en"` or `"zh"`; by default the environment's: the first that is set of `LC_ALL`, `LC_MESSAGES` and `LANG`.
+
+    Raises:
+        ValueError: if another language is asked for.
+    """
+    if lang is not None:
+        check_choice("lang", lang, LANGUAGES)
+        return "zh" if lang == "zh" else "en"
+    found = next((value for name in ("LC_ALL", "LC_MESSAGES", "LANG") if (value := os.environ.get(name))), "")
+    return "zh" if found.lower().startswith("zh") else "en"
+
+
+@cache
+def sentences() -> dict[str, str]:
+    """Return the table: a sentence of English to one of Chinese."""
+    return json.loads(files("linkboy").joinpath("_templates/zh.json").read_text("utf-8"))
+
+
+def translate(message: str, lang: Language) -> str:
+    """Return the sentence with this key, its slots still open.
+
+    Raises:
+        KeyError: if the table does not hold it.
+    """
+    return message if lang == "en" else sentences()[message]
+
+
+def translate_filled(text: str, lang: Language) -> str:
+    """Return a sentence that has its values in it, or the text itself where the table has no such sentence.
+
+    The values are translated in turn, so that a count with its noun may stand in a sentence.
+
+    Examples:
+        >>> translate_filled("3 steps watched", "zh")
+        '观察了 3 步'
+        >>> translate_filled("reviews.csv", "zh")
+        'reviews.csv'
+    """
+    if lang == "en":
+        return text
+    found = sentences().get(text)
+    if found is not None:
+        return found
+    for pattern, chinese in _patterns():
+        if match := pattern.fullmatch(text):
+            return chinese % {name: translate_filled(value, lang) for name, value in match.groupdict().items()}
+    return text
+
+
+@cache
+def _patterns() -> list[tuple[re.Pattern[str], str]]:
+    """Return the sentences with slots as expressions, those with the most words of their own first."""
+    keys = sorted((key for key in sentences() if _SLOT.search(key)), key=lambda key: -len(_SLOT.sub("", key)))
+    return [(re.compile(_expression(key), re.DOTALL), sentences()[key]) for key in keys]
+
+
+def _expression(key: str) -> str:
+    parts: list[Any] = _SLOT.split(key)
+    return "".join(
+        f"(?P<{part}>.*?)" if at % 2 else re.escape(part.replace("%%", "%")) for at, part in enumerate(parts)
+    )

@@ -1,0 +1,113 @@
+"""The pages in Chinese: one table that lacks no sentence, and pages that use it."""
+
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from linkboy._language import LANGUAGES, chosen_language, sentences, translate, translate_filled
+from linkboy._page import environment, marked_code
+
+ROOT = Path(__file__).parents[1]
+SLOT = re.compile(r"%\((\w+)\)s")
+TEMPLATES = sorted((ROOT / "src/linkboy").rglob("templates/*.html")) + sorted(
+    (ROOT / "src/linkboy/_templates").glob("*.html")
+)
+
+
+def _constant(messages):
+    """The keys of one call; `None` stands for one that is computed."""
+    return [message for message in ((messages,) if isinstance(messages, str) else messages or ()) if message]
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: f"{path.parents[1].name}/{path.name}")
+def test_the_table_holds_every_sentence_of_a_template(template):
+    found = environment("linkboy.doctor").extract_translations(template.read_text("utf-8"))
+    asked = {message for _, _, messages in found for message in _constant(messages)}
+    assert asked - set(sentences()) == set()
+
+
+def test_the_table_is_chinese_and_keeps_every_slot():
+    assert len(sentences()) > 80
+    for english, chinese in sentences().items():
+        assert set(SLOT.findall(english)) == set(SLOT.findall(chinese)), english
+        assert re.search(r"[\u4e00-\u9fff]", chinese), english
+        assert chinese % dict.fromkeys(SLOT.findall(chinese), "x")  # a bare % would raise
+
+
+def test_no_key_stands_twice():
+    text = files("linkboy").joinpath("_templates/zh.json").read_text("utf-8")
+    pairs = json.loads(text, object_pairs_hook=list)
+    assert len(pairs) == len(dict(pairs))
+
+
+def test_every_word_of_the_doctor_has_the_paragraph_of_its_page():
+    from linkboy.doctor._finish import WORDS
+
+    page = (ROOT / "docs/zh/doctor.md").read_text("utf-8")
+    paragraphs = {
+        word: text.strip()
+        for word, text in re.findall(r"^#### (\S+)\n\n(.+?)\n(?=\n|\Z)", page, re.MULTILINE | re.DOTALL)
+    }
+    assert set(WORDS) == set(paragraphs)
+    assert {word: sentences().get(word) for word in paragraphs} == paragraphs
+
+
+@pytest.mark.parametrize(
+    ("variables", "language"),
+    [
+        ({}, "en"),
+        ({"LANG": "zh_CN.UTF-8"}, "zh"),
+        ({"LANG": "en_US.UTF-8", "LC_ALL": "zh_TW.UTF-8"}, "zh"),
+        ({"LANG": "zh_CN.UTF-8", "LC_MESSAGES": "C"}, "en"),
+        ({"LANG": "zh_CN.UTF-8", "LC_ALL": ""}, "zh"),
+        ({"LANG": "de_DE.UTF-8"}, "en"),
+    ],
+)
+def test_the_environment_chooses_the_language(monkeypatch, variables, language):
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert chosen_language() == language
+    assert [chosen_language(lang) for lang in LANGUAGES] == list(LANGUAGES)
+
+
+def test_another_language_is_refused():
+    with pytest.raises(ValueError, match="lang"):
+        chosen_language("fr")
+
+
+def test_a_sentence_is_translated_with_its_values_and_data_stays():
+    assert translate("Fix:", "en") == "Fix:"
+    assert translate("Fix:", "zh") == "改法："
+    assert translate_filled("7 steps watched", "en") == "7 steps watched"
+    assert translate_filled("Adam 0.1, 3 steps", "zh") == "Adam 0.1，3 步"
+    assert translate_filled("a (file), with 100% of it", "zh") == "a (file), with 100% of it"
+    with pytest.raises(KeyError):
+        translate("a sentence of nobody", "zh")
+
+
+def test_code_in_a_paragraph_is_marked_and_escaped():
+    assert str(marked_code("`a<b` & c")) == "<code>a&lt;b</code> &amp; c"
+
+
+def test_the_doctors_page_is_chinese_around_its_english_figures():
+    import torch
+
+    import linkboy as lb
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 3), torch.nn.Softmax(dim=1))
+    batch = torch.randn(16, 8), torch.randint(3, (16,))
+    check = lb.check_training(model, torch.nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.1), batch)
+    page = check.to_html("zh")
+    assert '<html lang="zh">' in page
+    assert marked_code(sentences()["double-softmax"]) in page
+    assert "docs/zh/doctor.md#double-softmax" in page
+    headings = re.findall(r"<(?:h2|h3|dt)>(.+?)</", re.sub(r"<span.*?</span>", "", page))
+    words = {found.word for found in check.findings}
+    assert [line for line in headings if not re.search(r"[\u4e00-\u9fff]", line) and line.strip() not in words] == []
+    assert '<html lang="en">' in check.to_html("en")
