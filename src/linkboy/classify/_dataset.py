@@ -1,7 +1,7 @@
 """Encoded texts as a dataset whose batches are cut from flat arrays, without any work per text."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -37,11 +37,6 @@ class Encoder(Protocol):
 
     def arrays(self) -> dict[str, Tensor]:
         """Return the tensors of the encoder."""
-        ...
-
-    @classmethod
-    def restore(cls, settings: dict[str, Any], arrays: dict[str, Tensor]) -> Self:
-        """Build the encoder that `settings` and `arrays` were taken from."""
         ...
 
 

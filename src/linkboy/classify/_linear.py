@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,13 +14,14 @@ from torch import Tensor
 from linkboy._report import Block, Report, Table, format_count
 from linkboy.classify._features import FlatFeatures
 from linkboy.classify._mixing import centred, mean_loss, mix
-from linkboy.classify._solver import SCALES, MemberLoss, Problem, Scale, SparseRows
+from linkboy.classify._solver import SCALES, DenseRows, MemberLoss, Problem, Scale, SparseRows
 
 ENOUGH_JUDGED = 1000  # rows of a validation part; of a smaller one, folds of all rows judge
 FOLDS = 3
 HINGE_STRENGTHS = (0.25, 1.0, 4.0, 16.0)
 ENTROPY_STRENGTHS = (4.0, 16.0, 64.0)
 STEPS, FEWER_STEPS, MUCH_WORK = 20, 12, 2e8
+STEPS_OF_VECTORS = 40
 LEAST_SHARE = 0.02  # of a member in the mix, by its coefficient
 MOST_JUDGED = 2**24  # logits of the judged rows of a member: more rows than these are not judged by
 Progress = Callable[[str], None]
@@ -31,7 +33,8 @@ class Member:
 
     Attributes:
         loss: what it minimises: `"squared-hinge"`, each class against all others, or `"cross-entropy"`.
-        scale: what the weight of an n-gram is multiplied by: `"presence"` (nothing), `"idf"`, `"log-odds"` or both.
+        scale: what the weight of an n-gram is multiplied by: `"presence"` (nothing), `"idf"`, `"log-odds"` or both;
+            `"vectors"` for a model over the vectors of a pretrained encoder.
         strength: how much the losses count against the size of the weights, `C` of a support vector machine.
         judged_loss: mean negative log-likelihood of the judged rows, after a temperature of its own.
         coefficient: how much its logits count in the mix; 0 if it was left out.
@@ -71,6 +74,10 @@ class LinearReport(Report):
     tried_count: int = 0
     class_count: int = 0
 
+    @property
+    def _and_vectors(self) -> str:
+        return " and the vectors of an encoder" if any(m.scale == "vectors" for m in self.members) else ""
+
     def _blocks(self) -> Iterator[Block]:
         if self.class_count:
             yield (
@@ -93,7 +100,7 @@ class LinearReport(Report):
         yield Table(
             ("loss", "weights scaled by", "strength", "loss of judged rows", "in the mix"),
             rows,
-            "A linear model over n-grams, a sum of members, chosen and weighted by the likelihood of "
+            f"A linear model over n-grams{self._and_vectors}, a sum of members, chosen and weighted by the likelihood of "
             f"{format_count(self.judged_count)} {what}",
         )
         shift = (
@@ -113,12 +120,14 @@ class LinearFit:
 
     Args:
         weights: `(V + 1, C)`, the bias last.
+        of_vectors: `(D, C)`, for the vectors as the encoder gives them; `None` without an encoder.
         judged: the numbers of the judged rows.
         logits: `(len(judged), C)`, their logits under models that had not seen them.
         report: what was chosen.
     """
 
     weights: Tensor
+    of_vectors: Tensor | None
     judged: NDArray[np.int64]
     logits: Tensor
     report: LinearReport
@@ -134,6 +143,7 @@ class Task:
         targets: `(rows,)` class indices.
         classes: how many there are.
         weights: `(rows,)` non-negative.
+        vectors: `(rows, D)` of a pretrained encoder, `None` without one.
     """
 
     features: FlatFeatures
@@ -141,18 +151,43 @@ class Task:
     targets: NDArray[np.int64]
     classes: int
     weights: NDArray[np.float32]
+    vectors: Tensor | None = None
 
-    def problem(self, rows: NDArray[np.int64], class_weights: NDArray[np.float64] | None = None) -> Problem:
-        """Return the problem of learning from some rows."""
+    def problem(
+        self, rows: NDArray[np.int64], class_weights: NDArray[np.float64] | None = None, *, dense: bool = False
+    ) -> Problem:
+        """Return the problem of learning from some rows, by their n-grams or by their vectors."""
         weights = self.weights[rows].astype(np.float64)
         if class_weights is not None:
             weights = weights * class_weights[self.targets[rows]]
         weights = torch.from_numpy(weights / max(weights.mean(), 1e-12)).float()[:, None]
-        return Problem(self.sparse(rows), torch.from_numpy(self.targets[rows]), self.classes, weights)
+        return Problem(
+            self.dense(rows) if dense else self.sparse(rows),
+            torch.from_numpy(self.targets[rows]),
+            self.classes,
+            weights,
+        )
 
     def sparse(self, rows: NDArray[np.int64]) -> SparseRows:
         """Return some rows."""
         return SparseRows(self.features.gather(rows), self.vocabulary)
+
+    def dense(self, rows: NDArray[np.int64]) -> DenseRows:
+        """Return the vectors of some rows, centred, of length 1 in the root mean square over all rows."""
+        assert self.vectors is not None
+        return DenseRows((self.vectors[torch.from_numpy(rows)] - self.centre) / self.length)
+
+    @cached_property
+    def centre(self) -> Tensor:
+        """The mean vector."""
+        assert self.vectors is not None
+        return self.vectors.mean(0)
+
+    @cached_property
+    def length(self) -> Tensor:
+        """The root mean squared length of the centred vectors."""
+        assert self.vectors is not None
+        return (self.vectors - self.centre).square().sum(1).mean().clamp_min(1e-12).sqrt()
 
     def counts(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the number of rows of each class."""
@@ -177,7 +212,10 @@ class Judge:
         steps: int,
     ) -> None:
         self.classes, self.steps = task.classes, steps
-        self.problems = [(task.problem(fit, class_weights), task.sparse(judged)) for fit, judged in splits]
+        self.sparse = [(task.problem(fit, class_weights), task.sparse(judged)) for fit, judged in splits]
+        self.dense: list[tuple[Problem, DenseRows]] = []
+        if task.vectors is not None:
+            self.dense = [(task.problem(fit, class_weights, dense=True), task.dense(judged)) for fit, judged in splits]
         self.rows = np.concatenate([judged for _, judged in splits])
         self.targets = torch.from_numpy(task.targets[self.rows])
         self.weights = torch.from_numpy(task.weights[self.rows]).double()
@@ -185,9 +223,9 @@ class Judge:
     def logits(self, member: Member) -> Tensor:
         """Return `(judged rows, C)`, centred over the classes."""
         parts = []
-        for problem, judged in self.problems:
+        for problem, judged in self.dense if member.scale == "vectors" else self.sparse:
             z = torch.zeros(len(judged), self.classes)
-            for columns, weights in problem.solve(member.loss, member.scale, member.strength, self.steps):
+            for columns, weights in _solved(problem, member, self.steps):
                 z[:, columns] = judged.times(weights)
             parts.append(z)
         return centred(torch.cat(parts)).float()
@@ -206,6 +244,12 @@ class Judge:
         logits = self.logits(member)
         loss = float((self.row_losses([logits]) * self.weights).sum() / self.weights.sum())
         return dataclasses.replace(member, judged_loss=loss), logits
+
+
+def _solved(problem: Problem, member: Member, steps: int) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the columns of some classes and their weights under one member, until all classes are done."""
+    own = STEPS_OF_VECTORS if member.scale == "vectors" else steps
+    yield from problem.solve(member.loss, member.scale, member.strength, own)
 
 
 def mixed(logits: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
@@ -251,14 +295,18 @@ def fit_linear(
     coefficients, z = _mixed_members(judge, [logits for _, logits in tried], shift)
     members = [dataclasses.replace(m, coefficient=a) for (m, _), a in zip(tried, coefficients, strict=False)]
     towards = None if prior is None else _ratio(task.counts(final), prior[1])
-    weights = _final(task.problem(final, towards), judge.steps, members, progress)
+    weights = _final(task, final, towards, judge.steps, members, progress)
+    of_vectors = None
+    if task.vectors is not None:
+        of_vectors, bias = _of_vectors(task, final, towards, members, progress)
+        weights[-1] += bias
     prior_shift = coefficients[-1] if prior is not None else 0.0
     if towards is not None:
         weights[-1] += prior_shift * torch.from_numpy(np.log(towards)).float()
     by = "validation part" if len(splits) == 1 else "folds"
     loss = float(mean_loss(z, judge.targets, judge.weights))
     report = LinearReport(tuple(members), len(judge.rows), by, loss, judge.steps, prior_shift, len(final), trials)
-    return LinearFit(weights, judge.rows, z.float(), report)
+    return LinearFit(weights, of_vectors, judge.rows, z.float(), report)
 
 
 def _mixed_members(judge: Judge, logits: Sequence[Tensor], shift: Tensor | None) -> tuple[list[float], Tensor]:
@@ -284,6 +332,8 @@ def _members(judge: Judge, losses: Sequence[MemberLoss], progress: Progress) -> 
                 progress(f"{loss}, {scale}")
                 found.append(judge.judge(Member(loss, scale, best[0].strength)))
             scales = (min(found, key=lambda pair: pair[0].judged_loss)[0].scale,)
+    if judge.dense:
+        found.append(_strongest(judge, losses[-1], "vectors", progress))
     return found
 
 
@@ -330,13 +380,41 @@ def _refined(
     return tried, trials
 
 
-def _final(problem: Problem, steps: int, members: Sequence[Member], progress: Progress) -> Tensor:
-    """Return `(V + 1, C)`, the sum of the members' weights, each fitted from zero in as many steps as it was judged with."""
+def _final(
+    task: Task,
+    rows: NDArray[np.int64],
+    class_weights: NDArray[np.float64] | None,
+    steps: int,
+    members: Sequence[Member],
+    progress: Progress,
+) -> Tensor:
+    """Return `(V + 1, C)`, the sum of the weights of the members over n-grams.
+
+    Each is fitted from zero in as many steps as it was judged with.
+    """
+    return _sum(task.problem(rows, class_weights), steps, [m for m in members if m.scale != "vectors"], progress)
+
+
+def _of_vectors(
+    task: Task,
+    rows: NDArray[np.int64],
+    class_weights: NDArray[np.float64] | None,
+    members: Sequence[Member],
+    progress: Progress,
+) -> tuple[Tensor, Tensor]:
+    """Return `(D, C)` and `(C,)`, the sum of the weights of the members over vectors as the encoder gives them, and the bias."""
+    kept = [member for member in members if member.scale == "vectors"]
+    total = _sum(task.problem(rows, class_weights, dense=True), 0, kept, progress)
+    weights = total[:-1] / task.length
+    return weights, total[-1] - task.centre @ weights
+
+
+def _sum(problem: Problem, steps: int, members: Sequence[Member], progress: Progress) -> Tensor:
     total = torch.zeros(problem.rows.vocabulary + 1, problem.classes)
     for member in members:
         if member.coefficient:
             progress(f"{member.loss}, {member.scale}, on all rows")
-            for columns, weights in problem.solve(member.loss, member.scale, member.strength, steps):
+            for columns, weights in _solved(problem, member, steps):
                 total[:, columns] += member.coefficient * weights
     return total.sub_(total.mean(1, keepdim=True))
 

@@ -1,7 +1,7 @@
 """From encoded parts to the model that is kept, whichever kind it is: solved at once, or trained in epochs."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from linkboy.classify._models import NgramClassifier, TextModel
 from linkboy.classify._parts import Parts
 from linkboy.classify._scored import evenly
 from linkboy.classify._solver import MemberLoss, one_thread, rows_of
+from linkboy.classify._with_vectors import FeaturesWithVectors, NgramAndVectorClassifier, NgramsAndVectors
 from linkboy.classify.calibration import Calibration, towards_rare_classes
 from linkboy.classify.recipe import LARGE, Recipe, TrainingOptions
 from linkboy.classify.search import SearchReport, Show, search
@@ -91,9 +92,24 @@ def train_in_epochs(
     return Outcome(chosen.model, _by_rows(chosen.logits), chosen.calibration, chosen.recipe, chosen.history, searched)
 
 
+def check_encoder(options: TrainingOptions, parts: Parts) -> None:
+    """Raise if the data are too large for a model over n-grams and the vectors of a pretrained encoder."""
+    classes = len(parts.class_names)
+    if options.encoder is not None and classes > MOST_SOLVED_CLASSES:
+        raise ValueError(
+            f"encoder is for at most {MOST_SOLVED_CLASSES} classes, got {classes}; leave encoder out, or join classes"
+        )
+    if options.encoder is not None and not is_solved(options, parts):
+        rows = sum(len(parts.texts[part]) for part in ("train", "valid"))
+        raise ValueError(
+            f"encoder is for fewer than {LARGE} rows of at most {MOST_SOLVED} characters, got {rows} rows; leave encoder out, "
+            "or train on fewer"
+        )
+
+
 def solve(
     options: TrainingOptions,
-    encoder: NgramEncoder,
+    encoder: NgramEncoder | NgramsAndVectors,
     data: Mapping[str, EncodedTexts],
     parts: Parts,
     deadline: float | None,
@@ -105,9 +121,15 @@ def solve(
     if options.class_weight != "none":
         weights = weights * class_weights(both[0].targets, options.class_weight, num_classes=classes)[targets].float()
     features = rows_of(piece for part in both for piece in part.pieces())
-    task = Task(features, vocabulary, targets.numpy(), classes, weights.numpy())
+    vectors = _vectors(both) if isinstance(encoder, NgramsAndVectors) else None
+    task = Task(features, vocabulary, targets.numpy(), classes, weights.numpy(), vectors)
     final = np.concatenate((train, valid)) if options.refit else train
     if classes > MOST_SOLVED_CLASSES or vocabulary * classes > MOST_WEIGHTS:
+        if isinstance(encoder, NgramsAndVectors):
+            raise ValueError(
+                f"encoder is for a model of at most {MOST_WEIGHTS} weights of n-grams, got {vocabulary} n-grams and {classes} "
+                "classes; leave encoder out, or train on fewer rows"
+            )
         return _centroids(task, encoder, train, valid, final)
     splits, prior = _splits(options, task, parts, train, valid, final)
     losses: tuple[MemberLoss, ...] = ("squared-hinge", "cross-entropy")
@@ -122,16 +144,34 @@ def solve(
             deadline=deadline,
             progress=lambda what: progress.advance(1, fit=what),
         )
-    model = NgramClassifier(vocabulary, classes)
-    with torch.no_grad():
-        model.bag.weight[:vocabulary] = fit.weights[:-1]
-        model.bias.copy_(fit.weights[-1])
+    model = _model_of(fit)
     calibration = Calibration(None, None, (0.0,) * classes)
     if options.metric == "macro-f1":
         calibration = towards_rare_classes(fit.logits, task.targets[fit.judged], class_counts(parts))
     calibration.build_into(model)
     logits, rows = _valid_logits(fit, task, valid)
     return Outcome(model, _by_rows(calibration.apply(logits)), calibration, fit.report, valid_rows=rows)
+
+
+def _vectors(parts: Sequence[EncodedTexts]) -> Tensor:
+    pieces = [features for part in parts for features, _, _ in part.pieces()]
+    return torch.cat([piece.vectors for piece in pieces if isinstance(piece, FeaturesWithVectors)])
+
+
+def _model_of(fit: LinearFit) -> NgramClassifier | NgramAndVectorClassifier:
+    """Return the module that gives the logits of what was fitted."""
+    vocabulary, classes = len(fit.weights) - 1, fit.weights.shape[1]
+    if fit.of_vectors is None:
+        model = ngrams = NgramClassifier(vocabulary, classes)
+    else:
+        model = NgramAndVectorClassifier(vocabulary, len(fit.of_vectors), classes)
+        ngrams = model.ngrams
+        with torch.no_grad():
+            model.of_vectors.weight.copy_(fit.of_vectors.T)
+    with torch.no_grad():
+        ngrams.bag.weight[:vocabulary] = fit.weights[:-1]
+        ngrams.bias.copy_(fit.weights[-1])
+    return model
 
 
 def _centroids(
@@ -178,7 +218,10 @@ def _valid_logits(fit: LinearFit, task: Task, valid: NDArray[np.int64]) -> tuple
     place[fit.judged] = np.arange(len(fit.judged))
     judged = np.flatnonzero(place[valid] >= 0)
     if not len(judged):
-        return task.sparse(valid).times(fit.weights), None
+        logits = task.sparse(valid).times(fit.weights)
+        if task.vectors is not None and fit.of_vectors is not None:
+            logits += task.vectors[torch.from_numpy(valid)] @ fit.of_vectors
+        return logits, None
     logits = torch.zeros(len(valid), task.classes)
     logits[torch.from_numpy(judged)] = fit.logits[torch.from_numpy(place[valid[judged]])]
     return logits, None if len(judged) == len(valid) else judged

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from linkboy.classify._features import FlatFeatures, log_odds_of
 
-Scale = Literal["presence", "idf", "log-odds", "idf x log-odds"]
+Scale = Literal["presence", "idf", "log-odds", "idf x log-odds", "vectors"]
 MemberLoss = Literal["squared-hinge", "cross-entropy"]
 SCALES: tuple[Scale, ...] = ("idf", "presence", "log-odds", "idf x log-odds")
 FEWEST_ROWS = 2  # in which an n-gram must occur, to have a weight
@@ -79,19 +79,45 @@ class SparseRows:
         return torch.from_numpy(rows), torch.from_numpy(starts.astype(np.int32))
 
 
+class DenseRows:
+    """Rows of vectors that multiply weights from either side, as `SparseRows` does.
+
+    Args:
+        vectors: `(rows, D)`.
+    """
+
+    def __init__(self, vectors: Tensor) -> None:
+        self.vectors, self.vocabulary = vectors, vectors.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def times(self, weights: Tensor) -> Tensor:
+        """Return `(rows, K)`: the rows times weights `(D + 1, K)`."""
+        return (self.vectors @ weights[:-1]).add_(weights[-1])
+
+    def transposed_times(self, values: Tensor) -> Tensor:
+        """Return `(D + 1, K)`: the transposed rows, with a column of ones for the bias, times values `(rows, K)`."""
+        return torch.cat((self.vectors.T @ values, values.sum(0, keepdim=True)))
+
+    def squared_times(self, values: Tensor) -> Tensor:
+        """Return the same with the squares of the rows."""
+        return torch.cat((self.vectors.square().T @ values, values.sum(0, keepdim=True)))
+
+
 @dataclass(frozen=True)
 class Problem:
     """Rows to learn from.
 
     Args:
-        rows: of n-grams.
+        rows: of n-grams, or of vectors, for which there is one scale, `"vectors"`, that changes nothing.
         targets: `(rows,)` class indices.
         classes: how many there are.
         weights: `(rows, 1)` non-negative, 1 in the mean.
         sizes: of the scales, computed once.
     """
 
-    rows: SparseRows
+    rows: SparseRows | DenseRows
     targets: Tensor
     classes: int
     weights: Tensor
@@ -107,12 +133,14 @@ class Problem:
         An n-gram of fewer than two rows gets 0. All kinds are brought to one size, so that a strength means the same for each:
         the squared lengths of the scaled rows are 1 in the mean over rows and classes.
         """
+        if isinstance(self.rows, DenseRows):
+            return torch.ones(self.rows.vocabulary + 1, 1)
         scale = self._unsized(kind, first, last) / self._size(kind)
         scale[-1] = 1
         return scale
 
     def _unsized(self, kind: Scale, first: int, last: int) -> Tensor:
-        frequency = self.rows.counts(torch.ones(len(self.rows), 1))
+        frequency = cast("SparseRows", self.rows).counts(torch.ones(len(self.rows), 1))
         scale = torch.ones_like(frequency)
         if "idf" in kind:
             scale = ((1 + len(self.rows)) / (1 + frequency)).log() + 1
@@ -138,8 +166,9 @@ class Problem:
         return [(first, min(first + width, self.classes)) for first in range(0, self.classes, width)]
 
     def _log_odds(self, first: int, last: int) -> Tensor:
-        inside = self.rows.counts(self.one_of(first, last))
-        outside = self.rows.counts(torch.ones(len(self.rows), 1)) - inside
+        rows = cast("SparseRows", self.rows)
+        inside = rows.counts(self.one_of(first, last))
+        outside = rows.counts(torch.ones(len(rows), 1)) - inside
         return F.pad(log_odds_of(inside[:-1], outside[:-1]), (0, 0, 0, 1))  # the bias, which is scaled by 1
 
     def solve(self, loss: MemberLoss, scale: Scale, strength: float, steps: int) -> Iterator[tuple[slice, Tensor]]:

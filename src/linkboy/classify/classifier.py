@@ -27,6 +27,7 @@ from linkboy.classify._models import NgramClassifier, TextCNN, TextModel
 from linkboy.classify._parts import targets_of
 from linkboy.classify._tokens import TokenEncoder
 from linkboy.classify._transformer import TextTransformer
+from linkboy.classify._with_vectors import SETTINGS, NgramAndVectorClassifier, restore_encoder
 from linkboy.classify.explain import Explanation, Explanations, explain_text
 from linkboy.classify.export import ExportReport, Form, export_model, padded_inputs
 from linkboy.classify.labelled import LabelledTexts
@@ -41,7 +42,18 @@ _ENCODER_PREFIX = "encoder."
 # A vocabulary of 64 MiB is the largest that is read from a file; weights are far below this for millions of n-grams.
 MOST_CONFIG, MOST_WEIGHTS = 2**26, 2**33
 _DTYPES = {"encoder.hashes": "U64", "starts": "I64", "classes": "I32"}  # of tensors that do not hold weights
-_ENCODERS: dict[str, type[Encoder]] = {"ngram": NgramEncoder, **dict.fromkeys(TOKEN_MODELS, TokenEncoder)}
+_HEADS = (
+    "bag.weight",
+    "head.weight",
+    "bias",
+    "ngrams.bag.weight",
+    "ngrams.bias",
+    "of_vectors.weight",
+)  # one row or number a class
+_ENCODERS: dict[str, type[NgramEncoder] | type[TokenEncoder]] = {
+    "ngram": NgramEncoder,
+    **dict.fromkeys(TOKEN_MODELS, TokenEncoder),
+}
 
 
 def make_encoder(model: str, texts: Sequence[str], *, vocab: str | None = None, binary: bool = False) -> Encoder:
@@ -345,18 +357,22 @@ def write_files(directory: str | os.PathLike[str], files: Mapping[str, bytes]) -
             file.write(files[name])
 
 
-def load_classifier(directory: str | os.PathLike[str], *, device: str = "cpu") -> Classifier:
+def load_classifier(
+    directory: str | os.PathLike[str], *, device: str = "cpu", encoder: str | os.PathLike[str] | None = None
+) -> Classifier:
     """Load what `train_classifier` or `Classifier.save` wrote; nothing in the directory is executed.
 
     Args:
         directory: the directory.
         device: the device to put the model on.
+        encoder: where the pretrained encoder is now that the classifier was trained with, if it has been moved; another one
+            is refused.
 
     Returns:
         The classifier, in evaluation mode.
 
     Raises:
-        FileNotFoundError: there is no such directory, or it holds no classifier.
+        FileNotFoundError: there is no such directory, or it holds no classifier, or its encoder is not where it was.
         ValueError: the files are damaged or do not belong together.
 
     Examples:
@@ -372,15 +388,18 @@ def load_classifier(directory: str | os.PathLike[str], *, device: str = "cpu") -
     state = {name: t for name, t in tensors.items() if not name.startswith(_ENCODER_PREFIX)}
     try:
         kind, class_names = config["model"], config["class_names"]
-        encoder = _ENCODERS[kind].restore(config["encoder"], arrays)
+        features = _ENCODERS[kind].restore(config["encoder"], arrays)
         with torch.device("meta"), _Undrawn():  # the weights that were read take the place of initial ones
             embedding = None
             if kind == "cnn":  # pretrained vectors may be of any width
-                embedding = nn.Embedding(len(encoder), state["embedding.weight"].shape[1], padding_idx=0)
+                embedding = nn.Embedding(len(features), state["embedding.weight"].shape[1], padding_idx=0)
             if "starts" in state:
-                model = CentroidClassifier(len(encoder), len(class_names), len(state["values"]))
+                model = CentroidClassifier(len(features), len(class_names), len(state["values"]))
+            elif "of_vectors.weight" in state:
+                width = state["of_vectors.weight"].shape[1]
+                model = NgramAndVectorClassifier(len(features), width, len(class_names))
             else:
-                model = make_model(kind, encoder, len(class_names), embedding=embedding)
+                model = make_model(kind, features, len(class_names), embedding=embedding)
         model.load_state_dict(state, assign=True)
         if isinstance(model, CentroidClassifier):
             model.check()
@@ -389,15 +408,41 @@ def load_classifier(directory: str | os.PathLike[str], *, device: str = "cpu") -
         raise ValueError(
             f"{directory} holds a classifier whose {CONFIG} and {WEIGHTS} do not belong together ({problem}); train it again"
         ) from error
+    features = _with_encoder(directory, features, model, config, encoder, device)
     numbered, about = config.get("numbered_labels") is True, config.get("about")
     return Classifier(
         kind,
         model.to(device).eval(),
-        encoder,
+        features,
         class_names,
         numbered=numbered,
         about=about if isinstance(about, dict) else {},
     )
+
+
+def _with_encoder(
+    directory: Path,
+    features: Encoder,
+    model: TextModel,
+    config: Mapping[str, Any],
+    encoder: str | os.PathLike[str] | None,
+    device: str,
+) -> Encoder:
+    """Return what turns texts into features, with the pretrained encoder where the classifier has one."""
+    if not isinstance(model, NgramAndVectorClassifier):
+        if encoder is not None:
+            raise ValueError(f"{directory} was trained without an encoder; leave encoder out")
+        return features
+    settings = config["encoder"].get(SETTINGS)
+    if not isinstance(settings, dict) or not isinstance(features, NgramEncoder):
+        raise ValueError(f"{directory / CONFIG} does not say which encoder it needs; train the classifier again")
+    both = restore_encoder(features, settings, encoder, device)
+    if both.pretrained.width != model.of_vectors.in_features:
+        raise ValueError(
+            f"{directory} has weights for vectors of {model.of_vectors.in_features} numbers, and its encoder gives "
+            f"{both.pretrained.width}; train it again"
+        )
+    return both
 
 
 class _Undrawn(TorchFunctionMode):
@@ -486,7 +531,7 @@ def _check_header(directory: Path, config: Mapping[str, Any]) -> None:
         found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is not a mapping)
         dtypes = {name: piece.get_dtype() for name, piece in found.items()}
         shapes = {name: piece.get_shape() for name, piece in found.items()}
-    heads = [shapes[name] for name in ("bag.weight", "head.weight", "bias") if name in shapes]
+    heads = [shapes[name] for name in _HEADS if name in shapes]
     expected = {name: _DTYPES.get(name, "F32") for name in found}
     wrong = next((name for name in expected if dtypes[name] != expected[name]), None)
     if wrong is not None:

@@ -24,6 +24,7 @@ from linkboy.classify._centroids import CentroidClassifier
 from linkboy.classify._dataset import Encoder
 from linkboy.classify._features import FlatFeatures
 from linkboy.classify._models import NgramClassifier
+from linkboy.classify._with_vectors import NgramAndVectorClassifier
 
 Form = Literal["onnx", "torchscript", "torch-export"]
 RunExported = Callable[[Mapping[str, Tensor]], Tensor]
@@ -133,6 +134,11 @@ def export_model(
         raise ValueError(
             f"a model of {class_count} classes is a sparse matrix, for which {form} has no operations; load it with "
             "load_classifier"
+        )
+    if isinstance(model, NgramAndVectorClassifier):
+        raise ValueError(
+            f"a model with a pretrained encoder cannot be exported as {form}, since its encoder stays in a directory of its own; "
+            "load it with load_classifier"
         )
     path = Path(path)
     model = copy.deepcopy(model).cpu().float().eval()

@@ -22,9 +22,10 @@ from linkboy.classify._dataset import EncodedTexts, Encoder, features_of
 from linkboy.classify._features import NgramEncoder
 from linkboy.classify._learner import METRIC_KEYS, Learner, logits_by
 from linkboy.classify._linear import LinearReport
-from linkboy.classify._outcome import Outcome, is_solved, solve, train_in_epochs
+from linkboy.classify._outcome import Outcome, check_encoder, is_solved, solve, train_in_epochs
 from linkboy.classify._page import report_page
 from linkboy.classify._parts import PARTS, Parts, make_parts
+from linkboy.classify._pretrained import PretrainedEncoder
 from linkboy.classify._results import CONTENTS, Judgement, result_files
 from linkboy.classify._run_directory import (
     CHECKPOINTS,
@@ -37,6 +38,7 @@ from linkboy.classify._run_directory import (
 from linkboy.classify._scored import Scored, evenly, in_pieces
 from linkboy.classify._tokens import TokenEncoder
 from linkboy.classify._vectors import pretrained_embedding
+from linkboy.classify._with_vectors import NgramsAndVectors
 from linkboy.classify.calibration import Calibration, towards_rare_classes
 from linkboy.classify.classifier import Classifier, make_encoder, write_files
 from linkboy.classify.labelled import LabelledTexts
@@ -132,6 +134,7 @@ def train_classifier(
     test: LabelledTexts | None = None,
     class_names: Sequence[str] | None = None,
     options: TrainingOptions | None = None,
+    encoder: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     resume: bool = False,
     show: Show | None = None,
@@ -147,6 +150,7 @@ def train_classifier(
         test: test texts, which are only measured; a tenth of `train` by default.
         class_names: names of the classes where labels are numbers from 0.
         options: what to train and how; the defaults suit most data.
+        encoder: a short form of the option of the same name: a local directory with a pretrained encoder.
         overwrite: replace what an earlier run wrote into `out`.
         resume: continue a run that was stopped.
         show: called with each result as soon as it is available, for instance `print`; nothing is shown by default.
@@ -170,17 +174,18 @@ def train_classifier(
         >>> report.metrics["test"].accuracy
         1.0
     """
-    options, show, out = options or TrainingOptions(), show or (lambda block: None), Path(out)
+    options, show, out = _with_encoder(options or TrainingOptions(), encoder), show or (lambda block: None), Path(out)
     started = time.perf_counter()
     for name, texts in (("train", train), ("valid", valid), ("test", test)):
         _check_texts(name, texts, required=name == "train")
     check_directory(out, overwrite=overwrite, resume=resume)
     options.check_machine()
     parts = make_parts(train, valid=valid, test=test, class_names=class_names, seed=options.seed)
+    check_encoder(options, parts)
     show(parts)
     solved = is_solved(options, parts)
-    encoder, data, seconds = _encode(options, parts, solved=solved)
-    run = {"linkboy": __version__, "options": options.to_dict(), "data": fingerprint(parts, encoder)}
+    features, data, seconds = _encode(options, parts, solved=solved)
+    run = {"linkboy": __version__, "options": options.to_dict(), "data": fingerprint(parts, features)}
     run["processes"] = process_count()
     if resume:
         check_same_run(out, run)
@@ -194,9 +199,9 @@ def train_classifier(
                 else started + options.budget_seconds - WRITING - 2 * seconds["encoding"]
             )
             if solved:
-                outcome = _solve(options, encoder, data, parts, deadline, show)
+                outcome = _solve(options, features, data, parts, deadline, show)
             else:
-                outcome = _train(options, encoder, data, parts, out / CHECKPOINTS, deadline, show)
+                outcome = _train(options, features, data, parts, out / CHECKPOINTS, deadline, show)
         except TrainingStoppedError as stop:
             return TrainingReport(out, {}, stop.history, None, seconds, None)
         judged = _judge(options, outcome, data, parts)
@@ -207,7 +212,7 @@ def train_classifier(
             if outcome.history is not None:
                 about["training"]["history"] = outcome.history.to_dict()
             classifier = Classifier(
-                options.model, outcome.model, encoder, parts.class_names, numbered=parts.numbered, about=about
+                options.model, outcome.model, features, parts.class_names, numbered=parts.numbered, about=about
             )
             metric = METRIC_KEYS["accuracy" if options.metric == "auto" else options.metric]
             page = report_page(classifier, parts, judged, options=options, seconds=seconds, metric=metric)
@@ -234,6 +239,16 @@ def train_classifier(
     )
 
 
+def _with_encoder(options: TrainingOptions, encoder: str | os.PathLike[str] | None) -> TrainingOptions:
+    """Return the options with the encoder of an argument of its own, and its path made absolute."""
+    named = encoder if encoder is not None else options.encoder
+    if named is None:
+        return options
+    if options.encoder is not None and os.fspath(named) != options.encoder:
+        raise ValueError(f"encoder must be named once, got {os.fspath(named)!r} and in the options {options.encoder!r}")
+    return dataclasses.replace(options, encoder=str(Path(named).absolute()))
+
+
 def _point(metrics: ClassificationMetrics) -> str:
     return f"accuracy {format_percent(metrics.accuracy)}, macro-F1 {format_percent(metrics.macro_f1)}"
 
@@ -254,6 +269,8 @@ def _encode(
         texts = [*texts, *parts.texts["valid"].texts]
     binary = solved or options.class_weight == "none"  # log-odds are of n-grams that occur or do not
     encoder = make_encoder(options.model, texts, vocab=options.vocab, binary=binary)
+    if options.encoder is not None:
+        encoder = _and_pretrained(options, cast("NgramEncoder", encoder), parts)
 
     def weights(part: str) -> NDArray[np.float32] | None:
         own = parts.texts[part].weights
@@ -262,6 +279,14 @@ def _encode(
     features = features_of(encoder, {part: parts.texts[part].texts for part in PARTS})
     data = {part: EncodedTexts(encoder, features[part], parts.targets[part], weights(part)) for part in PARTS}
     return encoder, data, {"encoding": time.perf_counter() - started}
+
+
+def _and_pretrained(options: TrainingOptions, ngrams: NgramEncoder, parts: Parts) -> NgramsAndVectors:
+    """Load the encoder and let it read all texts, which it then knows."""
+    device = None if options.device == "auto" else options.device
+    pretrained = PretrainedEncoder.load(options.encoder or "", device=device)
+    pretrained.vectors([text for part in PARTS for text in parts.texts[part].texts], show=is_main_process())
+    return NgramsAndVectors(ngrams, pretrained)
 
 
 def _solve(
@@ -276,7 +301,7 @@ def _solve(
     unused = options.unused_by_solver()
     if unused:
         show(f"not used, since the n-gram model is solved and not trained in epochs: {', '.join(unused)}")
-    return solve(options, cast("NgramEncoder", encoder), data, parts, deadline)
+    return solve(options, cast("NgramEncoder | NgramsAndVectors", encoder), data, parts, deadline)
 
 
 def _train(

@@ -50,6 +50,8 @@ class TrainingOptions:
             texts.
         vectors: For the cnn: a file of pretrained vectors for the tokens, such as GloVe, word2vec or fastText.
         freeze: Which rows of the vectors to keep fixed: all, the known ones that the file has, or none, the default.
+        encoder: A local directory with a pretrained encoder, of transformers or sentence-transformers, whose vectors of
+            the texts the ngram model uses as well; it stays as it is, and nothing is downloaded. Needs linkboy[encoder].
         early_stopping: Stop after this many epochs without improvement of the metric; all epochs are run by default.
         ema: Decay of a moving average of the weights, which is then saved instead of them; for instance 0.999.
         refit: Once everything is chosen, train the ngram model on the training and validation parts together; for fewer
@@ -84,6 +86,7 @@ class TrainingOptions:
     vocab: str | None = None
     vectors: str | None = None
     freeze: Freeze | None = None
+    encoder: str | None = None
     early_stopping: int | None = None
     ema: float | None = None
     refit: bool = True
@@ -108,6 +111,8 @@ class TrainingOptions:
             raise ValueError(f"gamma is for loss='focal', got loss={self.loss!r}; leave gamma out")
         if self.vectors is not None and self.model != "cnn":
             raise ValueError(f"vectors are for model='cnn', got model={self.model!r}; leave vectors out")
+        if self.encoder is not None and self.model != "ngram":
+            raise ValueError(f"encoder is for model='ngram', got model={self.model!r}; leave encoder or model out")
         if self.freeze is not None and self.vectors is None:
             raise ValueError(f"freeze is for vectors, got freeze={self.freeze!r} without any; leave freeze out")
         if self.vocab is not None and self.model not in TOKEN_MODELS:

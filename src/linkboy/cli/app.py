@@ -55,7 +55,7 @@ def run(arguments: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except CycloptsError as error:
         return _complain(" ".join(str(error).split()))
-    except (ValueError, TypeError, OSError, ImportError, ArithmeticError) as error:
+    except (ValueError, TypeError, OSError, ImportError, ArithmeticError, MemoryError) as error:
         if isinstance(error, BrokenPipeError):
             # The reader (`| head`) has had enough; nothing may be written at exit either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,126 @@
+"""N-grams and the vectors of a pretrained encoder side by side: what a text becomes, and the linear model of both."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from linkboy.classify._features import FlatFeatures, NgramEncoder
+from linkboy.classify._models import NgramClassifier, TextModel
+from linkboy.classify._pretrained import PretrainedEncoder
+
+SETTINGS = "pretrained"  # where the settings of the encoder are among those of the n-grams
+
+
+@dataclasses.dataclass(frozen=True)
+class FeaturesWithVectors(FlatFeatures):
+    """Rows of n-grams, each with a vector.
+
+    Args:
+        vectors: `(rows, D)` float32.
+    """
+
+    vectors: Tensor
+
+    def gather(self, rows: NDArray[np.int64]) -> "FeaturesWithVectors":
+        """Return the given rows, in the given order."""
+        flat = super().gather(rows)
+        return FeaturesWithVectors(flat.ids, flat.weights, flat.offsets, self.vectors[torch.from_numpy(rows)])
+
+
+@dataclasses.dataclass(frozen=True)
+class NgramsAndVectors:
+    """Encodes texts twice: as n-grams, and as the vectors of a pretrained encoder.
+
+    Args:
+        ngrams: the n-grams.
+        pretrained: the encoder.
+    """
+
+    ngrams: NgramEncoder
+    pretrained: PretrainedEncoder
+
+    def __len__(self) -> int:
+        return len(self.ngrams)
+
+    def encode(self, texts: Sequence[str]) -> FeaturesWithVectors:
+        """Turn texts into rows of n-grams with vectors."""
+        flat = self.ngrams.encode(texts)
+        return FeaturesWithVectors(flat.ids, flat.weights, flat.offsets, self.pretrained.vectors(texts))
+
+    def collate(self, rows: FlatFeatures) -> tuple[Tensor, ...]:
+        """Return ids, offsets and weights of the n-grams, and the vectors."""
+        assert isinstance(rows, FeaturesWithVectors)
+        return (*self.ngrams.collate(rows), rows.vectors)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what JSON can hold of both."""
+        return {**self.ngrams.settings(), SETTINGS: self.pretrained.settings()}
+
+    def arrays(self) -> dict[str, Tensor]:
+        """Return the tensors of the n-grams; those of the encoder stay in its directory."""
+        return self.ngrams.arrays()
+
+
+class NgramAndVectorClassifier(TextModel):
+    """A linear model over n-grams and over vectors, whose logits add up.
+
+    Args:
+        vocabulary: number of n-grams.
+        width: of the vectors.
+        classes: number of classes.
+
+    Shape: ids, offsets and weights as for `NgramClassifier`, vectors `(B, width)` -> logits `(B, classes)`.
+    """
+
+    def __init__(self, vocabulary: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.ngrams = NgramClassifier(vocabulary, classes)
+        self.of_vectors = nn.Linear(width, classes, bias=False)
+
+    def forward(self, ids: Tensor, offsets: Tensor, weights: Tensor, vectors: Tensor) -> Tensor:
+        """Return logits `(B, classes)`."""
+        return self.ngrams(ids, offsets, weights) + self.of_vectors(vectors)
+
+    @torch.no_grad()
+    def adjust_(self, shift: Tensor, temperature: float) -> None:
+        """Change the weights so that the logits are `(logits + shift) / temperature` from now on."""
+        self.ngrams.adjust_(shift, temperature)
+        self.of_vectors.weight /= temperature
+
+
+def restore_encoder(
+    ngrams: NgramEncoder, settings: Mapping[str, Any], encoder: str | os.PathLike[str] | None, device: str
+) -> NgramsAndVectors:
+    """Load the encoder that a classifier was trained with, from where it was or from where it is now.
+
+    Args:
+        ngrams: the other half.
+        settings: what `PretrainedEncoder.settings` gave.
+        encoder: the directory; `None` for the one of the training.
+        device: where to compute.
+
+    Raises:
+        FileNotFoundError: it is not where it was.
+        ValueError: it is another one.
+    """
+    path, name, lower = settings["path"], settings["name"], settings["bfloat16"]
+    if not isinstance(path, str) or not isinstance(name, str) or not isinstance(lower, bool):
+        raise TypeError("the encoder needs a path, a name and a precision")
+    if encoder is None and not os.path.isdir(path):  # noqa: PTH112
+        raise FileNotFoundError(
+            f"the encoder {name!r} that the classifier was trained with is no longer in {path}; pass encoder=... with its "
+            "directory"
+        )
+    pretrained = PretrainedEncoder.load(encoder or path, device=device, lower_precision=lower)
+    if pretrained.fingerprint != settings["sha256"]:
+        raise ValueError(
+            f"encoder must be the one that the classifier was trained with, {name!r}, got another one in "
+            f"{pretrained.files.directory} (its files have another hash); pass encoder=... with its directory"
+        )
+    return NgramsAndVectors(ngrams, pretrained)
