@@ -1,7 +1,8 @@
 """The language of the pages that people look at: English, or Chinese from one table of sentences.
 
 The table, `_templates/zh.json`, has the English sentence as its key, with `%(name)s` where a value goes. Templates ask for a
-sentence by its key; a sentence that arrives with its values already in it is matched against the keys.
+sentence by its key, and for the paragraph about a word of the doctor by `#word`; a sentence that arrives with its values already
+in it is matched against the keys.
 """
 
 import json
@@ -52,7 +53,7 @@ def translate(message: str, lang: Language) -> str:
 def translate_filled(text: str, lang: Language) -> str:
     """Return a sentence that has its values in it, or the text itself where the table has no such sentence.
 
-    The values are translated in turn, so that a count with its noun may stand in a sentence.
+    The values stay as they are, since they are names, counts and data; that of a slot `sub_...` is a sentence of the table.
 
     Examples:
         >>> translate_filled("3 steps watched", "zh")
@@ -67,7 +68,11 @@ def translate_filled(text: str, lang: Language) -> str:
         return found
     for pattern, chinese in _patterns():
         if match := pattern.fullmatch(text):
-            return chinese % {name: translate_filled(value, lang) for name, value in match.groupdict().items()}
+            values = match.groupdict()
+            return chinese % {
+                name: translate_filled(value, lang) if name.startswith("sub_") else value
+                for name, value in values.items()
+            }
     return text
 
 

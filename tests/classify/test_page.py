@@ -187,3 +187,54 @@ def test_the_reliability_chart_names_its_figures():
     chart = str(charts.reliability_chart(reliability(np.full(10, 0.75), np.arange(10) % 4 != 0)))
     assert "mean confidence 75.00%, accuracy 70.00%" in chart
     assert Outline(chart).count("circle") == 1
+
+
+# --- the page in Chinese ---
+
+NAMES = re.compile(  # what is neither Chinese nor a sentence: names, data and figures
+    r"linkboy|reviews\.csv.*|sport|F1|Ngram\w+|TextCNN|Embedding\w*|Conv1d|Linear\w*|Dropout|Module\w*|[a-z_.-]*\d*"
+    r"|squared-hinge|cross-entropy|idf x log-odds|log-odds|Python|(Linux|Darwin|Windows).*|\d.*|AdamW"
+)
+
+
+@pytest.mark.parametrize("model", ["ngram", "cnn"])
+def test_the_page_is_chinese_where_the_language_is(model, tmp_path, make_rows):
+    rows = make_rows(150)
+    data = lb.LabelledTexts("reviews.csv", rows.texts, rows.labels, rows.lines)
+    options = lb.TrainingOptions(model=model, epochs=2, batch_size=32) if model == "cnn" else lb.TrainingOptions()
+    report = lb.train_classifier(data, tmp_path / "model", options=options, lang="zh")
+    content = written(report.directory)
+    assert '<html lang="zh">' in content
+    body = re.sub(
+        r"<style>.*?</style>|<script>.*?</script>|<pre>.*?</pre>|<li>\n<p class=\"verdict\".*?</li>",
+        "",
+        content,
+        flags=re.DOTALL,
+    )
+    lines = {line.strip() for line in Outline(body).text if line.strip()}
+    english = {line for line in lines if not re.search(r"[\u4e00-\u9fff]", line) and not NAMES.fullmatch(line)}
+    assert english == set()
+
+
+def test_every_finding_about_data_has_its_sentence_in_chinese():
+    from linkboy._language import translate_filled
+    from linkboy.classify._sentences import SENTENCES
+
+    counted = {  # the value that begins these sentences is a count with its noun and verb
+        "small classes": "3 classes have", "placeholders": "3 texts hold", "duplicates": "3 rows repeat",
+        "mojibake": "1 text holds", "two labels": "3 texts occur", "replacement": "3 texts hold",
+    }  # fmt: skip
+    for key, sentence in SENTENCES.items():
+        if key in (
+            "took",
+            "took text",
+            "other encoding",
+        ):  # said after the name of the file, about predictions, among skipped rows
+            continue
+        values = {name: f"<{name}>" for name in re.findall(r"\{(\w+)", sentence)}
+        filled = (
+            re.sub(r"^<\w+>", counted[key], sentence.format(**values)) if key in counted else sentence.format(**values)
+        )
+        said = translate_filled(filled, "zh")
+        assert re.search(r"[\u4e00-\u9fff]", said), filled
+        assert all(value in said for value in list(values.values())[key in counted :]), said

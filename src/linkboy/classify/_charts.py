@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from linkboy._language import Language, translate, translate_filled
 from linkboy._report import display_width
 from linkboy.classify._reliability import Reliability
 
@@ -34,6 +35,7 @@ def line_chart(
     *,
     percent: bool = False,
     mark: int | None = None,
+    lang: Language = "en",
 ) -> Markup:
     """Draw values over epochs, a line for `"training"`, one for `"validation"`, and a dashed line at the epoch `mark`."""
     values = [value for line in series.values() for value in line if math.isfinite(value)]
@@ -46,7 +48,7 @@ def line_chart(
     def y(value: float) -> float:
         return _scaled(value, low, high, HEIGHT - BOTTOM, TOP)
 
-    parts = [_grid(ticks, y, percent=percent), _epochs_axis(epochs, x)]
+    parts = [_grid(ticks, y, percent=percent), _epochs_axis(epochs, x, lang)]
     if mark is not None:
         line = '<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>'
         parts.append(Markup(line).format(x(mark), TOP, HEIGHT - BOTTOM))
@@ -56,12 +58,12 @@ def line_chart(
         parts.append(Markup('<polyline class="line {}" points="{}"/>').format(COLOURS[name], path))
         dot = '<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="2.6"/>'
         parts += [Markup(dot).format(COLOURS[name], *point) for point in points]
-    said = ", ".join(f"{name} from {line[0]:.4g} to {line[-1]:.4g}" for name, line in series.items())
-    return _svg(WIDTH, HEIGHT, f"{title}: {said}", parts)
+    said = ", ".join(f"{translate(name, lang)} {line[0]:.4g} → {line[-1]:.4g}" for name, line in series.items())
+    return _svg(WIDTH, HEIGHT, f"{translate(title, lang)}: {said}", parts)
 
 
 def learning_curves(
-    rows: Sequence[Mapping[str, Any]], metric: str, best_epoch: int | None = None
+    rows: Sequence[Mapping[str, Any]], metric: str, best_epoch: int | None = None, lang: Language = "en"
 ) -> list[tuple[str, Markup, Sequence[str]]]:
     """Draw loss and validation metric over the epochs; return title, chart and legend of each.
 
@@ -69,14 +71,15 @@ def learning_curves(
         rows: one mapping per epoch with `epoch`, `train_loss`, `val_loss` and the metric.
         metric: key of the validation metric.
         best_epoch: the epoch whose weights were kept.
+        lang: the language of what screen readers say and of the axis.
     """
     epochs = [row["epoch"] for row in rows]
     loss = {"training": [row["train_loss"] for row in rows], "validation": [row["val_loss"] for row in rows]}
     score = {"validation": [row[metric] for row in rows]}
     name = {"macro_f1": "Macro-F1", "accuracy": "Accuracy"}[metric]
     return [
-        ("Loss", line_chart("Loss", epochs, loss, mark=best_epoch), list(loss)),
-        (name, line_chart(name, epochs, score, percent=True, mark=best_epoch), list(score)),
+        ("Loss", line_chart("Loss", epochs, loss, mark=best_epoch, lang=lang), list(loss)),
+        (name, line_chart(name, epochs, score, percent=True, mark=best_epoch, lang=lang), list(score)),
     ]
 
 
@@ -98,12 +101,13 @@ def as_file(charts: Sequence[tuple[str, Markup, Sequence[str]]]) -> bytes:
     return (head.format(x, bottom) + style + Markup("").join(parts) + Markup("</svg>\n")).encode("utf-8", "replace")
 
 
-def reliability_chart(calibration: Reliability, before: Reliability | None = None) -> Markup:
+def reliability_chart(calibration: Reliability, before: Reliability | None = None, lang: Language = "en") -> Markup:
     """Draw how often each bin of probabilities is right, against the diagonal of a perfect classifier.
 
     Args:
         calibration: reliability of the probabilities.
         before: reliability before calibration, drawn as a second line.
+        lang: the language of its words.
     """
 
     def x(share: float) -> float:
@@ -132,15 +136,15 @@ def reliability_chart(calibration: Reliability, before: Reliability | None = Non
     path = " ".join(f"{x(b.confidence):.1f},{y(b.accuracy):.1f}" for b in filled)
     parts.append(Markup('<polyline class="line s0" points="{}"/>').format(path))
     for b in filled:
-        said = f"mean confidence {b.confidence:.1%}, accuracy {b.accuracy:.1%}, {b.row_count:,} rows"
+        bin_figures = f"mean confidence {b.confidence:.1%}, accuracy {b.accuracy:.1%}, {b.row_count:,} rows"
         dot = '<circle class="dot s0" cx="{:.1f}" cy="{:.1f}" r="3"><title>{}</title></circle>'
-        parts.append(Markup(dot).format(x(b.confidence), y(b.accuracy), said))
-    parts.append(_axis_title("probability of the predicted class"))
-    said = f"mean confidence {calibration.confidence:.2%}, accuracy {calibration.accuracy:.2%}"
-    return _svg(WIDTH, HEIGHT, f"Reliability: {said}", parts)
+        parts.append(Markup(dot).format(x(b.confidence), y(b.accuracy), translate_filled(bin_figures, lang)))
+    parts.append(_axis_title(translate("probability of the predicted class", lang)))
+    said = f"reliability: mean confidence {calibration.confidence:.2%}, accuracy {calibration.accuracy:.2%}"
+    return _svg(WIDTH, HEIGHT, translate_filled(said, lang), parts)
 
 
-def confusion_chart(confusion: Sequence[Sequence[int]], class_names: Sequence[str]) -> Markup:
+def confusion_chart(confusion: Sequence[Sequence[int]], class_names: Sequence[str], lang: Language = "en") -> Markup:
     """Draw the confusion matrix: rows are true classes, columns predicted ones, the shade is the share of the row."""
     classes = len(class_names)
     cell = 40 if classes <= 8 else 32 if classes <= 16 else 22 if classes <= 34 else 13
@@ -161,7 +165,7 @@ def confusion_chart(confusion: Sequence[Sequence[int]], class_names: Sequence[st
         x = margin + row * cell + cell / 2 + size * 0.35
         parts.append(Markup(turned).format(x, margin - 8, size, names[row]))
         parts += [
-            _cell(margin + column * cell, y, cell, count, count / total, class_names[row], class_names[column])
+            _cell(margin + column * cell, y, cell, count, count / total, class_names[row], class_names[column], lang)
             for column, count in enumerate(counts)
             if count
         ]
@@ -169,12 +173,15 @@ def confusion_chart(confusion: Sequence[Sequence[int]], class_names: Sequence[st
     parts.insert(0, Markup(frame).format(margin, side))
     right = sum(confusion[n][n] for n in range(classes))
     said = f"confusion matrix of {classes} classes, {right} of {sum(map(sum, confusion))} rows on the diagonal"
-    return _svg(margin + side + 2, margin + side + 2, said, parts, natural=True)
+    return _svg(margin + side + 2, margin + side + 2, translate_filled(said, lang), parts, natural=True)
 
 
-def _cell(x: float, y: float, cell: int, count: int, share: float, true: str, predicted: str) -> Markup:
+def _cell(x: float, y: float, cell: int, count: int, share: float, true: str, predicted: str, lang: Language) -> Markup:
     said = Markup("<title>{}: {} {} ({:.1%})</title>").format(
-        true, "right" if true == predicted else f"predicted as {predicted}", count, share
+        true,
+        translate("right", lang) if true == predicted else f"{translate('predicted as', lang)} {predicted}",
+        count,
+        share,
     )
     # An opacity in proportion would hide the rare mistakes, which are what one looks for: the square root shows them.
     rect = '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{}" height="{}" rx="2" fill-opacity="{:.3f}">{}</rect>'
@@ -203,11 +210,11 @@ def _grid(ticks: Sequence[float], y: Scale, *, percent: bool) -> Markup:
     )
 
 
-def _epochs_axis(epochs: Sequence[int], x: Scale) -> Markup:
+def _epochs_axis(epochs: Sequence[int], x: Scale, lang: Language) -> Markup:
     step = math.ceil(len(epochs) / 10)
     label = '<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>'
     shown = (Markup(label).format(x(epoch), HEIGHT - BOTTOM + 16, epoch) for epoch in epochs[::step])
-    return Markup("").join(shown) + _axis_title("epoch")
+    return Markup("").join(shown) + _axis_title(translate("epoch", lang))
 
 
 def _axis_title(title: str) -> Markup:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from linkboy._language import Language
 from linkboy._page import environment
 from linkboy._report import Printable, Table, format_count, format_percent, format_seconds
 from linkboy._version import __version__
@@ -54,6 +55,7 @@ def report_page(
     options: TrainingOptions,
     seconds: Mapping[str, float],
     metric: str,
+    lang: Language = "en",
 ) -> bytes:
     """Write the page about a finished run.
 
@@ -64,12 +66,13 @@ def report_page(
         options: the options of the run.
         seconds: how long each stage took.
         metric: key of the metric that chose the epoch.
+        lang: the language of the page.
     """
     metrics, scored, history = judged.metrics, judged.scored, judged.outcome.history
     calibration = scored.reliability()
     before = None if judged.before is None else judged.before.reliability()
     return (
-        _template()
+        _template(lang)
         .render(
             source=Path(parts.texts["train"].source).name,
             kind=classifier.kind,
@@ -79,16 +82,18 @@ def report_page(
             metrics=metrics["test"],
             figures=_figures(metrics["test"], calibration, seconds),
             confused=_confused(metrics["test"]),
-            confusion=charts.confusion_chart(metrics["test"].confusion, parts.class_names)
+            confusion=charts.confusion_chart(metrics["test"].confusion, parts.class_names, lang)
             if len(parts.class_names) <= charts.MOST_CLASSES_DRAWN
             else None,
             class_rows=_class_rows(parts, metrics["test"]),
             mistakes=_mistakes(classifier, parts, scored),
             calibration=calibration,
             before=before,
-            calibration_chart=charts.reliability_chart(calibration, before),
+            calibration_chart=charts.reliability_chart(calibration, before, lang),
             judged=judged,
-            curves=charts.learning_curves(history.rows, metric, history.best_epoch) if history is not None else [],
+            curves=charts.learning_curves(history.rows, metric, history.best_epoch, lang)
+            if history is not None
+            else [],
             colours=charts.COLOURS,
             history=history,
             reports=[
@@ -116,7 +121,7 @@ def command_line() -> str:
     return shlex.join([*start, *sys.argv[1:]])
 
 
-def _template() -> Any:
+def _template(lang: Language) -> Any:
     made = environment(
         "linkboy.classify",
         {
@@ -125,6 +130,7 @@ def _template() -> Any:
             "pieces": lambda explanation: explanation.pieces[:PIECES],
         },
         script="sort.js",
+        lang=lang,
     )
     made.globals |= {"is_table": lambda block: isinstance(block, Table), "blocks": _blocks}
     return made.get_template("report.html")

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from linkboy._language import Language, chosen_language
 from linkboy._report import Block, Report, Table, format_count, format_percent, format_seconds
 from linkboy._version import __version__
 from linkboy.classify._candidate import TrainingStoppedError, class_counts, traits_of
@@ -137,6 +138,7 @@ def train_classifier(
     encoder: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    lang: Language | None = None,
     show: Show | None = None,
 ) -> TrainingReport:
     """Train a text classifier and write it, with its metrics and charts, into a directory.
@@ -153,6 +155,7 @@ def train_classifier(
         encoder: a short form of the option of the same name: a local directory with a pretrained encoder.
         overwrite: replace what an earlier run wrote into `out`.
         resume: continue a run that was stopped.
+        lang: language of the report page, `"en"` or `"zh"`; by default that of the environment (`LC_ALL`, `LC_MESSAGES`, `LANG`).
         show: called with each result as soon as it is available, for instance `print`; nothing is shown by default.
 
     Returns:
@@ -175,7 +178,7 @@ def train_classifier(
         1.0
     """
     options, show, out = _with_encoder(options or TrainingOptions(), encoder), show or (lambda block: None), Path(out)
-    started = time.perf_counter()
+    started, language = time.perf_counter(), chosen_language(lang)
     for name, texts in (("train", train), ("valid", valid), ("test", test)):
         _check_texts(name, texts, required=name == "train")
     check_directory(out, overwrite=overwrite, resume=resume)
@@ -215,7 +218,9 @@ def train_classifier(
                 options.model, outcome.model, features, parts.class_names, numbered=parts.numbered, about=about
             )
             metric = METRIC_KEYS["accuracy" if options.metric == "auto" else options.metric]
-            page = report_page(classifier, parts, judged, options=options, seconds=seconds, metric=metric)
+            page = report_page(
+                classifier, parts, judged, options=options, seconds=seconds, metric=metric, lang=language
+            )
             write_files(out, result_files(classifier, parts, judged, metric, page))
             finish_run(out)
         wait_for_everyone()

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -34,6 +34,7 @@ def train(
     reading: Reading = ReadingOptions(),  # noqa: B008
     weight_column: str | None = None,
     class_names: Path | None = None,
+    lang: Literal["en", "zh"] | None = None,
     overwrite: bool = False,
     resume: bool = False,
 ) -> int:
@@ -61,6 +62,8 @@ def train(
         Name of a column that holds the weight of each row.
     class_names
         File with one class name per line, for labels that are numbers from 0.
+    lang
+        Language of the report page: en or zh; by default that of the environment (LC_ALL, LC_MESSAGES, LANG).
     overwrite
         Replace what an earlier run wrote into the directory.
     resume
@@ -90,6 +93,7 @@ def train(
             options=options,
             overwrite=overwrite,
             resume=resume,
+            lang=lang,
             show=show,
         )
     except KeyboardInterrupt:
