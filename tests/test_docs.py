@@ -1,5 +1,7 @@
 """The documentation names every public name, and every page can be reached."""
 
+import ast
+import inspect
 import re
 import tomllib
 from pathlib import Path
@@ -19,6 +21,26 @@ def test_the_reference_of_a_room_has_each_of_its_public_names(room):
     named = [line.removeprefix("::: linkboy.") for line in lines if line.startswith(":::")]
     assert {name for name in named if "." not in name} == set(linkboy._NAMES[room])
     assert all(name.startswith(f"{room}.") for name in named if "." in name)
+
+
+def uses():
+    """The lines of code on the page of all names."""
+    return re.findall(r"^\| `(.+?)` \| .+ \|$", (DOCS / "api/names.md").read_text("utf-8"), re.MULTILINE)
+
+
+def test_the_page_of_all_names_has_each_name_once():
+    names = [re.match(r"lb\.(\w+)", use)[1] for use in uses()]
+    assert sorted(names) == sorted(linkboy.__all__)
+    assert len(names) <= 110
+
+
+@pytest.mark.parametrize("use", uses())
+def test_a_line_of_use_fits_the_signature(use):
+    call = ast.parse(use, mode="eval").body
+    if isinstance(call, ast.Attribute):
+        return
+    function = getattr(linkboy, call.func.attr)
+    inspect.signature(function).bind(*call.args, **{word.arg: word.value for word in call.keywords})
 
 
 def paths_of(nav):
