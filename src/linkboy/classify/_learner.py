@@ -6,11 +6,12 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from linkboy.classify._dataset import EncodedTexts, Encoder
 from linkboy.classify._features import log_odds
@@ -21,6 +22,7 @@ from linkboy.classify.recipe import Recipe, TrainingOptions
 from linkboy.embeddings import PretrainedEmbedding
 from linkboy.losses import class_weights, focal_loss, logit_adjusted_loss
 from linkboy.training import Checkpointer, EarlyStopping, History, TrainingState, fit, predict, process_count
+from linkboy.training._placement import default_device
 
 METRIC_KEYS = {"accuracy": "accuracy", "macro-f1": "macro_f1"}
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -68,7 +70,7 @@ class Learner:
             model.scale = torch.from_numpy(log_odds(rows.pieces(), self.classes, max(len(self.encoder), 1)))
         per_process = max(1, recipe.batch_size // process_count())
         optimizer = torch.optim.AdamW(
-            model.parameters(),
+            self.parameters_of(model),
             lr=recipe.lr,
             betas=(0.9, recipe.beta2),
             eps=recipe.eps,
@@ -85,7 +87,7 @@ class Learner:
             model,
             self._loss_function(rows),
             optimizer,
-            self._weighted(rows).loader(per_process, shuffle=True),
+            self.weighted(rows).loader(per_process, shuffle=True),
             val_loader=None if valid is None else valid.loader(1024),
             metrics=None if valid is None else metrics,
             epochs=recipe.epochs,
@@ -108,6 +110,10 @@ class Learner:
             progress=latest is None,  # under a budget there are many trainings, each reported in one line
         )
 
+    def parameters_of(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Return the groups of parameters that the optimizer takes."""
+        return [{"params": list(model.parameters())}]
+
     def _steps(self, rows: int, per_process: int) -> int:
         batches = math.ceil(math.ceil(rows / process_count()) / per_process)
         return self.recipe.epochs * math.ceil(batches / self.options.accumulate)
@@ -116,7 +122,7 @@ class Learner:
         """Return the logits `(rows, C)`."""
         return logits_by(self.options, model, rows)
 
-    def _weighted(self, rows: EncodedTexts) -> EncodedTexts:
+    def weighted(self, rows: EncodedTexts) -> EncodedTexts:
         """Return the rows with their own weights times those of their classes."""
         if self.options.class_weight == "none":
             return rows
@@ -146,6 +152,12 @@ def logits_by(options: TrainingOptions, model: TextModel, rows: EncodedTexts) ->
 
 def _device(options: TrainingOptions) -> str | None:
     return None if options.device == "auto" else options.device
+
+
+def place_of(options: TrainingOptions) -> torch.device:
+    """Return the device of this process."""
+    own = default_device()
+    return own if options.device in ("auto", own.type) else torch.device(options.device)
 
 
 class Schedule:

@@ -34,8 +34,10 @@ class Member:
     Attributes:
         loss: what it minimises: `"squared-hinge"`, each class against all others, or `"cross-entropy"`.
         scale: what the weight of an n-gram is multiplied by: `"presence"` (nothing), `"idf"`, `"log-odds"` or both;
-            `"vectors"` for a model over the vectors of a pretrained encoder.
-        strength: how much the losses count against the size of the weights, `C` of a support vector machine.
+            `"vectors"` for a model over the vectors of a pretrained encoder, `"fine-tuned"` for an encoder that was trained
+            further.
+        strength: how much the losses count against the size of the weights, `C` of a support vector machine; 0 for an
+            encoder that was trained further.
         judged_loss: mean negative log-likelihood of the judged rows, after a temperature of its own.
         coefficient: how much its logits count in the mix; 0 if it was left out.
     """
@@ -76,7 +78,8 @@ class LinearReport(Report):
 
     @property
     def _and_vectors(self) -> str:
-        return " and the vectors of an encoder" if any(m.scale == "vectors" for m in self.members) else ""
+        of_encoder = {"vectors": " and the vectors of an encoder", "fine-tuned": " and a fine-tuned encoder"}
+        return next((of_encoder[m.scale] for m in self.members if m.scale in of_encoder), "")
 
     def _blocks(self) -> Iterator[Block]:
         if self.class_count:
@@ -90,7 +93,7 @@ class LinearReport(Report):
             (
                 m.loss,
                 m.scale,
-                f"{m.strength:g}",
+                f"{m.strength:g}" if m.strength else "-",
                 f"{m.judged_loss:.4f}",
                 f"{m.coefficient:.2f}" if m.coefficient else "-",
             )
@@ -267,6 +270,7 @@ def fit_linear(
     *,
     losses: Sequence[MemberLoss] = ("squared-hinge", "cross-entropy"),
     prior: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+    given: tuple[Member, Tensor] | None = None,
     deadline: float | None = None,
     progress: Progress = lambda what: None,
 ) -> LinearFit:
@@ -279,6 +283,7 @@ def fit_linear(
         losses: those of the members.
         prior: rows of each class in the training and in the validation part, where the proportions are to be those of the
             validation part.
+        given: a member that was fitted elsewhere, with its logits of the judged rows.
         deadline: on the clock of `time.perf_counter`; while there is time, other strengths are tried.
         progress: called with what is being fitted.
     """
@@ -289,6 +294,10 @@ def fit_linear(
     if deadline is not None:
         per_fit = (time.perf_counter() - started) / len(tried)
         tried, trials = _refined(judge, tried, deadline - (1 + len(tried)) * per_fit, progress)
+    if given is not None:
+        logits = centred(given[1]).float()
+        loss = float((judge.row_losses([logits]) * judge.weights).sum() / judge.weights.sum())
+        tried.append((dataclasses.replace(given[0], judged_loss=loss), logits))
     shift = None
     if prior is not None:
         shift = centred(torch.from_numpy(np.log(_ratio(*prior))).expand(len(judge.rows), -1)).float()
@@ -392,7 +401,7 @@ def _final(
 
     Each is fitted from zero in as many steps as it was judged with.
     """
-    return _sum(task.problem(rows, class_weights), steps, [m for m in members if m.scale != "vectors"], progress)
+    return _sum(task.problem(rows, class_weights), steps, [m for m in members if m.scale in SCALES], progress)
 
 
 def _of_vectors(
@@ -407,6 +416,15 @@ def _of_vectors(
     total = _sum(task.problem(rows, class_weights, dense=True), 0, kept, progress)
     weights = total[:-1] / task.length
     return weights, total[-1] - task.centre @ weights
+
+
+def solve_vectors(
+    task: Task, split: tuple[NDArray[np.int64], NDArray[np.int64]], wanted: Sequence[NDArray[np.int64]]
+) -> tuple[Member, list[tuple[Tensor, Tensor]]]:
+    """Return the member over vectors alone of the best strength, and its weights `(D, C)` and bias `(C,)` on each set of rows."""
+    member, _ = _strongest(Judge(task, [split], None, STEPS), "cross-entropy", "vectors", lambda what: None)
+    alone = [dataclasses.replace(member, coefficient=1.0)]
+    return member, [_of_vectors(task, rows, None, alone, lambda what: None) for rows in wanted]
 
 
 def _sum(problem: Problem, steps: int, members: Sequence[Member], progress: Progress) -> Tensor:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from linkboy.classify._candidate import class_counts, train_candidate, traits_of
 from linkboy.classify._centroids import CentroidClassifier, fit_centroids
 from linkboy.classify._dataset import EncodedTexts
 from linkboy.classify._features import NgramEncoder
+from linkboy.classify._finetune import Tuned, finetune
 from linkboy.classify._learner import Learner
 from linkboy.classify._linear import (
     ENOUGH_JUDGED,
@@ -32,7 +34,7 @@ from linkboy.classify._scored import evenly
 from linkboy.classify._solver import MemberLoss, one_thread, rows_of
 from linkboy.classify._with_vectors import FeaturesWithVectors, NgramAndVectorClassifier, NgramsAndVectors
 from linkboy.classify.calibration import Calibration, towards_rare_classes
-from linkboy.classify.recipe import LARGE, Recipe, TrainingOptions
+from linkboy.classify.recipe import LARGE, Recipe, TrainingOptions, recipe_of_finetuning
 from linkboy.classify.search import SearchReport, Show, search
 from linkboy.losses import class_weights
 from linkboy.training import History, is_main_process
@@ -54,6 +56,8 @@ class Outcome:
         history: the record of the training loop; `None` for a model that was solved.
         search: what a budget was spent on; `None` without one.
         valid_rows: rows of the validation part that are judged; `None` for all.
+        tuned: an encoder that was trained further, in the place of the one that encoded the texts; `None` where none was.
+        recipe: how it was trained.
     """
 
     model: TextModel
@@ -63,6 +67,8 @@ class Outcome:
     history: History | None = None
     search: SearchReport | None = None
     valid_rows: NDArray[np.int64] | None = None
+    tuned: NgramsAndVectors | None = None
+    recipe: Recipe | None = None
 
 
 def is_solved(options: TrainingOptions, parts: Parts) -> bool:
@@ -112,9 +118,15 @@ def solve(
     encoder: NgramEncoder | NgramsAndVectors,
     data: Mapping[str, EncodedTexts],
     parts: Parts,
+    checkpoints: Path,
     deadline: float | None,
+    show: Show,
 ) -> Outcome:
-    """Solve the linear model of n-grams; every process of several does the same work, with equal results."""
+    """Solve the linear model of n-grams; every process of several does the same work, with equal results.
+
+    Raises:
+        TrainingStoppedError: a signal came while the encoder was trained.
+    """
     classes, vocabulary, both = len(parts.class_names), len(encoder), (data["train"], data["valid"])
     train, valid = np.arange(len(both[0])), len(both[0]) + np.arange(len(both[1]))
     targets, weights = (torch.cat([getattr(part, what) for part in both]) for what in ("targets", "weights"))
@@ -132,8 +144,14 @@ def solve(
             )
         return _centroids(task, encoder, train, valid, final)
     splits, prior = _splits(options, task, parts, train, valid, final)
+    tuned = None
+    if options.finetune and isinstance(encoder, NgramsAndVectors):
+        texts = [text for part in ("train", "valid") for text in parts.texts[part].texts]
+        (split,), recipe = splits, recipe_of_finetuning(options)
+        tuned = finetune(options, recipe, encoder.pretrained, texts, task, split, final, checkpoints, show)
+        task = dataclasses.replace(task, vectors=None)
     losses: tuple[MemberLoss, ...] = ("squared-hinge", "cross-entropy")
-    losses = losses if options.loss == "auto" else tuple(loss for loss in losses if loss == options.loss)
+    losses = tuple(loss for loss in losses if loss == options.loss) or losses
     with one_thread(), Progress("solving", unit="fits", enabled=is_main_process()) as progress:
         fit = fit_linear(
             task,
@@ -141,21 +159,34 @@ def solve(
             final,
             losses=losses,
             prior=prior,
+            given=None if tuned is None else (tuned.member, tuned.logits),
             deadline=deadline,
             progress=lambda what: progress.advance(1, fit=what),
         )
-    model = _model_of(fit)
+    model = _model_of(fit if tuned is None else _with_tuned(fit, tuned))
     calibration = Calibration(None, None, (0.0,) * classes)
     if options.metric == "macro-f1":
         calibration = towards_rare_classes(fit.logits, task.targets[fit.judged], class_counts(parts))
     calibration.build_into(model)
     logits, rows = _valid_logits(fit, task, valid)
-    return Outcome(model, _by_rows(calibration.apply(logits)), calibration, fit.report, valid_rows=rows)
+    made = Outcome(model, _by_rows(calibration.apply(logits)), calibration, fit.report, valid_rows=rows)
+    if tuned is None:
+        return made
+    both = NgramsAndVectors(cast("NgramsAndVectors", encoder).ngrams, tuned.pretrained)
+    return dataclasses.replace(made, history=tuned.history, tuned=both, recipe=tuned.recipe)
 
 
 def _vectors(parts: Sequence[EncodedTexts]) -> Tensor:
     pieces = [features for part in parts for features, _, _ in part.pieces()]
     return torch.cat([piece.vectors for piece in pieces if isinstance(piece, FeaturesWithVectors)])
+
+
+def _with_tuned(fit: LinearFit, tuned: Tuned) -> LinearFit:
+    """Return the fit with the linear layer of an encoder that was trained further, as much as it counts in the mix."""
+    coefficient = next(member.coefficient for member in fit.report.members if member.scale == tuned.member.scale)
+    weights = fit.weights.clone()
+    weights[-1] += coefficient * tuned.bias
+    return dataclasses.replace(fit, weights=weights, of_vectors=coefficient * tuned.weights)
 
 
 def _model_of(fit: LinearFit) -> NgramClassifier | NgramAndVectorClassifier:
@@ -235,8 +266,11 @@ def _splits(
     valid: NDArray[np.int64],
     final: NDArray[np.int64],
 ) -> tuple[list[tuple[NDArray[np.int64], NDArray[np.int64]]], tuple[NDArray[np.float64], NDArray[np.float64]] | None]:
-    """Return what judges, and the class counts of training and validation part where their proportions differ."""
-    if len(valid) < ENOUGH_JUDGED:
+    """Return what judges, and the class counts of training and validation part where their proportions differ.
+
+    An encoder that is trained further is judged by the validation part however small it is: folds would train it three times.
+    """
+    if len(valid) < ENOUGH_JUDGED and not options.finetune:
         keys = np.fromiter((hash(text) for part in ("train", "valid") for text in parts.texts[part].texts), np.int64)
         made = folds(task.targets[final], keys[final], options.seed)
         most = MOST_JUDGED // task.classes // len(made)

@@ -20,6 +20,7 @@ from linkboy._page import environment
 from linkboy._report import Printable, Table, format_count, format_percent, format_seconds
 from linkboy._version import __version__
 from linkboy.classify import _charts as charts
+from linkboy.classify._linear import LinearReport
 from linkboy.classify._parts import PARTS, Parts
 from linkboy.classify._reliability import Reliability
 from linkboy.classify._results import Judgement
@@ -98,7 +99,7 @@ def report_page(
             history=history,
             reports=[
                 ("Data", parts),
-                ("Model" if history is None else "Settings", judged.outcome.settings),
+                ("Model" if isinstance(judged.outcome.settings, LinearReport) else "Settings", judged.outcome.settings),
                 *([("Budget", judged.outcome.search)] if judged.outcome.search else []),
                 ("Parameters", summarize(classifier.model)),
             ],

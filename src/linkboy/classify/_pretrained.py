@@ -1,11 +1,14 @@
 """A pretrained encoder that stays as it is: texts to vectors, sorted by length, each text once."""
 
+import copy
 import hashlib
 import importlib.util
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +20,7 @@ from torch import Tensor, nn
 from linkboy._compat import OLDEST_TRANSFORMERS, available_accelerator, check_version
 from linkboy._oom import is_out_of_memory
 from linkboy._progress import Progress
-from linkboy.classify._encoder_files import EncoderFiles, read_encoder
+from linkboy.classify._encoder_files import INDEX, MODULES, EncoderFiles, read_encoder
 from linkboy.classify._features import FlatFeatures
 from linkboy.memory import retry_on_oom
 from linkboy.text import BertTokenizer
@@ -57,11 +60,16 @@ class PretrainedEncoder:
         self.files, self.model, self.tokenize, self.pad_id = files, model, tokenize, pad_id
         self.device, self.lower_precision = torch.device(device), lower_precision
         self.fingerprint = files.fingerprint()
+        self.owned = False  # whether it was trained with a classifier and is kept in its directory
         self._cache: dict[bytes, Tensor] = {}
 
     @classmethod
     def load(
-        cls, directory: str | os.PathLike[str], *, device: str | None = None, lower_precision: bool | None = None
+        cls,
+        directory: str | os.PathLike[str],
+        *,
+        device: torch.device | str | None = None,
+        lower_precision: bool | None = None,
     ) -> "PretrainedEncoder":
         """Load an encoder; nothing in its directory is executed, and nothing is downloaded.
 
@@ -91,6 +99,37 @@ class PretrainedEncoder:
         known.update(made)
         return torch.stack([known[key] for key in keys]) if keys else torch.zeros(0, self.width)
 
+    def with_model(self, model: nn.Module) -> "PretrainedEncoder":
+        """Return an encoder that differs in its model, and knows no text yet."""
+        made = copy.copy(self)
+        made.model, made.lower_precision, made._cache = model.to(self.device).eval(), None, {}
+        return made
+
+    def save(self, directory: Path) -> "PretrainedEncoder":
+        """Write model, tokenizer and pooling into a directory, as sentence-transformers does; return the encoder of it."""
+        directory.mkdir(parents=True, exist_ok=True)
+        with _quiet_transformers():
+            self.model.save_pretrained(directory)  # type: ignore[operator]
+        for path in self.files.files:
+            if path.suffix != ".safetensors" and not (directory / path.name).exists() and path.name != INDEX:
+                (directory / path.name).write_bytes(path.read_bytes())
+        kinds = (("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize"))
+        modules = [
+            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for number, (kind, path) in enumerate(kinds)
+        ]
+        (directory / "1_Pooling").mkdir(exist_ok=True)
+        pooling = {
+            "word_embedding_dimension": self.width,
+            "pooling_mode": self.files.poolings[0] if len(self.files.poolings) == 1 else list(self.files.poolings),
+        }
+        for name, content in (("1_Pooling/config.json", pooling), (MODULES, modules)):
+            (directory / name).write_text(json.dumps(content, indent=1), "utf-8")
+        made = copy.copy(self)
+        made.files, made.owned = read_encoder(directory), True
+        made.fingerprint = made.files.fingerprint()
+        return made
+
     @property
     def width(self) -> int:
         """How long a vector is."""
@@ -99,7 +138,7 @@ class PretrainedEncoder:
     def settings(self) -> dict[str, Any]:
         """Return what JSON can hold of the encoder: enough to find it again and to refuse another one."""
         return {
-            "path": str(self.files.directory),
+            "path": "encoder" if self.owned else str(self.files.directory),
             "name": self.files.name,
             "sha256": self.fingerprint,
             "bfloat16": bool(self.lower_precision),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from linkboy._report import json_text
 from linkboy.classify._charts import as_file, confusion_chart, learning_curves
+from linkboy.classify._linear import LinearReport
 from linkboy.classify._outcome import Outcome
 from linkboy.classify._parts import Parts
 from linkboy.classify._scored import Scored
@@ -20,6 +21,7 @@ CONTENTS = {
     "report.html": "all of this as one page, with the most confident mistakes and what led to them",
     CONFIG: "classes, encoder, settings",
     WEIGHTS: "weights",
+    "encoder": "the fine-tuned encoder, as sentence-transformers saves one",
     "metrics.json": "metrics of the train, valid and test part",
     "history.csv": "one row per epoch",
     "predictions.csv": "each test text with its prediction",
@@ -64,7 +66,7 @@ def result_files(classifier: Classifier, parts: Parts, judged: Judgement, metric
         "calibration": judged.calibration,
         "suspected_labels": judged.suspects.suspect_count,
         "budget": judged.outcome.search,
-        "linear": judged.outcome.settings if history is None else None,
+        "linear": judged.outcome.settings if isinstance(judged.outcome.settings, LinearReport) else None,
     }
     drawn = [(CONFUSION_TITLE, confusion_chart(test.confusion, parts.class_names), ())] if test.confusion else []
     of_epochs = (

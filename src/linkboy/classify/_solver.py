@@ -18,7 +18,7 @@ from torch import Tensor
 
 from linkboy.classify._features import FlatFeatures, log_odds_of
 
-Scale = Literal["presence", "idf", "log-odds", "idf x log-odds", "vectors"]
+Scale = Literal["presence", "idf", "log-odds", "idf x log-odds", "vectors", "fine-tuned"]
 MemberLoss = Literal["squared-hinge", "cross-entropy"]
 SCALES: tuple[Scale, ...] = ("idf", "presence", "log-odds", "idf x log-odds")
 FEWEST_ROWS = 2  # in which an n-gram must occur, to have a weight

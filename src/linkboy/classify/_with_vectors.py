@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from linkboy.classify._features import FlatFeatures, NgramEncoder
 from linkboy.classify._models import NgramClassifier, TextModel
 from linkboy.classify._pretrained import PretrainedEncoder
 
+OWNED = "encoder"  # where a classifier keeps an encoder that was trained with it
 SETTINGS = "pretrained"  # where the settings of the encoder are among those of the n-grams
 
 
@@ -66,6 +68,14 @@ class NgramsAndVectors:
         """Return the tensors of the n-grams; those of the encoder stay in its directory."""
         return self.ngrams.arrays()
 
+    def files(self) -> dict[str, bytes]:
+        """Return the files of an encoder that belongs to the classifier, by their names in its directory; none of another."""
+        if not self.pretrained.owned:
+            return {}
+        directory = self.pretrained.files.directory
+        found = sorted(path for path in directory.rglob("*") if path.is_file())
+        return {f"{OWNED}/{path.relative_to(directory).as_posix()}": path.read_bytes() for path in found}
+
 
 class NgramAndVectorClassifier(TextModel):
     """A linear model over n-grams and over vectors, whose logits add up.
@@ -95,11 +105,16 @@ class NgramAndVectorClassifier(TextModel):
 
 
 def restore_encoder(
-    ngrams: NgramEncoder, settings: Mapping[str, Any], encoder: str | os.PathLike[str] | None, device: str
+    directory: Path,
+    ngrams: NgramEncoder,
+    settings: Mapping[str, Any],
+    encoder: str | os.PathLike[str] | None,
+    device: str,
 ) -> NgramsAndVectors:
     """Load the encoder that a classifier was trained with, from where it was or from where it is now.
 
     Args:
+        directory: that of the classifier.
         ngrams: the other half.
         settings: what `PretrainedEncoder.settings` gave.
         encoder: the directory; `None` for the one of the training.
@@ -112,15 +127,21 @@ def restore_encoder(
     path, name, lower = settings["path"], settings["name"], settings["bfloat16"]
     if not isinstance(path, str) or not isinstance(name, str) or not isinstance(lower, bool):
         raise TypeError("the encoder needs a path, a name and a precision")
-    if encoder is None and not os.path.isdir(path):  # noqa: PTH112
+    owned = path == OWNED
+    if owned and encoder is not None:
+        raise ValueError(f"{directory} has its encoder in it, which was trained with the classifier; leave encoder out")
+    path = directory / path if owned else Path(path)
+    if encoder is None and not path.is_dir():
         raise FileNotFoundError(
-            f"the encoder {name!r} that the classifier was trained with is no longer in {path}; pass encoder=... with its "
-            "directory"
+            f"the encoder {name!r} that the classifier was trained with is no longer in {path}; "
+            + ("copy the whole directory" if owned else "pass encoder=... with its directory")
         )
     pretrained = PretrainedEncoder.load(encoder or path, device=device, lower_precision=lower)
+    pretrained.owned = owned
     if pretrained.fingerprint != settings["sha256"]:
         raise ValueError(
             f"encoder must be the one that the classifier was trained with, {name!r}, got another one in "
-            f"{pretrained.files.directory} (its files have another hash); pass encoder=... with its directory"
+            f"{pretrained.files.directory} (its files have another hash); "
+            + ("train the classifier again" if owned else "pass encoder=... with its directory")
         )
     return NgramsAndVectors(ngrams, pretrained)

@@ -27,7 +27,7 @@ from linkboy.classify._models import NgramClassifier, TextCNN, TextModel
 from linkboy.classify._parts import targets_of
 from linkboy.classify._tokens import TokenEncoder
 from linkboy.classify._transformer import TextTransformer
-from linkboy.classify._with_vectors import SETTINGS, NgramAndVectorClassifier, restore_encoder
+from linkboy.classify._with_vectors import SETTINGS, NgramAndVectorClassifier, NgramsAndVectors, restore_encoder
 from linkboy.classify.explain import Explanation, Explanations, explain_text
 from linkboy.classify.export import ExportReport, Form, export_model, padded_inputs
 from linkboy.classify.labelled import LabelledTexts
@@ -337,7 +337,8 @@ class Classifier:
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "about": self.about,
         }
-        return {WEIGHTS: weights, CONFIG: json.dumps(config, ensure_ascii=False, indent=1).encode()}
+        own = self.encoder.files() if isinstance(self.encoder, NgramsAndVectors) else {}
+        return {**own, WEIGHTS: weights, CONFIG: json.dumps(config, ensure_ascii=False, indent=1).encode()}
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write the classifier into a directory, which is made where it is missing."""
@@ -353,6 +354,7 @@ def write_files(directory: str | os.PathLike[str], files: Mapping[str, bytes]) -
     directory.mkdir(parents=True, exist_ok=True)
     (directory / CONFIG).unlink(missing_ok=True)
     for name in sorted(files, key=lambda name: name == CONFIG):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(directory / name) as file:
             file.write(files[name])
 
@@ -436,7 +438,7 @@ def _with_encoder(
     settings = config["encoder"].get(SETTINGS)
     if not isinstance(settings, dict) or not isinstance(features, NgramEncoder):
         raise ValueError(f"{directory / CONFIG} does not say which encoder it needs; train the classifier again")
-    both = restore_encoder(features, settings, encoder, device)
+    both = restore_encoder(directory, features, settings, encoder, device)
     if both.pretrained.width != model.of_vectors.in_features:
         raise ValueError(
             f"{directory} has weights for vectors of {model.of_vectors.in_features} numbers, and its encoder gives "

@@ -21,7 +21,8 @@ from linkboy._version import __version__
 from linkboy.classify._candidate import TrainingStoppedError, class_counts, traits_of
 from linkboy.classify._dataset import EncodedTexts, Encoder, features_of
 from linkboy.classify._features import NgramEncoder
-from linkboy.classify._learner import METRIC_KEYS, Learner, logits_by
+from linkboy.classify._finetune import cut
+from linkboy.classify._learner import METRIC_KEYS, Learner, logits_by, place_of
 from linkboy.classify._linear import LinearReport
 from linkboy.classify._outcome import Outcome, check_encoder, is_solved, solve, train_in_epochs
 from linkboy.classify._page import report_page
@@ -39,7 +40,7 @@ from linkboy.classify._run_directory import (
 from linkboy.classify._scored import Scored, evenly, in_pieces
 from linkboy.classify._tokens import TokenEncoder
 from linkboy.classify._vectors import pretrained_embedding
-from linkboy.classify._with_vectors import NgramsAndVectors
+from linkboy.classify._with_vectors import OWNED, NgramsAndVectors
 from linkboy.classify.calibration import Calibration, towards_rare_classes
 from linkboy.classify.classifier import Classifier, make_encoder, write_files
 from linkboy.classify.labelled import LabelledTexts
@@ -116,8 +117,9 @@ class TrainingReport(Report):
         yield times + (f"; {self.memory.summary}" if self.memory is not None else "")
 
     def _contents(self) -> list[tuple[str, str]]:
-        of_epochs = () if self.history is not None else ("history.csv", "curves.svg")
-        return [(name, what) for name, what in CONTENTS.items() if name not in of_epochs]
+        absent = () if self.history is not None else ("history.csv", "curves.svg")
+        absent += () if self.linear is not None and self.history is not None else (OWNED,)
+        return [(name, what) for name, what in CONTENTS.items() if name not in absent]
 
     def _operating_points(self) -> Iterator[Block]:
         if self.macro_f1_point is not None:
@@ -202,14 +204,21 @@ def train_classifier(
                 else started + options.budget_seconds - WRITING - 2 * seconds["encoding"]
             )
             if solved:
-                outcome = _solve(options, features, data, parts, deadline, show)
+                outcome = _solve(options, features, data, parts, out / CHECKPOINTS, deadline, show)
             else:
                 outcome = _train(options, features, data, parts, out / CHECKPOINTS, deadline, show)
         except TrainingStoppedError as stop:
             return TrainingReport(out, {}, stop.history, None, seconds, None)
+        if outcome.tuned is not None:
+            features = outcome.tuned
+            data = _encoded_again(features, data, parts)
         judged = _judge(options, outcome, data, parts)
         seconds["training"] = time.perf_counter() - training_started
         if is_main_process():
+            if outcome.tuned is not None:
+                features = dataclasses.replace(
+                    outcome.tuned, pretrained=outcome.tuned.pretrained.save(out / CHECKPOINTS / OWNED)
+                )
             about: dict[str, Any] = {"training": {**run, "settings": outcome.settings.to_dict()}}
             about["text_columns"] = list(train.text_columns)
             if outcome.history is not None:
@@ -232,7 +241,7 @@ def train_classifier(
         out,
         judged.metrics,
         outcome.history,
-        outcome.settings if isinstance(outcome.settings, Recipe) else None,
+        outcome.settings if isinstance(outcome.settings, Recipe) else outcome.recipe,
         seconds,
         memory,
         judged.without_overlap,
@@ -288,8 +297,9 @@ def _encode(
 
 def _and_pretrained(options: TrainingOptions, ngrams: NgramEncoder, parts: Parts) -> NgramsAndVectors:
     """Load the encoder and let it read all texts, which it then knows."""
-    device = None if options.device == "auto" else options.device
-    pretrained = PretrainedEncoder.load(options.encoder or "", device=device)
+    pretrained = PretrainedEncoder.load(options.encoder or "", device=place_of(options))
+    if options.layers is not None:
+        cut(pretrained, options.layers)
     pretrained.vectors([text for part in PARTS for text in parts.texts[part].texts], show=is_main_process())
     return NgramsAndVectors(ngrams, pretrained)
 
@@ -299,14 +309,27 @@ def _solve(
     encoder: Encoder,
     data: Mapping[str, EncodedTexts],
     parts: Parts,
+    checkpoints: Path,
     deadline: float | None,
     show: Show,
 ) -> Outcome:
     """Solve the n-gram model, and name the options that have no part in it."""
-    unused = options.unused_by_solver()
+    unused = [] if options.finetune else options.unused_by_solver()
     if unused:
         show(f"not used, since the n-gram model is solved and not trained in epochs: {', '.join(unused)}")
-    return solve(options, cast("NgramEncoder | NgramsAndVectors", encoder), data, parts, deadline)
+    return solve(options, cast("NgramEncoder | NgramsAndVectors", encoder), data, parts, checkpoints, deadline, show)
+
+
+def _encoded_again(
+    encoder: NgramsAndVectors, data: Mapping[str, EncodedTexts], parts: Parts
+) -> dict[str, EncodedTexts]:
+    """Return the parts with the vectors of an encoder that was trained further."""
+    encoder.pretrained.vectors([text for part in PARTS for text in parts.texts[part].texts], show=is_main_process())
+    features = features_of(encoder, {part: parts.texts[part].texts for part in PARTS})
+    return {
+        part: EncodedTexts(encoder, features[part], rows.targets.numpy(), rows.weights.numpy())
+        for part, rows in data.items()
+    }
 
 
 def _train(

@@ -49,9 +49,14 @@ class TrainingOptions:
         vocab: For models that read tokens, all but ngram: a BERT vocab.txt to use instead of a vocabulary learned from the
             texts.
         vectors: For the cnn: a file of pretrained vectors for the tokens, such as GloVe, word2vec or fastText.
-        freeze: Which rows of the vectors to keep fixed: all, the known ones that the file has, or none, the default.
+        freeze: For vectors: which rows to keep fixed: all, the known ones that the file has, or none, the default. With
+            finetune: names of parameters or modules of the encoder to keep as they are, patterns such as embeddings.*,
+            separated by commas.
         encoder: A local directory with a pretrained encoder, of transformers or sentence-transformers, whose vectors of
             the texts the ngram model uses as well; it stays as it is, and nothing is downloaded. Needs linkboy[encoder].
+        finetune: Train the encoder too, with a linear layer on top, lower layers more slowly: three epochs by default, where a
+            frozen one takes one pass. It is saved with the classifier.
+        layers: With finetune: keep only so many layers of the encoder, the first ones.
         early_stopping: Stop after this many epochs without improvement of the metric; all epochs are run by default.
         ema: Decay of a moving average of the weights, which is then saved instead of them; for instance 0.999.
         refit: Once everything is chosen, train the ngram model on the training and validation parts together; for fewer
@@ -85,8 +90,10 @@ class TrainingOptions:
     accumulate: int = 1
     vocab: str | None = None
     vectors: str | None = None
-    freeze: Freeze | None = None
+    freeze: str | None = None
     encoder: str | None = None
+    finetune: bool = False
+    layers: int | None = None
     early_stopping: int | None = None
     ema: float | None = None
     refit: bool = True
@@ -99,10 +106,11 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
-            if name != "freeze" or self.freeze is not None:
+            if name != "freeze" or (self.freeze is not None and not self.finetune):
                 check_choice(name, getattr(self, name), choices)
         self._check_numbers()
-        if self.model == "ngram" and self.loss in ("focal", "logit-adjusted"):
+        self._check_encoder()
+        if self.model == "ngram" and not self.finetune and self.loss in ("focal", "logit-adjusted"):
             raise ValueError(
                 f"loss={self.loss!r} is for models that read tokens, one of {TOKEN_MODELS}, got model='ngram'; its losses are "
                 "'squared-hinge' and 'cross-entropy', and metric='macro-f1' lifts rare classes"
@@ -111,19 +119,31 @@ class TrainingOptions:
             raise ValueError(f"gamma is for loss='focal', got loss={self.loss!r}; leave gamma out")
         if self.vectors is not None and self.model != "cnn":
             raise ValueError(f"vectors are for model='cnn', got model={self.model!r}; leave vectors out")
-        if self.encoder is not None and self.model != "ngram":
-            raise ValueError(f"encoder is for model='ngram', got model={self.model!r}; leave encoder or model out")
-        if self.freeze is not None and self.vectors is None:
+        if self.freeze is not None and self.vectors is None and not self.finetune:
             raise ValueError(f"freeze is for vectors, got freeze={self.freeze!r} without any; leave freeze out")
         if self.vocab is not None and self.model not in TOKEN_MODELS:
             raise ValueError(
                 f"vocab is for a model that reads tokens, one of {TOKEN_MODELS}, got model={self.model!r}; leave vocab out"
             )
 
+    def _check_encoder(self) -> None:
+        if self.encoder is not None and self.model != "ngram":
+            raise ValueError(f"encoder is for model='ngram', got model={self.model!r}; leave encoder or model out")
+        if self.finetune and self.encoder is None:
+            raise ValueError(
+                "finetune is for an encoder, got none; name its directory with encoder=..., or leave finetune out"
+            )
+        if self.layers is not None and not self.finetune:
+            raise ValueError(f"layers is for finetune=True, got layers={self.layers!r} without it; leave layers out")
+        if self.finetune and self.budget is not None:
+            raise ValueError("budget is not for finetune, which takes the epochs that it is given; leave budget out")
+        if self.finetune and self.loss == "squared-hinge":
+            raise ValueError("loss must be another one than 'squared-hinge' with finetune=True; leave loss out")
+
     def _check_numbers(self) -> None:
         check_number("seed", self.seed, minimum=0, maximum=2**63 - 1, integer=True)
         check_number("accumulate", self.accumulate, minimum=1, integer=True)
-        for name in ("epochs", "batch_size", "early_stopping", "checkpoint_every"):
+        for name in ("epochs", "batch_size", "early_stopping", "checkpoint_every", "layers"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), minimum=1, integer=True)
         if self.gamma is not None:
@@ -301,6 +321,25 @@ def choose_recipe(options: TrainingOptions, traits: DataTraits) -> Recipe:
         scaled=scaled,
         beta2=beta2,
         notes=(f"metric: {metric}" + ("" if options.metric == "auto" else ", as asked for"), why_loss),
+    )
+
+
+def recipe_of_finetuning(options: TrainingOptions) -> Recipe:
+    """Return the training settings for an encoder with a linear layer on top."""
+    loss = "cross-entropy" if options.loss == "auto" else options.loss
+    return Recipe(
+        batch_size=options.batch_size or 32,
+        epochs=options.epochs or 3,
+        lr=options.lr or 1e-4,
+        weight_decay=0.01,
+        eps=1e-8,
+        loss=loss,
+        label_smoothing=0.0,
+        metric="accuracy" if options.metric == "auto" else options.metric,
+        keep="last" if options.early_stopping is None else "best",
+        beta2=0.999,
+        warmup_share=0.1,
+        notes=("the encoder is trained with a linear layer on top, each layer more slowly than the one above it",),
     )
 
 
