@@ -96,3 +96,15 @@ def test_the_page_of_three_calls_shows_them_each_in_the_same_parts(folder):
             assert re.fullmatch(part, heading)
         assert len(headings) == 4
     assert re.search(rf"^## {PARTS[folder.name][-1]}$", whole, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ["reliability.md", "zh/reliability.md"])
+def test_the_commands_of_the_page_on_reliability_name_tests_that_exist(page):
+    commands = re.findall(r"`python -m pytest (\S+)(.*?)`", (DOCS / page).read_text("utf-8"))
+    assert len(commands) == 11
+    for path, options in commands:
+        assert (DOCS.parent / path).exists(), path
+        chosen = re.search(r"-k (\w+)", options)
+        assert chosen is None or re.search(rf"def test_\w*{chosen[1]}", (DOCS.parent / path).read_text("utf-8")), (
+            options
+        )
