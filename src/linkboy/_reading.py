@@ -317,6 +317,10 @@ def decoded_lines(
         if first == 1 and codec == "utf-8" and piece.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise ValueError(f"{name} is UTF-16, not UTF-8; read it with encoding='utf-16', or save it as UTF-8")
         raws = piece.split(b"\n")
+        if max(map(len, raws)) > longest:
+            before = next(place for place, raw in enumerate(raws) if len(raw) > longest)
+            yield from _decoded(raws[:before], first, "utf-8" if wide else codec, bad_line)
+            raise _too_long(name, longest)
         yield from _decoded(raws, first, "utf-8" if wide else codec, bad_line)
         first += len(raws)
 
@@ -349,11 +353,13 @@ def _whole_lines(name: str, pieces: Iterable[bytes], carriage_returns: bool, lon
         kept.append(rest)
         length += len(rest)
         if length > longest:
-            raise ValueError(
-                f"{name} has a line of more than {longest >> 20} MiB, so it is not a file of lines; check it"
-            )
+            raise _too_long(name, longest)
     if length:
         yield b"".join(kept)
+
+
+def _too_long(name: str, longest: int) -> ValueError:
+    return ValueError(f"{name} has a line of more than {longest >> 20} MiB, so it is not a file of lines; check it")
 
 
 def _decoded(raws: Sequence[bytes], first: int, codec: str, bad_line: BadLine) -> Iterator[Line]:

@@ -24,6 +24,7 @@ from linkboy._reading import (
 from linkboy._report import listed
 
 HEAD = 1 << 16  # bytes that show what a file is
+HEAD_LINES = 1000  # and lines
 PACKED_ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 _MOST_DIRECTORY = 1 << 22  # bytes of the directory of a zip archive
 _MOST_ENTRIES = 10_000
@@ -40,6 +41,7 @@ class Content:
         file: where to read the bytes.
         head: the first of them.
         packed: whether they were unpacked, so that `path` itself cannot be read as a table.
+        live: whether the bytes come over time, so that nothing behind the first line can be looked at before it is answered.
     """
 
     path: Path
@@ -47,11 +49,17 @@ class Content:
     file: Reader
     head: bytes
     packed: bool
+    live: bool = False
 
     @property
     def ending(self) -> str:
         """The ending of the name, without that of what packs it, in small letters."""
         return unpacked_name(self.path).suffix.lower()
+
+    @property
+    def looked_at(self) -> int:
+        """How many rows may be looked at before the first one is given."""
+        return 1 if self.live else HEAD_LINES
 
     def encoding(self, asked: str | None) -> str:
         """Return the encoding to read with: a byte order mark decides, then what was asked for, then UTF-8.
@@ -84,13 +92,15 @@ def unpacked_name(path: Path) -> Path:
 
 
 class _Peeked:
-    """A reader whose first bytes have been looked at."""
+    """A reader whose first bytes, or those up to the first line feed, have been looked at."""
 
-    def __init__(self, file: Reader) -> None:
+    def __init__(self, file: Reader, *, first_line: bool = False) -> None:
         self._file = file
-        pieces = []
-        while sum(map(len, pieces)) < HEAD and (piece := file.read(HEAD)):
-            pieces.append(piece)
+        pieces: list[bytes] = []
+        while sum(map(len, pieces)) < HEAD and not (first_line and pieces and b"\n" in pieces[-1]):
+            pieces.append(file.read(HEAD))
+            if not pieces[-1]:
+                break
         self.head = self._left = b"".join(pieces)
 
     def read(self, size: int, /) -> bytes:
@@ -124,6 +134,23 @@ def opened(path: Path) -> Iterator[Content]:
             if isinstance(error, OSError) and error.errno is not None:  # of the system, not of the archive
                 raise
             raise damaged(path, compression, error) from error
+
+
+def arriving(path: Path, file: Reader) -> Content:
+    """Return the content of a stream of text, whose first line has come.
+
+    Raises:
+        ValueError: it is packed, or something else than text.
+    """
+    peeked = _Peeked(file, first_line=True)
+    compression = compression_of(peeked.head[:8])
+    if compression != "none":
+        raise ValueError(f"{path} is packed by {compression}; unpack it in front of the pipe")
+    if peeked.head.startswith(b"PAR1"):
+        raise ValueError(f"{path} is a Parquet file, which cannot be read from a pipe; name it as a file")
+    content = _content(path, peeked, packed=False)
+    content.live = True
+    return content
 
 
 @contextmanager

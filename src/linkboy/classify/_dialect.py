@@ -11,13 +11,22 @@ from contextlib import contextmanager
 from typing import Literal
 
 from linkboy._reading import Line
-from linkboy.classify._columns import ENOUGH, ColumnTraits, Wanted, first_row, label_comes_first, looks_like_header
+from linkboy.classify._columns import (
+    ENOUGH,
+    TEXT_NAMES,
+    ColumnTraits,
+    Wanted,
+    first_row,
+    label_comes_first,
+    looks_like_header,
+    name_key,
+)
+from linkboy.classify._content import HEAD_LINES
 
 SEPARATORS = (",", "\t", ";", "|")
 SEPARATOR_NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "|"}
 _SPELLINGS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "pipe": "|", "space": " "}
 FASTTEXT = "__label__"
-HEAD_LINES = 1000
 _HEAD_CHARACTERS = 1 << 20
 
 Quotes = Literal["csv", "lines", "none"]
@@ -76,14 +85,14 @@ def separator_of(given: str | None) -> str | None:
     return separator
 
 
-def peeked(lines: Iterator[Line]) -> tuple[list[Line], Iterator[Line], bool]:
+def peeked(lines: Iterator[Line], most: int = HEAD_LINES) -> tuple[list[Line], Iterator[Line], bool]:
     """Return the first lines, all lines, and whether the first ones are all there are."""
     head: list[Line] = []
     size = 0
     for number, line in lines:
         head.append((number, line))
         size += len(line or "")
-        if len(head) >= HEAD_LINES or size >= _HEAD_CHARACTERS:
+        if (len(head) >= most and (most > 1 or (line and line.strip()))) or size >= _HEAD_CHARACTERS:
             return head, itertools.chain(head, lines), False
     return head, iter(head), True
 
@@ -120,6 +129,37 @@ def look(
         return _tab_dialect(path, head, full, whole, wanted, header)
     rows, escaped, _ = _csv_rows(head, whole, chosen)
     return with_header(path, rows, chosen, "csv", wanted, header, escaped=escaped, usual_header=True)
+
+
+def look_at_first(path: object, first: str, *, wanted: Wanted, separator: str | None, header: bool | None) -> Dialect:
+    """Return how a stream is written of which only the first line may be looked at.
+
+    Args:
+        path: what to call it in a message.
+        first: the line.
+        wanted: the columns that were asked for.
+        separator: the separator, if it was asked for.
+        header: whether the first row names the columns, if that was said.
+
+    Raises:
+        ValueError: one line does not tell.
+    """
+    if separator is None and header is None and _is_fasttext([first]):
+        return Dialect(" ", False, ("label", "text"), "none", fasttext=True)
+    if separator is None:
+        raise ValueError(
+            f"{path} is read line by line, so say what stands between the columns: separator='tab', or another character"
+        )
+    names = tsv_fields(first, -1) if separator == "\t" else _parsed([first], True, separator, escaped=False)[0][0]
+    stripped = [name.strip() for name in names]
+    usual = any(name_key(name) in TEXT_NAMES for name in stripped)
+    if header is None and not (usual or _names_wanted(stripped, wanted)):
+        raise ValueError(
+            f"{path} is read line by line, so say whether the first one, {first[:40]!r}, names the columns: header=True or "
+            "header=False"
+        )
+    quotes: Quotes = "lines" if separator == "\t" else "csv"
+    return with_header(path, [names], separator, quotes, wanted, header is not False, usual_header=True)
 
 
 def _is_fasttext(head: Sequence[str]) -> bool:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from linkboy._files import atomic_write
-from linkboy._reading import Reader
+from linkboy._reading import codec_of
+from linkboy.classify._arriving import Arriving, LiveReader
 from linkboy.classify._columns import TEXT_NAMES, ColumnTraits, Roles, looks_like_header, name_key
-from linkboy.classify._content import Content, opened
-from linkboy.classify._dialect import FASTTEXT, SEPARATORS
+from linkboy.classify._content import Content, arriving, opened
+from linkboy.classify._dialect import FASTTEXT, SEPARATOR_NAMES, SEPARATORS
 from linkboy.classify._json import MISSING, cell_text
 from linkboy.classify._sentences import say
 from linkboy.classify._tables import BadRow, Reading, TextTable, json_form, table_of, text_lines
@@ -23,6 +24,7 @@ from linkboy.classify.labelled import as_string, columns_named, existing_file, t
 
 FORMS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 ANSWERS = ("predicted_label", "probability")
+LONGEST_TEXT = 1 << 20  # bytes: the n-grams of a text take two hundred times its size
 
 
 class GivenTexts:
@@ -32,10 +34,17 @@ class GivenTexts:
         names: the columns of the rows.
         rows: text and cells of each row, the cells in the order of the names.
         note: what was taken; empty for lines.
+        reader: what the rows are read from, where they come over time.
     """
 
-    def __init__(self, names: Sequence[str], rows: Iterator[tuple[str, Sequence[Any]]], note: str = "") -> None:
-        self.names, self.note, self._rows = _distinct(names), note, rows
+    def __init__(
+        self,
+        names: Sequence[str],
+        rows: Iterator[tuple[str, Sequence[Any]]],
+        note: str = "",
+        reader: LiveReader | None = None,
+    ) -> None:
+        self.names, self.note, self.reader, self._rows = _distinct(names), note, reader, rows
         self._given: deque[Sequence[Any]] = deque()
 
     def texts(self, *, keep: bool) -> Iterator[str]:
@@ -69,29 +78,58 @@ def texts_of_file(path: Path, asked: Reading, bad_row: BadRow) -> Iterator[Given
         ValueError: the file can be read in two ways, or is neither text nor a table.
     """
     with opened(existing_file(path)) as content:
-        if content.kind == "text" and not _is_table(content, asked):
-            yield lines_of(content.path, content.file, content.encoding(asked.encoding), bad_row, content)
-            return
-        table = table_of(content, asked, bad_row)
-        roles = _text_role(table, asked)
-        note = say("took text", text=columns_named(table, roles.text), form=table.form)
-        yield GivenTexts(table.shown_names, _table_rows(table, roles, bad_row), note)
+        yield _texts_of(content, asked, bad_row)
 
 
-def lines_of(path: Path, file: Reader, encoding: str, bad_row: BadRow, content: Content | None = None) -> GivenTexts:
-    """Return each line of a file, or of a stream as it comes, as a text."""
-    content = content or Content(path, "text", file, b"", packed=False)
+def texts_of_stream(stream: Any, asked: Reading, bad_row: BadRow, *, name: str) -> GivenTexts:
+    """Return the texts of a stream, such as standard input, as they come; its first line is waited for.
+
+    JSON lines, fastText's lines, and what is asked to be a table are tables; of any other stream each line is a text.
+
+    Args:
+        stream: bytes.
+        asked: how to read them.
+        bad_row: called with line and reason of a row that cannot be read.
+        name: what to call the stream in a message.
+
+    Raises:
+        ValueError: the stream is not text, or a table whose columns the first line does not tell.
+    """
+    if asked.encoding is not None:
+        codec_of(asked.encoding)  # before anything is waited for
+    reader = LiveReader(stream)
+    given = _texts_of(arriving(Path(name), reader), asked, bad_row)
+    given.reader = reader
+    return given
+
+
+def _texts_of(content: Content, asked: Reading, bad_row: BadRow) -> GivenTexts:
+    if content.kind == "text" and not _is_table(content, asked):
+        return _lines_of(content, asked, bad_row)
+    table = table_of(content, asked, bad_row)
+    roles = _text_role(table, asked)
+    note = say("took text", text=columns_named(table, roles.text), form=table.form)
+    return GivenTexts(table.shown_names, _table_rows(table, roles, bad_row), note)
+
+
+def _lines_of(content: Content, asked: Reading, bad_row: BadRow) -> GivenTexts:
+    """Return each line as a text."""
+    encoding = content.encoding(asked.encoding)
     undecoded: dict[int, str] = {}
 
     def rows() -> Iterator[tuple[str, Sequence[Any]]]:
-        for number, line in text_lines(content, encoding, undecoded, may_be_blank=True):
+        lines = text_lines(content, encoding, undecoded, may_be_blank=True, longest=LONGEST_TEXT)
+        for number, line in lines:
             if line is None:
                 bad_row(number, undecoded.pop(number))
             else:
                 text = line.rstrip("\r")
                 yield text, (text,)
 
-    return GivenTexts(("text",), rows())
+    first = content.head.decode(encoding, "ignore").removeprefix("\ufeff").partition("\n")[0]
+    seen = next((each for each in SEPARATORS if _has_header([first], each, asked.wanted.known)), None)
+    note = say("lines", separator=SEPARATOR_NAMES[seen]) if content.live and seen is not None else ""
+    return GivenTexts(("text",), rows(), note)
 
 
 def _is_table(content: Content, asked: Reading) -> bool:
@@ -100,6 +138,8 @@ def _is_table(content: Content, asked: Reading) -> bool:
     if asked.wanted.all or asked.separator or asked.header is not None or json_form(content, encoding):
         return True
     text = content.head.decode(encoding, "ignore").removeprefix("\ufeff")
+    if content.live:  # what follows cannot be waited for
+        return text.lstrip().startswith(FASTTEXT)
     lines = [line for line in text.split("\n")[:1000] if line.strip()]
     lines = lines[:-1] if len(lines) > 1 and len(content.head) > 1 << 15 else lines  # the last one may be cut off
     first = lines[0] if lines else ""
@@ -151,6 +191,15 @@ def _distinct(names: Sequence[str]) -> list[str]:
         name = name or f"column_{place}"
         found.append(name if name not in found else f"{name}_{place}")
     return found
+
+
+def answers(classifier: Classifier, given: GivenTexts, *, top: int) -> Iterator[Predictions]:
+    """Yield the predictions of one batch of texts after the other; of texts that come over time, as soon as they are there."""
+    texts = given.texts(keep=False)
+    if given.reader is None:
+        return classifier.predict_stream(texts, top=top)
+    batches = Arriving(texts, given.reader)
+    return classifier.predict_batches(batches, top=top, more=batches.more)
 
 
 def write_answers(classifier: Classifier, given: GivenTexts, out: Path) -> int:

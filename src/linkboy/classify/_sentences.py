@@ -7,6 +7,7 @@ SENTENCES = {
     # what was taken
     "took": "text from {text}, label from {label} ({classes}), {rows}; {form}",
     "took text": "text from {text}; {form}",
+    "lines": "each line is read as a text; if the first one names columns, pass separator={separator!r}",
     "first row": "first row as read: {text} is {label}",
     "joined": "the columns of the text are joined, with ␁ between them; the n-grams of each are told apart",
     "also text": "{names} hold texts too; to read them as well pass text_column={all!r}",

@@ -10,19 +10,19 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from linkboy._reading import Line, check_unpacked, decoded_lines
+from linkboy._reading import LONGEST_LINE, Line, check_unpacked, decoded_lines
 from linkboy._report import listed
 from linkboy.classify._columns import Roles, Wanted, choose_columns
-from linkboy.classify._content import Content, whole
+from linkboy.classify._content import HEAD_LINES, Content, whole
 from linkboy.classify._dialect import (
     FASTTEXT,
-    HEAD_LINES,
     Dialect,
     cut_line,
     filled,
     header_words,
     long_fields,
     look,
+    look_at_first,
     peeked,
     tsv_fields,
     with_header,
@@ -122,8 +122,8 @@ def table_of(content: Content, asked: Reading, bad_row: BadRow) -> TextTable:
     lines = text_lines(content, encoding, undecoded)
     if form == "lines":
         objects = _objects(_reported(lines, undecoded, bad_row), bad_row)
-        return json_table(content.path, objects, "JSON lines", encoding, bad_row)
-    head, lines, all_read = peeked(lines)
+        return json_table(content.path, objects, "JSON lines", encoding, bad_row, looked_at=content.looked_at)
+    head, lines, all_read = peeked(lines, content.looked_at)
     first = next((number for number, line in head if line is None or line.strip()), 0)
     if first in undecoded:  # what follows cannot be understood without it
         bad_row(first, undecoded.pop(first))
@@ -143,7 +143,12 @@ def _check_text_options(content: Content, asked: Reading, *, encoding: bool = Fa
 
 
 def text_lines(
-    content: Content, encoding: str, undecoded: dict[int, str], *, may_be_blank: bool = False
+    content: Content,
+    encoding: str,
+    undecoded: dict[int, str],
+    *,
+    may_be_blank: bool = False,
+    longest: int = LONGEST_LINE,
 ) -> Iterator[Line]:
     """Yield number and text of each line, blank ones too; one that cannot be decoded is recorded, and yields `None`.
 
@@ -152,6 +157,7 @@ def text_lines(
         encoding: its encoding.
         undecoded: gets the reason for each such line by its number.
         may_be_blank: whether there may be blank lines only.
+        longest: the largest line allowed, in bytes.
 
     Raises:
         ValueError: the encoding is unknown or plainly another one, a line is too long, or all lines are blank.
@@ -161,7 +167,10 @@ def text_lines(
         undecoded[number] = not_in(encoding, raw, error.start)
 
     something = may_be_blank
-    for number, line in decoded_lines(str(content.path), content.file, encoding, bad_line, carriage_returns=True):
+    lines = decoded_lines(
+        str(content.path), content.file, encoding, bad_line, carriage_returns=not content.live, longest=longest
+    )
+    for number, line in lines:
         something = something or line is None or bool(line.strip())
         yield number, line
     if not something:
@@ -218,7 +227,15 @@ def _objects(lines: Iterator[Line], bad_row: BadRow) -> Iterator[tuple[int, Any]
             bad_row(number, "it is JSON that cannot be read (nested too deeply, or a number too long)")
 
 
-def json_table(path: Path, values: Iterator[tuple[int, Any]], form: str, encoding: str, bad_row: BadRow) -> TextTable:
+def json_table(
+    path: Path,
+    values: Iterator[tuple[int, Any]],
+    form: str,
+    encoding: str,
+    bad_row: BadRow,
+    *,
+    looked_at: int = HEAD_LINES,
+) -> TextTable:
     """Return a stream of objects as a table; the columns are the keys of the first ones, dotted where they are nested."""
 
     def records() -> Iterator[tuple[int, dict[str, Any]]]:
@@ -229,7 +246,7 @@ def json_table(path: Path, values: Iterator[tuple[int, Any]], form: str, encodin
                 bad_row(line, f"expected a JSON object, got {type(value).__name__}")
 
     stream = records()
-    head = list(islice(stream, HEAD_LINES))
+    head = list(islice(stream, looked_at))
     if len(head) == 1 and form == "JSON" and (lists := [key for key, value in head[0][1].items() if _is_rows(value)]):
         raise ValueError(
             f"{path} holds one object with rows under {', '.join(map(repr, lists))}, got no array of rows at its top; write "
@@ -258,14 +275,11 @@ def delimited_table(
 ) -> TextTable:
     """Return delimited text, whose first lines were looked at, as a table."""
     texts = [line for _, line in head if line is not None]
-    dialect = look(
-        content.path,
-        texts,
-        all_read,
-        ending=content.ending,
-        wanted=asked.wanted,
-        separator=asked.separator,
-        header=asked.header,
+    options = {"wanted": asked.wanted, "separator": asked.separator, "header": asked.header}
+    dialect = (
+        look_at_first(content.path, next(line for line in texts if line.strip()), **options)
+        if content.live
+        else look(content.path, texts, all_read, ending=content.ending, **options)
     )
     fixed = None
     if dialect.fasttext:

@@ -5,9 +5,8 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from linkboy._checks import check_number, did_you_mean
 from linkboy._files import atomic_write, read_bounded
 from linkboy._report import Block, Report, Table, format_count, format_percent
 from linkboy._version import __version__
+from linkboy.classify._arriving import batches_of
 from linkboy.classify._capsule import TextCapsuleNet
 from linkboy.classify._centroids import CentroidClassifier
 from linkboy.classify._dataset import Encoder
@@ -211,17 +211,42 @@ class Classifier:
         check_number("top", top, minimum=1, integer=True)
         check_number("batch_size", batch_size, minimum=1, integer=True)
         check_texts("predict_stream", [] if not isinstance(texts, str) else texts)
-        remaining, waiting = iter(texts), deque()
-        most_waiting = 1 if batch_size > 1 else 0
+        return self.predict_batches(batches_of(texts, batch_size), top=top, more=lambda: batch_size > 1)
+
+    def predict_batches(
+        self, batches: Iterable[Sequence[str]], *, top: int = 1, more: Callable[[], bool]
+    ) -> Iterator[Predictions]:
+        """Predict batches as they come, and encode the next one meanwhile where there is one.
+
+        Args:
+            batches: lists of strings. Where asking for the next one raises, those before it are answered first.
+            top: how many classes to return for each text.
+            more: whether the next batch can be asked for before the last one is answered, since it is there.
+
+        Yields:
+            The predictions of one batch.
+
+        Raises:
+            TypeError: a batch holds something that is not a string.
+        """
+        remaining, waiting = iter(batches), deque[tuple[Sequence[str], Future[FlatFeatures]]]()
+        failed: Exception | None = None
         with ThreadPoolExecutor(1) as encoding:
-            while batch := list(islice(remaining, batch_size)):
-                check_texts("predict_stream", batch)
-                waiting.append((batch, encoding.submit(self._encode, batch)))
-                if len(waiting) > most_waiting:
-                    first, features = waiting.popleft()
-                    yield self._predictions(first, self._logits_of(features.result()), top)
-            for last, features in waiting:
-                yield self._predictions(last, self._logits_of(features.result()), top)
+            while True:
+                try:
+                    batch = next(remaining, None)
+                    if batch is not None:
+                        check_texts("predict_stream", batch)
+                        waiting.append((batch, encoding.submit(self._encode, batch)))
+                except Exception as error:  # noqa: BLE001 (raised again, behind the answers)
+                    batch, failed = None, error
+                while len(waiting) > (1 if batch is not None and more() else 0):
+                    texts, features = waiting.popleft()
+                    yield self._predictions(texts, self._logits_of(features.result()), top)
+                if batch is None:
+                    break
+        if failed is not None:
+            raise failed
 
     def explain(self, texts: Sequence[str], *, label: str | None = None, against: str | None = None) -> Explanations:
         """Show which pieces of each text decided.

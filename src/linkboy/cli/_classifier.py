@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from linkboy._report import plural, visible
 from linkboy.cli._lines import json_lines, tab_lines
 from linkboy.cli._printing import printer, show_report
-from linkboy.cli._reading import Reading, ReadingOptions
+from linkboy.cli._reading import READING_OPTIONS, Reading, ReadingOptions
+from linkboy.cli._wording import as_options
 
 if TYPE_CHECKING:
     from linkboy.classify import Classifier
@@ -36,10 +37,11 @@ def predict(
     directory
         A directory that linkboy train has written.
     texts
-        The texts. A single - reads one text per line from standard input. Put -- before texts that begin with a dash.
+        The texts. A single - reads standard input, as --file - does. Put -- before texts that begin with a dash.
     file
         A table in any form that linkboy train reads, of which the texts are predicted; or a file with one text per line,
-        any number of lines, blank ones too; or - for such lines from standard input.
+        any number of lines, blank ones too; or - for standard input, of which each line is answered as it comes: a text, a
+        JSON object, or with --separator a row of a table.
     out
         Write the given columns with predicted_label and probability into this file: .csv, .tsv, .jsonl or .parquet.
     top
@@ -48,7 +50,7 @@ def predict(
         Print one JSON object per line.
     """
     from linkboy import load_classifier
-    from linkboy.classify._given import texts_by_hand, write_answers
+    from linkboy.classify._given import answers, texts_by_hand, write_answers
 
     _check_predict(texts, file, out, printed=json or top != 1, reading=reading)
     classifier = load_classifier(directory)
@@ -65,9 +67,7 @@ def predict(
             say(f"{plural(count, 'row')} in {out}")
             return
         write = json_lines if json else tab_lines
-        # Someone who types waits for the answer to each line.
-        typed = file == Path("-") and sys.stdin.isatty()
-        for predictions in classifier.predict_stream(given.texts(keep=False), top=top, batch_size=1 if typed else 4096):
+        for predictions in answers(classifier, given, top=top):
             sys.stdout.write(write(predictions))
             sys.stdout.flush()
 
@@ -88,7 +88,7 @@ def _check_predict(
 
 def say(sentence: str) -> None:
     """Print a remark beside the answers, which standard output is for."""
-    print(f"linkboy: {visible(sentence)}", file=sys.stderr)
+    print(f"linkboy: {visible(as_options(sentence, READING_OPTIONS))}", file=sys.stderr)
 
 
 def _columns_of(classifier: "Classifier") -> list[str]:
@@ -99,21 +99,16 @@ def _columns_of(classifier: "Classifier") -> list[str]:
 
 @contextmanager
 def _opened(file: Path, reading: ReadingOptions, known: list[str]) -> "Iterator[GivenTexts]":
-    """Open a file of texts, or standard input, which is read line by line as it comes."""
-    from linkboy._reading import codec_of
-    from linkboy.classify._given import lines_of, texts_of_file
+    """Open a file of texts, or standard input, which is read as it comes."""
+    from linkboy.classify._given import texts_of_file, texts_of_stream
     from linkboy.classify.labelled import SkippedRow, bad_row_of
 
     asked = reading.for_texts(known)
     skipped: list[SkippedRow] = []
     if file == Path("-"):
-        if asked.wanted.all or asked.separator or asked.header is not None:
-            raise ValueError("standard input is read as one text per line; pass a table as --file FILE")
-        encoding = asked.encoding or "utf-8"
-        codec_of(encoding)  # before standard input is opened
-        with sys.stdin.buffer as stream:
-            name = Path("standard input")
-            yield lines_of(name, stream, encoding, bad_row_of(name, reading.on_bad_row, skipped))
+        name = "standard input"
+        bad_row = bad_row_of(Path(name), reading.on_bad_row, skipped)
+        yield texts_of_stream(sys.stdin.buffer, asked, bad_row, name=name)
     else:
         with texts_of_file(file, asked, bad_row_of(file, reading.on_bad_row, skipped)) as given:
             yield given

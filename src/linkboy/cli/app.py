@@ -64,7 +64,7 @@ def run(arguments: list[str]) -> int:
             raise
         return _complain(as_options(_sentence(error), _options()))
     except KeyboardInterrupt:
-        print("linkboy: interrupted; nothing was written", file=sys.stderr)
+        print("linkboy: interrupted; no file was written", file=sys.stderr)
         return 128 + signal.SIGINT
 
 
