@@ -2,10 +2,30 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Self, TextIO
 
 from linkboy._report import format_count, format_seconds
+
+_shown: ContextVar[bool] = ContextVar("shown", default=True)
+
+
+@contextmanager
+def progress_shown(shown: bool) -> Iterator[None]:
+    """In the block, show no progress at all unless `shown`: what is not asked to print stays silent in all that it calls.
+
+    Examples:
+        >>> with progress_shown(False), Progress("reading") as progress:
+        ...     progress.write("not seen")
+    """
+    before = _shown.set(shown and _shown.get())
+    try:
+        yield
+    finally:
+        _shown.reset(before)
 
 
 class Progress:
@@ -38,9 +58,9 @@ class Progress:
         stream: TextIO | None = None,
     ) -> None:
         self.description, self.total, self.unit, self.done = description, total, unit, 0
-        self._enabled, self._every = enabled, every_seconds
+        self._enabled, self._every = enabled and _shown.get(), every_seconds
         self._stream = stream if stream is not None else sys.stderr
-        self._live = enabled and self._stream.isatty()
+        self._live = self._enabled and self._stream.isatty()
         self._started = self._last_shown = time.monotonic()
         self._bar: Any = None
         self._task: Any = None

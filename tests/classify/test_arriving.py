@@ -87,7 +87,9 @@ def test_no_more_is_read_ahead_than_a_batch_and_a_piece():
     assert ahead * 100 <= 4 * _arriving.MOST_TEXTS
     running = threading.active_count()
     batches.close()
+    latest = time.monotonic() + 20
     while threading.active_count() == running:  # the thread ends when nobody takes its batches
+        assert time.monotonic() < latest
         time.sleep(0.001)
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 import linkboy as lb
 from linkboy.classify import _run_directory as outputs
 from linkboy.classify._charts import as_file, confusion_chart, learning_curves
+from linkboy.classify._frames import ACCEPTED
 from linkboy.classify._results import CONTENTS
 from linkboy.classify.classifier import Classifier, make_encoder, make_model
 from linkboy.classify.recipe import DataTraits, choose_recipe
@@ -274,9 +275,9 @@ def test_the_mix_of_the_n_gram_model_needs_no_temperature(finished):
 @pytest.mark.parametrize(
     ("part", "texts", "message"),
     [
-        ("train", "rows.csv", "train must be LabelledTexts, got str; pass read_labelled('rows.csv')"),
-        ("train", None, "train must be LabelledTexts, got NoneType; see read_labelled"),
-        ("valid", ["good"], "valid must be LabelledTexts, got list; see read_labelled"),
+        ("train", None, f"train must be {ACCEPTED}, got NoneType; see read_labelled"),
+        ("train", ("good", "bad"), f"train must be {ACCEPTED}, got tuple; see read_labelled"),
+        ("valid", ["good"], f"valid must be {ACCEPTED}, got list; see read_labelled"),
     ],
 )
 def test_texts_that_were_not_read_are_refused_before_anything_is_written(tmp_path, make_rows, part, texts, message):
@@ -446,9 +447,11 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, train
         return real(*arguments, **{**keywords, "callbacks": (stop,)})
 
     monkeypatch.setattr(learning, "fit", stopped_early)
-    report = lb.train_classifier(rows, tmp_path / "model", options=IN_EPOCHS)
-    assert report.history.stopped == "SIGINT"
-    assert str(report) == f"stopped by SIGINT after {report.history.steps} steps; the state is saved"
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        lb.train_classifier(rows, tmp_path / "model", options=IN_EPOCHS)
+    assert str(stopped.value) == (
+        f"stopped by SIGINT after 8 steps; the state is saved in {tmp_path / 'model'}; go on with resume=True"
+    )
     with pytest.raises(FileNotFoundError) as caught:
         lb.load_classifier(tmp_path / "model")
     assert str(caught.value) == (

@@ -82,6 +82,8 @@ class Arriving:
                 self._read.append(text)
                 if len(self._read) == MOST_TEXTS or len(text) > MOST_CHARACTERS // MOST_TEXTS:
                     self._hand_over()
+                if self._closed:
+                    return
             self._hand_over()
         except BaseException as error:  # noqa: BLE001 (raised again where the batches are taken)
             self._hand_over()
@@ -96,7 +98,8 @@ class Arriving:
             self._changed.wait_for(
                 lambda: self._closed or (len(self._waiting) < MOST_TEXTS and self._characters < MOST_CHARACTERS)
             )
-            self._waiting += self._read
+            if not self._closed:
+                self._waiting += self._read
             self._characters += sum(map(len, self._read))
             self._read = []
             self._changed.notify()

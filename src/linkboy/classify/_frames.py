@@ -48,7 +48,9 @@ def table_in_memory(value: Any, asked: Reading) -> TextTable:
     of_files = {"encoding": asked.encoding, "separator": asked.separator, "header": asked.header}
     wrong = next((name for name, given in of_files.items() if given is not None), None)
     if pair and asked.wanted.all:
-        wrong = next(f"{name}_column" for name in ("text", "label", "weight") if getattr(asked.wanted, name) is not None)
+        wrong = next(
+            f"{name}_column" for name in ("text", "label", "weight") if getattr(asked.wanted, name) is not None
+        )
     if wrong is not None:
         raise ValueError(f"{wrong} has no meaning for {what}; leave {wrong} out")
     names, columns = (("text", "label"), list(map(_values, value))) if pair else _columns_of(value)

@@ -30,7 +30,7 @@ from linkboy.classify._transformer import TextTransformer
 from linkboy.classify._with_vectors import SETTINGS, NgramAndVectorClassifier, NgramsAndVectors, restore_encoder
 from linkboy.classify.explain import Explanation, Explanations, explain_text
 from linkboy.classify.export import ExportReport, Form, export_model, padded_inputs
-from linkboy.classify.labelled import LabelledTexts
+from linkboy.classify.labelled import labelled_of
 from linkboy.classify.metrics import ClassificationMetrics, classification_metrics
 from linkboy.classify.recipe import TOKEN_MODELS, Model
 from linkboy.embeddings import PretrainedEmbedding
@@ -139,6 +139,12 @@ class Classifier:
     ) -> None:
         self.kind, self.model, self.encoder = kind, model, encoder
         self.class_names, self.numbered, self.about = list(class_names), numbered, dict(about or {})
+
+    @property
+    def text_columns(self) -> list[str]:
+        """The columns that the texts it was trained on were read from; none where they had no names."""
+        names = self.about.get("text_columns")
+        return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
     def logits(self, texts: Sequence[str], *, batch_size: int = 1024) -> Tensor:
         """Return `(len(texts), C)` float32 logits on the CPU."""
@@ -329,18 +335,20 @@ class Classifier:
         check_texts("export_inputs", texts)
         return padded_inputs(self.encoder, self._encode(texts))
 
-    def evaluate(self, data: LabelledTexts) -> ClassificationMetrics:
+    def evaluate(self, data: Any) -> ClassificationMetrics:
         """Measure the classifier on labelled texts.
 
         Args:
-            data: labelled texts, as `read_labelled` returns them.
+            data: labelled texts: `LabelledTexts`, or what `read_labelled` takes, such as a path or a frame.
 
         Returns:
             Accuracy, macro-F1, and precision, recall and F1 of each class.
 
         Raises:
+            TypeError: `data` is none of these.
             ValueError: a label is not among the classes; the message names its line.
         """
+        data = labelled_of("data", data, known=self.text_columns)
         target = targets_of(data, self.class_names, "evaluation", numbered=self.numbered)
         return classification_metrics(target, self.logits(data.texts).argmax(1).numpy(), self.class_names)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from linkboy._language import Language, chosen_language
+from linkboy._progress import progress_shown
 from linkboy._report import Block, Report, Table, format_count, format_percent, format_seconds
 from linkboy._version import __version__
 from linkboy.classify._candidate import TrainingStoppedError, class_counts, traits_of
@@ -43,7 +45,7 @@ from linkboy.classify._vectors import pretrained_embedding
 from linkboy.classify._with_vectors import OWNED, NgramsAndVectors
 from linkboy.classify.calibration import Calibration, towards_rare_classes
 from linkboy.classify.classifier import Classifier, make_encoder, write_files
-from linkboy.classify.labelled import LabelledTexts
+from linkboy.classify.labelled import LabelledTexts, labelled_of
 from linkboy.classify.metrics import MOST_IN_TABLE, ClassificationMetrics, classification_metrics
 from linkboy.classify.recipe import Recipe, TrainingOptions, choose_recipe
 from linkboy.classify.search import SearchReport, Show
@@ -62,12 +64,11 @@ class TrainingReport(Report):
 
     Attributes:
         directory: where everything is.
-        metrics: metrics of `train` (for more than 100,000 rows, of as many drawn evenly), `valid` and `test`; empty for a
-            run that was stopped.
+        metrics: metrics of `train` (for more than 100,000 rows, of as many drawn evenly), `valid` and `test`.
         history: the record of the training loop; `None` for an n-gram model, which is solved.
         recipe: the settings of the training loop; `None` for an n-gram model.
         seconds: how long `encoding` and `training` took, and the run in `total`.
-        memory: what was released at the end; `None` for a run that was stopped.
+        memory: what was released at the end.
         without_overlap: metrics of the test rows whose text does not occur in training; `None` if none does, or all do.
         calibration: what was done to the logits after training.
         suspects: held-out rows whose label may be wrong.
@@ -82,7 +83,7 @@ class TrainingReport(Report):
     history: History | None
     recipe: Recipe | None
     seconds: Mapping[str, float]
-    memory: ReleaseReport | None
+    memory: ReleaseReport
     without_overlap: ClassificationMetrics | None = None
     calibration: Calibration | None = None
     suspects: SuspectedLabels | None = None
@@ -96,9 +97,6 @@ class TrainingReport(Report):
         return None if self.history is None else self.history.stopped
 
     def _blocks(self) -> Iterator[Block]:
-        if not self.metrics and self.history is not None:
-            yield f"stopped by {self.history.stopped} after {format_count(self.history.steps)} steps; the state is saved"
-            return
         if self.search is not None:
             yield from self.search._blocks()
         if self.linear is not None:
@@ -114,7 +112,7 @@ class TrainingReport(Report):
             yield from self.suspects._blocks()
         yield Table(("file", "what it holds"), self._contents(), f"Everything is in {self.directory}")
         times = ", ".join(f"{what} {format_seconds(seconds)}" for what, seconds in self.seconds.items())
-        yield times + (f"; {self.memory.summary}" if self.memory is not None else "")
+        yield f"{times}; {self.memory.summary}"
 
     def _contents(self) -> list[tuple[str, str]]:
         absent = () if self.history is not None else ("history.csv", "curves.svg")
@@ -130,11 +128,11 @@ class TrainingReport(Report):
 
 
 def train_classifier(
-    train: LabelledTexts,
+    train: Any,
     out: str | os.PathLike[str],
     *,
-    valid: LabelledTexts | None = None,
-    test: LabelledTexts | None = None,
+    valid: Any = None,
+    test: Any = None,
     class_names: Sequence[str] | None = None,
     options: TrainingOptions | None = None,
     encoder: str | os.PathLike[str] | None = None,
@@ -148,27 +146,31 @@ def train_classifier(
     Under `torchrun` the processes train together and the first one writes.
 
     Args:
-        train: the training texts, as `read_labelled` returns them.
+        train: the training texts: `LabelledTexts`, or what `read_labelled` takes: the path of a file, a polars or pandas
+            frame, or a tuple of texts and labels.
         out: the directory; made if it is missing.
-        valid: validation texts, which choose the epoch to keep; a tenth of `train` by default.
-        test: test texts, which are only measured; a tenth of `train` by default.
+        valid: validation texts in one of these forms, which choose the epoch to keep; a tenth of `train` by default.
+        test: test texts in one of these forms, which are only measured; a tenth of `train` by default.
         class_names: names of the classes where labels are numbers from 0.
         options: what to train and how; the defaults suit most data.
         encoder: a short form of the option of the same name: a local directory with a pretrained encoder.
         overwrite: replace what an earlier run wrote into `out`.
         resume: continue a run that was stopped.
         lang: language of the report page, `"en"` or `"zh"`; by default that of the environment (`LC_ALL`, `LC_MESSAGES`, `LANG`).
-        show: called with each result as soon as it is available, for instance `print`; nothing is shown by default.
+        show: called with each result as soon as it is available, for instance `print`; the progress of the training is then
+            shown on standard error. Without it nothing is printed.
 
     Returns:
         What the run did and how good the result is.
 
     Raises:
+        KeyboardInterrupt: Ctrl-C was pressed. A model that is trained in epochs is saved first, and `resume` continues it.
+        SystemExit: the process was asked to end (SIGTERM); the same holds.
         FileExistsError: `out` is not empty and neither `overwrite` nor `resume` is given.
         FileNotFoundError: there is nothing to resume.
         NotADirectoryError: `out` is a file.
         PermissionError: `out` cannot be written.
-        TypeError: `train`, `valid` or `test` is not `LabelledTexts`, for instance a path.
+        TypeError: `train`, `valid` or `test` is none of these forms.
         ValueError: the data or the options are wrong; the message says how.
 
     Examples:
@@ -178,11 +180,62 @@ def train_classifier(
         >>> report = lb.train_classifier(data, tempfile.mkdtemp())
         >>> report.metrics["test"].accuracy
         1.0
+        >>> again = lb.train_classifier((texts, [1, 0] * 20), tempfile.mkdtemp())
+        >>> lb.load_classifier(again.directory).predict(["真好吃"]).labels
+        ['1']
     """
-    options, show, out = _with_encoder(options or TrainingOptions(), encoder), show or (lambda block: None), Path(out)
+    options, out = _with_encoder(options or TrainingOptions(), encoder), Path(out)
     started, language = time.perf_counter(), chosen_language(lang)
-    for name, texts in (("train", train), ("valid", valid), ("test", test)):
-        _check_texts(name, texts, required=name == "train")
+    train = labelled_of("train", train)
+    valid, test = (
+        part if part is None else labelled_of(name, part, known=train.text_columns)
+        for name, part in (("valid", valid), ("test", test))
+    )
+    with progress_shown(show is not None):
+        try:
+            return _run(
+                options,
+                out,
+                {"train": train, "valid": valid, "test": test},
+                class_names,
+                started=started,
+                overwrite=overwrite,
+                resume=resume,
+                language=language,
+                show=show or (lambda block: None),
+            )
+        except TrainingStoppedError as stop:
+            raise _interruption(stop.history, out) from None
+
+
+def _interruption(history: History, out: Path) -> BaseException:
+    """Return what ends a training that a signal has stopped, as that signal ends a program; a note says what was saved."""
+    number = signal.Signals[history.stopped or "SIGINT"]
+    said = f"stopped by {number.name} after {format_count(history.steps)} steps; the state is saved in {out}"
+    by_hand = number == signal.SIGINT
+    stopped = KeyboardInterrupt(f"{said}; go on with resume=True") if by_hand else SystemExit(128 + number)
+    stopped.add_note(said)
+    return stopped
+
+
+def _run(
+    options: TrainingOptions,
+    out: Path,
+    given: Mapping[str, LabelledTexts | None],
+    class_names: Sequence[str] | None,
+    *,
+    started: float,
+    overwrite: bool,
+    resume: bool,
+    language: Language,
+    show: Show,
+) -> TrainingReport:
+    """Train on what was read.
+
+    Raises:
+        TrainingStoppedError: a signal came; the state is saved.
+    """
+    train, valid, test = cast("LabelledTexts", given["train"]), given["valid"], given["test"]
     check_directory(out, overwrite=overwrite, resume=resume)
     options.check_machine()
     parts = make_parts(train, valid=valid, test=test, class_names=class_names, seed=options.seed)
@@ -196,19 +249,14 @@ def train_classifier(
         check_same_run(out, run)
     wait_for_everyone()  # no process may find files that another has just written
     with run_in(out, run, overwrite=overwrite, resume=resume) if is_main_process() else nullcontext():
-        try:
-            training_started = time.perf_counter()
-            deadline = (
-                None
-                if options.budget_seconds is None
-                else started + options.budget_seconds - WRITING - 2 * seconds["encoding"]
-            )
-            if solved:
-                outcome = _solve(options, features, data, parts, out / CHECKPOINTS, deadline, show)
-            else:
-                outcome = _train(options, features, data, parts, out / CHECKPOINTS, deadline, show)
-        except TrainingStoppedError as stop:
-            return TrainingReport(out, {}, stop.history, None, seconds, None)
+        training_started = time.perf_counter()
+        deadline = (
+            None
+            if options.budget_seconds is None
+            else started + options.budget_seconds - WRITING - 2 * seconds["encoding"]
+        )
+        train_by = _solve if solved else _train
+        outcome = train_by(options, features, data, parts, out / CHECKPOINTS, deadline, show)
         if outcome.tuned is not None:
             features = outcome.tuned
             data = _encoded_again(features, data, parts)
@@ -265,13 +313,6 @@ def _with_encoder(options: TrainingOptions, encoder: str | os.PathLike[str] | No
 
 def _point(metrics: ClassificationMetrics) -> str:
     return f"accuracy {format_percent(metrics.accuracy)}, macro-F1 {format_percent(metrics.macro_f1)}"
-
-
-def _check_texts(name: str, texts: object, *, required: bool) -> None:
-    if isinstance(texts, LabelledTexts) or (texts is None and not required):
-        return
-    fix = f"pass read_labelled({os.fspath(texts)!r})" if isinstance(texts, (str, os.PathLike)) else "see read_labelled"
-    raise TypeError(f"{name} must be LabelledTexts, got {type(texts).__name__}; {fix}")
 
 
 def _encode(

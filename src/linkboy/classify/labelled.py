@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from linkboy.classify._findings import (
     same_numbers,
     text_findings,
 )
+from linkboy.classify._frames import ACCEPTED, is_frame, is_pair, table_in_memory
 from linkboy.classify._json import MISSING
 from linkboy.classify._sentences import say
 from linkboy.classify._tables import BadRow, Reading, TextTable, table_of
@@ -122,7 +124,7 @@ class LabelledTexts(Printable):
 
 
 def read_labelled(
-    path: str | Path,
+    path: Any,
     *,
     text_column: ColumnName | Sequence[ColumnName] | None = None,
     label_column: ColumnName | None = None,
@@ -133,7 +135,7 @@ def read_labelled(
     on_bad_row: Literal["raise", "skip"] = "raise",
     encoding: str | None = None,
 ) -> LabelledTexts:
-    """Read a file of labelled texts.
+    """Read labelled texts: a file, a data frame, or texts and labels.
 
     The content says what a file is: text separated by commas, tabs, semicolons or `|`, with or without a header; JSON
     (an array, or an object per line); Parquet; an Excel workbook; fastText's `__label__x text`; each also packed by gzip,
@@ -146,7 +148,7 @@ def read_labelled(
     inside a text.
 
     Args:
-        path: the file.
+        path: the file; or a polars or pandas frame; or a tuple of texts and labels, two sequences of equal length.
         text_column: the column that holds the text, by name or by number from 0; in JSON a dotted name for a value inside
             an object. Several, as a list or as `"title,body"`, are joined, and models tell them apart.
         label_column: the column that holds the label.
@@ -184,8 +186,27 @@ def read_labelled(
     return read_rows(path, asked, label_map=label_map, on_bad_row=on_bad_row)
 
 
+def labelled_of(name: str, value: object, *, known: Sequence[str] = ()) -> LabelledTexts:
+    """Return what was given as labelled texts, whatever form it has.
+
+    Args:
+        name: of the argument, for the message.
+        value: labelled texts, or what `read_labelled` takes.
+        known: columns of the text that a classifier was trained on.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: it is bad or can be read in two ways.
+    """
+    if isinstance(value, LabelledTexts):
+        return value
+    if not (isinstance(value, (str, os.PathLike)) or is_frame(value) or is_pair(value)):
+        raise TypeError(f"{name} must be {ACCEPTED}, got {type(value).__name__}; see read_labelled")
+    return read_rows(value, Reading(wanted_columns(None, None, None, known=known)))
+
+
 def read_rows(
-    path: str | Path,
+    path: Any,
     asked: Reading,
     *,
     label_map: Mapping[str, str] | None = None,
@@ -194,21 +215,30 @@ def read_rows(
     """Read a file of labelled texts as `read_labelled` does; its arguments are checked."""
     check_choice("on_bad_row", on_bad_row, ("raise", "skip"))
     renamed = _checked_map(label_map)
-    path = existing_file(path)
     skipped: list[SkippedRow] = []
+    if is_frame(path) or is_pair(path):
+        table = table_in_memory(path, asked)
+        bad_row = bad_row_of(table.path, on_bad_row, skipped)
+        return _collect(table, table.roles(asked.wanted), renamed, skipped, bad_row, "utf-8")
+    path = existing_file(path)
     bad_row = bad_row_of(path, on_bad_row, skipped)
     with opened(path) as content:
         table = table_of(content, asked, bad_row)
         return _collect(table, table.roles(asked.wanted), renamed, skipped, bad_row, asked.encoding or "utf-8")
 
 
-def existing_file(path: str | Path) -> Path:
+def existing_file(path: object) -> Path:
     """Return a path that names a file.
 
     Raises:
+        TypeError: it is no path at all.
         FileNotFoundError: there is no such file; the message names one of nearly that name.
         IsADirectoryError: it is a directory.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(
+            f"path must be the path of a file, a polars or pandas frame, or (texts, labels), got {path!r:.60}"
+        )
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; name the file with the labelled texts in it")

@@ -13,7 +13,6 @@ from linkboy.cli._reading import READING_OPTIONS, Reading, ReadingOptions
 from linkboy.cli._wording import as_options
 
 if TYPE_CHECKING:
-    from linkboy.classify import Classifier
     from linkboy.classify._given import GivenTexts
     from linkboy.classify.export import Form
 
@@ -58,7 +57,7 @@ def predict(
         if _names_a_file(text):
             say(f"{text!r} is read as a text; to predict the texts of that file pass --file {text}")
     with (
-        nullcontext(texts_by_hand(texts)) if file is None else _opened(file, reading, _columns_of(classifier)) as given
+        nullcontext(texts_by_hand(texts)) if file is None else _opened(file, reading, classifier.text_columns) as given
     ):
         if given.note:
             say(given.note)
@@ -89,12 +88,6 @@ def _check_predict(
 def say(sentence: str) -> None:
     """Print a remark beside the answers, which standard output is for."""
     print(f"linkboy: {visible(as_options(sentence, READING_OPTIONS))}", file=sys.stderr)
-
-
-def _columns_of(classifier: "Classifier") -> list[str]:
-    """Return the names of the columns that a classifier was trained on, none where it does not know them."""
-    names = classifier.about.get("text_columns")
-    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
 
 @contextmanager
@@ -147,7 +140,7 @@ def evaluate(
     from linkboy import load_classifier
 
     classifier = load_classifier(directory)
-    data = reading.read(file, known=_columns_of(classifier))
+    data = reading.read(file, known=classifier.text_columns)
     if not json:
         printer()(data)
     show_report(classifier.evaluate(data), json=json)

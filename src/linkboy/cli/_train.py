@@ -87,8 +87,10 @@ def train(
     show = printer()
     try:
         report = train_classifier(
-            **parts,
-            out=directory,
+            parts["train"],
+            directory,
+            valid=parts.get("valid"),
+            test=parts.get("test"),
             class_names=class_names and read_class_names(class_names),
             options=options,
             overwrite=overwrite,
@@ -96,15 +98,13 @@ def train(
             lang=lang,
             show=show,
         )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
         if not (directory / "run.json").exists():
             raise
-        show(f"interrupted; continue with: {_resume_command()}")
-        return 128 + signal.SIGINT
+        saved = next(iter(getattr(stop, "__notes__", ())), "interrupted")
+        show(f"{saved}; continue with: {_resume_command()}")
+        return stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 128 + signal.SIGINT
     show(report)
-    if report.stopped in ("SIGINT", "SIGTERM"):
-        show(f"continue with: {_resume_command()}")
-        return 128 + signal.Signals[report.stopped]
     if demo:
         _show_demo(directory, show)
     else:
