@@ -165,7 +165,7 @@ def test_every_chunk_size_and_layout_gives_the_definition(logits, labels, gamma,
     expected = rest**gamma * -torch.where(p > 0.5, torch.log1p(-rest), p.log())
     small = focal_loss(x, target, gamma=gamma, reduction="sum")
     torch.testing.assert_close(small, expected.sum(), rtol=1e-9, atol=1e-25)
-    with mock.patch.multiple(_fused, _SMALL=-1, _CHUNK=chunk, _SAMPLES_IN_PLACE=max(1, chunk // 4), _SHORT_ROW=short):
+    with mock.patch.multiple(_fused, _SMALL=-1, _CHUNK=chunk, _SAMPLES_IN_PLACE=max(1, chunk // 4), SHORT_ROW=short):
         each = focal_loss(x, target, gamma=gamma, reduction="none")
         whole = focal_loss(x, target, gamma=gamma, reduction="sum")
         by_sample, at_once, at_small = (torch.autograd.grad(loss.sum(), x)[0] for loss in (each, whole, small))
@@ -191,7 +191,7 @@ def test_small_batches_and_chunks_are_one_loss(options, ignored, normalizer, gam
     logits, target = make_batch(40, 5)
     target[:ignored] = -100
     losses = []
-    for size in (2**13, -1):
+    for size in (2**15, -1):
         monkeypatch.setattr(_fused, "_SMALL", size)
         loss = focal_loss(logits, target, gamma=gamma, normalizer=normalizer, **options)
         losses.append((loss.detach(), *torch.autograd.grad(loss, logits)))
@@ -199,7 +199,7 @@ def test_small_batches_and_chunks_are_one_loss(options, ignored, normalizer, gam
         torch.testing.assert_close(small, chunked, rtol=1e-11, atol=1e-14)
 
 
-@pytest.mark.parametrize("small", [2**13, -1])
+@pytest.mark.parametrize("small", [2**15, -1])
 def test_gradients_of_many_multiples_at_once_are_the_multiples(small, monkeypatch):
     monkeypatch.setattr(_fused, "_SMALL", small)
     logits, target = make_batch(4, 3)

@@ -23,6 +23,8 @@ _TELLING_ROWS, _TELLING_ROWS_HALF = 2, 4
 # The first calls of a process look for a softmax before the loss, and one of 16 later: it takes a twentieth of the time of
 # a small batch.
 _calls, _FIRST_CALLS = itertools.count(), 256
+# Numbers that Python compares sooner than torch starts an operation.
+_FEW = 64
 _INDEX_DTYPES = (torch.int64, torch.uint8, torch.int32, torch.int16, torch.int8)
 
 
@@ -34,7 +36,7 @@ class SampleRows(NamedTuple):
         target: `(N, ...)` class indices, 0 where ignored, or `(N, C, ...)` soft targets.
         weight: `(N, ...)` weight of each sample, 0 where it is ignored; `None` where all weigh 1.
         class_weight: `(C,)`; `None` where all classes weigh 1.
-        zeros: whether a sample may weigh 0; `None` where nobody has looked.
+        zeros: whether a sample may weigh 0, by its own weight or that of its class; `None` where nobody has looked.
         visible: whether looking at values is free.
     """
 
@@ -60,15 +62,11 @@ class SampleRows(NamedTuple):
         weight = self.class_weight.index_select(0, target) if target.dim() == 1 else self.class_weight[target]
         if self.weight is not None:
             weight = weight * self.weight
-        return SampleRows(self.logits, target, weight, None, self.zeros or None, self.visible)
+        return SampleRows(self.logits, target, weight, None, self.zeros, self.visible)
 
     def masked(self) -> Tensor | None:
         """Return where the weight is 0, `(N, ...)`, `None` where that is known to be nowhere."""
-        if self.weight is None or self.zeros is False:
-            return None
-        if self.zeros is None and self.visible and self.weight.numel() and self.weight.detach().amin().item() > 0:
-            return None
-        return self.weight == 0
+        return None if self.weight is None or self.zeros is False else self.weight == 0
 
 
 def other_names(**names: str) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
@@ -202,16 +200,29 @@ def check_real(argument: str, value: Tensor) -> None:
         raise TypeError(f"{argument} must hold real numbers, got {describe(value)}")
 
 
-def check_weight_values(argument: str, value: Tensor) -> None:
-    """Raise if a weight is complex, negative or not finite; values are checked only on a CPU, where reading them is free."""
-    check_real(argument, value)
+def bounds(values: Tensor) -> tuple[float, float]:
+    """Return the lowest and the highest number, NaN if one is; of a few numbers Python's own take a third of the time."""
+    if values.dim() == 1 and values.numel() <= _FEW:
+        numbers = values.tolist()
+        total = sum(numbers)
+        if total == total:
+            return min(numbers), max(numbers)
+    low, high = values.detach().aminmax()
+    return low.item(), high.item()
+
+
+def check_weight_values(argument: str, value: Tensor) -> float | None:
+    """Return the lowest weight, `None` where it cannot be read for free; raise if one is complex, negative or not finite."""
+    if value.is_complex():
+        check_real(argument, value)
     if not values_visible(value) or not value.numel():
-        return
-    low, high = (bound.item() for bound in value.detach().aminmax())
+        return None
+    low, high = bounds(value)
     if not low >= 0:
         raise ValueError(f"{argument} must not be negative or NaN, got {low:.6g}")
     if high == math.inf:
         raise ValueError(f"{argument} must be finite, got inf")
+    return low
 
 
 def to_numbers(argument: str, value: float | Tensor | Sequence[float], dtype: torch.dtype | None) -> Tensor:
@@ -224,8 +235,8 @@ def to_numbers(argument: str, value: float | Tensor | Sequence[float], dtype: to
         raise TypeError(f"{argument} must be a tensor or hold numbers, got {describe(value)}") from error
 
 
-def class_numbers(argument: str, value: Tensor | Sequence[float], input: Tensor) -> Tensor:
-    """Return one number per class of `input` in the wide dtype, or raise."""
+def class_numbers(argument: str, value: Tensor | Sequence[float], input: Tensor) -> tuple[Tensor, float | None]:
+    """Return one number per class of `input` in the wide dtype, and the lowest if it can be read for free; or raise."""
     if not isinstance(value, Tensor):
         value = to_numbers(argument, value, torch.float64).to(input.device)
     classes = input.shape[1]
@@ -235,8 +246,8 @@ def class_numbers(argument: str, value: Tensor | Sequence[float], input: Tensor)
             f"{argument} has shape {tuple(value.shape)}"
         )
     check_device(argument, value, input)
-    check_weight_values(argument, value)
-    return value.to(wide_dtype(input.device))
+    low = check_weight_values(argument, value)
+    return value.to(wide_dtype(input.device)), low
 
 
 def check_logits(input: object) -> Tensor:
@@ -300,22 +311,22 @@ def _check_shares(target: Tensor) -> None:
 def check_labels(label: Tensor) -> None:
     """Raise unless labels are from 0 to 1; values are checked only where looking at them is free."""
     if values_visible(label) and label.numel() and label.dtype != torch.bool:
-        low, high = (bound.item() for bound in label.detach().aminmax())
+        low, high = bounds(label)
         if not (low >= 0 and high <= 1):
             wrong = high if low >= 0 else low
             raise ValueError(f"target must hold labels from 0 to 1, got {wrong:.6g}")
 
 
-def check_sample_weight(sample_weight: object, shape: tuple[int, ...], input: Tensor) -> Tensor:
-    """Return `sample_weight` in the wide dtype if it holds one number per sample, else raise."""
+def check_sample_weight(sample_weight: object, shape: tuple[int, ...], input: Tensor) -> tuple[Tensor, float | None]:
+    """Return one number per sample in the wide dtype, and the lowest if it can be read for free; or raise."""
     sample_weight = check_tensor("sample_weight", sample_weight)
     if sample_weight.shape != shape:
         raise ValueError(
             f"sample_weight must have one number per sample, shape {shape}, got {tuple(sample_weight.shape)}"
         )
     check_device("sample_weight", sample_weight, input)
-    check_weight_values("sample_weight", sample_weight)
-    return sample_weight.to(wide_dtype(input.device))
+    low = check_weight_values("sample_weight", sample_weight)
+    return sample_weight.to(wide_dtype(input.device)), low
 
 
 def _looks_for_probabilities() -> bool:
@@ -363,11 +374,13 @@ def class_rows(
     if type(ignore_index) is not int:
         check_number("ignore_index", ignore_index, integer=True)
     visible = values_visible(input)
-    class_weight = None if alpha is None else class_numbers("alpha", alpha, input)
-    weight, zeros = None, False
+    class_weight, weight, zeros = None, None, False
+    if alpha is not None:
+        class_weight, low = class_numbers("alpha", alpha, input)
+        zeros = None if low is None else low == 0
     if sample_weight is not None:
-        weight = check_sample_weight(sample_weight, (input.shape[0], *input.shape[2:]), input)
-        zeros = None
+        weight, low = check_sample_weight(sample_weight, (input.shape[0], *input.shape[2:]), input)
+        zeros = None if low is None or zeros is None else zeros or low == 0
     if visible and _looks_for_probabilities():
         check_not_probabilities(input)
     if target.is_floating_point():
@@ -401,8 +414,8 @@ def kept_positions(target: Tensor, classes: int, ignore_index: int, *, visible: 
 
 
 def _within(target: Tensor, classes: int) -> bool:
-    low, high = target.aminmax()
-    return low.item() >= 0 and high.item() < classes
+    low, high = bounds(target)
+    return low >= 0 and high < classes
 
 
 def denominator(rows: SampleRows, normalizer: Normalizer) -> Tensor | float:
@@ -417,10 +430,11 @@ def denominator(rows: SampleRows, normalizer: Normalizer) -> Tensor | float:
                 "got soft targets"
             )
         positive = target > 0 if weight is None else (target > 0) & (weight != 0)
-        return positive.sum().clamp(min=1).to(wide_dtype(target.device))
-    if weight is None:
+        total = positive.sum().clamp(min=1).to(wide_dtype(target.device))
+    elif weight is None or (normalizer == "count" and rows.zeros is False):
         return float(max(math.prod(rows.logits.shape) // rows.logits.shape[1], 1))
-    total = weight.sum() if normalizer == "weights" else (weight != 0).sum().to(weight.dtype)
-    if values_visible(total) and not total.requires_grad:
-        return total.item() or 1.0
+    else:
+        total = weight.sum() if normalizer == "weights" else weight.count_nonzero().to(weight.dtype)
+    if rows.visible and values_visible(total) and not total.requires_grad:
+        return float(total.item()) or 1.0
     return torch.where(total == 0, 1.0, total)

@@ -13,9 +13,12 @@ from torch import Tensor
 from linkboy._tensors import wide_dtype
 from linkboy.losses._arguments import is_learned, plain_operations_needed
 from linkboy.losses._margin import focal_of_margin
+from linkboy.losses._small import element_sum
 
-# Elements of a chunk per thread: what a dozen intermediate results of keep in the cache.
-_CHUNK = 2**15
+# Elements up to which NumPy's operations take less time than torch's.
+_SMALL = 2**14
+# Elements of a chunk per thread: measured as quick from 2**16 to 2**18, and each further chunk costs its calls again.
+_CHUNK = 2**17
 
 
 def can_be_summed_at_once(input: Tensor, target: Tensor, *factors: object) -> bool:
@@ -67,9 +70,13 @@ class Elements(NamedTuple):
         flat = [x.expand(shape).reshape(-1)[place] if isinstance(x, Tensor) else x for x in self[:6]]
         return Elements(*flat, self.divisor, self.gamma, self.visible)  # type: ignore[arg-type]
 
-    def sum_and_gradient(self, *, wanted: bool) -> tuple[Tensor, Tensor | None]:
+    def sum_and_gradient(self, *, wanted: bool) -> tuple[Tensor | float, Tensor | None]:
         """Return the sum, and its derivative by the logits if that is `wanted`."""
-        logits, step, length = self.logits, _CHUNK * torch.get_num_threads(), self.logits.numel()
+        logits, label, kept, weight, *numbers, gamma, visible = self
+        length = logits.numel()
+        if visible and 0 < length <= _SMALL and all(isinstance(number, float) for number in numbers):
+            return element_sum(logits, label, kept, weight, *numbers, gamma, wanted=wanted)  # type: ignore[arg-type]
+        step = _CHUNK * torch.get_num_threads()
         gradient = torch.empty_like(logits, memory_format=torch.contiguous_format) if wanted else None
         if length <= step:
             return _of_chunk(self, gradient), gradient
@@ -93,11 +100,11 @@ class Elements(NamedTuple):
 
 def _of_chunk(elements: Elements, out: Tensor | None) -> Tensor:
     """Return the weighted sum of a chunk, and fill `out` with its gradient."""
-    logits, gamma = elements.logits, elements.gamma
-    sign = elements.label.mul(-2).add_(1)
+    logits, label, kept, gamma, divisor = *elements[:3], elements.gamma, elements.divisor
+    sign = torch.rsub(label, 1, alpha=2)
     deficit = sign * logits
-    if elements.kept is not None:  # before the arithmetic: 0 * NaN
-        deficit.masked_fill_(~elements.kept, 0)
+    if kept is not None:  # before the arithmetic: 0 * NaN
+        deficit.masked_fill_(~kept, 0)
     loss = F.softplus(deficit, threshold=40.0)
     q = deficit.sigmoid_()
     factor = _weighted_factor(q, elements, gamma)
@@ -107,16 +114,18 @@ def _of_chunk(elements: Elements, out: Tensor | None) -> Tensor:
         slope = q if factor is None else factor.mul_(q)
         if gamma:  # the derivative of the power: gamma * p * -log(p)
             slope.addcmul_(torch.rsub(q, 1), loss if elements.visible else loss.clamp(max=1e30), value=gamma)
-        torch.mul(slope, sign.div_(elements.divisor), out=out)
-    return loss.sum().div_(elements.divisor)
+        torch.mul(slope, sign.mul_(1 / divisor) if isinstance(divisor, float) else sign.div_(divisor), out=out)
+    return loss.sum().div_(divisor)
 
 
 def _weighted_factor(q: Tensor, elements: Elements, gamma: float) -> Tensor | None:
     """Return `q**gamma` times all weights, `None` where that is 1."""
     factor = None if gamma == 0 else q.square() if gamma == 2 else q.pow(gamma)
-    for weight in (elements.by_label(q.dtype), elements.weight):
-        if weight is not None:
-            factor = weight.to(q.dtype).expand_as(q).clone() if factor is None else factor.mul_(weight)
+    by_label, weight = elements.by_label(q.dtype), elements.weight
+    if by_label is not None:
+        factor = by_label.expand_as(q).contiguous() if factor is None else factor.mul_(by_label)
+    if weight is not None:
+        factor = weight.to(q.dtype, copy=True).expand_as(q) if factor is None else factor.mul_(weight)
     if elements.kept is None:
         return factor
     return (torch.ones_like(q) if factor is None else factor).masked_fill_(~elements.kept, 0)

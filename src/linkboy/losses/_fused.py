@@ -6,8 +6,8 @@ size of the logits is ever made. For the loss of every sample it is not: forward
 computes the shares again. A second derivative, `torch.func` and `torch.compile` go through the differentiable operations of
 `_margin.py`.
 
-Small batches on a CPU, whose cost is the number of kernels and not the arithmetic, take float64 throughout: a softmax over
-all classes is exact enough there, and 18 kernels do. All others are computed in float32 and in chunks that stay in the cache.
+Small batches on a CPU take float64 throughout (`_small.py`). All others are computed in float32 and in chunks that stay in
+the cache.
 """
 
 import math
@@ -21,17 +21,16 @@ from torch import Tensor
 from linkboy._tensors import wide_dtype, work_dtype
 from linkboy.losses._arguments import SampleRows, is_learned, plain_operations_needed
 from linkboy.losses._margin import focal_of_margin, plain_margin_loss
+from linkboy.losses._small import SHORT_ROW, label_sum
 from linkboy.losses._sums import loss_sum
 
 # Logits of a batch up to which float64 costs less than further kernels.
-_SMALL = 2**13
+_SMALL = 2**15
 # Logits of a chunk per thread: what stays in the cache. Measured flat from 2**18 to 2**20 on two cores.
 _CHUNK = 2**19
 # Samples of a chunk that is worked on in place: only what exists once per sample takes memory, and every operation waits
 # for all threads, so fewer chunks are better.
 _SAMPLES_IN_PLACE = 2**16
-# Up to so many classes the rows are transposed: softmax takes one short row at a time, but many columns.
-_SHORT_ROW = 30
 
 
 def margin_loss(rows: SampleRows, gamma: float) -> Tensor:
@@ -108,16 +107,17 @@ class LabelBatch(NamedTuple):
     def rows(self) -> SampleRows:
         return SampleRows(self.logits, self.target, self.weight, None, self.zeros, self.visible)
 
-    def sum_and_gradient(self, *, wanted: bool) -> tuple[Tensor, Tensor | None]:
-        if not self.visible or self.logits.numel() > _SMALL:
-            return _of_chunks(self.rows(), self.divisor, self.gamma, wanted=wanted)
-        result = _of_small_batch(self, wanted=wanted)
-        if self.zeros is not False and not math.isfinite(result[0].item()):
+    def sum_and_gradient(self, *, wanted: bool) -> tuple[Tensor | float, Tensor | None]:
+        logits, target, weight, zeros, visible, divisor, gamma = self
+        if not visible or isinstance(divisor, Tensor) or not 0 < logits.numel() <= _SMALL:
+            return _of_chunks(self.rows(), divisor, gamma, wanted=wanted)
+        total, gradient = label_sum(logits, target, weight, divisor, gamma, wanted=wanted)
+        if zeros is not False and not math.isfinite(total):
             masked = self.rows().masked()
             if masked is not None:  # a NaN there changes no digit of the others
-                clean = self.logits.masked_fill(masked.unsqueeze(1), 0)
-                return _of_small_batch(self._replace(logits=clean), wanted=wanted)
-        return result
+                clean = logits.masked_fill(masked.unsqueeze(1), 0)
+                return label_sum(clean, target, weight, divisor, gamma, wanted=wanted)
+        return total, gradient
 
     def plain_sum(self, logits: Tensor) -> Tensor:
         values = plain_margin_loss(logits, self.target, self.rows().masked(), self.gamma)
@@ -146,36 +146,6 @@ def _differentiable_gradient(
 ) -> Tensor:
     values = plain_margin_loss(logits, target, masked, gamma)
     return torch.autograd.grad(values, logits, grad, create_graph=True)[0]
-
-
-def _of_small_batch(batch: LabelBatch, *, wanted: bool) -> tuple[Tensor, Tensor | None]:
-    """Return sum and gradient in as few kernels as there are, or a sum that is not finite.
-
-    In float64 `q = 1 - p`, summed over the other classes, has all digits at any gap of float32 logits, and `-log(p)` is
-    `log1p(q / p)`. Only a probability below 1e-308 is out of reach, and the sum is infinite then.
-    """
-    dim, logits, weight, gamma = 1, batch.logits, batch.weight, batch.gamma
-    if logits.dim() == 2 and logits.shape[1] <= _SHORT_ROW < logits.shape[0]:
-        dim, logits = 0, logits.t()
-    index = batch.target.unsqueeze(dim)
-    shares = torch.softmax(logits, dim, dtype=torch.float64)
-    p = shares.gather(dim, index)
-    q = shares.scatter_(dim, index, 0.0).sum(dim, keepdim=True)
-    loss = torch.div(q, p).log1p_()
-    scale = 1 / batch.divisor if weight is None else (weight / batch.divisor).unsqueeze(dim)
-    if gamma == 0:
-        total = loss.mul_(scale).sum()
-        slope = scale
-    else:
-        power = q * scale if gamma == 2 else q.clamp(min=1e-200).pow_(gamma - 1).mul_(scale)
-        slope = q * power
-        total = torch.mul(loss, slope).sum()
-        slope = slope.addcmul_(p.mul_(power), loss, value=gamma)  # over q
-    if not wanted:
-        return total, None
-    shares.scatter_(dim, index, q.neg_()).mul_(slope)
-    shares = shares if dim else shares.t()
-    return total, shares.to(batch.logits.dtype, memory_format=torch.contiguous_format)
 
 
 def _of_chunks(
@@ -207,7 +177,7 @@ def pieces(logits: Tensor, *others: Tensor | None, in_place: bool = False) -> It
     """Yield all tensors cut to chunks of the logits: rows `(n, C)` with `(n,)`, or columns `(n, C, s)` with `(n, s)`."""
     tensors: list[Tensor | None] = [logits, *others]
     dims, shape = logits.dim(), logits.shape
-    if dims == 2 and shape[1] <= _SHORT_ROW:
+    if dims == 2 and shape[1] <= SHORT_ROW:
         tensors = [None if x is None else x.transpose(0, -1).unsqueeze(0) for x in tensors]
     elif dims > 3:
         tensors = [None if x is None else x.flatten(2 if x.dim() == dims else 1) for x in tensors]
@@ -235,7 +205,7 @@ def chunks(shape: torch.Size, *, in_place: bool = False) -> Iterator[tuple[slice
 
 def _fits_in_place(gradient: Tensor) -> bool:
     """Return whether softmax can work in the gradient itself: long rows, one after the other."""
-    return gradient.dim() == 2 and gradient.shape[1] > _SHORT_ROW
+    return gradient.dim() == 2 and gradient.shape[1] > SHORT_ROW
 
 
 def _scratch(part: Tensor, masked: Tensor | None, buffer: Tensor | None = None) -> Tensor:

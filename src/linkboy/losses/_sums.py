@@ -20,8 +20,11 @@ class Summed(Protocol):
         """Whether looking at values is free."""
         ...
 
-    def sum_and_gradient(self, *, wanted: bool) -> tuple[Tensor, Any]:
-        """Return the sum, and its derivative by the logits if that is `wanted`; either may be wrong if the sum is not finite."""
+    def sum_and_gradient(self, *, wanted: bool) -> tuple[Tensor | float, Any]:
+        """Return the sum, and its derivative by the logits if that is `wanted`; either may be wrong if the sum is not finite.
+
+        A sum that is a number already belongs to a batch on a CPU.
+        """
         ...
 
     def plain_sum(self, logits: Tensor) -> Tensor:
@@ -31,13 +34,15 @@ class Summed(Protocol):
 
 def loss_sum(batch: Summed, dtype: torch.dtype) -> Tensor:
     """Return the sum in `dtype`; to autograd it is a function of the logits alone."""
-    return _LossSum.apply(batch.logits, batch, dtype)
+    if batch.logits.requires_grad and torch.is_grad_enabled():
+        return _LossSum.apply(batch.logits, batch, dtype)
+    return _in_dtype(sum_and_gradient(batch, wanted=False)[0], dtype)
 
 
-def sum_and_gradient(batch: Summed, *, wanted: bool) -> tuple[Tensor, Any]:
+def sum_and_gradient(batch: Summed, *, wanted: bool) -> tuple[Tensor | float, Any]:
     """Return the sum, and its derivative by the logits if that is `wanted`."""
     total, gradient = batch.sum_and_gradient(wanted=wanted)
-    if batch.visible and not math.isfinite(total.item()):
+    if batch.visible and not math.isfinite(total if isinstance(total, float) else total.item()):
         # A label of probability 0, a broken row: rare, and the plain operations know them all.
         with torch.enable_grad():
             leaf = batch.logits.detach().requires_grad_(wanted)
@@ -47,13 +52,19 @@ def sum_and_gradient(batch: Summed, *, wanted: bool) -> tuple[Tensor, Any]:
     return total, gradient
 
 
+def _in_dtype(total: Tensor | float, dtype: torch.dtype) -> Tensor:
+    if isinstance(total, float):
+        return torch.scalar_tensor(total, dtype=dtype, device="cpu")
+    return total.to(dtype)
+
+
 class _LossSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, batch: Any, dtype: torch.dtype) -> Tensor:
         ctx.save_for_backward(logits, batch[1])  # what a second pass must find unchanged
         ctx.kind, ctx.rest, ctx.visible = type(batch), batch[2:], batch.visible
-        total, ctx.gradient = sum_and_gradient(batch, wanted=ctx.needs_input_grad[0])
-        return total.to(dtype)
+        total, ctx.gradient = sum_and_gradient(batch, wanted=True)
+        return _in_dtype(total, dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

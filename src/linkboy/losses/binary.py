@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -101,8 +102,9 @@ def binary_focal_loss(
     label, kept = _labels(input, target, ignore_index)
     weight = None
     if sample_weight is not None:
-        weight = check_sample_weight(sample_weight, tuple(input.shape), input)
-        kept = weight != 0 if kept is None else kept & (weight != 0)
+        weight, low = check_sample_weight(sample_weight, tuple(input.shape), input)
+        if not low:  # 0, or not known
+            kept = weight != 0 if kept is None else kept & (weight != 0)
     if kept is not None:
         label = label.masked_fill(~kept, 0)
     hard = _are_0_or_1(label)
@@ -237,8 +239,9 @@ def _are_0_or_1(label: Tensor) -> bool:
     if not values_visible(label):
         return False
     label = label.detach()
-    # Half the time of comparing and reducing; of an infinite label the square is the label, too.
-    return not label.numel() or (torch.equal(label.square(), label) and label.amax().item() <= 1)
+    numbers = (label.float() if label.dtype == torch.bfloat16 else label).numpy()
+    # Of NumPy, which takes a quarter of the time of torch's comparison and reduction.
+    return int(np.count_nonzero(numbers == 1)) + int(np.count_nonzero(numbers == 0)) == numbers.size
 
 
 def _factors(
@@ -302,6 +305,7 @@ def _divisor(normalizer: Normalizer, label: Tensor, kept: Tensor | None, weights
     if normalizer == "weights" and weights is not None:
         total = weights.sum(dtype=torch.promote_types(weights.dtype, torch.float32))
         return torch.where(total == 0, 1.0, total)
-    if normalizer == "positives":
-        return (label > 0.5).sum().clamp(min=1)
-    return max(label.numel(), 1) if kept is None else kept.sum().clamp(min=1)
+    if normalizer != "positives" and kept is None:
+        return float(max(label.numel(), 1))
+    total = (label > 0.5).sum() if normalizer == "positives" else kept.sum()  # type: ignore[union-attr]
+    return float(max(total.item(), 1)) if values_visible(total) else total.clamp(min=1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from linkboy._checks import check_choice, check_flag, check_number, describe
-from linkboy._tensors import in_work_dtype, result_dtype, values_visible, wide_dtype
+from linkboy._tensors import in_work_dtype, result_dtype, wide_dtype
 from linkboy.losses._arguments import (
     Normalizer,
     PerClass,
@@ -79,8 +79,8 @@ def logit_adjusted_loss(
     label_smoothing = check_share("label_smoothing", label_smoothing)
     normalizer = check_reduction(reduction, normalizer, "weights")
     check_logits(input)
-    share = class_numbers("priors", priors, input)
-    if values_visible(share) and not share.amin().item() > 0:
+    share, low = class_numbers("priors", priors, input)
+    if low is not None and not low > 0:
         empty = int((share <= 0).nonzero()[0])
         raise ValueError(
             f"priors must be above 0 for every class, got {share[empty].item():.6g} for class {empty}; "

@@ -97,7 +97,7 @@ def linear_focal_loss(
             f"got {describe(target)}"
         )
     if sample_weight is not None:
-        sample_weight = check_sample_weight(sample_weight, tuple(target.shape), input).reshape(-1)
+        sample_weight = check_sample_weight(sample_weight, tuple(target.shape), input)[0].reshape(-1)
     hidden = input.reshape(-1, input.shape[-1])
     # Carries the shape, dtype and device of the logits, and takes no memory.
     stand_in = hidden.detach().new_zeros(()).expand(hidden.shape[0], linear_weight.shape[0])

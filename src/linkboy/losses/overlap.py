@@ -95,7 +95,7 @@ def tversky_loss(
     single = isinstance(input, Tensor) and input.dim() > 1 and input.shape[1] == 1
     rows = _binary_rows if multi_label or single else _class_rows
     share, rest, truth, weight = rows(input, target, sample_weight, ignore_index)
-    per_class = None if alpha is None else class_numbers("alpha", alpha, input)
+    per_class = None if alpha is None else class_numbers("alpha", alpha, input)[0]
     dims = [*([0] if over == "batch" else []), *range(2, share.dim())]
     hits, excess, missed = (
         (part if not dims else part.sum(dims, dtype=wide_dtype(share.device)))
@@ -161,7 +161,7 @@ def _binary_rows(
     weight: Tensor | float = 1.0
     kept = target != ignore_index
     if sample_weight is not None:
-        weight = check_sample_weight(sample_weight, (input.shape[0], *input.shape[2:]), input).unsqueeze(1)
+        weight = check_sample_weight(sample_weight, (input.shape[0], *input.shape[2:]), input)[0].unsqueeze(1)
         kept = kept & (weight != 0)
     logits = in_work_dtype(input).masked_fill(~kept, 0)
     truth = target.masked_fill(~kept, 0).to(logits.dtype)
