@@ -3,6 +3,8 @@
 NumPy takes a third of the time of torch to start an operation. The arrays are views of the tensors' memory.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,8 +24,8 @@ def label_sum(
 ) -> tuple[float, Tensor | None]:
     """Return the sum of `w * (1 - p)**gamma * -log(p)` over `divisor`, and its gradient; the sum may be infinite or NaN.
 
-    In float64, which all of it is, `q = 1 - p`, summed over the other classes, has all digits at any gap of float32 logits, and `-log(p)` is
-    `log1p(q / p)`. Only a probability below 1e-308 is out of reach, and the sum is infinite then.
+    All of it is float64, where `q = 1 - p`, summed over the other classes, has all digits at any gap of float32 logits, and
+    `-log(p)` is `log1p(q / p)`. Only a probability below 1e-308 is out of reach, and the sum is infinite then.
     """
     rows = logits.detach()
     if rows.dim() > 2:
@@ -42,7 +44,7 @@ def label_sum(
         entries[place] = 0
         q = np.add.reduce(shares, 0 if by_column else 1)
         loss = np.log1p(q / p)
-        scale = 1 / divisor if weight is None else weight.detach().numpy() / divisor
+        scale: Any = 1 / divisor if weight is None else weight.detach().numpy() / divisor
         if gamma == 0:
             total, slope = np.add.reduce(loss * scale), scale
         else:
@@ -55,7 +57,7 @@ def label_sum(
         if not wanted:
             return float(total), None
         entries[place] = -q
-        shares *= slope if by_column or weight is None and gamma == 0 else slope[:, None]
+        shares *= slope if by_column or (weight is None and gamma == 0) else slope[:, None]
     return float(total), _gradient(shares.T if by_column else shares, logits)
 
 

@@ -42,7 +42,7 @@ def loss_sum(batch: Summed, dtype: torch.dtype) -> Tensor:
 def sum_and_gradient(batch: Summed, *, wanted: bool) -> tuple[Tensor | float, Any]:
     """Return the sum, and its derivative by the logits if that is `wanted`."""
     total, gradient = batch.sum_and_gradient(wanted=wanted)
-    if batch.visible and not math.isfinite(total if isinstance(total, float) else total.item()):
+    if batch.visible and not math.isfinite(total.item() if isinstance(total, Tensor) else total):
         # A label of probability 0, a broken row: rare, and the plain operations know them all.
         with torch.enable_grad():
             leaf = batch.logits.detach().requires_grad_(wanted)
@@ -53,9 +53,9 @@ def sum_and_gradient(batch: Summed, *, wanted: bool) -> tuple[Tensor | float, An
 
 
 def _in_dtype(total: Tensor | float, dtype: torch.dtype) -> Tensor:
-    if isinstance(total, float):
-        return torch.scalar_tensor(total, dtype=dtype, device="cpu")
-    return total.to(dtype)
+    if isinstance(total, Tensor):
+        return total.to(dtype)
+    return torch.scalar_tensor(total, dtype=dtype, device="cpu")
 
 
 class _LossSum(torch.autograd.Function):
