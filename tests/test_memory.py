@@ -397,6 +397,13 @@ def test_watched_objects_keep_their_order_and_say_who_holds_them():
     assert "watched[1], f32[2]: still held by" in str(report)
 
 
+@pytest.mark.skipif(_process.read_process_memory() is None, reason="needs /proc")
+def test_a_second_release_in_a_row_finds_nothing():
+    lb.release_memory()
+    again = [lb.release_memory().freed_nbytes for _ in range(3)]
+    assert all(abs(freed) < 0.1 * 2**20 for freed in again if freed is not None), again
+
+
 def test_release_report_is_json_and_its_figures_add_up():
     report = lb.release_memory()
     data = json.loads(report.to_json())

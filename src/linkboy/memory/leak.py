@@ -23,7 +23,7 @@ from linkboy.memory.report import LeakReport, Survivor
 Item = TypeVar("Item")
 _ALWAYS = 16  # first steps after the warm-up that are all looked at
 _SECONDS_A_STEP = 30e-6  # of our own, on average
-_SHARE = 0.02  # or this share of the time that the loop itself takes
+_SHARE = 0.0005  # or this share of the time that the loop itself takes
 _WORTH_A_WORD = 1 << 18  # bytes of steady growth that are said, however large the tolerance
 
 
@@ -67,8 +67,8 @@ class LeakDetector:
     A leak is steady growth past the tolerance, of live tensors or of the process: not a single peak, not what the first
     steps load, not pages of files. If the collector is not frozen yet, `gc.freeze()` is called at the start of the block
     (and undone at its end), so that a step only has to look at objects younger than the loop. The first steps are all looked
-    at; later ones as often as that takes 30 microseconds a step, or 2 % of the time, on average. Child processes, such as
-    the workers of a `DataLoader`, count too.
+    at; later ones as often as that takes 30 microseconds a step, or 0.05 % of the time, on average. Child processes, such
+    as the workers of a `DataLoader`, count too.
 
     Args:
         tolerance_mib: growth in MiB up to which nothing counts as a leak.
