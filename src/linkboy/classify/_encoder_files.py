@@ -22,6 +22,15 @@ PICKLES = (
     "flax_model.msgpack",
 )
 POOLINGS = ("mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "spm.model",
+    "tokenizer.model",
+)
 # What decides which ids a text becomes, and which vector these: the fingerprint is of these files.
 _TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json",
@@ -100,6 +109,10 @@ def read_encoder(directory: str | os.PathLike[str]) -> EncoderFiles:
     if not isinstance(config.get("model_type"), str):
         raise ValueError(f"{model / CONFIG} names no model_type; name a directory that transformers has saved")
     _refuse_code(directory, model)
+    if not any((model / name).exists() for name in VOCABULARIES):
+        raise ValueError(
+            f"{directory} has no tokenizer (no {' or '.join(VOCABULARIES[:4])} in it); copy the whole directory"
+        )
     others = tuple(model / name for name in _TOKENIZER)
     files = (*_weights(directory, model), model / CONFIG, *(path for path in others if path.exists()))
     return EncoderFiles(directory, model, config, poolings, described, _max_length(model, config), files)

@@ -33,7 +33,7 @@ TOKENS, ROWS = 4096, 64  # of a batch on a CPU; an accelerator takes sixteen tim
 TIMED_ROWS = 16  # by which the precision is chosen
 MOST_CACHED = 2**28  # numbers: a gigabyte
 LEAST_COSINE = 0.999  # between vectors of both precisions, for the lower one to be used
-SPARE_ROWS = 0.05  # share of the rows of an embedding that no token may have, where there are more than a thousand
+SPARE_ROWS = 0.05  # share of the rows of an embedding that no token may have, where they are more than a hundred
 
 
 class PretrainedEncoder:
@@ -60,7 +60,7 @@ class PretrainedEncoder:
     ) -> None:
         self.files, self.model, self.tokenize, self.pad_id = files, model, tokenize, pad_id
         self.device, self.lower_precision = torch.device(device), lower_precision
-        self.fingerprint = files.fingerprint()
+        self.name, self.fingerprint = files.name, files.fingerprint()
         self.owned = False  # whether it was trained with a classifier and is kept in its directory
         self._cache: dict[bytes, Tensor] = {}
 
@@ -140,7 +140,7 @@ class PretrainedEncoder:
         """Return what JSON can hold of the encoder: enough to find it again and to refuse another one."""
         return {
             "path": "encoder" if self.owned else str(self.files.directory),
-            "name": self.files.name,
+            "name": self.name,
             "sha256": self.fingerprint,
             "bfloat16": bool(self.lower_precision),
         }
@@ -367,7 +367,7 @@ def _foreign_tokenizer(files: EncoderFiles, refusal: Exception) -> tuple[Tokeniz
 def _check_vocabulary(files: EncoderFiles, model: nn.Module, tokens: int) -> None:
     """Refuse a vocabulary that is another model's: more tokens than the embedding has rows, or far fewer."""
     rows = len(model.get_input_embeddings().weight)  # type: ignore[operator]
-    if tokens > rows or rows - tokens > max(1000, SPARE_ROWS * rows):
+    if tokens > rows or rows - tokens > max(100, SPARE_ROWS * rows):
         raise ValueError(
             f"{files.directory} has a vocabulary of {tokens} tokens, and its model has {rows} of them; name a directory whose "
             "files belong together"

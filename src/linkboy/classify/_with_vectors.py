@@ -137,7 +137,7 @@ def restore_encoder(
             + ("copy the whole directory" if owned else "pass encoder=... with its directory")
         )
     pretrained = PretrainedEncoder.load(encoder or path, device=device, lower_precision=lower)
-    pretrained.owned = owned
+    pretrained.owned, pretrained.name = owned, name
     if pretrained.fingerprint != settings["sha256"]:
         raise ValueError(
             f"encoder must be the one that the classifier was trained with, {name!r}, got another one in "

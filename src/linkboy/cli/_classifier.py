@@ -27,6 +27,7 @@ def predict(
     out: Path | None = None,
     top: int = 1,
     json: bool = False,
+    encoder: Path | None = None,
     reading: Reading = ReadingOptions(),  # noqa: B008 (frozen)
 ) -> None:
     """Predict the class of texts: label, probability and text, one line each, separated by tabs.
@@ -47,12 +48,14 @@ def predict(
         How many classes to print for each text.
     json
         Print one JSON object per line.
+    encoder
+        Where the pretrained encoder is now that the classifier was trained with, if it has been moved.
     """
     from linkboy import load_classifier
     from linkboy.classify._given import answers, texts_by_hand, write_answers
 
     _check_predict(texts, file, out, printed=json or top != 1, reading=reading)
-    classifier = load_classifier(directory)
+    classifier = load_classifier(directory, encoder=encoder)
     for text in texts:
         if _names_a_file(text):
             say(f"{text!r} is read as a text; to predict the texts of that file pass --file {text}")
@@ -124,6 +127,7 @@ def evaluate(
     /,
     *,
     json: bool = False,
+    encoder: Path | None = None,
     reading: Reading = ReadingOptions(),  # noqa: B008 (frozen)
 ) -> None:
     """Measure a classifier on labelled texts: precision, recall and F1 by class, accuracy and macro-F1.
@@ -136,10 +140,12 @@ def evaluate(
         Labelled texts, in a form that linkboy train reads.
     json
         Print one JSON object.
+    encoder
+        Where the pretrained encoder is now that the classifier was trained with, if it has been moved.
     """
     from linkboy import load_classifier
 
-    classifier = load_classifier(directory)
+    classifier = load_classifier(directory, encoder=encoder)
     data = reading.read(file, known=classifier.text_columns)
     if not json:
         printer()(data)
@@ -153,6 +159,7 @@ def explain(
     label: str | None = None,
     against: str | None = None,
     json: bool = False,
+    encoder: Path | None = None,
 ) -> None:
     """Show which pieces of a text decided: what each adds to the log-odds of one class against another.
 
@@ -171,12 +178,14 @@ def explain(
         The class to compare it with; by default the likeliest other one.
     json
         Print one JSON object.
+    encoder
+        Where the pretrained encoder is now that the classifier was trained with, if it has been moved.
     """
     from linkboy import load_classifier
 
     if not texts:
         raise ValueError('give texts to explain ("a text" ...)')
-    show_report(load_classifier(directory).explain(texts, label=label, against=against), json=json)
+    show_report(load_classifier(directory, encoder=encoder).explain(texts, label=label, against=against), json=json)
 
 
 def export(
