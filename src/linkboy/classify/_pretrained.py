@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 Tokenize = Callable[[Sequence[str]], FlatFeatures]
 
 PIECE = 20_000  # texts that are cut into tokens at once
-TOKENS, ROWS = 4096, 64  # of a batch on a CPU; an accelerator takes sixteen times as many
+TOKENS, ROWS = 1024, 32  # of a batch on a CPU; an accelerator takes 64 times as many
 TIMED_ROWS = 16  # by which the precision is chosen
 MOST_CACHED = 2**28  # numbers: a gigabyte
 LEAST_COSINE = 0.999  # between vectors of both precisions, for the lower one to be used
@@ -158,7 +158,7 @@ class PretrainedEncoder:
         with Progress(
             "reading texts with the encoder", total=int(lengths.sum()), unit="tokens", enabled=show
         ) as progress:
-            for batch in _batches(order, lengths, 1 if self.device.type == "cpu" else 16):
+            for batch in _batches(order, lengths, 1 if self.device.type == "cpu" else 64):
                 vectors[torch.from_numpy(batch)] = self._in_parts(rows.gather(batch))
                 progress.advance(int(lengths[batch].sum()))
         if not vectors.isfinite().all():
