@@ -49,6 +49,23 @@ def bert(**files):
     return lb.BertTokenizer.from_pretrained("bert")
 
 
+def encoder(**files):
+    Path("encoder").mkdir()
+    for name, content in files.items():
+        Path("encoder", name.replace("_dot_", ".")).write_text(json.dumps(content))
+    try:
+        train(encoder="encoder")
+    except ValueError as error:  # it names the whole path
+        raise ValueError(str(error).replace(str(Path("encoder").absolute()), "encoder")) from None
+
+
+def no_encoder():
+    try:
+        train(encoder="encoder")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(str(error).replace(str(Path("encoder").absolute()), "encoder")) from None
+
+
 def train_into_a_directory_in_use():
     Path("model").mkdir()
     Path("model", "notes.txt").touch()
@@ -106,6 +123,9 @@ MEETINGS = [
     train_into_a_directory_in_use,
     resume_nothing,
     lambda: lb.load_classifier("nothing"),
+    no_encoder,
+    lambda: encoder(config_dot_json={"model_type": "bert"}, tokenizer_dot_json={}, pytorch_model_dot_bin=0),
+    lambda: encoder(config_dot_json={"model_type": "bert", "auto_map": {"AutoModel": "model.Model"}}),
     lambda: lb.rmse_loss(torch.zeros(2, 1), torch.zeros(2)),
     lambda: lb.focal_loss(LOGITS, torch.tensor([0, 3])),
     lambda: lb.focal_loss(LOGITS, np.array([0, 2])),

@@ -226,7 +226,7 @@ def finetune(
 
 
 def _fresh(options: TrainingOptions, pretrained: PretrainedEncoder, head: tuple[Tensor, Tensor]) -> FinetunedEncoder:
-    """Return the encoder as it was, with a head; what is frozen by name is."""
+    """Return an unchanged copy of the encoder, with a head; what is to be frozen is."""
     encoder = copy.deepcopy(pretrained.model).requires_grad_(True)
     if getattr(encoder, "pooler", None) is not None:
         encoder.register_module(
