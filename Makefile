@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 TESTS ?=
 # A process per core, each on one thread; the tests of a file stay together, for what they share.
 PARALLEL := -q -n auto --dist loadfile
-test test-oldest: export OMP_NUM_THREADS = 1
+test test-plain test-oldest: export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-oldest test-python check bench pictures docs build clean
+.PHONY: help setup core demo test test-plain test-oldest test-python check bench pictures docs build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -21,7 +21,7 @@ $(VENV)/.pip: constraints.txt
 	$(PIP) 'pip>=25.1'
 	@touch $@
 
-$(VENV)/.run: $(VENV)/.pip pyproject.toml
+$(VENV)/.run: $(VENV)/.pip pyproject.toml $(wildcard src/linkboy/_core/*.?pp) src/linkboy/_core/CMakeLists.txt
 	$(PIP) -e '.[demo]'
 	@touch $@
 
@@ -39,11 +39,17 @@ $(VENV)/.bench: $(VENV)/.run
 
 setup: $(VENV)/.dev ## make the development environment in .venv
 
+core: $(VENV)/.run ## build the compiled core again after a change of its sources
+	$(PIP) --no-deps -e .
+
 demo: $(VENV)/.run ## train on the embedded task: which language is this name written in?
 	$(BIN)/linkboy train --demo --out demo-model --overwrite
 
 test: $(VENV)/.dev ## run the tests (TESTS="-n0 -m slow" for the long ones, one at a time)
 	$(BIN)/python -m pytest $(PARALLEL) $(TESTS)
+
+test-plain: $(VENV)/.dev ## run the tests of what the compiled core does without it
+	LINKBOY_CORE=0 $(BIN)/python -m pytest $(PARALLEL) tests/text tests/embeddings tests/classify $(TESTS)
 
 test-oldest: ## run them beside the oldest versions of everything, on Python 3.11 (a download of about 3 GB)
 	$(PYTHON) -m venv .venv-oldest
@@ -72,4 +78,5 @@ build: $(VENV)/.pip ## build the wheel and the source distribution into dist/
 	$(BIN)/python -m build
 
 clean: ## remove everything that was made
+	git clean -fdXq src/linkboy
 	rm -rf $(VENV) .venv-* dist build site .pytest_cache .ruff_cache .hypothesis .benchmarks

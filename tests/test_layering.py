@@ -14,7 +14,7 @@ SOURCE = Path(linkboy.__file__).parent
 ROOM = 4  # rooms do not import one another
 FLOORS = {
     "_version": 0, "_compat": 0, "_checks": 0, "_report": 0, "_files": 0, "_plots": 0, "_oom": 0,
-    "_untouched": 0, "_encodings": 0,
+    "_untouched": 0, "_encodings": 0, "_compiled": 0,
     "_random": 1, "_progress": 1, "_language": 1, "_page": 2, "_tensors": 1, "_reading": 1,
     "_walk": 2, "_optimizers": 2, "_integers": 2,
     "_calls": 3,

@@ -1,5 +1,6 @@
 """What is handed out holds what it needs to run, and to be tested again."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -34,9 +35,29 @@ def test_the_wheel_has_every_file_of_the_package_and_nothing_else(built):
         inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
     source = ROOT / "src"
     files = {path.relative_to(source).as_posix() for path in (source / "linkboy").rglob("*") if path.is_file()}
-    assert inside == {name for name in files if "__pycache__" not in name}
+    made = {name for name in inside if name.startswith("linkboy/_core.") and not name.endswith(".pyi")}
+    kept = {
+        n
+        for n in files
+        if "__pycache__" not in n and not n.startswith("linkboy/_core/") and not n.endswith((".so", ".pyd"))
+    }
+    assert inside - made == kept
+    assert len(made) == 1  # the compiled core, and not the one that an editable install had put there
     assert "linkboy/py.typed" in inside
     assert "linkboy/classify/templates/report.html" in inside
+
+
+@BUILT
+def test_without_a_compiler_the_wheel_is_built_without_the_core(tmp_path):
+    venv.create(tmp_path / "builder", with_pip=True)
+    environment = {**os.environ, "CXX": "/bin/false"}
+    command = [tmp_path / "builder" / "bin" / "python", "-m", "pip", "wheel", "-v", "--no-deps", "-w", tmp_path, ROOT]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "linkboy was built without its compiled core: no C++ compiler was found, or it failed" in done.stdout
+    name = next(tmp_path.glob("*.whl"))
+    assert name.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(name) as wheel:
+        assert not [one for one in wheel.namelist() if one.endswith((".so", ".pyd"))]
 
 
 @BUILT

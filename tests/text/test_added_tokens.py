@@ -162,14 +162,13 @@ def test_texts_that_hold_the_separators_are_cut_right():
         tokenizer("".join(map(chr, (*range(9), *range(0x10FFEF, 0x110000)))) + "<e>")
 
 
-def test_a_token_is_found_in_many_short_texts_and_in_one_beyond_the_chunk(monkeypatch):
+def test_a_token_is_found_in_many_short_texts_and_in_a_long_one(engine):
     tokenizer = BertTokenizer(VOCABULARY, compat="hf", added_tokens=["<e>"])
     many = [f"a {'b' * (n % 5)}<e> [MASK]{'c' * (n % 3)}" for n in range(400)]
     alone = [tokenizer.encode(text, add_special_tokens=False) for text in many]
     assert tokenizer(many, add_special_tokens=False)["input_ids"] == alone
     whole = " ".join(many)
     ids = tokenizer.encode(whole, add_special_tokens=False)
-    monkeypatch.setattr("linkboy.text._array_encoder.CHUNK", 50)
     assert tokenizer([whole] * 3, add_special_tokens=False)["input_ids"] == [ids] * 3
 
 

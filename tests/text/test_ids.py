@@ -1,17 +1,13 @@
-"""Ids on the array path and on the readable one, against the reference: 0 wrong, spans included."""
+"""Ids of the compiled core and of the readable path, against the reference: 0 wrong, spans included."""
 
 import random
 import sys
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.text.reference import Reference
-from tests.text.test_basic import ALPHABET, AWKWARD, CONTEXTS, MODES, WHERE_CHARACTERS_ARE, fuzz
+from tests.text.test_basic import AWKWARD, CONTEXTS, MODES, WHERE_CHARACTERS_ARE, fuzz
 
 from linkboy import BertTokenizer
-from linkboy.text import _array_encoder as encoder
 
 
 def make_vocabulary() -> list[str]:
@@ -80,13 +76,13 @@ LONG = [
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
-def test_awkward_strings_fuzz_and_long_words_give_the_ids_of_the_reference(mode):
+def test_awkward_strings_fuzz_and_long_words_give_the_ids_of_the_reference(mode, engine):
     texts = [*AWKWARD, "".join(AWKWARD), " ".join(AWKWARD), *LONG, "x [MASK] a.b", "[MA\u200bSK]", *fuzz(700, 11)]
     texts += words_fuzz(2500, 12)
     assert_equal_ids(ours(**mode), Reference(IDS, **mode), texts)
 
 
-def test_twenty_thousand_fuzz_strings_give_the_ids_of_the_reference():
+def test_twenty_thousand_fuzz_strings_give_the_ids_of_the_reference(engine):
     texts = fuzz(8_000, seed=21) + words_fuzz(12_000, seed=22)
     assert_equal_ids(ours(), Reference(IDS), texts)
 
@@ -101,7 +97,7 @@ def test_a_million_fuzz_strings_give_the_ids_of_the_reference():
 
 
 @pytest.mark.parametrize("context", CONTEXTS[:3])
-def test_every_assigned_code_point_gives_the_ids_of_the_reference(context):
+def test_every_assigned_code_point_gives_the_ids_of_the_reference(context, engine):
     texts = [context.format(chr(code)) for codes in WHERE_CHARACTERS_ARE for code in codes]
     assert_equal_ids(ours(), Reference(IDS), texts)
 
@@ -115,24 +111,9 @@ def test_every_code_point_gives_the_ids_of_the_reference_in_every_context(contex
         assert_equal_ids(tokenizer, reference, [context.format(chr(code)) for code in range(first, first + (1 << 16))])
 
 
-@given(st.lists(st.text(st.sampled_from(LETTERS + ALPHABET), max_size=30), max_size=6), st.booleans())
-def test_any_batch_gives_the_ids_and_spans_of_the_readable_path(texts, lower):
-    tokenizer = TOKENIZERS[lower]
-    flat = tokenizer._encoder.engine.encode(texts, spans=True)
-    for text, begin, end in zip(texts, flat.begin.tolist(), flat.end.tolist(), strict=True):
-        pieces = tokenizer._encoder.reader.read(text)
-        assert (
-            flat.ids[begin + 1 : end].tolist() == [piece[0] for piece in pieces] == tokenizer._encoder.reader.ids(text)
-        )
-        assert [tuple(span) for span in flat.spans[begin + 1 : end].tolist()] == [piece[1:] for piece in pieces]
-
-
-TOKENIZERS = {lower: ours(lower) for lower in (True, False)}
-
-
 @pytest.mark.parametrize("name", ["bert-base-chinese", "bert-base-uncased"])
 @pytest.mark.parametrize("lower", [True, False])
-def test_real_texts_in_twenty_six_scripts_give_the_ids_of_the_reference(shared_data, name, lower):
+def test_real_texts_in_twenty_six_scripts_give_the_ids_of_the_reference(shared_data, name, lower, engine):
     tokenizer = ours(lower, vocab=shared_data / "vocab" / f"{name}.txt")
     reference = Reference(dict(tokenizer.vocab), lower=lower)
     texts = (shared_data / "multilingual_sample.txt").read_text("utf-8").split("\n")[:: 4 if lower else 12]
@@ -153,21 +134,7 @@ def test_all_real_texts_and_code_points_give_the_ids_of_the_reference(shared_dat
     assert_equal_ids(tokenizer, reference, fuzz(20_000, 5))
 
 
-def test_long_words_have_the_spans_of_the_readable_path():
-    texts = [
-        *LONG,
-        "\u200b" * 300 + "a" * 300 + "\u0301" * 300,
-        "中" + "x" * 999 + ".한국 " + "가" * 300,
-        "e " + "\ue000" * 400,
-    ]
-    tokenizer = TOKENIZERS[True]
-    flat = tokenizer._encoder.engine.encode(texts, spans=True)
-    for text, begin, end in zip(texts, flat.begin.tolist(), flat.end.tolist(), strict=True):
-        expected = [piece[1:] for piece in tokenizer._encoder.reader.read(text)]
-        assert [tuple(span) for span in flat.spans[begin + 1 : end].tolist()] == expected
-
-
-def test_spans_index_the_original_text_through_everything_that_moves_characters():
+def test_spans_index_the_original_text_through_everything_that_moves_characters(engine):
     tokenizer = ours(vocab=["[UNK]", "e", "##b", "中", "\u1112", "##\u1161", "##\u11ab", ".", "α", "##ς", "="])
     text = "\ufeffÉ\u200bb中\u0301한 ΑΣ.≠"
     tokens = tokenizer.tokenize(text)
@@ -186,14 +153,14 @@ def test_spans_index_the_original_text_through_everything_that_moves_characters(
     ]
 
 
-def test_canonical_reordering_swaps_ids_and_keeps_their_spans():
+def test_canonical_reordering_swaps_ids_and_keeps_their_spans(engine):
     tokenizer = ours(vocab=["[UNK]", "a", "##\U0001d165", "##\U0001d16d"])
     encoding = tokenizer(["a\U0001d16d\U0001d165"], add_special_tokens=False, return_offsets_mapping=True)
     assert encoding["input_ids"] == [[0, 1, 2, 3][1:]]
     assert encoding["offset_mapping"] == [[(0, 1), (2, 3), (1, 2)]]
 
 
-def test_the_word_limit_counts_folded_characters():
+def test_the_word_limit_counts_folded_characters(engine):
     vocab = ["[UNK]", "a", "##a", "\u1112", "##\u1112", "##\u1161", "##\u11ab"]
     for compat, limit in (("google", 200), ("hf", 100)):
         tokenizer = ours(vocab=vocab, compat=compat)
@@ -204,7 +171,7 @@ def test_the_word_limit_counts_folded_characters():
         assert (len(fits), too_long) == (3 * syllables, [0])
 
 
-def test_compat_hf_matches_special_tokens_and_drops_private_use():
+def test_compat_hf_matches_special_tokens_and_drops_private_use(engine):
     google, hf = ours(), ours(compat="hf")
     assert google.tokenize("a[MASK]b a\ue000b")[1:4] != ["[MASK]", "b", "a"]
     assert hf.tokenize("a[MASK]b")[1] == "[MASK]"
@@ -215,34 +182,7 @@ def test_compat_hf_matches_special_tokens_and_drops_private_use():
     assert spans[-1] == (2, 8)
 
 
-def test_an_alphabet_larger_than_the_symbols_is_exact_too(monkeypatch):
-    monkeypatch.setattr("linkboy.text._symbols.SYMBOLS", 12)
-    tokenizer = ours()
-    assert_equal_ids(tokenizer, Reference(IDS), [*AWKWARD, *words_fuzz(400, 3)])
-
-
-@pytest.mark.parametrize("size", [1, 7, 40])
-def test_chunk_borders_change_nothing(monkeypatch, size):
-    texts = [
-        "",
-        "中a",
-        "",
-        *AWKWARD,
-        "한국 each",
-        " ".join(AWKWARD),
-        "\n".join(words_fuzz(50, 1)),
-        "",
-        "a" * 90,
-        " " * 90,
-    ]
-    whole = ours()._encoder.engine.encode(texts, spans=True)
-    monkeypatch.setattr(encoder, "CHUNK", size)
-    parts = ours()._encoder.engine.encode(texts, spans=True)
-    for one, other in zip(whole, parts, strict=True):
-        assert np.array_equal(one, other)
-
-
-def test_google_wordpiece_examples():
+def test_google_wordpiece_examples(engine):
     vocab = ["[UNK]", "[CLS]", "[SEP]", "want", "##want", "##ed", "wa", "un", "runn", "##ing"]
     tokenizer = ours(vocab=vocab)
     assert tokenizer.tokenize("") == []
@@ -252,7 +192,7 @@ def test_google_wordpiece_examples():
     assert full.encode("UNwant\u00e9d,running", add_special_tokens=False) == [7, 4, 5, 10, 8, 9]
 
 
-def test_without_chinese_splitting_a_second_han_continues_the_word():
+def test_without_chinese_splitting_a_second_han_continues_the_word(engine):
     tokenizer = ours(vocab=["[UNK]", "中", "##中", "国", "##国"], han=False)
     assert tokenizer.tokenize("中国") == ["中", "##国"]
     assert rows(tokenizer, ["中国"] * 30)[0] == [1, 4]

@@ -7,10 +7,9 @@ from tests.text.reference import Reference
 from tests.text.test_basic import AWKWARD
 from tests.text.test_ids import IDS, LONG, assert_equal_ids, ours, words_fuzz
 
-from linkboy.text import _array_encoder as encoder
 from linkboy.text import _characters as characters
-from linkboy.text import _sigma
-from linkboy.text import _symbols as symbols
+from linkboy.text import _engines
+from linkboy.text import _pages as pages
 from linkboy.text import _wordpiece as wordpiece
 from linkboy.text._characters import Rules
 
@@ -35,21 +34,30 @@ def ascii_signs_only(character):
 
 @pytest.fixture(autouse=True)
 def no_answers_remembered():
-    """Forget what the kinds of characters were under a fault, so that the order of the tests does not matter."""
+    """Forget what characters were before and under a fault."""
+    pages.make_page.cache_clear()
+    pages.make_flags.cache_clear()
     yield
-    _sigma._kind.cache_clear()
+    pages.make_page.cache_clear()
+    pages.make_flags.cache_clear()
 
 
+def without_classes(rules, number):
+    return MAKE_PAGE(rules, number)._replace(classes=bytes(len(MAKE_PAGE(rules, number).classes)))
+
+
+MAKE_PAGE = pages.make_page
 FAULTS = {
     "format characters kept": (Rules, "is_dropped", drops_only_control),
     "control characters kept": (Rules, "is_dropped", keeps_control),
     "marks not stripped": (Rules, "fold", no_marks_stripped),
-    "order and sigma ignored": (Rules, "depends_on_neighbours", lambda self, character: False),
-    "punctuation only in ASCII": (symbols, "is_punctuation", ascii_signs_only),
+    "punctuation only in ASCII": (pages, "is_punctuation", ascii_signs_only),
     "no Han alone": (Rules, "alone_ranges", lambda self: []),
     "compatibility ideographs forgotten": (characters, "GOOGLE_HAN", characters.GOOGLE_HAN[:6]),
-    "spaces only in ASCII": (symbols, "is_space", lambda character: character in " \t\n\r"),
-    "sigma always medial": (encoder, "is_final_sigma", lambda text, at, rules: False),
+    "spaces only in ASCII": (pages, "is_space", lambda character: character in " \t\n\r"),
+    "sigma always medial": (pages, "_flags", lambda character: 0),
+    "sigma never looked at": (pages, "SIGMA", "\0"),
+    "order of marks ignored": (_engines, "make_page", without_classes),
 }  # fmt: skip
 
 
@@ -62,7 +70,7 @@ def test_without_a_fault_nothing_is_seen():
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_seen(monkeypatch, fault):
+def test_a_planted_fault_is_seen(monkeypatch, fault, compiled):
     owner, name, broken = FAULTS[fault]
     monkeypatch.setattr(owner, name, broken)
     with pytest.raises(AssertionError):
@@ -80,6 +88,8 @@ def test_dropping_private_use_is_seen():
 
 
 def test_a_shortest_match_is_seen(monkeypatch):
+    monkeypatch.setenv("LINKBOY_CORE", "0")
+
     def shortest(word, vocabulary, unknown_id, limit):
         found = [vocabulary.get(f"##{c}" if i else c) for i, c in enumerate(word)]
         return [(unknown_id if n is None else n, i, i + 1) for i, n in enumerate(found)]

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from linkboy.classify._columns import FIELD
+from linkboy.classify._hash_index import HashIndex
 from linkboy.text._arrays import ranges
-from linkboy.text._hash_table import HashIndex
 from linkboy.text._scripts import unspaced_share
 
 T = TypeVar("T")

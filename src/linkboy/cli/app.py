@@ -6,6 +6,7 @@ import sys
 
 from cyclopts import App, CycloptsError, Parameter
 
+from linkboy._compiled import describe_core
 from linkboy._report import visible
 from linkboy._version import __version__
 from linkboy.cli._checkpoint import checkpoint
@@ -20,7 +21,7 @@ from linkboy.cli._wording import as_options
 app = App(
     name="linkboy",
     help="Practical PyTorch, done right: train a text classifier, predict with it, and look into models and memory.",
-    version=__version__,
+    version=lambda: f"{__version__} ({describe_core()})",
     default_parameter=Parameter(negative=()),
     result_action="return_value",
     suppress_keyboard_interrupt=False,

@@ -1,21 +1,15 @@
 """Texts to flat ids with spans: the one layer between the tokenizer and the engine that cuts plain text."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
 
 from linkboy.text._added_tokens import AddedToken, AddedTokens
-from linkboy.text._array_encoder import ArrayEncoder
 from linkboy.text._arrays import Array
 from linkboy.text._characters import Rules
-from linkboy.text._flat import MARK, Engine, FlatIds, continuing_ids, join_parts, word_numbers
-from linkboy.text._wordpiece import TextReader
-
-# Up to so many ASCII characters the readable path is faster; one beyond ASCII, such as a Han character, costs it as much as
-# several.
-SMALL, WIDE = 4000, 6
+from linkboy.text._engines import CoreEngine, Engine, make_engine
+from linkboy.text._flat import FlatIds, continuing_ids, join_parts, word_numbers
 
 
 class TextEncoder:
@@ -44,8 +38,7 @@ class TextEncoder:
         added: Mapping[AddedToken, int],
     ) -> None:
         self.rules = rules
-        self.reader = TextReader(vocabulary, rules, unknown_id=unknown_id, limit=limit, never_split=never_split)
-        self.engine: Engine = ArrayEncoder(vocabulary, rules, unknown_id=unknown_id, limit=limit, reader=self.reader)
+        self._plain = make_engine(vocabulary, rules, unknown_id=unknown_id, limit=limit, never_split=never_split)
         self._vocabulary = vocabulary
         self._find(added)
 
@@ -57,23 +50,30 @@ class TextEncoder:
         return other
 
     def _find(self, added: Mapping[AddedToken, int]) -> None:
-        self._added = AddedTokens(added, self.rules) if added else None
+        whole = self._plain.with_literals(added) if isinstance(self._plain, CoreEngine) else None
+        self.engine: Engine = whole or self._plain
+        self.reader = self._plain.reader
+        self._added = AddedTokens(added, self.rules) if added and whole is None else None
         self._size = max([*self._vocabulary.values(), *added.values()]) + 1
         self._continues: Array | None = None
         self._numbers: Array | None = None
 
+    @property
+    def core(self) -> CoreEngine | None:
+        """The compiled engine, where it does all of the work: where no added token is looked for outside of it."""
+        return self.engine if isinstance(self.engine, CoreEngine) and self._added is None else None
+
     def ids(self, text: str) -> list[int]:
         """Return the ids of one text."""
-        if not is_short((text,)):
-            return self.numbers.take(self.encode([text]).ids[1:-1]).tolist()
-        if self._added is None or not self._added.occur_in(text):
-            return self.reader.ids(text)
-        return self._read(text)
+        if self._added is None or not self._added.occur_in(text) or (cut := self._added.cut([text])) is None:
+            return self.engine.lists([text])[0]
+        first, *rest = self.engine.lists(cut.parts)
+        for number, part in zip(cut.between.ids.tolist(), rest, strict=True):
+            first += [number, *part]
+        return first
 
     def encode(self, texts: Sequence[str], *, spans: bool = False) -> FlatIds:
         """Return the ids of many texts, and where each came from."""
-        if not spans and is_short(texts):
-            return _flat_rows([self.ids(text) for text in texts])
         cut = self._added.cut(texts) if self._added is not None else None
         if cut is None:
             return self.engine.encode(texts, spans=spans)
@@ -97,30 +97,3 @@ class TextEncoder:
         if self._continues is None:
             self._continues = continuing_ids(self._vocabulary, self._size)
         return word_numbers(flat, self._continues)
-
-    def _read(self, text: str) -> list[int]:
-        """Return the ids of a short text with added tokens in it."""
-        cut = self._added.cut([text]) if self._added is not None else None
-        if cut is None:
-            return self.reader.ids(text)
-        ids = self.reader.ids(cut.parts[0])
-        for number, part in zip(cut.between.ids.tolist(), cut.parts[1:], strict=True):
-            ids += [number, *self.reader.ids(part)]
-        return ids
-
-
-def is_short(texts: Sequence[str]) -> bool:
-    """Return whether the readable path is the faster one for these texts."""
-    if len(texts) > 16:
-        return False
-    size = 0
-    for text in texts:
-        size += len(text) if text.isascii() else WIDE * len(text)
-    return size <= SMALL
-
-
-def _flat_rows(rows: list[list[int]]) -> FlatIds:
-    rows = [[MARK, *row, MARK] for row in rows]
-    ends = np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)))
-    ids = np.array(list(itertools.chain.from_iterable(rows)), np.int32)
-    return FlatIds(ids, np.append(0, ends)[:-1], ends - 1)

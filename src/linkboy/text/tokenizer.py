@@ -17,11 +17,11 @@ from linkboy.text._encoding import Details, Encoding, to_encoding
 from linkboy.text._explain import explain_texts
 from linkboy.text._flat import join_words
 from linkboy.text._inputs import Inputs, Text, Texts, read_inputs, words_of
-from linkboy.text._one_row import one_row, serves
 from linkboy.text._padding import pad_rows
+from linkboy.text._quick_rows import quick_rows
 from linkboy.text._rows import Around, TokenRows, make_rows
 from linkboy.text._special_tokens import SpecialTokens
-from linkboy.text._text_encoder import TextEncoder, is_short
+from linkboy.text._text_encoder import TextEncoder
 from linkboy.text._token_names import TokenNames
 from linkboy.text._tokenizer_json import read_tokenizer_json
 from linkboy.text._vocabulary import UNK, Vocabulary, load_vocabulary
@@ -340,16 +340,10 @@ class BertTokenizer(TokenNames):
         )
         around = self._around() if add_special_tokens else Around(0, 0)
         pad_id = self._id_for("pad_token") if options.padding else 0
-        encoder = self._encoder
-        if (
-            inputs.single
-            and not inputs.pair
-            and inputs.word_counts is None
-            and is_short(inputs.texts)
-            and serves(options)
-        ):
-            encoding = one_row(encoder.ids(inputs.texts[0]), options, around, pad_id)
-        else:
+        encoder, encoding = self._encoder, None
+        if encoder.core is not None and not inputs.pair and inputs.word_counts is None:
+            encoding = quick_rows(encoder.core, inputs.texts, options, around, pad_id, single=inputs.single)
+        if encoding is None:
             rows = _make_rows(encoder, inputs, options, around)
             encoding = to_encoding(rows, options, pad_id, single=inputs.single, numbers=encoder.numbers)
         encoding._details = _Later(encoder, inputs, options, around, pad_id, self._tokens)

@@ -1,0 +1,32 @@
+"""The compiled core, an extension module that may be absent: then everything works, gives the same, and takes longer."""
+
+import functools
+import importlib
+import os
+from typing import Any
+
+SWITCH = "LINKBOY_CORE"
+
+
+def core() -> Any:
+    """Return the extension module; `None` where it was not built, or the environment says `LINKBOY_CORE=0`."""
+    return None if os.environ.get(SWITCH) == "0" else _load()
+
+
+def describe_core() -> str:
+    """Return a few words on whether the core is there."""
+    if core() is not None:
+        return "with its compiled core"
+    if os.environ.get(SWITCH) == "0":
+        return f"without its compiled core, as {SWITCH}=0 says: slower, same results"
+    return "without its compiled core, as none was built: slower, same results; `pip install` beside a C++ compiler builds it"
+
+
+@functools.cache
+def _load() -> Any:
+    # A directory of this name, with the sources in it, is no module: Python imports it as an empty namespace.
+    try:
+        module = importlib.import_module("linkboy._core")
+    except ImportError:
+        return None
+    return module if hasattr(module, "Encoder") else None

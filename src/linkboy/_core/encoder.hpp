@@ -1,0 +1,494 @@
+// The class Encoder of the module: texts to flat ids with spans, to padded rows, or to lists.
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <exception>
+#include <memory>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "wordpiece.hpp"
+
+namespace linkboy {
+
+constexpr size_t THREADED = 20000;  // characters from which threads are started, and the lock of Python is let go
+
+struct Reference {  // one reference to an object, given back at the end
+  PyObject* object = nullptr;
+  explicit Reference(PyObject* owned = nullptr) : object(owned) {}
+  Reference(Reference&& other) noexcept : object(other.object) { other.object = nullptr; }
+  Reference(const Reference&) = delete;
+  ~Reference() { Py_XDECREF(object); }
+  explicit operator bool() const { return object != nullptr; }
+  PyObject* release() { return std::exchange(object, nullptr); }
+};
+
+// Strings are read where they are. They never change, and the references keep them alive while the lock is let go.
+struct Texts {
+  struct View {
+    const void* data;
+    size_t size;
+    int width;
+  };
+  std::vector<View> views;
+  size_t characters = 0, longest = 0;
+
+  // Reads a list or tuple of strings; on an error sets it and returns false.
+  bool read(PyObject* texts) {
+    if (!PyList_Check(texts) && !PyTuple_Check(texts)) return fail("a list of strings", texts);
+    const Py_ssize_t count = PySequence_Fast_GET_SIZE(texts);
+    PyObject** items = PySequence_Fast_ITEMS(texts);
+    views.reserve(size_t(count));
+    for (Py_ssize_t n = 0; n < count; ++n)
+      if (!add(items[n])) return false;
+    return true;
+  }
+
+  void hold(PyObject* texts) {
+    for (Py_ssize_t n = 0; n < PySequence_Fast_GET_SIZE(texts); ++n)
+      held_.emplace_back(Py_NewRef(PySequence_Fast_GET_ITEM(texts, n)));
+  }
+
+ private:
+  std::vector<Reference> held_;
+
+  bool add(PyObject* text) {
+    if (!PyUnicode_Check(text)) return fail("strings", text);
+#if PY_VERSION_HEX < 0x030C0000
+    if (PyUnicode_READY(text) < 0) return false;
+#endif
+    const size_t size = size_t(PyUnicode_GET_LENGTH(text));
+    views.push_back({PyUnicode_DATA(text), size, int(PyUnicode_KIND(text))});
+    characters += size, longest = std::max(longest, size);
+    return true;
+  }
+
+  static bool fail(const char* expected, PyObject* got) {
+    PyErr_Format(PyExc_TypeError, "texts must be %s, got %.100s", expected, Py_TYPE(got)->tp_name);
+    return false;
+  }
+};
+
+struct Row {  // what goes around a text, and how much of it is kept
+  int first, last;  // ids, or -1
+  size_t room;
+};
+
+template <bool SPANS>
+void encode_some(const Tables& tables, const Literals* literals, const Texts& texts, size_t begin, size_t end, Row row,
+                 Output& out) {
+  Reader<SPANS> reader(tables, literals, out, texts.longest);
+  out.ids.reserve(texts.characters / (4 * (texts.views.size() / (end - begin))) + 4 * (end - begin));
+  out.ends.reserve(end - begin);
+  for (size_t n = begin; n < end; ++n) {
+    const Texts::View& text = texts.views[n];
+    if (row.first >= 0) reader.emit(row.first, 0, 0);
+    const size_t start = out.ids.size;
+    if (text.width == 1) reader.read(static_cast<const uint8_t*>(text.data), text.size, row.room);
+    if (text.width == 2) reader.read(static_cast<const uint16_t*>(text.data), text.size, row.room);
+    if (text.width == 4) reader.read(static_cast<const uint32_t*>(text.data), text.size, row.room);
+    if (out.ids.size - start > row.room) {
+      out.ids.size = start + row.room;
+      if (SPANS) out.spans.size = out.ids.size;
+    }
+    if (row.last >= 0) reader.emit(row.last, 0, 0);
+    out.ends.push_back(out.ids.size);
+  }
+}
+
+// What becomes of all texts: parts in their order, one for each thread.
+using Parts = std::vector<std::unique_ptr<Output>>;
+
+inline Parts encode_all(const Tables& tables, const Literals* literals, const Texts& texts, Row row, bool spans,
+                        size_t threads) {
+  const size_t count = texts.views.size();
+  threads = texts.characters < THREADED ? 1 : std::max<size_t>(1, std::min({threads, count, size_t(64)}));
+  std::vector<size_t> borders{0};
+  for (size_t n = 0, seen = 0; n < count && borders.size() < threads; ++n) {
+    seen += texts.views[n].size;
+    if (seen * threads >= texts.characters * borders.size()) borders.push_back(n + 1);
+  }
+  borders.push_back(count);
+  Parts parts;
+  for (size_t n = 0; n + 1 < borders.size(); ++n) parts.push_back(std::make_unique<Output>());
+  std::vector<std::exception_ptr> failures(parts.size());
+  const auto work = [&](size_t n) noexcept {
+    try {
+      if (borders[n] == borders[n + 1]) return;
+      (spans ? encode_some<true> : encode_some<false>)(tables, literals, texts, borders[n], borders[n + 1], row, *parts[n]);
+    } catch (...) {
+      failures[n] = std::current_exception();
+    }
+  };
+  std::vector<std::thread> workers;
+  for (size_t n = 1; n < parts.size(); ++n) {
+    try {
+      workers.emplace_back(work, n);
+    } catch (const std::system_error&) {
+      work(n);  // no more threads to be had
+    }
+  }
+  work(0);
+  for (std::thread& worker : workers) worker.join();
+  for (const std::exception_ptr& failure : failures)
+    if (failure) std::rethrow_exception(failure);
+  return parts;
+}
+
+struct EncoderObject {
+  PyObject_HEAD
+  std::shared_ptr<Tables>* tables;
+  Literals* literals;               // nullptr: none
+  std::vector<PyObject*>* numbers;  // ids as Python has them, made when first asked for
+};
+
+// Runs a body that may throw; sets the Python error and returns nullptr then.
+template <class Body>
+PyObject* guarded(Body body) noexcept {
+  try {
+    return body();
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+    return nullptr;
+  }
+}
+
+inline PyObject* list_of_numbers(const std::vector<size_t>& numbers) {
+  Reference list(PyList_New(Py_ssize_t(numbers.size())));
+  if (!list) return nullptr;
+  for (size_t n = 0; n < numbers.size(); ++n) {
+    PyObject* number = PyLong_FromSize_t(numbers[n]);
+    if (!number) return nullptr;
+    PyList_SET_ITEM(list.object, Py_ssize_t(n), number);
+  }
+  return list.release();
+}
+
+// Encodes, and puts what came into `parts`. Returns a list of pages where Python is to fill some first, or nullptr with
+// an error set; None, borrowed, where all is well.
+inline PyObject* encode_into(EncoderObject* self, PyObject* list, Row row, bool spans, size_t threads, Parts& parts) {
+  Texts texts;
+  if (!texts.read(list)) return nullptr;
+  if (texts.characters < THREADED) {
+    parts = encode_all(**self->tables, self->literals, texts, row, spans, 1);
+  } else {
+    texts.hold(list);
+    std::exception_ptr failure;
+    Py_BEGIN_ALLOW_THREADS;
+    try {
+      parts = encode_all(**self->tables, self->literals, texts, row, spans, threads);
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    Py_END_ALLOW_THREADS;
+    if (failure) std::rethrow_exception(failure);
+  }
+  std::vector<size_t> missing;
+  for (const auto& part : parts)
+    for (uint32_t page : part->missing)
+      if (std::find(missing.begin(), missing.end(), page) == missing.end()) missing.push_back(page);
+  return missing.empty() ? Py_None : list_of_numbers(missing);
+}
+
+inline PyObject* new_bytes(size_t size) {
+  if (size > size_t(PY_SSIZE_T_MAX)) return PyErr_NoMemory();
+  return PyByteArray_FromStringAndSize(nullptr, Py_ssize_t(size));
+}
+
+// flat(texts, mark, spans, threads) -> pages | (ids, splits, references, spans | None)
+inline PyObject* encoder_flat(PyObject* object, PyObject* arguments) {
+  auto* self = reinterpret_cast<EncoderObject*>(object);
+  PyObject* list;
+  int mark, spans, threads;
+  if (!PyArg_ParseTuple(arguments, "Oipi:flat", &list, &mark, &spans, &threads)) return nullptr;
+  return guarded([&]() -> PyObject* {
+    Parts parts;
+    PyObject* state = encode_into(self, list, {mark, mark, SIZE_MAX}, spans, size_t(std::max(threads, 1)), parts);
+    if (state != Py_None) return state;
+    size_t total = 0, rows = 0;
+    for (const auto& part : parts) total += part->ids.size, rows += part->ends.size();
+    Reference ids(new_bytes(4 * total)), splits(new_bytes(8 * (rows + 1)));
+    Reference ranges(spans ? new_bytes(8 * total) : Py_NewRef(Py_None));
+    if (!ids || !splits || !ranges) return nullptr;
+    auto* id = reinterpret_cast<int32_t*>(PyByteArray_AS_STRING(ids.object));
+    auto* split = reinterpret_cast<int64_t*>(PyByteArray_AS_STRING(splits.object));
+    auto* range = spans ? reinterpret_cast<Range*>(PyByteArray_AS_STRING(ranges.object)) : nullptr;
+    std::vector<size_t> references;
+    size_t done = 0, row = 0;
+    split[0] = 0;
+    for (const auto& part : parts) {
+      if (part->ids.size) std::memcpy(id + done, part->ids.data, 4 * part->ids.size);
+      if (spans && part->ids.size) std::memcpy(range + done, part->spans.data, 8 * part->ids.size);
+      for (size_t number : part->references) references.push_back(row + number);
+      for (size_t end : part->ends) split[++row] = int64_t(done + end);
+      done += part->ids.size;
+    }
+    Reference numbers(list_of_numbers(references));
+    return numbers ? PyTuple_Pack(4, ids.object, splits.object, numbers.object, ranges.object) : nullptr;
+  });
+}
+
+// padded(texts, first, last, pad, room, width, multiple, left, threads) -> pages | None | (ids, mask, width)
+// `width`: the least that rows are padded to, -1 for rows that must be of one length already. None: a text is to be read
+// by the reference, or the rows differ.
+inline PyObject* encoder_padded(PyObject* object, PyObject* arguments) {
+  auto* self = reinterpret_cast<EncoderObject*>(object);
+  PyObject* list;
+  int first, last, pad, left, threads;
+  Py_ssize_t room, least, multiple;
+  if (!PyArg_ParseTuple(arguments, "Oiiinnnpi:padded", &list, &first, &last, &pad, &room, &least, &multiple, &left, &threads))
+    return nullptr;
+  return guarded([&]() -> PyObject* {
+    Parts parts;
+    const Row row{first, last, room < 0 ? SIZE_MAX : size_t(room)};
+    PyObject* state = encode_into(self, list, row, false, size_t(std::max(threads, 1)), parts);
+    if (state != Py_None) return state;
+    size_t rows = 0, longest = 0, shortest = SIZE_MAX;
+    for (const auto& part : parts) {
+      if (!part->references.empty()) Py_RETURN_NONE;
+      size_t start = 0;
+      for (size_t end : part->ends) {
+        longest = std::max(longest, end - start), shortest = std::min(shortest, end - start);
+        start = end;
+      }
+      rows += part->ends.size();
+    }
+    if (least < 0 && rows && longest != shortest) Py_RETURN_NONE;
+    size_t width = std::max(longest, size_t(std::max<Py_ssize_t>(least, 0)));
+    if (multiple > 1) width = (width + size_t(multiple) - 1) / size_t(multiple) * size_t(multiple);
+    if (rows && width > size_t(PY_SSIZE_T_MAX) / 8 / rows) return PyErr_NoMemory();
+    Reference ids(new_bytes(8 * rows * width)), masks(new_bytes(8 * rows * width));
+    if (!ids || !masks) return nullptr;
+    auto* id = reinterpret_cast<int64_t*>(PyByteArray_AS_STRING(ids.object));
+    auto* mask = reinterpret_cast<int64_t*>(PyByteArray_AS_STRING(masks.object));
+    for (const auto& part : parts) {
+      size_t start = 0;
+      for (size_t end : part->ends) {
+        const size_t size = end - start, rest = width - size;
+        int64_t *to = id + (left ? rest : 0), *one = mask + (left ? rest : 0);
+        for (size_t n = 0; n < size; ++n) to[n] = part->ids.data[start + n], one[n] = 1;
+        std::fill_n(left ? id : id + size, rest, int64_t(pad));
+        std::fill_n(left ? mask : mask + size, rest, int64_t(0));
+        id += width, mask += width, start = end;
+      }
+    }
+    return Py_BuildValue("OOn", ids.object, masks.object, Py_ssize_t(width));
+  });
+}
+
+inline PyObject* number_of(EncoderObject* self, int32_t id) {
+  std::vector<PyObject*>& numbers = *self->numbers;
+  if (size_t(id) >= numbers.size()) numbers.resize(size_t(id) + 1, nullptr);
+  if (!numbers[size_t(id)] && !(numbers[size_t(id)] = PyLong_FromLong(id))) return nullptr;
+  return Py_NewRef(numbers[size_t(id)]);
+}
+
+// lists(texts, first, last, room, threads) -> pages | (lists of ids, references)
+inline PyObject* encoder_lists(PyObject* object, PyObject* arguments) {
+  auto* self = reinterpret_cast<EncoderObject*>(object);
+  PyObject* list;
+  int first, last, threads;
+  Py_ssize_t room;
+  if (!PyArg_ParseTuple(arguments, "Oiini:lists", &list, &first, &last, &room, &threads)) return nullptr;
+  return guarded([&]() -> PyObject* {
+    Parts parts;
+    const Row row{first, last, room < 0 ? SIZE_MAX : size_t(room)};
+    PyObject* state = encode_into(self, list, row, false, size_t(std::max(threads, 1)), parts);
+    if (state != Py_None) return state;
+    Reference lists(PyList_New(0));
+    if (!lists) return nullptr;
+    std::vector<size_t> references;
+    size_t rows = 0;
+    for (const auto& part : parts) {
+      for (size_t number : part->references) references.push_back(rows + number);
+      size_t start = 0;
+      for (size_t end : part->ends) {
+        Reference ids(PyList_New(Py_ssize_t(end - start)));
+        if (!ids) return nullptr;
+        for (size_t n = start; n < end; ++n) {
+          PyObject* number = number_of(self, part->ids.data[n]);
+          if (!number) return nullptr;
+          PyList_SET_ITEM(ids.object, Py_ssize_t(n - start), number);
+        }
+        if (PyList_Append(lists.object, ids.object) < 0) return nullptr;
+        start = end;
+      }
+      rows += part->ends.size();
+    }
+    Reference numbers(list_of_numbers(references));
+    return numbers ? PyTuple_Pack(2, lists.object, numbers.object) : nullptr;
+  });
+}
+
+struct Buffer {  // the bytes of an object, given back at the end
+  Py_buffer view{};
+  Buffer() = default;
+  Buffer(const Buffer&) = delete;
+  ~Buffer() { PyBuffer_Release(&view); }
+  size_t size() const { return size_t(view.len); }
+  const uint8_t* bytes() const { return static_cast<const uint8_t*>(view.buf); }
+};
+
+// fill(page, kinds, lengths, folded, classes): what the 256 characters of a page become. `folded` holds `lengths[i]` code
+// points for each character, `classes` their combining classes.
+inline PyObject* encoder_fill(PyObject* object, PyObject* arguments) {
+  Tables& tables = **reinterpret_cast<EncoderObject*>(object)->tables;
+  unsigned int number;
+  Buffer kinds, lengths, folded, classes;
+  if (!PyArg_ParseTuple(arguments, "Iy*y*y*y*:fill", &number, &kinds.view, &lengths.view, &folded.view, &classes.view))
+    return nullptr;
+  size_t total = 0;
+  bool valid = number < PAGES && kinds.size() == 256 && lengths.size() == 256;
+  for (size_t i = 0; valid && i < 256; ++i) {
+    const uint8_t kind = kinds.bytes()[i], length = lengths.bytes()[i];
+    total += length;
+    valid = kind < UNFILLED && length <= 8 && (length == 1 || (kind != ALONE && kind != PUNCTUATION)) && (length || kind);
+  }
+  if (!valid || folded.size() != 4 * total || classes.size() != total) {
+    PyErr_SetString(PyExc_ValueError, "a page needs the kinds and lengths of 256 characters, and all that they fold to");
+    return nullptr;
+  }
+  return guarded([&]() -> PyObject* {
+    auto page = std::make_unique<Page>();
+    const uint8_t *code_at = folded.bytes(), *class_at = classes.bytes();
+    for (size_t i = 0; i < 256; ++i) {
+      const uint8_t length = lengths.bytes()[i];
+      uint32_t kind = kinds.bytes()[i], symbols[8] = {}, payload = 0;
+      bool marks = false;
+      for (uint8_t n = 0; n < length; ++n, code_at += 4) {
+        uint32_t code;
+        std::memcpy(&code, code_at, 4);
+        symbols[n] = tables.symbol_of(code);
+        marks = marks || class_at[n];
+      }
+      if (kind == ALONE || kind == PUNCTUATION) {
+        int32_t id = tables.unknown;
+        tables.trie.longest(false, symbols, 1, &id);
+        payload = uint32_t(id);
+      } else if (kind == LETTER && length == 1 && !marks) {
+        payload = symbols[0];
+      } else if (kind == LETTER) {
+        kind = SEVERAL, payload = uint32_t(page->several.size());
+        page->several.push_back(length);
+        for (uint8_t n = 0; n < length; ++n) page->several.push_back(symbols[n] | uint32_t(class_at[n]) << KIND_AT);
+      }
+      class_at += length;
+      page->entries[i] = kind << KIND_AT | payload;
+    }
+    tables.pages.publish(number, std::move(page));
+    Py_RETURN_NONE;
+  });
+}
+
+// fill_flags(page, flags): which of the 256 characters are cased, and which can be ignored.
+inline PyObject* encoder_fill_flags(PyObject* object, PyObject* arguments) {
+  unsigned int number;
+  Buffer flags;
+  if (!PyArg_ParseTuple(arguments, "Iy*:fill_flags", &number, &flags.view)) return nullptr;
+  if (number >= PAGES || flags.size() != 256) {
+    PyErr_SetString(PyExc_ValueError, "a page needs the flags of 256 characters");
+    return nullptr;
+  }
+  return guarded([&]() -> PyObject* {
+    auto page = std::make_unique<Flags>();
+    std::memcpy(page->of, flags.bytes(), 256);
+    (*reinterpret_cast<EncoderObject*>(object)->tables)->flags.publish(number, std::move(page));
+    Py_RETURN_NONE;
+  });
+}
+
+inline PyObject* allocate(PyTypeObject* type) {
+  PyObject* object = type->tp_alloc(type, 0);
+  if (!object) return nullptr;
+  auto* self = reinterpret_cast<EncoderObject*>(object);
+  self->tables = nullptr, self->literals = nullptr, self->numbers = nullptr;
+  return object;
+}
+
+// with_literals(texts, ids): an encoder of the same tables with other literals, each beginning with an ASCII sign.
+inline PyObject* encoder_with_literals(PyObject* object, PyObject* arguments) {
+  PyObject *texts, *ids;
+  if (!PyArg_ParseTuple(arguments, "O!O!:with_literals", &PyList_Type, &texts, &PyList_Type, &ids)) return nullptr;
+  return guarded([&]() -> PyObject* {
+    auto literals = std::make_unique<Literals>();
+    for (Py_ssize_t n = 0; n < PyList_GET_SIZE(texts) && n < PyList_GET_SIZE(ids); ++n) {
+      PyObject* text = PyList_GET_ITEM(texts, n);
+      const long id = PyLong_AsLong(PyList_GET_ITEM(ids, n));
+      if (id == -1 && PyErr_Occurred()) return nullptr;
+      if (!PyUnicode_Check(text) || !PyUnicode_GET_LENGTH(text) || PyUnicode_READ_CHAR(text, 0) > 127 || id < 0 ||
+          id >= long(PAYLOAD)) {
+        PyErr_SetString(PyExc_ValueError, "a literal must begin with an ASCII sign, and have an id");
+        return nullptr;
+      }
+      std::u32string characters;
+      for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(text); ++i) characters += char32_t(PyUnicode_READ_CHAR(text, i));
+      literals->of[characters[0]].push_back({characters, int32_t(id)});
+    }
+    for (auto& some : literals->of)
+      std::stable_sort(some.begin(), some.end(),
+                       [](const Literal& a, const Literal& b) { return a.text.size() > b.text.size(); });
+    PyObject* other = allocate(Py_TYPE(object));
+    if (!other) return nullptr;
+    auto* made = reinterpret_cast<EncoderObject*>(other);
+    Reference guard(other);
+    made->tables = new std::shared_ptr<Tables>(*reinterpret_cast<EncoderObject*>(object)->tables);
+    made->numbers = new std::vector<PyObject*>();
+    made->literals = PyList_GET_SIZE(texts) ? literals.release() : nullptr;
+    return guard.release();
+  });
+}
+
+// Encoder(vocabulary, limit, unknown): the dict from token to id, the longest word, and the id of words without a cut.
+inline PyObject* encoder_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
+  PyObject* vocabulary;
+  Py_ssize_t limit;
+  int unknown;
+  if (!PyArg_ParseTuple(arguments, "O!ni:Encoder", &PyDict_Type, &vocabulary, &limit, &unknown)) return nullptr;
+  return guarded([&]() -> PyObject* {
+    auto tables = std::make_shared<Tables>();
+    tables->limit = size_t(std::max<Py_ssize_t>(limit, 0)), tables->unknown = unknown;
+    std::vector<uint32_t> codes;
+    std::vector<Token> tokens;
+    PyObject *token, *number;
+    for (Py_ssize_t at = 0; PyDict_Next(vocabulary, &at, &token, &number);) {
+      const long id = PyLong_AsLong(number);
+      if (id == -1 && PyErr_Occurred()) return nullptr;
+      if (!PyUnicode_Check(token) || id < 0 || id >= long(PAYLOAD) || unknown < 0 || unknown >= int(PAYLOAD)) {
+        PyErr_SetString(PyExc_ValueError, "a vocabulary must map strings to ids below 2 ** 24 - 1");
+        return nullptr;
+      }
+      const Py_ssize_t size = PyUnicode_GET_LENGTH(token);
+      const bool continues = size >= 2 && PyUnicode_READ_CHAR(token, 0) == '#' && PyUnicode_READ_CHAR(token, 1) == '#';
+      const uint32_t begin = uint32_t(codes.size());
+      for (Py_ssize_t i = continues ? 2 : 0; i < size; ++i) codes.push_back(PyUnicode_READ_CHAR(token, i));
+      if (begin < codes.size()) tokens.push_back({begin, uint32_t(codes.size()), continues, int32_t(id)});
+    }
+    tables->build(codes, tokens);
+    PyObject* object = allocate(type);
+    if (!object) return nullptr;
+    Reference guard(object);
+    auto* self = reinterpret_cast<EncoderObject*>(object);
+    self->tables = new std::shared_ptr<Tables>(std::move(tables));
+    self->numbers = new std::vector<PyObject*>();
+    return guard.release();
+  });
+}
+
+inline void encoder_free(PyObject* object) {
+  auto* self = reinterpret_cast<EncoderObject*>(object);
+  if (self->numbers)
+    for (PyObject* number : *self->numbers) Py_XDECREF(number);
+  delete self->numbers;
+  delete self->literals;
+  delete self->tables;
+  PyTypeObject* type = Py_TYPE(object);
+  type->tp_free(object);
+  Py_DECREF(type);
+}
+
+}  // namespace linkboy

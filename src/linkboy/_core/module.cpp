@@ -1,0 +1,42 @@
+// The extension module linkboy._core: what is too slow in NumPy and simple enough to be exact in C++.
+#include "encoder.hpp"
+
+namespace {
+
+using namespace linkboy;
+
+PyMethodDef encoder_methods[] = {
+    {"flat", encoder_flat, METH_VARARGS, "flat(texts, mark, spans, threads)"},
+    {"padded", encoder_padded, METH_VARARGS, "padded(texts, first, last, pad, room, width, multiple, left, threads)"},
+    {"lists", encoder_lists, METH_VARARGS, "lists(texts, first, last, room, threads)"},
+    {"fill", encoder_fill, METH_VARARGS, "fill(page, kinds, lengths, folded, classes)"},
+    {"fill_flags", encoder_fill_flags, METH_VARARGS, "fill_flags(page, flags)"},
+    {"with_literals", encoder_with_literals, METH_VARARGS, "with_literals(texts, ids)"},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyType_Slot encoder_slots[] = {
+    {Py_tp_new, reinterpret_cast<void*>(encoder_new)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(encoder_free)},
+    {Py_tp_methods, encoder_methods},
+    {Py_tp_doc, const_cast<char*>("Encoder(vocabulary, limit, unknown)\n--\n\nCuts texts into the pieces of a vocabulary.")},
+    {0, nullptr},
+};
+
+PyType_Spec encoder_spec = {"linkboy._core.Encoder", sizeof(EncoderObject), 0, Py_TPFLAGS_DEFAULT, encoder_slots};
+
+PyModuleDef definition = {PyModuleDef_HEAD_INIT, "linkboy._core", "The compiled core.", -1, nullptr,
+                          nullptr, nullptr, nullptr, nullptr};
+
+bool add_type(PyObject* module, const char* name, PyType_Spec* spec) {
+  Reference type(PyType_FromSpec(spec));
+  return type && PyModule_AddObjectRef(module, name, type.object) == 0;
+}
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__core() {
+  Reference module(PyModule_Create(&definition));
+  if (!module || !add_type(module.object, "Encoder", &encoder_spec)) return nullptr;
+  return module.release();
+}

@@ -1,0 +1,218 @@
+"""The two engines that cut plain text: the compiled core, and the readable path, which is its specification."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from linkboy._compiled import core
+from linkboy.text._added_tokens import AddedToken
+from linkboy.text._arrays import Array
+from linkboy.text._characters import Rules, is_punctuation
+from linkboy.text._flat import MARK, FlatIds
+from linkboy.text._pages import REFERENCE, SIZE, make_flags, make_page
+from linkboy.text._wordpiece import TextReader
+
+FLAGS = 1 << 16  # a page of flags, among the numbers of the pages that the core asks for
+
+
+class Engine(Protocol):
+    """Cuts plain text; knows nothing of rows, padding or options."""
+
+    def encode(self, texts: Sequence[str], *, spans: bool = False) -> FlatIds:
+        """Return the ids of all texts, one after the other."""
+        ...
+
+    def lists(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text."""
+        ...
+
+
+def make_engine(
+    vocabulary: Mapping[str, int], rules: Rules, *, unknown_id: int, limit: int, never_split: frozenset[str]
+) -> "CoreEngine | ReaderEngine":
+    """Return the engine for a vocabulary: the compiled one where there is one."""
+    reader = TextReader(vocabulary, rules, unknown_id=unknown_id, limit=limit, never_split=never_split)
+    if core() is None:
+        return ReaderEngine(reader)
+    return CoreEngine(vocabulary, rules, unknown_id=unknown_id, limit=limit, reader=reader, never_split=never_split)
+
+
+class ReaderEngine:
+    """One text after the other, as the reference says.
+
+    Args:
+        reader: cuts a text.
+    """
+
+    def __init__(self, reader: TextReader) -> None:
+        self.reader = reader
+
+    def lists(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text."""
+        return list(map(self.reader.ids, texts))
+
+    def encode(self, texts: Sequence[str], *, spans: bool = False) -> FlatIds:
+        """Return the ids of all texts, and their spans."""
+        if not spans:
+            return _join(self.lists(texts))
+        rows = [[(MARK, 0, 0), *self.reader.read(text), (MARK, 0, 0)] for text in texts]
+        pieces = np.array(list(itertools.chain.from_iterable(rows)), np.int32).reshape(-1, 3)
+        begin, end = _borders(rows)
+        return FlatIds(pieces[:, 0].copy(), begin, end, pieces[:, 1:].copy())
+
+
+class CoreEngine:
+    """All texts at once, in the compiled core; what that cannot decide alone goes to the reader.
+
+    Args:
+        vocabulary: token to id.
+        rules: what a character becomes.
+        unknown_id: the id of words without a cut.
+        limit: characters above which a word is unknown.
+        reader: cuts one text at a time.
+        never_split: tokens that stay whole where they stand between spaces: only the reader knows them.
+    """
+
+    threads = 1
+
+    def __init__(
+        self,
+        vocabulary: Mapping[str, int],
+        rules: Rules,
+        *,
+        unknown_id: int,
+        limit: int,
+        reader: TextReader,
+        never_split: frozenset[str],
+    ) -> None:
+        self.reader, self._rules = reader, rules
+        self._to_reader = frozenset(ord(token[0]) for token in never_split)
+        self._core = core().Encoder(dict(vocabulary), limit, unknown_id)
+
+    def with_literals(self, added: Mapping[AddedToken, int]) -> Self | None:
+        """Return an engine that finds these tokens, too; `None` where they ask for more than the core can."""
+        if added and (self._to_reader or not all(map(_is_simple, added))):
+            return None
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._core = self._core.with_literals([token.content for token in added], list(added.values()))
+        return other
+
+    def encode(self, texts: Sequence[str], *, spans: bool = False) -> FlatIds:
+        """Return the ids of all texts, and their spans."""
+        texts = _as_list(texts)
+        ids, splits, unread, ranges = self._ask(self._core.flat, texts, MARK, spans, self.threads)
+        splits = np.frombuffer(splits, np.int64)
+        flat = FlatIds(
+            np.frombuffer(ids, np.int32),
+            splits[:-1].copy(),
+            splits[1:] - 1,
+            np.frombuffer(ranges, np.int32).reshape(-1, 2) if spans else None,
+        )
+        return self._with_read(flat, texts, unread) if unread else flat
+
+    def lists(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text."""
+        return self.rows(texts, -1, -1, -1)
+
+    def rows(self, texts: Sequence[str], first: int, last: int, room: int) -> list[list[int]]:
+        """Return the ids of each text, at most `room`, with one id before and one after them; -1 for neither."""
+        texts = _as_list(texts)
+        rows, unread = self._ask(self._core.lists, texts, first, last, room, self.threads)
+        for number in unread:
+            at = int(first >= 0)
+            rows[number][at:at] = self.reader.ids(texts[number])[: None if room < 0 else room]
+        return rows
+
+    def padded(
+        self, texts: Sequence[str], first: int, last: int, pad: int, room: int, width: int, multiple: int, left: bool
+    ) -> tuple[Array, Array] | None:
+        """Return ids and mask, `(N, L)` int64.
+
+        Args:
+            texts: the texts.
+            first: the id before each text, -1 for none.
+            last: the id after each text, -1 for none.
+            pad: the id that fills up rows.
+            room: the most ids of a text, -1 for all.
+            width: the least width, -1 where rows may not be padded.
+            multiple: a number of which the width becomes a multiple.
+            left: whether to pad at the left.
+
+        Returns:
+            `None` where rows that may not be padded differ, or a text is one for the reader.
+        """
+        asked = self._ask(
+            self._core.padded, _as_list(texts), first, last, pad, room, width, multiple, left, self.threads
+        )
+        if asked is None:
+            return None
+        ids, mask, width = asked
+        shape = len(texts), width
+        return np.ndarray(shape, np.int64, ids), np.ndarray(shape, np.int64, mask)
+
+    def _ask(self, method: Any, *arguments: Any) -> Any:
+        """Call the core until it has all the pages that these texts need."""
+        while type(result := method(*arguments)) is list:
+            for number in result:
+                self._fill(number)
+        return result
+
+    def _fill(self, number: int) -> None:
+        if number >= FLAGS:
+            self._core.fill_flags(number - FLAGS, make_flags(number - FLAGS))
+            return
+        page = make_page(self._rules, number)
+        kinds, lengths, folded, classes = page
+        here = [code - SIZE * number for code in self._to_reader if code // SIZE == number]
+        if here:
+            changed = bytearray(kinds)
+            for place in here:
+                changed[place] = REFERENCE
+            kinds = bytes(changed)
+        self._core.fill(number, kinds, lengths, folded, classes)
+
+    def _with_read(self, flat: FlatIds, texts: Sequence[str], unread: Sequence[int]) -> FlatIds:
+        """Put in the texts that the core left empty."""
+        found = [
+            self.reader.read(texts[number]) if flat.spans is not None else self._bare(texts[number])
+            for number in unread
+        ]
+        counts = np.zeros(len(texts), np.int64)
+        counts[unread] = list(map(len, found))
+        at = np.repeat(flat.end, counts)
+        pieces = np.array(list(itertools.chain.from_iterable(found)), np.int32).reshape(-1, 3)
+        more = np.cumsum(counts)
+        return FlatIds(
+            np.insert(flat.ids, at, pieces[:, 0]),
+            flat.begin + more - counts,
+            flat.end + more,
+            None if flat.spans is None else np.insert(flat.spans, at, pieces[:, 1:], axis=0),
+        )
+
+    def _bare(self, text: str) -> list[tuple[int, int, int]]:
+        return [(number, 0, 0) for number in self.reader.ids(text)]
+
+
+def _is_simple(token: AddedToken) -> bool:
+    """Return whether the core finds a token as it stands, without a look at what is beside it."""
+    first = token.content[0]
+    flags = token.normalized or token.lstrip or token.rstrip or token.single_word
+    return not flags and first.isascii() and is_punctuation(first)
+
+
+def _as_list(texts: Sequence[str]) -> Sequence[str]:
+    return texts if isinstance(texts, (list, tuple)) else list(texts)
+
+
+def _join(rows: Sequence[Sequence[int]]) -> FlatIds:
+    marked = [[MARK, *row, MARK] for row in rows]
+    begin, end = _borders(marked)
+    return FlatIds(np.array(list(itertools.chain.from_iterable(marked)), np.int32), begin, end)
+
+
+def _borders(rows: Sequence[Sequence[object]]) -> tuple[Array, Array]:
+    ends = np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)))
+    return np.append(0, ends)[:-1], ends - 1
