@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 
 from linkboy._watch import CHECKS, Leaf, LossCall, OptimizerFacts, Record, Root, TrainingFinding, ask
+from linkboy._watch._causes import SWALLOWS, causes
 from linkboy._watch._record import Broadcasted, NotFinite, OutputRows, SoftmaxDim, Squashed, Units
 from linkboy.doctor import _finish
-from linkboy.doctor._causes import SWALLOWS, causes
 from linkboy.doctor._facts import LoaderFacts, Overlap, Rerun, SchedulerFacts, facts_of
 
 STEPS = 20
@@ -300,6 +300,11 @@ def future(r):
 @plants
 def train_in_eval(r):
     r.roots[0].eval_losses = 4
+
+
+@plants
+def frozen_moved(r):
+    leaf(r, 1).requires_grad, leaf(r, 1).moved = False, True
 
 
 @plants

@@ -4,16 +4,19 @@
 package on a few of its steps, `linkboy.doctor` adds its own and watches a whole program.
 """
 
-from linkboy._watch._checks import CHECKS, Check, ask, check
+from linkboy._watch._causes import causes
+from linkboy._watch._checks import CHECKS, FIT, Check, ask, check
 from linkboy._watch._finding import Severity, TrainingFinding
 from linkboy._watch._observer import TrainingObserver
-from linkboy._watch._record import Leaf, LossCall, OptimizerFacts, Record, Root
+from linkboy._watch._record import Leaf, LossCall, NotFinite, OptimizerFacts, Record, Root
 
 __all__ = [
     "CHECKS",
+    "FIT",
     "Check",
     "Leaf",
     "LossCall",
+    "NotFinite",
     "OptimizerFacts",
     "Record",
     "Root",
@@ -21,5 +24,6 @@ __all__ = [
     "TrainingFinding",
     "TrainingObserver",
     "ask",
+    "causes",
     "check",
 ]

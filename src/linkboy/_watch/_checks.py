@@ -6,6 +6,7 @@ programs that look the same.
 
 import dataclasses
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -183,6 +184,7 @@ def unregistered(record: Record) -> Answer:
 
 def _without_gradient(record: Record) -> list[Leaf]:
     swallowed = {number for facts in record.optimizers if facts.steps == 0 for number in facts.leaves}
+    chosen = {_list_of(leaf) for leaf in record.leaves.values() if 0 < leaf.in_graphs < leaf.walks} - {""}
     return [
         leaf
         for number, leaf in record.leaves.items()
@@ -192,7 +194,17 @@ def _without_gradient(record: Record) -> list[Leaf]:
         and leaf.walks >= 2
         and leaf.root is not None
         and number not in swallowed
+        and _list_of(leaf) not in chosen
     ]
+
+
+def _list_of(leaf: Leaf) -> str:
+    """Return the list of modules that holds a tensor: some batches may choose one of its parts, and others another."""
+    found = _NUMBERED.match(leaf.owner)
+    return f"{leaf.root} {found[1] or ''}" if found else ""
+
+
+_NUMBERED = re.compile(r"(?:(.*?)\.)?\d+(?:\.|$)")
 
 
 @check("cut", lambda r: trained(r) and r.walks >= 2, fit=True)
@@ -234,6 +246,18 @@ def unused(record: Record) -> Answer:
         "unused", severity, sentence, "call the layer in forward, or remove it", _called_at(record, idle),
         tensors=len(idle), numbers=count,
     )  # fmt: skip
+
+
+@check("frozen-moved", trained, fit=True)
+def frozen_moved(record: Record) -> Answer:
+    """Tensors that ask for no gradient and are changed by a step."""
+    moved = [leaf for leaf in record.leaves.values() if leaf.moved]
+    if not moved:
+        return None
+    sentence = f"{plural(len(moved), 'parameter')} with requires_grad=False changed in a step: {few(moved)}"
+    fix = "leave them out of the optimizer: weight decay and momentum move what still has a gradient"
+    places = [record.optimizers[index].place_step for leaf in moved for index in leaf.optimizers[:1]]
+    return finding("frozen-moved", "LIKELY", sentence, fix, places, tensors=len(moved))
 
 
 def _left_by_a_library(record: Record, leaf: Leaf) -> bool:
@@ -485,3 +509,6 @@ def unshuffled(record: Record) -> Answer:
                 seen=seen, expected=expected,
             )  # fmt: skip
     return None
+
+
+FIT = {word: each for word, each in CHECKS.items() if each.fit}

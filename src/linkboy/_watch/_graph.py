@@ -17,6 +17,7 @@ from linkboy._watch._places import node_line
 from linkboy._watch._record import Broadcasted, LossCall, SoftmaxDim, Squashed
 
 Node = Any
+MOST_READ = 2**16  # labels of a loss that are counted, and a sixteenth of the numbers of its input that are read
 REDUCTIONS = ("none", "mean", "sum")
 LOSSES = {
     "NllLoss": "nll", "NllLoss2D": "nll", "BinaryCrossEntropyWithLogits": "bce_logits", "BinaryCrossEntropy": "bce",
@@ -227,6 +228,7 @@ def fill_values(call: LossCall, given: Tensor | None, target: Tensor | None, *, 
         if target is not None and target.numel():
             if call.kind == "nll":
                 flat = target.flatten()
+                flat = flat[:: max(1, flat.numel() // MOST_READ)]
                 kept = flat[flat != call.ignore_index]
                 if kept.numel():
                     values, counts = kept.unique(return_counts=True)
@@ -242,6 +244,9 @@ def fill_values(call: LossCall, given: Tensor | None, target: Tensor | None, *, 
 
 
 def _fill_input(call: LossCall, given: Tensor, target: Tensor | None) -> None:
+    if given.numel() > 16 * MOST_READ and given.dim() > 1:
+        rows = max(1, 16 * MOST_READ * len(given) // given.numel())
+        given, target = given[:rows], target if target is None else target[:rows]
     call.output_rms = given.float().square().mean().sqrt().item()
     if call.kind == "nll":
         dim = 1 if given.dim() > 1 else 0

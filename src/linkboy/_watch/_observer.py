@@ -30,6 +30,7 @@ from linkboy._watch._record import Leaf, LossCall, NotFinite, OptimizerFacts, Ou
 MOST_VALUES = 5_000_000  # parameters whose values are compared in full before and after a step
 EARLY, EVERY = 12, 10  # steps that are measured: the first ones, and then one in ten
 WALKS = 4
+FIT_WALKS = 2  # those of `fit`, which sees by the gradients as well what takes part
 _STATELESS = ("SGD", "LBFGS", "ASGD", "Rprop")
 
 
@@ -61,10 +62,13 @@ class TrainingObserver:
         self._emptied: dict[int, bool] = {}
         self._filled: dict[int, bool] = {}
         self._used: dict[int, list[Tensor]] = {}
-        self._before: dict[int, list[tuple[int, Tensor, Tensor]]] = {}
+        self._before: dict[int, list[tuple[int, Tensor, Tensor, bool]]] = {}
         self._alive: dict[str, Tensor] = {}
         self._marks: dict[int, list[tuple[int, int]]] = {}
         self._steep: list[tuple[str, str]] = []
+        self._asked: set[int] = (
+            set()
+        )  # tensors of an optimizer that asked for a gradient in a backward pass of this step
         self.made_by_hand: Callable[[Tensor], bool] = lambda tensor: False
         self.on_loss: Callable[[LossCall, Any, Tensor | None, Tensor | None], None] | None = None
         self.on_step: Callable[[Optimizer, OptimizerFacts, dict[int, dict[str, Any]]], None] | None = None
@@ -128,6 +132,11 @@ class TrainingObserver:
                 if measured(self.record.steps):
                     self._watch_rows(number, outputs)
         return number
+
+    def called_whole(self, module: nn.Module, output: Any) -> None:
+        """Record a call of a model whose parts are not watched; all of them count as run."""
+        self._ran.update(id(each) for each in module.modules())
+        self.called(module, (), {}, output)
 
     def root_number(self, module: nn.Module) -> int | None:
         """Return the index of a model, which is made when it is first called; `None` for what holds nothing to "
@@ -227,7 +236,9 @@ class TrainingObserver:
             for path, owner in module.named_modules():
                 above = installed.get(path.rpartition(".")[0], False)
                 library = installed[path] = above if _of_torch(owner) else _is_library(owner)
-                for key, parameter in owner.named_parameters(recurse=False):
+                for key, parameter in owner._parameters.items():
+                    if parameter is None:
+                        continue
                     leaf = self.leaf(parameter)
                     if leaf.root is None or leaf.root == number:
                         leaf.root, leaf.registered, leaf.held_by = number, True, ""
@@ -236,7 +247,8 @@ class TrainingObserver:
                         leaf.library = leaf.library or library
                     leaf.ran = leaf.ran or id(owner) in self._ran
                     leaf.requires_grad = parameter.requires_grad
-                    leaf.misspelled = leaf.misspelled or _misspelled(parameter, owner, module)
+                    if not self.record.fit:
+                        leaf.misspelled = leaf.misspelled or _misspelled(parameter, owner, module)
                     total += leaf.numel
                     optimized += leaf.numel if leaf.optimizers else 0
                 self._note_plain_tensors(owner, path, number, prefix)
@@ -296,12 +308,60 @@ class TrainingObserver:
             empty = gradients_empty(optimizer)
             self._emptied[id(facts)] = self._emptied.get(id(facts), False) or empty
             self._marks[id(facts)] = _marks(optimizer)
+            if measured(facts.steps):
+                tensors = (t for group in optimizer.param_groups for t in group["params"] if t.requires_grad)
+                self._asked.update(map(id, tensors))
         walked = _graph.walk(roots, deep=deep)
         self._read_losses(walked, full=measured(record.steps))
         if deep:
             self._read_graph(walked, roots)
         self._read_value(roots)
         record.backwards += 1
+
+    def look_at_graph(self, losses: Tensor, optimizer: Optimizer, *, leaves: bool) -> None:
+        """Look at the graph of some losses, for a loop that holds the gradients itself.
+
+        Args:
+            losses: what `backward` will be called on; need not be reduced.
+            optimizer: the optimizer of the loop.
+            leaves: whether the tensors of the graph are those of the model; FSDP2 has others in it.
+        """
+        record = self.record
+        self._hold(optimizer, self.optimizer(optimizer))
+        deep = record.walks < FIT_WALKS
+        walked = _graph.walk([losses], deep=deep)
+        self._read_losses(walked, full=True)
+        if not bool(losses.detach().isfinite().all()) and record.not_finite is None:
+            what, place = next(_graph.steep_places(walked.nodes), ("", ""))
+            record.not_finite = NotFinite("loss", "the loss", record.steps, place, what)
+        if deep:
+            record.walks += 1
+            record.squashed += _graph.squashed(walked.nodes)
+            record.broadcasts += _graph.broadcasts([losses])
+            self.name_leaves()
+            if leaves:
+                self._note_leaves(walked)
+        record.backwards += 1
+
+    def step_seen(self, optimizer: Optimizer, *, leaves: bool) -> None:
+        """Close a step of a loop that empties the gradients itself, while they are still there.
+
+        Args:
+            optimizer: the optimizer of the loop.
+            leaves: as for `look_at_graph`; where the graph does not tell, the gradients do.
+        """
+        facts = self.optimizer(optimizer)
+        mine = set(facts.leaves)
+        for reference, leaf in list(self._leaf_of.values()):
+            tensor = reference()
+            if tensor is None or not (leaf.root is not None or leaf.optimizers):
+                continue
+            seen = tensor.grad is not None
+            if not leaves:
+                leaf.walks, leaf.in_graphs = leaf.walks + 1, leaf.in_graphs + seen
+            elif seen and not leaf.in_graphs and self._numbers[id(tensor)] in mine:
+                leaf.in_graphs = 1
+        self._close_step(facts)
 
     def _read_losses(self, walked: _graph.Walked, *, full: bool) -> None:
         for node, call, given, target in walked.losses:
@@ -411,6 +471,18 @@ class TrainingObserver:
         changes = self._compare_values(facts)
         self._used[id(facts)] = [g.detach().clone() for g in some_gradients(optimizer, 2)]
         self._emptied[id(facts)] = self._filled[id(facts)] = False
+        self._note_moved(changes)
+        self._asked.difference_update(id(t) for group in optimizer.param_groups for t in group["params"])
+        self._close_step(facts)
+        if self.on_step is not None:
+            self.on_step(optimizer, facts, changes)
+
+    def _note_moved(self, changes: dict[int, dict[str, Any]]) -> None:
+        for number, change in changes.items():
+            leaf = self.record.leaves[number]
+            leaf.moved = leaf.moved or (change["frozen"] and change["change"] > 0)
+
+    def _close_step(self, facts: OptimizerFacts) -> None:
         facts.steps += 1
         facts.since_step = 0
         indices = {index for index, each in enumerate(self.record.optimizers) if each is facts}
@@ -421,8 +493,6 @@ class TrainingObserver:
                 root.training.append(training)
         self.pending.clear()
         self.record.steps += 1
-        if self.on_step is not None:
-            self.on_step(optimizer, facts, changes)
 
     def _leaves_of(self, facts: OptimizerFacts) -> list[Leaf]:
         return [self.record.leaves[number] for number in facts.leaves]
@@ -443,16 +513,24 @@ class TrainingObserver:
             if share < 1 and view.dim():
                 view = view[: max(1, int(share * view.shape[0]))]
             if view.layout is torch.strided and view.is_floating_point():
-                kept.append((self.leaf_number(tensor), view.clone(), view))
+                kept.append(
+                    (
+                        self.leaf_number(tensor),
+                        view.clone(),
+                        view,
+                        not tensor.requires_grad and id(tensor) not in self._asked,
+                    )
+                )
         self._before[id(facts)] = kept
 
     def _compare_values(self, facts: OptimizerFacts) -> dict[int, dict[str, Any]]:
         """Return what the step changed, and add the change of all matrices as a share of their size."""
         changes: dict[int, dict[str, Any]] = {}
         moved = size = 0.0
-        for number, before, now in self._before.pop(id(facts), []):
+        for number, before, now, frozen in self._before.pop(id(facts), []):
             change, weight = float((now - before).norm()), float(before.norm())
             changes[number] = {"change": change, "weight": weight, "before": before, "now": now}
+            changes[number]["frozen"] = frozen
             if before.dim() >= 2 and before.numel() >= 16:
                 moved, size = moved + change**2, size + weight**2
         if changes and size == 0 and moved > 0:

@@ -27,6 +27,7 @@ class Leaf:
         born: the backward pass in which it was first seen.
         misspelled: an attribute set on it that looks like `requires_grad`.
         last_walk: the walk in which it was a leaf last.
+        moved: whether a step changed it although it asks for no gradient.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Leaf:
     born: int = 0
     misspelled: str = ""
     last_walk: int = -1
+    moved: bool = False
 
     @property
     def numel(self) -> int:

@@ -111,6 +111,8 @@ class TrainingReport(Report):
         if self.suspects is not None:
             yield from self.suspects._blocks()
         yield Table(("file", "what it holds"), self._contents(), f"Everything is in {self.directory}")
+        if self.history is not None:
+            yield self.history.looked_at
         times = ", ".join(f"{what} {format_seconds(seconds)}" for what, seconds in self.seconds.items())
         yield f"{times}; {self.memory.summary}"
 

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from linkboy._checks import did_you_mean
 from linkboy._report import format_count, plural
-from linkboy._watch import CHECKS, Record, TrainingFinding, ask
+from linkboy._watch import CHECKS, Record, TrainingFinding, ask, causes
 from linkboy.doctor import _check_data, _check_steps, _data, _rows  # noqa: F401 - the checks register themselves
-from linkboy.doctor._causes import causes
 from linkboy.doctor._facts import Facts, Overlap, Rerun
 from linkboy.doctor._reruns import rerun
 from linkboy.doctor._watcher import Example, Watcher, _argument_names

@@ -1,84 +1,121 @@
 """What silently goes wrong in a training, seen in its first steps from what the loop holds anyway."""
 
+import contextlib
+import dataclasses
+import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from linkboy._report import format_count, listed, plural
-from linkboy._watch import TrainingFinding
+from linkboy._calls import tensors_in
+from linkboy._report import format_count
+from linkboy._watch import FIT, Check, NotFinite, TrainingFinding, TrainingObserver, ask, causes
 from linkboy.training import _processes
 from linkboy.training._placement import local_part
 
 OnFinding = Literal["warn", "raise", "off"]
-_STEPS = 3  # looked at: a part that takes no part in one of them may be chosen by the batch
+STEPS = 8  # looked at: as many batches as it takes to see that classes come one after another
 _SAMPLE = 64  # numbers of each frozen tensor that are kept
+_AT_ONCE = (  # asked after the first step; the others need several
+    "unoptimized", "unregistered", "double-softmax", "double-sigmoid", "raw-nll", "broadcast", "exploding", "frozen-moved",
+)  # fmt: skip
 
 
 class Examination:
-    """Looks at the first steps of a start and says each thing that it finds once.
+    """Looks at the first steps of a start, and says each thing that it finds once.
 
     Args:
         model: the model that trains.
-        loss_fn: the loss, whose parameters are no strangers to the optimizer.
+        optimizer: its optimizer.
         on_finding: what to do with a finding.
+        sharded: whether FSDP2 holds the parameters, so that the graph has other tensors in it.
     """
 
-    def __init__(self, model: nn.Module, loss_fn: object, on_finding: OnFinding) -> None:
-        self.model, self.loss_fn, self.on_finding = model, loss_fn, on_finding
+    def __init__(self, model: nn.Module, optimizer: Optimizer, on_finding: OnFinding, *, sharded: bool) -> None:
+        self.model, self.optimizer, self.on_finding, self.leaves = model, optimizer, on_finding, not sharded
         self.findings: list[TrainingFinding] = []
         self.open = on_finding != "off"
-        self._steps = 0
+        self.observer = TrainingObserver(fit=True)
+        self._hooked = not _is_compiled(model)
+        self._padding: TrainingFinding | None = None
         self._said: set[str] = set()
-        self._silent: set[str] | None = None
         self._frozen: dict[str, tuple[int, Tensor]] = {}
 
-    def begin(self) -> None:
-        """Keep some numbers of each frozen parameter, once a resumed run has its own."""
+    def begin(self, *, compiled: bool) -> None:
+        """Keep some numbers of each frozen parameter, once a resumed run has its own.
+
+        Args:
+            compiled: whether the model is called through `torch.compile`, which hooks of modules would cut.
+        """
         if self.open:
-            self._frozen = {name: _kept(p) for name, p in _named(self.model) if not p.requires_grad}
+            self._hooked = self._hooked and not compiled
+            self._frozen = {name: _kept(p) for name, p in self.model.named_parameters() if not p.requires_grad}
 
-    def saw_losses(self, losses: Tensor, target: Any, *, weighed: bool) -> None:
-        """Look for labels that the loss ignores and the mean counts."""
-        if weighed or not isinstance(target, Tensor) or target.is_floating_point() or target.shape != losses.shape:
-            return
-        ignored = (target < 0).to(losses.device)
-        count = int(ignored.sum())
-        if 0 < count < ignored.numel() and not losses.detach()[ignored].any():
-            self._add(padding_counted(count, ignored.numel(), int(target.min())))
+    def calls(self) -> contextlib.AbstractContextManager[None]:
+        """Watch the calls of modules while the block runs."""
+        return self.observer.module_calls() if self._hooked else contextlib.nullcontext()
 
-    def stepped(self, parameters: Sequence[Tensor]) -> None:
+    def saw_losses(self, output: Any, losses: Tensor, target: Any, *, weighed: bool) -> None:
+        """Look at the losses of a batch before the backward pass.
+
+        Args:
+            output: what the model returned.
+            losses: its losses, not reduced.
+            target: the target of the batch.
+            weighed: whether the caller or the loss says what each of them counts.
+        """
+        observer = self.observer
+        if not losses.requires_grad:
+            return  # the loop refuses it
+        if not self._hooked:
+            observer.called_whole(self.model, output)
+        observer.look_at_graph(losses, self.optimizer, leaves=self.leaves)
+        rows, wanted = (next((t.shape[0] for t in tensors_in(value) if t.ndim), 0) for value in (output, target))
+        if losses.ndim and losses.shape[0] < rows == wanted:  # otherwise dim 0 may not be that of the samples
+            observer.record.extra["independent_rows"] = range(len(observer.record.roots))
+        if self._padding is None and not weighed:
+            self._padding = _padding_counted(losses, target)
+
+    def stepped(self) -> None:
         """Look at gradients and frozen parameters after a step, before the gradients are gone; on every process."""
-        self._steps += 1
-        held, own = {id(p) for p in parameters}, dict(_named(self.model))
-        names = {id(p): name for name, p in own.items()}
-        loss = {id(p) for _, p in _named(self.loss_fn)}
-        silent = _silent(parameters, names)
-        self._silent = silent if self._silent is None else self._silent & silent
-        if self._steps == 1:
-            missing = {name: p.numel() for name, p in own.items() if p.grad is not None and id(p) not in held}
-            strangers = [p for p in parameters if id(p) not in names.keys() | loss]
-            stale = sum(p.grad is None for p in strangers)
-            self._add(unoptimized(missing, stale, sum(p.numel() for p in own.values())))
-        self._add(frozen_moved([name for name, before in self._frozen.items() if _moved(own.get(name), before)]))
-        if self._steps == _STEPS:
-            self._add(without_gradient({name: own[name].numel() for name in sorted(self._silent)}))
-            self.open = False
-        self._say()
+        observer = self.observer
+        observer.step_seen(self.optimizer, leaves=self.leaves)
+        own = dict(self.model.named_parameters())
+        for name, before in self._frozen.items():
+            if _moved(own.get(name), before):
+                observer.leaf(own[name]).moved = True
+        if observer.record.steps == 1:
+            self._ask({word: FIT[word] for word in _AT_ONCE})
+        if observer.record.steps == STEPS:
+            self.end()
+
+    def skipped(self, what: Literal["loss", "gradient"]) -> None:
+        """Note a step that was not made because of a value that is not finite."""
+        record = self.observer.record
+        if self.open and record.not_finite is None:
+            record.not_finite = NotFinite(what, f"the {what}", record.steps, "")
 
     def end(self) -> None:
-        """Say what a run that was shorter than the steps looked at has shown."""
-        if self.open and self._silent:
-            own = dict(_named(self.model))
-            self._add(without_gradient({name: own[name].numel() for name in sorted(self._silent) if name in own}))
-            self._say()
+        """Say what the steps have shown, also those of a run that was shorter."""
+        if self.open:
+            self._ask(FIT)
         self.open = False
 
-    def _add(self, finding: TrainingFinding | None) -> None:
-        if finding is not None and finding.word not in {known.word for known in self.findings}:
-            self.findings.append(finding)
+    def _ask(self, checks: Mapping[str, Check]) -> None:
+        found, _, _ = ask(self.observer.record, checks, strict=bool(os.environ.get("LINKBOY_DEBUG")))
+        if self._padding is not None:
+            found.append(self._padding)
+        # A line of the program is where it calls fit, which the reader knows; and notes are for whoever asks the doctor.
+        self.findings += [
+            dataclasses.replace(each, places=())
+            for each in causes(found)
+            if each.severity != "NOTE" and each.word not in {known.word for known in self.findings}
+        ]
+        self._say()
 
     def _say(self) -> None:
         """Agree on the findings of all processes, and warn once for each, or raise."""
@@ -99,74 +136,31 @@ def sentence_of(finding: TrainingFinding) -> str:
     return f"{finding.sentence}; {finding.fix}"
 
 
-def unoptimized(missing: Mapping[str, int], stale: int, total: int) -> TrainingFinding | None:
-    """Parameters with a gradient that the optimizer does not hold; `stale` of those that it holds are in no model."""
-    if not missing:
-        return None
-    sentence = (
-        f"{plural(len(missing), 'parameter')} with a gradient {_are(missing)} not in the optimizer and will not change: "
-        f"{listed(list(missing), 4)} ({format_count(sum(missing.values()))} of {format_count(total)} numbers)"
-    )
-    if stale:
-        sentence += f", while the optimizer holds {plural(stale, 'tensor')} that the model does not have"
-    fix = (
-        "make the optimizer after the last change of the model"
-        if stale
-        else "give them to the optimizer, or set requires_grad_(False) on them if they are meant to be frozen"
-    )
-    evidence = {"tensors": len(missing), "numbers": sum(missing.values()), "stale": stale}
-    return TrainingFinding("unoptimized", "FAULT" if stale else "LIKELY", sentence, fix, (), evidence)
-
-
-def without_gradient(silent: Mapping[str, int]) -> TrainingFinding | None:
-    """Parameters that the optimizer holds and that had no gradient in any of the first steps."""
-    if not silent:
-        return None
-    sentence = (
-        f"{plural(len(silent), 'parameter')} in the optimizer had no gradient in the first steps: {listed(list(silent), 4)} "
-        f"({format_count(sum(silent.values()))} numbers)"
-    )
-    fix = (
-        "the layer is not called, or the graph is cut behind it (detach, no_grad, .data, .item()); if it is meant to be "
-        "frozen, set requires_grad_(False)"
-    )
-    return TrainingFinding(
-        "cut", "LIKELY", sentence, fix, (), {"tensors": len(silent), "numbers": sum(silent.values())}
-    )
-
-
-def frozen_moved(moved: Sequence[str]) -> TrainingFinding | None:
-    """Parameters with `requires_grad=False` whose values changed."""
-    if not moved:
-        return None
-    sentence = f"{plural(len(moved), 'parameter')} with requires_grad=False changed in a step: {listed(list(moved), 4)}"
-    fix = "leave them out of the optimizer: weight decay and momentum move what still has a gradient"
-    return TrainingFinding("frozen-moved", "LIKELY", sentence, fix, (), {"tensors": len(moved)})
-
-
-def padding_counted(ignored: int, count: int, label: int) -> TrainingFinding | None:
+def _padding_counted(losses: Tensor, target: Any) -> TrainingFinding | None:
     """Labels that the loss ignores, whose zeros the mean counts."""
+    if not isinstance(target, Tensor) or target.is_floating_point() or target.shape != losses.shape:
+        return None
+    ignored = (target < 0).to(losses.device)
+    count = int(ignored.sum())
+    if not 0 < count < ignored.numel() or losses.detach()[ignored].any():
+        return None
     sentence = (
-        f"{format_count(ignored)} of {format_count(count)} losses are 0 because their label is below 0 (such as {label}), and "
-        "the mean counts them: loss and gradient are too small by that share"
+        f"{format_count(count)} of {format_count(ignored.numel())} losses are 0 because their label is below 0 (such as "
+        f"{int(target.min())}), and the mean counts them: loss and gradient are too small by that share"
     )
     fix = (
         "pass the loss itself and not a function around it, or sample_weight=, a function of the batch that is 0 there"
     )
-    return TrainingFinding("padding-counted", "LIKELY", sentence, fix, (), {"ignored": ignored, "losses": count})
+    return TrainingFinding(
+        "padding-counted", "LIKELY", sentence, fix, (), {"ignored": count, "losses": ignored.numel()}
+    )
 
 
-def _are(things: Mapping[str, int]) -> str:
-    return "is" if len(things) == 1 else "are"
-
-
-def _named(module: object) -> Iterable[tuple[str, nn.Parameter]]:
-    return module.named_parameters() if isinstance(module, nn.Module) else ()
-
-
-def _silent(parameters: Sequence[Tensor], names: Mapping[int, str]) -> set[str]:
-    """Return the names of the parameters that should have a gradient and have none."""
-    return {names[id(p)] for p in parameters if id(p) in names and p.requires_grad and p.grad is None}
+def _is_compiled(model: nn.Module) -> bool:
+    return any(
+        getattr(module, "_compiled_call_impl", None) is not None or type(module).__name__ == "OptimizedModule"
+        for module in model.modules()
+    )
 
 
 def _sample(parameter: Tensor) -> Tensor:

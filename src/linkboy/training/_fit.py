@@ -117,9 +117,10 @@ def fit(
         on_nan: what to do when a loss (on a CPU with `clip_grad_norm`, also a gradient) is not finite: `"raise"`, with
             step, samples and layer, or `"skip"`: leave the step out on all processes and count it. On a GPU `"raise"` looks
             every `log_every` steps and before each checkpoint, `"skip"` waits for the device in each step.
-        on_finding: what to do about something that silently goes wrong, seen in the first three steps: parameters with a gradient
-            that the optimizer does not hold, some that it holds and that have none, frozen ones that move, padding that the
-            mean counts. `"warn"`, `"raise"` a `ValueError`, or `"off"`. They are in `History.findings`.
+        on_finding: what to do about something that silently goes wrong, seen in the first eight steps: the words `unoptimized`,
+            `unregistered`, `cut`, `unused`, `frozen-moved`, `double-softmax`, `double-sigmoid`, `raw-nll`, `broadcast`,
+            `ignored-samples`, `nan` (with `on_nan="skip"`), `exploding`, `eval-in-training` and `unshuffled` of the doctor, and
+            padding that the mean counts. `"warn"`, `"raise"` a `ValueError`, or `"off"`. They are in `History.findings`.
         early_stopping: an `EarlyStopping`, which decides when to stop and which weights to restore.
         callbacks: functions of `(event, state)`, called on every process. They may freeze, unfreeze and give the optimizer
             parameters, which counts from the next step and is restored by a resume. Events are `"step"`, `"log"`, `"epoch"` and

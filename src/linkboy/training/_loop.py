@@ -127,7 +127,7 @@ class Loop:
         self.stopped: str | None = None
         self.modes = Modes(self.model)
         self._deadline = math.inf if settings.max_minutes is None else time.monotonic() + 60 * settings.max_minutes
-        self.examination = Examination(self.model, settings.loss_fn, settings.on_finding)
+        self.examination = Examination(self.model, optimizer, settings.on_finding, sharded=placement.sharded)
         self._figures: tuple[int, dict[str, Any]] = -1, {}  # of the last validation, and its step
         self._first = True  # the step to come is the first of this start
 
@@ -137,7 +137,7 @@ class Loop:
         self.optimizer.zero_grad()
         self._synchronise_unshared(self._unshared)
         self.modes.train()
-        self.examination.begin()
+        self.examination.begin(compiled=self.settings.compile)
         if self.best is not None and self.best.exhausted:
             self.stopped = "early stopping"
         while not self.stopped and at.epoch < self.settings.epochs and not (at.group == 0 and self.at_max_steps()):
@@ -217,7 +217,7 @@ class Loop:
             stepped = self._update(None if at_once else self.world / totals.weight, totals)
             self._first = False
             if self.examination.open:
-                self.examination.stepped(self.parameters)
+                self.examination.stepped()
         self.optimizer.zero_grad()
         at.skipped += not stepped
         at.step, at.group, at.examples = at.step + 1, at.group + 1, at.examples + int(totals.examples)
@@ -226,12 +226,15 @@ class Loop:
     def _forward_backward(self, batch: Batch, number: int, totals: GroupTotals, *, at_once: bool) -> None:
         settings = self.settings
         inputs, target, weight = self.objective.split(batch.data)
-        output = self.placement.call(inputs)
-        losses = self.objective.losses(output, self.placement.move(target))
+        look = self.examination.open and number == 0 and not batch.filler
+        with self.examination.calls() if look else _NOTHING:
+            output = self.placement.call(inputs)
+            losses = self.objective.losses(output, self.placement.move(target))
         rows = losses.shape[0] if settings.loss_fn is not None else rows_of(inputs)
         weight, counted = self.objective.counted(losses, target, weight, rows)
-        if self._first and self.examination.open and not batch.filler:
-            self.examination.saw_losses(losses, target, weighed=weight is not None or counted is not None)
+        if look:
+            weighed = weight is not None or counted is not None
+            self.examination.saw_losses(output, losses, target, weighed=weighed)
         factor, total = (0.0, 0.0) if batch.filler else _batches.weigh(losses, weight, counted)
         value: Any = 0.0 if batch.filler else _batches.weighted_sum(losses, factor)
         if self.check_each and not batch.filler:
@@ -441,6 +444,7 @@ class Loop:
     def _not_finite(self, what: str, culprit: tuple[Any, list[Any]] | None) -> None:
         """Raise on every process, or with `on_nan="skip"` let the group go by without a step."""
         if self.settings.on_nan == "skip":
+            self.examination.skipped("gradient" if what == "the gradient" else "loss")
             return
         reason = ""
         if what == "the gradient":

@@ -10,7 +10,7 @@ from typing import Any
 
 from linkboy._files import atomic_write
 from linkboy._report import Block, Report, Table, format_bytes, format_count, format_seconds
-from linkboy._watch import TrainingFinding
+from linkboy._watch import FIT, TrainingFinding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +112,12 @@ class History(Report):
         if self.checkpoint is None:
             return f"stopped by {self.stopped} at step {self.steps}; nothing was saved, because no checkpoint was asked for"
         return f"stopped by {self.stopped} at step {self.steps}; the same call goes on from {self.checkpoint}"
+
+    @property
+    def looked_at(self) -> str:
+        """One sentence on what silently goes wrong in the first steps of the training loop."""
+        found = "; ".join(finding.sentence for finding in self.findings)
+        return f"in the first steps {found or f'none of the {len(FIT)} faults of a training loop that fit looks for was seen'}"
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the rows as a CSV file, wholly or not at all."""

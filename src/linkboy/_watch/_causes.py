@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from linkboy._watch import TrainingFinding
+from linkboy._watch._finding import TrainingFinding
 
 EVERYTHING_ABOUT_STEPS = ("lr-low", "lr-high", "vanishing", "symmetry")
 SWALLOWS: dict[str, tuple[str, ...]] = {
