@@ -20,7 +20,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import linkboy as lb
 from linkboy.cli.app import run
 from linkboy.doctor import TrainingCheck
-from linkboy.doctor._watcher import FACTORIES, METHODS, WATCHED_LOSSES, Watcher
+from linkboy.doctor._lines import CUTS, FILLS
+from linkboy.doctor._losses import FACTORIES, METHODS, WATCHED_LOSSES
+from linkboy.doctor._watcher import Watcher
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PROGRAMS = Path(__file__).parent / "programs"
@@ -72,7 +74,14 @@ def streams() -> list[object]:
 def patched() -> list[object]:
     names = [(F, name) for name in (*WATCHED_LOSSES, "embedding", "dropout")]
     names += [(torch, name) for name in (*FACTORIES, "argmax", "save", "load", "compile")]
-    names += [(torch.Tensor, name) for name in (*METHODS, "argmax")]
+    names += [(torch.Tensor, name) for name in (*METHODS, *CUTS, *FILLS)]
+    names += [(nn.init, name) for name in ("normal_", "zeros_", "kaiming_uniform_")]
+    names += [
+        (nn.Module, "train"),
+        (nn.Module, "zero_grad"),
+        (torch.optim.Optimizer, "zero_grad"),
+        (DataLoader, "__init__"),
+    ]
     names += [(torch.autograd, "backward"), (torch.optim.Optimizer, "__init__"), (DataLoader, "__iter__")]
     names += [(torch.amp.GradScaler, "step"), (nn.Module, "state_dict"), (torch.nn.utils, "clip_grad_norm_")]
     names += [(torch.optim.lr_scheduler.LRScheduler, "step"), (torch.optim.lr_scheduler.CosineAnnealingLR, "__init__")]

@@ -8,7 +8,7 @@ from linkboy._watch._causes import causes
 from linkboy._watch._checks import CHECKS, FIT, Check, ask, check
 from linkboy._watch._finding import Severity, TrainingFinding
 from linkboy._watch._observer import TrainingObserver
-from linkboy._watch._record import Leaf, LossCall, NotFinite, OptimizerFacts, Record, Root
+from linkboy._watch._record import Leaf, LossCall, OptimizerFacts, Record, Root
 
 __all__ = [
     "CHECKS",
@@ -16,7 +16,6 @@ __all__ = [
     "Check",
     "Leaf",
     "LossCall",
-    "NotFinite",
     "OptimizerFacts",
     "Record",
     "Root",

@@ -179,7 +179,8 @@ def unregistered(record: Record) -> Answer:
     if len(late) > len(missing) // 2 and len(late) > 1:
         sentence += "; new ones appear in every pass, so what they learn is thrown away"
         fix = "make the layers in __init__ and only call them in forward"
-    return finding("unregistered", "FAULT", sentence, fix, (), tensors=len(missing), numbers=count)
+    places = [leaf.made for leaf in missing[:2]]
+    return finding("unregistered", "FAULT", sentence, fix, places, tensors=len(missing), numbers=count)
 
 
 def _without_gradient(record: Record) -> list[Leaf]:
@@ -225,7 +226,8 @@ def cut(record: Record) -> Answer:
         "if the layer "
         "is meant to be frozen, set requires_grad_(False) and leave it out of the optimizer"
     )
-    return finding("cut", severity, sentence, fix, _called_at(record, lost), tensors=len(lost), numbers=count)
+    places = [*(leaf.cut_at for leaf in lost), *_called_at(record, lost)]
+    return finding("cut", severity, sentence, fix, places, tensors=len(lost), numbers=count)
 
 
 @check("unused", lambda r: trained(r) and r.walks >= 2, fit=True)
@@ -243,7 +245,8 @@ def unused(record: Record) -> Answer:
         "uses it"
     )
     return finding(
-        "unused", severity, sentence, "call the layer in forward, or remove it", _called_at(record, idle),
+        "unused", severity, sentence, "call the layer in forward, or remove it",
+        [*(leaf.made for leaf in idle[:1]), *_called_at(record, idle)],
         tensors=len(idle), numbers=count,
     )  # fmt: skip
 
@@ -282,7 +285,9 @@ def _squashing(record: Record, word: str) -> Answer:
         if first.after != "softmax"
         else f"apply {first.before} once"
     )
-    return finding(word, "FAULT", sentence, fix, [first.place, first.before_place], graphs=len(found))
+    made = record.extra.get("squashers", {}).get(first.before, "")
+    places = [made, first.before_place, first.place]
+    return finding(word, "FAULT", sentence, fix, places, graphs=len(found))
 
 
 @check("double-softmax", trained, fit=True)
@@ -366,7 +371,7 @@ def ignored_samples(record: Record) -> Answer:
         count = looked[0].shape[0] if looked and looked[0].shape else 0
         found = _always_silent([(call.shape[0] if call.shape else 0, call.silent or ()) for call in looked])
         if found:
-            return _ignored(found, count, place)
+            return _ignored(found, count, next((call.part_at for call in looked if call.part_at), place))
     rows: dict[int, list[tuple[int, tuple[int, ...]]]] = defaultdict(list)
     for each in record.output_rows:
         rows[each.root].append((each.count, each.silent))
@@ -436,7 +441,7 @@ def exploding(record: Record) -> Answer:
     """A first loss far above that of guessing."""
     for (kind, place), calls in by_site(record.losses).items():
         first = next((call for call in calls if call.step == 0 and call.value is not None), None)
-        if first is None or first.value is None or kind not in ("nll", "bce_logits"):
+        if first is None or first.value is None or not math.isfinite(first.value) or kind not in ("nll", "bce_logits"):
             continue
         if kind == "nll" and (not first.from_log_softmax or first.class_count < 2):
             continue
@@ -448,7 +453,9 @@ def exploding(record: Record) -> Answer:
                 f"{first.output_rms or 0:.3g} in size before anything is learned"
             )
             fix = "initialise the layers so that activations keep their size (lb.initialize, lb.audit_activations)"
-            return finding("exploding", "FAULT", sentence, fix, [place], first_loss=first.value, guess=guess)
+            loud = max(record.leaves.values(), key=lambda leaf: leaf.gain, default=None)
+            cause = loud.place if loud is not None and loud.gain > 3 else ""
+            return finding("exploding", "FAULT", sentence, fix, [cause, place], first_loss=first.value, guess=guess)
     return None
 
 
@@ -464,7 +471,7 @@ def eval_in_training(record: Record) -> Answer:
             )
             return finding(
                 "eval-in-training", "FAULT", sentence, "call model.train() before each epoch, after validation",
-                [root.place], steps=off, of=len(root.training),
+                [root.eval_at, root.place], steps=off, of=len(root.training),
             )  # fmt: skip
     return None
 
@@ -474,14 +481,14 @@ def eval_in_training(record: Record) -> Answer:
 def unshuffled(record: Record) -> Answer:
     """Batches that hold far fewer classes than batches of shuffled rows would."""
     if (order := record.extra.get("sorted_labels")) is not None:
-        rows, classes, runs, place = order
+        rows, classes, runs, place, made = order
         sentence = (
             f"{rows} rows from all over the dataset hold {classes} classes in {runs} runs, and the loader takes "
             "them in this order: "
             "the rows come class by class; right where classes are learned one after another on purpose"
         )
         fix = "shuffle the training rows: DataLoader(..., shuffle=True)"
-        return finding("unshuffled", "FAULT", sentence, fix, [place], rows=rows, classes=classes, runs=runs)
+        return finding("unshuffled", "FAULT", sentence, fix, [made, place], rows=rows, classes=classes, runs=runs)
     for (kind, place), calls in by_site(record.losses).items():
         batches = [call.classes for call in calls if call.classes]
         if kind != "nll" or len(batches) < 8 or any(len(call.shape) != 2 for call in calls):

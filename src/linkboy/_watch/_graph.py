@@ -5,6 +5,7 @@ read are those that torch saves for its own backward pass; no node is kept.
 """
 
 import dataclasses
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -103,7 +104,12 @@ _SUFFIX = re.compile(r"Backward\d*$")
 
 def op_of(node: Node) -> str:
     """Return the operation of a node: `"Mul"` for `MulBackward0`."""
-    return _SUFFIX.sub("", node.name().rpartition("::")[2])
+    return _op_named(node.name())
+
+
+@functools.cache  # a program has few kinds of nodes, and a walk asks for thousands
+def _op_named(name: str) -> str:
+    return _SUFFIX.sub("", name.rpartition("::")[2])
 
 
 @dataclasses.dataclass
@@ -190,6 +196,20 @@ def shape_of(node: Node, number: int = 0) -> tuple[int, ...]:
     return tuple(int(size) for size in metadata[number].shape) if number < len(metadata) else ()
 
 
+def part_taken(nodes: Iterable[Node], loss: Node) -> str:
+    """Return the line that takes a part of the losses of an unreduced loss; an empty string where none does."""
+    for node in nodes:
+        if op_of(node) in ("Select", "Slice", "Index") and _stands_on(node, loss) and (line := node_line(node)):
+            return line
+    return ""
+
+
+def _stands_on(node: Node, loss: Node) -> bool:
+    while node is not None and node is not loss and op_of(node) in _VIEWS:
+        node = node.next_functions[0][0]
+    return node is loss
+
+
 # -------------------------------------------------------------------------------------------------------------- losses
 def _loss_of(node: Node, kind: str) -> tuple[Node, LossCall, Tensor | None, Tensor | None]:
     call = LossCall(kind, place=node_line(node))
@@ -230,6 +250,7 @@ def fill_values(call: LossCall, given: Tensor | None, target: Tensor | None, *, 
                 flat = target.flatten()
                 flat = flat[:: max(1, flat.numel() // MOST_READ)]
                 kept = flat[flat != call.ignore_index]
+                call.ignored = flat.numel() - kept.numel()
                 if kept.numel():
                     values, counts = kept.unique(return_counts=True)
                     call.classes = Counter(dict(zip(values.tolist(), counts.tolist(), strict=True)))

@@ -22,6 +22,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.optim import Optimizer
 
 from linkboy._calls import tensors_in
+from linkboy._compat import in_transform
 from linkboy._walk import unwrapped
 from linkboy._watch import _graph
 from linkboy._watch._places import in_library, user_frame, user_line
@@ -94,7 +95,12 @@ class TrainingObserver:
             self.stack.clear()
 
     def _mine(self) -> bool:
-        return not torch.compiler.is_compiling() and not self.busy and threading.get_ident() == self.thread
+        return (
+            not torch.compiler.is_compiling()
+            and not self.busy
+            and threading.get_ident() == self.thread
+            and not in_transform()
+        )
 
     def _enter(self, module: nn.Module, args: Any) -> None:
         if torch.compiler.is_compiling():  # asked first, so that compiled code is not cut here
@@ -106,7 +112,10 @@ class TrainingObserver:
             self._note_inner(module)
         self.stack.append(module)
 
-    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def _leave(self, module: nn.Module, args: Any, *others: Any) -> None:
+        kwargs, output = (
+            others if len(others) == 2 else ({}, None)
+        )  # torch passes no kwargs after a forward that raised
         if torch.compiler.is_compiling():
             return
         if not self._mine() or not self.stack:
@@ -251,7 +260,8 @@ class TrainingObserver:
                         leaf.misspelled = leaf.misspelled or _misspelled(parameter, owner, module)
                     total += leaf.numel
                     optimized += leaf.numel if leaf.optimizers else 0
-                self._note_plain_tensors(owner, path, number, prefix)
+                if not _of_torch(owner):
+                    self._note_plain_tensors(owner, path, number, prefix)
             root = self.record.roots[number]
             root.parameter_count, root.optimized_count = total, optimized
 
@@ -309,8 +319,8 @@ class TrainingObserver:
             self._emptied[id(facts)] = self._emptied.get(id(facts), False) or empty
             self._marks[id(facts)] = _marks(optimizer)
             if measured(facts.steps):
-                tensors = (t for group in optimizer.param_groups for t in group["params"] if t.requires_grad)
-                self._asked.update(map(id, tensors))
+                asking = (t for group in optimizer.param_groups for t in group["params"] if t.requires_grad)
+                self._asked.update(map(id, asking))
         walked = _graph.walk(roots, deep=deep)
         self._read_losses(walked, full=measured(record.steps))
         if deep:
@@ -331,9 +341,8 @@ class TrainingObserver:
         deep = record.walks < FIT_WALKS
         walked = _graph.walk([losses], deep=deep)
         self._read_losses(walked, full=True)
-        if not bool(losses.detach().isfinite().all()) and record.not_finite is None:
-            what, place = next(_graph.steep_places(walked.nodes), ("", ""))
-            record.not_finite = NotFinite("loss", "the loss", record.steps, place, what)
+        if not bool(losses.detach().isfinite().all()):
+            self._steep = list(_graph.steep_places(walked.nodes))
         if deep:
             record.walks += 1
             record.squashed += _graph.squashed(walked.nodes)
@@ -342,6 +351,11 @@ class TrainingObserver:
             if leaves:
                 self._note_leaves(walked)
         record.backwards += 1
+
+    def skipped(self, what: str) -> None:
+        """Note a step that a loop left out because its loss or its gradient was not finite."""
+        reason, place = next(iter(self._steep), ("", ""))
+        self.record.not_finite = NotFinite(what, f"the {what}", self.record.steps, place, reason)
 
     def step_seen(self, optimizer: Optimizer, *, leaves: bool) -> None:
         """Close a step of a loop that empties the gradients itself, while they are still there.
@@ -368,6 +382,8 @@ class TrainingObserver:
             call.backward, call.step = self.record.backwards, self.record.steps
             call.made_by_hand = target is not None and self.made_by_hand(target)
             _graph.fill_values(call, given, target, full=full)
+            if call.reduction == "none":
+                call.part_at = _graph.part_taken(walked.nodes, node)
             call.index = len(self.record.losses)
             self.record.losses.append(call)
             node.register_prehook(_coefficient_into(call))
@@ -531,9 +547,9 @@ class TrainingObserver:
             change, weight = float((now - before).norm()), float(before.norm())
             changes[number] = {"change": change, "weight": weight, "before": before, "now": now}
             changes[number]["frozen"] = frozen
-            if before.dim() >= 2 and before.numel() >= 16:
+            if before.dim() >= 2 and before.numel() >= 16 and weight > 0:
                 moved, size = moved + change**2, size + weight**2
-        if changes and size == 0 and moved > 0:
+        if changes and size == 0 and any(change["change"] for change in changes.values()):
             facts.from_zero = True
         elif size > 0 and math.isfinite(moved):
             facts.relative.append(math.sqrt(moved / size))

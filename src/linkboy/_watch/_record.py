@@ -28,6 +28,12 @@ class Leaf:
         misspelled: an attribute set on it that looks like `requires_grad`.
         last_walk: the walk in which it was a leaf last.
         moved: whether a step changed it although it asks for no gradient.
+        place: where it was filled last before the first step, or made.
+        made: where it was put into its module.
+        cut_at: where something that its gradient would come through leaves the graph.
+        misspelled_at: where that attribute is set.
+        gain: how much a matrix enlarged random input before the first step.
+        offset: the mean of a bias before the first step.
     """
 
     name: str
@@ -48,6 +54,12 @@ class Leaf:
     misspelled: str = ""
     last_walk: int = -1
     moved: bool = False
+    place: str = ""
+    made: str = ""
+    cut_at: str = ""
+    misspelled_at: str = ""
+    gain: float = 0.0
+    offset: float = 0.0
 
     @property
     def numel(self) -> int:
@@ -73,6 +85,7 @@ class Root:
             as `False` only where the model is too.
         eval_losses: calls of a loss without gradient on its output, while it was in training mode.
         place: where it was called first.
+        eval_at: where it was put into eval mode last.
         calls: how often it was called.
         modes: modes it was called in, as `"train"`, `"eval"`.
     """
@@ -87,6 +100,7 @@ class Root:
     eval_losses: int = 0
     eval_place: str = ""
     place: str = ""
+    eval_at: str = ""
     calls: int = 0
     modes: Counter[str] = dataclasses.field(default_factory=Counter)
 
@@ -132,7 +146,7 @@ class OptimizerFacts:
     relative: list[float] = dataclasses.field(default_factory=list)
     from_zero: bool = False
     place_step: str = ""
-    unscaled_steps: int = 0
+    place_zero: str = ""
 
 
 @dataclasses.dataclass
@@ -150,6 +164,7 @@ class LossCall:
         coefficient: what the gradient of the loss was multiplied by; `None` where the backward pass never came.
         classes: how often each class was the target; `None` where the target is not classes.
         class_count: how many classes the input has.
+        ignored: how many of the labels that were looked at do not count.
         ignore_index: the class that does not count.
         silent: positions that got no gradient, of an unreduced loss.
         exp_sums: smallest and largest sum of `exp(input)` over the classes, for `"nll"` without a log-softmax.
@@ -157,6 +172,7 @@ class LossCall:
         target_high: largest target.
         target_rms: root mean square of the target.
         output_rms: root mean square of the input.
+        part_at: where a part of the losses is taken, of an unreduced loss.
         made_by_hand: whether the target was made by `torch.ones`, `torch.zeros` or the like.
     """
 
@@ -170,6 +186,7 @@ class LossCall:
     coefficient: float | None = None
     classes: Counter[int] | None = None
     class_count: int = 0
+    ignored: int = 0
     ignore_index: int | None = None
     silent: tuple[int, ...] | None = None
     exp_sums: tuple[float, float] | None = None
@@ -181,6 +198,7 @@ class LossCall:
     from_log_softmax: bool = False
     distribution: bool = False
     index: int = 0
+    part_at: str = ""
 
 
 @dataclasses.dataclass

@@ -23,6 +23,9 @@ def label_range(record: Record) -> Answer:
         count = calls[0].class_count
         if count < 3 or calls[0].ignore_index == 0 or 0 in total or set(total) != set(range(1, count)):
             continue
+        tokens = {vocabulary for _, _, vocabulary, _ in facts_of(record).ids}
+        if count in tokens or any(call.ignored for call in calls):
+            continue  # the class of padding, which is never a label, or is left out as one
         if sum(total.values()) >= 10 * count and min(total.values()) > 1:
             sentence = (
                 f"{count} classes have an output and the labels run from 1 to {count - 1}: class 0 never comes in "
@@ -350,7 +353,13 @@ def ignored_input(record: Record) -> Answer:
             )
             fix = "look for a slice or a variable used twice in forward, or leave the input out"
             return finding(
-                "ignored-input", "LIKELY", sentence, fix, [record.roots[each.root].place], columns=silent, of=count
+                "ignored-input",
+                "LIKELY",
+                sentence,
+                fix,
+                [*each.ignored_at, record.roots[each.root].place],
+                columns=silent,
+                of=count,
             )
     return None
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 from statistics import median
 
 from linkboy._report import format_count, listed, plural
-from linkboy._watch import LossCall, OptimizerFacts, Record, Severity, TrainingFinding, check
+from linkboy._watch import Leaf, LossCall, OptimizerFacts, Record, Severity, TrainingFinding, check
 from linkboy._watch._checks import Answer, by_site, few, finding, trained
 from linkboy.doctor._facts import SchedulerFacts, facts_of
 
@@ -30,7 +30,7 @@ def unfrozen(record: Record) -> Answer:
         "FAULT",
         sentence,
         "call requires_grad_(False) on the parameter or the module",
-        [],
+        [wrong[0].misspelled_at],
         tensors=len(wrong),
     )
 
@@ -45,8 +45,14 @@ def tied(record: Record) -> Answer:
             "go separate ways"
         )
         fix = f"tie them again after the last change: {other} = {names}"
-        return finding("tied", "FAULT", sentence, fix, [], equal_rows=equal, rows=rows)
+        places = [_leaf_named(record, name).made for name in (other, names)]
+        return finding("tied", "FAULT", sentence, fix, places[:1] or places, equal_rows=equal, rows=rows)
     return None
+
+
+def _leaf_named(record: Record, name: str) -> Leaf:
+    """Return the tensor of a name; one that nothing is known of where there is none."""
+    return next((leaf for leaf in record.leaves.values() if f".{leaf.name}".endswith(f".{name}")), Leaf(name, ()))
 
 
 @check("reset-optimizer", _stepped)
@@ -116,7 +122,15 @@ def symmetry(record: Record) -> Answer:
         "gradients, and stay one unit"
     )
     fix = "initialise the weights at random (biases may be zero)"
-    return finding("symmetry", "FAULT", sentence, fix, [], rows=equal[0][1], tensors=len(equal))
+    return finding(
+        "symmetry",
+        "FAULT",
+        sentence,
+        fix,
+        [_leaf_named(record, equal[0][0]).place],
+        rows=equal[0][1],
+        tensors=len(equal),
+    )
 
 
 @check("decay", lambda r: any(facts.weight_decay for facts in r.optimizers))
@@ -131,7 +145,8 @@ def decay(record: Record) -> Answer:
         f"{change:.2%}: weight decay shrinks what is meant to be frozen"
     )
     fix = "put the tensor into a group with weight_decay=0, or write the frozen rows back after each step"
-    return finding("decay", "FAULT", sentence, fix, [], rows=rows, change=change)
+    places = [facts.place or facts.place_step for facts in record.optimizers if facts.weight_decay]
+    return finding("decay", "FAULT", sentence, fix, places[:1], rows=rows, change=change)
 
 
 # ---------------------------------------------------------------------------------------------------------------- steps
@@ -147,7 +162,13 @@ def stale_gradient(record: Record) -> Answer:
             )
             fix = "call optimizer.zero_grad() once per step, before backward"
             return finding(
-                "stale-gradient", "FAULT", sentence, fix, [facts.place_step], stale=facts.stale, steps=facts.steps
+                "stale-gradient",
+                "FAULT",
+                sentence,
+                fix,
+                [facts.place_step, facts.place_zero],
+                stale=facts.stale,
+                steps=facts.steps,
             )
     return None
 
@@ -163,7 +184,13 @@ def wiped_gradient(record: Record) -> Answer:
             )
             fix = "call zero_grad before backward, or after the step; not between"
             return finding(
-                "wiped-gradient", "FAULT", sentence, fix, [facts.place_step], wiped=facts.wiped, steps=facts.steps
+                "wiped-gradient",
+                "FAULT",
+                sentence,
+                fix,
+                [facts.place_zero, facts.place_step],
+                wiped=facts.wiped,
+                steps=facts.steps,
             )
     return None
 
@@ -298,11 +325,11 @@ def graph_growth(record: Record) -> Answer:
     if not facts.graphs_alive:
         return None
     sentence = (
-        f"the graphs of {facts.graphs_alive} earlier steps are still alive: something keeps a loss or an output "
-        "with its history"
+        f"the graphs of {facts.graphs_alive} earlier steps are still alive: {facts.holder[0] or 'something'} keeps a loss or an "
+        "output with its history"
     )
     fix = "add loss.item() or loss.detach() to totals and lists"
-    places = [calls[0].place for calls in by_site(record.losses).values()][:1]
+    places = [facts.holder[1] or next((calls[0].place for calls in by_site(record.losses).values()), "")]
     return finding("graph-growth", "FAULT", sentence, fix, places, graphs=facts.graphs_alive)
 
 
@@ -356,7 +383,7 @@ def lr_high(record: Record) -> Answer:
         if len(steps) < 2 or facts.from_zero or facts.kind == "LBFGS":
             continue
         typical, first = median(steps), steps[0]
-        if not (typical > 0.5 or first > 1 or (typical > 0.15 and not _improves(record))):
+        if not (typical > 0.5 or ((first > 1 or typical > 0.15) and not _improves(record))):
             continue
         sentence = (
             f"a step of {facts.kind} changes the weights by {typical:.0%} of their size (the first one by "
@@ -380,7 +407,10 @@ def lr_high(record: Record) -> Answer:
 def _improves(record: Record) -> bool:
     values = record.loss_values
     third = max(1, len(values) // 3)
-    return len(values) >= 6 and median(values[-third:]) < 0.9 * median(values[:third])
+    start = (
+        min(values[0], median(values[:third])) if values else 0.0
+    )  # a first step too far makes what follows look better
+    return len(values) >= 6 and median(values[-third:]) < 0.9 * start
 
 
 @check("vanishing", lambda r: len(facts_of(r).gradient_ratio) >= 3)
@@ -392,7 +422,7 @@ def vanishing(record: Record) -> Answer:
     ratio, small, large = ratios[len(ratios) // 2]
     sentence = f"the gradient of {small} is {ratio:.1g} of that of {large} in every step: nothing arrives there"
     fix = "add shortcuts or norms between, use ReLU or GELU instead of sigmoid and tanh, or fewer layers"
-    return finding("vanishing", "FAULT", sentence, fix, [], ratio=ratio)
+    return finding("vanishing", "FAULT", sentence, fix, [_leaf_named(record, small).place], ratio=ratio)
 
 
 @check("dead-units", lambda r: bool(r.units))
@@ -406,7 +436,10 @@ def dead_units(record: Record) -> Answer:
                 "through them"
             )
             fix = "look at the bias and the scale before it; lower the rate; a LeakyReLU or GELU cannot die"
-            return finding("dead-units", "FAULT", sentence, fix, [units.place], dead=units.dead, units=units.count)
+            low = [leaf.place for leaf in record.leaves.values() if leaf.offset < -1]
+            return finding(
+                "dead-units", "FAULT", sentence, fix, [*low[:1], units.place], dead=units.dead, units=units.count
+            )
     return None
 
 

@@ -52,6 +52,7 @@ class LoaderFacts:
         backwards: backward passes while it was the last to hand out a batch.
         in_order: whether its rows come in the order of the dataset.
         place: where it was iterated first.
+        made: where it was made.
     """
 
     dataset: int
@@ -64,6 +65,7 @@ class LoaderFacts:
     backwards: int = 0
     in_order: bool = False
     place: str = ""
+    made: str = ""
 
 
 @dataclasses.dataclass
@@ -104,6 +106,7 @@ class Rerun:
         ignored: inputs without influence: name, columns without influence, and all columns.
         input_count: how many inputs there are that vary.
         sequences: whether an input is ids of shape (N, T), or has more than two dims, as nodes of a graph do not.
+        ignored_at: where a part of an input is taken.
         dropout: lines at which dropout was on in eval mode.
         seconds: what one run of the model takes.
     """
@@ -128,6 +131,7 @@ class Rerun:
     input_count: int = 0
     sequences: bool = False
     seconds: float = 0.0
+    ignored_at: tuple[str, ...] = ()
     dropout: tuple[str, ...] = ()
 
 
@@ -148,6 +152,7 @@ class Facts:
     unscaled_place: str = ""
     scaler_steps: int = 0
     graphs_alive: int = 0
+    holder: tuple[str, str] = ("", "")  # the variable that holds them, and the line that gives them to it
     loads: list[tuple[int, int, str]] = dataclasses.field(default_factory=list)  # taken, offered, place
     stale_loads: list[tuple[int, str, str]] = dataclasses.field(default_factory=list)  # age in steps, made at, used at
     metric_dims: Counter[str] = dataclasses.field(default_factory=Counter)

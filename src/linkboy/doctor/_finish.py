@@ -39,7 +39,7 @@ def check_words(name: str, words: Iterable[str]) -> tuple[str, ...]:
 def finish(watcher: Watcher, *, source: str, ignore: Collection[str] = (), notes: Iterable[str] = ()) -> TrainingCheck:
     """Ask everything that is asked at the end, and return the report."""
     strict = bool(os.environ.get("LINKBOY_DEBUG"))
-    failed: list[str] = []
+    failed = list(watcher.failed)
     with watcher.quiet():
         for question in (_names, _rerun_all, _mixing_places, _datasets, _functions, _parameters, _overlaps, _states):
             try:
@@ -97,6 +97,30 @@ def _seen(record: Record, facts: Facts) -> Iterable[str]:
 # ------------------------------------------------------------------------------------------------------------- questions
 def _names(watcher: Watcher) -> None:
     watcher.observer.name_leaves()
+    _leaf_places(watcher)
+    for number, root in enumerate(watcher.record.roots):
+        module = watcher.observer.root_module(number)
+        root.eval_at = "" if module is None else watcher.lines.switched_at(module)
+    watcher.record.extra["squashers"] = watcher.lines.squashers()
+
+
+def _leaf_places(watcher: Watcher) -> None:
+    lines, observer = watcher.lines, watcher.observer
+    for reference, leaf in list(observer._leaf_of.values()):
+        tensor = reference()
+        if tensor is None:
+            continue
+        leaf.place, leaf.made = lines.place_of(tensor), lines.made_at(tensor)
+        number = observer.leaf_number(tensor)
+        leaf.cut_at = next((line for line, below in lines.cuts.items() if number in below), "")
+        if leaf.misspelled:
+            leaf.misspelled_at = lines.attribute_set_at(leaf.misspelled.rpartition(".")[2])
+    for number, _ in enumerate(watcher.record.roots):
+        module = observer.root_module(number)
+        for each in () if module is None else module.modules():
+            if line := lines.without_gradient.get(id(each)):
+                for parameter in each.parameters(recurse=False):
+                    observer.leaf(parameter).cut_at = line
 
 
 def _rerun_all(watcher: Watcher) -> None:
@@ -146,13 +170,13 @@ def _maker(example: Example, size: int) -> Callable[[int], Any]:
 
 def _datasets(watcher: Watcher) -> None:
     facts = watcher.facts
-    for loader, each in zip(watcher.train_loaders, facts.loaders, strict=True):
+    for loader, each in zip(watcher.loaders.loaders, facts.loaders, strict=True):
         name = type(loader.dataset).__name__
         if each.backwards and each.in_order:
             with contextlib.suppress(Exception):
                 order = _data.label_order(loader.dataset)
                 if order is not None and loader.batch_sampler is not None:
-                    watcher.record.extra["sorted_labels"] = (*order, each.place)
+                    watcher.record.extra["sorted_labels"] = (*order, each.place, each.made)
         if each.workers and each.backwards:
             answer = _data.twins(loader.dataset, loader.worker_init_fn)
             facts.workers_asked += answer is not None
@@ -180,7 +204,7 @@ def _parameters(watcher: Watcher) -> None:
         _equal_rows(watcher, example.model)
     record.extra["loss_uses"] = facts.loss_uses
     record.extra["base_rates"] = {}
-    for scheduler, each in watcher._schedulers.values():
+    for scheduler, each in watcher.rates.schedulers.values():
         if each.optimizer is not None:
             record.extra["base_rates"][each.optimizer] = _base_rate(scheduler)
     for number, known in watcher._moved.items():
@@ -214,7 +238,7 @@ def _decayed(watcher: Watcher, number: int, known: dict[str, Any]) -> None:
     silent, first, last = known.get("silent"), known.get("first"), known.get("last")
     if not decays or silent is None or first is None or last is None or first.shape != last.shape:
         return
-    read = watcher._read_rows.get(number)
+    read = watcher.losses.read_rows.get(number)
     rows = silent[: len(first)].clone()
     if read is not None:
         seen = torch.zeros(len(silent), dtype=torch.bool)
@@ -233,11 +257,11 @@ def _decayed(watcher: Watcher, number: int, known: dict[str, Any]) -> None:
 def _overlaps(watcher: Watcher) -> None:
     rows, facts = watcher.rows, watcher.facts
     trains = [
-        (loader, each) for loader, each in zip(watcher.train_loaders, facts.loaders, strict=True) if each.backwards
+        (loader, each) for loader, each in zip(watcher.loaders.loaders, facts.loaders, strict=True) if each.backwards
     ]
     tests = [
         (loader, each)
-        for loader, each in zip(watcher.train_loaders, facts.loaders, strict=True)
+        for loader, each in zip(watcher.loaders.loaders, facts.loaders, strict=True)
         if each.taken and not each.backwards
     ]
     for one, first in trains:
@@ -260,4 +284,4 @@ def _overlaps(watcher: Watcher) -> None:
 
 
 def _states(watcher: Watcher) -> None:
-    watcher.states_alive()
+    watcher.states.states_alive()

@@ -5,7 +5,7 @@ Every run is one of `_calls.model_run`, which leaves no trace of it.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from linkboy import _random
 from linkboy._calls import Arguments, model_run, named_tensors, tensors_in
-from linkboy._watch._places import user_line
+from linkboy._watch import _graph
+from linkboy._watch._places import node_line, user_line
 from linkboy.doctor._facts import Rerun
 from linkboy.doctor._patching import Patches
 from linkboy.doctor._rows import named_inputs, trailing
@@ -40,6 +41,7 @@ class Asked:
         self.size = sizes.pop() if len(sizes) == 1 else 0
         self.coupled = any(_couples_rows(name, tensor) for name, tensor in self.inputs)
         self.base: list[Tensor] = []
+        self.parts_at: tuple[str, ...] = ()
 
     def run(self, change: Change | None = None, *, times: int = 1) -> list[list[Tensor]]:
         """Return the outputs of some calls in a row, all from the same random numbers.
@@ -71,7 +73,9 @@ class Asked:
         arguments = self.arguments.map(leaf)
         with model_run(self.model, Arguments((), {}), "values", training=False, seed=SEED, grad=True) as run:
             _random.seed(SEED)
-            outputs = [t for t in tensors_in(arguments.call(run.model)) if t.requires_grad]
+            with torch.autograd.set_detect_anomaly(True, check_nan=False):
+                outputs = [t for t in tensors_in(arguments.call(run.model)) if t.requires_grad]
+            self.parts_at = tuple(dict.fromkeys(_parts_taken(outputs, kept.values())))
             generator = torch.Generator().manual_seed(SEED)
             total: Any = 0.0
             for output in outputs:
@@ -349,6 +353,18 @@ def _ask_inputs(asked: Asked, facts: Rerun) -> None:
         if not any(differ(one, two) for one, two in zip(asked.base, other, strict=True)):
             found.append((name, int(silent.sum()), silent.numel()))
     facts.ignored = tuple(found)
+    facts.ignored_at = asked.parts_at
+
+
+def _parts_taken(outputs: list[Tensor], given: Iterable[Tensor]) -> Iterator[str]:
+    """Yield the lines that take a part of an input."""
+    mine = {id(tensor) for tensor in given}
+    for tensor, users in _graph.walk(outputs, deep=True).leaves.values():
+        for node in users if id(tensor) in mine else ():
+            if _graph.op_of(node) in ("Select", "Slice", "Index", "Narrow", "Split", "IndexSelect") and (
+                line := node_line(node)
+            ):
+                yield line
 
 
 def _silent_columns(tensor: Tensor, slope: Tensor | None) -> Tensor | None:

@@ -259,7 +259,7 @@ def redirected(watcher: Watcher) -> Iterator[list[str]]:
         def save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> Any:
             if not watcher.here():
                 return original(obj, f, *args, **kwargs)
-            watcher.saved(obj)
+            watcher.states.saved(obj)
             return original(obj, instead(f), *args, **kwargs)
 
         return save

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from linkboy._calls import tensors_in
 from linkboy._report import format_count
-from linkboy._watch import FIT, Check, NotFinite, TrainingFinding, TrainingObserver, ask, causes
+from linkboy._watch import FIT, Check, TrainingFinding, TrainingObserver, ask, causes
 from linkboy.training import _processes
 from linkboy.training._placement import local_part
 
@@ -43,6 +43,7 @@ class Examination:
         self._hooked = not _is_compiled(model)
         self._padding: TrainingFinding | None = None
         self._said: set[str] = set()
+        self._skipped = 0
         self._frozen: dict[str, tuple[int, Tensor]] = {}
 
     def begin(self, *, compiled: bool) -> None:
@@ -90,14 +91,18 @@ class Examination:
                 observer.leaf(own[name]).moved = True
         if observer.record.steps == 1:
             self._ask({word: FIT[word] for word in _AT_ONCE})
-        if observer.record.steps == STEPS:
+        if observer.record.steps + self._skipped == STEPS:
             self.end()
 
     def skipped(self, what: Literal["loss", "gradient"]) -> None:
-        """Note a step that was not made because of a value that is not finite."""
-        record = self.observer.record
-        if self.open and record.not_finite is None:
-            record.not_finite = NotFinite(what, f"the {what}", record.steps, "")
+        """Note a step that was left out because of a value that is not finite, as was asked; one of them is no finding."""
+        if not self.open:
+            return
+        self._skipped += 1
+        if self._skipped == 2:
+            self.observer.skipped(what)
+        if self.observer.record.steps + self._skipped == STEPS:
+            self.end()
 
     def end(self) -> None:
         """Say what the steps have shown, also those of a run that was shorter."""

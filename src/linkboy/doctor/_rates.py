@@ -1,0 +1,144 @@
+"""Watch schedules, clips and gradient scalers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from linkboy._watch._places import user_line
+from linkboy.doctor._facts import SchedulerFacts
+from linkboy.doctor._part import Part
+
+
+class Rates(Part):
+    """Patches the schedules, the clips and the GradScaler of torch."""
+
+    def __init__(self, watcher: Any) -> None:
+        super().__init__(watcher)
+        self.schedulers: dict[int, tuple[Any, SchedulerFacts]] = {}
+        self.scaled = False  # whether gradients carry the factor of a GradScaler
+        self.in_scaler = False
+        self._scheduling = 0
+
+    def patch(self) -> None:
+        """Patch them."""
+        patches = self.patches
+        patches.wrap(LRScheduler, "__init__", self._scheduler_made)
+        for owner in (torch.nn.utils, torch.nn.utils.clip_grad):
+            for name in ("clip_grad_norm_", "clip_grad_value_"):
+                patches.wrap(owner, name, self._clip)
+        scaler = torch.amp.GradScaler
+        patches.wrap(scaler, "scale", self._scale)
+        patches.wrap(scaler, "unscale_", self._unscale)
+        patches.wrap(scaler, "step", self._scaler_step)
+
+    def _scheduler_made(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def __init__(scheduler: LRScheduler, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+            for kind in type(scheduler).__mro__:
+                step = vars(kind).get("step")
+                if step is not None and not getattr(step, "linkboy", False) and kind is not object:
+                    self.patches.wrap(kind, "step", self._scheduler_step)
+            self._scheduling += 1
+            try:
+                original(scheduler, *args, **kwargs)
+            finally:
+                self._scheduling -= 1
+            if self.on() and not self._scheduling:
+                self._scheduler(scheduler, user_line())
+
+        return __init__
+
+    def _scheduler(self, scheduler: Any, place: str = "") -> SchedulerFacts:
+        known = self.schedulers.get(id(scheduler))
+        if known is not None and known[0] is scheduler:
+            return known[1]
+        facts = SchedulerFacts(type(scheduler).__name__, place)
+        facts.period = int(getattr(scheduler, "T_max", 0) or 0)
+        self.schedulers[id(scheduler)] = (scheduler, facts)
+        self.facts.schedulers.append(facts)
+        return facts
+
+    def _scheduler_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def step(scheduler: Any, *args: Any, **kwargs: Any) -> Any:
+            outermost = not self._scheduling and self.on()
+            if outermost:
+                self._note_scheduler_step(scheduler)
+            self._scheduling += 1
+            try:
+                return original(scheduler, *args, **kwargs)
+            finally:
+                self._scheduling -= 1
+
+        step.linkboy = True  # type: ignore[attr-defined]
+        return step
+
+    def _note_scheduler_step(self, scheduler: Any) -> None:
+        facts = self._scheduler(scheduler)
+        optimizer: Any = getattr(scheduler, "optimizer", None)
+        while optimizer is not None and not isinstance(optimizer, Optimizer) and hasattr(optimizer, "optimizer"):
+            optimizer = optimizer.optimizer
+        if not isinstance(optimizer, Optimizer):
+            return
+        of = self.observer.optimizer(optimizer)
+        facts.optimizer = next(i for i, each in enumerate(self.record.optimizers) if each is of)
+        facts.steps += 1
+        facts.early += of.steps == 0
+        facts.skipped_by_scaler = facts.skipped_by_scaler or self.facts.scaler_steps > of.steps
+        facts.at.append(of.steps)
+        facts.passes_at.append(self.watcher.loaders.passes_now())
+        facts.place_step = facts.place_step or user_line()
+
+    def _clip(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def clip(parameters: Any, *args: Any, **kwargs: Any) -> Any:
+            if not self.on():
+                return original(parameters, *args, **kwargs)
+            given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+            self._note_clip(given)
+            with self.quiet():
+                return original(given, *args, **kwargs)
+
+        return clip
+
+    def _note_clip(self, tensors: list[Any]) -> None:
+        ids = {id(tensor) for tensor in tensors}
+        mine = [
+            facts
+            for optimizer, facts in self.observer._live_optimizers()
+            if any(id(t) in ids for group in optimizer.param_groups for t in group["params"])
+        ]
+        self.facts.clips += 1
+        self.facts.clip_place = self.facts.clip_place or user_line()
+        self.facts.late_clips += bool(mine) and all(facts.steps and not facts.since_step for facts in mine)
+        self.facts.scaled_clips += self.scaled
+
+    def _scale(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def scale(scaler: Any, outputs: Any) -> Any:
+            if self.on() and scaler.is_enabled():
+                self.scaled = True
+                self.record.in_scaler = True
+            return original(scaler, outputs)
+
+        return scale
+
+    def _unscale(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def unscale_(scaler: Any, optimizer: Any) -> Any:
+            if self.on():
+                self.scaled = False
+            return original(scaler, optimizer)
+
+        return unscale_
+
+    def _scaler_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def step(scaler: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+            if self.on():
+                self.facts.scaler_steps += 1
+            before, self.in_scaler = self.in_scaler, True
+            try:
+                return original(scaler, optimizer, *args, **kwargs)
+            finally:
+                self.in_scaler = before
+
+        return step

@@ -1,0 +1,60 @@
+"""What a program does that a watch must survive: errors, transforms, and mistakes of the watch itself."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from linkboy import watch_training
+from linkboy._watch import TrainingObserver
+
+
+def trained(net, forward, steps=6):
+    x = torch.randn(20, 3)
+    opt = torch.optim.SGD(net.parameters(), lr=0.05)
+    for _ in range(steps):
+        opt.zero_grad()
+        (forward(x) - x[:, :1]).square().mean().backward()
+        opt.step()
+
+
+def test_a_forward_that_raises_raises_its_own_error_and_nothing_else():
+    class Broken(nn.Linear):
+        def forward(self, x):
+            raise KeyError("its own")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(KeyError, match="its own"), watch_training():
+            Broken(3, 1)(torch.randn(2, 3))
+
+
+def test_a_model_under_vmap_is_passed_over():
+    nets = [nn.Linear(3, 1) for _ in range(3)]
+    params, _ = stack_module_state(nets)
+    opt = torch.optim.Adam(params.values(), lr=1e-2)
+    x = torch.randn(30, 3)
+    with watch_training() as watch:
+        for _ in range(8):
+            out = vmap(lambda p, rows: functional_call(nets[0], p, (rows,)), (0, None))(params, x)
+            opt.zero_grad()
+            (out - x[None, :, :1]).square().mean().backward()
+            opt.step()
+    assert watch.report().findings == ()
+
+
+def test_a_mistake_of_the_watch_is_listed_and_the_program_goes_on(monkeypatch):
+    def broken(self, *args, **kwargs):
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.delenv("LINKBOY_DEBUG", raising=False)
+    net = nn.Linear(3, 1)
+    for name in ("backward_begins", "step_ended", "called"):
+        with monkeypatch.context() as patch:
+            patch.setattr(TrainingObserver, name, broken)
+            with watch_training() as watch:
+                trained(net, net)
+        assert any("ZeroDivisionError: ours" in line for line in watch.report().failed)
+    assert torch.isfinite(net.weight).all()
