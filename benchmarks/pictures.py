@@ -4,6 +4,7 @@ Reports are drawn as a terminal shows them, the audit as its own plot, and the p
 if there is a headless Chromium.
 """
 
+import contextlib
 import io
 import re
 import shutil
@@ -15,9 +16,11 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.text import Text
 from torch import nn
 
 import linkboy as lb
+from linkboy.doctor.script import check_script
 
 FOLDER = Path(__file__).parent.parent / "docs" / "pictures"
 
@@ -64,6 +67,27 @@ def reports() -> dict[str, Any]:
     }
 
 
+def script() -> str:
+    """Return the faulty script that the README shows."""
+    fences = re.findall(r"```python\n(.*?)```", (FOLDER.parent.parent / "README.md").read_text("utf-8"), re.DOTALL)
+    return next(fence for fence in fences if "DataLoader" in fence)
+
+
+def doctor() -> Text:
+    """Return what the doctor says of that script, in colours."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        path = Path(folder, "train.py")
+        path.write_text(script(), "utf-8")
+        findings = check_script(str(path)).findings
+    text = Text("$ linkboy doctor train.py\n")
+    for found in findings:
+        text.append(f"\n{found.severity}", "bold red").append(f"  {found.word}", "bold").append(f"  {found.sentence}\n")
+        for place in found.places:
+            text.append(f"       {place}\n", "cyan")
+        text.append(f"       fix: {found.fix}\n", "green")
+    return text
+
+
 def svg(report: Any, name: str) -> str:
     """Return a report as SVG that loads nothing and is the same on every run."""
     with io.StringIO() as nowhere:
@@ -105,6 +129,7 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name, report in reports().items():
         (FOLDER / f"{name}.svg").write_text(svg(report, name), "utf-8")
+    (FOLDER / "doctor.svg").write_text(svg(doctor(), "doctor"), "utf-8")
     audit(FOLDER)
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:

@@ -3,7 +3,7 @@
 import re
 
 import torch
-from benchmarks.pictures import FOLDER, Tagger, svg
+from benchmarks.pictures import FOLDER, Tagger, doctor, svg
 
 from linkboy import summarize
 
@@ -31,6 +31,12 @@ def test_every_picture_is_small_shown_with_words_and_has_no_path_of_a_machine():
             content = path.read_text("utf-8")
             assert "@font-face" not in content
             assert not re.search(r"(?<![\w:/])/(home|root|work|Users|tmp)/", content)
+
+
+def test_the_readme_shows_what_the_doctor_says_of_its_script():
+    shown = re.sub(r"<[^>]+>|&#160;|&quot;|\s", "", (FOLDER / "doctor.svg").read_text("utf-8"))
+    for line in doctor().plain.split("\n"):
+        assert re.sub(r'[\s"]', "", line).replace("&", "&amp;").replace("'", "&#x27;")[:60] in shown
 
 
 def test_the_picture_of_bert_has_its_flops():

@@ -118,6 +118,36 @@ def part_of_the_losses() -> None:
     loop(model, sgd(model), loss_fn=lambda o, t: F.cross_entropy(o, t, reduction="none")[:7].mean())
 
 
+def stepped_twice() -> None:
+    model, (x, y) = net(), rows()
+    opt = sgd(model)
+    for _ in range(10):
+        opt.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        opt.step()
+        opt.step()  # again
+
+
+class Carrying(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head, self.last = nn.GRUCell(6, 8), nn.Linear(8, 3), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.cell(x, self.last)
+        self.last = h.detach()  # what is carried
+        return self.head(h)
+
+
+def carried() -> None:
+    model, (x, y) = Carrying(), rows()
+    opt = sgd(model)
+    for inputs, labels in DataLoader(TensorDataset(x, y), 20, shuffle=True):
+        opt.zero_grad()
+        F.cross_entropy(model(inputs), labels).backward()
+        opt.step()
+
+
 def kept_graphs() -> None:
     model, (x, y) = net(), rows()
     opt, kept = sgd(model), []
@@ -160,6 +190,8 @@ def unshuffled() -> None:
         (eval_in_training, "eval-in-training", "model.eval()"),
         (wiped, "wiped-gradient", "model.zero_grad()"),
         (part_of_the_losses, "ignored-samples", "[:7].mean()"),
+        (stepped_twice, "double-step", "# again"),
+        (carried, "state-carry", "# what is carried"),
         (kept_graphs, "graph-growth", "kept.append(loss)"),
         (unfrozen, "unfrozen", "require_grad = False"),
         (unshuffled, "unshuffled", "loader = DataLoader("),

@@ -377,7 +377,8 @@ def ignored_samples(record: Record) -> Answer:
         rows[each.root].append((each.count, each.silent))
     for number, looked in rows.items():
         found = _always_silent(looked)
-        if found and number in record.extra.get("independent_rows", ()):
+        few_of_many = len(found) < 0.1 * looked[0][0]  # such as the row that others are compared with
+        if found and not few_of_many and number in record.extra.get("independent_rows", ()):
             return _ignored(found, looked[0][0], record.roots[number].place)
     return _only_the_last(record)
 

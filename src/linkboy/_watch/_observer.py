@@ -11,6 +11,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import torch
@@ -184,7 +185,7 @@ class TrainingObserver:
                 found = next(
                     (name for name, value in list(names.items()) if value is module and not name.startswith("_")), ""
                 )
-                if found and found not in ("self", "m", "module"):
+                if found and not _is_self(frame, module):
                     return found
             frame = frame.f_back
         return ""
@@ -476,6 +477,7 @@ class TrainingObserver:
             facts.wiped += 1
         if not closure and facts.steps and not reached and not empty and self._same_as_used(optimizer, facts):
             facts.doubled += 1
+            facts.place_again = facts.place_again or user_line()
         facts.per_step.append(facts.since_step)
         if measured(facts.steps):
             self._keep_values(optimizer, facts)
@@ -573,6 +575,12 @@ class TrainingObserver:
                     name = self.leaf(tensor).name
                     record.not_finite = NotFinite("gradient", name, record.steps, place or facts.place_step, what)
                     return
+
+
+def _is_self(frame: FrameType, module: nn.Module) -> bool:
+    """Return whether a frame runs a method of a module, in which it has the name of the first parameter, whatever that is."""
+    own = getattr(type(module), frame.f_code.co_name, None)
+    return getattr(own, "__code__", None) is frame.f_code
 
 
 def gradients_empty(optimizer: Optimizer, most: int = 8) -> bool:

@@ -127,6 +127,7 @@ class OptimizerFacts:
         relative: for each step that was measured, the change of its matrices as a share of their size.
         place_step: where it is stepped.
         place_zero: where the gradients were emptied last.
+        place_again: where it was stepped a second time on one gradient.
     """
 
     kind: str
@@ -147,6 +148,7 @@ class OptimizerFacts:
     from_zero: bool = False
     place_step: str = ""
     place_zero: str = ""
+    place_again: str = ""
 
 
 @dataclasses.dataclass

@@ -4,7 +4,7 @@ from collections import Counter
 from statistics import median
 
 from linkboy._report import listed, plural
-from linkboy._watch import Record, Severity, check
+from linkboy._watch import LossCall, Record, Severity, check
 from linkboy._watch._checks import Answer, by_site, finding
 from linkboy.doctor._facts import Rerun, facts_of
 
@@ -39,29 +39,29 @@ def label_range(record: Record) -> Answer:
 @check("constant-target", lambda r: len(r.losses) >= 3)
 def constant_target(record: Record) -> Answer:
     """A target that is the same for every sample of every batch."""
-    sites = by_site(record.losses)
-    for (kind, place), calls in sites.items():
+    for (kind, place), calls in by_site(record.losses).items():
         looked = [call for call in calls if call.classes or call.target_low is not None]
         if len(looked) < 3 or any(call.made_by_hand for call in looked):
             continue
-        values = {
-            next(iter(call.classes)) if call.classes and len(call.classes) == 1 else None
-            for call in looked
-            if call.classes
-        }
-        if kind in CLASSES:
-            if len(values) != 1 or None in values or sum(sum((call.classes or {}).values()) for call in looked) < 32:
-                continue
-            value: float = float(next(each for each in values if each is not None))
-        else:
-            lows, highs = {call.target_low for call in looked}, {call.target_high for call in looked}
-            if len(lows | highs) != 1 or looked[0].target_low is None:
-                continue
-            value = looked[0].target_low
+        value = _only_class(looked) if kind in CLASSES else _only_value(looked)
+        if value is None:
+            continue
         sentence = f"every target of {len(looked)} batches is {value:g}: there is nothing to tell apart"
         fix = "look at how the target is made: a cast to whole numbers, a wrong column, a filter that left one class"
         return finding("constant-target", "FAULT", sentence, fix, [place], value=value, batches=len(looked))
     return None
+
+
+def _only_class(calls: list[LossCall]) -> float | None:
+    total: Counter[int] = Counter()
+    for call in calls:
+        total.update(call.classes or {})
+    return float(next(iter(total))) if len(total) == 1 and total.total() >= 32 else None
+
+
+def _only_value(calls: list[LossCall]) -> float | None:
+    values = {value for call in calls for value in (call.target_low, call.target_high)}
+    return values.pop() if len(values) == 1 else None
 
 
 @check("unscaled-target", lambda r: any(call.kind in REGRESSIONS for call in r.losses) or bool(facts_of(r).residuals))
@@ -293,7 +293,7 @@ def state_carry(record: Record) -> Answer:
                 "numbers: it carries something from call to call; right where batches follow one another in time"
             )
             fix = "begin each batch from a fresh state; pass a state as an argument where it is meant"
-            return finding("state-carry", "FAULT", sentence, fix, [root.place])
+            return finding("state-carry", "FAULT", sentence, fix, [each.carried_at, root.place])
     return None
 
 
@@ -455,7 +455,8 @@ def target_leak(record: Record) -> Answer:
         f"column {listed(sorted(full), 3)} of the {facts.columns} columns of the input equals the target in all "
         f"{facts.leak_batches} batches"
     )
-    return finding("target-leak", "FAULT", sentence, "remove the target from the inputs", [], columns=len(full))
+    places = [root.place for root in record.roots if root.training][:1]
+    return finding("target-leak", "FAULT", sentence, "remove the target from the inputs", places, columns=len(full))
 
 
 @check("unscaled-input", lambda r: facts_of(r).inputs_asked > 0)

@@ -1,5 +1,6 @@
 """Checks of steps, rates and parameters: what the optimizer, the schedule and the gradients do."""
 
+import dataclasses
 from collections import defaultdict
 from statistics import median
 
@@ -150,66 +151,66 @@ def decay(record: Record) -> Answer:
 
 
 # ---------------------------------------------------------------------------------------------------------------- steps
+@dataclasses.dataclass(frozen=True)
+class _Repeated:
+    """A fault that is one if it comes in many steps of an optimizer: how many, which share of them, and what is said."""
+
+    least: int
+    share: float
+    sentence: str
+    fix: str
+
+    def ask(self, record: Record, word: str, counted: str, *places: str) -> TrainingFinding | None:
+        """Return the finding for the first optimizer in which it comes often enough.
+
+        Args:
+            record: what was seen.
+            word: the word of the finding.
+            counted: the field of an optimizer that counts it.
+            places: the fields of an optimizer that say where.
+        """
+        for facts in record.optimizers:
+            count = getattr(facts, counted)
+            if count >= self.least and count > self.share * facts.steps:
+                sentence = self.sentence.format(count=count, steps=facts.steps, kind=facts.kind)
+                evidence = {counted: count, "steps": facts.steps}
+                return finding(
+                    word, "FAULT", sentence, self.fix, [getattr(facts, place) for place in places], **evidence
+                )
+        return None
+
+
 @check("stale-gradient", _stepped)
 def stale_gradient(record: Record) -> Answer:
     """Steps on the sum of gradients that earlier steps had used."""
-    for facts in record.optimizers:
-        if facts.stale >= 2 and facts.stale > 0.4 * (facts.steps - 1):
-            sentence = (
-                f"{facts.stale} of {facts.steps} steps of {facts.kind} used gradients on top of those the step "
-                "before had used: "
-                "they are never emptied"
-            )
-            fix = "call optimizer.zero_grad() once per step, before backward"
-            return finding(
-                "stale-gradient",
-                "FAULT",
-                sentence,
-                fix,
-                [facts.place_step, facts.place_zero],
-                stale=facts.stale,
-                steps=facts.steps,
-            )
-    return None
+    said = _Repeated(
+        2, 0.4,
+        "{count} of {steps} steps of {kind} used gradients on top of those the step before had used: they are never emptied",
+        "call optimizer.zero_grad() once per step, before backward",
+    )  # fmt: skip
+    return said.ask(record, "stale-gradient", "stale", "place_step", "place_zero")
 
 
 @check("wiped-gradient", _stepped)
 def wiped_gradient(record: Record) -> Answer:
     """Steps that find no gradient although backward had made one."""
-    for facts in record.optimizers:
-        if facts.wiped >= 2 and facts.wiped > 0.5 * facts.steps:
-            sentence = (
-                f"all gradients were empty at {facts.wiped} of {facts.steps} steps of {facts.kind}, though backward "
-                "had filled them"
-            )
-            fix = "call zero_grad before backward, or after the step; not between"
-            return finding(
-                "wiped-gradient",
-                "FAULT",
-                sentence,
-                fix,
-                [facts.place_zero, facts.place_step],
-                wiped=facts.wiped,
-                steps=facts.steps,
-            )
-    return None
+    said = _Repeated(
+        2, 0.5,
+        "all gradients were empty at {count} of {steps} steps of {kind}, though backward had filled them",
+        "call zero_grad before backward, or after the step; not between",
+    )  # fmt: skip
+    return said.ask(record, "wiped-gradient", "wiped", "place_zero", "place_step")
 
 
 @check("double-step", _stepped)
 def double_step(record: Record) -> Answer:
     """Steps without a backward pass since the last one."""
-    for facts in record.optimizers:
-        if facts.doubled >= 3 and facts.doubled > 0.25 * facts.steps:
-            sentence = (
-                f"{facts.doubled} of {facts.steps} steps of {facts.kind} had no backward pass before them: the same "
-                "gradient was "
-                "used twice"
-            )
-            fix = "step once per backward pass; scaler.step(optimizer) steps already"
-            return finding(
-                "double-step", "FAULT", sentence, fix, [facts.place_step], doubled=facts.doubled, steps=facts.steps
-            )
-    return None
+    said = _Repeated(
+        3, 0.25,
+        "{count} of {steps} steps of {kind} had no backward pass before them: the same gradient was used twice",
+        "step once per backward pass; scaler.step(optimizer) steps already",
+    )  # fmt: skip
+    return said.ask(record, "double-step", "doubled", "place_again", "place_step")
 
 
 @check("no-step")

@@ -52,11 +52,10 @@ def drawn_items(
         try:
             mine = _copied(dataset)
             _random.seed(seed)
-            if init is not None and worker is not None:
-                with _as_worker(worker, seed, mine):
+            with contextlib.nullcontext() if worker is None else _as_worker(worker, seed, mine):
+                if init is not None and worker is not None:
                     init(worker)
-                    return [copy.deepcopy(mine[ITEM]) for _ in range(count)]
-            return [copy.deepcopy(mine[ITEM]) for _ in range(count)]
+                return [copy.deepcopy(mine[ITEM]) for _ in range(count)]
         except Exception:  # noqa: BLE001 - a dataset that cannot be copied or read again is not asked
             return None
 

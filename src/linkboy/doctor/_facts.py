@@ -100,6 +100,8 @@ class Rerun:
         one_shape: shape of the output for a batch of one.
         many_shape: shape of the output for the batch.
         carries: whether the second call on the same batch gave another result.
+        carried_by: the attribute that a call leaves changed.
+        carried_at: where an attribute is set that keeps something between calls.
         future: whether later positions change earlier results; `None` where that could not be asked.
         mask: how the result changes with what a mask hides: `"ignored"`, `"inverted"`, `"held"`, or empty.
         mask_name: the mask.
@@ -123,6 +125,8 @@ class Rerun:
     many_shape: tuple[int, ...] = ()
     squeeze_place: str = ""
     carries: bool | None = None
+    carried_by: str = ""
+    carried_at: str = ""
     future: bool | None = None
     mask: str = ""
     mask_name: str = ""

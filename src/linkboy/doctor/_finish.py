@@ -131,6 +131,8 @@ def _rerun_all(watcher: Watcher) -> None:
             continue
         found = Rerun(number)
         rerun(example.model, example.arguments, _argument_names(example.model), found, sequence=sequence)
+        if found.carries and found.carried_by:
+            found.carried_at = watcher.lines.attribute_set_at(found.carried_by)
         facts.reruns.append(found)
     record.extra["independent_rows"] = {each.root for each in facts.reruns if each.independent}
 
@@ -181,7 +183,7 @@ def _datasets(watcher: Watcher) -> None:
             answer = _data.twins(loader.dataset, loader.worker_init_fn)
             facts.workers_asked += answer is not None
             if answer:
-                facts.twin_items.append((name, each.place))
+                facts.twin_items.append((name, each.made or each.place))
         elif not each.backwards and each.taken and watcher.record.steps:
             answer = _data.changes(loader.dataset)
             facts.items_asked += answer is not None

@@ -113,7 +113,10 @@ class Lines(Part):
         return cut
 
     def entered(self, module: nn.Module, stack: list[nn.Module]) -> None:
-        """Note a module that runs without gradient inside a model that was called with one."""
+        """Note the code of a module, and whether it runs without gradient inside a model that was called with one."""
+        code = getattr(type(module).forward, "__code__", None)
+        if code is not None and not in_library(code.co_filename):
+            self._codes[code] = None
         if len(stack) > 1 and not torch.is_grad_enabled() and id(module) not in self.without_gradient:
             self.without_gradient[id(module)] = user_line()
 

@@ -42,6 +42,7 @@ class Asked:
         self.coupled = any(_couples_rows(name, tensor) for name, tensor in self.inputs)
         self.base: list[Tensor] = []
         self.parts_at: tuple[str, ...] = ()
+        self.changed = ""  # an attribute that a call has left changed
 
     def run(self, change: Change | None = None, *, times: int = 1) -> list[list[Tensor]]:
         """Return the outputs of some calls in a row, all from the same random numbers.
@@ -54,8 +55,12 @@ class Asked:
         found = []
         with model_run(self.model, arguments, "values", training=False, seed=SEED) as run:
             for _ in range(times):
+                before = _attributes(run.model)
                 _random.seed(SEED)
                 found.append([tensor.detach().clone() for tensor in tensors_in(run.call())])
+                self.changed = next(
+                    (key for key, value in _attributes(run.model).items() if before.get(key) != value), ""
+                )
         return found
 
     def gradients(self) -> dict[int, Tensor]:
@@ -116,6 +121,7 @@ def rerun(model: nn.Module, arguments: Arguments, names: list[str], facts: Rerun
     facts.carries = any(differ(one, other) for one, other in zip(first, second, strict=False)) or len(first) != len(
         second
     )
+    facts.carried_by = asked.changed.rpartition(".")[2]
     if facts.carries or not first:
         return
     for ask in (_ask_mixing, _ask_one, _ask_mask, _ask_inputs):
@@ -126,6 +132,16 @@ def rerun(model: nn.Module, arguments: Arguments, names: list[str], facts: Rerun
     if sequence:
         with contextlib.suppress(RuntimeError, ValueError, TypeError, IndexError):
             _ask_future(asked, facts)
+
+
+def _attributes(model: Any) -> dict[str, int]:
+    """Return which object each plain attribute of a model and its parts is."""
+    return {
+        f"{path}.{key}": id(value)
+        for path, module in model.named_modules()
+        for key, value in vars(module).items()
+        if not key.startswith("_") and key != "training"
+    }
 
 
 @contextlib.contextmanager
