@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # one line per name; tests/classify/test_room.py holds this l
     from linkboy.classify.recipe import TrainingOptions as TrainingOptions
     from linkboy.classify.search import SearchReport as SearchReport
     from linkboy.classify.search import TriedRecipe as TriedRecipe
+    from linkboy.classify.serving import make_app as make_app
     from linkboy.classify.suspects import SuspectedLabel as SuspectedLabel
     from linkboy.classify.suspects import SuspectedLabels as SuspectedLabels
 
@@ -41,6 +42,7 @@ _NAMES = {
     "metrics": ("ClassMetrics", "ClassificationMetrics", "classification_metrics"),
     "recipe": ("Recipe", "TrainingOptions"),
     "search": ("SearchReport", "TriedRecipe"),
+    "serving": ("make_app",),
     "suspects": ("SuspectedLabel", "SuspectedLabels"),
 }
 _FILE_OF = {name: file for file, names in _NAMES.items() for name in names}

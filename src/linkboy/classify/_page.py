@@ -127,7 +127,7 @@ def _template(lang: Language) -> Any:
         "linkboy.classify",
         {
             "script": font_language,
-            "shades": _shades,
+            "shades": shades,
             "pieces": lambda explanation: explanation.pieces[:PIECES],
         },
         script="sort.js",
@@ -223,7 +223,7 @@ def _versions() -> Table:
     return Table(("", ""), rows)
 
 
-def _shades(explanation: Explanation) -> list[tuple[str, str]]:
+def shades(explanation: Explanation) -> list[tuple[str, str]]:
     """Cut a text into runs of one shade, `p1` to `p5` for the predicted class, `n1` to `n5` for the true one, or none."""
     text, shares = explanation.text[:LONGEST_TEXT], explanation.by_character()[:LONGEST_TEXT]
     most = max(map(abs, shares), default=0.0) or 1.0

@@ -14,6 +14,7 @@ from linkboy.cli._classifier import evaluate, explain, export, predict
 from linkboy.cli._doctor import doctor
 from linkboy.cli._models import check_op, memory, shapes, summary
 from linkboy.cli._printing import is_first_process
+from linkboy.cli._serve import serve
 from linkboy.cli._text import tokenize, vectors
 from linkboy.cli._train import train
 from linkboy.cli._wording import as_options
@@ -32,6 +33,7 @@ for command in (
     evaluate,
     explain,
     export,
+    serve,
     doctor,
     summary,
     shapes,
