@@ -57,11 +57,11 @@ class Serving:
 
 
 def request(port, method, path, content=None, **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     body = None if content is None else json.dumps(content)
-    connection.request(method, path, body, {"content-type": "application/json", **headers})
-    answer = connection.getresponse()
-    return answer.status, answer.read()
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        connection.request(method, path, body, {"content-type": "application/json", **headers})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
 
 
 def test_it_says_where_it_is_answers_and_stops(model, monkeypatch):
@@ -109,6 +109,13 @@ def test_what_cannot_be_served_is_one_sentence(model, tmp_path, capsys):
         said = refused(capsys, model, "--port", port)
     assert said == (
         f"linkboy: cannot listen on 127.0.0.1 port {port}: address already in use; choose another --port or --host\n"
+    )
+
+
+def test_a_host_that_is_not_of_this_machine_is_one_sentence(model, capsys):
+    said = refused(capsys, model, "--host", "192.0.2.1")
+    assert said == (
+        "linkboy: cannot listen on 192.0.2.1 port 8000: cannot assign requested address; choose another --port or --host\n"
     )
 
 

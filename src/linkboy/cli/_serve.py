@@ -1,5 +1,6 @@
 """`linkboy serve`: a classifier behind HTTP, with a page to try it."""
 
+import os
 import signal
 import socket
 import sys
@@ -70,5 +71,6 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        known = error.errno is not None and error.errno > 0  # that of a name which is not found is negative
+        reason = (os.strerror(error.errno or 0) if known else error.strerror or str(error)).lower()
         raise ValueError(f"cannot listen on {host} port {port}: {reason}; choose another --port or --host") from None
