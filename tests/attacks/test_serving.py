@@ -202,7 +202,7 @@ def test_another_name_for_this_machine_is_refused(app, hosts):
     for method, path in (("GET", "/"), ("GET", "/model"), ("POST", "/predict")):
         status, _, answer = ask(app, method, path, headers=(*((b"host", host) for host in hosts), JSON))
         assert status == 421
-        assert json.loads(answer)["error"].startswith("this server is asked as ")
+        assert json.loads(answer)["error"].startswith("this server may not be asked as ")
 
 
 @pytest.mark.parametrize("host", [b"127.0.0.1", b"localhost:80", b"LOCALHOST", b"[::1]:8000"])

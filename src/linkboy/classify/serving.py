@@ -51,7 +51,7 @@ class RefusedError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class Question:
     """What a request asks for.
 
     Args:
@@ -67,7 +67,7 @@ class Asked:
     explain: bool
 
 
-def asked_of(body: bytes) -> Asked:
+def asked_of(body: bytes) -> Question:
     """Return what the body of a request asks for.
 
     Raises:
@@ -75,7 +75,7 @@ def asked_of(body: bytes) -> Asked:
 
     Examples:
         >>> asked_of(b'{"text": "good", "top": 2}')
-        Asked(texts=['good'], one=True, top=2, explain=False)
+        Question(texts=['good'], one=True, top=2, explain=False)
     """
     try:
         given = json.loads(body.decode())
@@ -96,12 +96,12 @@ def asked_of(body: bytes) -> Asked:
     texts = [given["text"]] if one else given["texts"]
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise RefusedError(400, '"text" must be a string, and "texts" a list of strings')
-    asked = Asked(texts, one, given.get("top", 1), given.get("explain", False))
+    asked = Question(texts, one, given.get("top", 1), given.get("explain", False))
     _check(asked)
     return asked
 
 
-def _check(asked: Asked) -> None:
+def _check(asked: Question) -> None:
     if len(asked.texts) > MOST_TEXTS:
         raise RefusedError(413, f"a request may hold {MOST_TEXTS} texts, got {len(asked.texts)}; send several")
     longest = max(map(len, asked.texts), default=0)
@@ -158,11 +158,11 @@ class Gathered:
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
         self._thread = ThreadPoolExecutor(1)
-        self._pending: deque[tuple[Asked, asyncio.Future[Any]]] = deque()
+        self._pending: deque[tuple[Question, asyncio.Future[Any]]] = deque()
         self._working: asyncio.Task[None] | None = None
         self._texts = self._characters = 0
 
-    async def answer(self, asked: Asked) -> Any:
+    async def answer(self, asked: Question) -> Any:
         """Return the answer to a request.
 
         Raises:
@@ -200,7 +200,7 @@ class Gathered:
         finally:
             self._working = None
 
-    def _next(self) -> list[tuple[Asked, asyncio.Future[Any]]]:
+    def _next(self) -> list[tuple[Question, asyncio.Future[Any]]]:
         batch, texts, characters = [], 0, 0
         while self._pending and texts < _BATCH_TEXTS and characters < _BATCH_CHARACTERS:
             asked, future = self._pending.popleft()
@@ -210,7 +210,7 @@ class Gathered:
                 texts, characters = texts + more[0], characters + more[1]
         return batch
 
-    def _answered(self, batch: Sequence[Asked]) -> list[Any]:
+    def _answered(self, batch: Sequence[Question]) -> list[Any]:
         """Predict all texts of a batch at once, and give each request its own."""
         texts = [text for asked in batch for text in asked.texts]
         predictions = self._classifier.predict(texts, top=max((asked.top for asked in batch), default=1))
@@ -227,7 +227,7 @@ class Gathered:
         return answers
 
 
-def _size(asked: Asked) -> tuple[int, int]:
+def _size(asked: Question) -> tuple[int, int]:
     count = len(asked.texts) + _EXPLAINED_AS * asked.explain
     return max(count, 1), sum(map(len, asked.texts)) + 1
 
@@ -387,7 +387,7 @@ def _check_host(headers: Any, allowed: Collection[str]) -> None:
     host = _host_of(given[0]) if len(given) == 1 else None
     if host is None or host not in allowed:
         shown = ", ".join(given)[:60]
-        raise RefusedError(421, f"this server is asked as {shown!r}, which --allow-host does not name")
+        raise RefusedError(421, f"this server may not be asked as {shown!r}; allow that name where it is started")
 
 
 def _host_of(host: str) -> str | None:
