@@ -385,8 +385,7 @@ inline PyObject* encoder_fill(PyObject* object, PyObject* arguments) {
   });
 }
 
-// fill_flags(page, flags): which of the 256 characters are cased, and which can be ignored.
-inline PyObject* encoder_fill_flags(PyObject* object, PyObject* arguments) {
+inline PyObject* fill_flags_of(Shelf<Flags>& shelf, PyObject* arguments) {
   unsigned int number;
   Buffer flags;
   if (!PyArg_ParseTuple(arguments, "Iy*:fill_flags", &number, &flags.view)) return nullptr;
@@ -397,9 +396,14 @@ inline PyObject* encoder_fill_flags(PyObject* object, PyObject* arguments) {
   return guarded([&]() -> PyObject* {
     auto page = std::make_unique<Flags>();
     std::memcpy(page->of, flags.bytes(), 256);
-    (*reinterpret_cast<EncoderObject*>(object)->tables)->flags.publish(number, std::move(page));
+    shelf.publish(number, std::move(page));
     Py_RETURN_NONE;
   });
+}
+
+// fill_flags(page, flags): which of the 256 characters are cased, and which can be ignored.
+inline PyObject* encoder_fill_flags(PyObject* object, PyObject* arguments) {
+  return fill_flags_of((*reinterpret_cast<EncoderObject*>(object)->tables)->flags, arguments);
 }
 
 inline PyObject* allocate(PyTypeObject* type) {

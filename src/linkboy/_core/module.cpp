@@ -1,5 +1,6 @@
 // The extension module linkboy._core: what is too slow in NumPy and simple enough to be exact in C++.
 #include "encoder.hpp"
+#include "ngrams.hpp"
 
 namespace {
 
@@ -25,6 +26,22 @@ PyType_Slot encoder_slots[] = {
 
 PyType_Spec encoder_spec = {"linkboy._core.Encoder", sizeof(EncoderObject), 0, Py_TPFLAGS_DEFAULT, encoder_slots};
 
+PyMethodDef grams_methods[] = {
+    {"encode", grams_encode, METH_VARARGS, "encode(texts, logs)"},
+    {"fill_flags", grams_fill_flags, METH_VARARGS, "fill_flags(page, flags)"},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyType_Slot grams_slots[] = {
+    {Py_tp_new, reinterpret_cast<void*>(grams_new)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(grams_free)},
+    {Py_tp_methods, grams_methods},
+    {Py_tp_doc, const_cast<char*>("Grams(hashes, idf, longest, words, binary, border)\n--\n\nFinds and weighs n-grams.")},
+    {0, nullptr},
+};
+
+PyType_Spec grams_spec = {"linkboy._core.Grams", sizeof(GramsObject), 0, Py_TPFLAGS_DEFAULT, grams_slots};
+
 PyModuleDef definition = {PyModuleDef_HEAD_INIT, "linkboy._core", "The compiled core.", -1, nullptr,
                           nullptr, nullptr, nullptr, nullptr};
 
@@ -37,6 +54,8 @@ bool add_type(PyObject* module, const char* name, PyType_Spec* spec) {
 
 PyMODINIT_FUNC PyInit__core() {
   Reference module(PyModule_Create(&definition));
-  if (!module || !add_type(module.object, "Encoder", &encoder_spec)) return nullptr;
+  if (!module || !add_type(module.object, "Encoder", &encoder_spec) ||
+      !add_type(module.object, "Grams", &grams_spec))
+    return nullptr;
   return module.release();
 }

@@ -9,7 +9,7 @@ import dataclasses
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from linkboy._compiled import core
 from linkboy.classify._columns import FIELD
 from linkboy.classify._hash_index import HashIndex
 from linkboy.text._arrays import ranges
@@ -142,7 +143,20 @@ class NgramEncoder:
         lengths = np.concatenate([part[2] for part in parts])
         return FlatFeatures(ids, weights, np.concatenate(([0], np.cumsum(lengths))))
 
+    @cached_property
+    def _core(self) -> Any:
+        module = core()
+        if module is None or len(self.hashes) != len(self.idf):
+            return None
+        hashes, idf = np.ascontiguousarray(self.hashes, np.uint64), np.ascontiguousarray(self.idf, np.float32)
+        return module.Grams(hashes, idf, self.longest, self.words, self.binary, FIELD_CODE)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_core", "_index")}
+
     def _encode_chunk(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+        if self._core is not None:
+            return _compiled_chunk(self._core, texts)
         rows, ids, counts = _counted(texts, self.longest, self.words, self._index)
         weights = np.ones(len(ids)) if self.binary else (1 + np.log(counts)) * self.idf[ids]
         norms = np.sqrt(np.bincount(rows, weights * weights, minlength=len(texts)))
@@ -245,6 +259,31 @@ def _counted(
     first, counts = _runs(keys)
     distinct = keys[first]
     return distinct >> bits, distinct & ((np.int64(1) << bits) - 1), counts
+
+
+def _compiled_chunk(
+    grams: Any, texts: Sequence[str]
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+    """Return the same from the compiled core, which asks for what it has to know of characters."""
+    lowered = [text.lower() for text in texts]
+    logs = _logs(max(map(len, lowered), default=0).bit_length())
+    while type(found := grams.encode(lowered, logs)) is list:
+        for page in found:
+            grams.fill_flags(page, _word_flags(page))
+    ids, weights, lengths = found
+    return np.frombuffer(ids, np.int64), np.frombuffer(weights, np.float32), np.frombuffer(lengths, np.int64)
+
+
+@lru_cache(maxsize=32)
+def _logs(bits: int) -> NDArray[np.float64]:
+    """Return the logarithms, by NumPy, of the counts that texts of so many bits of characters can have."""
+    return np.concatenate(([0.0], np.log(np.arange(1, (1 << bits) + 3))))
+
+
+@lru_cache(maxsize=512)
+def _word_flags(page: int) -> bytes:
+    """Return which of 256 characters are part of a word."""
+    return bytes(is_word_character(chr(code)) for code in range(256 * page, 256 * page + 256))
 
 
 def _kept(ordered: NDArray[np.uint64], at_least: int) -> NDArray[np.uint64]:

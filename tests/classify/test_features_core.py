@@ -1,0 +1,95 @@
+"""The n-grams of the compiled core beside those of the NumPy path: the same numbers, bit for bit."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.text.test_basic import AWKWARD, fuzz
+
+from linkboy._compiled import core
+from linkboy.classify._columns import FIELD
+from linkboy.classify._features import NgramEncoder
+
+TEXTS = [
+    *AWKWARD,
+    *fuzz(400, 8),
+    *(f"the {a} {b} cat_{a} sat, on 北京 {b}{a}" for a in "abcdef" for b in range(30)),
+    "aaa" * 500,
+    "\0\1\2\3",
+    f"a{FIELD}b c{FIELD}d",
+    f"{FIELD}a b",
+    "",
+] * 2
+
+
+def encoders(**options):
+    """An encoder with the core, and one of the same vocabulary without it."""
+    made = NgramEncoder.fit(TEXTS, **options)
+    if core() is None:
+        pytest.skip("the compiled core is not here")
+    plain = copy.copy(made)
+    plain.__dict__["_core"] = None
+    return made, plain
+
+
+def assert_same_bits(made, plain, texts):
+    for one, other in zip(
+        *((f.ids, f.weights, f.offsets) for f in (made.encode(texts), plain.encode(texts))), strict=True
+    ):
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize(("longest", "words"), [(1, False), (3, True), (5, True), (16, False)])
+def test_every_bit_is_that_of_the_numpy_path(longest, words, binary):
+    made, plain = encoders(longest=longest, words=words, binary=binary)
+    assert made._core is not None
+    assert len(made) > 20
+    assert_same_bits(made, plain, TEXTS)
+    assert_same_bits(made, plain, TEXTS[:1])
+    assert_same_bits(made, plain, [])
+
+
+PAIR = []
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=20) | st.text(st.sampled_from(f"ab c_{FIELD}北"), max_size=40), max_size=5))
+def test_any_texts_have_the_bits_of_the_numpy_path(texts):
+    if not PAIR:
+        PAIR.extend(encoders(longest=4, words=True))
+    assert_same_bits(*PAIR, texts)
+
+
+def test_hashes_that_are_not_spread_evenly_are_found_too():
+    hashes = np.sort(np.concatenate([encoders()[0].hashes[:50], np.arange(3000, dtype=np.uint64)]))
+    made = NgramEncoder(3, True, hashes, np.ones(len(hashes), np.float32))
+    plain = copy.copy(made)
+    plain.__dict__["_core"] = None
+    assert_same_bits(made, plain, TEXTS)
+
+
+def test_an_encoder_is_pickled_without_what_is_compiled():
+    made, plain = encoders()
+    made.encode(["a"])
+    assert_same_bits(pickle.loads(pickle.dumps(made)), plain, TEXTS[:50])
+    assert_same_bits(copy.deepcopy(made), plain, TEXTS[:50])
+
+
+@pytest.mark.parametrize(
+    ("hashes", "idf"),
+    [
+        (np.array([2, 1], np.uint64), np.ones(2, np.float32)),
+        (np.array([1, 2], np.uint64), np.ones(3, np.float32)),
+        (b"1234567", b""),
+    ],
+)
+def test_what_is_no_vocabulary_is_refused(hashes, idf):
+    if core() is None:
+        pytest.skip("the compiled core is not here")
+    with pytest.raises(ValueError, match=r"^hashes must be sorted, and idf have a number for each of them$"):
+        core().Grams(hashes, idf, 3, True, False, 31)
