@@ -90,7 +90,7 @@ def train_candidate(
 
 def class_counts(parts: Parts) -> NDArray[np.int64]:
     """Return the training rows of each class."""
-    return np.bincount(parts.targets["train"], minlength=len(parts.class_names))
+    return parts.class_counts
 
 
 def traits_of(parts: Parts) -> DataTraits:

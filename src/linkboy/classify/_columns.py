@@ -20,6 +20,7 @@ TEXT_NAMES = (
 LABEL_NAMES = (
     "label", "class", "category", "target", "intent", "sentiment", "stars", "polarity", "标签", "类别", "分类", "labels",
     "topic", "emotion", "rating", "score", "class_index", "label_name", "情感", "星级", "评分", "类目", "意图", "主题",
+    "tags", "categories", "topics", "genres", "emotions",
 )  # fmt: skip
 
 FIELD = "\x01"  # stands between the columns of a text
@@ -38,7 +39,7 @@ class Wanted:
     """The columns that were asked for: names, or numbers from 0; `None` where the table has to show it."""
 
     text: tuple[ColumnName, ...] | None = None
-    label: ColumnName | None = None
+    label: tuple[ColumnName, ...] | None = None
     weight: ColumnName | None = None
     needs_label: bool = True
     known: tuple[str, ...] = ()  # columns of the text that a classifier was trained on
@@ -46,12 +47,12 @@ class Wanted:
     @property
     def all(self) -> tuple[ColumnName, ...]:
         """Everything that was asked for."""
-        return (*(self.text or ()), *(name for name in (self.label, self.weight) if name is not None))
+        return (*(self.text or ()), *(self.label or ()), *(() if self.weight is None else (self.weight,)))
 
 
 def wanted_columns(
     text: ColumnName | Sequence[ColumnName] | None,
-    label: ColumnName | None,
+    label: ColumnName | Sequence[ColumnName] | None,
     weight: ColumnName | None,
     *,
     needs_label: bool = True,
@@ -63,16 +64,21 @@ def wanted_columns(
         TypeError: a column is neither a name nor a number.
         ValueError: a number is negative, or no column is named.
     """
-    texts = None if text is None else (text,) if isinstance(text, (str, int)) else tuple(text)
-    if texts is not None and not texts:
-        raise ValueError("text_column must name at least one column, got none")
-    for argument, columns in (("text_column", texts or ()), ("label_column", (label,)), ("weight_column", (weight,))):
+    texts, labels = (
+        None if names is None else (names,) if isinstance(names, (str, int)) else tuple(names)
+        for names in (text, label)
+    )
+    for argument, columns in (("text_column", texts), ("label_column", labels)):
+        if columns is not None and not columns:
+            raise ValueError(f"{argument} must name at least one column, got none")
+    given = (("text_column", texts or ()), ("label_column", labels or ()), ("weight_column", (weight,)))
+    for argument, columns in given:
         for column in columns:
             if column is not None and (isinstance(column, bool) or not isinstance(column, (str, int))):
                 raise TypeError(f"{argument} must be the name of a column or its number from 0, got {column!r}")
             if isinstance(column, int) and column < 0:
                 raise ValueError(f"{argument} must be the name of a column or its number from 0, got {column}")
-    return Wanted(texts, label, weight, needs_label, tuple(known))
+    return Wanted(texts, labels, weight, needs_label, tuple(known))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,13 +87,13 @@ class Roles:
 
     Args:
         text: of the text; several are joined.
-        label: of the label, `None` where none is needed and none was found.
+        label: of the label, none where none is needed and none was found; several hold 0 or 1 each.
         weight: of the weight, `None` without one.
         notes: what else the columns could be.
     """
 
     text: tuple[int, ...]
-    label: int | None
+    label: tuple[int, ...]
     weight: int | None
     notes: tuple[str, ...] = ()
 
@@ -220,7 +226,7 @@ def choose_columns(
     text, label, weight = _asked_for(path, names, wanted)
     asked = text is not None
     text, label = _by_name(names, text, label, _places(text, label, weight), header=header)
-    if text is None or (label is None and wanted.needs_label):
+    if text is None or (not label and wanted.needs_label):
         taken = _places(text, label, weight)
         text, label = _by_content(path, names, columns, text, label, taken, wanted, header=header)
     for place in _places(text, label, weight) if header else ():
@@ -231,16 +237,16 @@ def choose_columns(
     return Roles(text, label, weight, () if asked else _other_texts(names, columns, text, label))
 
 
-def _places(text: tuple[int, ...] | None, label: int | None, weight: int | None) -> set[int]:
-    return {*(text or ()), *(place for place in (label, weight) if place is not None)}
+def _places(text: tuple[int, ...] | None, label: tuple[int, ...], weight: int | None) -> set[int]:
+    return {*(text or ()), *label, *(() if weight is None else (weight,))}
 
 
 def _asked_for(
     path: object, names: Sequence[str], wanted: Wanted
-) -> tuple[tuple[int, ...] | None, int | None, int | None]:
+) -> tuple[tuple[int, ...] | None, tuple[int, ...], int | None]:
     """Return where the columns are that were asked for, and those that a classifier was trained on."""
-    text = None if wanted.text is None else _text_positions(path, wanted.text, names)
-    label = None if wanted.label is None else _position(path, wanted.label, names)
+    text = None if wanted.text is None else _positions(path, wanted.text, names)
+    label = () if wanted.label is None else _positions(path, wanted.label, names)
     weight = None if wanted.weight is None else _position(path, wanted.weight, names)
     if text is None and wanted.known and set(wanted.known) <= set(names):
         text = tuple(names.index(name) for name in wanted.known)
@@ -249,9 +255,9 @@ def _asked_for(
 
 
 def _check_distinct(
-    path: object, text: tuple[int, ...] | None, label: int | None, weight: int | None, names: Sequence[str]
+    path: object, text: tuple[int, ...] | None, label: tuple[int, ...], weight: int | None, names: Sequence[str]
 ) -> None:
-    chosen = [*(text or ()), *(place for place in (label, weight) if place is not None)]
+    chosen = [*(text or ()), *label, *(() if weight is None else (weight,))]
     twice = next((place for place in chosen if chosen.count(place) > 1), None)
     if twice is not None:
         raise ValueError(
@@ -259,8 +265,8 @@ def _check_distinct(
         )
 
 
-def _text_positions(path: object, wanted: Sequence[ColumnName], names: Sequence[str]) -> tuple[int, ...]:
-    """Return where the columns of the text are; one name with commas stands for several, unless a column has it."""
+def _positions(path: object, wanted: Sequence[ColumnName], names: Sequence[str]) -> tuple[int, ...]:
+    """Return where columns are; one name with commas stands for several, unless a column has it."""
     if len(wanted) == 1 and isinstance(wanted[0], str) and wanted[0] not in names and "," in wanted[0]:
         wanted = [name.strip() for name in wanted[0].split(",")]
     return tuple(_position(path, name, names) for name in wanted)
@@ -284,8 +290,8 @@ def name_key(name: str) -> str:
 
 
 def _by_name(
-    names: Sequence[str], text: tuple[int, ...] | None, label: int | None, taken: set[int], *, header: bool
-) -> tuple[tuple[int, ...] | None, int | None]:
+    names: Sequence[str], text: tuple[int, ...] | None, label: tuple[int, ...], taken: set[int], *, header: bool
+) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
     """Find columns by their usual names, then the one that is left of two."""
     keys = [name_key(name) for name in names] if header else []
 
@@ -295,12 +301,12 @@ def _by_name(
     if text is None and (place := usual(TEXT_NAMES)) is not None:
         text = (place,)
         taken = taken | {place}
-    if label is None:
-        label = usual(LABEL_NAMES)
-    chosen = taken | {*(text or ()), *(() if label is None else (label,))}
+    if not label and (place := usual(LABEL_NAMES)) is not None:
+        label = (place,)
+    chosen = taken | {*(text or ()), *label}
     left = [place for place in range(len(names)) if place not in chosen]
-    if len(left) == 1 and (text is None) != (label is None):
-        text, label = text or (left[0],), left[0] if label is None else label
+    if len(left) == 1 and (text is None) == bool(label):
+        text, label = text or (left[0],), label or (left[0],)
     return text, label
 
 
@@ -309,12 +315,12 @@ def _by_content(
     names: Sequence[str],
     columns: Sequence[ColumnTraits],
     text: tuple[int, ...] | None,
-    label: int | None,
+    label: tuple[int, ...],
     taken: set[int],
     wanted: Wanted,
     *,
     header: bool,
-) -> tuple[tuple[int, ...], int | None]:
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Find columns by what is in them; where two could be it, refuse and name both."""
     left = [place for place, column in enumerate(columns) if place not in taken and column.filled]
     if text is None:
@@ -326,9 +332,9 @@ def _by_content(
             prose = left
         text = (_only(path, "text", prose, left, names, columns, header=header),)
         left = [place for place in left if place not in text]
-    if label is None and wanted.needs_label:
+    if not label and wanted.needs_label:
         repeating = [place for place in left if columns[place].repeats and len(columns[place].filled) >= ENOUGH]
-        label = _only(path, "label", repeating, left, names, columns, header=header)
+        label = (_only(path, "label", repeating, left, names, columns, header=header),)
     return text, label
 
 
@@ -371,10 +377,10 @@ def _only(
 
 
 def _other_texts(
-    names: Sequence[str], columns: Sequence[ColumnTraits], text: tuple[int, ...], label: int | None
+    names: Sequence[str], columns: Sequence[ColumnTraits], text: tuple[int, ...], label: tuple[int, ...]
 ) -> tuple[str, ...]:
     """Return what to say about columns that hold texts too and are not read."""
-    others = [place for place, column in enumerate(columns) if place not in text and place != label and column.prose]
+    others = [place for place, column in enumerate(columns) if place not in (*text, *label) and column.prose]
     if not others:
         return ()
     shown = ", ".join(repr(names[place]) for place in others)

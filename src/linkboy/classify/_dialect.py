@@ -85,6 +85,22 @@ def separator_of(given: str | None) -> str | None:
     return separator
 
 
+def label_separator_of(given: str | None) -> str | None:
+    """Return what stands between labels: the text that was asked for, or that of a word such as `"pipe"`.
+
+    Raises:
+        TypeError: it is not a string.
+        ValueError: it is empty, or holds the end of a line.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, str):
+        raise TypeError(f"label_separator must be a string, got {given!r} of type {type(given).__name__}")
+    if not given or "\n" in given or "\r" in given:
+        raise ValueError(f"label_separator must be what stands between labels, such as '|' or 'comma', got {given!r}")
+    return _SPELLINGS.get(given.lower(), given)
+
+
 def peeked(lines: Iterator[Line], most: int = HEAD_LINES) -> tuple[list[Line], Iterator[Line], bool]:
     """Return the first lines, all lines, and whether the first ones are all there are."""
     head: list[Line] = []
@@ -323,7 +339,7 @@ def _two_columns(path: object, full: Sequence[str], wanted: Wanted, header: bool
 
 
 def _asks_for_label_first(wanted: Wanted) -> bool:
-    return str(wanted.label) == "0" or wanted.text in ((1,), ("1",))
+    return wanted.label in ((0,), ("0",)) or wanted.text in ((1,), ("1",))
 
 
 def cut_line(line: str, side: str, quotes: Quotes) -> Sequence[str]:

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,7 @@ def label_findings(counts: Mapping[str, int]) -> Iterator[str]:
         yield say("small classes", classes=_are(len(small), "class", "classes"), names=_quoted(small))
 
 
-def text_findings(texts: Sequence[str], labels: Sequence[str]) -> Iterator[str]:
+def text_findings(texts: Sequence[str], labels: Sequence[Any]) -> Iterator[str]:
     """Yield what to know about the texts."""
     odd = [text for text in texts if len(text) < 12 and text.lower() in _PLACEHOLDERS]
     if odd:
@@ -92,7 +93,8 @@ def text_findings(texts: Sequence[str], labels: Sequence[str]) -> Iterator[str]:
     if garbled:
         yield say("mojibake", texts=_have(len(garbled)), example=garbled[0][:40])
     step = max(1, len(texts) // _LOOKED_AT)
-    yield from _own_label(texts[::step], labels[::step])
+    if all(isinstance(label, str) for label in labels[:1]):
+        yield from _own_label(texts[::step], labels[::step])
 
 
 def _is_mojibake(text: str) -> bool:
@@ -132,7 +134,7 @@ def _finder(label: str) -> Callable[[str], bool] | None:
     return lambda text: word in text and pattern.search(text) is not None
 
 
-def duplicate_findings(texts: Sequence[str], labels: Sequence[str]) -> Iterator[str]:
+def duplicate_findings(texts: Sequence[str], labels: Sequence[Any]) -> Iterator[str]:
     """Yield how many rows repeat a text, and how many texts have more than one label."""
     distinct, number = np.unique(np.fromiter(map(hash, texts), np.int64, len(texts)), return_inverse=True)
     repeated = len(texts) - len(distinct)

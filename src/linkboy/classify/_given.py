@@ -166,7 +166,7 @@ def _text_role(table: TextTable, asked: Reading) -> Roles:
     if table.fixed is not None and not asked.wanted.all:
         columns = [ColumnTraits(cells) for cells in zip(*table.head, strict=True)]
         prose = [place for place, column in enumerate(columns) if column.prose]
-        return Roles((prose[0],), None, None) if len(prose) == 1 else table.fixed
+        return Roles((prose[0],), (), None) if len(prose) == 1 else table.fixed
     return table.roles(asked.wanted)
 
 

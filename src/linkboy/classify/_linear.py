@@ -13,7 +13,7 @@ from torch import Tensor
 
 from linkboy._report import Block, Report, Table, format_count
 from linkboy.classify._features import FlatFeatures
-from linkboy.classify._mixing import centred, mean_loss, mix
+from linkboy.classify._mixing import centred, label_biases, mean_loss, mix, row_losses
 from linkboy.classify._solver import SCALES, DenseRows, MemberLoss, Problem, Scale, SparseRows
 
 ENOUGH_JUDGED = 1000  # rows of a validation part; of a smaller one, folds of all rows judge
@@ -143,7 +143,7 @@ class Task:
     Args:
         features: of all rows, without weights, ids distinct in each row.
         vocabulary: how many n-grams there are.
-        targets: `(rows,)` class indices.
+        targets: `(rows,)` class indices; or `(rows, C)`, whether a row has a label, of which it may have several.
         classes: how many there are.
         weights: `(rows,)` non-negative.
         vectors: `(rows, D)` of a pretrained encoder, `None` without one.
@@ -223,20 +223,25 @@ class Judge:
         self.targets = torch.from_numpy(task.targets[self.rows])
         self.weights = torch.from_numpy(task.weights[self.rows]).double()
 
+    @property
+    def several(self) -> bool:
+        """Whether a row may have several labels."""
+        return self.targets.ndim == 2
+
     def logits(self, member: Member) -> Tensor:
-        """Return `(judged rows, C)`, centred over the classes."""
+        """Return `(judged rows, C)`, centred over the classes where a row has one."""
         parts = []
         for problem, judged in self.dense if member.scale == "vectors" else self.sparse:
             z = torch.zeros(len(judged), self.classes)
             for columns, weights in _solved(problem, member, self.steps):
                 z[:, columns] = judged.times(weights)
             parts.append(z)
-        return centred(torch.cat(parts)).float()
+        logits = torch.cat(parts)
+        return logits if self.several else centred(logits).float()
 
     def row_losses(self, logits: Sequence[Tensor]) -> Tensor:
         """Return the negative log-likelihood of each judged row under the best mix."""
-        z = mixed(logits, self.mix(logits).tolist())
-        return -z.log_softmax(1).gather(1, self.targets[:, None])[:, 0]
+        return row_losses(mixed(logits, self.mix(logits).tolist()), self.targets)
 
     def mix(self, logits: Sequence[Tensor]) -> Tensor:
         """Return the coefficients for which the judged rows are likeliest."""
@@ -309,6 +314,10 @@ def fit_linear(
     if task.vectors is not None:
         of_vectors, bias = _of_vectors(task, final, towards, members, progress)
         weights[-1] += bias
+    if judge.several:
+        biases = label_biases(z, judge.targets, judge.weights)
+        weights[-1] += biases.float()
+        z = z + biases
     prior_shift = coefficients[-1] if prior is not None else 0.0
     if towards is not None:
         weights[-1] += prior_shift * torch.from_numpy(np.log(towards)).float()
@@ -434,7 +443,7 @@ def _sum(problem: Problem, steps: int, members: Sequence[Member], progress: Prog
             progress(f"{member.loss}, {member.scale}, on all rows")
             for columns, weights in _solved(problem, member, steps):
                 total[:, columns] += member.coefficient * weights
-    return total.sub_(total.mean(1, keepdim=True))
+    return total if problem.several else total.sub_(total.mean(1, keepdim=True))
 
 
 def _ratio(counts: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:

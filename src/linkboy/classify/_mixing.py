@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 PRIOR = 1e-3  # how strongly the weights are drawn towards equal ones
 STEPS = 100
+FARTHEST = 20.0  # a logit
 
 
 def centred(logits: Tensor) -> Tensor:
@@ -15,9 +17,21 @@ def centred(logits: Tensor) -> Tensor:
     return logits - logits.mean(1, keepdim=True)
 
 
+def row_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return `(N,)`, the negative log-likelihood of each row.
+
+    Args:
+        logits: `(N, C)`.
+        targets: `(N,)` class indices; or `(N, C)`, whether a row has a label, each of which is judged by itself.
+    """
+    if targets.ndim == 2:
+        return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").sum(1)
+    return -logits.log_softmax(1).gather(1, targets[:, None])[:, 0]
+
+
 def mean_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """Return the mean negative log-likelihood of the rows."""
-    return -(weights * logits.log_softmax(1).gather(1, targets[:, None])[:, 0]).sum() / weights.sum()
+    return (weights * row_losses(logits, targets)).sum() / weights.sum()
 
 
 def mix(members: Sequence[Tensor], targets: Tensor, weights: Tensor) -> Tensor:
@@ -28,7 +42,7 @@ def mix(members: Sequence[Tensor], targets: Tensor, weights: Tensor) -> Tensor:
 
     Args:
         members: M times `(N, C)` logits of rows that the members have not learned from.
-        targets: `(N,)` class indices.
+        targets: `(N,)` class indices, or `(N, C)` for labels that are judged by themselves.
         weights: `(N,)` non-negative.
     """
     stacked = torch.stack([logits.double() for logits in members])
@@ -41,12 +55,10 @@ def mix(members: Sequence[Tensor], targets: Tensor, weights: Tensor) -> Tensor:
 
     a, value = start, objective(start)
     for _ in range(STEPS):
-        p = torch.einsum("m,mnc->nc", a, stacked).softmax(1)
-        own = stacked.gather(2, targets.expand(len(members), -1)[..., None])[..., 0]
-        mean = torch.einsum("nc,mnc->mn", p, stacked)
-        gradient = ((mean - own) * share[:, 0]).sum(1) + PRIOR * (a - start)
-        second = torch.stack([(stacked * (p * share * stacked[m])).sum((1, 2)) for m in range(len(members))])
-        second = second - (mean * share[:, 0]) @ mean.T + PRIOR * torch.eye(len(members), dtype=torch.float64)
+        z = torch.einsum("m,mnc->nc", a, stacked)
+        slope, second = (_by_label if targets.ndim == 2 else _by_class)(z, stacked, targets, share)
+        gradient = slope + PRIOR * (a - start)
+        second = second + PRIOR * torch.eye(len(members), dtype=torch.float64)
         free = (a > 0) | (gradient < 0)
         move = torch.zeros_like(a)
         move[free] = -torch.linalg.solve(second[free][:, free], gradient[free])
@@ -58,3 +70,39 @@ def mix(members: Sequence[Tensor], targets: Tensor, weights: Tensor) -> Tensor:
         a = (a + size * move).clamp_min(0)
         value = objective(a)
     return a
+
+
+def _by_class(z: Tensor, stacked: Tensor, targets: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first and second derivatives of the mean loss by the weights of the members, of one class a row."""
+    p = z.softmax(1)
+    own = stacked.gather(2, targets.expand(len(stacked), -1)[..., None])[..., 0]
+    mean = torch.einsum("nc,mnc->mn", p, stacked)
+    second = torch.stack([(stacked * (p * share * member)).sum((1, 2)) for member in stacked])
+    return ((mean - own) * share[:, 0]).sum(1), second - (mean * share[:, 0]) @ mean.T
+
+
+def _by_label(z: Tensor, stacked: Tensor, targets: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the same where a row may have several labels."""
+    p = z.sigmoid()
+    second = torch.stack([(stacked * (p * (1 - p) * share * member)).sum((1, 2)) for member in stacked])
+    return (stacked * ((p - targets.double()) * share)).sum((1, 2)), second
+
+
+def label_biases(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Return `(C,)`: what to add to the logits of each label so that the rows are likeliest.
+
+    A weak prior around 0, worth one row, keeps a label that all or no rows have from asking for certainty.
+
+    Args:
+        logits: `(N, C)` of rows that the model has not learned from.
+        targets: `(N, C)`, whether a row has a label.
+        weights: `(N,)` non-negative.
+    """
+    logits, weights = logits.double(), weights.double()[:, None]
+    wanted = (weights * targets).sum(0)
+    low, high = (torch.full((logits.shape[1],), side * FARTHEST, dtype=torch.float64) for side in (-1, 1))
+    for _ in range(50):  # the slope of the likelihood falls through zero once
+        middle = (low + high) / 2
+        rising = wanted - (weights * (logits + middle).sigmoid()).sum(0) - middle > 0
+        low, high = torch.where(rising, middle, low), torch.where(rising, high, middle)
+    return (low + high) / 2

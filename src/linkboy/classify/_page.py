@@ -173,8 +173,7 @@ def _confused(test: ClassificationMetrics) -> list[tuple[str, str, int, float, f
 
 
 def _class_rows(parts: Parts, test: ClassificationMetrics) -> list[tuple[Any, int]]:
-    counts = np.bincount(parts.targets["train"], minlength=len(parts.class_names)).tolist()
-    return list(zip(test.per_class, counts, strict=True))
+    return list(zip(test.per_class, parts.class_counts.tolist(), strict=True))
 
 
 def _mistakes(classifier: Classifier, parts: Parts, scored: Scored) -> list[Mistake]:

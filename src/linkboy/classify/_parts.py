@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from linkboy._checks import did_you_mean
 from linkboy._reading import read_lines
 from linkboy._report import Block, Printable, Table, format_count, format_percent, listed, plural
 from linkboy.classify._findings import number_key
-from linkboy.classify.labelled import LabelledTexts
+from linkboy.classify.labelled import LabelledTexts, label_counts
 
 PARTS = ("train", "valid", "test")
 HELD_OUT = 0.1
@@ -28,7 +29,7 @@ class Parts(Printable):
         class_names: the classes; a target is an index into them.
         numbered: whether a label may be the number of its class, because the names came from elsewhere.
         texts: the rows of `train`, `valid` and `test`.
-        targets: `(rows,)` int64 for each part.
+        targets: for each part `(rows,)` int64, or `(rows, C)` bool where a text may have several labels.
         notes: what a reader should know: how the data was split, and texts that occur in two parts or with two labels.
         overlap: `(rows,)` bool for `valid` and `test`: whether the text also occurs in the training part.
     """
@@ -36,9 +37,20 @@ class Parts(Printable):
     class_names: Sequence[str]
     numbered: bool
     texts: Mapping[str, LabelledTexts]
-    targets: Mapping[str, NDArray[np.int64]]
+    targets: Mapping[str, NDArray[Any]]
     notes: tuple[str, ...]
     overlap: Mapping[str, NDArray[np.bool_]]
+
+    @property
+    def several(self) -> bool:
+        """Whether a text may have any number of labels."""
+        return self.targets["train"].ndim == 2
+
+    @property
+    def class_counts(self) -> NDArray[np.int64]:
+        """The training rows of each class."""
+        train = self.targets["train"]
+        return train.sum(0) if self.several else np.bincount(train, minlength=len(self.class_names))
 
     def _blocks(self) -> Iterator[Block]:
         rows = []
@@ -48,11 +60,13 @@ class Parts(Printable):
                 (part, format_count(len(lengths)), int(np.median(lengths)), max(lengths), self.texts[part].source)
             )
         yield Table(("part", "rows", "median length", "longest", "source"), rows)
-        counts = np.bincount(self.targets["train"], minlength=len(self.class_names))
+        counts = self.class_counts
         least, most = int(counts.argmin()), int(counts.argmax())
+        what = plural(len(counts), "label") if self.several else f"{len(counts)} classes"
+        each = f"; {counts.sum() / len(self.targets['train']):.2g} labels a row" if self.several else ""
         yield (
-            f"{len(self.class_names)} classes, {format_count(int(counts[least]))} ({self.class_names[least]}) to "
-            f"{format_count(int(counts[most]))} ({self.class_names[most]}) training rows each"
+            f"{what}, {format_count(int(counts[least]))} ({self.class_names[least]}) to "
+            f"{format_count(int(counts[most]))} ({self.class_names[most]}) training rows each{each}"
         )
         yield "\n".join(self.notes)
         told: set[str] = set()
@@ -96,17 +110,37 @@ def make_parts(
     _check_weights({"training": train, "validation": valid})
     notes: list[str] = []
     given = {"valid": valid, "test": test}
+    _check_alike(train, given)
     numbered = class_names is not None
+    if train.several:
+        return _parts_with_several(train, given, classes, seed, notes, numbered=numbered)
     targets = {"train": targets_of(train, classes, "training", numbered=numbered)}
     if len(np.unique(targets["train"])) < 2:
         only = classes[int(targets["train"][0])]
         raise ValueError(
             f"{train.source}: training needs rows of at least two classes, got {len(train)} rows of {only!r} only"
         )
+    texts = _cut(train, given, targets["train"], seed, notes)
+    for part, rows in given.items():
+        if rows is not None:
+            texts[part], left_out = _without_other_classes(rows, classes, part, numbered=numbered)
+            notes += left_out
+    targets = {part: targets_of(texts[part], classes, part, numbered=numbered) for part in PARTS}
+    return _with_overlap(classes, numbered, texts, targets, notes)
+
+
+def _cut(
+    train: LabelledTexts,
+    given: Mapping[str, LabelledTexts | None],
+    strata: NDArray[np.int64],
+    seed: int,
+    notes: list[str],
+) -> dict[str, LabelledTexts]:
+    """Return the training part, and the parts that were not given, cut from it: a tenth of each stratum."""
     missing = [part for part in ("valid", "test") if given[part] is None]
     texts: dict[str, LabelledTexts] = {"train": train}
     if missing:
-        side = _split(train.texts, targets["train"], len(missing), seed)
+        side = _split(train.texts, strata, len(missing), seed)
         for number, part in enumerate(missing, 1):
             texts[part] = train.take(np.flatnonzero(side == number).tolist())
             if not len(texts[part]):
@@ -116,15 +150,115 @@ def make_parts(
                 )
         texts["train"] = dataclasses.replace(train.take(np.flatnonzero(side == 0).tolist()), skipped=train.skipped)
         notes.append(f"{' and '.join(missing)}: a tenth of each class held out of the training file, seed {seed}")
-    for part, rows in given.items():
-        if rows is not None:
-            texts[part], left_out = _without_other_classes(rows, classes, part, numbered=numbered)
-            notes += left_out
-    targets = {part: targets_of(texts[part], classes, part, numbered=numbered) for part in PARTS}
+    return texts
+
+
+def _with_overlap(
+    classes: Sequence[str],
+    numbered: bool,
+    texts: Mapping[str, LabelledTexts],
+    targets: Mapping[str, NDArray[Any]],
+    notes: list[str],
+) -> Parts:
     keys = {part: _keys(texts[part].texts) for part in PARTS}
     overlap = {part: np.isin(keys[part], keys["train"]) for part in ("valid", "test")}
-    notes += _overlaps(texts["train"], targets["train"], keys, overlap)
+    notes += _overlaps(texts["train"], keys, overlap)
     return Parts(classes, numbered, {part: texts[part] for part in PARTS}, targets, tuple(notes), overlap)
+
+
+def _check_alike(train: LabelledTexts, given: Mapping[str, LabelledTexts | None]) -> None:
+    """Refuse parts of which one has several labels a text and the other one label."""
+    for part, rows in given.items():
+        if rows is not None and rows.several != train.several:
+            words = {True: "any number of labels", False: "one label"}
+            raise ValueError(
+                f"{rows.source}: a text of the {part} part has {words[rows.several]}, and one of the training data "
+                f"{words[train.several]}; read both in the same way, for instance with label_separator=..."
+            )
+
+
+def _parts_with_several(
+    train: LabelledTexts,
+    given: Mapping[str, LabelledTexts | None],
+    classes: Sequence[str],
+    seed: int,
+    notes: list[str],
+    *,
+    numbered: bool,
+) -> Parts:
+    """Return the parts of rows that may have several labels; a label without training rows is left out.
+
+    A tenth of the rows is cut by the rarest label of each, so that rare labels come into all parts.
+    """
+    everything = memberships_of(train, classes, numbered=numbered)[0]
+    if (everything.sum(1) == 1).all():
+        raise ValueError(
+            f"{train.source}: every row has exactly one label, so a text has one class; leave label_separator out, or write "
+            "the labels as text instead of lists"
+        )
+    counts = everything.sum(0)
+    strata = np.where(everything, counts, len(train) + 1).argmin(1)
+    strata[~everything.any(1)] = len(classes)
+    texts = _cut(train, given, strata, seed, notes)
+    for part, rows in given.items():
+        if rows is not None:
+            texts[part] = rows
+    targets = {}
+    for part in PARTS:
+        targets[part], unknown = memberships_of(texts[part], classes, numbered=numbered)
+        notes += unknown_labels(part, unknown, classes)
+    held = targets["train"].any(0)
+    if not held.any():
+        raise ValueError(f"{train.source}: no row of the training part has a label; training needs rows with labels")
+    if not held.all():
+        names = [name for name, kept in zip(classes, held, strict=True) if not kept]
+        notes.append(
+            f"{plural(len(names), 'label')} without a training row ({listed(map(repr, names))}) left out; such a label cannot "
+            "be learned"
+        )
+        classes = [name for name, kept in zip(classes, held, strict=True) if kept]
+        targets = {part: table[:, held] for part, table in targets.items()}
+    always = [name for name, all_ in zip(classes, targets["train"].all(0), strict=True) if all_]
+    if len(always) == len(classes):
+        raise ValueError(
+            f"{train.source}: every training row has the label{'s' * (len(always) > 1)} {listed(map(repr, always))}, so there is "
+            "nothing to tell apart; add rows without"
+        )
+    if always:
+        notes.append(f"every training row has {listed(map(repr, always))}, which is therefore given to every text")
+    return _with_overlap(classes, numbered, texts, targets, notes)
+
+
+def memberships_of(
+    rows: LabelledTexts, class_names: Sequence[str], *, numbered: bool = False
+) -> tuple[NDArray[np.bool_], Counter[str]]:
+    """Return `(rows, C)`, whether each row has each label, and how often rows have a label that is not among the classes.
+
+    Args:
+        rows: texts with any number of labels.
+        class_names: the classes.
+        numbered: whether a label may also be the number of its class.
+    """
+    number_of = _numbers_of(class_names, numbered=numbered)
+    table, unknown = np.zeros((len(rows), len(class_names)), np.bool_), Counter[str]()
+    for row, labels in enumerate(rows.labels):
+        for label in labels:
+            number = number_of(label)
+            if number is None:
+                unknown[label] += 1
+            else:
+                table[row, number] = True
+    return table, unknown
+
+
+def unknown_labels(part: str, unknown: Mapping[str, int], class_names: Sequence[str]) -> list[str]:
+    """Return what to say about labels that are not among the classes."""
+    if not unknown:
+        return []
+    names = listed(
+        f"{name!r} of {plural(rows, 'row')}{did_you_mean(name, class_names)}" for name, rows in unknown.items()
+    )
+    return [f"{part}: {plural(len(unknown), 'label')} that the training data does not have left out ({names})"]
 
 
 def _without_other_classes(
@@ -157,7 +291,9 @@ def _check_weights(parts: Mapping[str, LabelledTexts | None]) -> None:
 def _class_names(train: LabelledTexts, given: Sequence[str] | None) -> list[str]:
     if given is not None:
         return list(given)
-    labels = set(train.labels)
+    labels = set(label_counts(train.labels))
+    if not labels:
+        raise ValueError(f"{train.source}: no row has a label; training needs rows with labels")
     if all(re.fullmatch(r"-?[0-9]{1,18}", number_key(label)) for label in labels):
         return sorted(labels, key=lambda label: int(number_key(label)))
     return sorted(labels)
@@ -177,6 +313,11 @@ def targets_of(
     Raises:
         ValueError: a label is not among the classes; the message names its line.
     """
+    if rows.several:
+        raise ValueError(
+            f"{rows.source}: a text of the {part} part may have several labels, and the classifier chooses one class; read "
+            "the file without label_separator"
+        )
     number_of = _numbers_of(class_names, numbered=numbered)
     targets = np.empty(len(rows), np.int64)
     for row, label in enumerate(rows.labels):
@@ -228,7 +369,6 @@ def _keys(texts: Sequence[str]) -> NDArray[np.int64]:
 
 def _overlaps(
     train: LabelledTexts,
-    targets: NDArray[np.int64],
     keys: Mapping[str, NDArray[np.int64]],
     overlap: Mapping[str, NDArray[np.bool_]],
 ) -> Iterator[str]:
@@ -247,12 +387,11 @@ def _overlaps(
     repeated = len(train) - len(distinct)
     if repeated:
         yield f"{format_count(repeated)} training rows ({format_percent(repeated / len(train))}) repeat a text"
-    labels_of = np.unique(np.unique(number * (targets.max() + 1) + targets) // (targets.max() + 1), return_counts=True)[
-        1
-    ]
-    doubtful = int((labels_of > 1).sum())
+    _, label = np.unique(np.fromiter(map(hash, train.labels), np.int64, len(train)), return_inverse=True)
+    pairs = np.unique(number * (label.max() + 1) + label) // (label.max() + 1)
+    doubtful = int((np.unique(pairs, return_counts=True)[1] > 1).sum())
     if doubtful:
-        yield f"{format_count(doubtful)} training texts occur with more than one label"
+        yield f"{format_count(doubtful)} training texts occur with {'other labels' if train.several else 'more than one label'}"
 
 
 def read_class_names(path: str | Path) -> list[str]:

@@ -6,9 +6,11 @@ Errors are not here: they stand where they are raised.
 SENTENCES = {
     # what was taken
     "took": "text from {text}, label from {label} ({classes}), {rows}; {form}",
+    "took several": "text from {text}, labels from {label} ({labels}, {each} a row; {written}), {rows}; {form}",
     "took text": "text from {text}; {form}",
     "lines": "each line is read as a text; if the first one names columns, pass separator={separator!r}",
     "first row": "first row as read: {text} is {label}",
+    "first row without": "first row as read: {text} has no label",
     "joined": "the columns of the text are joined, with ␁ between them; the n-grams of each are told apart",
     "also text": "{names} hold texts too; to read them as well pass text_column={all!r}",
     "also text (one)": "{names} holds texts too; to read both pass text_column={all!r}",
@@ -21,6 +23,13 @@ SENTENCES = {
     "small classes": "{classes} fewer than 5 rows: {names}",
     "mapped": "label_map renamed {labels}",
     "unmapped": "label_map names {names}, which no row has as its label",
+    # checks of rows with several labels
+    "no label": "{rows} no label, and counts as a text for which none holds",
+    "unused separator": "label_separator {separator!r} stands in no row, so every text has one label at most; leave it out if a "
+    "text is to have exactly one",
+    "loose separator": "{rows} a label separator with nothing on one side, which is not counted",
+    "doubled label": "{rows} a label twice, which counts once",
+    "unused columns": "the label columns {names} hold 0 in every row",
     # checks of the texts
     "names its label": "{share} of the texts contain their own label, far more than those of other classes: check that it is not "
     "copied into the text",

@@ -111,7 +111,7 @@ class Problem:
 
     Args:
         rows: of n-grams, or of vectors, for which there is one scale, `"vectors"`, that changes nothing.
-        targets: `(rows,)` class indices.
+        targets: `(rows,)` class indices; or `(rows, C)`, whether a row has a label, of which it may have several.
         classes: how many there are.
         weights: `(rows, 1)` non-negative, 1 in the mean.
         sizes: of the scales, computed once.
@@ -123,8 +123,15 @@ class Problem:
     weights: Tensor
     sizes: dict[Scale, Tensor] = field(default_factory=dict)
 
+    @property
+    def several(self) -> bool:
+        """Whether a row may have several labels."""
+        return self.targets.ndim == 2
+
     def one_of(self, first: int, last: int) -> Tensor:
         """Return `(rows, last - first)`: 1 where a row is of one of the classes from `first` up to `last`."""
+        if self.several:
+            return self.targets[:, first:last].float()
         return (self.targets[:, None] == torch.arange(first, last)).float()
 
     def scale(self, kind: Scale, first: int, last: int) -> Tensor:
@@ -175,9 +182,14 @@ class Problem:
         """Yield the columns of some classes and their weights `(V + 1, columns)`, until all classes are done.
 
         The weights of one class against all others do not depend on the other classes, so a block of classes at a time
-        bounds the memory; a cross-entropy is solved for all classes at once. Two classes are one column for the hinge.
+        bounds the memory; a cross-entropy is solved for all classes at once. Two classes are one column for the hinge. Where
+        a row may have several labels, each is a problem of its own for both losses.
         """
-        if loss == "cross-entropy":
+        if self.several:
+            alone = self._logistic if loss == "cross-entropy" else self._squared_hinge
+            for first, last in self._blocks():
+                yield slice(first, last), alone(scale, strength, steps, first, last)
+        elif loss == "cross-entropy":
             yield slice(0, self.classes), self._cross_entropy(scale, strength, steps)
         elif self.classes == 2:
             half = self._squared_hinge(scale, strength, steps, 1, 2) / 2
@@ -205,6 +217,25 @@ class Problem:
             return at
 
         curvature = 1 + scale.square() * self.rows.squared_times(cost)
+        return scale * self._descend(scale, curvature, slopes, line, steps, (last - first,))
+
+    def _logistic(self, kind: Scale, strength: float, steps: int, first: int, last: int) -> Tensor:
+        """Each label by itself: `|u|^2 / 2 + C * sum(w * binary cross-entropy)` with `z` the rows times `scale * u`."""
+        scale, own = self.scale(kind, first, last), self.one_of(first, last)
+        cost = strength * self.weights
+
+        def slopes(margins: Tensor) -> Tensor:
+            return cost * (margins.sigmoid() - own)
+
+        def line(margins: Tensor, moved: Tensor) -> Line:
+            def at(step: Tensor) -> tuple[Tensor, Tensor]:
+                shares = (margins + step * moved).sigmoid()
+                slope = (cost * (shares - own) * moved).sum(0)
+                return slope, (cost * shares * (1 - shares) * moved.square()).sum(0)
+
+            return at
+
+        curvature = 1 + scale.square() * self.rows.squared_times(cost) / 4
         return scale * self._descend(scale, curvature, slopes, line, steps, (last - first,))
 
     def _cross_entropy(self, kind: Scale, strength: float, steps: int) -> Tensor:

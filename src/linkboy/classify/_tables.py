@@ -49,6 +49,7 @@ class TextTable:
         records: line and record of each row.
         fixed: the roles, where the form itself gives them.
         keyed: whether a record is an object of JSON.
+        lists: whether the label of a record is a list of labels, in a form that itself says so.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class TextTable:
     records: Iterator[tuple[int, Record]]
     fixed: Roles | None = None
     keyed: bool = False
+    lists: bool = False
 
     def roles(self, wanted: Wanted) -> Roles:
         """Return which column is what.
@@ -90,12 +92,14 @@ class Reading:
         encoding: the encoding.
         separator: the separator, one character.
         header: whether the first row names the columns.
+        label_separator: what stands between the labels of a row, where it may have several.
     """
 
     wanted: Wanted
     encoding: str | None = None
     separator: str | None = None
     header: bool | None = None
+    label_separator: str | None = None
 
 
 def table_of(content: Content, asked: Reading, bad_row: BadRow) -> TextTable:
@@ -281,32 +285,40 @@ def delimited_table(
         if content.live
         else look(content.path, texts, all_read, ending=content.ending, **options)
     )
-    fixed = None
+    fixed, lists = None, False
     if dialect.fasttext:
-        records = fasttext_records(lines, bad_row)
-        fixed = Roles((1,), 0, None)
+        lists = any(line.count(FASTTEXT) > 1 and len(_fasttext_labels(line)) > 1 for line in texts)
+        records = fasttext_records(lines, bad_row, several=lists)
+        fixed = Roles((1,), (0,), None)
     elif dialect.quotes == "csv":
         records = csv_records(content.path, lines, dialect, bad_row)
     elif dialect.cut is not None:
         records = cut_records(lines, dialect, bad_row)
-        fixed = Roles((0,), 1, None) if dialect.cut == "last" else Roles((1,), 0, None)
+        fixed = Roles((0,), (1,), None) if dialect.cut == "last" else Roles((1,), (0,), None)
     else:
         records = line_records(lines, dialect, bad_row)
     form = f"{dialect.shown}, {encoding.upper()}"
     named = dialect.header or dialect.fasttext
-    return TextTable(content.path, form, dialect.names, named, dialect.rows, records, fixed)
+    return TextTable(content.path, form, dialect.names, named, dialect.rows, records, fixed, lists=lists)
 
 
-def fasttext_records(lines: Iterator[Line], bad_row: BadRow) -> Iterator[tuple[int, Record]]:
-    """Yield label and text of lines such as `__label__x some text`."""
+def fasttext_records(lines: Iterator[Line], bad_row: BadRow, *, several: bool) -> Iterator[tuple[int, Record]]:
+    """Yield label and text of lines such as `__label__x some text`, or a list of labels where a line may have several."""
     for number, line in filled(lines):
-        words = line.split()
-        labels = [word for word in words if word.startswith(FASTTEXT)]
-        if len(labels) != 1:
-            bad_row(number, f"expected one {FASTTEXT} in a line, got {len(labels)}")
+        labels = _fasttext_labels(line)
+        if len(labels) != 1 and not several:
+            more = "; the first lines have one each" if len(labels) > 1 else ""
+            bad_row(number, f"expected one {FASTTEXT} in a line, got {len(labels)}{more}")
             continue
-        before, _, after = line.partition(labels[0])
-        yield number, (labels[0].removeprefix(FASTTEXT), f"{before.rstrip()} {after.lstrip()}".strip())
+        for label in labels:
+            before, _, after = line.partition(label)
+            line = f"{before.rstrip()} {after.lstrip()}".strip()
+        names = [label.removeprefix(FASTTEXT) for label in labels]
+        yield number, (names if several else names[0], line.strip())
+
+
+def _fasttext_labels(line: str) -> list[str]:
+    return [word for word in line.split() if word.startswith(FASTTEXT)]
 
 
 def cut_records(lines: Iterator[Line], dialect: Dialect, bad_row: BadRow) -> Iterator[tuple[int, Record]]:
@@ -408,7 +420,7 @@ def parquet_table(content: Content, wanted: Wanted) -> TextTable:
     keep = None
     if wanted.needs_label:  # else the given columns are written again, all of them
         roles = table.roles(wanted)
-        keep = [place for place in (*roles.text, roles.label, roles.weight) if place is not None]
+        keep = [*roles.text, *roles.label, *(() if roles.weight is None else (roles.weight,))]
     return dataclasses.replace(table, records=_parquet_records(path, source, names, keep))
 
 
@@ -447,7 +459,7 @@ def _parquet_records(
     check_unpacked(path, path.stat().st_size, size)
     columns: list[Iterable[object]] = [[None] * len(frame)] * len(names)
     for place, column in zip(places, frame, strict=True):
-        columns[place] = column
+        columns[place] = column.to_list() if isinstance(column.dtype, (pl.List, pl.Array)) else column
     yield from enumerate(zip(*columns, strict=True), 1)
 
 

@@ -5,7 +5,7 @@ import math
 import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from linkboy._checks import check_choice, check_flag, did_you_mean
 from linkboy._report import Block, Printable, Table, format_count, listed, plural
 from linkboy.classify._columns import FIELD, ColumnName, Roles, wanted_columns
 from linkboy.classify._content import opened
-from linkboy.classify._dialect import separator_of
+from linkboy.classify._dialect import label_separator_of, separator_of
 from linkboy.classify._findings import (
     duplicate_findings,
     encoding_finding,
@@ -23,6 +23,7 @@ from linkboy.classify._findings import (
 )
 from linkboy.classify._frames import ACCEPTED, is_frame, is_pair, table_in_memory
 from linkboy.classify._json import MISSING
+from linkboy.classify._label_cells import Label, LabelCells, cell_problem
 from linkboy.classify._sentences import say
 from linkboy.classify._tables import BadRow, Reading, TextTable, table_of
 
@@ -50,7 +51,8 @@ class LabelledTexts(Printable):
     Attributes:
         source: the file, or a description of where the rows come from.
         texts: one text per row.
-        labels: one label per row, as written.
+        labels: one label per row, as written; or, where a text may have several, a tuple of labels per row, which may be
+            empty.
         lines: the line of the file on which each row begins, from 1; for Parquet, the number of the row.
         weights: one non-negative number per row, or `None`.
         skipped: the rows that were left out with `on_bad_row="skip"`.
@@ -68,7 +70,7 @@ class LabelledTexts(Printable):
 
     source: str
     texts: Sequence[str]
-    labels: Sequence[str]
+    labels: Sequence[Any]
     lines: Sequence[int]
     weights: Sequence[float] | None = None
     skipped: Sequence[SkippedRow] = ()
@@ -82,13 +84,31 @@ class LabelledTexts(Printable):
                 raise ValueError(
                     f"{name} must have one entry for each text, got {len(column)} for {len(self.texts)} texts"
                 )
-        for name, column in (("texts", self.texts), ("labels", self.labels)):
-            wrong = next((value for value in column if not isinstance(value, str)), None)
-            if wrong is not None:
-                raise TypeError(f"{name} must be strings, got {wrong!r} of type {type(wrong).__name__}")
+        wrong = next((text for text in self.texts if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise TypeError(f"texts must be strings, got {wrong!r} of type {type(wrong).__name__}")
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        several = self.several
+        wrong = next((label for label in self.labels if not _is_label(label, several=several)), None)
+        if wrong is None:
+            return
+        expected = "a tuple of strings for each text, as the first row has" if several else "strings"
+        hint = (
+            ""
+            if several or not isinstance(wrong, (list, tuple, set))
+            else "; where a text may have several, pass a tuple"
+        )
+        raise TypeError(f"labels must be {expected}, got {wrong!r} of type {type(wrong).__name__}{hint}")
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def several(self) -> bool:
+        """Whether a text may have any number of labels."""
+        return len(self.labels) > 0 and isinstance(self.labels[0], tuple)
 
     def take(self, rows: Sequence[int]) -> "LabelledTexts":
         """Return the rows of the given positions, in that order; rows that were skipped in reading are not repeated."""
@@ -110,7 +130,7 @@ class LabelledTexts(Printable):
 
     def reading_blocks(self) -> Iterator[Block]:
         """Yield where the rows come from, what was taken, and what is odd about it."""
-        counts = f"{plural(len(self), 'row')}, {plural(len(set(self.labels)), 'label')}"
+        counts = f"{plural(len(self), 'row')}, {plural(len(label_counts(self.labels)), 'label')}"
         yield "\n".join((f"{self.source}: {self.notes[0] if self.notes else counts}", *self.notes[1:]))
 
     def skipped_blocks(self) -> Iterator[Block]:
@@ -127,7 +147,8 @@ def read_labelled(
     path: Any,
     *,
     text_column: ColumnName | Sequence[ColumnName] | None = None,
-    label_column: ColumnName | None = None,
+    label_column: ColumnName | Sequence[ColumnName] | None = None,
+    label_separator: str | None = None,
     weight_column: ColumnName | None = None,
     separator: str | None = None,
     header: bool | None = None,
@@ -147,11 +168,17 @@ def read_labelled(
     the label. A byte order mark and CRLF are taken away. Only a line feed ends a line, so other line separators may occur
     inside a text.
 
+    A text may have any number of labels, none too: separated by `label_separator`, as lists (of JSON and Parquet, or written
+    in a cell as `['a', 'b']`), as several `__label__` of fastText, or in columns of 0 and 1.
+
     Args:
         path: the file; or a polars or pandas frame; or a tuple of texts and labels, two sequences of equal length.
         text_column: the column that holds the text, by name or by number from 0; in JSON a dotted name for a value inside
             an object. Several, as a list or as `"title,body"`, are joined, and models tell them apart.
-        label_column: the column that holds the label.
+        label_column: the column that holds the label. Several, as a list or as `"toxic,insult"`, hold 0 or 1 each, and a
+            text may have several labels: the names of the columns with a 1.
+        label_separator: what stands between labels, where a text may have several, for instance `"|"`; a word such as
+            `"comma"` as for `separator`.
         weight_column: a column that holds a non-negative weight for each row; none by default.
         separator: what stands between fields: a character, or `"tab"`, `"comma"`, `"semicolon"`, `"pipe"`.
         header: whether the first row names the columns.
@@ -182,7 +209,8 @@ def read_labelled(
     """
     if header is not None:
         check_flag("header", header)
-    asked = Reading(wanted_columns(text_column, label_column, weight_column), encoding, separator_of(separator), header)
+    wanted = wanted_columns(text_column, label_column, weight_column)
+    asked = Reading(wanted, encoding, separator_of(separator), header, label_separator_of(label_separator))
     return read_rows(path, asked, label_map=label_map, on_bad_row=on_bad_row)
 
 
@@ -224,7 +252,9 @@ def read_rows(
     bad_row = bad_row_of(path, on_bad_row, skipped)
     with opened(path) as content:
         table = table_of(content, asked, bad_row)
-        return _collect(table, table.roles(asked.wanted), renamed, skipped, bad_row, asked.encoding or "utf-8")
+        roles = table.roles(asked.wanted)
+        cells = LabelCells(table, roles, asked.label_separator, as_string)
+        return _collect(table, roles, cells, renamed, skipped, bad_row, asked.encoding or "utf-8")
 
 
 def existing_file(path: object) -> Path:
@@ -280,7 +310,7 @@ def text_getter(table: TextTable, places: Sequence[int]) -> Callable[[Any], obje
     def joined(record: Any) -> object:
         raw = [get(record) for get in getters]
         wrong = next(
-            (value for value in raw if value is MISSING or _problem("text", as_string(value) or "-", value)), None
+            (value for value in raw if value is MISSING or cell_problem("text", as_string(value) or "-", value)), None
         )
         if wrong is not None:
             return wrong
@@ -293,26 +323,27 @@ def text_getter(table: TextTable, places: Sequence[int]) -> Callable[[Any], obje
 def _collect(
     table: TextTable,
     roles: Roles,
+    cells: LabelCells,
     renamed: Mapping[str, str],
     skipped: list[SkippedRow],
     bad_row: BadRow,
     encoding: str,
 ) -> LabelledTexts:
     texts: list[str] = []
-    labels: list[str] = []
+    labels: list[Label] = []
     weights: list[float] = []
     lines = array("q")  # plain integers: as objects they would take as much memory as the texts
-    names: dict[str, str] = {}  # each label once, not once per row
-    assert roles.label is not None
-    text_of, label_of = text_getter(table, roles.text), table.getter(roles.label)
+    names: dict[Label, Label] = {}  # each label once, not once per row
+    text_of, label_of = text_getter(table, roles.text), cells.read
     weight_of = None if roles.weight is None else table.getter(roles.weight)
     for line, record in table.records:
-        raw_text, raw_label = text_of(record), label_of(record)
-        text, label = as_string(raw_text), as_string(raw_label)
-        problem = _problem("text", text, raw_text) or _problem("label", label, raw_label)
+        raw_text = text_of(record)
+        text = as_string(raw_text)
+        label, wrong_label = label_of(record)
+        problem = cell_problem("text", text, raw_text) or wrong_label
         if problem:
             missing = [
-                table.names[place] for place in (*roles.text, roles.label) if table.getter(place)(record) is MISSING
+                table.names[place] for place in (*roles.text, *roles.label) if table.getter(place)(record) is MISSING
             ]
             bad_row(line, f"there is no key {missing[0]!r}" if missing else problem)
             continue
@@ -327,13 +358,14 @@ def _collect(
                 continue
             weights.append(weight)
         texts.append(text)
-        labels.append(names.get(label) or names.setdefault(label, renamed.get(label, label)))
+        labels.append(names[label] if label in names else names.setdefault(label, _renamed(label, renamed)))
         lines.append(line)
     if not texts:
         raise _nothing_read(table, skipped)
     counts, labels, joined = _one_spelling(labels)
-    notes = [*_what_was_taken(table, roles, texts, labels, counts), *_map_notes(renamed, names), *joined, *roles.notes]
-    notes += [*label_findings(counts), *text_findings(texts, labels)]
+    notes = [*_what_was_taken(table, roles, cells, texts, labels, counts), *_map_notes(renamed, label_counts(names))]
+    notes += [*joined, *roles.notes]
+    notes += [*label_findings(counts), *cells.findings(labels, counts), *text_findings(texts, labels)]
     notes += encoding_finding([row.reason for row in skipped], encoding)
     return LabelledTexts(
         source=str(table.path),
@@ -347,6 +379,24 @@ def _collect(
     )
 
 
+def _renamed(label: Label, names: Mapping[str, str]) -> Label:
+    """Return a label by its new name, or all labels of a row by theirs, each once."""
+    if isinstance(label, str):
+        return names.get(label, label)
+    return tuple(dict.fromkeys(names.get(each, each) for each in label))
+
+
+def _is_label(label: object, *, several: bool) -> bool:
+    if not several:
+        return isinstance(label, str)
+    return isinstance(label, tuple) and all(isinstance(each, str) for each in label)
+
+
+def label_counts(labels: Iterable[Label]) -> Counter[str]:
+    """Return the number of rows of each label, whether a row has one or several."""
+    return Counter(name for label in labels for name in ((label,) if isinstance(label, str) else label))
+
+
 def _nothing_read(table: TextTable, skipped: Sequence[SkippedRow]) -> ValueError:
     if not skipped:
         return ValueError(f"{table.path} holds no labelled text; it has a header and no rows")
@@ -357,18 +407,31 @@ def _nothing_read(table: TextTable, skipped: Sequence[SkippedRow]) -> ValueError
 
 
 def _what_was_taken(
-    table: TextTable, roles: Roles, texts: Sequence[str], labels: Sequence[str], counts: Mapping[str, int]
+    table: TextTable,
+    roles: Roles,
+    cells: LabelCells,
+    texts: Sequence[str],
+    labels: Sequence[Label],
+    counts: Mapping[str, int],
 ) -> Iterator[str]:
     yield say(
-        "took",
+        "took several" if cells.several else "took",
         text=columns_named(table, roles.text),
-        label=columns_named(table, () if roles.label is None else (roles.label,)),
+        label=columns_named(table, roles.label),
         classes=plural(len(counts), "class", "classes"),
+        labels=plural(len(counts), "label"),
+        each=f"{sum(counts.values()) / len(texts):.2g}",
+        written=cells.written,
         rows=plural(len(texts), "row"),
         form=table.form,
     )
     shown = texts[0] if len(texts[0]) <= _SHOWN else f"{texts[0][:_SHOWN]}…"
-    yield say("first row", text=repr(shown).replace(repr(FIELD)[1:-1], "␁"), label=repr(labels[0]))
+    first = (labels[0],) if isinstance(labels[0], str) else labels[0]
+    yield say(
+        "first row" if first else "first row without",
+        text=repr(shown).replace(repr(FIELD)[1:-1], "␁"),
+        label=listed(map(repr, first)),
+    )
     if len(roles.text) > 1:
         yield say("joined")
 
@@ -379,9 +442,9 @@ def columns_named(table: TextTable, places: Sequence[int]) -> str:
     return f"column{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
-def _one_spelling(labels: list[str]) -> tuple[Counter[str], list[str], list[str]]:
+def _one_spelling(labels: list[Label]) -> tuple[Counter[str], list[Label], list[str]]:
     """Give each whole number one spelling, the shortest; return rows by label, the labels, and what to say about it."""
-    counts = Counter(labels)
+    counts = label_counts(labels)
     groups = same_numbers(counts)
     if not groups:
         return counts, labels, []
@@ -389,11 +452,11 @@ def _one_spelling(labels: list[str]) -> tuple[Counter[str], list[str], list[str]
     notes = [
         say("same number", names=" and ".join(map(repr, group)), one=min(group, key=len)) for group in groups.values()
     ]
-    labels = [of.get(label, label) for label in labels]
-    return Counter(labels), labels, notes
+    labels = [_renamed(label, of) for label in labels]
+    return label_counts(labels), labels, notes
 
 
-def _map_notes(renamed: Mapping[str, str], names: Mapping[str, str]) -> Iterator[str]:
+def _map_notes(renamed: Mapping[str, str], names: Collection[str]) -> Iterator[str]:
     used = {label: name for label, name in renamed.items() if label in names}
     if used:
         yield say("mapped", labels=listed(f"{label!r} to {name!r}" for label, name in used.items()))
@@ -411,19 +474,6 @@ def as_string(raw: object) -> str:
     if isinstance(raw, float) and raw.is_integer():
         raw = int(raw)  # a column of integers with a gap is read as floats
     return str(raw) if isinstance(raw, int) or (isinstance(raw, float) and math.isfinite(raw)) else ""
-
-
-def _problem(role: str, value: str, raw: object) -> str:
-    if not value:
-        wrong_type = not (raw is None or isinstance(raw, (str, float)))
-        return (
-            f"the {role} must be text or a number, got {type(raw).__name__}" if wrong_type else f"the {role} is empty"
-        )
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return f"the {role} holds half of a surrogate pair, which no file can store"
-    return ""
 
 
 def _weight_value(raw: object) -> float | None:

@@ -138,7 +138,7 @@ def macro_f1(target: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
         target: `(N,)` class indices.
         predicted: `(N,)` class indices.
     """
-    _, _, f1 = _precision_recall_f1(*_counts(target, predicted, int(max(target.max(), predicted.max())) + 1))
+    _, _, f1 = f1_of_counts(*_counts(target, predicted, int(max(target.max(), predicted.max())) + 1))
     return float(np.nanmean(f1))
 
 
@@ -156,7 +156,7 @@ def classification_metrics(
         Accuracy, macro-F1, and precision, recall and F1 of each class.
     """
     right, taken, support = _counts(target, predicted, len(class_names))
-    precision, recall, f1 = _precision_recall_f1(right, taken, support)
+    precision, recall, f1 = f1_of_counts(right, taken, support)
     columns = zip(class_names, precision, recall, f1, support.tolist(), taken.tolist(), strict=True)
     return ClassificationMetrics(
         row_count=len(target),
@@ -191,9 +191,10 @@ def _confused(
     return tuple((str(class_names[int(c) // classes]), str(class_names[int(c) % classes]), int(n)) for c, n in pairs)
 
 
-def _precision_recall_f1(
+def f1_of_counts(
     right: NDArray[np.int64], taken: NDArray[np.int64], support: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], ...]:
+    """Return precision, recall and F1 of each class from its rows that are right, predicted as it, and labelled with it."""
     # F1 straight from counts: 0 for a class that occurs but is never hit, nan only for one that occurs nowhere.
     with np.errstate(invalid="ignore"):
         return right / taken, right / support, 2 * right / (taken + support)

@@ -19,7 +19,9 @@ class ReadingOptions:
     Attributes:
         text_column: Column that holds the text, by name or by number from 0, if it is not a usual one such as text, review
             or 文本; several are separated by commas and joined. In JSON a dotted name is inside an object.
-        label_column: Column that holds the label, if it is not a usual one such as label, class or 标签.
+        label_column: Column that holds the label, if it is not a usual one such as label, class or 标签; several, separated
+            by commas, hold 0 or 1 each, and a text may have several labels.
+        label_separator: What stands between labels where a text may have several, for instance "|", or a word such as comma.
         separator: What stands between fields: a character, or tab, comma, semicolon, pipe; seen from the file by default.
         header: Whether the first row names the columns; seen from the file by default.
         label_map: New names of labels, such as 1=bad,2=bad,3=good; others keep theirs.
@@ -29,6 +31,7 @@ class ReadingOptions:
 
     text_column: str | None = None
     label_column: str | None = None
+    label_separator: str | None = None
     separator: str | None = None
     header: Annotated[bool | None, Parameter(negative="--no-header")] = None
     label_map: str | None = None
@@ -46,17 +49,20 @@ class ReadingOptions:
         """Return how to read texts without labels."""
         if self.label_map is not None:
             raise ValueError("--label-map is for labels that are read, and predict reads none; leave it out")
+        if self.label_separator is not None:
+            raise ValueError("--label-separator is for labels that are read, and predict reads none; leave it out")
         return self._asked(None, known, needs_label=False)
 
     def _asked(self, weight_column: str | None, known: Sequence[str], *, needs_label: bool) -> "AskedReading":
         from linkboy.classify._columns import wanted_columns
-        from linkboy.classify._dialect import separator_of
+        from linkboy.classify._dialect import label_separator_of, separator_of
         from linkboy.classify._tables import Reading as AskedReading
 
         wanted = wanted_columns(
             self.text_column, self.label_column, weight_column, needs_label=needs_label, known=known
         )
-        return AskedReading(wanted, self.encoding, separator_of(self.separator), self.header)
+        between = label_separator_of(self.label_separator)
+        return AskedReading(wanted, self.encoding, separator_of(self.separator), self.header, between)
 
 
 READING_OPTIONS = {f"--{field.name.replace('_', '-')}" for field in fields(ReadingOptions)} | {"--no-header"}
