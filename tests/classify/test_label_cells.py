@@ -192,7 +192,7 @@ def test_a_label_of_a_held_out_part_alone_is_left_out_and_said():
 
 def test_a_label_without_a_training_row_is_left_out_and_said():
     # The rows of "rare" all have a rarer label besides, and these decide where a row goes.
-    for seed in range(40):
+    for seed in range(12):
         labels = [("a", "b"), ("a",), ()] * 20 + [("rare", "x"), ("rare", "y"), ("x",), ("y",), ("x",), ("y",), ("x",)]
         parts = make_parts(made(labels), seed=seed)
         assert parts.targets["train"].any(0).all()
@@ -210,7 +210,7 @@ def test_what_cannot_be_learned_is_refused():
     with pytest.raises(ValueError, match="no row has a label; training needs rows with labels"):
         make_parts(made([()] * 20))
     with pytest.raises(
-        ValueError, match="every training row has the labels 'a' and 'b', so there is nothing to tell apart"
+        ValueError, match="every training row has the labels 'a', 'b', so there is nothing to tell apart"
     ):
         make_parts(made([("a", "b")] * 20))
     one = LabelledTexts("valid.csv", ["x"], ["a"], [1])

@@ -12,6 +12,8 @@ if TYPE_CHECKING:  # one line per name; tests/classify/test_room.py holds this l
     from linkboy.classify.classifier import Classifier as Classifier
     from linkboy.classify.classifier import Predictions as Predictions
     from linkboy.classify.classifier import load_classifier as load_classifier
+    from linkboy.classify.decisions import DecisionCurve as DecisionCurve
+    from linkboy.classify.decisions import OperatingPoint as OperatingPoint
     from linkboy.classify.explain import Contribution as Contribution
     from linkboy.classify.explain import Explanation as Explanation
     from linkboy.classify.explain import Explanations as Explanations
@@ -24,6 +26,9 @@ if TYPE_CHECKING:  # one line per name; tests/classify/test_room.py holds this l
     from linkboy.classify.metrics import ClassificationMetrics as ClassificationMetrics
     from linkboy.classify.metrics import ClassMetrics as ClassMetrics
     from linkboy.classify.metrics import classification_metrics as classification_metrics
+    from linkboy.classify.multilabel import LabelMetrics as LabelMetrics
+    from linkboy.classify.multilabel import MultilabelMetrics as MultilabelMetrics
+    from linkboy.classify.multilabel import multilabel_metrics as multilabel_metrics
     from linkboy.classify.recipe import Recipe as Recipe
     from linkboy.classify.recipe import TrainingOptions as TrainingOptions
     from linkboy.classify.search import SearchReport as SearchReport
@@ -35,11 +40,13 @@ if TYPE_CHECKING:  # one line per name; tests/classify/test_room.py holds this l
 _NAMES = {
     "calibration": ("Calibration", "LogitAdjustment"),
     "classifier": ("Classifier", "Predictions", "load_classifier"),
+    "decisions": ("DecisionCurve", "OperatingPoint"),
     "explain": ("Contribution", "Explanation", "Explanations"),
     "export": ("ExportReport",),
     "job": ("TrainingReport", "train_classifier"),
     "labelled": ("LabelledTexts", "SkippedRow", "read_labelled"),
     "metrics": ("ClassMetrics", "ClassificationMetrics", "classification_metrics"),
+    "multilabel": ("LabelMetrics", "MultilabelMetrics", "multilabel_metrics"),
     "recipe": ("Recipe", "TrainingOptions"),
     "search": ("SearchReport", "TriedRecipe"),
     "serving": ("make_app",),

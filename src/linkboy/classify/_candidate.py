@@ -13,7 +13,8 @@ from linkboy.classify._dataset import EncodedTexts
 from linkboy.classify._learner import Learner
 from linkboy.classify._models import TextModel
 from linkboy.classify._parts import Parts
-from linkboy.classify.calibration import SCORES, Calibration, calibrate
+from linkboy.classify.calibration import SCORES, Calibration, calibrate, calibrate_labels
+from linkboy.classify.multilabel import micro_f1
 from linkboy.classify.recipe import DataTraits, Recipe
 from linkboy.training import History
 
@@ -72,6 +73,13 @@ def train_candidate(
     if history.stopped in SIGNALS:
         raise TrainingStoppedError(history)
     seconds, target = time.perf_counter() - started, parts.targets["valid"]
+    if parts.several:
+        calibration = calibrate_labels(learner.predict(model, data["valid"]), target, data["valid"].weights)
+        calibration.build_into(model)
+        logits = learner.predict(model, data["valid"])
+        return Candidate(
+            learner.recipe, model, history, calibration, logits, micro_f1(target, (logits > 0).numpy()), seconds
+        )
     calibration = calibrate(
         learner.predict(model, data["valid"]),
         target,
@@ -96,4 +104,5 @@ def class_counts(parts: Parts) -> NDArray[np.int64]:
 def traits_of(parts: Parts) -> DataTraits:
     """Return what the settings follow from."""
     counts = class_counts(parts)
-    return DataTraits(int(counts.sum()), len(counts), int(counts.max()), int(counts.min()))
+    rows = len(parts.targets["train"])
+    return DataTraits(rows, len(counts), int(counts.max()), int(counts.min()), parts.several)

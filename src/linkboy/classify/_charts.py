@@ -10,6 +10,7 @@ from markupsafe import Markup
 from linkboy._language import Language, translate, translate_filled
 from linkboy._report import display_width
 from linkboy.classify._reliability import Reliability
+from linkboy.classify.decisions import DecisionCurve
 
 WIDTH, HEIGHT = 420, 270  # of a chart, in units of which a phone shows about 350 and a desktop 500
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 40
@@ -76,7 +77,7 @@ def learning_curves(
     epochs = [row["epoch"] for row in rows]
     loss = {"training": [row["train_loss"] for row in rows], "validation": [row["val_loss"] for row in rows]}
     score = {"validation": [row[metric] for row in rows]}
-    name = {"macro_f1": "Macro-F1", "accuracy": "Accuracy"}[metric]
+    name = {"macro_f1": "Macro-F1", "micro_f1": "Micro-F1", "accuracy": "Accuracy"}[metric]
     return [
         ("Loss", line_chart("Loss", epochs, loss, mark=best_epoch, lang=lang), list(loss)),
         (name, line_chart(name, epochs, score, percent=True, mark=best_epoch, lang=lang), list(score)),
@@ -142,6 +143,35 @@ def reliability_chart(calibration: Reliability, before: Reliability | None = Non
     parts.append(_axis_title(translate("probability of the predicted class", lang)))
     said = f"reliability: mean confidence {calibration.confidence:.2%}, accuracy {calibration.accuracy:.2%}"
     return _svg(WIDTH, HEIGHT, translate_filled(said, lang), parts)
+
+
+def coverage_chart(curves: Sequence[DecisionCurve], lang: Language = "en") -> Markup:
+    """Draw the precision of the texts that are decided against their share, a line for each curve.
+
+    Args:
+        curves: of the test part, and of the validation part.
+        lang: language of what stands in the chart.
+    """
+    lines = [
+        [(c / curve.row_count, r / c) for c, r in zip(curve.covered, curve.right, strict=True)] for curve in curves
+    ]
+    ticks = _ticks(min(precision for line in lines for _, precision in line), 1.0)
+
+    def x(share: float) -> float:
+        return _scaled(share, 0, 1, LEFT, WIDTH - RIGHT)
+
+    def y(share: float) -> float:
+        return _scaled(share, ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
+
+    parts = [_grid(ticks, y, percent=True)]
+    label = '<text class="tick" x="{:.1f}" y="{}" text-anchor="{}">{:.0%}</text>'
+    below = HEIGHT - BOTTOM + 16
+    parts += [Markup(label).format(x(t), below, "end" if t == 1 else "middle", t) for t in (0, 0.25, 0.5, 0.75, 1)]
+    for number, line in enumerate(lines):
+        points = " ".join(f"{x(covered):.1f},{y(precision):.1f}" for covered, precision in line)
+        parts.append(Markup('<polyline class="line s{}" points="{}"/>').format(number, points))
+    parts.append(_axis_title(translate("share of the texts that are decided", lang)))
+    return _svg(WIDTH, HEIGHT, translate("Precision against coverage", lang), parts)
 
 
 def confusion_chart(confusion: Sequence[Sequence[int]], class_names: Sequence[str], lang: Language = "en") -> Markup:

@@ -57,7 +57,7 @@ def table_in_memory(value: Any, asked: Reading) -> TextTable:
     if pair and len(columns[0]) != len(columns[1]):
         raise ValueError(f"there must be as many labels as texts, got {len(columns[1])} for {len(columns[0])} texts")
     head = [[_shown(cell) for cell in row] for row in islice(zip(*columns, strict=True), HEAD_LINES)]
-    fixed = Roles((0,), 1, None) if pair else None
+    fixed = Roles((0,), (1,), None) if pair else None
     return TextTable(Path(what), "in memory", names, True, head, _rows(columns), fixed)
 
 

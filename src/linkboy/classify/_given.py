@@ -193,16 +193,18 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return found
 
 
-def answers(classifier: Classifier, given: GivenTexts, *, top: int) -> Iterator[Predictions]:
+def answers(
+    classifier: Classifier, given: GivenTexts, *, top: int, threshold: float | None = None
+) -> Iterator[Predictions]:
     """Yield the predictions of one batch of texts after the other; of texts that come over time, as soon as they are there."""
     texts = given.texts(keep=False)
     if given.reader is None:
-        return classifier.predict_stream(texts, top=top)
+        return classifier.predict_stream(texts, top=top, threshold=threshold)
     batches = Arriving(texts, given.reader)
-    return classifier.predict_batches(batches, top=top, more=batches.more)
+    return classifier.predict_batches(batches, top=top, threshold=threshold, more=batches.more)
 
 
-def write_answers(classifier: Classifier, given: GivenTexts, out: Path) -> int:
+def write_answers(classifier: Classifier, given: GivenTexts, out: Path, *, threshold: float | None = None) -> int:
     """Write the given columns with the predicted label and its probability, in the form that the ending says.
 
     Text is written row by row; Parquet is gathered in memory. The file appears whole or not at all.
@@ -211,6 +213,7 @@ def write_answers(classifier: Classifier, given: GivenTexts, out: Path) -> int:
         classifier: predicts.
         given: the texts and their rows.
         out: the file.
+        threshold: as for `Classifier.predict`.
 
     Returns:
         How many rows were written.
@@ -228,20 +231,25 @@ def write_answers(classifier: Classifier, given: GivenTexts, out: Path) -> int:
         )
     write = {".csv": _write_csv, ".tsv": _write_csv, ".parquet": _write_parquet}.get(form, _write_json)
     with atomic_write(out) as file:
-        return write(file, [*given.names, *ANSWERS], _answered(classifier, given), "\t" if form == ".tsv" else ",")
+        return write(
+            file, [*given.names, *ANSWERS], _answered(classifier, given, threshold), "\t" if form == ".tsv" else ","
+        )
 
 
-def _answered(classifier: Classifier, given: GivenTexts) -> Iterator[list[list[Any]]]:
+def _answered(classifier: Classifier, given: GivenTexts, threshold: float | None) -> Iterator[list[list[Any]]]:
     """Yield the rows of one batch after the other, with label and probability behind them."""
-    for predictions in classifier.predict_stream(given.texts(keep=True)):
+    for predictions in classifier.predict_stream(given.texts(keep=True), threshold=threshold):
         yield [
             [*cells, *answer]
             for cells, answer in zip(given.taken(len(predictions.texts)), _pairs(predictions), strict=True)
         ]
 
 
-def _pairs(predictions: Predictions) -> Iterator[tuple[str, float | None]]:
+def _pairs(predictions: Predictions) -> Iterator[tuple[Any, Any]]:
     for label, probability in zip(predictions.labels, predictions.probabilities, strict=True):
+        if isinstance(label, tuple):
+            yield list(label), [round(share, 6) for share in probability]
+            continue
         yield label, round(probability, 6) if math.isfinite(probability) else None
 
 

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,23 @@ from linkboy.classify._features import log_odds
 from linkboy.classify._models import NgramClassifier, TextModel
 from linkboy.classify.classifier import make_model
 from linkboy.classify.metrics import macro_f1
+from linkboy.classify.multilabel import macro_f1_of_labels, micro_f1
 from linkboy.classify.recipe import Recipe, TrainingOptions
 from linkboy.embeddings import PretrainedEmbedding
-from linkboy.losses import class_weights, focal_loss, logit_adjusted_loss
+from linkboy.losses import binary_focal_loss, class_weights, focal_loss, logit_adjusted_loss
 from linkboy.training import Checkpointer, EarlyStopping, History, TrainingState, fit, predict, process_count
 from linkboy.training._placement import default_device
 
-METRIC_KEYS = {"accuracy": "accuracy", "macro-f1": "macro_f1"}
+METRIC_KEYS = {"accuracy": "accuracy", "macro-f1": "macro_f1", "micro-f1": "micro_f1"}
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+CLASS_METRICS: Mapping[str, Callable[[Tensor, Tensor], Any]] = {
+    "accuracy": lambda logits, target: (logits.argmax(1) == target).double().mean(),
+    "macro_f1": lambda logits, target: macro_f1(target.numpy(), logits.argmax(1).numpy()),
+}
+LABEL_METRICS: Mapping[str, Callable[[Tensor, Tensor], Any]] = {
+    "micro_f1": lambda logits, target: micro_f1(target.numpy(), (logits > 0).numpy()),
+    "macro_f1": lambda logits, target: macro_f1_of_labels(target.numpy(), (logits > 0).numpy()),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +87,7 @@ class Learner:
             fused=options.device != "mps",
         )
         schedule = Schedule(recipe, self._steps(len(rows), per_process), latest)
-        metrics = {
-            "accuracy": lambda logits, target: (logits.argmax(1) == target).double().mean(),
-            "macro_f1": lambda logits, target: macro_f1(target.numpy(), logits.argmax(1).numpy()),
-        }
+        metrics = LABEL_METRICS if rows.targets.ndim == 2 else CLASS_METRICS
         best = EarlyStopping(METRIC_KEYS[recipe.metric], mode="max", patience=options.early_stopping)
         return fit(
             model,
@@ -131,8 +137,11 @@ class Learner:
         return EncodedTexts(rows.encoder, rows.features, rows.targets.numpy(), weights.numpy())
 
     def _loss_function(self, rows: EncodedTexts) -> LossFunction:
+        gamma = 2.0 if self.options.gamma is None else self.options.gamma
+        if rows.targets.ndim == 2 and self.recipe.loss != "squared-hinge":
+            gamma = gamma if self.recipe.loss == "focal" else 0.0  # without it, the binary cross-entropy
+            return lambda logits, target: binary_focal_loss(logits, target, gamma=gamma, reduction="none").sum(1)
         if self.recipe.loss == "focal":
-            gamma = 2.0 if self.options.gamma is None else self.options.gamma
             return lambda logits, target: focal_loss(logits, target, gamma=gamma, reduction="none")
         if self.recipe.loss == "squared-hinge":
             return squared_hinge
@@ -188,5 +197,5 @@ class Schedule:
 
 def squared_hinge(logits: Tensor, target: Tensor) -> Tensor:
     """Return `(B,)`: over the classes, the sum of the squared shortfall from a margin of 1, each against all others."""
-    side = F.one_hot(target, logits.shape[1]) * 2 - 1
+    side = (target.long() if target.ndim == 2 else F.one_hot(target, logits.shape[1])) * 2 - 1
     return (1 - side * logits).clamp_min(0).square().sum(1)

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -151,7 +152,7 @@ class Task:
 
     features: FlatFeatures
     vocabulary: int
-    targets: NDArray[np.int64]
+    targets: NDArray[Any]
     classes: int
     weights: NDArray[np.float32]
     vectors: Tensor | None = None

@@ -29,9 +29,10 @@ from linkboy.classify._linear import (
 )
 from linkboy.classify._mixing import centred, mean_loss, mix
 from linkboy.classify._models import NgramClassifier, TextModel
-from linkboy.classify._parts import Parts
+from linkboy.classify._parts import Parts, strata_of
 from linkboy.classify._scored import evenly
 from linkboy.classify._solver import MemberLoss, one_thread, rows_of
+from linkboy.classify._thresholds import choose_thresholds
 from linkboy.classify._with_vectors import FeaturesWithVectors, NgramAndVectorClassifier, NgramsAndVectors
 from linkboy.classify.calibration import Calibration, towards_rare_classes
 from linkboy.classify.recipe import LARGE, Recipe, TrainingOptions, recipe_of_finetuning
@@ -58,6 +59,7 @@ class Outcome:
         valid_rows: rows of the validation part that are judged; `None` for all.
         tuned: an encoder that was trained further, in the place of the one that encoded the texts; `None` where none was.
         recipe: how it was trained.
+        thresholds: from which probability on each label is given; `None` where a text has one class.
     """
 
     model: TextModel
@@ -69,6 +71,7 @@ class Outcome:
     valid_rows: NDArray[np.int64] | None = None
     tuned: NgramsAndVectors | None = None
     recipe: Recipe | None = None
+    thresholds: tuple[float, ...] | None = None
 
 
 def is_solved(options: TrainingOptions, parts: Parts) -> bool:
@@ -95,7 +98,15 @@ def train_in_epochs(
         chosen, searched = train_candidate(learner, data, parts, checkpoints / "choosing"), None
     else:
         chosen, searched = search(learner, traits_of(parts), data, parts, checkpoints, deadline=deadline, show=show)
-    return Outcome(chosen.model, _by_rows(chosen.logits), chosen.calibration, chosen.recipe, chosen.history, searched)
+    made = Outcome(chosen.model, _by_rows(chosen.logits), chosen.calibration, chosen.recipe, chosen.history, searched)
+    if not parts.several:
+        return made
+    return dataclasses.replace(made, thresholds=_thresholds(learner.options, chosen.logits, parts.targets["valid"]))
+
+
+def _thresholds(options: TrainingOptions, logits: Tensor, targets: NDArray[np.bool_]) -> tuple[float, ...]:
+    """Return from which probability on each label is given, chosen on rows that the model has not learned from."""
+    return tuple(choose_thresholds(logits.double().numpy(), targets, macro=options.metric == "macro-f1").tolist())
 
 
 def check_encoder(options: TrainingOptions, parts: Parts) -> None:
@@ -137,6 +148,11 @@ def solve(
     task = Task(features, vocabulary, targets.numpy(), classes, weights.numpy(), vectors)
     final = np.concatenate((train, valid)) if options.refit else train
     if classes > MOST_SOLVED_CLASSES or vocabulary * classes > MOST_WEIGHTS:
+        if parts.several:
+            raise ValueError(
+                f"several labels a text are for at most {MOST_SOLVED_CLASSES} labels and {MOST_WEIGHTS} weights, got {classes} "
+                f"labels and {vocabulary} n-grams; join labels, or train on fewer rows"
+            )
         if isinstance(encoder, NgramsAndVectors):
             raise ValueError(
                 f"encoder is for a model of at most {MOST_WEIGHTS} weights of n-grams, got {vocabulary} n-grams and {classes} "
@@ -165,11 +181,13 @@ def solve(
         )
     model = _model_of(fit if tuned is None else _with_tuned(fit, tuned))
     calibration = Calibration(None, None, (0.0,) * classes)
-    if options.metric == "macro-f1":
+    if options.metric == "macro-f1" and not parts.several:
         calibration = towards_rare_classes(fit.logits, task.targets[fit.judged], class_counts(parts))
     calibration.build_into(model)
     logits, rows = _valid_logits(fit, task, valid)
     made = Outcome(model, _by_rows(calibration.apply(logits)), calibration, fit.report, valid_rows=rows)
+    if parts.several:
+        made = dataclasses.replace(made, thresholds=_thresholds(options, fit.logits, task.targets[fit.judged]))
     if tuned is None:
         return made
     both = NgramsAndVectors(cast("NgramsAndVectors", encoder).ngrams, tuned.pretrained)
@@ -272,8 +290,9 @@ def _splits(
     """
     if len(valid) < ENOUGH_JUDGED and not options.finetune:
         keys = np.fromiter((hash(text) for part in ("train", "valid") for text in parts.texts[part].texts), np.int64)
-        made = folds(task.targets[final], keys[final], options.seed)
+        strata = strata_of(task.targets[final]) if parts.several else task.targets[final]
+        made = folds(strata, keys[final], options.seed)
         most = MOST_JUDGED // task.classes // len(made)
         return [(final[fit], final[evenly(judged, most)]) for fit, judged in made], None
-    counts = task.counts(train), task.counts(valid)
+    counts = (np.ones(1), np.ones(1)) if parts.several else (task.counts(train), task.counts(valid))
     return [(train, evenly(valid, MOST_JUDGED // task.classes))], counts if other_proportions(*counts) else None

@@ -25,9 +25,12 @@ from linkboy.classify._parts import PARTS, Parts
 from linkboy.classify._reliability import Reliability
 from linkboy.classify._results import Judgement
 from linkboy.classify._scored import Scored
+from linkboy.classify._several import ScoredLabels
 from linkboy.classify.classifier import Classifier
+from linkboy.classify.decisions import SHOWN, DecisionCurve
 from linkboy.classify.explain import Explanation
 from linkboy.classify.metrics import ClassificationMetrics
+from linkboy.classify.multilabel import MultilabelMetrics
 from linkboy.classify.recipe import TrainingOptions
 from linkboy.parameters import summarize
 from linkboy.text._scripts import font_language
@@ -81,13 +84,21 @@ def report_page(
             rows={part: format_count(len(parts.texts[part])) for part in PARTS},
             made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             metrics=metrics["test"],
-            figures=_figures(metrics["test"], calibration, seconds),
-            confused=_confused(metrics["test"]),
+            several=parts.several,
+            headline=metrics["test"].micro_f1 if parts.several else metrics["test"].accuracy,
+            figures=(_label_figures if parts.several else _figures)(metrics["test"], calibration, seconds),
+            confused=[] if parts.several else _confused(metrics["test"]),
             confusion=charts.confusion_chart(metrics["test"].confusion, parts.class_names, lang)
-            if len(parts.class_names) <= charts.MOST_CLASSES_DRAWN
+            if not parts.several and len(parts.class_names) <= charts.MOST_CLASSES_DRAWN
             else None,
+            decisions=None if judged.decisions is None else _decisions_table(judged.decisions, judged.test_decisions),
+            coverage_chart=None
+            if judged.decisions is None or judged.test_decisions is None
+            else charts.coverage_chart([judged.test_decisions, judged.decisions], lang),
             class_rows=_class_rows(parts, metrics["test"]),
-            mistakes=_mistakes(classifier, parts, scored),
+            mistakes=_label_mistakes(classifier, parts, scored)
+            if isinstance(scored, ScoredLabels)
+            else _mistakes(classifier, parts, scored),
             calibration=calibration,
             before=before,
             calibration_chart=charts.reliability_chart(calibration, before, lang),
@@ -103,7 +114,7 @@ def report_page(
                 *([("Budget", judged.outcome.search)] if judged.outcome.search else []),
                 ("Parameters", summarize(classifier.model)),
             ],
-            parts_table=_parts_table(metrics),
+            parts_table=(_label_parts_table if parts.several else _parts_table)(metrics),
             seconds=[(what, format_seconds(time)) for what, time in seconds.items()],
             command=command_line(),
             options=_options_table(options),
@@ -172,7 +183,7 @@ def _confused(test: ClassificationMetrics) -> list[tuple[str, str, int, float, f
     return [(true, predicted, rows, rows / support[true], rows / pairs[0][2]) for true, predicted, rows in pairs]
 
 
-def _class_rows(parts: Parts, test: ClassificationMetrics) -> list[tuple[Any, int]]:
+def _class_rows(parts: Parts, test: ClassificationMetrics | MultilabelMetrics) -> list[tuple[Any, int]]:
     return list(zip(test.per_class, parts.class_counts.tolist(), strict=True))
 
 
@@ -190,6 +201,75 @@ def _mistakes(classifier: Classifier, parts: Parts, scored: Scored) -> list[Mist
         )
         for row in confident
     ]
+
+
+def _label_figures(
+    test: MultilabelMetrics, calibration: Reliability, seconds: Mapping[str, float]
+) -> list[tuple[str, str, str]]:
+    """Return the headline numbers where a text may have several labels."""
+    beside = f"the same labels for all: {format_percent(test.constant_f1)}"
+    return [
+        ("Micro-F1", format_percent(test.micro_f1), beside),
+        ("Macro-F1", format_percent(test.macro_f1), f"mean over {len(test.per_class)} classes"),
+        ("Mean average precision", format_percent(test.mean_average_precision), "whatever the thresholds"),
+        (
+            "All labels right",
+            format_percent(test.subset_accuracy),
+            f"sample-F1 {format_percent(test.sample_f1)}",
+        ),
+    ]
+
+
+def _label_mistakes(classifier: Classifier, parts: Parts, scored: ScoredLabels) -> list[Mistake]:
+    """Return the labels that were wrongly given or not given, the most confident first."""
+    texts, found = parts.texts["test"], []
+    for row, label in scored.wrong_pairs()[:MISTAKES]:
+        made = classifier.explain([texts.texts[row]], label=parts.class_names[label]).explanations[0]
+        found.append(Mistake(texts.lines[row], made if scored.given[row, label] else _turned(made)))
+    return found
+
+
+def _turned(explanation: Explanation) -> Explanation:
+    """Return why a label was not given, from why it might have been."""
+    return dataclasses.replace(
+        explanation,
+        label=explanation.against,
+        probability=explanation.against_probability,
+        against=explanation.label,
+        against_probability=explanation.probability,
+        log_odds=-explanation.log_odds,
+        base=None if explanation.base is None else -explanation.base,
+        pieces=[dataclasses.replace(piece, log_odds=-piece.log_odds) for piece in explanation.pieces],
+    )
+
+
+def _decisions_table(valid: DecisionCurve, test: DecisionCurve | None) -> Table:
+    """Return coverage and precision of both held-out parts for some thresholds."""
+    test = test or valid
+    points = [(threshold, valid.at(threshold), test.at(threshold)) for threshold in SHOWN]
+    rows = [
+        (f"{threshold:g}", *(format_percent(share) for p in pair for share in (p.coverage, p.precision)))
+        for threshold, *pair in points
+    ]
+    return Table(
+        ("threshold", "coverage, validation", "precision, validation", "coverage, test", "precision, test"), rows
+    )
+
+
+def _label_parts_table(metrics: Mapping[str, MultilabelMetrics]) -> Table:
+    return Table(
+        ("part", "micro-F1", "macro-F1", "all labels right", "rows"),
+        [
+            (
+                part,
+                format_percent(m.micro_f1),
+                format_percent(m.macro_f1),
+                format_percent(m.subset_accuracy),
+                format_count(m.row_count),
+            )
+            for part, m in metrics.items()
+        ],
+    )
 
 
 def _parts_table(metrics: Mapping[str, ClassificationMetrics]) -> Table:

@@ -196,10 +196,7 @@ def _parts_with_several(
             f"{train.source}: every row has exactly one label, so a text has one class; leave label_separator out, or write "
             "the labels as text instead of lists"
         )
-    counts = everything.sum(0)
-    strata = np.where(everything, counts, len(train) + 1).argmin(1)
-    strata[~everything.any(1)] = len(classes)
-    texts = _cut(train, given, strata, seed, notes)
+    texts = _cut(train, given, strata_of(everything), seed, notes)
     for part, rows in given.items():
         if rows is not None:
             texts[part] = rows
@@ -227,6 +224,13 @@ def _parts_with_several(
     if always:
         notes.append(f"every training row has {listed(map(repr, always))}, which is therefore given to every text")
     return _with_overlap(classes, numbered, texts, targets, notes)
+
+
+def strata_of(table: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the rarest label of each row of `(rows, C)`, and `C` for rows without any."""
+    strata = np.where(table, table.sum(0), len(table) + 1).argmin(1)
+    strata[~table.any(1)] = table.shape[1]
+    return strata
 
 
 def memberships_of(

@@ -3,16 +3,20 @@
 import dataclasses
 import io
 from collections.abc import Mapping
+from typing import Any
 
-from linkboy._report import json_text
+from linkboy._report import Table, json_text
 from linkboy.classify._charts import as_file, confusion_chart, learning_curves
 from linkboy.classify._linear import LinearReport
 from linkboy.classify._outcome import Outcome
 from linkboy.classify._parts import Parts
 from linkboy.classify._scored import Scored
+from linkboy.classify._several import ScoredLabels, joined
 from linkboy.classify.calibration import Calibration
 from linkboy.classify.classifier import CONFIG, WEIGHTS, Classifier
+from linkboy.classify.decisions import DecisionCurve
 from linkboy.classify.metrics import ClassificationMetrics
+from linkboy.classify.multilabel import MultilabelMetrics
 from linkboy.classify.suspects import SuspectedLabels
 from linkboy.training.report import rows_as_csv
 
@@ -44,16 +48,22 @@ class Judgement:
         suspects: held-out rows whose label may be wrong.
         macro_f1_point: of the test part, if macro-F1 were asked for.
         outcome: the model.
+        decisions: precision against coverage of the validation part, where a text has one class.
+        test_decisions: the same of the test part.
+        by_class: what a threshold does for each class, the weakest first.
     """
 
-    scored: Scored
+    scored: Scored | ScoredLabels
     before: Scored | None
-    metrics: Mapping[str, ClassificationMetrics]
-    without_overlap: ClassificationMetrics | None
+    metrics: Mapping[str, Any]
+    without_overlap: ClassificationMetrics | MultilabelMetrics | None
     calibration: Calibration
     suspects: SuspectedLabels
     macro_f1_point: ClassificationMetrics | None
     outcome: Outcome
+    decisions: DecisionCurve | None = None
+    test_decisions: DecisionCurve | None = None
+    by_class: Table | None = None
 
 
 def result_files(classifier: Classifier, parts: Parts, judged: Judgement, metric: str, page: bytes) -> dict[str, bytes]:
@@ -68,7 +78,11 @@ def result_files(classifier: Classifier, parts: Parts, judged: Judgement, metric
         "budget": judged.outcome.search,
         "linear": judged.outcome.settings if isinstance(judged.outcome.settings, LinearReport) else None,
     }
-    drawn = [(CONFUSION_TITLE, confusion_chart(test.confusion, parts.class_names), ())] if test.confusion else []
+    confusion = getattr(test, "confusion", ())  # empty for very many classes, and where a text may have several labels
+    drawn = {}
+    if confusion:
+        chart = (CONFUSION_TITLE, confusion_chart(confusion, parts.class_names), ())
+        drawn["confusion.svg"] = as_file([chart])
     of_epochs = (
         {}
         if history is None
@@ -84,13 +98,15 @@ def result_files(classifier: Classifier, parts: Parts, judged: Judgement, metric
         **of_epochs,
         "predictions.csv": _predictions_csv(parts, judged.scored),
         "suspects.csv": judged.suspects.as_csv(),
-        "confusion.svg": as_file(drawn),
+        **drawn,
     }
 
 
-def _predictions_csv(parts: Parts, scored: Scored) -> bytes:
+def _predictions_csv(parts: Parts, scored: Scored | ScoredLabels) -> bytes:
     import polars as pl
 
+    if isinstance(scored, ScoredLabels):
+        return _label_predictions_csv(parts, scored)
     frame = pl.DataFrame(
         {
             "text": parts.texts["test"].texts,
@@ -101,4 +117,15 @@ def _predictions_csv(parts: Parts, scored: Scored) -> bytes:
     )
     buffer = io.BytesIO()
     frame.write_csv(buffer, float_precision=6)
+    return buffer.getvalue()
+
+
+def _label_predictions_csv(parts: Parts, scored: ScoredLabels) -> bytes:
+    """Write each test text with its labels and those it was given."""
+    import polars as pl
+
+    target, given = ([joined(parts.class_names, row) for row in table] for table in (scored.target, scored.given))
+    columns = {"text": parts.texts["test"].texts, "labels": target, "predicted": given}
+    buffer = io.BytesIO()
+    pl.DataFrame(columns).write_csv(buffer)
     return buffer.getvalue()

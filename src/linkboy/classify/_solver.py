@@ -228,10 +228,13 @@ class Problem:
             return cost * (margins.sigmoid() - own)
 
         def line(margins: Tensor, moved: Tensor) -> Line:
+            # Where the margins are far out, the second derivative is tiny and a step of Newton's would go anywhere. The
+            # parabola that touches the loss and lies above it (Jaakkola & Jordan 2000) cannot overshoot.
             def at(step: Tensor) -> tuple[Tensor, Tensor]:
-                shares = (margins + step * moved).sigmoid()
-                slope = (cost * (shares - own) * moved).sum(0)
-                return slope, (cost * shares * (1 - shares) * moved.square()).sum(0)
+                ahead = margins + step * moved
+                shares = ahead.sigmoid()
+                bend = torch.where(ahead.abs() > 1e-3, (shares - 0.5) / ahead, 0.25)
+                return (cost * (shares - own) * moved).sum(0), (cost * bend * moved.square()).sum(0)
 
             return at
 

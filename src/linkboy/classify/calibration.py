@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from linkboy._report import Block, Report, format_percent
+from linkboy.classify._mixing import label_biases, mix
 from linkboy.classify._models import TextModel
 from linkboy.classify._scored import Scored
 from linkboy.classify.metrics import macro_f1
@@ -143,6 +144,20 @@ def calibrate(
         adjustment = choose_adjustment(raw / scale, target, prior, metric=metric)
         shift = -scale * adjustment.tau * (prior - prior.mean())
     return Calibration(best_temperature(raw + shift, target, weights), adjustment, tuple(shift.tolist()))
+
+
+def calibrate_labels(logits: torch.Tensor, target: NDArray[np.bool_], weights: torch.Tensor) -> Calibration:
+    """Choose a temperature, and what to add to the logits of each label, on the validation part.
+
+    Args:
+        logits: `(N, C)`, what the model gives for the validation part.
+        target: `(N, C)`, whether a row has a label.
+        weights: `(N,)`, of the validation rows.
+    """
+    table, weights = torch.from_numpy(target), weights.double()
+    scale = max(float(mix([logits], table, weights)), 1e-6)
+    biases = label_biases(logits * scale, table, weights)
+    return Calibration(1 / scale, None, tuple((biases / scale).tolist()))
 
 
 def towards_rare_classes(logits: torch.Tensor, target: NDArray[np.int64], counts: NDArray[np.int64]) -> Calibration:

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -24,19 +25,21 @@ from linkboy.classify._centroids import CentroidClassifier
 from linkboy.classify._dataset import Encoder
 from linkboy.classify._features import FlatFeatures, NgramEncoder
 from linkboy.classify._models import NgramClassifier, TextCNN, TextModel
-from linkboy.classify._parts import targets_of
+from linkboy.classify._parts import memberships_of, targets_of, unknown_labels
 from linkboy.classify._tokens import TokenEncoder
 from linkboy.classify._transformer import TextTransformer
 from linkboy.classify._with_vectors import SETTINGS, NgramAndVectorClassifier, NgramsAndVectors, restore_encoder
+from linkboy.classify.decisions import DecisionCurve, OperatingPoint
 from linkboy.classify.explain import Explanation, Explanations, explain_text
 from linkboy.classify.export import ExportReport, Form, export_model, padded_inputs
-from linkboy.classify.labelled import labelled_of
+from linkboy.classify.labelled import LabelledTexts, labelled_of
 from linkboy.classify.metrics import ClassificationMetrics, classification_metrics
+from linkboy.classify.multilabel import MultilabelMetrics, multilabel_metrics
 from linkboy.classify.recipe import TOKEN_MODELS, Model
 from linkboy.embeddings import PretrainedEmbedding
 
 FORMAT = "linkboy-classifier"
-FORMAT_VERSION = 1
+FORMAT_VERSION, SEVERAL_VERSION = 1, 2  # the second where a text may have several labels, which version 1 does not know
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _ENCODER_PREFIX = "encoder."
 # A vocabulary of 64 MiB is the largest that is read from a file; weights are far below this for millions of n-grams.
@@ -84,26 +87,43 @@ class Predictions(Report):
 
     Attributes:
         texts: the texts.
-        labels: the likeliest class of each text.
-        probabilities: the probability of that class.
+        labels: the likeliest class of each text, `None` where it is below the threshold that was asked for; where a text may
+            have several labels, a tuple of those that it is given, the likeliest first.
+        probabilities: the probability of the likeliest class; or a tuple of those of the labels.
         top: for each text, its likeliest classes with their probabilities, the likeliest first.
     """
 
     texts: Sequence[str]
-    labels: Sequence[str]
-    probabilities: Sequence[float]
+    labels: Sequence[Any]
+    probabilities: Sequence[Any]
     top: Sequence[Sequence[tuple[str, float]]]
 
     def _blocks(self) -> Iterator[Block]:
         yield Table(
             ("label", "probability", "text"),
-            [(l, format_percent(p), t) for l, p, t in zip(self.labels, self.probabilities, self.texts, strict=True)],
+            [
+                (label_text(l), share_text(p), t)
+                for l, p, t in zip(self.labels, self.probabilities, self.texts, strict=True)
+            ],
         )
 
     @property
     def summary(self) -> str:
         """How many texts were predicted."""
         return f"{format_count(len(self.texts))} texts predicted"
+
+
+NONE = "none of these"  # what is printed where no class or label is given
+
+
+def label_text(label: str | tuple[str, ...] | None) -> str:
+    """Return a predicted label, or several, as they are printed."""
+    return label if isinstance(label, str) else ", ".join(label or ()) or NONE
+
+
+def share_text(share: float | tuple[float, ...]) -> str:
+    """Return the probability of a predicted label, or those of several, as they are printed."""
+    return ", ".join(map(format_percent, share)) or "-" if isinstance(share, tuple) else format_percent(share)
 
 
 class Classifier:
@@ -116,6 +136,8 @@ class Classifier:
         class_names: the C class names.
         numbered: whether a label to evaluate on may be the number of its class.
         about: further entries of the configuration file.
+        thresholds: from which probability on each label is given, where a text may have several; `None` where it has one class.
+        decisions: how right confident predictions were in training, for `abstain`; `None` where that is not known.
 
     Examples:
         >>> import tempfile, linkboy as lb
@@ -136,7 +158,10 @@ class Classifier:
         *,
         numbered: bool = False,
         about: Mapping[str, Any] | None = None,
+        thresholds: Sequence[float] | None = None,
+        decisions: DecisionCurve | None = None,
     ) -> None:
+        self.thresholds, self.decisions = None if thresholds is None else tuple(thresholds), decisions
         self.kind, self.model, self.encoder = kind, model, encoder
         self.class_names, self.numbered, self.about = list(class_names), numbered, dict(about or {})
 
@@ -145,6 +170,11 @@ class Classifier:
         """The columns that the texts it was trained on were read from; none where they had no names."""
         names = self.about.get("text_columns")
         return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
+
+    @property
+    def several(self) -> bool:
+        """Whether a text may have any number of labels."""
+        return self.thresholds is not None
 
     def logits(self, texts: Sequence[str], *, batch_size: int = 1024) -> Tensor:
         """Return `(len(texts), C)` float32 logits on the CPU."""
@@ -168,25 +198,81 @@ class Classifier:
         finally:
             self.model.train(was_training)
 
-    def predict(self, texts: Sequence[str], *, top: int = 1) -> Predictions:
-        """Predict the class of each text.
+    def predict(
+        self, texts: Sequence[str], *, top: int = 1, threshold: float | None = None, abstain: float | None = None
+    ) -> Predictions:
+        """Predict the class of each text, or its labels where it may have several.
 
         Args:
             texts: a list of strings; an empty list gives empty predictions.
             top: how many classes to return for each text, at most as many as there are.
+            threshold: the least probability of a class, below which a text gets none; where a text may have several labels,
+                the probability from which on each is given, instead of those chosen in training.
+            abstain: the precision that the classes given shall have; the threshold is chosen for it by rows that the model has
+                not learned from, as `decision_for` does.
 
         Returns:
             The likeliest classes of each text, with their probabilities.
 
         Raises:
             TypeError: `texts` is a single string, or holds something that is not a string.
-            ValueError: `top` is less than 1.
+            ValueError: `top` is less than 1, `threshold` is not a probability, or `abstain` cannot be reached.
         """
         check_texts("predict", texts)
         check_number("top", top, minimum=1, integer=True)
-        return self._predictions(texts, self.logits(texts), top)
+        return self._predictions(texts, self.logits(texts), top, self._least(threshold, abstain))
 
-    def _predictions(self, texts: Sequence[str], logits: Tensor, top: int) -> Predictions:
+    def decision_for(self, precision: float) -> OperatingPoint:
+        """Return the threshold that covers most texts with a precision, by rows that the model has not learned from.
+
+        Args:
+            precision: above 0 and at most 1.
+
+        Returns:
+            The threshold, with the precision and the coverage it had on those rows.
+
+        Raises:
+            ValueError: the precision cannot be reached, a text may have several labels, or the classifier was saved by an
+                earlier version, which kept no such rows.
+        """
+        if self.several:
+            raise ValueError(
+                "abstain is for texts of one class, and these may have several labels, none too; leave abstain out, or pass "
+                "threshold"
+            )
+        if self.decisions is None:
+            raise ValueError(
+                "abstain needs what later versions save with a classifier, and this one was saved without; pass threshold, or "
+                "train it again"
+            )
+        return self.decisions.for_precision(precision)
+
+    def _least(self, threshold: float | None, abstain: float | None) -> float | None:
+        """Return the least probability that was asked for, directly or by a precision."""
+        if abstain is not None:
+            if threshold is not None:
+                raise ValueError("threshold and abstain cannot go together: abstain chooses a threshold; leave one out")
+            return self.decision_for(abstain).threshold
+        if threshold is not None:
+            check_number("threshold", threshold, minimum=0, maximum=1)
+        return threshold
+
+    def _label_predictions(self, texts: Sequence[str], logits: Tensor, top: int, least: float | None) -> Predictions:
+        """Give each text the labels that are likely enough, each by itself."""
+        shares = logits.double().sigmoid().numpy()
+        given = shares >= (np.array(self.thresholds) if least is None else least)
+        order = np.argsort(-shares, axis=1, kind="stable")
+        labels, probabilities, ranked = [], [], []
+        for row, numbers in enumerate(order.tolist()):
+            kept = [number for number in numbers if given[row, number]]
+            labels.append(tuple(self.class_names[number] for number in kept))
+            probabilities.append(tuple(shares[row, kept].tolist()))
+            ranked.append([(self.class_names[number], float(shares[row, number])) for number in numbers[:top]])
+        return Predictions(list(texts), labels, probabilities, ranked)
+
+    def _predictions(self, texts: Sequence[str], logits: Tensor, top: int, least: float | None = None) -> Predictions:
+        if self.several:
+            return self._label_predictions(texts, logits, top, least)
         kept = min(top, len(self.class_names))
         best = logits.softmax(1).topk(kept)
         # Flat lists cut at the end: a list of tuples per text, made one by one, would take longer than the model.
@@ -194,9 +280,22 @@ class Classifier:
         probabilities = best.values.flatten().tolist()
         pairs = list(zip(labels, probabilities, strict=True))
         rows = [pairs[start : start + kept] for start in range(0, len(pairs), kept)]
-        return Predictions(list(texts), labels[::kept], probabilities[::kept], rows)
+        first: list[Any] = labels[::kept]
+        if least is not None:
+            first = [
+                label if share >= least else None for label, share in zip(first, probabilities[::kept], strict=True)
+            ]
+        return Predictions(list(texts), first, probabilities[::kept], rows)
 
-    def predict_stream(self, texts: Iterable[str], *, top: int = 1, batch_size: int = 4096) -> Iterator[Predictions]:
+    def predict_stream(
+        self,
+        texts: Iterable[str],
+        *,
+        top: int = 1,
+        threshold: float | None = None,
+        abstain: float | None = None,
+        batch_size: int = 4096,
+    ) -> Iterator[Predictions]:
         """Predict batch after batch, so that any number of texts takes the memory of a few batches.
 
         The next batch is read and encoded while the one before it is in the caller's hands; batches of one text, which
@@ -205,6 +304,8 @@ class Classifier:
         Args:
             texts: any number of strings, for instance the lines of a file.
             top: how many classes to return for each text.
+            threshold: as for `predict`.
+            abstain: as for `predict`.
             batch_size: texts per batch.
 
         Yields:
@@ -217,16 +318,24 @@ class Classifier:
         check_number("top", top, minimum=1, integer=True)
         check_number("batch_size", batch_size, minimum=1, integer=True)
         check_texts("predict_stream", [] if not isinstance(texts, str) else texts)
-        return self.predict_batches(batches_of(texts, batch_size), top=top, more=lambda: batch_size > 1)
+        least = self._least(threshold, abstain)
+        batches = batches_of(texts, batch_size)
+        return self.predict_batches(batches, top=top, threshold=least, more=lambda: batch_size > 1)
 
     def predict_batches(
-        self, batches: Iterable[Sequence[str]], *, top: int = 1, more: Callable[[], bool]
+        self,
+        batches: Iterable[Sequence[str]],
+        *,
+        top: int = 1,
+        threshold: float | None = None,
+        more: Callable[[], bool],
     ) -> Iterator[Predictions]:
         """Predict batches as they come, and encode the next one meanwhile where there is one.
 
         Args:
             batches: lists of strings. Where asking for the next one raises, those before it are answered first.
             top: how many classes to return for each text.
+            threshold: as for `predict`.
             more: whether the next batch can be asked for before the last one is answered, since it is there.
 
         Yields:
@@ -235,6 +344,7 @@ class Classifier:
         Raises:
             TypeError: a batch holds something that is not a string.
         """
+        least = self._least(threshold, None)
         remaining, waiting = iter(batches), deque[tuple[Sequence[str], Future[FlatFeatures]]]()
         failed: Exception | None = None
         with ThreadPoolExecutor(1) as encoding:
@@ -248,7 +358,7 @@ class Classifier:
                     batch, failed = None, error
                 while len(waiting) > (1 if batch is not None and more() else 0):
                     texts, features = waiting.popleft()
-                    yield self._predictions(texts, self._logits_of(features.result()), top)
+                    yield self._predictions(texts, self._logits_of(features.result()), top, least)
                 if batch is None:
                     break
         if failed is not None:
@@ -278,6 +388,11 @@ class Classifier:
             if name is not None and name not in self.class_names:
                 near = did_you_mean(name, self.class_names)
                 raise ValueError(f"{argument} must be one of the {len(self.class_names)} classes, got {name!r}{near}")
+        if self.several and against is not None:
+            raise ValueError(
+                "against is for texts of one class; where they may have several labels, each is explained against not having "
+                "it: leave against out"
+            )
         if label is not None and label == against:
             raise ValueError(f"against must be another class than label, got {label!r} for both")
         return Explanations([self._explained(text, label, against) for text in texts])
@@ -291,6 +406,7 @@ class Classifier:
             logits_of=self.logits,
             label=label,
             against=against,
+            alone=self.several,
         )
 
     def export(self, path: str | os.PathLike[str], *, form: Form) -> ExportReport:
@@ -318,6 +434,7 @@ class Classifier:
             encoder=self.encoder,
             class_count=len(self.class_names),
             logits_of=self.logits,
+            alone=self.several,
         )
 
     def export_inputs(self, texts: Sequence[str]) -> dict[str, Tensor]:
@@ -335,22 +452,39 @@ class Classifier:
         check_texts("export_inputs", texts)
         return padded_inputs(self.encoder, self._encode(texts))
 
-    def evaluate(self, data: Any) -> ClassificationMetrics:
+    def evaluate(self, data: Any) -> ClassificationMetrics | MultilabelMetrics:
         """Measure the classifier on labelled texts.
 
         Args:
             data: labelled texts: `LabelledTexts`, or what `read_labelled` takes, such as a path or a frame.
 
         Returns:
-            Accuracy, macro-F1, and precision, recall and F1 of each class.
+            Accuracy, macro-F1, and precision, recall and F1 of each class; or the figures of several labels, where a text may
+            have them.
 
         Raises:
             TypeError: `data` is none of these.
             ValueError: a label is not among the classes; the message names its line.
         """
         data = labelled_of("data", data, known=self.text_columns)
+        if self.several:
+            return self._evaluate_labels(data)
         target = targets_of(data, self.class_names, "evaluation", numbered=self.numbered)
         return classification_metrics(target, self.logits(data.texts).argmax(1).numpy(), self.class_names)
+
+    def _evaluate_labels(self, data: LabelledTexts) -> MultilabelMetrics:
+        if not data.several:
+            raise ValueError(
+                f"{data.source}: the classifier gives any number of labels, and a text of this file has one; say how several are "
+                "written with label_separator=..., or as lists or columns of 0 and 1"
+            )
+        target, unknown = memberships_of(data, self.class_names, numbered=self.numbered)
+        shares = self.logits(data.texts).double().sigmoid().numpy()
+        thresholds = list(self.thresholds or ())
+        metrics = multilabel_metrics(
+            target, shares >= np.array(thresholds), shares, self.class_names, thresholds=thresholds
+        )
+        return dataclasses.replace(metrics, notes=tuple(unknown_labels("evaluation", unknown, self.class_names)))
 
     def files(self) -> dict[str, bytes]:
         """Return the files that hold the classifier; the configuration names the hash of the weights."""
@@ -361,7 +495,7 @@ class Classifier:
         weights = save(tensors)
         config = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": SEVERAL_VERSION if self.several else FORMAT_VERSION,
             "linkboy": __version__,
             "model": self.kind,
             "class_names": self.class_names,
@@ -370,6 +504,10 @@ class Classifier:
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "about": self.about,
         }
+        if self.thresholds is not None:
+            config["thresholds"] = list(self.thresholds)
+        if self.decisions is not None:
+            config["decisions"] = self.decisions.to_dict()
         own = self.encoder.files() if isinstance(self.encoder, NgramsAndVectors) else {}
         return {**own, WEIGHTS: weights, CONFIG: json.dumps(config, ensure_ascii=False, indent=1).encode()}
 
@@ -452,6 +590,8 @@ def load_classifier(
         class_names,
         numbered=numbered,
         about=about if isinstance(about, dict) else {},
+        thresholds=config.get("thresholds"),
+        decisions=DecisionCurve.restore(config.get("decisions")),
     )
 
 
@@ -525,15 +665,30 @@ def _read_config(directory: Path) -> dict[str, Any]:
         raise ValueError(
             f"{directory / CONFIG} does not belong to a linkboy classifier; name a directory that train_classifier has written"
         )
-    if config.get("format_version") != FORMAT_VERSION:
+    if config.get("format_version") not in (FORMAT_VERSION, SEVERAL_VERSION):
         raise ValueError(
-            f"{directory} has format version {config.get('format_version')}, this linkboy ({__version__}) reads version "
-            f"{FORMAT_VERSION}; update linkboy or train the classifier again"
+            f"{directory} has format version {config.get('format_version')}, this linkboy ({__version__}) reads versions "
+            f"{FORMAT_VERSION} and {SEVERAL_VERSION}; update linkboy or train the classifier again"
         )
+    _check_thresholds(directory, config)
     names = config.get("class_names")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise ValueError(f"{directory / CONFIG} must name the classes in a list of different strings; train it again")
     return config
+
+
+def _check_thresholds(directory: Path, config: Mapping[str, Any]) -> None:
+    """Refuse thresholds that are not a probability for each label, or are missing where a text may have several."""
+    several, thresholds = config.get("format_version") == SEVERAL_VERSION, config.get("thresholds")
+    if not several and thresholds is None:
+        return
+    names = config.get("class_names")
+    listed = thresholds if isinstance(thresholds, list) and isinstance(names, list) else []
+    right = bool(listed) and len(listed) == len(names or ())
+    if not (several and right and all(isinstance(t, float) and 0 <= t <= 1 for t in listed)):
+        raise ValueError(
+            f"{directory / CONFIG} must hold a probability for each label under 'thresholds'; train it again"
+        )
 
 
 def _read_weights(directory: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:

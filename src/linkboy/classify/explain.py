@@ -48,7 +48,7 @@ class Explanation(Report):
         text: the text as the classifier sees it, without surrounding space.
         label: the class that is explained.
         probability: the probability of that class.
-        against: the class that it is compared with.
+        against: the class that it is compared with; where a text may have several labels, `"not x"` for the label x.
         against_probability: the probability of that class.
         log_odds: the logarithm of the ratio of the two probabilities.
         exact: whether the pieces add up: `log_odds = base + sum(piece.log_odds)`.
@@ -130,8 +130,11 @@ def explain_text(
     logits_of: Logits,
     label: str | None = None,
     against: str | None = None,
+    alone: bool = False,
 ) -> Explanation:
     """Explain one text: by default its likeliest class against the runner-up.
+
+    Where a text may have several labels, its likeliest label against not having it.
 
     Args:
         text: the text.
@@ -141,9 +144,13 @@ def explain_text(
         logits_of: gives the logits `(B, C)` of texts.
         label: the class to explain; by default the likeliest one other than `against`.
         against: the class to compare it with; by default the likeliest one other than `label`.
+        alone: whether each label is decided by itself, so that a text may have several.
     """
     text = text.strip()
     logits = logits_of([text])[0].double()
+    if alone:
+        number = int(logits.argmax()) if label is None else names.index(label)
+        return _explained_alone(text, number, logits, model, encoder, names, logits_of)
     probabilities = logits.softmax(0).tolist()
     ranked = [names[number] for number in logits.argsort(descending=True, stable=True).tolist()]
     label = label or next(name for name in ranked if name != against)
@@ -167,30 +174,62 @@ def explain_text(
     )
 
 
+def _explained_alone(
+    text: str,
+    number: int,
+    logits: Tensor,
+    model: nn.Module,
+    encoder: Encoder,
+    names: list[str],
+    logits_of: Logits,
+) -> Explanation:
+    """Explain why a text has a label or not, whatever other labels it has."""
+    log_odds, probability = float(logits[number]), float(logits[number].sigmoid())
+    exact = isinstance(model, NgramClassifier) and isinstance(encoder, NgramEncoder)
+    if isinstance(model, NgramClassifier) and isinstance(encoder, NgramEncoder):
+        pieces = _contributions(model, encoder, text, (number, None))
+    else:
+        pieces = _left_out(logits_of, text, (number, None), log_odds)
+    return Explanation(
+        text=text,
+        label=names[number],
+        probability=probability,
+        against=f"not {names[number]}",
+        against_probability=1 - probability,
+        log_odds=log_odds,
+        exact=exact,
+        base=log_odds - sum(piece.log_odds for piece in pieces) if exact else None,
+        pieces=sorted(pieces, key=lambda piece: -abs(piece.log_odds)),
+    )
+
+
 def _contributions(
-    model: NgramClassifier | CentroidClassifier, encoder: NgramEncoder, text: str, pair: tuple[int, int]
+    model: NgramClassifier | CentroidClassifier, encoder: NgramEncoder, text: str, pair: tuple[int, int | None]
 ) -> list[Contribution]:
     """Return each n-gram's term of the sum that the linear model takes: weight in the text times weight of the class."""
     found: dict[int, list[Ngram]] = {}
     for ngram in encoder.ngrams_of(text):
         found.setdefault(ngram.number, []).append(ngram)
     features = encoder.encode([text])
-    of_class = model.of_classes(torch.from_numpy(features.ids), pair).double().cpu()
-    terms = torch.from_numpy(features.weights).double() * (of_class[:, 0] - of_class[:, 1])
+    first, second = pair[0], pair[0] if pair[1] is None else pair[1]
+    of_class = model.of_classes(torch.from_numpy(features.ids), (first, second)).double().cpu()
+    beside = 0.0 if pair[1] is None else of_class[:, 1]
+    terms = torch.from_numpy(features.weights).double() * (of_class[:, 0] - beside)
     return [
         Contribution(_shown(found[number][0].text), found[number][0].kind, term, tuple(n.span for n in found[number]))
         for number, term in zip(features.ids.tolist(), terms.tolist(), strict=True)
     ]
 
 
-def _left_out(logits_of: Logits, text: str, pair: tuple[int, int], log_odds: float) -> list[Contribution]:
+def _left_out(logits_of: Logits, text: str, pair: tuple[int, int | None], log_odds: float) -> list[Contribution]:
     """Return what the log-odds lose when a word, or a character where words are not spaced, is removed from the text."""
     spans = _words(text)
     size = math.ceil(len(spans) / MOST_PIECES)
     groups = [spans[start : start + size] for start in range(0, len(spans), size)] if spans else []
     without = [text[: group[0][0]] + text[group[-1][1] :] for group in groups]
     logits = logits_of(without).double()
-    changes = (log_odds - (logits[:, pair[0]] - logits[:, pair[1]])).tolist()
+    beside = 0.0 if pair[1] is None else logits[:, pair[1]]
+    changes = (log_odds - (logits[:, pair[0]] - beside)).tolist()
     return [
         Contribution(_shown(text[group[0][0] : group[-1][1]]), "left out", change, ((group[0][0], group[-1][1]),))
         for group, change in zip(groups, changes, strict=True)

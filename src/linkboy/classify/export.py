@@ -73,22 +73,24 @@ class ExportReport(Report):
 class _PaddedNgrams(nn.Module):
     """The n-gram model over rows padded to one length, of operations that every runtime has; the padding weighs 0."""
 
-    def __init__(self, model: NgramClassifier) -> None:
+    def __init__(self, model: NgramClassifier, *, alone: bool) -> None:
         super().__init__()
-        self.weight, self.bias = model.bag.weight, model.bias
+        self.weight, self.bias, self.alone = model.bag.weight, model.bias, alone
 
     def forward(self, ids: Tensor, weights: Tensor) -> Tensor:
         rows = F.embedding(ids, self.weight)  # (B, T, C)
-        return ((rows * weights[:, :, None]).sum(1) + self.bias).softmax(1)
+        logits = (rows * weights[:, :, None]).sum(1) + self.bias
+        return logits.sigmoid() if self.alone else logits.softmax(1)
 
 
 class _Probabilities(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, alone: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.alone = model, alone
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.model(ids).softmax(1)
+        logits = self.model(ids)
+        return logits.sigmoid() if self.alone else logits.softmax(1)
 
 
 def padded_inputs(encoder: Encoder, features: FlatFeatures) -> dict[str, Tensor]:
@@ -112,6 +114,7 @@ def export_model(
     encoder: Encoder,
     class_count: int,
     logits_of: Logits,
+    alone: bool = False,
 ) -> ExportReport:
     """Write a model as one file, and check that it gives the probabilities of the classifier.
 
@@ -123,6 +126,7 @@ def export_model(
         encoder: turns texts into what the model takes.
         class_count: the number of classes.
         logits_of: gives the logits `(B, C)` that the classifier gives for texts.
+        alone: whether each label is decided by itself, so that a text may have several.
 
     Raises:
         ModuleNotFoundError: ONNX needs a package that is not installed; the message says how to install it.
@@ -142,7 +146,8 @@ def export_model(
         )
     path = Path(path)
     model = copy.deepcopy(model).cpu().float().eval()
-    wrapped = _PaddedNgrams(model) if isinstance(model, NgramClassifier) else _Probabilities(model)
+    kind_of = _PaddedNgrams if isinstance(model, NgramClassifier) else _Probabilities
+    wrapped = kind_of(model, alone=alone)  # type: ignore[arg-type]
     # Padded to more than one feature: an exporter takes a size of 1 for one that never changes.
     inputs = {name: F.pad(x, (0, 4)) for name, x in padded_inputs(encoder, encoder.encode(_EXAMPLES)).items()}
     make = {"onnx": _onnx, "torchscript": _torchscript, "torch-export": _torch_export}[form]
@@ -154,7 +159,7 @@ def export_model(
         raise ValueError(
             f"a model of kind {kind!r} cannot be exported as {form} ({reason}); export another kind of model"
         ) from error
-    difference = max(_difference(encoder, logits_of, run, texts) for texts in _COMPARED)
+    difference = max(_difference(encoder, logits_of, run, texts, alone=alone) for texts in _COMPARED)
     if not difference <= TOLERANCE:
         raise ArithmeticError(
             f"the exported model differs from the classifier by {difference:.1e} in a probability; export it in another form"
@@ -180,8 +185,9 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _difference(encoder: Encoder, logits_of: Logits, run: RunExported, texts: Sequence[str]) -> float:
-    expected = logits_of(texts).softmax(1)
+def _difference(encoder: Encoder, logits_of: Logits, run: RunExported, texts: Sequence[str], *, alone: bool) -> float:
+    logits = logits_of(texts)
+    expected = logits.sigmoid() if alone else logits.softmax(1)
     with torch.no_grad():
         got = run(padded_inputs(encoder, encoder.encode(texts)))
     return float((got - expected).abs().max())

@@ -40,13 +40,16 @@ from linkboy.classify._run_directory import (
     run_in,
 )
 from linkboy.classify._scored import Scored, evenly, in_pieces
+from linkboy.classify._several import ScoredLabels, doubtful_labels
 from linkboy.classify._tokens import TokenEncoder
 from linkboy.classify._vectors import pretrained_embedding
 from linkboy.classify._with_vectors import OWNED, NgramsAndVectors
 from linkboy.classify.calibration import Calibration, towards_rare_classes
 from linkboy.classify.classifier import Classifier, make_encoder, write_files
+from linkboy.classify.decisions import DecisionCurve, thresholds_by_class, thresholds_by_label
 from linkboy.classify.labelled import LabelledTexts, labelled_of
 from linkboy.classify.metrics import MOST_IN_TABLE, ClassificationMetrics, classification_metrics
+from linkboy.classify.multilabel import MultilabelMetrics
 from linkboy.classify.recipe import Recipe, TrainingOptions, choose_recipe
 from linkboy.classify.search import SearchReport, Show
 from linkboy.classify.suspects import SuspectedLabels, suspected_labels
@@ -55,6 +58,7 @@ from linkboy.parameters import count_parameters
 from linkboy.training import History, is_main_process, process_count, wait_for_everyone
 
 WRITING = 3.0  # seconds that judging, charts, page and files take
+MOST_PAIRS = 2**25  # of a row and a label, of the training part
 MOST_JUDGED = 100_000  # training rows, evenly drawn, that the figures of the training part are from
 
 
@@ -64,7 +68,8 @@ class TrainingReport(Report):
 
     Attributes:
         directory: where everything is.
-        metrics: metrics of `train` (for more than 100,000 rows, of as many drawn evenly), `valid` and `test`.
+        metrics: metrics of `train` (for more than 100,000 rows, of as many drawn evenly), `valid` and `test`:
+            `ClassificationMetrics`, or `MultilabelMetrics` where a text may have several labels.
         history: the record of the training loop; `None` for an n-gram model, which is solved.
         recipe: the settings of the training loop; `None` for an n-gram model.
         seconds: how long `encoding` and `training` took, and the run in `total`.
@@ -79,12 +84,12 @@ class TrainingReport(Report):
     """
 
     directory: Path
-    metrics: Mapping[str, ClassificationMetrics]
+    metrics: Mapping[str, Any]
     history: History | None
     recipe: Recipe | None
     seconds: Mapping[str, float]
     memory: ReleaseReport
-    without_overlap: ClassificationMetrics | None = None
+    without_overlap: ClassificationMetrics | MultilabelMetrics | None = None
     calibration: Calibration | None = None
     suspects: SuspectedLabels | None = None
     search: SearchReport | None = None
@@ -118,6 +123,7 @@ class TrainingReport(Report):
 
     def _contents(self) -> list[tuple[str, str]]:
         absent = () if self.history is not None else ("history.csv", "curves.svg")
+        absent += () if getattr(self.metrics["test"], "confusion", ()) else ("confusion.svg",)
         absent += () if self.linear is not None and self.history is not None else (OWNED,)
         return [(name, what) for name, what in CONTENTS.items() if name not in absent]
 
@@ -242,6 +248,8 @@ def _run(
     options.check_machine()
     parts = make_parts(train, valid=valid, test=test, class_names=class_names, seed=options.seed)
     check_encoder(options, parts)
+    if parts.several:
+        options.check_several()
     show(parts)
     solved = is_solved(options, parts)
     features, data, seconds = _encode(options, parts, solved=solved)
@@ -262,7 +270,7 @@ def _run(
         if outcome.tuned is not None:
             features = outcome.tuned
             data = _encoded_again(features, data, parts)
-        judged = _judge(options, outcome, data, parts)
+        judged = (_judge_labels if parts.several else _judge)(options, outcome, data, parts)
         seconds["training"] = time.perf_counter() - training_started
         if is_main_process():
             if outcome.tuned is not None:
@@ -274,9 +282,16 @@ def _run(
             if outcome.history is not None:
                 about["training"]["history"] = outcome.history.to_dict()
             classifier = Classifier(
-                options.model, outcome.model, features, parts.class_names, numbered=parts.numbered, about=about
+                options.model,
+                outcome.model,
+                features,
+                parts.class_names,
+                numbered=parts.numbered,
+                about=about,
+                thresholds=outcome.thresholds,
+                decisions=judged.decisions,
             )
-            metric = METRIC_KEYS["accuracy" if options.metric == "auto" else options.metric]
+            metric = METRIC_KEYS[options.metric_of(several=parts.several)]
             page = report_page(
                 classifier, parts, judged, options=options, seconds=seconds, metric=metric, lang=language
             )
@@ -435,6 +450,58 @@ def _judge(options: TrainingOptions, outcome: Outcome, data: Mapping[str, Encode
         suspects=suspected_labels(parts, held_out, rows) if useful else SuspectedLabels(0, 0, ()),
         macro_f1_point=_macro_f1_point(options, outcome, logits_of, parts),
         outcome=outcome,
+        decisions=DecisionCurve.of(scored["valid"].confidence, scored["valid"].right),
+        test_decisions=DecisionCurve.of(scored["test"].confidence, scored["test"].right),
+        by_class=thresholds_by_class(
+            scored["valid"].predicted,
+            scored["valid"].confidence,
+            scored["valid"].right,
+            names,
+            [c.f1 for c in metrics["test"].per_class],
+        ),
+    )
+
+
+def _judge_labels(
+    options: TrainingOptions, outcome: Outcome, data: Mapping[str, EncodedTexts], parts: Parts
+) -> Judgement:
+    """Measure a model on every part where a text may have several labels."""
+    names, thresholds = parts.class_names, outcome.thresholds or ()
+    rows = {part: np.arange(len(parts.targets[part])) for part in PARTS}
+    rows["train"] = evenly(rows["train"], min(MOST_JUDGED, MOST_PAIRS // len(names)))
+    if outcome.valid_rows is not None:
+        rows["valid"] = outcome.valid_rows
+    scored: dict[str, ScoredLabels] = {}
+    for part in PARTS:
+        shares = np.empty((len(rows[part]), len(names)), np.float32)
+
+        def logits_of(chosen: NDArray[np.int64], part: str = part) -> Tensor:
+            chosen = rows[part][chosen]
+            taken = None if part == "valid" else data[part].take(chosen)
+            return outcome.valid(chosen) if taken is None else logits_by(options, outcome.model, taken)
+
+        for where, z in in_pieces(len(rows[part]), len(names), logits_of):
+            shares[where] = z.sigmoid().numpy()
+        scored[part] = ScoredLabels(parts.targets[part][rows[part]], shares, shares >= np.array(thresholds))
+    test, clean = scored["test"], ~parts.overlap["test"]
+    without = ScoredLabels(test.target[clean], test.shares[clean], test.given[clean])
+    metrics = {part: each.metrics(names, thresholds) for part, each in scored.items()}
+    held_out = {part: scored[part] for part in ("valid", "test")}
+    useful = metrics["test"].is_better_than_guessing
+    return Judgement(
+        scored=test,
+        before=None,
+        metrics=metrics,
+        without_overlap=without.metrics(names, thresholds) if 0 < clean.sum() < len(clean) else None,
+        calibration=dataclasses.replace(
+            outcome.calibration,
+            temperature=None,
+            calibration_error_after={part: each.reliability().calibration_error for part, each in held_out.items()},
+        ),
+        suspects=doubtful_labels(parts, held_out, rows) if useful else SuspectedLabels(0, 0, ()),
+        macro_f1_point=None,
+        outcome=outcome,
+        by_class=thresholds_by_label(metrics["test"]),
     )
 
 

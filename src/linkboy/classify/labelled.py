@@ -247,14 +247,19 @@ def read_rows(
     if is_frame(path) or is_pair(path):
         table = table_in_memory(path, asked)
         bad_row = bad_row_of(table.path, on_bad_row, skipped)
-        return _collect(table, table.roles(asked.wanted), renamed, skipped, bad_row, "utf-8")
+        return _read(table, asked, renamed, skipped, bad_row)
     path = existing_file(path)
     bad_row = bad_row_of(path, on_bad_row, skipped)
     with opened(path) as content:
-        table = table_of(content, asked, bad_row)
-        roles = table.roles(asked.wanted)
-        cells = LabelCells(table, roles, asked.label_separator, as_string)
-        return _collect(table, roles, cells, renamed, skipped, bad_row, asked.encoding or "utf-8")
+        return _read(table_of(content, asked, bad_row), asked, renamed, skipped, bad_row)
+
+
+def _read(
+    table: TextTable, asked: Reading, renamed: Mapping[str, str], skipped: list[SkippedRow], bad_row: BadRow
+) -> LabelledTexts:
+    roles = table.roles(asked.wanted)
+    cells = LabelCells(table, roles, asked.label_separator, as_string)
+    return _collect(table, roles, cells, renamed, skipped, bad_row, asked.encoding or "utf-8")
 
 
 def existing_file(path: object) -> Path:

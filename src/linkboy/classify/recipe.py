@@ -39,8 +39,9 @@ class TrainingOptions:
             asked for and classes are of very unequal size. focal and logit-adjusted are for models that read tokens.
         gamma: Focusing exponent of the focal loss; 2 by default.
         class_weight: How to weight rows by the size of their class.
-        metric: The metric by which the validation part chooses, for instance the epoch to keep. auto: accuracy. macro-f1
-            counts every class the same, however rare, and moves the decisions towards the rare ones.
+        metric: The metric by which the validation part chooses, for instance the epoch to keep. auto: accuracy, or micro-F1
+            where a text may have several labels. macro-f1 counts every class the same, however rare, and moves the decisions
+            towards the rare ones.
         epochs: Passes over the training part, for models that are trained in epochs: all but ngram, and ngram from 200,000
             rows on; chosen from its size by default.
         batch_size: Rows per batch, over all processes, for the same models; chosen from the size of the training part.
@@ -163,6 +164,39 @@ class TrainingOptions:
         """Return the options that were given and that the n-gram model, which is solved and not trained, does not use."""
         return [name for name in _OF_EPOCHS if getattr(self, name) != getattr(type(self), name)]
 
+    def metric_of(self, *, several: bool) -> str:
+        """Return the metric that chooses, where a text has one class, or may have several labels."""
+        return self.metric if self.metric != "auto" else "micro-f1" if several else "accuracy"
+
+    def check_several(self) -> None:
+        """Raise if the options ask for what only one class a text has.
+
+        Raises:
+            ValueError: an option has no meaning where a text may have several labels; the message says which.
+        """
+        for name, value, instead in (
+            ("metric", "accuracy", "leave metric out for micro-F1, or pass metric='macro-f1'"),
+            ("loss", "logit-adjusted", "pass loss='focal', or leave loss out"),
+        ):
+            if getattr(self, name) == value:
+                raise ValueError(
+                    f"{name}={value!r} is for texts of one class, and these may have several labels; {instead}"
+                )
+        if self.class_weight != "none":
+            raise ValueError(
+                f"class_weight={self.class_weight!r} is for texts of one class, and these may have several labels; pass "
+                "metric='macro-f1', which counts each label the same"
+            )
+        if self.budget is not None and self.model != "ngram":
+            raise ValueError(
+                f"budget is for texts of one class or the ngram model, got model={self.model!r} and texts that may have "
+                "several labels; leave budget out"
+            )
+        if self.finetune:
+            raise ValueError(
+                "finetune is for texts of one class, and these may have several labels; leave finetune out"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the options by their names."""
         return dataclasses.asdict(self)
@@ -225,12 +259,13 @@ def _seconds_of(budget: str) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class DataTraits:
-    """What the settings follow from: the size of the training part, and the rows of its largest and smallest class."""
+    """What the settings follow from: training rows, those of the largest and smallest class, whether a row has several."""
 
     rows: int
     classes: int
     largest: int
     smallest: int
+    several: bool = False
 
     @property
     def tailed(self) -> bool:
@@ -297,16 +332,16 @@ def choose_recipe(options: TrainingOptions, traits: DataTraits) -> Recipe:
     The number of updates matters more than the number of epochs: 300 to 1,400 are enough from a few hundred rows to fifty
     thousand.
     """
-    metric = "accuracy" if options.metric == "auto" else options.metric
+    metric = options.metric_of(several=traits.several)
     loss, why_loss = _choose_loss(options, traits, metric)
     # Log-odds of rare classes come from few rows, and pull them towards what these rows happen to hold.
-    scaled = options.model == "ngram" and options.class_weight == "none"
+    scaled = options.model == "ngram" and options.class_weight == "none" and not traits.several
     batch_size = options.batch_size or _batch_size(options.model, traits.rows)
     steps_per_epoch = math.ceil(traits.rows / batch_size)
     fewest = next(epochs for rows, epochs in FEWEST_EPOCHS if traits.rows >= rows)
     epochs = options.epochs or max(fewest, min(100, math.ceil(300 / steps_per_epoch)))
     # Label smoothing shrinks the logits, on which focal and adjusted losses build; it goes with cross-entropy alone.
-    smoothing = {"ngram": 0.2}.get(options.model, 0.1) if loss == "cross-entropy" else 0.0
+    smoothing = {"ngram": 0.2}.get(options.model, 0.1) if loss == "cross-entropy" and not traits.several else 0.0
     lr, weight_decay, eps, beta2 = _optimizer(options.model, scaled=scaled)
     return Recipe(
         batch_size=batch_size,
@@ -365,6 +400,6 @@ def _choose_loss(options: TrainingOptions, traits: DataTraits, metric: str) -> t
         return options.loss, f"loss: {options.loss}, as asked for"
     if options.model == "ngram":
         return "squared-hinge", "loss: squared-hinge, each class against all others"
-    if traits.tailed and metric == "macro-f1" and options.class_weight == "none":
+    if traits.tailed and metric == "macro-f1" and options.class_weight == "none" and not traits.several:
         return "logit-adjusted", "loss: logit-adjusted, which lifts the rare classes of a long tail"
     return "cross-entropy", "loss: cross-entropy"

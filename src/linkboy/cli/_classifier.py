@@ -26,6 +26,8 @@ def predict(
     file: Path | None = None,
     out: Path | None = None,
     top: int = 1,
+    threshold: float | None = None,
+    abstain: float | None = None,
     json: bool = False,
     encoder: Path | None = None,
     reading: Reading = ReadingOptions(),  # noqa: B008 (frozen)
@@ -46,6 +48,12 @@ def predict(
         Write the given columns with predicted_label and probability into this file: .csv, .tsv, .jsonl or .parquet.
     top
         How many classes to print for each text.
+    threshold
+        Give no class to a text whose likeliest one is below this probability; where a text may have several labels, give
+        those that are at or above it.
+    abstain
+        Give no class where that is needed for this precision, such as 0.95; the threshold is chosen on rows that the model
+        has not learned from, and its coverage is said.
     json
         Print one JSON object per line.
     encoder
@@ -64,12 +72,20 @@ def predict(
     ):
         if given.note:
             say(given.note)
+        if abstain is not None:
+            if threshold is not None:
+                raise ValueError(
+                    "--threshold and --abstain cannot go together: --abstain chooses a threshold; leave one out"
+                )
+            decided = classifier.decision_for(abstain)
+            say(str(decided))
+            threshold = decided.threshold
         if out is not None:
-            count = write_answers(classifier, given, out)
+            count = write_answers(classifier, given, out, threshold=threshold)
             say(f"{plural(count, 'row')} in {out}")
             return
         write = json_lines if json else tab_lines
-        for predictions in answers(classifier, given, top=top):
+        for predictions in answers(classifier, given, top=top, threshold=threshold):
             sys.stdout.write(write(predictions))
             sys.stdout.flush()
 
