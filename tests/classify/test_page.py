@@ -66,7 +66,7 @@ def test_the_page_is_well_formed_and_holds_every_part(report):
     content = written(report.directory)
     outline = Outline(content)
     assert content.startswith("<!DOCTYPE html>")
-    assert outline.count("section") == 7
+    assert outline.count("section") == 8
     assert outline.count("svg") == (2 if report.history is None else 4)
     ids = [attributes["id"] for _, attributes in outline.elements if attributes.get("id")]
     assert sorted(ids) == sorted({a["href"][1:] for t, a in outline.elements if t == "a"})

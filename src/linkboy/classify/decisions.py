@@ -92,7 +92,15 @@ class DecisionCurve(Report):
 
     @classmethod
     def of(cls, confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> "DecisionCurve":
-        """Count rows from the probability of their likeliest class, and whether it is the right one."""
+        """Count rows by the probability of their likeliest class.
+
+        Args:
+            confidence: `(N,)`, that probability, N at least 1.
+            right: `(N,)`, whether the likeliest class is the right one.
+
+        Returns:
+            Covered and right rows for each threshold.
+        """
         order = np.argsort(-confidence, kind="stable")
         ranked, hits = confidence[order], np.cumsum(right[order])
         ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # equal rows are covered together
@@ -154,7 +162,7 @@ def thresholds_by_class(
         rows.append(
             (names[number], format_percent(f1[number]), format_count(int(own.sum())), precision, threshold, kept)
         )
-    return Table(("class", "F1", "predicted rows", "precision", "threshold for 95% precision", "kept then"), rows)
+    return Table(("class", "F1", "predicted rows", "precision", "threshold for precision 0.95", "kept then"), rows)
 
 
 def thresholds_by_label(metrics: MultilabelMetrics) -> Table:
