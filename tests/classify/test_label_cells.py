@@ -79,6 +79,20 @@ def test_lists_of_parquet_give_the_same_rows(tmp_path):
     assert "labels from column 'labels' (3 labels, 1.2 a row; lists), 4 rows" in data.notes[0]
 
 
+@pytest.mark.parametrize("kind", ["polars", "pandas", "arrays", "pair", "tuples"])
+def test_lists_in_memory_give_the_same_rows(kind):
+    columns = {"text": [t for t, _ in ROWS], "labels": [list(l) for _, l in ROWS]}
+    value = pl.DataFrame(columns) if kind == "polars" else tuple(columns.values())
+    if kind in ("pandas", "arrays"):
+        value = pytest.importorskip("pandas").DataFrame(columns)
+        if kind == "arrays":
+            value["labels"] = value["labels"].map(np.array)
+    if kind == "tuples":
+        value = columns["text"], [labels for _, labels in ROWS]
+    data = read_labelled(value)
+    assert list(data.labels) == [labels for _, labels in ROWS]
+
+
 def test_lines_of_fasttext_may_have_several_labels(tmp_path):
     lines = "__label__a __label__b one text\n__label__a two\n__label__ab __label__a three\n"
     data = read_labelled(written(tmp_path, "a.txt", lines))

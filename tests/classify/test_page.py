@@ -67,7 +67,7 @@ def test_the_page_is_well_formed_and_holds_every_part(report):
     outline = Outline(content)
     assert content.startswith("<!DOCTYPE html>")
     assert outline.count("section") == 8
-    assert outline.count("svg") == (2 if report.history is None else 4)
+    assert outline.count("svg") == (3 if report.history is None else 5)
     ids = [attributes["id"] for _, attributes in outline.elements if attributes.get("id")]
     assert sorted(ids) == sorted({a["href"][1:] for t, a in outline.elements if t == "a"})
     text = " ".join(" ".join(outline.text).split())

@@ -79,8 +79,10 @@ def _values(column: Any) -> list[Any]:
     if hasattr(column, "notna"):
         column = column.astype(object).where(column.notna(), None)
     values = column.to_list() if hasattr(column, "to_list") else list(column)
-    return [value.item() if hasattr(value, "item") and hasattr(value, "dtype") else value for value in values]
+    return [value.tolist() if hasattr(value, "tolist") and hasattr(value, "dtype") else value for value in values]
 
 
 def _shown(cell: object) -> str:
+    if isinstance(cell, tuple):  # of labels, as a list is
+        cell = list(cell)
     return cell[:500] if isinstance(cell, str) else "" if cell is None else str(cell)
