@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import inspect
 import logging
 import tempfile
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import torch
 import transformers as hf
-from tests.shapes import architectures, mutations, seeded
+from tests.shapes import architectures, foreign, mutations, planted, seeded
 from torch import Tensor, nn
 from torch.utils._debug_mode import DebugMode
 
@@ -89,7 +90,7 @@ def overhead(name: str, model: nn.Module, x: Tensor, target: str, *, quick: bool
 
 def checked(*, quick: bool) -> list[Row]:
     """Check every architecture; the slowest one counts."""
-    every = {**architectures.TUNED, **architectures.UNSEEN}
+    every = {**architectures.TUNED, **architectures.UNSEEN, **foreign.FOREIGN}
     names = ["bert", "resnet"] if quick else list(every)
     alarms, seconds = 0, {}
     for name in names:
@@ -139,12 +140,33 @@ def found(*, quick: bool) -> list[Row]:
         for make, inputs, _ in bugs
     )
     rows = [Row("planted bugs on the right line", hits, "planted", len(bugs), "bugs", "no peer does this", "all")]
+    further = list(planted.BUGS)[: 2 if quick else None]
+    caught = sum(map(planted_found, further))
+    rows.append(
+        Row(
+            "mistakes of place, size and values, right line",
+            caught,
+            "planted",
+            len(further),
+            "",
+            "no peer does this",
+            ">= 25 of 30",
+        )
+    )
     groups = {"mutations": mutations.MUTATIONS, "mutations written after the rules": mutations.HELD_OUT}
     for what, group in groups.items():
         chosen = group[: 2 if quick else None]
         caught = sum(mutation_found(*mutation) for mutation in chosen)
         rows.append(Row(f"{what}, right line", caught, "planted", len(chosen), "", "no peer does this", ">= 0.95x"))
     return rows
+
+
+def planted_found(name: str) -> bool:
+    lines, first = inspect.getsourcelines(getattr(planted, name))
+    wrong = next(number for number, line in enumerate(lines, first) if line.rstrip().endswith("# BUG"))
+    torch.manual_seed(0)
+    model, inputs = planted.BUGS[name]()
+    return [finding.line for finding in check_batch(model.eval(), inputs).findings][:1] == [wrong]
 
 
 def mutation_found(model: str, old: str, new: str) -> bool:

@@ -66,6 +66,11 @@ def no_encoder():
         raise FileNotFoundError(str(error).replace(str(Path("encoder").absolute()), "encoder")) from None
 
 
+def replace_several_by_one_module():
+    with lb.surgery(nn.Sequential(nn.Dropout(), nn.Linear(4, 2), nn.Dropout())) as s:
+        s.replace("*", nn.Identity(), kind="Dropout")
+
+
 def train_into_a_directory_in_use():
     Path("model").mkdir()
     Path("model", "notes.txt").touch()
@@ -145,6 +150,9 @@ MEETINGS = [
     lambda: lb.initialize(nn.Sequential(nn.LazyLinear(2)), lb.init.kaiming()),
     count_a_file_of_another_kind,
     lambda: lb.replace_layer(model(), "0", nn.Linear(4, 5), example=torch.zeros(1, 4)),
+    replace_several_by_one_module,
+    lambda: lb.check_batch(model(), torch.zeros(2, 4)),
+    lambda: lb.initialize(model(), lb.init.kaiming(nonlinearity="gelu")),
     lambda: lb.assert_shape(LOGITS, "b t 4"),
     lambda: lb.BertTokenizer({"good": 0}),
     lambda: lb.BertTokenizer(WORDS)("good", truncation=True),

@@ -43,8 +43,8 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         optimizer: updated in place; a torch optimizer or accelerate's wrapper around one.
         config: `"auto"` repairs the configs held by the modules; a mapping sets these fields of the model's own config
             and no others; `None` changes no config.
-        run: `"auto"` checks on shapes first and then runs on values; `"shapes"` computes no values; `"values"` only
-            runs on values.
+        run: `"auto"` runs on values, or on shapes where the model or the example has no values; `"shapes"` computes no
+            values; `"values"` refuses what has none.
 
     Raises:
         TypeError: the model is scripted, compiled, sharded or wrapped, or an argument is of the wrong type.
