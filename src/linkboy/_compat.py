@@ -3,11 +3,12 @@
 import gc
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.optim import Adagrad, Optimizer
 
 OLDEST_TORCH = "2.6"
@@ -73,6 +74,14 @@ _WITHOUT_AUTOCAST = frozenset(
 def autocast_enabled(device: torch.device) -> bool:
     """Return whether autocast is on for a device; never for one that has none, such as `meta`."""
     return device.type not in _WITHOUT_AUTOCAST and torch.is_autocast_enabled(device.type)
+
+
+def plain_apply(function: type[Function]) -> Callable[..., Any]:
+    """Return the `apply` of a Function without its question for `torch.func`, for a caller that has asked it already.
+
+    It is what `Function.apply` ends in; the question takes a seventh of the time of a small operator.
+    """
+    return super(Function, function).apply
 
 
 def begin_state(optimizer: Optimizer, tensor: Tensor) -> None:

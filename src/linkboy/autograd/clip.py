@@ -1,10 +1,13 @@
 """Bound a gradient at one place of a model, on its way back."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
 from linkboy._checks import check_number
+from linkboy._compat import plain_apply
 from linkboy._tensors import check_floating, transforms_active, work_dtype
 
 
@@ -41,9 +44,10 @@ def clip_gradient(x: Tensor, *, max_norm: float | None = None, max_value: float 
     if (max_norm is None) == (max_value is None):
         raise ValueError("give one of max_norm and max_value, the other is None")
     name, bound = ("max_norm", max_norm) if max_value is None else ("max_value", max_value)
-    check_number(name, bound, above=0)
+    if not (type(bound) is float and 0 < bound < math.inf):  # the usual case needs no call
+        check_number(name, bound, above=0)
     if not (torch.compiler.is_compiling() or transforms_active()):
-        return _Clip.apply(x, max_norm, max_value)
+        return _apply(x, max_norm, max_value)
     # Dynamo refuses a Function that has a jvp.
     kind = _ClipInTransforms if torch.compiler.is_compiling() else _ClipInTransformsWithForwardMode
     return kind.apply(x, max_norm, max_value)
@@ -73,6 +77,9 @@ class _Clip(Function):
     @staticmethod
     def jvp(ctx, *grad_inputs: Tensor) -> Tensor:
         return grad_inputs[0].view_as(grad_inputs[0])
+
+
+_apply = plain_apply(_Clip)
 
 
 class _ClipInTransforms(Function):

@@ -1,10 +1,13 @@
 """Multiply a gradient on its way back: by a factor, or by a negative one."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
 from linkboy._checks import check_number, describe
+from linkboy._compat import plain_apply
 from linkboy._tensors import check_floating, transforms_active
 from linkboy.autograd._substitute import substitute
 
@@ -102,6 +105,8 @@ class GradientReversal(nn.Module):
 
 
 def _factor(scale: float | Tensor) -> float | Tensor:
+    if type(scale) is float and -math.inf < scale < math.inf:
+        return scale  # the usual case, on the way of every call
     if not isinstance(scale, Tensor):
         check_number("scale", scale)
         return scale
@@ -116,7 +121,7 @@ def _scaled(x: Tensor, factor: float | Tensor) -> Tensor:
     """Return the bits of `x`, whose gradient is multiplied by `factor`."""
     if torch.compiler.is_compiling() or transforms_active():
         return substitute(x, (x * factor).to(x.dtype))
-    return _Scale.apply(x, factor.clone() if isinstance(factor, Tensor) else factor)
+    return _apply(x, factor.clone() if isinstance(factor, Tensor) else factor)
 
 
 class _Scale(Function):
@@ -134,3 +139,6 @@ class _Scale(Function):
     @staticmethod
     def jvp(ctx, *grad_inputs: Tensor) -> Tensor:
         return grad_inputs[0] * ctx.factor
+
+
+_apply = plain_apply(_Scale)

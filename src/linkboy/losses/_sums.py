@@ -6,6 +6,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from linkboy._compat import plain_apply
+
 
 class Summed(Protocol):
     """A batch and all that its sum takes, as a named tuple: first the logits, then the labels."""
@@ -35,7 +37,7 @@ class Summed(Protocol):
 def loss_sum(batch: Summed, dtype: torch.dtype) -> Tensor:
     """Return the sum in `dtype`; to autograd it is a function of the logits alone."""
     if batch.logits.requires_grad and torch.is_grad_enabled():
-        return _LossSum.apply(batch.logits, batch, dtype)
+        return _apply(batch.logits, batch, dtype)
     return _in_dtype(sum_and_gradient(batch, wanted=False)[0], dtype)
 
 
@@ -84,3 +86,6 @@ class _LossSum(torch.autograd.Function):
         except RuntimeError:  # many incoming gradients at once, under vmap
             return gradient * grad, None, None
         return gradient if is_one else gradient.mul_(grad), None, None
+
+
+_apply = plain_apply(_LossSum)
