@@ -142,17 +142,15 @@ def process(model):
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
 def test_a_signal_lets_what_runs_end(model, number, status):
-    with process(model) as (run, port):
-        raw = socket.create_connection(("127.0.0.1", port))
-        raw.sendall(
-            b"POST /predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 17\r\n\r\n{"
-        )
+    body = '{"text": "干净"}'.encode()
+    head = f"POST /predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    with process(model) as (run, port), socket.create_connection(("127.0.0.1", port)) as raw:
+        raw.sendall(head.encode() + body[:1])
         time.sleep(0.5)
         run.send_signal(number)
         time.sleep(0.5)
-        raw.sendall('"text": "干净"}'.encode()[:16])
-        answer = raw.recv(1000)
-        assert answer.startswith(b"HTTP/1.1 200"), answer
+        raw.sendall(body[1:])
+        assert raw.recv(1000).startswith(b"HTTP/1.1 200")
         assert run.wait(20) == status
         assert "Traceback" not in run.stderr.read()
 
@@ -160,6 +158,11 @@ def test_a_signal_lets_what_runs_end(model, number, status):
 def memory_mib(pid):
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def processor_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def load(port, rate, connections, seconds):
@@ -195,16 +198,18 @@ def test_two_hundred_requests_a_second_are_answered_in_time_and_a_burst_leaves_m
     model = os.environ.get("LINKBOY_SERVED", model)
     with process(model) as (run, port):
         asyncio.run(load(port, 200, 200, 2))
-        before = memory_mib(run.pid)
+        before, busy = memory_mib(run.pid), processor_seconds(run.pid)
         seconds = float(os.environ.get("LINKBOY_LOAD_SECONDS", "5"))
         results = asyncio.run(load(port, 200, 200, seconds))
         assert {status for status, _ in results} == {200}
+        each = (processor_seconds(run.pid) - busy) / len(results)
+        assert each < 0.004
         times = sorted(took for _, took in results)
         p50, p99 = times[len(times) // 2], times[int(0.99 * len(times))]
-        print(
-            f"{len(results)} requests: p50 {1000 * p50:.1f} ms, p99 {1000 * p99:.1f} ms, most {1000 * times[-1]:.1f} ms"
-        )
-        assert p99 <= 0.1
+        print(f"{len(results)} requests: {1000 * each:.2f} ms of the processor for each")
+        print(f"p50 {1000 * p50:.1f} ms, p99 {1000 * p99:.1f} ms, most {1000 * times[-1]:.1f} ms")
+        if os.getloadavg()[0] < 2 * (os.cpu_count() or 1):  # else the others on the machine are measured
+            assert p99 <= 0.1
         burst = asyncio.run(load(port, 2000, 800, seconds))
         statuses = [status for status, _ in burst]
         took = sorted(took for _, took in burst)[int(0.99 * len(burst))]

@@ -12,7 +12,13 @@ MOST_CONNECTIONS = 1000  # at a time; more get the status 503
 
 
 def serve(
-    directory: Path, /, *, port: int = 8000, host: str = "127.0.0.1", allow_host: tuple[str, ...] = ()
+    directory: Path,
+    /,
+    *,
+    port: int = 8000,
+    host: str = "127.0.0.1",
+    allow_host: tuple[str, ...] = (),
+    encoder: Path | None = None,
 ) -> int | None:
     """Serve a classifier on this machine: a page to try it, and POST /predict for programs.
 
@@ -29,13 +35,15 @@ def serve(
         The address to listen on. Any but that of this machine is open to everyone who can reach it.
     allow_host
         Another name under which it may be asked, such as models.example.org; give it once for each name.
+    encoder
+        Where the pretrained encoder is now that the classifier was trained with, if it has been moved.
     """
     from linkboy import load_classifier
     from linkboy.classify.serving import LOOPBACK, make_app, server
 
     if not 0 <= port <= 65535:
         raise ValueError(f"--port must be from 0 to 65535, got {port}")
-    classifier = load_classifier(directory)
+    classifier = load_classifier(directory, encoder=encoder)
     uvicorn = server()
     app = make_app(classifier, name=directory.resolve().name, allowed_hosts={*LOOPBACK, host, *allow_host})
     listening = _listen(host, port)
