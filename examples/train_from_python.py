@@ -14,9 +14,8 @@ def main(out: Path) -> lb.Classifier:
         (f"{one} {two}", label) for label, words in (("good", GOOD), ("bad", BAD)) for one in words for two in words
     ]
     texts, labels = zip(*rows, strict=True)
-    data = lb.LabelledTexts("made in Python", texts, labels, lines=range(1, len(rows) + 1))
 
-    report = lb.train_classifier(data, out, options=lb.TrainingOptions(epochs=10))
+    report = lb.train_classifier((texts, labels), out)  # a data frame or the path of a file will do as well
     print(report.metrics["test"])
 
     classifier = lb.load_classifier(report.directory)

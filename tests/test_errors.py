@@ -1,5 +1,6 @@
 """Every message on the page about errors is raised, word by word, by what people do to meet it."""
 
+import io
 import itertools
 import json
 import re
@@ -16,6 +17,10 @@ from torch import nn
 import linkboy as lb
 from linkboy import _compat
 from linkboy._plots import new_figure
+from linkboy.classify._columns import wanted_columns
+from linkboy.classify._given import texts_of_stream
+from linkboy.classify._tables import Reading
+from linkboy.classify.serving import LOOPBACK, _check_host, server
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 ROWS = "text,label\n" + "".join(f"good {n},p\nbad {n},n\n" for n in range(20))
@@ -113,6 +118,22 @@ def plot_without_matplotlib():
         new_figure(4, 3)
 
 
+def pipe_a_table():
+    asked = Reading(wanted_columns("body", None, None, needs_label=False))
+    texts_of_stream(io.BytesIO(b"id,body\n"), asked, lambda line, reason: None, name="standard input")
+
+
+def ask_a_server_by_another_name():
+    from starlette.datastructures import Headers
+
+    _check_host(Headers({"host": "models.example.org"}), LOOPBACK)
+
+
+def serve_without_the_extra():
+    with mock.patch.dict(sys.modules, {"uvicorn": None}):
+        server()
+
+
 BATCH = (torch.zeros(2, 4), torch.tensor([0, 1]))
 LOGITS = torch.zeros(2, 3)
 MEETINGS = [
@@ -131,6 +152,10 @@ MEETINGS = [
     no_encoder,
     lambda: encoder(config_dot_json={"model_type": "bert"}, tokenizer_dot_json={}, pytorch_model_dot_bin=0),
     lambda: encoder(config_dot_json={"model_type": "bert", "auto_map": {"AutoModel": "model.Model"}}),
+    lambda: lb.read_labelled((["good", "bad"], ["p"])),
+    pipe_a_table,
+    ask_a_server_by_another_name,
+    serve_without_the_extra,
     lambda: lb.rmse_loss(torch.zeros(2, 1), torch.zeros(2)),
     lambda: lb.focal_loss(LOGITS, torch.tensor([0, 3])),
     lambda: lb.focal_loss(LOGITS, np.array([0, 2])),

@@ -42,7 +42,7 @@ _HEADERS = {
 }
 
 
-class RefusedError(Exception):
+class RefusedError(ValueError):
     """A request that is not answered, with the status of HTTP and one sentence."""
 
     def __init__(self, status: int, sentence: str) -> None:
