@@ -10,7 +10,7 @@ PARALLEL := -q -n auto --dist loadfile
 test test-plain test-oldest: export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup core demo test test-plain test-oldest test-python check bench pictures docs build clean
+.PHONY: help setup core demo test test-plain test-sanitized test-oldest test-python check bench pictures docs build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -50,6 +50,16 @@ test: $(VENV)/.dev ## run the tests (TESTS="-n0 -m slow" for the long ones, one 
 
 test-plain: $(VENV)/.dev ## run the tests of what the compiled core does without it
 	LINKBOY_CORE=0 $(BIN)/python -m pytest $(PARALLEL) tests/text tests/embeddings tests/classify $(TESTS)
+
+SANITIZED := build/sanitized
+test-sanitized: $(VENV)/.dev ## run the tests of the compiled core under AddressSanitizer and UBSan (g++ on Linux)
+	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -r src/linkboy $(SANITIZED)/ && rm -f $(SANITIZED)/linkboy/_core*.so
+	$(CXX) -std=c++17 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -ffp-contract=off -shared -fPIC -pthread \
+		-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') src/linkboy/_core/module.cpp \
+		-o $(SANITIZED)/linkboy/_core$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
+		PYTHONPATH=$(SANITIZED) $(BIN)/python -m pytest -q -p no:cacheprovider tests/text/test_core.py \
+		tests/classify/test_features_core.py $(TESTS)
 
 test-oldest: ## run them beside the oldest versions of everything, on Python 3.11 (a download of about 3 GB)
 	$(PYTHON) -m venv .venv-oldest
