@@ -166,7 +166,7 @@ def test_memory_that_runs_out_halves_the_batch_and_doubles_the_steps(encoder, ma
 STOPPED = """
 import os, signal, sys
 import linkboy as lb
-from linkboy.classify import _finetune
+from linkboy.classify import _finetune, _pretrained
 data, out, bert, stop = lb.read_labelled(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4] == "stop"
 seen = 0
 forward = _finetune.FinetunedEncoder.forward
@@ -177,9 +177,9 @@ def counted(self, ids, mask):
         os.kill(os.getpid(), signal.SIGTERM)
     return forward(self, ids, mask)
 _finetune.FinetunedEncoder.forward = counted
+_pretrained.PretrainedEncoder._is_faster_in_bfloat16 = lambda self, rows: False  # what a clock says is no part of the claim
 options = lb.TrainingOptions(encoder=bert, finetune=True, epochs=2, batch_size=16, checkpoint_every=2, device="cpu")
-report = lb.train_classifier(data, out, options=options, resume=sys.argv[5:] == ["resume"])
-print(report.stopped)
+lb.train_classifier(data, out, options=options, resume=sys.argv[5:] == ["resume"])
 """
 
 
@@ -190,13 +190,13 @@ def test_a_stopped_run_resumes_to_the_same_bits(bert, tsv, tmp_path):
         run = subprocess.run(
             line, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )
-        assert run.returncode == 0, run.stderr
-        return run.stdout.split()[-1]
+        assert run.returncode in (0, 128 + signal.SIGTERM), run.stderr
+        return run.returncode
 
-    assert ran("whole", "go") == "None"
-    assert ran("stopped", "stop") == signal.Signals.SIGTERM.name
+    assert ran("whole", "go") == 0
+    assert ran("stopped", "stop") == 128 + signal.SIGTERM
     assert not (tmp_path / "stopped" / "config.json").exists()
-    assert ran("stopped", "go", "resume") == "None"
+    assert ran("stopped", "go", "resume") == 0
     for name in ("model.safetensors", "encoder/model.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
 

@@ -90,6 +90,18 @@ def check_same_run(out: Path, run: Mapping[str, Any]) -> None:
             )
 
 
+def kept_precision(out: Path) -> bool | None:
+    """Return whether a stopped run had found that its encoder is faster in bfloat16; `None` where it does not say.
+
+    A clock decided that, which may decide otherwise now, and the vectors would have other bits.
+    """
+    try:
+        kept = json.loads((out / RUN).read_text("utf-8"))["bfloat16"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return kept if isinstance(kept, bool) else None
+
+
 def fingerprint(parts: Parts, encoder: Encoder) -> str:
     """Return a hash of everything that a run is about: texts, labels, weights, classes and vocabulary."""
     digest = hashlib.sha256(json.dumps([parts.class_names, parts.numbered, encoder.settings()]).encode())

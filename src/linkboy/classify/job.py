@@ -37,6 +37,7 @@ from linkboy.classify._run_directory import (
     check_same_run,
     fingerprint,
     finish_run,
+    kept_precision,
     run_in,
 )
 from linkboy.classify._scored import Scored, evenly, in_pieces
@@ -252,9 +253,11 @@ def _run(
         options.check_several()
     show(parts)
     solved = is_solved(options, parts)
-    features, data, seconds = _encode(options, parts, solved=solved)
+    features, data, seconds = _encode(options, parts, solved=solved, lower=kept_precision(out) if resume else None)
     run = {"linkboy": __version__, "options": options.to_dict(), "data": fingerprint(parts, features)}
     run["processes"] = process_count()
+    if isinstance(features, NgramsAndVectors):
+        run["bfloat16"] = features.pretrained.lower_precision
     if resume:
         check_same_run(out, run)
     wait_for_everyone()  # no process may find files that another has just written
@@ -333,7 +336,7 @@ def _point(metrics: ClassificationMetrics) -> str:
 
 
 def _encode(
-    options: TrainingOptions, parts: Parts, *, solved: bool
+    options: TrainingOptions, parts: Parts, *, solved: bool, lower: bool | None
 ) -> tuple[Encoder, dict[str, EncodedTexts], dict[str, float]]:
     """Learn the encoder and encode the parts; return both, and the seconds it took."""
     started, texts = time.perf_counter(), parts.texts["train"].texts
@@ -342,7 +345,7 @@ def _encode(
     binary = solved or options.class_weight == "none"  # log-odds are of n-grams that occur or do not
     encoder = make_encoder(options.model, texts, vocab=options.vocab, binary=binary)
     if options.encoder is not None:
-        encoder = _and_pretrained(options, cast("NgramEncoder", encoder), parts)
+        encoder = _and_pretrained(options, cast("NgramEncoder", encoder), parts, lower)
 
     def weights(part: str) -> NDArray[np.float32] | None:
         own = parts.texts[part].weights
@@ -353,9 +356,12 @@ def _encode(
     return encoder, data, {"encoding": time.perf_counter() - started}
 
 
-def _and_pretrained(options: TrainingOptions, ngrams: NgramEncoder, parts: Parts) -> NgramsAndVectors:
-    """Load the encoder and let it read all texts, which it then knows."""
-    pretrained = PretrainedEncoder.load(options.encoder or "", device=place_of(options))
+def _and_pretrained(
+    options: TrainingOptions, ngrams: NgramEncoder, parts: Parts, lower: bool | None
+) -> NgramsAndVectors:
+    """Load the encoder and let it read all texts, which it then knows; the clocks of several processes may not agree."""
+    lower = False if process_count() > 1 else lower
+    pretrained = PretrainedEncoder.load(options.encoder or "", device=place_of(options), lower_precision=lower)
     if options.layers is not None:
         cut(pretrained, options.layers)
     pretrained.vectors([text for part in PARTS for text in parts.texts[part].texts], show=is_main_process())
