@@ -58,3 +58,28 @@ def test_a_mistake_of_the_watch_is_listed_and_the_program_goes_on(monkeypatch):
                 trained(net, net)
         assert any("ZeroDivisionError: ours" in line for line in watch.report().failed)
     assert torch.isfinite(net.weight).all()
+
+
+def tagger(mask):
+    """Train on texts whose last positions are never asked for; the rows of some words are masked after the backward pass."""
+    torch.manual_seed(0)
+    words, places, head = nn.Embedding(30, 8), nn.Embedding(10, 8), nn.Linear(8, 4)
+    opt = torch.optim.AdamW([*words.parameters(), *places.parameters(), *head.parameters()], lr=1e-2, weight_decay=0.1)
+    ids = torch.randint(0, 30, (160, 10))
+    tags = (ids % 4).masked_fill(torch.arange(10) > 6, -100)
+    for step in range(14):
+        batch = slice(10 * step, 10 * step + 10)
+        out = head(words(ids[batch]) + places(torch.arange(10)))
+        loss = nn.functional.cross_entropy(out.flatten(0, 1), tags[batch].flatten())
+        opt.zero_grad()
+        loss.backward()
+        if mask:
+            words.weight.grad[:20] = 0
+        opt.step()
+
+
+@pytest.mark.parametrize(("mask", "expected"), [(False, []), (True, ["decay"])])
+def test_rows_that_a_program_masks_decay_and_positions_that_no_label_asks_for_do_not_matter(mask, expected):
+    with watch_training() as watch:
+        tagger(mask)
+    assert [found.word for found in watch.report().findings] == expected

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from linkboy._calls import tensors_in
 from linkboy._checks import did_you_mean
 from linkboy._report import format_count, plural
 from linkboy._watch import CHECKS, Record, TrainingFinding, ask, causes
@@ -134,7 +135,17 @@ def _rerun_all(watcher: Watcher) -> None:
         if found.carries and found.carried_by:
             found.carried_at = watcher.lines.attribute_set_at(found.carried_by)
         facts.reruns.append(found)
-    record.extra["independent_rows"] = {each.root for each in facts.reruns if each.independent}
+    positions = {number for number, example in watcher.examples.items() if _reads_positions(example)}
+    record.extra["independent_rows"] = {each.root for each in facts.reruns if each.independent} - positions
+
+
+def _reads_positions(example: Example) -> bool:
+    """Return whether a model is given one number after another, so that its rows are positions and not samples."""
+    given = tensors_in((example.arguments.args, example.arguments.kwargs))
+    return any(
+        tensor.dim() == 1 and not tensor.is_floating_point() and len(tensor) > 1 and bool((tensor.diff() == 1).all())
+        for tensor in given
+    )
 
 
 def _mixing_places(watcher: Watcher) -> None:
@@ -246,8 +257,11 @@ def _decayed(watcher: Watcher, number: int, known: dict[str, Any]) -> None:
         seen = torch.zeros(len(silent), dtype=torch.bool)
         seen[[row for row in read if row < len(silent)]] = True
         rows &= seen[: len(first)].to(rows.device)
-        if not known.get("hooked") and int(rows.sum()) < max(2, 0.1 * len(read)):
-            return  # such as the last position of a language model, which predicts nothing
+        if not known.get("hooked"):
+            by_itself = known.get("by itself")
+            if by_itself is None:
+                return
+            rows &= ~by_itself[: len(first)]  # what the program masks, not a position that no label asks for
     elif not known.get("hooked"):
         return
     moved = (first != last).flatten(1).any(1) & rows

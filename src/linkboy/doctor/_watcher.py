@@ -30,6 +30,7 @@ from linkboy.doctor._rows import Rows, named_inputs
 from linkboy.doctor._states import States
 
 LARGEST_EXAMPLE = 64 * 2**20
+MASKED_STEPS = 12  # in which gradients that the program sets to zero are told from those that are zero
 TRACED_STEPS = 2  # in which torch records the line of every operation
 
 
@@ -203,6 +204,7 @@ class Watcher:
 
     def _after_backward(self) -> None:
         self.observer.backward_ended()
+        self._note_rows_without_gradient()
         loader = self.loaders.last
         self.rows.backward(-1 if loader is None else loader.dataset)
         if loader is not None:
@@ -297,6 +299,18 @@ class Watcher:
         if len(alive) >= 2:
             small, large = min(alive), max(alive)
             self.facts.gradient_ratio.append((small[0] / large[0], small[1], large[1]))
+
+    def _note_rows_without_gradient(self) -> None:
+        """Note the rows of tables that the backward pass itself leaves without gradient, such as those of padding."""
+        for optimizer, facts in self.observer._live_optimizers():
+            if not facts.weight_decay or facts.steps >= MASKED_STEPS:
+                continue
+            for tensor in (tensor for group in optimizer.param_groups for tensor in group["params"]):
+                grad, number = tensor.grad, self.observer.leaf_number(tensor)
+                if grad is not None and grad.layout is torch.strided and number in self.losses.read_rows:
+                    known = self._moved.setdefault(number, {})
+                    silent = (grad.detach() == 0).flatten(1).all(1)
+                    known["by itself"] = silent & known.get("by itself", silent)
 
     def _note_silent_rows(self, tensor: Tensor, grad: Tensor) -> None:
         known = self._moved.setdefault(self.observer.leaf_number(tensor), {})
