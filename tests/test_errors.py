@@ -113,6 +113,13 @@ def fit(batch, *, reduction="none", of_another=False):
     lb.fit(trained, nn.CrossEntropyLoss(reduction=reduction), optimizer, [batch], epochs=1, progress=False)
 
 
+def fit_a_part():
+    trained = model()
+    optimizer = torch.optim.SGD(trained[0].parameters(), lr=0.1)
+    loss = nn.CrossEntropyLoss(reduction="none")
+    lb.fit(trained, loss, optimizer, [BATCH], epochs=1, progress=False, on_finding="raise")
+
+
 def plot_without_matplotlib():
     with mock.patch.dict(sys.modules, {"matplotlib": None, "matplotlib.figure": None}):
         new_figure(4, 3)
@@ -170,6 +177,7 @@ MEETINGS = [
     lambda: fit(BATCH, reduction="mean"),
     lambda: fit(BATCH, of_another=True),
     lambda: fit({"input_ids": BATCH[0], "labels": BATCH[1]}),
+    fit_a_part,
     lambda: lb.freeze(model(), "encoder.*"),
     lambda: lb.initialize(model(), [lb.Rule(nn.Conv2d, "weight", 0)], on_unmatched="raise"),
     lambda: lb.initialize(nn.Sequential(nn.LazyLinear(2)), lb.init.kaiming()),
