@@ -27,13 +27,17 @@ ROWS = "text,label\n" + "".join(f"good {n},p\nbad {n},n\n" for n in range(20))
 WORDS = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3}
 
 
-def read(name, content):
+def read(name, content, **keywords):
     Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    return lb.read_labelled(name)
+    return lb.read_labelled(name, **keywords)
 
 
-def train(content=ROWS, **keywords):
-    return lb.train_classifier(read("rows.csv", content), "model", **keywords)
+def train(content=ROWS, *, label_separator=None, **keywords):
+    return lb.train_classifier(read("rows.csv", content, label_separator=label_separator), "model", **keywords)
+
+
+def abstain_where_the_surest_is_wrong():
+    lb.classify.DecisionCurve.of(np.array([0.9, 0.8, 0.7]), np.array([False, True, True])).for_precision(0.9)
 
 
 def vectors(content, **keywords):
@@ -148,6 +152,8 @@ MEETINGS = [
     lambda: read("rows.csv", "id,heading,kind\n1,a,b\n"),
     lambda: read("rows.tsv", "".join(f"a text {n}\t{'PN'[n % 2]}\t{'pn'[n % 2]}\n" for n in range(10))),
     lambda: read("rows.tsv", "heading\tkind\n" + "".join(f"text {n}\t{'ab'[n % 2]}\n" for n in range(30))),
+    lambda: train(label_separator="|"),
+    abstain_where_the_surest_is_wrong,
     lambda: read("rows.tsv", "good\tyes\nno tab\n"),
     lambda: train("text,label\na,b\nc,b\n"),
     lambda: read("rows.csv", "<!DOCTYPE html>\n<html>\n"),

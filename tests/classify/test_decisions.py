@@ -1,0 +1,143 @@
+"""Deciding from a threshold on, or for a wanted precision: counted on rows that the model has not learned from."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import linkboy as lb
+from linkboy.classify import DecisionCurve
+from linkboy.classify.decisions import MOST_POINTS, thresholds_by_class
+from linkboy.cli.app import run
+
+
+def counted(confidence, right, threshold):
+    kept = confidence >= threshold
+    return kept.mean(), right[kept].mean() if kept.any() else float("nan")
+
+
+@pytest.mark.parametrize("rows", [1, 7, 300, 5000])
+def test_a_curve_counts_what_a_threshold_covers(rows):
+    generator = np.random.default_rng(rows)
+    confidence = np.round(generator.random(rows), 2 if rows < 1000 else 9)  # with ties, and more rows than points
+    right = generator.random(rows) < confidence
+    curve = DecisionCurve.of(confidence, right)
+    assert len(curve.thresholds) <= MOST_POINTS
+    for threshold in (*curve.thresholds[::29], 0.0, 1.1):
+        point = curve.at(threshold)
+        coverage, precision = counted(confidence, right, threshold)
+        assert point.coverage == pytest.approx(coverage, abs=1e-12)
+        assert point.precision == pytest.approx(precision, abs=1e-12, nan_ok=True)
+
+
+def test_a_precision_gets_the_threshold_that_covers_most():
+    generator = np.random.default_rng(0)
+    confidence = generator.random(400)
+    right = generator.random(400) < confidence
+    curve = DecisionCurve.of(confidence, right)
+    for wanted in (0.5, 0.8, 0.9):
+        best = max((confidence >= t).mean() for t in confidence if right[confidence >= t].mean() >= wanted)
+        point = curve.for_precision(wanted)
+        assert point.coverage == best
+        assert point.precision >= wanted
+
+
+def test_a_precision_that_cannot_be_had_is_refused():
+    curve = DecisionCurve.of(np.array([0.9, 0.8, 0.7]), np.array([False, True, True]))
+    message = "abstain=0.9 cannot be reached: the highest precision on 3 validation rows is 66.67%, at a coverage"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        curve.for_precision(0.9)
+    for wrong in (0, -1, 95, float("nan")):
+        with pytest.raises(ValueError, match="abstain must be"):
+            curve.for_precision(wrong)
+
+
+def test_the_weakest_of_many_classes_come_first():
+    generator = np.random.default_rng(0)
+    names, f1 = [f"c{n}" for n in range(77)], generator.random(77).tolist()
+    f1[5] = float("nan")
+    predicted = generator.integers(0, 76, 2000)  # the last class is never predicted
+    confidence = generator.random(2000)
+    table = thresholds_by_class(predicted, confidence, generator.random(2000) < confidence, names, f1)
+    order = [row[0] for row in table.cells()]
+    assert len(order) == 77
+    assert order[-1] == "c5"
+    assert order[0] == names[int(np.nanargmin(f1))]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    generator = np.random.default_rng(0)
+    texts = [
+        f"{word} {generator.integers(100)} {generator.integers(100)}"
+        for _ in range(80)
+        for word in ("good", "bad", "odd")
+    ]
+    labels = [
+        "p" if generator.random() < 0.8 else "q" if word == "odd" else word[0] for word in ("good", "bad", "odd") * 80
+    ]
+    labels = [("p" if generator.random() < 0.5 else "q") if text.startswith("odd") else text[0] for text in texts]
+    directory = tmp_path_factory.mktemp("decide") / "m"
+    lb.train_classifier(lb.LabelledTexts("x", texts, labels, range(len(texts))), directory, lang="en")
+    return directory
+
+
+def test_a_text_below_the_threshold_gets_no_class(trained):
+    classifier = lb.load_classifier(trained)
+    texts = ["good 1", "odd 2", "zzz"]
+    plain = classifier.predict(texts)
+    decided = classifier.predict(texts, threshold=0.9)
+    assert decided.labels == [
+        label if share >= 0.9 else None for label, share in zip(plain.labels, plain.probabilities, strict=True)
+    ]
+    assert None in decided.labels
+    assert "none of these" in str(decided)
+    assert decided.top == plain.top
+    (streamed,) = classifier.predict_stream(texts, threshold=0.9)
+    assert streamed.labels == decided.labels
+    for wrong in (-0.1, 1.5):
+        with pytest.raises(ValueError, match="threshold must be"):
+            classifier.predict(texts, threshold=wrong)
+
+
+def test_a_precision_chooses_the_threshold_and_both_are_refused(trained):
+    classifier = lb.load_classifier(trained)
+    point = classifier.decision_for(0.95)
+    assert (
+        classifier.predict(["odd 2"], abstain=0.95).labels
+        == classifier.predict(["odd 2"], threshold=point.threshold).labels
+    )
+    assert "precision" in str(point)
+    with pytest.raises(ValueError, match="threshold and abstain cannot go together"):
+        classifier.predict(["x"], threshold=0.5, abstain=0.9)
+
+
+def test_a_classifier_saved_without_a_curve_says_so(trained, tmp_path):
+    import shutil
+
+    shutil.copytree(trained, tmp_path / "m")
+    config = json.loads((tmp_path / "m/config.json").read_text("utf-8"))
+    for damaged in (None, [], {"row_count": 0}, {"row_count": 3, "thresholds": [0.5], "covered": [0], "right": [0]}):
+        config["decisions"] = damaged
+        (tmp_path / "m/config.json").write_text(json.dumps(config), "utf-8")
+        classifier = lb.load_classifier(tmp_path / "m")
+        with pytest.raises(ValueError, match="abstain needs what later versions save with a classifier"):
+            classifier.decision_for(0.9)
+
+
+def test_the_page_shows_precision_against_coverage(trained):
+    page = (trained / "report.html").read_text("utf-8")
+    assert "Precision against coverage" in page
+    assert "threshold for precision 0.95" in page
+
+
+def test_the_command_decides_and_says_the_coverage(trained, capsys, tmp_path):
+    assert run(["predict", str(trained), "good 1", "odd 2", "--abstain", "0.95", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out.splitlines()[0])["label"] == "g"
+    assert "coverage" in err
+    assert run(["predict", str(trained), "odd 2", "--threshold", "1"]) == 0
+    assert capsys.readouterr().out.startswith("none of these\t")
+    assert run(["predict", str(trained), "x", "--threshold", "0.5", "--abstain", "0.9"]) == 2
+    assert "--threshold and --abstain cannot go together" in capsys.readouterr().err
