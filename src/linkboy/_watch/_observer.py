@@ -549,7 +549,7 @@ class TrainingObserver:
             change, weight = float((now - before).norm()), float(before.norm())
             changes[number] = {"change": change, "weight": weight, "before": before, "now": now}
             changes[number]["frozen"] = frozen
-            if before.dim() >= 2 and before.numel() >= 16 and weight > 0:
+            if before.dim() >= 2 and before.numel() >= 16 and weight != 0:  # also where it is not a number
                 moved, size = moved + change**2, size + weight**2
         if changes and size == 0 and any(change["change"] for change in changes.values()):
             facts.from_zero = True
