@@ -123,7 +123,7 @@ class CoreEngine:
         rows, unread = self._ask(self._core.lists, texts, first, last, room, self.threads)
         for number in unread:
             at = int(first >= 0)
-            rows[number][at:at] = self.reader.ids(texts[number])[: None if room < 0 else room]
+            rows[number][at:at] = self.reader.ids(texts[int(number)])[: None if room < 0 else room]
         return rows
 
     def padded(
