@@ -1,5 +1,6 @@
 """`linkboy predict DIR -`: what comes through a pipe is answered as it comes, or refused as in a file."""
 
+import contextlib
 import gzip
 import io
 import json
@@ -199,7 +200,8 @@ def test_a_reader_that_has_enough_ends_it_quietly(model):
             while True:
                 process.stdin.write("干净\n".encode() * 1000)
         except BrokenPipeError:
-            process.stdin.detach()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
 
     writing = threading.Thread(target=write)
     writing.start()
@@ -208,6 +210,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(model):
     assert process.wait(60) == 0
     writing.join(10)
     assert process.stderr.read() == b""
+    process.stderr.close()
 
 
 @pytest.mark.slow
@@ -218,7 +221,7 @@ def test_ctrl_c_ends_it_in_one_sentence(model):
     assert process.stdout.readline().startswith("好评\t".encode())
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 128 + signal.SIGINT
-    assert process.stderr.read() == b"linkboy: interrupted; no file was written\n"
+    assert process.communicate()[1] == b"linkboy: interrupted; no file was written\n"
 
 
 @pytest.mark.slow

@@ -112,7 +112,9 @@ class Arriving:
         try:
             while True:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._waiting or self._ended)
+                    # Ctrl-C may arrive in the thread that reads; this one sees it only when it wakes.
+                    while not self._changed.wait_for(lambda: self._waiting or self._ended, timeout=0.2):
+                        pass
                     batch, self._waiting, self._characters = self._waiting, [], 0
                     self._changed.notify()
                 if not batch:
