@@ -24,7 +24,7 @@ def describe_core() -> str:
 
 @functools.cache
 def _load() -> Any:
-    # A directory of this name, with the sources in it, is no module: Python imports it as an empty namespace.
+    # A directory of this name, with the sources in it, is not the extension: Python imports it as an empty namespace.
     try:
         module = importlib.import_module("linkboy._core")
     except ImportError:

@@ -14,7 +14,7 @@ import torch
 
 import linkboy as lb
 from linkboy.classify import _finetune
-from linkboy.classify._finetune import FinetunedEncoder, FinetuneLearner, Tokens, cut
+from linkboy.classify._finetune import FinetunedEncoder, FinetuneLearner, PretrainedTokens, cut
 from linkboy.classify._pretrained import PretrainedEncoder
 from linkboy.classify.recipe import TrainingOptions, recipe_of_finetuning
 from linkboy.parameters import compare_models
@@ -46,7 +46,7 @@ def run(bert, make_rows, tmp_path_factory):
 def test_chunks_by_length_give_the_logits_of_each_text_alone(encoder):
     texts = ["球队 冠军 12", "goal", "match goal team league coach 5"] * 9
     model = FinetunedEncoder(encoder.model, ["mean"], torch.randn(16, 3), torch.randn(3)).eval()
-    tokens = Tokens(encoder)
+    tokens = PretrainedTokens(encoder)
     with torch.no_grad():
         together = model(*tokens.collate(tokens.encode(texts)))
         alone = torch.cat([model(*tokens.collate(tokens.encode([text]))) for text in texts])
@@ -58,7 +58,7 @@ def test_chunks_by_length_give_the_logits_of_each_text_alone(encoder):
 def test_lower_layers_learn_more_slowly(encoder):
     options = TrainingOptions(encoder="d", finetune=True)
     model = FinetunedEncoder(encoder.model.requires_grad_(True), ["mean"], torch.zeros(16, 3), torch.zeros(3))
-    learner = FinetuneLearner(options, recipe_of_finetuning(options), Tokens(encoder), 3)
+    learner = FinetuneLearner(options, recipe_of_finetuning(options), PretrainedTokens(encoder), 3)
     rates = {name: group["lr"] for group in learner.parameters_of(model) for name in group["param_names"]}
     assert rates["head.weight"] == pytest.approx(1e-4)
     assert rates["encoder.encoder.layer.1.output.dense.weight"] == pytest.approx(0.9e-4)
@@ -147,7 +147,7 @@ def test_too_many_layers_and_unknown_names_are_refused(bert, make_rows, tmp_path
 def test_memory_that_runs_out_halves_the_batch_and_doubles_the_steps(encoder, make_rows, tmp_path, monkeypatch):
     options = TrainingOptions(encoder="d", finetune=True, device="cpu")
     model = FinetunedEncoder(encoder.model.requires_grad_(True), ["mean"], torch.zeros(16, 3), torch.zeros(3))
-    tokens, forward = Tokens(encoder), model.forward
+    tokens, forward = PretrainedTokens(encoder), model.forward
     rows = _finetune.EncodedTexts(tokens, tokens.encode(make_rows(60).texts), np.zeros(60, np.int64))
 
     def short_of_memory(ids, mask):

@@ -100,7 +100,7 @@ class FinetunedEncoder(TextModel):
 
 
 @dataclasses.dataclass(frozen=True)
-class Tokens:
+class PretrainedTokens:
     """Encodes texts as the tokens of a pretrained encoder."""
 
     pretrained: PretrainedEncoder
@@ -194,7 +194,7 @@ def finetune(
         ValueError: a pattern of `freeze` matches nothing.
     """
     tokens = pretrained.tokenize(texts)
-    encoder = Tokens(pretrained)
+    encoder = PretrainedTokens(pretrained)
 
     def encoded(rows: NDArray[np.int64]) -> EncodedTexts:
         return EncodedTexts(encoder, tokens.gather(rows), task.targets[rows], task.weights[rows])

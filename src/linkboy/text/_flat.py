@@ -1,7 +1,7 @@
 """The ids of many texts in one array: what an engine gives, and what everything above it is made from."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,14 +21,6 @@ class FlatIds(NamedTuple):
     begin: Array
     end: Array
     spans: Array | None = None
-
-
-class Engine(Protocol):
-    """Cuts plain text; knows nothing of added tokens, rows, padding or options."""
-
-    def encode(self, texts: Sequence[str], *, spans: bool = False) -> FlatIds:
-        """Return the ids of all texts."""
-        ...
 
 
 class Tokens(NamedTuple):
