@@ -348,3 +348,17 @@ def test_micro_f1_is_at_least_that_of_one_linear_svm_a_label(tmp_path):
     error = float(np.std([micro_f1(truth[rows], ours[rows]) - micro_f1(truth[rows], theirs[rows]) for rows in draws]))
     print(micro_f1(truth, ours), micro_f1(truth, theirs), error, best[2])
     assert micro_f1(truth, ours) >= micro_f1(truth, theirs) - error
+
+
+def test_an_answer_of_the_server_has_all_labels_of_a_text(trained):
+    from linkboy.classify.serving import answers_of
+
+    texts = ["nothing at all", *made(8, seed=3).texts]
+    predictions = lb.load_classifier(trained[1]).predict(texts, top=3)
+    answers = answers_of(predictions, 3)
+    assert [tuple(answer["labels"]) for answer in answers] == list(predictions.labels)
+    assert [tuple(answer["probabilities"]) for answer in answers] == [
+        tuple(shares) for shares in predictions.probabilities
+    ]
+    assert [answer["top"][0]["label"] for answer in answers] == [pairs[0][0] for pairs in predictions.top]
+    assert "top" not in answers_of(predictions, 1)[0]

@@ -120,11 +120,22 @@ def _check(asked: Question) -> None:
 
 
 def answers_of(predictions: Predictions, top: int) -> list[dict[str, Any]]:
-    """Return each prediction as an object of JSON: label, probability, and the likeliest classes where several are asked for."""
+    """Return each prediction as an object of JSON.
+
+    It has `label` and `probability`, or `labels` and `probabilities` where a text may have several labels; and `top`, the
+    likeliest classes, where more than one is asked for.
+    """
     answers = []
-    for pairs in predictions.top:
-        ranked = [{"label": label, "probability": _finite(share)} for label, share in pairs[:top]]
-        answers.append({**ranked[0], "top": ranked} if top > 1 else ranked[0])
+    for label, share, pairs in zip(predictions.labels, predictions.probabilities, predictions.top, strict=True):
+        several = isinstance(label, tuple)
+        answer: dict[str, Any] = (
+            {"labels": list(label), "probabilities": list(map(_finite, share))}
+            if several
+            else {"label": label, "probability": _finite(share)}
+        )
+        if top > 1:
+            answer["top"] = [{"label": name, "probability": _finite(likely)} for name, likely in pairs[:top]]
+        answers.append(answer)
     return answers
 
 
@@ -217,7 +228,8 @@ class Gathered:
         answers, start = [], 0
         for asked in batch:
             end = start + len(asked.texts)
-            own = dataclasses.replace(predictions, top=predictions.top[start:end])
+            fields = ("texts", "labels", "probabilities", "top")
+            own = Predictions(*(getattr(predictions, field)[start:end] for field in fields))
             made = answers_of(own, asked.top)
             start = end
             if asked.explain:

@@ -13,6 +13,7 @@ const show = (answer) => {
   for (const { label, probability } of answer.top ?? [answer]) {
     const line = add(place("classes"), "li", "");
     line.style.setProperty("--length", probability ?? 0);
+    if ((answer.labels ?? [answer.label]).includes(label)) line.className = "chosen";
     add(line, "bdi", label);
     add(line, "span", percent(probability), "number");
   }
