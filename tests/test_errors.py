@@ -124,6 +124,21 @@ def fit_a_part():
     lb.fit(trained, loss, optimizer, [BATCH], epochs=1, progress=False, on_finding="raise")
 
 
+def fit_in(directory="run", *, seed=0, optimizer=torch.optim.SGD, value=0.0, **options):
+    trained = nn.Linear(4, 3)
+    loss = nn.CrossEntropyLoss(reduction="none")
+    batches = [(torch.full((2, 4), value), BATCH[1].new_zeros(2))] * 4
+    options = {"checkpoint": directory, "seed": seed, "log": (), "progress": False, **options}
+    lb.fit(trained, loss, optimizer(trained.parameters(), lr=0.1), batches, **options)
+
+
+def fit_after_a_newer_linkboy():
+    fit_in(max_steps=2)
+    manifest = Path("run", "step-2", "manifest.json")
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 99}))
+    fit_in()
+
+
 def plot_without_matplotlib():
     with mock.patch.dict(sys.modules, {"matplotlib": None, "matplotlib.figure": None}):
         new_figure(4, 3)
@@ -184,6 +199,11 @@ MEETINGS = [
     lambda: fit(BATCH, of_another=True),
     lambda: fit({"input_ids": BATCH[0], "labels": BATCH[1]}),
     fit_a_part,
+    lambda: fit_in(optimizer=torch.optim.LBFGS),
+    lambda: (fit_in(max_steps=2), fit_in(seed=1)),
+    lambda: (fit_in(max_steps=2), fit_in(resume="never")),
+    fit_after_a_newer_linkboy,
+    lambda: fit_in(None, value=float("nan")),
     lambda: lb.freeze(model(), "encoder.*"),
     lambda: lb.initialize(model(), [lb.Rule(nn.Conv2d, "weight", 0)], on_unmatched="raise"),
     lambda: lb.initialize(nn.Sequential(nn.LazyLinear(2)), lb.init.kaiming()),
@@ -221,7 +241,7 @@ def test_a_message_on_the_page_is_what_is_raised(message, meet, tmp_path, monkey
     # A softmax before the loss is looked for in the first calls of a process.
     monkeypatch.setattr("linkboy.losses._arguments._calls", itertools.count())
     with pytest.raises(
-        (TypeError, ValueError, OSError, RuntimeError, AssertionError, AttributeError, ImportError)
+        (TypeError, ValueError, ArithmeticError, OSError, RuntimeError, AssertionError, AttributeError, ImportError)
     ) as caught:
         meet()
     assert re.sub(r"\b(add)?mm: ", "", str(caught.value)) == message  # torch 2.15 names the kernel as well
