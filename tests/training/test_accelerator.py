@@ -64,6 +64,13 @@ def test_no_accelerator_is_made(monkeypatch):
         ),
         (
             ValueError,
+            "accelerator must run one process or plain data parallelism, got DEEPSPEED; "
+            "to shard a model, use torch's fully_shard and leave accelerator out",
+            {},
+            {"distributed_type": accelerate.DistributedType.DEEPSPEED},
+        ),
+        (
+            ValueError,
             "accelerator must have mixed_precision 'no', 'bf16' or 'fp16', got 'fp8'",
             {},
             {"mixed_precision": "fp8"},
