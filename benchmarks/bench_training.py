@@ -1,20 +1,26 @@
-"""The price of the loop per step, and the gradient that each loop gives under accumulation."""
+"""The price of a step, of a save and of the first step of a long epoch; the gradient of each loop under accumulation."""
 
 import contextlib
 import functools
 import io
+import itertools
 import logging
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from benchmarks.harness import Row, median_seconds
-from linkboy.training import fit
+from linkboy.training import Checkpointer, fit
 
 BATCH = 32
 
@@ -263,11 +269,145 @@ def gradients() -> list[Row]:
     ]
 
 
+def gradients_of_a_classifier() -> list[Row]:
+    """The same for a model of transformers that returns the mean over the labels of its batch."""
+    from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(5, 50, (27, 6), generator=generator)
+    rows = [{"input_ids": ids, "labels": label} for ids, label in zip(tokens, tokens.sum(1) % 3, strict=True)]
+
+    def make() -> BertForSequenceClassification:
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, num_labels=3,
+            hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        )  # fmt: skip
+        return BertForSequenceClassification(config).double()
+
+    class Recorder(torch.optim.SGD):
+        def step(self, closure: object = None) -> None:
+            parts = [p.grad.flatten() for p in self.param_groups[0]["params"] if p.grad is not None]
+            self.kept = torch.cat(parts).clone()
+
+    model = make()
+    model(**torch.utils.data.default_collate(rows)).loss.backward()
+    expected = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    model = make()
+    ours = Recorder(model.parameters(), lr=0.0)
+    fit(model, None, ours, DataLoader(rows, batch_size=8), accumulate=4, progress=False, log=())
+
+    class Given(Trainer):  # the rows in the order of the others, so that the work is the same
+        def get_train_dataloader(self) -> DataLoader:
+            return DataLoader(rows, batch_size=8)
+
+    model = make()
+    theirs = Recorder(model.parameters(), lr=0.0)
+    arguments = TrainingArguments(
+        output_dir="/nonexistent", per_device_train_batch_size=8, gradient_accumulation_steps=4, num_train_epochs=1,
+        report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True, use_cpu=True, max_grad_norm=0.0,
+        lr_scheduler_type="constant",
+    )  # fmt: skip
+    with silent():
+        Given(model, arguments, train_dataset=rows, optimizers=(theirs, None)).train()
+    mine, other = (float((each.kept - expected).norm() / expected.norm()) for each in (ours, theirs))
+    assert mine <= 1e-12
+    what = "relative error of the gradient, micro-batches 8, 8, 8, 3, `BertForSequenceClassification`"
+    return [Row(what, mine, "HF Trainer", other, "", "error against the full batch in float64", "<= 1e-12")]
+
+
+def saving(*, quick: bool) -> list[Row]:
+    """Seconds until 1.2 GB are safe on the disk; each save goes to a new name, and the one before is removed."""
+    count, rounds = (1, 1) if quick else (100, 5)
+    state = {f"weight{i}": torch.full((3_000_000,), float(i)) for i in range(count)}
+    folder = Path(tempfile.mkdtemp())
+    number = itertools.count(1)
+
+    def ours() -> Path:
+        shutil.rmtree(folder / "ours", ignore_errors=True)
+        return Checkpointer(folder / "ours").save(state, step=next(number))
+
+    def theirs() -> None:
+        with (folder / "theirs.pt").open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    try:
+        back = Checkpointer(folder / "ours").load(ours())
+        assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
+        del back
+        seconds = median_seconds({"ours": ours, "theirs": theirs}, rounds=rounds)
+    finally:
+        shutil.rmtree(folder)
+    what = f"save of {12 * count / 1000:.3g} GB, flushed to the disk"
+    same = "what is loaded equals what was saved"
+    return [Row(what, seconds["ours"], "torch.save and fsync", seconds["theirs"], "s", same, "<= 1.25x")]
+
+
+class Many(Dataset):
+    """As many samples as asked for, each made when it is fetched."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        value = torch.full((4,), index / self.count)
+        return value, value[:1]
+
+
+def first_step(name: str, count: int) -> None:
+    """Make the first optimizer step of an epoch over `count` samples in a random order."""
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    loader = DataLoader(Many(count), batch_size=BATCH, shuffle=True)
+    if name == "ours":
+        fit(model, nn.MSELoss(reduction="none"), optimizer, loader, max_steps=1, seed=0, progress=False)
+    else:
+        model.train()
+        inputs, target = next(iter(loader))
+        nn.MSELoss()(model(inputs), target).backward()
+        optimizer.step()
+
+
+def extra_memory(name: str, count: int) -> float:
+    """Return by how many megabytes the first step raises the peak memory of a new process."""
+    code = (
+        "import torch; from benchmarks.bench_training import first_step; torch.set_num_threads(1)\n"
+        "peak = lambda: int(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])\n"
+        f"first_step({name!r}, 1000); before = peak(); first_step({name!r}, {count}); print((peak() - before) / 1000)"
+    )
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def first_steps(*, quick: bool) -> list[Row]:
+    count, rounds = (50_000, 2) if quick else (5_000_000, 7)
+    calls = {name: functools.partial(first_step, name, count) for name in ("ours", "bare")}
+    seconds = median_seconds(calls, rounds=rounds, clock=time.process_time)
+    what = f"first step of an epoch over {count / 1e6:g} million samples"
+    return [
+        Row(f"{what}, CPU time", seconds["ours"], "bare loop", seconds["bare"], "s", "not comparable", "<= 1.2x"),
+        Row(f"{what}, memory", extra_memory("ours", count), "bare loop", extra_memory("bare", count), "MB",
+            "not comparable", "<= 60 MB"),
+    ]  # fmt: skip
+
+
 def run(*, quick: bool) -> list[Row]:
     os.environ.setdefault("ACCELERATE_USE_CPU", "true")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return [*overhead(quick=quick), *gradients()]
+        return [
+            *overhead(quick=quick),
+            *gradients(),
+            *gradients_of_a_classifier(),
+            *saving(quick=quick),
+            *first_steps(quick=quick),
+        ]
     finally:
         torch.set_num_threads(threads)
