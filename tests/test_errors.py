@@ -40,6 +40,11 @@ def abstain_where_the_surest_is_wrong():
     lb.classify.DecisionCurve.of(np.array([0.9, 0.8, 0.7]), np.array([False, True, True])).for_precision(0.9)
 
 
+def correct_another_text():
+    Path("suspects.csv").write_text("line,label,suggested_label,text\n2,p,n,good 1\n")
+    train(corrections="suspects.csv")
+
+
 def vectors(content, **keywords):
     Path("v.txt").write_text(content)
     return lb.load_embeddings("v.txt", ["a", "b"], **keywords)
@@ -171,6 +176,8 @@ MEETINGS = [
     abstain_where_the_surest_is_wrong,
     lambda: read("rows.tsv", "good\tyes\nno tab\n"),
     lambda: train("text,label\na,b\nc,b\n"),
+    lambda: train("text,label\n" + "".join(f"text {n},{'ab'[n > 10]}\n" for n in range(14)), folds=5),
+    correct_another_text,
     lambda: read("rows.csv", "<!DOCTYPE html>\n<html>\n"),
     read_a_zip_of_two,
     read_a_name_with_a_slip,

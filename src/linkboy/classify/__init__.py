@@ -12,12 +12,15 @@ if TYPE_CHECKING:  # one line per name; tests/classify/test_room.py holds this l
     from linkboy.classify.classifier import Classifier as Classifier
     from linkboy.classify.classifier import Predictions as Predictions
     from linkboy.classify.classifier import load_classifier as load_classifier
+    from linkboy.classify.corrections import LabelCorrection as LabelCorrection
+    from linkboy.classify.corrections import LabelCorrections as LabelCorrections
     from linkboy.classify.decisions import DecisionCurve as DecisionCurve
     from linkboy.classify.decisions import OperatingPoint as OperatingPoint
     from linkboy.classify.explain import Contribution as Contribution
     from linkboy.classify.explain import Explanation as Explanation
     from linkboy.classify.explain import Explanations as Explanations
     from linkboy.classify.export import ExportReport as ExportReport
+    from linkboy.classify.folds import CrossValidation as CrossValidation
     from linkboy.classify.job import TrainingReport as TrainingReport
     from linkboy.classify.job import train_classifier as train_classifier
     from linkboy.classify.labelled import LabelledTexts as LabelledTexts
@@ -40,9 +43,11 @@ if TYPE_CHECKING:  # one line per name; tests/classify/test_room.py holds this l
 _NAMES = {
     "calibration": ("Calibration", "LogitAdjustment"),
     "classifier": ("Classifier", "Predictions", "load_classifier"),
+    "corrections": ("LabelCorrection", "LabelCorrections"),
     "decisions": ("DecisionCurve", "OperatingPoint"),
     "explain": ("Contribution", "Explanation", "Explanations"),
     "export": ("ExportReport",),
+    "folds": ("CrossValidation",),
     "job": ("TrainingReport", "train_classifier"),
     "labelled": ("LabelledTexts", "SkippedRow", "read_labelled"),
     "metrics": ("ClassMetrics", "ClassificationMetrics", "classification_metrics"),

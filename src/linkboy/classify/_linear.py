@@ -333,6 +333,7 @@ def _mixed_members(judge: Judge, logits: Sequence[Tensor], shift: Tensor | None)
     columns = [*logits, *([] if shift is None else [shift])]
     first = judge.mix(columns).tolist()
     kept = [n for n, a in enumerate(first) if a >= LEAST_SHARE or n >= len(logits)]
+    kept = kept or [int(np.argmax(first))]  # where nothing can be learned, each has less than a share
     coefficients = [0.0] * len(columns)
     for n, a in zip(kept, judge.mix([columns[n] for n in kept]).tolist(), strict=True):
         coefficients[n] = a
@@ -465,14 +466,15 @@ def other_proportions(counts: NDArray[np.float64], valid: NDArray[np.float64]) -
 
 
 def folds(
-    targets: NDArray[np.int64], keys: NDArray[np.int64], seed: int
+    targets: NDArray[np.int64], keys: NDArray[np.int64], seed: int, count: int = FOLDS
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Return rows to learn from and rows to judge by, three times; equal texts are in one fold, classes in all.
+    """Return rows to learn from and rows to judge by, for each fold; equal texts are in one fold, classes in all.
 
     Args:
         targets: `(rows,)` class indices.
         keys: `(rows,)`, equal for equal texts only.
         seed: decides the folds.
+        count: the number of folds.
     """
     _, first_seen, number = np.unique(keys, return_index=True, return_inverse=True)
     leaders, generator = np.sort(first_seen), np.random.default_rng(seed)
@@ -480,7 +482,7 @@ def folds(
     start = 0
     for target in np.unique(targets):
         members = generator.permutation(leaders[targets[leaders] == target])
-        fold[members] = (np.arange(len(members)) + start) % FOLDS
+        fold[members] = (np.arange(len(members)) + start) % count
         start += len(members)
     fold = fold[first_seen[number]]
-    return [(np.flatnonzero(fold != n), np.flatnonzero(fold == n)) for n in range(FOLDS) if (fold == n).any()]
+    return [(np.flatnonzero(fold != n), np.flatnonzero(fold == n)) for n in range(count) if (fold == n).any()]

@@ -109,6 +109,8 @@ def report_page(
             colours=charts.COLOURS,
             history=history,
             reports=[
+                *([("Cross-validation", judged.cross_validation)] if judged.cross_validation else []),
+                *([("Corrected labels", judged.corrections)] if judged.corrections else []),
                 ("Data", parts),
                 ("Model" if isinstance(judged.outcome.settings, LinearReport) else "Settings", judged.outcome.settings),
                 *([("Budget", judged.outcome.search)] if judged.outcome.search else []),

@@ -129,6 +129,25 @@ def make_parts(
     return _with_overlap(classes, numbered, texts, targets, notes)
 
 
+def parts_of_fold(
+    rows: LabelledTexts, parts: Parts, learned: NDArray[np.int64], judged: NDArray[np.int64], *, seed: int
+) -> Parts:
+    """Return the parts of a fold: a validation part is cut from the rows to learn from, and the rows to judge are the test part.
+
+    Args:
+        rows: all rows.
+        parts: what they are part of, with the classes.
+        learned: the rows to learn from.
+        judged: the others.
+        seed: decides the cut.
+    """
+    names, numbered, train, notes = parts.class_names, parts.numbered, rows.take(learned.tolist()), list[str]()
+    targets = targets_of(train, names, "train", numbered=numbered)
+    texts = _cut(train, {"valid": None, "test": rows}, targets, seed, notes) | {"test": rows.take(judged.tolist())}
+    by_part = {part: targets_of(texts[part], names, part, numbered=numbered) for part in PARTS}
+    return _with_overlap(names, numbered, texts, by_part, notes)
+
+
 def _cut(
     train: LabelledTexts,
     given: Mapping[str, LabelledTexts | None],
@@ -160,7 +179,7 @@ def _with_overlap(
     targets: Mapping[str, NDArray[Any]],
     notes: list[str],
 ) -> Parts:
-    keys = {part: _keys(texts[part].texts) for part in PARTS}
+    keys = {part: keys_of(texts[part].texts) for part in PARTS}
     overlap = {part: np.isin(keys[part], keys["train"]) for part in ("valid", "test")}
     notes += _overlaps(texts["train"], keys, overlap)
     return Parts(classes, numbered, {part: texts[part] for part in PARTS}, targets, tuple(notes), overlap)
@@ -243,7 +262,7 @@ def memberships_of(
         class_names: the classes.
         numbered: whether a label may also be the number of its class.
     """
-    number_of = _numbers_of(class_names, numbered=numbered)
+    number_of = numbers_of(class_names, numbered=numbered)
     table, unknown = np.zeros((len(rows), len(class_names)), np.bool_), Counter[str]()
     for row, labels in enumerate(rows.labels):
         for label in labels:
@@ -273,7 +292,7 @@ def _without_other_classes(
     A label that looks like a misspelt class stays, and is refused where targets are looked up; so do rows of which none is of
     a class of the training data.
     """
-    number_of = _numbers_of(class_names, numbered=numbered)
+    number_of = numbers_of(class_names, numbered=numbered)
     unknown = {label for label in set(rows.labels) if number_of(label) is None and not did_you_mean(label, class_names)}
     kept = [row for row, label in enumerate(rows.labels) if label not in unknown]
     if not unknown or not kept:
@@ -322,7 +341,7 @@ def targets_of(
             f"{rows.source}: a text of the {part} part may have several labels, and the classifier chooses one class; read "
             "the file without label_separator"
         )
-    number_of = _numbers_of(class_names, numbered=numbered)
+    number_of = numbers_of(class_names, numbered=numbered)
     targets = np.empty(len(rows), np.int64)
     for row, label in enumerate(rows.labels):
         number = number_of(label)
@@ -336,7 +355,7 @@ def targets_of(
     return targets
 
 
-def _numbers_of(class_names: Sequence[str], *, numbered: bool) -> Callable[[str], int | None]:
+def numbers_of(class_names: Sequence[str], *, numbered: bool) -> Callable[[str], int | None]:
     """Return a function from a label to the number of its class, `None` where there is no such class."""
     index = {str(number): number for number in range(len(class_names))} if numbered else {}
     index |= {name: number for number, name in enumerate(class_names)}
@@ -351,7 +370,7 @@ def _numbers_of(class_names: Sequence[str], *, numbered: bool) -> Callable[[str]
 
 def _split(texts: Sequence[str], targets: NDArray[np.int64], parts: int, seed: int) -> NDArray[np.int64]:
     """Return 0 (training) or the number of a held-out part for each row."""
-    _, first_seen, number = np.unique(_keys(texts), return_index=True, return_inverse=True)
+    _, first_seen, number = np.unique(keys_of(texts), return_index=True, return_inverse=True)
     group, leaders = first_seen[number], np.sort(first_seen)
     generator = np.random.default_rng(seed)
     side_of_leader = np.zeros(len(texts), np.int64)
@@ -363,7 +382,7 @@ def _split(texts: Sequence[str], targets: NDArray[np.int64], parts: int, seed: i
     return side_of_leader[group]
 
 
-def _keys(texts: Sequence[str]) -> NDArray[np.int64]:
+def keys_of(texts: Sequence[str]) -> NDArray[np.int64]:
     """Return a number for each text, the same for equal texts only: a set of millions of strings would fill the memory.
 
     Two of five million different texts get the same 64-bit hash with a probability below one in a million.

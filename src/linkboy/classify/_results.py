@@ -14,7 +14,9 @@ from linkboy.classify._scored import Scored
 from linkboy.classify._several import ScoredLabels, joined
 from linkboy.classify.calibration import Calibration
 from linkboy.classify.classifier import CONFIG, WEIGHTS, Classifier
+from linkboy.classify.corrections import LabelCorrections
 from linkboy.classify.decisions import DecisionCurve
+from linkboy.classify.folds import CrossValidation
 from linkboy.classify.metrics import ClassificationMetrics
 from linkboy.classify.multilabel import MultilabelMetrics
 from linkboy.classify.suspects import SuspectedLabels
@@ -45,12 +47,14 @@ class Judgement:
         metrics: of each part.
         without_overlap: of the test rows whose text does not occur in training.
         calibration: with the errors of the held-out parts.
-        suspects: held-out rows whose label may be wrong.
+        suspects: rows whose label may be wrong.
         macro_f1_point: of the test part, if macro-F1 were asked for.
         outcome: the model.
         decisions: precision against coverage of the validation part, where a text has one class.
         test_decisions: the same of the test part.
         by_class: what a threshold does for each class, the weakest first.
+        cross_validation: of all rows of the training file; `None` without folds.
+        corrections: the labels that were replaced before training; `None` where none were to be.
     """
 
     scored: Scored | ScoredLabels
@@ -64,6 +68,8 @@ class Judgement:
     decisions: DecisionCurve | None = None
     test_decisions: DecisionCurve | None = None
     by_class: Table | None = None
+    cross_validation: CrossValidation | None = None
+    corrections: LabelCorrections | None = None
 
 
 def result_files(classifier: Classifier, parts: Parts, judged: Judgement, metric: str, page: bytes) -> dict[str, bytes]:
@@ -76,6 +82,7 @@ def result_files(classifier: Classifier, parts: Parts, judged: Judgement, metric
         "calibration": judged.calibration,
         "suspected_labels": judged.suspects.suspect_count,
         "budget": judged.outcome.search,
+        "cross_validation": judged.cross_validation,
         "linear": judged.outcome.settings if isinstance(judged.outcome.settings, LinearReport) else None,
     }
     confusion = getattr(test, "confusion", ())  # empty for very many classes, and where a text may have several labels

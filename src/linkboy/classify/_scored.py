@@ -45,6 +45,10 @@ class Scored:
             *(np.concatenate([getattr(piece, field.name) for piece in pieces]) for field in dataclasses.fields(cls))
         )
 
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Return the given rows, in the given order."""
+        return type(self)(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
+
     def reliability(self) -> Reliability:
         """Compare confidence and accuracy."""
         return reliability(self.confidence, self.right)

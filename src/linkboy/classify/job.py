@@ -22,14 +22,13 @@ from linkboy._report import Block, Report, Table, format_count, format_percent, 
 from linkboy._version import __version__
 from linkboy.classify._candidate import TrainingStoppedError, class_counts, traits_of
 from linkboy.classify._dataset import EncodedTexts, Encoder, features_of
+from linkboy.classify._encoding import encode_parts
 from linkboy.classify._features import NgramEncoder
-from linkboy.classify._finetune import cut
-from linkboy.classify._learner import METRIC_KEYS, Learner, logits_by, place_of
+from linkboy.classify._learner import METRIC_KEYS, Learner, logits_by
 from linkboy.classify._linear import LinearReport
 from linkboy.classify._outcome import Outcome, check_encoder, is_solved, solve, train_in_epochs
 from linkboy.classify._page import report_page
 from linkboy.classify._parts import PARTS, Parts, make_parts
-from linkboy.classify._pretrained import PretrainedEncoder
 from linkboy.classify._results import CONTENTS, Judgement, result_files
 from linkboy.classify._run_directory import (
     CHECKPOINTS,
@@ -46,8 +45,10 @@ from linkboy.classify._tokens import TokenEncoder
 from linkboy.classify._vectors import pretrained_embedding
 from linkboy.classify._with_vectors import OWNED, NgramsAndVectors
 from linkboy.classify.calibration import Calibration, towards_rare_classes
-from linkboy.classify.classifier import Classifier, make_encoder, write_files
+from linkboy.classify.classifier import Classifier, write_files
+from linkboy.classify.corrections import LabelCorrections, corrected_labels
 from linkboy.classify.decisions import DecisionCurve, thresholds_by_class, thresholds_by_label
+from linkboy.classify.folds import CrossValidation, check_folds, cross_validate
 from linkboy.classify.labelled import LabelledTexts, labelled_of
 from linkboy.classify.metrics import MOST_IN_TABLE, ClassificationMetrics, classification_metrics
 from linkboy.classify.multilabel import MultilabelMetrics
@@ -77,11 +78,13 @@ class TrainingReport(Report):
         memory: what was released at the end.
         without_overlap: metrics of the test rows whose text does not occur in training; `None` if none does, or all do.
         calibration: what was done to the logits after training.
-        suspects: held-out rows whose label may be wrong.
+        suspects: rows whose label may be wrong: held-out ones, or, with folds, any of the training file.
         search: what the budget was spent on; `None` without one, and for an n-gram model.
         linear: what an n-gram model is made of; `None` for a model that is trained in epochs.
         macro_f1_point: metrics of the test part if macro-F1 were asked for, where classes are of very unequal size and it
             was not; else `None`.
+        cross_validation: metrics of all rows of the training file, each judged by the model of a fold; `None` without folds.
+        corrections: the labels that were replaced before training; `None` where no file of corrections was given.
     """
 
     directory: Path
@@ -96,6 +99,8 @@ class TrainingReport(Report):
     search: SearchReport | None = None
     linear: LinearReport | None = None
     macro_f1_point: ClassificationMetrics | None = None
+    cross_validation: CrossValidation | None = None
+    corrections: LabelCorrections | None = None
 
     @property
     def stopped(self) -> str | None:
@@ -114,6 +119,8 @@ class TrainingReport(Report):
             yield f"without the rows whose text also occurs in training: {self.without_overlap.summary}"
         if self.calibration is not None:
             yield from self.calibration._blocks()
+        if self.cross_validation is not None:
+            yield from self.cross_validation._blocks()
         if self.suspects is not None:
             yield from self.suspects._blocks()
         yield Table(("file", "what it holds"), self._contents(), f"Everything is in {self.directory}")
@@ -126,7 +133,10 @@ class TrainingReport(Report):
         absent = () if self.history is not None else ("history.csv", "curves.svg")
         absent += () if getattr(self.metrics["test"], "confusion", ()) else ("confusion.svg",)
         absent += () if self.linear is not None and self.history is not None else (OWNED,)
-        return [(name, what) for name, what in CONTENTS.items() if name not in absent]
+        shown = (
+            CONTENTS if self.cross_validation is None else {**CONTENTS, "suspects.csv": "rows whose label may be wrong"}
+        )
+        return [(name, what) for name, what in shown.items() if name not in absent]
 
     def _operating_points(self) -> Iterator[Block]:
         if self.macro_f1_point is not None:
@@ -145,6 +155,8 @@ def train_classifier(
     class_names: Sequence[str] | None = None,
     options: TrainingOptions | None = None,
     encoder: str | os.PathLike[str] | None = None,
+    folds: int | None = None,
+    corrections: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     resume: bool = False,
     lang: Language | None = None,
@@ -163,6 +175,9 @@ def train_classifier(
         class_names: names of the classes where labels are numbers from 0.
         options: what to train and how; the defaults suit most data.
         encoder: a short form of the option of the same name: a local directory with a pretrained encoder.
+        folds: a short form of the option of the same name: judge every row of `train` by a model that has not seen its text.
+        corrections: `suspects.csv` of an earlier run on the same data, without the rows whose label is to stay: the others
+            get the label in its column `suggested_label`.
         overwrite: replace what an earlier run wrote into `out`.
         resume: continue a run that was stopped.
         lang: language of the report page, `"en"` or `"zh"`; by default that of the environment (`LC_ALL`, `LC_MESSAGES`, `LANG`).
@@ -193,20 +208,24 @@ def train_classifier(
         >>> lb.load_classifier(again.directory).predict(["真好吃"]).labels
         ['1']
     """
-    options, out = _with_encoder(options or TrainingOptions(), encoder), Path(out)
+    options, out = _with_folds(_with_encoder(options or TrainingOptions(), encoder), folds), Path(out)
     started, language = time.perf_counter(), chosen_language(lang)
     train = labelled_of("train", train)
     valid, test = (
         part if part is None else labelled_of(name, part, known=train.text_columns)
         for name, part in (("valid", valid), ("test", test))
     )
+    given, corrected = {"train": train, "valid": valid, "test": test}, None
+    if corrections is not None:
+        given, corrected = corrected_labels(corrections, given, class_names)
     with progress_shown(show is not None):
         try:
             return _run(
                 options,
                 out,
-                {"train": train, "valid": valid, "test": test},
+                given,
                 class_names,
+                corrected=corrected,
                 started=started,
                 overwrite=overwrite,
                 resume=resume,
@@ -233,6 +252,7 @@ def _run(
     given: Mapping[str, LabelledTexts | None],
     class_names: Sequence[str] | None,
     *,
+    corrected: LabelCorrections | None,
     started: float,
     overwrite: bool,
     resume: bool,
@@ -251,9 +271,12 @@ def _run(
     check_encoder(options, parts)
     if parts.several:
         options.check_several()
+    check_folds(options, train, parts)
+    if corrected is not None:
+        show(corrected)
     show(parts)
     solved = is_solved(options, parts)
-    features, data, seconds = _encode(options, parts, solved=solved, lower=kept_precision(out) if resume else None)
+    features, data, seconds = encode_parts(options, parts, solved=solved, lower=kept_precision(out) if resume else None)
     run = {"linkboy": __version__, "options": options.to_dict(), "data": fingerprint(parts, features)}
     run["processes"] = process_count()
     if isinstance(features, NgramsAndVectors):
@@ -275,6 +298,9 @@ def _run(
             data = _encoded_again(features, data, parts)
         judged = (_judge_labels if parts.several else _judge)(options, outcome, data, parts)
         seconds["training"] = time.perf_counter() - training_started
+        if options.folds is not None:
+            judged = _judge_by_folds(options, judged, train, parts, seconds)
+        judged = dataclasses.replace(judged, corrections=corrected)
         if is_main_process():
             if outcome.tuned is not None:
                 features = dataclasses.replace(
@@ -318,7 +344,28 @@ def _run(
         outcome.search,
         outcome.settings if isinstance(outcome.settings, LinearReport) else None,
         judged.macro_f1_point,
+        judged.cross_validation,
+        judged.corrections,
     )
+
+
+def _judge_by_folds(
+    options: TrainingOptions, judged: Judgement, train: LabelledTexts, parts: Parts, seconds: dict[str, float]
+) -> Judgement:
+    """Return the judgement with that of all rows of the training file, by models of folds that have not seen their texts."""
+    started = time.perf_counter()
+    validated, suspects = cross_validate(options, train, parts)
+    seconds["cross-validation"] = time.perf_counter() - started
+    return dataclasses.replace(judged, cross_validation=validated, suspects=suspects)
+
+
+def _with_folds(options: TrainingOptions, folds: int | None) -> TrainingOptions:
+    """Return the options with the number of folds of an argument of its own."""
+    if folds is None:
+        return options
+    if options.folds not in (None, folds):
+        raise ValueError(f"folds must be given once, got {folds!r} and in the options {options.folds!r}")
+    return dataclasses.replace(options, folds=folds)
 
 
 def _with_encoder(options: TrainingOptions, encoder: str | os.PathLike[str] | None) -> TrainingOptions:
@@ -333,39 +380,6 @@ def _with_encoder(options: TrainingOptions, encoder: str | os.PathLike[str] | No
 
 def _point(metrics: ClassificationMetrics) -> str:
     return f"accuracy {format_percent(metrics.accuracy)}, macro-F1 {format_percent(metrics.macro_f1)}"
-
-
-def _encode(
-    options: TrainingOptions, parts: Parts, *, solved: bool, lower: bool | None
-) -> tuple[Encoder, dict[str, EncodedTexts], dict[str, float]]:
-    """Learn the encoder and encode the parts; return both, and the seconds it took."""
-    started, texts = time.perf_counter(), parts.texts["train"].texts
-    if solved and options.refit:
-        texts = [*texts, *parts.texts["valid"].texts]
-    binary = solved or options.class_weight == "none"  # log-odds are of n-grams that occur or do not
-    encoder = make_encoder(options.model, texts, vocab=options.vocab, binary=binary)
-    if options.encoder is not None:
-        encoder = _and_pretrained(options, cast("NgramEncoder", encoder), parts, lower)
-
-    def weights(part: str) -> NDArray[np.float32] | None:
-        own = parts.texts[part].weights
-        return None if own is None else np.array(own, np.float32)
-
-    features = features_of(encoder, {part: parts.texts[part].texts for part in PARTS})
-    data = {part: EncodedTexts(encoder, features[part], parts.targets[part], weights(part)) for part in PARTS}
-    return encoder, data, {"encoding": time.perf_counter() - started}
-
-
-def _and_pretrained(
-    options: TrainingOptions, ngrams: NgramEncoder, parts: Parts, lower: bool | None
-) -> NgramsAndVectors:
-    """Load the encoder and let it read all texts, which it then knows; the clocks of several processes may not agree."""
-    lower = False if process_count() > 1 else lower
-    pretrained = PretrainedEncoder.load(options.encoder or "", device=place_of(options), lower_precision=lower)
-    if options.layers is not None:
-        cut(pretrained, options.layers)
-    pretrained.vectors([text for part in PARTS for text in parts.texts[part].texts], show=is_main_process())
-    return NgramsAndVectors(ngrams, pretrained)
 
 
 def _solve(

@@ -62,6 +62,8 @@ class TrainingOptions:
         ema: Decay of a moving average of the weights, which is then saved instead of them; for instance 0.999.
         refit: Once everything is chosen, train the ngram model on the training and validation parts together; for fewer
             than 200,000 rows.
+        folds: For the ngram model: also train on so many parts of FILE, each time without one of them, and judge every row by
+            the model that has not seen its text. This gives figures with an error bar, and suspected labels of the whole file.
         budget: Time to use, in seconds or such as 60s, 2m or 1h: other settings are tried while there is time, and those
             that are best by the metric are kept. What a clock decides cannot be repeated exactly.
         compile: Run the model through torch.compile.
@@ -98,6 +100,7 @@ class TrainingOptions:
     early_stopping: int | None = None
     ema: float | None = None
     refit: bool = True
+    folds: int | None = None
     budget: float | str | None = None
     compile: bool = False
     checkpoint_every: int | None = None
@@ -111,6 +114,7 @@ class TrainingOptions:
                 check_choice(name, getattr(self, name), choices)
         self._check_numbers()
         self._check_encoder()
+        self._check_folds()
         if self.model == "ngram" and not self.finetune and self.loss in ("focal", "logit-adjusted"):
             raise ValueError(
                 f"loss={self.loss!r} is for models that read tokens, one of {TOKEN_MODELS}, got model='ngram'; its losses are "
@@ -140,6 +144,18 @@ class TrainingOptions:
             raise ValueError("budget is not for finetune, which takes the epochs that it is given; leave budget out")
         if self.finetune and self.loss == "squared-hinge":
             raise ValueError("loss must be another one than 'squared-hinge' with finetune=True; leave loss out")
+
+    def _check_folds(self) -> None:
+        if self.folds is None:
+            return
+        check_number("folds", self.folds, minimum=2, integer=True)
+        if self.model != "ngram":
+            raise ValueError(f"folds is for model='ngram', got model={self.model!r}; leave folds or model out")
+        for name in ("encoder", "budget"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"folds is for the n-gram model alone, got {name}={getattr(self, name)!r}; leave one of them out"
+                )
 
     def _check_numbers(self) -> None:
         check_number("seed", self.seed, minimum=0, maximum=2**63 - 1, integer=True)
@@ -213,6 +229,8 @@ class TrainingOptions:
 
         if self.budget is not None and process_count() > 1:
             raise ValueError(f"budget is for one process, got {process_count()}; leave budget out")
+        if self.folds is not None and process_count() > 1:
+            raise ValueError(f"folds is for one process, got {process_count()}; leave folds out")
         available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         if not available.get(self.device, True):
             raise ValueError(

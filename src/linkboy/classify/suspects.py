@@ -37,35 +37,39 @@ class SuspectedLabel:
 
 @dataclasses.dataclass(frozen=True)
 class SuspectedLabels(Report):
-    """Rows of the validation and test part, which the classifier has not learned from, whose label may be wrong.
+    """Rows whose label may be wrong, each judged by a model that has not learned from its text.
 
-    Some are mistakes of the classifier: the count is an upper bound on what to look at, not an estimate of the noise.
+    They are of the validation and test part, or, with folds, of the whole training file. Some are mistakes of the classifier:
+    the count is an upper bound on what to look at, not an estimate of the noise.
 
     Attributes:
         row_count: the number of rows that were examined.
         suspect_count: the number of rows that are suspected.
         suspects: the suspected rows, the most confident suggestions first, at most a thousand.
+        by_folds: whether all rows of the training file were examined, each by the model of a fold.
     """
 
     row_count: int
     suspect_count: int
     suspects: Sequence[SuspectedLabel]
+    by_folds: bool = False
 
     def _blocks(self) -> Iterator[Block]:
         if not self.row_count:
             return
+        what = "rows" if self.by_folds else "held-out rows"
         if not self.suspect_count:
-            yield f"labels: none of {format_count(self.row_count)} held-out rows looks mislabelled"
+            yield f"labels: none of {format_count(self.row_count)} {what} looks mislabelled"
             return
         share = format_percent(self.suspect_count / self.row_count)
         shown = [
-            (s.part, s.line, s.label, s.suggested_label, format_percent(s.probability), _short(s.text))
+            (s.part, s.line, s.label, s.suggested_label, format_percent(s.probability), shortened(s.text))
             for s in self.suspects[:5]
         ]
         yield Table(
             ("part", "line", "label", "suggested label", "probability", "text"),
             shown,
-            f"{format_count(self.suspect_count)} of {format_count(self.row_count)} held-out rows ({share}) may be mislabelled, "
+            f"{format_count(self.suspect_count)} of {format_count(self.row_count)} {what} ({share}) may be mislabelled, "
             "or the classifier is wrong; the most confident suggestions",
         )
 
@@ -123,5 +127,7 @@ def suspected_rows(scored: Scored, target: NDArray[np.int64], classes: int) -> N
     return suspected[np.argsort(-margin, kind="stable")]
 
 
-def _short(text: str) -> str:
+def shortened(text: str) -> str:
+    """Return the beginning of a text for one line of a table."""
+    text = " ".join(text.split())
     return text if len(text) <= 40 else text[:39] + "…"

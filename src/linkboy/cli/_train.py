@@ -34,6 +34,7 @@ def train(
     reading: Reading = ReadingOptions(),  # noqa: B008
     weight_column: str | None = None,
     class_names: Path | None = None,
+    corrections: Path | None = None,
     lang: Literal["en", "zh"] | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -62,6 +63,9 @@ def train(
         Name of a column that holds the weight of each row.
     class_names
         File with one class name per line, for labels that are numbers from 0.
+    corrections
+        suspects.csv of an earlier run on FILE, without the rows whose label is to stay: the others get their suggested_label,
+        which may be edited.
     lang
         Language of the report page: en or zh; by default that of the environment (LC_ALL, LC_MESSAGES, LANG).
     overwrite
@@ -75,7 +79,7 @@ def train(
 
     if demo == (file is not None):
         raise ValueError("name one FILE of labelled text to train on, or pass --demo")
-    if demo and (any((valid, test, class_names, weight_column)) or reading != ReadingOptions()):
+    if demo and (any((valid, test, class_names, weight_column, corrections)) or reading != ReadingOptions()):
         raise ValueError("--demo brings its own parts; leave out the options that say which files to read and how")
 
     def read(path: Path) -> "LabelledTexts":
@@ -93,6 +97,7 @@ def train(
             test=parts.get("test"),
             class_names=class_names and read_class_names(class_names),
             options=options,
+            corrections=corrections,
             overwrite=overwrite,
             resume=resume,
             lang=lang,

@@ -1,0 +1,151 @@
+"""Cross-validation: every row is judged by a model that has not seen its text."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from linkboy._report import Block, Report, Table, format_count, format_percent
+from linkboy.classify._encoding import encode_parts
+from linkboy.classify._features import NgramEncoder
+from linkboy.classify._learner import logits_by
+from linkboy.classify._linear import folds
+from linkboy.classify._outcome import MOST_SOLVED, is_solved, solve
+from linkboy.classify._parts import Parts, keys_of, parts_of_fold, targets_of
+from linkboy.classify._scored import Scored, in_pieces
+from linkboy.classify.labelled import LabelledTexts
+from linkboy.classify.metrics import ClassificationMetrics, classification_metrics
+from linkboy.classify.recipe import LARGE, TrainingOptions
+from linkboy.classify.suspects import SuspectedLabels, suspected_labels
+
+FEWEST_TEXTS = 4  # of two classes, so that a validation part can be cut from the rest of each of two folds
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossValidation(Report):
+    """Metrics of all rows of a file, each judged by a model that was trained on the other folds.
+
+    Attributes:
+        metrics: metrics of all rows together.
+        fold_count: the number of folds.
+        row_counts: the rows of each fold.
+        accuracies: the accuracy of each fold.
+        macro_f1s: the macro-F1 of each fold.
+
+    Source: the standard error is that of the mean of the folds. Their training rows overlap, so it tends to be too small;
+        without bias it cannot be estimated (Bengio & Grandvalet 2004, JMLR 5).
+    """
+
+    metrics: ClassificationMetrics
+    fold_count: int
+    row_counts: Sequence[int]
+    accuracies: Sequence[float]
+    macro_f1s: Sequence[float]
+
+    @property
+    def accuracy_standard_error(self) -> float:
+        """The standard error of the accuracy over the folds."""
+        return _standard_error(self.accuracies)
+
+    @property
+    def macro_f1_standard_error(self) -> float:
+        """The standard error of macro-F1 over the folds."""
+        return _standard_error(self.macro_f1s)
+
+    def _blocks(self) -> Iterator[Block]:
+        low, high = self.metrics.interval
+        rows = [
+            (str(number), format_count(count), format_percent(accuracy), format_percent(f1))
+            for number, (count, accuracy, f1) in enumerate(
+                zip(self.row_counts, self.accuracies, self.macro_f1s, strict=True), 1
+            )
+        ]
+        yield Table(
+            ("fold", "rows", "accuracy", "macro-F1"),
+            rows,
+            f"Cross-validation: each of {format_count(self.metrics.row_count)} rows judged by a model that has not seen its text",
+        )
+        yield (
+            f"all rows: accuracy {format_percent(self.metrics.accuracy)} ± {100 * self.accuracy_standard_error:.2f} (95% "
+            f"interval {100 * low:.1f} to {100 * high:.1f}), macro-F1 {format_percent(self.metrics.macro_f1)} ± "
+            f"{100 * self.macro_f1_standard_error:.2f}; ± is the standard error over {self.fold_count} folds"
+        )
+
+
+def check_folds(options: TrainingOptions, rows: LabelledTexts, parts: Parts) -> None:
+    """Raise if the rows cannot be cut into the folds that were asked for.
+
+    Raises:
+        ValueError: texts have several labels, there are too many rows, or too few texts of a class.
+    """
+    if options.folds is None:
+        return
+    if parts.several:
+        raise ValueError("folds is for texts of one class, and these may have several labels; leave folds out")
+    if not is_solved(options, parts):
+        raise ValueError(
+            f"folds is for fewer than {LARGE} rows of at most {MOST_SOLVED} characters, got {len(rows)} rows; leave folds out, "
+            "since so large a test part has small errors"
+        )
+    targets = targets_of(rows, parts.class_names, "train", numbered=parts.numbered)
+    leaders = np.unique(keys_of(rows.texts), return_index=True)[1]
+    second, needed = np.sort(np.bincount(targets[leaders], minlength=2))[-2], max(FEWEST_TEXTS, options.folds)
+    if second < needed:
+        raise ValueError(
+            f"folds={options.folds} needs two classes with at least {needed} different texts each, and the second largest has "
+            f"{second}; pass fewer folds, or add rows"
+        )
+
+
+def cross_validate(
+    options: TrainingOptions, rows: LabelledTexts, parts: Parts
+) -> tuple[CrossValidation, SuspectedLabels]:
+    """Judge every row by a model that is trained like the one to keep, on the rows of the other folds.
+
+    Args:
+        options: what to train and how, with the number of folds.
+        rows: all rows of the training file; equal texts come into one fold.
+        parts: what the model to keep was trained on; given validation and test rows have no part in the folds.
+    """
+    assert options.folds is not None
+    targets = targets_of(rows, parts.class_names, "train", numbered=parts.numbered)
+    splits = folds(targets, keys_of(rows.texts), options.seed, options.folds)
+    pieces, of_fold = [], []
+    for learned, judged in splits:
+        pieces.append(_scored(options, parts_of_fold(rows, parts, learned, judged, seed=options.seed)))
+        of_fold.append(classification_metrics(targets[judged], pieces[-1].predicted, parts.class_names))
+    order = np.argsort(np.concatenate([judged for _, judged in splits]), kind="stable")
+    scored = Scored.joined(pieces).take(order)
+    made = CrossValidation(
+        classification_metrics(targets, scored.predicted, parts.class_names),
+        len(splits),
+        tuple(len(judged) for _, judged in splits),
+        tuple(each.accuracy for each in of_fold),
+        tuple(each.macro_f1 for each in of_fold),
+    )
+    if not made.metrics.is_better_than_guessing:
+        return made, SuspectedLabels(0, 0, (), by_folds=True)
+    everything = dataclasses.replace(parts, texts={"train": rows}, targets={"train": targets})
+    return made, dataclasses.replace(suspected_labels(everything, {"train": scored}), by_folds=True)
+
+
+def _scored(options: TrainingOptions, parts: Parts) -> Scored:
+    """Train on the training and validation part of a fold, and score its test part."""
+    encoder, data, _ = encode_parts(options, parts, solved=True, lower=None)
+    writes_none = Path()  # checkpoints, since nothing is trained in epochs
+    outcome = solve(options, cast("NgramEncoder", encoder), data, parts, writes_none, None, lambda block: None)
+    targets = parts.targets["test"]
+
+    def logits_of(chosen: NDArray[np.int64]) -> Tensor:
+        return logits_by(options, outcome.model, data["test"].take(chosen))
+
+    pieces = in_pieces(len(targets), len(parts.class_names), logits_of)
+    return Scored.joined([Scored.of(z, targets[where]) for where, z in pieces])
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
