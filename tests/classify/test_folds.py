@@ -191,3 +191,12 @@ def test_the_smallest_data_that_are_taken():
     parts = make_parts(data)
     check_folds(options, data, parts)
     assert cross_validate(options, data, parts)[0].metrics.row_count == 8
+
+
+def test_a_class_that_a_fold_does_not_have_is_never_predicted_there(make_rows):
+    rows = make_rows(30)
+    data = dataclasses.replace(rows, labels=["rare", *rows.labels[1:]])
+    options = dataclasses.replace(QUICK, folds=2, class_weight="balanced")
+    made, _ = cross_validate(options, data, make_parts(data))
+    rare = next(each for each in made.metrics.per_class if each.label == "rare")
+    assert (rare.support, rare.recall) == (1, 0)

@@ -134,6 +134,8 @@ def parts_of_fold(
 ) -> Parts:
     """Return the parts of a fold: a validation part is cut from the rows to learn from, and the rows to judge are the test part.
 
+    The classes are those of the rows to learn from; the target of a row of another class is -1.
+
     Args:
         rows: all rows.
         parts: what they are part of, with the classes.
@@ -144,8 +146,10 @@ def parts_of_fold(
     names, numbered, train, notes = parts.class_names, parts.numbered, rows.take(learned.tolist()), list[str]()
     targets = targets_of(train, names, "train", numbered=numbered)
     texts = _cut(train, {"valid": None, "test": rows}, targets, seed, notes) | {"test": rows.take(judged.tolist())}
-    by_part = {part: targets_of(texts[part], names, part, numbered=numbered) for part in PARTS}
-    return _with_overlap(names, numbered, texts, by_part, notes)
+    held, place = np.unique(targets), np.full(len(names), -1)
+    place[held] = np.arange(len(held))
+    by_part = {part: place[targets_of(texts[part], names, part, numbered=numbered)] for part in PARTS}
+    return _with_overlap([names[int(number)] for number in held], numbered, texts, by_part, notes)
 
 
 def _cut(

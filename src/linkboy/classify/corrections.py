@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -97,52 +97,64 @@ def corrected_labels(
         FileNotFoundError: there is no such file.
         ValueError: a row of the file does not belong to the data, or contradicts another one; nothing is changed.
     """
-    if any(rows is not None and rows.several for rows in given.values()):
+    data = {part: rows for part, rows in given.items() if rows is not None}
+    if any(rows.several for rows in data.values()):
         raise ValueError(
             "corrections are for texts of one class, and these may have several labels; correct the labels in their file"
         )
     path = existing_file(path)
-    labels = {part: list(rows.labels) for part, rows in given.items() if rows is not None}
-    found = list(_rows_of(path))
-    known = label_counts(label for column in labels.values() for label in column)
+    known = label_counts(label for rows in data.values() for label in rows.labels)
     same = _comparison(class_names or sorted(known), numbered=class_names is not None)
-    changes: list[LabelCorrection] = []
-    new: dict[str, int] = {}
+    found, places = list(_rows_of(path)), {part: _rows_by_line(rows) for part, rows in data.items()}
     wanted: dict[tuple[str, int], str] = {}
-    places = {part: _rows_by_line(rows) for part, rows in given.items() if rows is not None}
+    replaced: dict[tuple[str, int], LabelCorrection] = {}
     for row in found:
-        part = row.part if given.get(row.part) is not None else "train"
-        rows = given[part]
-        assert rows is not None
-        matching = _matching(path, row, rows, places[part])
+        part = row.part if row.part in data else "train"
+        rows, matching = data[part], _matching(path, row, data[part], places[part])
         if wanted.setdefault((part, row.line), row.suggested) != row.suggested:
             _refuse(
                 path, row, f"the row of line {row.line} has another suggested label above; keep one of the two rows"
             )
         for number in matching:
             before = rows.labels[number]
-            taken = same(row.suggested, labels[part][number])  # as before, or by an equal row above
-            if not row.suggested or same(row.suggested, row.label) or taken:
-                continue
-            if not same(row.label, before):
-                _refuse(
-                    path,
-                    row,
-                    f"the label is {row.label!r}, and {rows.source} line {row.line} has {before!r}; make the list again with "
-                    "these data, or remove the row",
-                )
-            labels[part][number] = row.suggested
-            changes.append(LabelCorrection(part, row.line, before, row.suggested, rows.texts[number]))
-            if not any(same(row.suggested, label) for label in known):
-                new.setdefault(row.suggested, 0)
-                new[row.suggested] += 1
-    notes = tuple(
-        f"new label {name!r} of {plural(count, 'row')}{did_you_mean(name, list(known))}" for name, count in new.items()
+            if _asks_for_another(path, row, rows.source, before, same):
+                replaced[part, number] = LabelCorrection(part, row.line, before, row.suggested, rows.texts[number])
+    new = Counter(
+        change.corrected_label
+        for change in replaced.values()
+        if not any(same(change.corrected_label, label) for label in known)
     )
-    made = LabelCorrections(str(path), len(found), len(changes), tuple(changes), tuple(new), notes)
-    return {
-        part: rows if rows is None else dataclasses.replace(rows, labels=labels[part]) for part, rows in given.items()
-    }, made
+    notes = _about_new(new, list(known))
+    made = LabelCorrections(str(path), len(found), len(replaced), tuple(replaced.values()), tuple(new), notes)
+    return {**given, **{part: _relabelled(part, rows, replaced) for part, rows in data.items()}}, made
+
+
+def _about_new(new: Mapping[str, int], known: Sequence[str]) -> tuple[str, ...]:
+    return tuple(
+        f"new label {name!r} of {plural(count, 'row')}{did_you_mean(name, known)}" for name, count in new.items()
+    )
+
+
+def _relabelled(part: str, rows: LabelledTexts, replaced: Mapping[tuple[str, int], LabelCorrection]) -> LabelledTexts:
+    labels = list(rows.labels)
+    for (of, number), change in replaced.items():
+        if of == part:
+            labels[number] = change.corrected_label
+    return dataclasses.replace(rows, labels=labels)
+
+
+def _asks_for_another(path: Path, row: _Row, source: str, label: str, same: Callable[[str, str], bool]) -> bool:
+    """Return whether a row of the file asks for another label than the data have."""
+    if not row.suggested or same(row.suggested, row.label) or same(row.suggested, label):
+        return False
+    if not same(row.label, label):
+        _refuse(
+            path,
+            row,
+            f"the label is {row.label!r}, and {source} line {row.line} has {label!r}; make the list again with these data, or "
+            "remove the row",
+        )
+    return True
 
 
 def _comparison(class_names: Sequence[str], *, numbered: bool) -> Callable[[str, str], bool]:

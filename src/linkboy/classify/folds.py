@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -116,7 +117,8 @@ def cross_validate(
     splits = folds(targets, keys_of(rows.texts), options.seed, options.folds)
     pieces, of_fold = [], []
     for learned, judged in splits:
-        pieces.append(_scored(options, parts_of_fold(rows, parts, learned, judged, seed=options.seed)))
+        fold = parts_of_fold(rows, parts, learned, judged, seed=options.seed)
+        pieces.append(_scored(options, fold, np.unique(targets[learned]), targets[judged], len(parts.class_names)))
         of_fold.append(classification_metrics(targets[judged], pieces[-1].predicted, parts.class_names))
     order = np.argsort(np.concatenate([judged for _, judged in splits]), kind="stable")
     scored = Scored.joined(pieces).take(order)
@@ -133,18 +135,28 @@ def cross_validate(
     return made, dataclasses.replace(suspected_labels(everything, {"train": scored}), by_folds=True)
 
 
-def _scored(options: TrainingOptions, parts: Parts) -> Scored:
-    """Train on the training and validation part of a fold, and score its test part."""
+def _scored(
+    options: TrainingOptions, parts: Parts, held: NDArray[np.int64], targets: NDArray[np.int64], classes: int
+) -> Scored:
+    """Train on the training and validation part of a fold, and score its test part.
+
+    Args:
+        options: what to train and how.
+        parts: of the fold.
+        held: the classes that the fold has, among all of them.
+        targets: of the test part, among all classes.
+        classes: how many there are; one that the fold does not have is never predicted.
+    """
     encoder, data, _ = encode_parts(options, parts, solved=True, lower=None)
     writes_none = Path()  # checkpoints, since nothing is trained in epochs
     outcome = solve(options, cast("NgramEncoder", encoder), data, parts, writes_none, None, lambda block: None)
-    targets = parts.targets["test"]
 
     def logits_of(chosen: NDArray[np.int64]) -> Tensor:
-        return logits_by(options, outcome.model, data["test"].take(chosen))
+        logits = torch.full((len(chosen), classes), -torch.inf)
+        logits[:, torch.from_numpy(held)] = logits_by(options, outcome.model, data["test"].take(chosen)).float()
+        return logits
 
-    pieces = in_pieces(len(targets), len(parts.class_names), logits_of)
-    return Scored.joined([Scored.of(z, targets[where]) for where, z in pieces])
+    return Scored.joined([Scored.of(z, targets[where]) for where, z in in_pieces(len(targets), classes, logits_of)])
 
 
 def _standard_error(values: Sequence[float]) -> float:
