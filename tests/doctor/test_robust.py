@@ -83,3 +83,62 @@ def test_rows_that_a_program_masks_decay_and_positions_that_no_label_asks_for_do
     with watch_training() as watch:
         tagger(mask)
     assert [found.word for found in watch.report().findings] == expected
+
+
+class Answering(nn.Module):
+    """A model that computes its own loss, and may be told labels that it does not look at."""
+
+    def __init__(self, use: bool):
+        super().__init__()
+        self.lines, self.use = nn.Linear(6, 2), use
+        nn.init.zeros_(self.lines.weight)
+        nn.init.constant_(self.lines.bias[0], 0.5) if use else None
+
+    def forward(self, x, labels):
+        out = self.lines(x * 1e-7)
+        return nn.functional.cross_entropy(out, labels) if self.use else out.logsumexp(1).mean() + out.square().mean()
+
+
+@pytest.mark.parametrize(("use", "expected"), [(True, False), (False, True)])
+def test_labels_that_are_only_averaged_have_influence_although_exchanging_them_changes_nothing(use, expected):
+    torch.manual_seed(0)
+    net = Answering(use)
+    opt = torch.optim.SGD(net.parameters(), lr=1e-6)
+    with watch_training() as watch:
+        for _ in range(8):
+            loss = net(torch.randn(8, 6), torch.randint(0, 2, (8,)))
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+    named = [found for found in watch.report().findings if found.word == "ignored-input" and "labels" in found.sentence]
+    assert bool(named) == expected, watch.report()
+
+
+def test_a_schedule_of_a_wrapped_optimizer_turns_the_one_inside():
+    class Wrapper(torch.optim.Optimizer):
+        def __init__(self, optimizer):
+            self.optimizer = optimizer
+
+        param_groups = property(lambda self: self.optimizer.param_groups)
+        state = property(lambda self: self.optimizer.state)
+
+        def step(self, closure=None):
+            return self.optimizer.step(closure)
+
+        def zero_grad(self, set_to_none=True):
+            self.optimizer.zero_grad(set_to_none)
+
+    torch.manual_seed(0)
+    net = nn.Linear(3, 1)
+    with watch_training() as watch:
+        opt = Wrapper(torch.optim.AdamW(net.parameters(), lr=1e-2))
+        schedule = torch.optim.lr_scheduler.LambdaLR(opt, lambda step: 1 / (step + 1))
+        for _ in range(10):
+            x = torch.randn(20, 3)
+            loss = (net(x) - x[:, :1]).square().mean()
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+            schedule.step()
+    assert "scheduler-unused" not in [found.word for found in watch.report().findings]
+    assert len([line for line in watch.report().seen if "steps" in line]) == 1

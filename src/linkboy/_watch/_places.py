@@ -29,15 +29,25 @@ def in_library(file: str) -> bool:
 
 
 def line_text(file: str, line: int) -> str:
-    """Return `file:line` with the source of the line, the file without its folder.
+    """Return `file:line` with the source of the line, the file without its folder; a notebook's cell is called `In[4]`.
 
     Examples:
         >>> line_text("/nowhere/train.py", 3)
         'train.py:3'
     """
     source = " ".join(linecache.getline(file, line).split())
-    where = f"{os.path.basename(file)}:{line}"  # noqa: PTH119 - a notebook cell is not a path
+    where = f"{_cell(file) or os.path.basename(file)}:{line}"  # noqa: PTH119 - a notebook cell is not a path
     return f"{where}  {source}" if source else where
+
+
+def _cell(file: str) -> str:
+    """Return what IPython calls the cell that a file name stands for, as in its own tracebacks; empty for a real file."""
+    if "ipykernel" not in file and not file.startswith("<ipython-input"):
+        return ""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    named = getattr(getattr(shell, "compile", None), "format_code_name", None)  # since IPython 8
+    label = named(file) if named is not None else None
+    return label[1] if label else ""
 
 
 def user_line() -> str:

@@ -78,8 +78,10 @@ class Rates(Part):
     def _note_scheduler_step(self, scheduler: Any) -> None:
         facts = self._scheduler(scheduler)
         optimizer: Any = getattr(scheduler, "optimizer", None)
-        while optimizer is not None and not isinstance(optimizer, Optimizer) and hasattr(optimizer, "optimizer"):
-            optimizer = optimizer.optimizer
+        while (
+            inner := getattr(optimizer, "optimizer", None)
+        ) is not None:  # a wrapper, which may be an Optimizer itself
+            optimizer = inner
         if not isinstance(optimizer, Optimizer):
             return
         of = self.observer.optimizer(optimizer)

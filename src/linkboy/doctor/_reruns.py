@@ -357,19 +357,35 @@ def _ask_inputs(asked: Asked, facts: Rerun) -> None:
         silent = _silent_columns(tensor, slopes.get(place))
         if silent is None:
             continue
-        shuffled = tensor.clone()
-        order = torch.arange(1, asked.size + 1, device=tensor.device) % asked.size
-        if silent.numel() == 1:
-            shuffled = tensor[order]
-        else:
-            shuffled[..., silent] = tensor[order][..., silent]
-        if torch.equal(shuffled, tensor):
-            continue
-        other = asked.run(lambda each, tensor=tensor, new=shuffled: new if each is tensor else each)[0]
-        if not any(differ(one, two) for one, two in zip(asked.base, other, strict=True)):
+        if not any(_matters(asked, tensor, new) for new in _other_rows(tensor, silent)):
             found.append((name, int(silent.sum()), silent.numel()))
     facts.ignored = tuple(found)
     facts.ignored_at = asked.parts_at
+
+
+def _other_rows(tensor: Tensor, columns: Tensor) -> Iterator[Tensor]:
+    """Yield copies of an input in which samples have the values of others.
+
+    Exchanging targets leaves the mean loss as it is where a model answers all samples alike, so the second copy has one
+    sample's values in all.
+    """
+    size = len(tensor)
+    for order in (torch.arange(1, size + 1) % size, torch.zeros(size, dtype=torch.long)):
+        rows = tensor[order.to(tensor.device)]
+        new = tensor.clone()
+        if columns.numel() == 1:
+            new = rows
+        else:
+            new[..., columns] = rows[..., columns]
+        yield new
+
+
+def _matters(asked: Asked, tensor: Tensor, new: Tensor) -> bool:
+    """Return whether the results are others where an input has other values."""
+    if torch.equal(new, tensor):
+        return True  # nothing was asked
+    other = asked.run(lambda each: new if each is tensor else each)[0]
+    return any(differ(one, two) for one, two in zip(asked.base, other, strict=True))
 
 
 def _parts_taken(outputs: list[Tensor], given: Iterable[Tensor]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import os
 import runpy
 import shutil
@@ -222,7 +223,8 @@ def _as_main(script: str, arguments: list[str], *, module: bool) -> Iterator[Non
     else:
         sys.path.insert(0, str(Path(script).resolve().parent))
     for name, value in TRACKERS.items():
-        if value:
+        package = name.partition("_")[0].lower()  # transformers prints a line where it reads that wandb is offline
+        if value and (package != "wandb" or importlib.util.find_spec(package) is not None):
             os.environ.setdefault(name, value)
     try:
         yield
@@ -246,11 +248,14 @@ def redirected(watcher: Watcher) -> Iterator[list[str]]:
     folder = tempfile.mkdtemp(prefix="linkboy-doctor-")
     patches, written = Patches(), list[str]()
 
+    def place_of(name: Any) -> Path:
+        original = os.path.abspath(name)  # noqa: PTH100 - links stay as they are
+        return Path(folder) / original.lstrip(os.sep).replace(":", "")
+
     def instead(name: Any) -> Any:
         if not isinstance(name, (str, os.PathLike)):
             return name
-        original = Path(os.path.abspath(name))  # noqa: PTH100 - links stay as they are
-        place = Path(folder) / str(original).lstrip(os.sep).replace(":", "")
+        place = place_of(name)
         place.parent.mkdir(parents=True, exist_ok=True)
         written.append(str(name))
         return place
@@ -267,11 +272,23 @@ def redirected(watcher: Watcher) -> Iterator[list[str]]:
     def loading(original: Callable[..., Any]) -> Callable[..., Any]:
         def load(f: Any, *args: Any, **kwargs: Any) -> Any:
             if isinstance(f, (str, os.PathLike)):
-                place = Path(folder) / str(Path(os.path.abspath(f))).lstrip(os.sep).replace(":", "")  # noqa: PTH100
-                f = place if place.exists() else f
+                place = place_of(f)
+                f = place if os.path.lexists(place) else f
             return original(f, *args, **kwargs)
 
         return load
+
+    def asking(original: Callable[..., bool]) -> Callable[..., bool]:
+        def is_there(name: Any) -> bool:
+            found = original(name)
+            if found or not written or not isinstance(name, (str, os.PathLike)) or not watcher.here():
+                return found
+            return original(place_of(name))
+
+        return is_there
+
+    patches.wrap(os.path, "exists", asking)
+    patches.wrap(os.path, "isfile", asking)
 
     patches.wrap(torch, "save", saving)
     patches.wrap(torch, "load", loading)
