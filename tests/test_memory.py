@@ -747,6 +747,22 @@ def test_a_report_inside_the_loop_changes_nothing_afterwards():
     assert passing.report().ok
 
 
+@pytest.mark.usefixtures("nothing_hidden")
+def test_garbage_of_before_the_loop_does_not_hide_a_leak():
+    HELD.kept = []
+    cycle = [torch.zeros(2_000_000)]
+    cycle.append(cycle)
+    del cycle
+    with lb.LeakDetector(tolerance_mib=1, warmup=0) as keeping:
+        for index in range(12):
+            HELD.kept.append(torch.zeros(100_000))
+            keeping.step()
+            if index == 4:
+                keeping.report()  # lets the garbage collector see what is older than the loop
+                gc.collect()
+    assert not keeping.report().ok
+
+
 def test_process_growth_that_tensors_account_for_is_no_second_leak(monkeypatch):
     # A window that fills: below the tolerance as tensors, just above it as pages of the process.
     pages = iter([0, 0, 0, 2, 4, 6, 8, 10])

@@ -511,6 +511,8 @@ def test_a_kink_of_torch_at_zero_is_no_fault(name):
 
 @pytest.mark.parametrize("name", TWO_AT_ZERO)
 def test_a_kink_of_two_inputs_at_zero_is_no_fault(name):
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 8) and name in ("atan2", "smooth_l1_loss"):
+        pytest.skip("before torch 2.8 atan2 gives NaN at zero, and smooth_l1_loss has no gradient in half precision")
     report = check_op(TWO_AT_ZERO[name], zeros(4), zeros(4), compile=False)
     assert report.ok, report
 

@@ -85,7 +85,9 @@ def test_the_hinge_comes_to_the_weights_of_linear_svc(kind, classes, strength):
     ours = dense_solution(made, "squared-hinge", kind, strength, 300).double().numpy()
     for c in range(classes):
         scaled = dense * scale[:, min(c, scale.shape[1] - 1)]
-        peer = LinearSVC(C=strength, tol=1e-10, max_iter=200_000).fit(scaled, targets == c, sample_weight=weights)
+        peer = LinearSVC(dual=True, C=strength, tol=1e-10, max_iter=200_000).fit(
+            scaled, targets == c, sample_weight=weights
+        )
         theirs, mine = scaled @ peer.coef_[0] + peer.intercept_[0], dense @ ours[:-1, c] + ours[-1, c]
         if classes == 2:
             mine = mine * 2  # two classes share one column, half of it each

@@ -182,7 +182,8 @@ def test_the_page_renders_without_a_word_on_the_console_and_fits_its_width(brows
     assert browser.run("document.documentElement.scrollWidth") == width
     background = browser.run("getComputedStyle(document.body).backgroundColor")
     assert background == ("rgb(20, 22, 25)" if dark else "rgb(253, 253, 251)")
-    assert browser.run("document.querySelectorAll('svg').length") == 4
+    written = Path.from_uri(page) if hasattr(Path, "from_uri") else Path(page.removeprefix("file://"))
+    assert browser.run("document.querySelectorAll('svg').length") == written.read_text("utf-8").count("<svg ") >= 2
     assert browser.screenshot().startswith(b"\x89PNG")
     assert browser.problems == []
 

@@ -329,7 +329,7 @@ def test_micro_f1_is_at_least_that_of_one_linear_svm_a_label(tmp_path):
     vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2).fit(train.texts)
     best = (-1.0, None, None)
     for strength in (0.25, 1, 4):
-        model = OneVsRestClassifier(LinearSVC(C=strength)).fit(vectors.transform(train.texts), table(train))
+        model = OneVsRestClassifier(LinearSVC(dual=True, C=strength)).fit(vectors.transform(train.texts), table(train))
         margins = model.decision_function(vectors.transform(valid.texts))
         cuts = np.zeros(len(names))
         for label in range(len(names)):

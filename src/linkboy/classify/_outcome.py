@@ -138,27 +138,12 @@ def solve(
     Raises:
         TrainingStoppedError: a signal came while the encoder was trained.
     """
-    classes, vocabulary, both = len(parts.class_names), len(encoder), (data["train"], data["valid"])
+    both = data["train"], data["valid"]
     train, valid = np.arange(len(both[0])), len(both[0]) + np.arange(len(both[1]))
-    targets, weights = (torch.cat([getattr(part, what) for part in both]) for what in ("targets", "weights"))
-    if options.class_weight != "none":
-        weights = weights * class_weights(both[0].targets, options.class_weight, num_classes=classes)[targets].float()
-    features = rows_of(piece for part in both for piece in part.pieces())
-    vectors = _vectors(both) if isinstance(encoder, NgramsAndVectors) else None
-    task = Task(features, vocabulary, targets.numpy(), classes, weights.numpy(), vectors)
     final = np.concatenate((train, valid)) if options.refit else train
-    if classes > MOST_SOLVED_CLASSES or vocabulary * classes > MOST_WEIGHTS:
-        if parts.several:
-            raise ValueError(
-                f"several labels a text are for at most {MOST_SOLVED_CLASSES} labels and {MOST_WEIGHTS} weights, got {classes} "
-                f"labels and {vocabulary} n-grams; join labels, or train on fewer rows"
-            )
-        if isinstance(encoder, NgramsAndVectors):
-            raise ValueError(
-                f"encoder is for a model of at most {MOST_WEIGHTS} weights of n-grams, got {vocabulary} n-grams and {classes} "
-                "classes; leave encoder out, or train on fewer rows"
-            )
-        return _centroids(task, encoder, train, valid, final)
+    task = _task(options, encoder, both, len(parts.class_names))
+    if task.classes > MOST_SOLVED_CLASSES or task.vocabulary * task.classes > MOST_WEIGHTS:
+        return _centroids(task, _of_centroids(task, encoder, several=parts.several), train, valid, final)
     splits, prior = _splits(options, task, parts, train, valid, final)
     tuned = None
     if options.finetune and isinstance(encoder, NgramsAndVectors):
@@ -179,8 +164,49 @@ def solve(
             deadline=deadline,
             progress=lambda what: progress.advance(1, fit=what),
         )
+    made = _calibrated(options, fit, tuned, task, valid, parts)
+    if tuned is None:
+        return made
+    trained = NgramsAndVectors(cast("NgramsAndVectors", encoder).ngrams, tuned.pretrained)
+    return dataclasses.replace(made, history=tuned.history, tuned=trained, recipe=tuned.recipe)
+
+
+def _task(
+    options: TrainingOptions,
+    encoder: NgramEncoder | NgramsAndVectors,
+    both: tuple[EncodedTexts, EncodedTexts],
+    classes: int,
+) -> Task:
+    """Return the rows of training and validation part as one task."""
+    targets, weights = (torch.cat([getattr(part, what) for part in both]) for what in ("targets", "weights"))
+    if options.class_weight != "none":
+        weights = weights * class_weights(both[0].targets, options.class_weight, num_classes=classes)[targets].float()
+    features = rows_of(piece for part in both for piece in part.pieces())
+    vectors = _vectors(both) if isinstance(encoder, NgramsAndVectors) else None
+    return Task(features, len(encoder), targets.numpy(), classes, weights.numpy(), vectors)
+
+
+def _of_centroids(task: Task, encoder: NgramEncoder | NgramsAndVectors, *, several: bool) -> NgramEncoder:
+    """Return the encoder of centroids, which take the place of weights that are too many; refuse what they cannot do."""
+    if several:
+        raise ValueError(
+            f"several labels a text are for at most {MOST_SOLVED_CLASSES} labels and {MOST_WEIGHTS} weights, got "
+            f"{task.classes} labels and {task.vocabulary} n-grams; join labels, or train on fewer rows"
+        )
+    if isinstance(encoder, NgramsAndVectors):
+        raise ValueError(
+            f"encoder is for a model of at most {MOST_WEIGHTS} weights of n-grams, got {task.vocabulary} n-grams and "
+            f"{task.classes} classes; leave encoder out, or train on fewer rows"
+        )
+    return encoder
+
+
+def _calibrated(
+    options: TrainingOptions, fit: LinearFit, tuned: Tuned | None, task: Task, valid: NDArray[np.int64], parts: Parts
+) -> Outcome:
+    """Return the fitted model with its operating point: towards rare classes, or a threshold a label."""
     model = _model_of(fit if tuned is None else _with_tuned(fit, tuned))
-    calibration = Calibration(None, None, (0.0,) * classes)
+    calibration = Calibration(None, None, (0.0,) * task.classes)
     if options.metric == "macro-f1" and not parts.several:
         calibration = towards_rare_classes(fit.logits, task.targets[fit.judged], class_counts(parts))
     calibration.build_into(model)
@@ -188,10 +214,7 @@ def solve(
     made = Outcome(model, _by_rows(calibration.apply(logits)), calibration, fit.report, valid_rows=rows)
     if parts.several:
         made = dataclasses.replace(made, thresholds=_thresholds(options, fit.logits, task.targets[fit.judged]))
-    if tuned is None:
-        return made
-    both = NgramsAndVectors(cast("NgramsAndVectors", encoder).ngrams, tuned.pretrained)
-    return dataclasses.replace(made, history=tuned.history, tuned=both, recipe=tuned.recipe)
+    return made
 
 
 def _vectors(parts: Sequence[EncodedTexts]) -> Tensor:

@@ -112,6 +112,7 @@ class LeakDetector:
             raise RuntimeError("this LeakDetector is already watching a loop; make a second one for the inner loop")
         self._reset()
         self._entered, self._last = True, None
+        gc.collect()  # garbage of before the loop that goes away during it would hide what leaks
         self._total_before = _total(scan()[1])
         self._froze = frozen_objects() == 0
         if self._froze:
