@@ -178,7 +178,7 @@ def test_a_second_interrupt_ends_a_validation_at_once_and_leaves_the_last_weight
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-# Forks a child that trains for every line it reads, so that torch is imported once for all kills.
+# Forks a child that trains in the directory of every line it reads, so that torch is imported once for all kills.
 TRAINING_FOR_EVER = r"""
 import os, sys
 from pathlib import Path
@@ -187,6 +187,7 @@ from linkboy.training import Checkpointer, fit
 from tests.training.helpers import small_run
 torch.set_num_threads(1)
 for line in sys.stdin:
+    directory = Path(line.rstrip("\n"))
     if child := os.fork():
         os.write(1, b"dead %d\n" % os.waitpid(child, 0)[1])
         continue
@@ -198,38 +199,42 @@ for line in sys.stdin:
         elif event == "checkpoint":
             os.write(1, b"saved %s\n" % state.checkpoint.name.encode())
     history = fit(model, loss_fn, optimizer, data, scheduler=scheduler, epochs=6, accumulate=2, ema=0.9, seed=7, log=(),
-                  progress=False, checkpoint=Checkpointer(sys.argv[1], every_steps=3), callbacks=[say], device="cpu")
-    torch.save(model.state_dict(), Path(sys.argv[1]) / "half.pt")
-    os.replace(Path(sys.argv[1]) / "half.pt", Path(sys.argv[1]) / "final.pt")  # a kill must not leave half of it
+                  progress=False, checkpoint=Checkpointer(directory, every_steps=3), callbacks=[say], device="cpu")
+    torch.save(model.state_dict(), directory / "half.pt")
+    os.replace(directory / "half.pt", directory / "final.pt")  # a kill must not leave half of it
     os._exit(0)
 """
 
 
-def kill_while_training(directory, seed):
+def training_server():
+    command = [sys.executable, "-c", TRAINING_FOR_EVER]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def kill_while_training(server, directory, seed):
     """Kill a run at random moments until it comes to its end; return how often, and the weights it ended with."""
+    directory.mkdir()
     rng, kills, last_saved = random.Random(seed), 0, 0
-    command = [sys.executable, "-c", TRAINING_FOR_EVER, str(directory)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as server:
-        while not (directory / "final.pt").exists():
-            print("go", file=server.stdin, flush=True)
-            last_saved_before = last_saved
-            child, steps = int(server.stdout.readline()), []
-            lines_to_live = rng.randrange(1, 30)
-            for word, value in iter(lambda: server.stdout.readline().split(), None):
-                if word == "dead":
-                    kills += value != "0"
-                    break
-                if word == "saved":
-                    last_saved = int(value.removeprefix("step-"))
-                else:
-                    steps.append(int(value))
-                lines_to_live -= 1
-                if lines_to_live == 0:
-                    time.sleep(rng.uniform(0.0, 0.01))
-                    with contextlib.suppress(ProcessLookupError):  # it came to its end meanwhile
-                        os.kill(child, signal.SIGKILL)
-            if steps:
-                assert steps[0] > last_saved_before, "more than one interval was lost"
+    while not (directory / "final.pt").exists():
+        print(directory, file=server.stdin, flush=True)
+        last_saved_before = last_saved
+        child, steps = int(server.stdout.readline()), []
+        lines_to_live = rng.randrange(1, 30)
+        for word, value in iter(lambda: server.stdout.readline().split(), None):
+            if word == "dead":
+                kills += value != "0"
+                break
+            if word == "saved":
+                last_saved = int(value.removeprefix("step-"))
+            else:
+                steps.append(int(value))
+            lines_to_live -= 1
+            if lines_to_live == 0:
+                time.sleep(rng.uniform(0.0, 0.01))
+                with contextlib.suppress(ProcessLookupError):  # it came to its end meanwhile
+                    os.kill(child, signal.SIGKILL)
+        if steps:
+            assert steps[0] > last_saved_before, "more than one interval was lost"
     return kills, torch.load(directory / "final.pt", weights_only=True)
 
 
@@ -257,25 +262,25 @@ def uncut_weights():
 
 def test_a_run_killed_at_random_moments_ends_with_the_bits_of_an_undisturbed_one(tmp_path):
     expected = dict(uncut_weights())
-    for seed in range(10):  # on a busy machine a run may come to its end before it is killed
-        (tmp_path / str(seed)).mkdir()
-        kills, weights = kill_while_training(tmp_path / str(seed), seed)
-        assert same_state(weights, expected)
-        if kills:
-            return
+    with training_server() as server:
+        for seed in range(10):  # on a busy machine a run may come to its end before it is killed
+            kills, weights = kill_while_training(server, tmp_path / str(seed), seed)
+            assert same_state(weights, expected)
+            if kills:
+                return
     raise AssertionError("no run was killed")
 
 
 @pytest.mark.slow
 def test_runs_killed_200_times_end_with_the_bits_of_an_undisturbed_one(tmp_path):
     total, expected = 0, dict(uncut_weights())
-    for seed in itertools.count():
-        (tmp_path / str(seed)).mkdir()
-        kills, weights = kill_while_training(tmp_path / str(seed), seed)
-        assert same_state(weights, expected)
-        total += kills
-        if total >= 200:
-            return
+    with training_server() as server:
+        for seed in itertools.count():
+            kills, weights = kill_while_training(server, tmp_path / str(seed), seed)
+            assert same_state(weights, expected)
+            total += kills
+            if total >= 200:
+                return
 
 
 class OwnState(Sampler):
