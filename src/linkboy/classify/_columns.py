@@ -65,7 +65,11 @@ def wanted_columns(
         ValueError: a number is negative, or no column is named.
     """
     texts, labels = (
-        None if names is None else (names,) if isinstance(names, (str, int)) else tuple(names)
+        None
+        if names is None
+        else tuple(names)
+        if isinstance(names, Sequence) and not isinstance(names, str)
+        else (names,)
         for names in (text, label)
     )
     for argument, columns in (("text_column", texts), ("label_column", labels)):

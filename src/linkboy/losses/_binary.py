@@ -13,7 +13,7 @@ from torch import Tensor
 from linkboy._tensors import wide_dtype
 from linkboy.losses._arguments import is_learned, plain_operations_needed
 from linkboy.losses._margin import focal_of_margin
-from linkboy.losses._small import element_sum
+from linkboy.losses._small import arrays_may_be_used, element_sum
 
 # Elements up to which NumPy's operations take less time than torch's.
 _SMALL = 2**14
@@ -74,7 +74,8 @@ class Elements(NamedTuple):
         """Return the sum, and its derivative by the logits if that is `wanted`."""
         logits, label, kept, weight, *numbers, gamma, visible = self
         length = logits.numel()
-        if visible and 0 < length <= _SMALL and all(isinstance(number, float) for number in numbers):
+        few = visible and 0 < length <= _SMALL and all(isinstance(number, float) for number in numbers)
+        if few and arrays_may_be_used():
             return element_sum(logits, label, kept, weight, *numbers, gamma, wanted=wanted)  # type: ignore[arg-type]
         step = _CHUNK * torch.get_num_threads()
         gradient = torch.empty_like(logits, memory_format=torch.contiguous_format) if wanted else None

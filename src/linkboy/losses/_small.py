@@ -19,6 +19,11 @@ SHORT_ROW = 30
 Numbers = NDArray[np.float64]
 
 
+def arrays_may_be_used() -> bool:
+    """Return whether nobody follows the calls of torch, as a mode does; what NumPy computes would be missing for them."""
+    return torch._C._len_torch_function_stack() == 0  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def label_sum(
     logits: Tensor, target: Tensor, weight: Tensor | None, divisor: float, gamma: float, *, wanted: bool
 ) -> tuple[float, Tensor | None]:
