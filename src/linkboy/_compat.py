@@ -81,7 +81,7 @@ def plain_apply(function: type[Function]) -> Callable[..., Any]:
 
     It is what `Function.apply` ends in; the question takes a seventh of the time of a small operator.
     """
-    return super(Function, function).apply
+    return super(Function, function).apply  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def begin_state(optimizer: Optimizer, tensor: Tensor) -> None:
