@@ -241,8 +241,8 @@ def unused(record: Record) -> Answer:
     owners = list(dict.fromkeys(leaf.owner or leaf.name for leaf in idle))
     sentence = (
         f"{listed(owners, 4)} {'is' if len(owners) == 1 else 'are'} in the optimizer and never called: "
-        f"{plural(len(idle), 'parameter')}, {format_count(count)} numbers; right where a later phase of the program "
-        "uses it"
+        f"{plural(len(idle), 'parameter')} ({few(idle)}), {format_count(count)} numbers; right where a later phase of the "
+        "program uses it"
     )
     return finding(
         "unused", severity, sentence, "call the layer in forward, or remove it",

@@ -89,7 +89,9 @@ class CoreEngine:
     ) -> None:
         self.reader, self._rules = reader, rules
         self._to_reader = frozenset(ord(token[0]) for token in never_split)
-        self._core = core().Encoder(dict(vocabulary), limit, unknown_id)
+        # Longer tokens are in no word that is cut at all, and each of their characters would be a node.
+        short = {token: number for token, number in vocabulary.items() if len(token) <= limit + len("##")}
+        self._core = core().Encoder(short, limit, unknown_id)
 
     def with_literals(self, added: Mapping[AddedToken, int]) -> Self | None:
         """Return an engine that finds these tokens, too; `None` where they ask for more than the core can."""
