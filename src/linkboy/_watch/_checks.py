@@ -172,8 +172,7 @@ def unregistered(record: Record) -> Answer:
     sentence = (
         f"{plural(len(missing), 'tensor')} with a gradient{what} ({format_count(count)} numbers) "
         f"{'is' if len(missing) == 1 else 'are'} not registered in the model, so that neither optimizer, state_dict "
-        "nor "
-        "to(device) sees them"
+        "nor to(device) sees them"
     )
     fix = "hold modules in nn.ModuleList or nn.ModuleDict, and tensors in nn.Parameter as an attribute of the module"
     if len(late) > len(missing) // 2 and len(late) > 1:
@@ -217,14 +216,12 @@ def cut(record: Record) -> Answer:
     severity: Severity = "NOTE" if all(_left_by_a_library(record, leaf) for leaf in lost) else "FAULT"
     count = sum(leaf.numel for leaf in lost)
     sentence = (
-        f"{plural(len(lost), 'parameter')} of layers that run {'gets' if len(lost) == 1 else 'get'} no gradient "
-        "from any "
-        f"loss: {few(lost)} ({format_count(count)} numbers); between the layer and the loss the graph is cut"
+        f"{plural(len(lost), 'parameter')} of layers that run {'gets' if len(lost) == 1 else 'get'} no gradient from "
+        f"any loss: {few(lost)} ({format_count(count)} numbers); between the layer and the loss the graph is cut"
     )
     fix = (
-        "look for detach, no_grad, .data, .item(), numpy, argmax or a new tensor between the layer and the loss; "
-        "if the layer "
-        "is meant to be frozen, set requires_grad_(False) and leave it out of the optimizer"
+        "look for detach, no_grad, .data, .item(), numpy, argmax or a new tensor between the layer and the loss; if "
+        "the layer is meant to be frozen, set requires_grad_(False) and leave it out of the optimizer"
     )
     places = [*(leaf.cut_at for leaf in lost), *_called_at(record, lost)]
     return finding("cut", severity, sentence, fix, places, tensors=len(lost), numbers=count)
@@ -355,9 +352,8 @@ def broadcast(record: Record) -> Answer:
     first = record.broadcasts[0]
     other = first.operand[:-2] + (first.operand[-2:-1] if first.operand[-1:] == (1,) else (*first.operand[-1:], 1))
     sentence = (
-        f"{list(first.operand)} against {list(other)} gives {list(first.shape)}: every output is compared with "
-        "every target, "
-        "and is pulled to their mean"
+        f"{list(first.operand)} against {list(other)} gives {list(first.shape)}: every output is compared with every "
+        "target, and is pulled to their mean"
     )
     fix = "give both the same shape: output.squeeze(1), or target.unsqueeze(1)"
     return finding("broadcast", "FAULT", sentence, fix, [first.place], graphs=len(record.broadcasts))
@@ -391,9 +387,8 @@ def _only_the_last(record: Record) -> TrainingFinding | None:
         return None
     place, made = dropped[0]
     sentence = (
-        f"{made} losses are computed at one line for each backward pass, and the gradient of one of them is used: "
-        "the other batches "
-        "are thrown away; right where the others are only looked at"
+        f"{made} losses are computed at one line for each backward pass, and the gradient of one of them is used: the "
+        "other batches are thrown away; right where the others are only looked at"
     )
     return finding(
         "ignored-samples", "LIKELY", sentence, "add up the losses, or call backward for each", [place], made=made
@@ -484,9 +479,8 @@ def unshuffled(record: Record) -> Answer:
     if (order := record.extra.get("sorted_labels")) is not None:
         rows, classes, runs, place, made = order
         sentence = (
-            f"{rows} rows from all over the dataset hold {classes} classes in {runs} runs, and the loader takes "
-            "them in this order: "
-            "the rows come class by class; right where classes are learned one after another on purpose"
+            f"{rows} rows from all over the dataset hold {classes} classes in {runs} runs, and the loader takes them "
+            "in this order: the rows come class by class; right where classes are learned one after another on purpose"
         )
         fix = "shuffle the training rows: DataLoader(..., shuffle=True)"
         return finding("unshuffled", "FAULT", sentence, fix, [made, place], rows=rows, classes=classes, runs=runs)
@@ -508,9 +502,8 @@ def unshuffled(record: Record) -> Answer:
         if rarest_two > 0.15 and seen <= (0.6 if len(total) > 2 else 0.65) * expected:
             sentence = (
                 f"a batch of {size:.0f} rows holds {seen:.1f} classes on average, and shuffled rows would give "
-                f"{expected:.1f} of "
-                f"the {len(total)} seen: the rows come class by class; right where classes are learned one after "
-                "another on purpose"
+                f"{expected:.1f} of the {len(total)} seen: the rows come class by class; right where classes are "
+                "learned one after another on purpose"
             )
             return finding(
                 "unshuffled", "FAULT", sentence, "shuffle the training rows: DataLoader(..., shuffle=True)", [place],

@@ -307,8 +307,7 @@ def squashed(nodes: Iterable[Node]) -> Iterator[Squashed]:
 
 
 def _input_as_it_is(node: Node) -> Node | None:
-    """Return the node before another; a clamp and a small number that is added change next to nothing of a "
-    "probability."""
+    """Return the node before another, past a clamp or the addition of a small number, which hardly change a probability."""
     before = input_of(node)
     while before is not None and (op := op_of(before)) in ("Clamp", "ClampMin", "ClampMax", "Add"):
         if op == "Add" and sum(below is not None for below, _ in before.next_functions) > 1:
@@ -323,8 +322,7 @@ def _squash(word: str, before: Node, after: str, node: Node) -> Squashed:
 
 # --------------------------------------------------------------------------------------------------------------- tables
 def broadcasts(roots: Iterable[Tensor]) -> Iterator[Broadcasted]:
-    """Yield the operations near a loss that made a table of all pairs out of `(N, 1)` and `(N,)`, without being "
-    "told to."""
+    """Yield the operations near a loss that made a table of all pairs out of `(N, 1)` and `(N,)` by accident."""
     waiting = [(root.grad_fn, "") for root in roots if root.grad_fn is not None]
     seen = {node for node, _ in waiting}
     while waiting:

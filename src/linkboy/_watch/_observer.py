@@ -149,8 +149,7 @@ class TrainingObserver:
         self.called(module, (), {}, output)
 
     def root_number(self, module: nn.Module) -> int | None:
-        """Return the index of a model, which is made when it is first called; `None` for what holds nothing to "
-        "train."""
+        """Return the index of a model, made at its first call; `None` for what holds nothing to train."""
         module = unwrapped(module)
         known = self._root_of.get(id(module))
         if known is not None and known[0]() is module:

@@ -1,5 +1,4 @@
-"""What silently goes wrong in a training run: `check_training`, `watch_training`, `assert_training`, `linkboy "
-"doctor`."""
+"""Say what silently goes wrong in a training: `check_training`, `watch_training`, `assert_training`, `linkboy doctor`."""
 
 from linkboy._watch import TrainingFinding
 from linkboy.doctor.call import assert_training, check_training

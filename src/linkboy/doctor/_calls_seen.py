@@ -91,8 +91,7 @@ class CallObserver(TrainingObserver):
 
 
 def broken_ties(model: nn.Module) -> list[tuple[str, str, int, int]]:
-    """Return embeddings and output layers of one shape that hold equal rows in two tensors: names, equal rows, "
-    "all rows."""
+    """Return the embeddings and output layers whose two tensors hold equal rows: both names, equal rows, all rows."""
     found = []
     modules = list(model.named_modules())
     tables = [(path, m.weight) for path, m in modules if isinstance(m, nn.Embedding)]

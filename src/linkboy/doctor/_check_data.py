@@ -125,8 +125,7 @@ def unshifted(record: Record) -> Answer:
     causal = any(each.future is False for each in facts.reruns)
     sentence = (
         f"the labels of {facts.same} of {facts.sequence_batches} batches are the inputs themselves: the model is "
-        "asked for what it has "
-        "just read" + ("" if causal else "; right for an autoencoder")
+        "asked for what it has just read" + ("" if causal else "; right for an autoencoder")
     )
     severity: Severity = "FAULT" if causal else "NOTE"
     fix = "shift the labels by one: model(ids[:, :-1]) against ids[:, 1:]"
@@ -142,8 +141,7 @@ def future(record: Record) -> Answer:
     root = record.roots[next(each.root for each in facts.reruns if each.future)]
     sentence = (
         f"the labels are the inputs one place later, and later inputs change earlier outputs of {root.name}: each "
-        "position reads what it "
-        "is to predict"
+        "position reads what it is to predict"
     )
     fix = (
         "pass a causal mask (is_causal=True, generate_square_subsequent_mask), or a layer that runs in one "
@@ -159,8 +157,8 @@ def train_in_eval(record: Record) -> Answer:
         if root.eval_losses >= 2 and root.noisy:
             sentence = (
                 f"{root.name} was measured {root.eval_losses} times without gradient in training mode: "
-                f"{listed(root.noisy, 3)} "
-                f"{'is' if len(root.noisy) == 1 else 'are'} on, and what is measured is another model"
+                f"{listed(root.noisy, 3)} {'is' if len(root.noisy) == 1 else 'are'} on, and what is measured is "
+                "another model"
             )
             fix = "call model.eval() before validation, and model.train() after it"
             return finding("train-in-eval", "FAULT", sentence, fix, [root.eval_place], measured=root.eval_losses)
@@ -176,8 +174,7 @@ def metric(record: Record) -> Answer:
         if dim == "0" and count >= 2:
             sentence = (
                 f"argmax over dim 0 of an output of shape {list(facts.metric_shape)} picks a sample for each class "
-                "instead of a class "
-                "for each sample"
+                "instead of a class for each sample"
             )
             return finding(
                 "metric", "FAULT", sentence, "take argmax over the last dim: argmax(1)", [place], calls=count
@@ -187,8 +184,7 @@ def metric(record: Record) -> Answer:
 
 # -------------------------------------------------------------------------------------------------------------- forward
 def _sample_dim(record: Record, each: Rerun) -> bool:
-    """Return whether the first dim of the inputs is the batch: rows come again in other company, or a loader "
-    "makes it so."""
+    """Return whether the first dim of the inputs is the batch, as a loader shows, or rows in other company."""
     facts = facts_of(record)
     if facts.rows_regrouped:
         return True
@@ -243,8 +239,8 @@ def batch_mixing(record: Record) -> Answer:
         root = record.roots[each.root]
         sentence = (
             f"with another sample 0, the results of {plural(each.mixed, 'other sample')} of {each.batch} change in "
-            f"{root.name}, in eval "
-            "mode: samples are mixed; right where a model compares the samples of a batch on purpose"
+            f"{root.name}, in eval mode: samples are mixed; right where a model compares the samples of a batch on "
+            "purpose"
         )
         fix = (
             "use transpose or permute, not view, to exchange dims; pass batch_first=True to recurrent and "
@@ -272,8 +268,7 @@ def squeeze(record: Record) -> Answer:
             root = record.roots[each.root]
             sentence = (
                 f"{root.name} gives {list(each.many_shape)} for {each.batch} samples and {list(each.one_shape)} for "
-                "one: the batch is "
-                "squeezed away with the rest"
+                "one: the batch is squeezed away with the rest"
             )
             fix = "name the dim: squeeze(-1), or squeeze(1)"
             return finding("squeeze", "FAULT", sentence, fix, [each.squeeze_place, root.place])
@@ -288,9 +283,9 @@ def state_carry(record: Record) -> Answer:
         if each.carries and (facts.rows_regrouped or _shuffles(record)):
             root = record.roots[each.root]
             sentence = (
-                f"{root.name} gives another result for the same batch when it is called twice, in eval mode and "
-                "with the same random "
-                "numbers: it carries something from call to call; right where batches follow one another in time"
+                f"{root.name} gives another result for the same batch when it is called twice, in eval mode and with "
+                "the same random numbers: it carries something from call to call; right where batches follow one "
+                "another in time"
             )
             fix = "begin each batch from a fresh state; pass a state as an argument where it is meant"
             return finding("state-carry", "FAULT", sentence, fix, [each.carried_at, root.place])
@@ -309,8 +304,7 @@ def always_dropout(record: Record) -> Answer:
         if each.dropout:
             sentence = (
                 f"dropout is on while {record.roots[each.root].name} is in eval mode; right where predictions are "
-                "drawn at random on "
-                "purpose"
+                "drawn at random on purpose"
             )
             fix = "pass training=self.training to F.dropout, or make nn.Dropout a module of the model"
             return finding("always-dropout", "FAULT", sentence, fix, each.dropout)
@@ -347,9 +341,8 @@ def ignored_input(record: Record) -> Answer:
                 continue
             what = f"{silent} of {count} columns of {name}" if count > 1 else f"the input {name}"
             sentence = (
-                f"{what} {'have' if count > 1 else 'has'} no influence on {record.roots[each.root].name}: no "
-                "gradient, and the same output "
-                "when their values are exchanged between samples"
+                f"{what} {'have' if count > 1 else 'has'} no influence on {record.roots[each.root].name}: no gradient, "
+                "and the same output when their values are exchanged between samples"
             )
             fix = "look for a slice or a variable used twice in forward, or leave the input out"
             return finding(
@@ -386,9 +379,8 @@ def same_batch(record: Record) -> Answer:
     if loader is None or loader.batches is None or loader.batches < 2 or len(set(facts.batch_hashes)) != 1:
         return None
     sentence = (
-        f"all {len(facts.batch_hashes)} steps used one and the same batch, and the loader has {loader.batches}; "
-        "right where a model is "
-        "to learn one batch by heart as a test"
+        f"all {len(facts.batch_hashes)} steps used one and the same batch, and the loader has {loader.batches}; right "
+        "where a model is to learn one batch by heart as a test"
     )
     fix = "iterate over the loader; next(iter(loader)) begins again each time"
     return finding(
@@ -401,9 +393,8 @@ def worker_seed(record: Record) -> Answer:
     """Workers that draw the same random numbers."""
     for name, place in facts_of(record).twin_items:
         sentence = (
-            f"two workers would draw the same random numbers: copies of {name} give the same item under other "
-            "seeds, and another one the "
-            "next time"
+            f"two workers would draw the same random numbers: copies of {name} give the same item under other seeds, "
+            "and another one the next time"
         )
         fix = "seed the generator of the dataset in worker_init_fn from torch.initial_seed(), or make it on first use"
         return finding("worker-seed", "FAULT", sentence, fix, [place])

@@ -42,8 +42,7 @@ def tied(record: Record) -> Answer:
     for names, other, equal, rows in facts_of(record).ties:
         sentence = (
             f"{names} and {other} are two tensors that began with {equal} of {rows} rows equal: they were tied or "
-            "copied, and "
-            "go separate ways"
+            "copied, and go separate ways"
         )
         fix = f"tie them again after the last change: {other} = {names}"
         places = [_leaf_named(record, name).made for name in (other, names)]
@@ -118,9 +117,8 @@ def symmetry(record: Record) -> Answer:
         return None
     names = listed([name for name, _, _ in equal], 4)
     sentence = (
-        f"all rows of {names} are equal after {record.steps} steps ({equal[0][1]} units): units that start equal "
-        "get equal "
-        "gradients, and stay one unit"
+        f"all rows of {names} are equal after {record.steps} steps ({equal[0][1]} units): units that start equal get "
+        "equal gradients, and stay one unit"
     )
     fix = "initialise the weights at random (biases may be zero)"
     return finding(
@@ -247,8 +245,7 @@ def accumulate_scale(record: Record) -> Answer:
         if per_step >= 3 and abs(factor - 1) < 1e-3 and len(calls) >= 0.8 * record.backwards and not record.in_scaler:
             sentence = (
                 f"each step sums {per_step:g} backward passes of a mean loss that is not divided: the gradient is "
-                f"{per_step:g} times "
-                "that of one batch"
+                f"{per_step:g} times that of one batch"
             )
             fix = f"divide the loss by the number of batches of a step: (loss / {per_step:g}).backward()"
             return finding(
@@ -258,8 +255,7 @@ def accumulate_scale(record: Record) -> Answer:
         if per_step == 1 and factor <= 0.26 and _power_of_two(factor) and divided >= 0.8 * record.backwards:
             sentence = (
                 f"the loss is divided by {1 / factor:.0f}, as for accumulation, and every batch makes a step of its "
-                "own: the "
-                f"gradient is {factor:.3g} of the batch's; right where a weight of {factor:.3g} is meant"
+                f"own: the gradient is {factor:.3g} of the batch's; right where a weight of {factor:.3g} is meant"
             )
             fix = f"step every {1 / factor:.0f} batches, or do not divide"
             return finding(
@@ -345,8 +341,7 @@ def sign(record: Record) -> Answer:
             continue
         sentence = (
             f"the gradient of the loss is multiplied by {median(known):.3g} in every step: the loss is maximised; "
-            "right in a game "
-            "against another model"
+            "right in a game against another model"
         )
         return finding("sign", "LIKELY", sentence, "minimise the loss itself", [place], factor=median(known))
     return None
@@ -362,8 +357,8 @@ def lr_low(record: Record) -> Answer:
             continue
         sentence = (
             f"a step of {facts.kind} changes the weights by {median(steps):.1g} of their size, at a rate of "
-            f"{facts.lrs[0]:.3g}: "
-            f"{format_count(round(0.01 / max(median(steps), 1e-12)))} steps would change them by one percent"
+            f"{facts.lrs[0]:.3g}: {format_count(round(0.01 / max(median(steps), 1e-12)))} steps would change them by "
+            "one percent"
         )
         fix = "raise the rate; 1e-3 of the size per step is usual (lb.lr_find looks for it)"
         return finding(
@@ -388,8 +383,7 @@ def lr_high(record: Record) -> Answer:
             continue
         sentence = (
             f"a step of {facts.kind} changes the weights by {typical:.0%} of their size (the first one by "
-            f"{first:.0%}), at a rate of "
-            f"{facts.lrs[0]:.3g}"
+            f"{first:.0%}), at a rate of {facts.lrs[0]:.3g}"
         )
         fix = "lower the rate until a step changes the weights by about 0.1 % (lb.lr_find looks for it)"
         return finding(
@@ -432,9 +426,8 @@ def dead_units(record: Record) -> Answer:
     for units in record.units.values():
         if units.count >= 4 and units.batches >= 2 and units.samples >= 16 and units.dead >= 0.9 * units.count:
             sentence = (
-                f"{units.dead} of {units.count} units of a ReLU are zero for every one of {units.samples} inputs: "
-                "no gradient comes "
-                "through them"
+                f"{units.dead} of {units.count} units of a ReLU are zero for every one of {units.samples} inputs: no "
+                "gradient comes through them"
             )
             fix = "look at the bias and the scale before it; lower the rate; a LeakyReLU or GELU cannot die"
             low = [leaf.place for leaf in record.leaves.values() if leaf.offset < -1]
@@ -478,9 +471,8 @@ def scheduler_unused(record: Record) -> Answer:
             used = others or [other for other in record.optimizers if other.steps]
             if used:
                 sentence = (
-                    f"{each.kind} turns the rate of {_a(optimizer.kind)} that never steps; {used[0].kind}, which "
-                    "does, keeps "
-                    f"{used[0].lrs[-1]:.3g}"
+                    f"{each.kind} turns the rate of {_a(optimizer.kind)} that never steps; {used[0].kind}, which does, "
+                    f"keeps {used[0].lrs[-1]:.3g}"
                 )
                 fix = "make the schedule after the optimizer that is used"
                 return finding("scheduler-unused", "FAULT", sentence, fix, [each.place, used[0].place])
@@ -532,9 +524,8 @@ def _too_fast(record: Record, each: SchedulerFacts, optimizer: OptimizerFacts) -
         )
     elif turns >= 2:
         sentence = (
-            f"{each.kind} comes down in {each.period} steps and was stepped {each.steps} times, after every batch: "
-            "the rate goes up and "
-            "down again; it counts in epochs"
+            f"{each.kind} comes down in {each.period} steps and was stepped {each.steps} times, after every batch: the "
+            "rate goes up and down again; it counts in epochs"
         )
     else:
         return None
@@ -551,8 +542,7 @@ def _too_slow(record: Record, each: SchedulerFacts, optimizer: OptimizerFacts) -
         return None
     sentence = (
         f"the rate never rose above {max(optimizer.lrs):.2g}, and {each.kind} is to reach {base:.2g}: it is stepped "
-        "once per epoch and "
-        "counts in batches"
+        "once per epoch and counts in batches"
     )
     fix = "step the schedule after every batch"
     return finding(

@@ -114,8 +114,10 @@ def label_order(dataset: Any, most: int = 60) -> tuple[int, int, int] | None:
 
 
 def twins(dataset: Any, init: Any = None) -> bool | None:
-    """Return whether two workers would draw the same random numbers: copies seeded apart agree, and a second draw "
-    "differs."""
+    """Return whether two workers would draw the same random numbers.
+
+    They would if copies that are seeded apart agree, and a second draw of one copy differs.
+    """
     one, other = (drawn_items(dataset, seed, 2, worker=number, init=init) for number, seed in enumerate((11, 12)))
     if one is None or other is None:
         return None
@@ -139,8 +141,7 @@ def base_rows(dataset: Any) -> tuple[Any, set[int] | None]:
 
 
 def shared_rows(one: Any, other: Any) -> tuple[int, int] | None:
-    """Return how many rows of a second dataset are in the first, and how many it has; `None` where they have no "
-    "common base."""
+    """Return how many rows of a second dataset are in the first, and how many it has; `None` without a common base."""
     base, mine = base_rows(one)
     second, its = base_rows(other)
     if base is not second or (mine is None and its is None):
@@ -151,8 +152,7 @@ def shared_rows(one: Any, other: Any) -> tuple[int, int] | None:
 
 
 def wrong_gradient(cls: Any, args: tuple[Any, ...]) -> str:
-    """Return what is wrong with the gradient of an operator; an empty string where it agrees, or is another on "
-    "purpose."""
+    """Return what is wrong with the gradient of an operator, empty where it agrees or is another one on purpose."""
     trial = Trial(cls.apply, args, {}, None)
     trial.dtype = torch.float64
     with _random.same_random_numbers(), torch.enable_grad():
@@ -163,8 +163,7 @@ def wrong_gradient(cls: Any, args: tuple[Any, ...]) -> str:
 
 
 def _flat_or_identity(trial: Trial) -> bool:
-    """Return whether finite differences are zero almost everywhere, or forward is the identity: such gradients "
-    "are meant."""
+    """Return whether a gradient is meant: finite differences are zero almost everywhere, or forward is the identity."""
     leaves = trial.fresh()
     outputs = trial.call(leaves)
     inputs = trial.inputs(leaves)

@@ -1,5 +1,4 @@
-"""What a watched program adds to the record of a training: loaders, schedulers, clips, rows, reruns; plain values "
-"only."""
+"""Hold what a watched program adds to the record: loaders, schedulers, clips, rows, reruns; plain values only."""
 
 import dataclasses
 from collections import Counter

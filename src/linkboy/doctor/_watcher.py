@@ -1,5 +1,4 @@
-"""Watch a program: patches that tell an observer what torch is asked to do, and nothing of what it answers is "
-"changed."""
+"""Watch a program: patches tell an observer what torch is asked to do, and change nothing of what it answers."""
 
 import contextlib
 import inspect
@@ -121,8 +120,7 @@ class Watcher:
             torch.autograd.set_detect_anomaly(False)
 
     def on(self) -> bool:
-        """Return whether the caller is the program that is watched, and not a worker, a thread, a compiler or "
-        "ourselves."""
+        """Return whether the watched program is the caller: no worker, thread or compiler, and not the watcher itself."""
         return (
             not torch.compiler.is_compiling()
             and not self._quiet

@@ -243,8 +243,7 @@ def _as_main(script: str, arguments: list[str], *, module: bool) -> Iterator[Non
 
 @contextlib.contextmanager
 def redirected(watcher: Watcher) -> Iterator[list[str]]:
-    """Send what torch, safetensors and transformers save to a temporary folder while the block runs; yields the "
-    "names."""
+    """Send what torch, safetensors and transformers save to a temporary folder meanwhile, and yield the names."""
     folder = tempfile.mkdtemp(prefix="linkboy-doctor-")
     patches, written = Patches(), list[str]()
 
