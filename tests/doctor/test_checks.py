@@ -16,9 +16,7 @@ STEPS = 20
 def right() -> Record:
     """A training of 20 steps in which nothing is wrong: a classifier of four classes, shuffled, with a schedule per epoch."""
     record = Record(backwards=STEPS, walks=6, steps=STEPS, loss_values=[1.4 - 0.04 * n for n in range(STEPS)])
-    record.roots = [
-        Root("net", "Net", parameter_count=50, optimized_count=50, noisy=("drop",), training=[True] * STEPS)
-    ]
+    record.roots = [Root("net", "Net", parameter_count=50, noisy=("drop",), training=[True] * STEPS)]
     record.roots[0].modes = Counter(train=STEPS, eval=4)
     for number, name in enumerate(("body.weight", "head.weight")):
         record.leaves[number] = Leaf(name, (5, 5), 0, ran=True, optimizers=[0], walks=6, in_graphs=6, owner=name[:4])
@@ -38,7 +36,7 @@ def right() -> Record:
     facts = facts_of(record)
     facts.ended = True
     facts.ties_asked = True
-    facts.schedulers = [SchedulerFacts("StepLR", "train.py:10", 0, 2, at=[10, 20], passes_at=[1, 2])]
+    facts.schedulers = [SchedulerFacts("StepLR", "train.py:10", 0, 2)]
     facts.loaders = [LoaderFacts(0, 10, 32, passes=2, taken=20, backwards=20, place="train.py:18")]
     facts.batch_hashes = list(range(STEPS))
     facts.reruns = [
@@ -210,7 +208,7 @@ def scheduler_unused(r):
 @plants
 def scheduler_pace(r):
     each = facts_of(r).schedulers[0]
-    each.steps, each.at = STEPS, list(range(STEPS))
+    each.steps = STEPS
     r.optimizers[0].lrs = [0.1 * 0.5**n for n in range(STEPS)]
 
 

@@ -68,12 +68,10 @@ class TrainingObserver:
         self._alive: dict[str, Tensor] = {}
         self._marks: dict[int, list[tuple[int, int]]] = {}
         self._steep: list[tuple[str, str]] = []
-        self._asked: set[int] = (
-            set()
-        )  # tensors of an optimizer that asked for a gradient in a backward pass of this step
+        self._asked: set[int] = set()  # tensors of optimizers that asked for a gradient in a backward pass of this step
         self.made_by_hand: Callable[[Tensor], bool] = lambda tensor: False
-        self.on_loss: Callable[[LossCall, Any, Tensor | None, Tensor | None], None] | None = None
-        self.on_step: Callable[[Optimizer, OptimizerFacts, dict[int, dict[str, Any]]], None] | None = None
+        self.on_loss: Callable[[LossCall, Tensor | None], None] | None = None
+        self.on_step: Callable[[OptimizerFacts, dict[int, dict[str, Any]]], None] | None = None
 
     # ---------------------------------------------------------------------------------------------------------- modules
     @contextlib.contextmanager
@@ -114,9 +112,8 @@ class TrainingObserver:
         self.stack.append(module)
 
     def _leave(self, module: nn.Module, args: Any, *others: Any) -> None:
-        kwargs, output = (
-            others if len(others) == 2 else ({}, None)
-        )  # torch passes no kwargs after a forward that raised
+        # torch passes no kwargs after a forward that raised
+        kwargs, output = others if len(others) == 2 else ({}, None)
         if torch.compiler.is_compiling():
             return
         if not self._mine() or not self.stack:
@@ -240,7 +237,7 @@ class TrainingObserver:
                 continue
             several = len(self.record.roots) > 1
             prefix = f"{self.record.roots[number].name}." if several else ""
-            total = optimized = 0
+            total = 0
             installed: dict[str, bool] = {}  # whether the nearest module around a path that is not torch's is installed
             for path, owner in module.named_modules():
                 above = installed.get(path.rpartition(".")[0], False)
@@ -259,11 +256,9 @@ class TrainingObserver:
                     if not self.record.fit:
                         leaf.misspelled = leaf.misspelled or _misspelled(parameter, owner, module)
                     total += leaf.numel
-                    optimized += leaf.numel if leaf.optimizers else 0
                 if not _of_torch(owner):
                     self._note_plain_tensors(owner, path, number, prefix)
-            root = self.record.roots[number]
-            root.parameter_count, root.optimized_count = total, optimized
+            self.record.roots[number].parameter_count = total
 
     def _note_plain_tensors(self, owner: nn.Module, path: str, number: int, prefix: str) -> None:
         for key, value in vars(owner).items():
@@ -388,7 +383,7 @@ class TrainingObserver:
             self.record.losses.append(call)
             node.register_prehook(_coefficient_into(call))
             if self.on_loss is not None:
-                self.on_loss(call, node, given, target)
+                self.on_loss(call, target)
 
     def _read_graph(self, walked: _graph.Walked, roots: Sequence[Tensor]) -> None:
         record = self.record
@@ -418,7 +413,6 @@ class TrainingObserver:
         for tensor, _ in walked.leaves.values():
             leaf = self.leaf(tensor)
             leaf.in_graphs += 1
-            leaf.last_walk = record.walks
             reached.add(self._numbers[id(tensor)])
         roots = {record.leaves[number].root for number in reached} - {None}
         groups = {index for number in reached for index in record.leaves[number].optimizers}
@@ -492,7 +486,7 @@ class TrainingObserver:
         self._asked.difference_update(id(t) for group in optimizer.param_groups for t in group["params"])
         self._close_step(facts)
         if self.on_step is not None:
-            self.on_step(optimizer, facts, changes)
+            self.on_step(facts, changes)
 
     def _note_moved(self, changes: dict[int, dict[str, Any]]) -> None:
         for number, change in changes.items():

@@ -26,7 +26,6 @@ class Leaf:
         feeds_trained: whether a tensor that an optimizer holds comes before it in a graph.
         born: the backward pass in which it was first seen.
         misspelled: an attribute set on it that looks like `requires_grad`.
-        last_walk: the walk in which it was a leaf last.
         moved: whether a step changed it although it asks for no gradient.
         place: where it was filled last before the first step, or made.
         made: where it was put into its module.
@@ -52,7 +51,6 @@ class Leaf:
     feeds_trained: bool = False
     born: int = 0
     misspelled: str = ""
-    last_walk: int = -1
     moved: bool = False
     place: str = ""
     made: str = ""
@@ -79,7 +77,6 @@ class Root:
         kind: the name of its class.
         library: whether its class is one of an installed package.
         parameter_count: how many numbers its parameters hold.
-        optimized_count: how many of these an optimizer holds.
         noisy: the names of the Dropout and BatchNorm modules in it that eval mode changes.
         training: for each step that trained it, whether it was in training mode, all noisy modules in eval mode counting
             as `False` only where the model is too.
@@ -94,7 +91,6 @@ class Root:
     kind: str
     library: bool = False
     parameter_count: int = 0
-    optimized_count: int = 0
     noisy: tuple[str, ...] = ()
     training: list[bool] = dataclasses.field(default_factory=list)
     eval_losses: int = 0

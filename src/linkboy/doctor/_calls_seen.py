@@ -50,7 +50,7 @@ class CallObserver(TrainingObserver):
             number = super().called(module, args, kwargs, output)
             if number is None:
                 return None
-            self.watcher.called(number, module, args, kwargs, output)
+            self.watcher.called(number, module, args, kwargs)
             outputs = tensors_in(output)
             if not torch.is_grad_enabled():
                 self.last_without_gradient, self.last_mode = number, module.training
@@ -63,10 +63,9 @@ class CallObserver(TrainingObserver):
         if not self.ties_asked:
             self.ties_asked = True
             self._note_gains()
-            for reference, number in list(self._root_of.values()):
+            for reference, _ in list(self._root_of.values()):
                 model = reference()
                 if model is not None:
-                    del number
                     self.ties += broken_ties(model)
         super().step_begins(optimizer, closure=closure)
 

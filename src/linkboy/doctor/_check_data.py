@@ -214,16 +214,15 @@ def wrong_dim(record: Record) -> Answer:
     for each in _mixers(record):
         place = _normalised_over_batch(record, each.batch)
         if place is not None:
-            return _over_batch(place, each.batch, record)
+            return _over_batch(place, each.batch)
     shapes = {call.shape for call in record.losses if call.kind == "nll"}
     for each in record.softmaxes:
         if each.log and each.dim == 0 and len(each.shape) == 2 and each.shape in shapes:
-            return _over_batch(each.place, each.shape[0], record)
+            return _over_batch(each.place, each.shape[0])
     return None
 
 
-def _over_batch(place: str, batch: int, record: Record) -> Answer:
-    del record
+def _over_batch(place: str, batch: int) -> Answer:
     sentence = (
         f"a softmax normalises over dim 0, the {batch} samples of the batch: each sample's result depends on the others"
     )

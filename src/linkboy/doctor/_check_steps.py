@@ -5,7 +5,7 @@ from collections import defaultdict
 from statistics import median
 
 from linkboy._report import format_count, listed, plural
-from linkboy._watch import Leaf, LossCall, OptimizerFacts, Record, Severity, TrainingFinding, check
+from linkboy._watch import Leaf, OptimizerFacts, Record, Severity, TrainingFinding, check
 from linkboy._watch._checks import Answer, by_site, few, finding, trained
 from linkboy.doctor._facts import SchedulerFacts, facts_of
 
@@ -237,12 +237,12 @@ def accumulate_scale(record: Record) -> Answer:
         return None
     facts = used[0]
     per_step = median(facts.per_step)
-    for (kind, place), calls in by_site(record.losses).items():
-        calls = [call for call in calls if call.coefficient is not None and call.reduction == "mean"]
-        if not calls or _other_losses(record, kind, place):
+    for (_, place), calls in by_site(record.losses).items():
+        factors = [call.coefficient for call in calls if call.coefficient is not None and call.reduction == "mean"]
+        if not factors or _several_losses(record):
             continue
-        factor = median(_unscaled(call) for call in calls)
-        if per_step >= 3 and abs(factor - 1) < 1e-3 and len(calls) >= 0.8 * record.backwards and not record.in_scaler:
+        factor = median(factors)
+        if per_step >= 3 and abs(factor - 1) < 1e-3 and len(factors) >= 0.8 * record.backwards and not record.in_scaler:
             sentence = (
                 f"each step sums {per_step:g} backward passes of a mean loss that is not divided: the gradient is "
                 f"{per_step:g} times that of one batch"
@@ -264,21 +264,16 @@ def accumulate_scale(record: Record) -> Answer:
     return None
 
 
-def _unscaled(call: LossCall) -> float:
-    return float(call.coefficient or 0.0)
-
-
 def _power_of_two(factor: float) -> bool:
     inverse = 1 / factor if factor > 0 else 0.0
     return inverse >= 2 and abs(inverse - round(inverse)) < 1e-3 and (round(inverse) & (round(inverse) - 1)) == 0
 
 
-def _other_losses(record: Record, kind: str, place: str) -> bool:
+def _several_losses(record: Record) -> bool:
     """Return whether a backward pass goes through more than one loss."""
     passes: dict[int, int] = defaultdict(int)
     for call in record.losses:
         passes[call.backward] += 1
-    del kind, place
     return any(count > 1 for count in passes.values())
 
 
@@ -337,7 +332,7 @@ def sign(record: Record) -> Answer:
         known = [call.coefficient for call in calls if call.coefficient]
         if kind not in ("nll", "bce", "bce_logits", "mse") or len(known) < 4 or not all(value < 0 for value in known):
             continue
-        if _other_losses(record, kind, place) or len([o for o in record.optimizers if o.steps]) > 1:
+        if _several_losses(record) or len([o for o in record.optimizers if o.steps]) > 1:
             continue
         sentence = (
             f"the gradient of the loss is multiplied by {median(known):.3g} in every step: the loss is maximised; "
@@ -402,9 +397,8 @@ def lr_high(record: Record) -> Answer:
 def _improves(record: Record) -> bool:
     values = record.loss_values
     third = max(1, len(values) // 3)
-    start = (
-        min(values[0], median(values[:third])) if values else 0.0
-    )  # a first step too far makes what follows look better
+    # a first step too far makes what follows look better
+    start = min(values[0], median(values[:third])) if values else 0.0
     return len(values) >= 6 and median(values[-third:]) < 0.9 * start
 
 
@@ -500,7 +494,7 @@ def scheduler_pace(record: Record) -> Answer:
         if each.optimizer is None or not record.optimizers[each.optimizer].lrs:
             continue
         optimizer = record.optimizers[each.optimizer]
-        found = _too_fast(record, each, optimizer) or _too_slow(record, each, optimizer)
+        found = _too_fast(each, optimizer) or _too_slow(record, each, optimizer)
         if found is not None:
             return found
     return None
@@ -510,8 +504,7 @@ def _per_batch(each: SchedulerFacts, optimizer: OptimizerFacts) -> bool:
     return each.steps >= 8 and each.steps >= 0.5 * optimizer.steps
 
 
-def _too_fast(record: Record, each: SchedulerFacts, optimizer: OptimizerFacts) -> TrainingFinding | None:
-    del record
+def _too_fast(each: SchedulerFacts, optimizer: OptimizerFacts) -> TrainingFinding | None:
     top = max(optimizer.lrs)
     if not _per_batch(each, optimizer) or top <= 0:
         return None

@@ -17,8 +17,6 @@ class SchedulerFacts:
         optimizer: index of its optimizer; `None` where that was never seen.
         steps: how often it was stepped.
         early: steps before the optimizer's first one.
-        at: for each step, how many optimizer steps its optimizer had made.
-        passes_at: for each step, how many passes over the loader had begun.
         place_step: where it is stepped.
         skipped_by_scaler: whether a GradScaler skipped steps of the optimizer.
         period: the number of steps after which a cosine has come down; 0 where there is none.
@@ -29,8 +27,6 @@ class SchedulerFacts:
     optimizer: int | None = None
     steps: int = 0
     early: int = 0
-    at: list[int] = dataclasses.field(default_factory=list)
-    passes_at: list[int] = dataclasses.field(default_factory=list)
     place_step: str = ""
     skipped_by_scaler: bool = False
     period: int = 0
@@ -102,7 +98,7 @@ class Rerun:
         carried_by: the attribute that a call leaves changed.
         carried_at: where an attribute is set that keeps something between calls.
         future: whether later positions change earlier results; `None` where that could not be asked.
-        mask: how the result changes with what a mask hides: `"ignored"`, `"inverted"`, `"held"`, or empty.
+        mask: how the result changes with what a mask hides: `"ignored"`, `"held"`, or empty.
         mask_name: the mask.
         ignored: inputs without influence: name, columns without influence, and all columns.
         input_count: how many inputs there are that vary.
@@ -169,7 +165,6 @@ class Facts:
     gradient_ratio: list[tuple[float, str, str]] = dataclasses.field(
         default_factory=list
     )  # per step: ratio, small, large
-    optimizers_of_leaf: dict[int, list[int]] = dataclasses.field(default_factory=dict)
     padding: list[tuple[int, int, int, int]] = dataclasses.field(
         default_factory=list
     )  # rows, lengths, label, positions

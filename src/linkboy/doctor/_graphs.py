@@ -32,7 +32,6 @@ class Graphs(Part):
                 with contextlib.suppress(AttributeError, TypeError):
                     metadata: Any = root.grad_fn.metadata
                     metadata["linkboy sentinel"] = sentinel
-                    del metadata
                     self._graphs.append((weakref.ref(sentinel), self.record.steps))
 
     def _note_head(self, root: Tensor) -> None:

@@ -76,10 +76,6 @@ class Loaders(Part):
             return False
         return taken >= 40 * batches or not any(facts.since_step for facts in self.record.optimizers)
 
-    def passes_now(self) -> int:
-        """Return how often the loader of the last batch was begun."""
-        return 0 if self.last is None else self.last.passes
-
     def dataset_now(self) -> int:
         """Return the number of the dataset whose loader handed out the last batch, -1 where there is none."""
         return -1 if self.last is None else self.last.dataset

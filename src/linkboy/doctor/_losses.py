@@ -46,7 +46,7 @@ class Losses(Part):
         self.patches.wrap(F, "embedding_bag", lambda original: self._embedding(original, 7))
         for owner in (torch, Tensor):
             for name in ("argmax", "max"):
-                self.patches.wrap(owner, name, lambda original, name=name: self._best(original, name))
+                self.patches.wrap(owner, name, self._best)
         for name in FACTORIES:
             self.patches.wrap(torch, name, self._factory)
         for name in METHODS:
@@ -108,8 +108,7 @@ class Losses(Part):
                 root.eval_losses += 1
                 root.eval_place = root.eval_place or place
 
-    def _loss_in_graph(self, call: LossCall, node: Any, given: Any, target: Tensor | None) -> None:
-        del node, given
+    def _loss_in_graph(self, call: LossCall, target: Tensor | None) -> None:
         if not call.place:
             call.place = user_line()
         self.rows.loss(call, target)
@@ -128,7 +127,7 @@ class Losses(Part):
 
         return embedding
 
-    def _best(self, original: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def _best(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def best(input: Tensor, *args: Any, **kwargs: Any) -> Any:
             if not torch.compiler.is_compiling() and self._class_logits is not None and self.on():
                 dim = kwargs.get("dim", args[0] if args else None)
@@ -136,7 +135,6 @@ class Losses(Part):
                     self._note_best(input, dim % 2)
             return original(input, *args, **kwargs)
 
-        del name
         return best
 
     def _note_best(self, input: Tensor, dim: int) -> None:

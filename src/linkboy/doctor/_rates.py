@@ -78,10 +78,8 @@ class Rates(Part):
     def _note_scheduler_step(self, scheduler: Any) -> None:
         facts = self._scheduler(scheduler)
         optimizer: Any = getattr(scheduler, "optimizer", None)
-        while (
-            inner := getattr(optimizer, "optimizer", None)
-        ) is not None:  # a wrapper, which may be an Optimizer itself
-            optimizer = inner
+        while (inner := getattr(optimizer, "optimizer", None)) is not None:
+            optimizer = inner  # of a wrapper, which may be an Optimizer itself
         if not isinstance(optimizer, Optimizer):
             return
         of = self.observer.optimizer(optimizer)
@@ -89,8 +87,6 @@ class Rates(Part):
         facts.steps += 1
         facts.early += of.steps == 0
         facts.skipped_by_scaler = facts.skipped_by_scaler or self.facts.scaler_steps > of.steps
-        facts.at.append(of.steps)
-        facts.passes_at.append(self.watcher.loaders.passes_now())
         facts.place_step = facts.place_step or user_line()
 
     def _clip(self, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from linkboy import _random
-from linkboy._calls import Arguments, model_run, named_tensors, tensors_in
+from linkboy._calls import Arguments, model_run, tensors_in
 from linkboy._watch import _graph
 from linkboy._watch._places import node_line, user_line
 from linkboy.doctor._facts import Rerun
@@ -435,9 +435,3 @@ def differ(one: Tensor, two: Tensor, *, scale: Tensor | None = None) -> bool:
     one, two = one.float().nan_to_num(), two.float().nan_to_num()
     size = (one if scale is None else scale.float().nan_to_num()).abs().max() if one.numel() else torch.zeros(())
     return bool(one.numel()) and float((one - two).abs().max()) > 1e-4 * float(size) + 1e-7
-
-
-def sizes_of(arguments: Arguments) -> list[tuple[str, tuple[int, ...]]]:
-    """Return the shapes of the tensors in some arguments, by name."""
-    pairs = [(str(n), value) for n, value in enumerate(arguments.args)] + list(arguments.kwargs.items())
-    return [(name, tuple(tensor.shape)) for name, value in pairs for _, tensor in named_tensors(value)]

@@ -102,9 +102,9 @@ class Rows:
         for tensor in sequences:
             if self._sequence(call, tensor, target):
                 break
-        for ids, size, padding in self._ids:
+        for ids, _, padding in self._ids:
             if ids.dim() == 2 and call.kind == "nll":
-                self._padding(call, ids, target, size, padding)
+                self._padding(call, ids, target, padding)
                 break
 
     def _columns(self, target: Tensor) -> None:
@@ -153,17 +153,16 @@ class Rows:
         self.facts.same += float(same.float().mean()) > 0.98
         self.facts.shifted += float(shifted.float().mean()) > 0.98
 
-    def _padding(self, call: LossCall, ids: Tensor, target: Tensor, size: int, padding: int | None) -> None:
+    def _padding(self, call: LossCall, ids: Tensor, target: Tensor, padding: int | None) -> None:
         rows, length = ids.shape
         if target.numel() == rows * (length - 1):
             ids, length = ids[:, 1:], length - 1
         if target.numel() != rows * length or length < 3:
             return
         target = target.reshape(rows, length)
-        found = trailing(ids, padding)
-        if found is None:
+        hidden = trailing(ids, padding)
+        if hidden is None:
             return
-        hidden = found
         lengths = hidden.sum(1)
         padded_rows = int((lengths > 0).sum())
         if padded_rows < 4 or len(lengths.unique()) < 3:
@@ -176,7 +175,6 @@ class Rows:
         if len(labels) == 1 and int(labels) != call.ignore_index and not _is_silent(call, hidden):
             self.facts.padding.append((padded_rows, len(lengths.unique()), int(labels), int(hidden.sum())))
             self.facts.padding_place = self.facts.padding_place or call.place
-        del size
 
     def note_ids(self) -> None:
         """Note how much of the ids of a step is one id."""

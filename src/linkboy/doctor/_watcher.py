@@ -257,7 +257,7 @@ class Watcher:
         if self.pause_after is not None and facts.steps >= self.pause_after:
             self.paused = True
             self._end_tracing()
-        if self._enough(facts):
+        if self._enough():
             self._raise_stop()
 
     def _raise_stop(self) -> None:
@@ -269,7 +269,7 @@ class Watcher:
             self.on_swallowed()
         raise Stop
 
-    def _enough(self, facts: OptimizerFacts) -> bool:
+    def _enough(self) -> bool:
         if self.steps is None:
             return False
         most = max((each.steps for each in self.record.optimizers), default=0)
@@ -277,7 +277,6 @@ class Watcher:
             return False
         loader = self.facts.loader_of_training()
         waits = loader is not None and self.batches > 0 and loader.passes < self.passes and most < 4 * self.steps
-        del facts
         return not waits
 
     def _look_at_gradients(self, optimizer: Optimizer, facts: OptimizerFacts) -> None:
@@ -319,19 +318,14 @@ class Watcher:
             getattr(tensor, "_post_accumulate_grad_hooks", None)
         )
 
-    def _values_moved(self, optimizer: Optimizer, facts: OptimizerFacts, changes: dict[int, dict[str, Any]]) -> None:
+    def _values_moved(self, facts: OptimizerFacts, changes: dict[int, dict[str, Any]]) -> None:
         """Keep the first and the last value of a matrix some of whose rows never got a gradient."""
-        del optimizer
         for number, change in changes.items():
             known = self._moved.get(number)
             if known is None or not facts.weight_decay or not bool(known["silent"].any()):
                 continue
             known.setdefault("first", change["before"])
             known["last"] = change["now"].clone()
-
-    # ---------------------------------------------------------------------------------------------------------- schedules
-
-    # ------------------------------------------------------------------------------------------------------ clips, scalers
 
     def _apply(self, original: Any) -> Callable[..., Any]:
         """Return what takes the place of a class method, which is one of Python or, from torch 2.15 on, one of C."""
@@ -353,14 +347,6 @@ class Watcher:
         kept = tuple(a.detach().clone().requires_grad_(a.requires_grad) if isinstance(a, Tensor) else a for a in args)
         place = f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}  class {cls.__name__}"  # noqa: PTH119
         self.functions[cls.__name__] = (cls, kept, place)
-
-    # -------------------------------------------------------------------------------------------------------------- losses
-
-    # ---------------------------------------------------------------------------------------------------------------- data
-
-    # --------------------------------------------------------------------------------------------------------------- state
-
-    # -------------------------------------------------------------------------------------------------------------- graphs
 
     # ----------------------------------------------------------------------------------------------------------- compilers
     def _patch_compilers(self) -> None:
@@ -388,7 +374,7 @@ class Watcher:
         return compile
 
     # ---------------------------------------------------------------------------------------------------------------- calls
-    def called(self, number: int, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def called(self, number: int, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Note the rows of a call of a model, and keep the first batch it is trained on."""
         inputs = named_inputs(args, kwargs, _argument_names(module))
         trains = torch.is_grad_enabled() and module.training
@@ -403,7 +389,6 @@ class Watcher:
         self.rows.called(inputs, trains=trains, dataset=self.loaders.dataset_now(), root=number, place=place)
         if torch.is_grad_enabled() and number not in self.examples and len(self.examples) < 8:
             self._keep_example(number, module, args, kwargs)
-        del output
 
     def _keep_example(self, number: int, module: nn.Module, args: Any, kwargs: Any) -> None:
         tensors = [tensor for _, tensor in named_inputs(args, kwargs, [])]
