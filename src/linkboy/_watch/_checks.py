@@ -90,6 +90,11 @@ def finding(
     )
 
 
+def leaf_named(record: Record, name: str) -> Leaf:
+    """Return the tensor of a name; one that nothing is known of where there is none."""
+    return next((leaf for leaf in record.leaves.values() if f".{leaf.name}".endswith(f".{name}")), Leaf(name, ()))
+
+
 def few(leaves: Iterable[Leaf], most: int = 4) -> str:
     """Name the first of some tensors, and count the rest."""
     return listed([leaf.name for leaf in leaves], most)
@@ -98,6 +103,11 @@ def few(leaves: Iterable[Leaf], most: int = 4) -> str:
 def trained(record: Record) -> bool:
     """Return whether there were steps and graphs."""
     return record.steps > 0 and record.walks > 0
+
+
+def stepped(record: Record) -> bool:
+    """Return whether there were backward passes, and steps of an optimizer that was seen."""
+    return record.backwards > 0 and any(facts.steps for facts in record.optimizers)
 
 
 # ----------------------------------------------------------------------------------------------------------- parameters

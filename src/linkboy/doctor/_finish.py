@@ -12,7 +12,14 @@ from linkboy._calls import tensors_in
 from linkboy._checks import did_you_mean
 from linkboy._report import format_count, plural
 from linkboy._watch import CHECKS, Record, TrainingFinding, ask, causes
-from linkboy.doctor import _check_data, _check_steps, _data, _rows  # noqa: F401 - the checks register themselves
+from linkboy.doctor import (  # noqa: F401 - the checks register themselves
+    _check_data,
+    _check_parameters,
+    _check_rates,
+    _check_steps,
+    _data,
+    _rows,
+)
 from linkboy.doctor._facts import Facts, Overlap, Rerun
 from linkboy.doctor._reruns import rerun
 from linkboy.doctor._watcher import Example, Watcher, _argument_names
