@@ -28,6 +28,7 @@ SIZES = (2.0, -1.0, 1e3, 1e-3)
 
 
 def backward(trial: Trial) -> Verdict:
+    """Ask whether an output leads back to an input that requires grad, and backward runs."""
     leaves = trial.fresh()
     outputs = trial.call(leaves)
     if not differentiable(outputs):
@@ -41,6 +42,7 @@ def backward(trial: Trial) -> Verdict:
 
 
 def gradient(trial: Trial) -> Verdict:
+    """Ask whether the gradient is what finite differences of the operator give, or that of its surrogate."""
     if trial.surrogate is not None:
         return _beside_surrogate(trial, _first_order)
     error = disagreement(trial, trial.fresh())
@@ -129,6 +131,7 @@ def _beside_surrogate(trial: Trial, order: Callable[..., list[Tensor | None]]) -
 
 
 def second_order(trial: Trial) -> Verdict:
+    """Ask whether the derivative of the gradient is what finite differences of the gradient give."""
     if any(_declared_once(ctx) for ctx in functions_behind(trial.call(trial.fresh()))):
         return limited(
             "backward is declared once_differentiable",
@@ -161,6 +164,7 @@ def _declared_once(ctx: BackwardCFunction) -> bool:
 
 
 def incoming_gradient(trial: Trial) -> Verdict:
+    """Hand in incoming gradients of other layouts: each gives what a contiguous one does, and none is written."""
     leaves = trial.fresh()
     ends = differentiable(trial.call(leaves))
     ways: dict[str, Callable[[Tensor], Tensor]] = {
@@ -217,6 +221,7 @@ def missing_gradient(trial: Trial) -> Verdict:
 
 
 def subsets(trial: Trial) -> Verdict:
+    """Let only some of the inputs require grad: the gradients of these must stay as they were."""
     if len(trial.diff) < 2:
         return skipped("there is one differentiable input")
     whole = trial.fresh()
@@ -238,6 +243,7 @@ def subsets(trial: Trial) -> Verdict:
 
 
 def backward_twice(trial: Trial) -> Verdict:
+    """Run backward a second time through one graph: it must give the same."""
     leaves = trial.fresh()
     outputs = trial.call(leaves)
     first = gradients(outputs, trial.inputs(leaves), retain_graph=True)
@@ -253,6 +259,7 @@ def backward_twice(trial: Trial) -> Verdict:
 
 
 def checkpointing(trial: Trial) -> Verdict:
+    """Run the operator inside `torch.utils.checkpoint`, whose second forward must give the same gradient."""
     leaves = trial.fresh()
     expected = gradients(trial.call(leaves), trial.inputs(leaves))
     leaves = trial.fresh()

@@ -16,6 +16,8 @@ _numbers = itertools.count()
 
 
 def compiled(trial: Trial) -> Verdict:
+    """Run through `torch.compile`, at two sizes: results and gradients must be those without it."""
+
     def function(*leaves: object) -> list[Tensor]:
         args, kwargs = trial.arguments(list(leaves))
         return [x for x in pytree.tree_leaves(trial.fn(*args, **kwargs)) if isinstance(x, Tensor)]
@@ -55,6 +57,7 @@ def compiled(trial: Trial) -> Verdict:
 
 
 def opcheck(trial: Trial, fn: object) -> Verdict:
+    """Ask torch's own `opcheck`, where the operator is a registered one."""
     if not isinstance(fn, (OpOverload, OpOverloadPacket, CustomOpDef)):
         return skipped("not a registered operator")
     args, kwargs = trial.arguments(trial.fresh(trial.native))

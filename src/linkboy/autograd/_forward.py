@@ -17,6 +17,7 @@ WAITS = ("item", "tolist", "__bool__", "__int__", "__float__", "__index__", "is_
 
 
 def forward(trial: Trial) -> Verdict:
+    """Ask whether the operator runs and returns a tensor, and whether it can be checked in float64."""
     if not trial.call(trial.fresh()):
         return failed("the operator returns no tensor", "", "return the result")
     try:
@@ -28,6 +29,7 @@ def forward(trial: Trial) -> Verdict:
 
 
 def mutation(trial: Trial) -> Verdict:
+    """Ask whether a call leaves its inputs as they were, with and without gradient."""
     for diff in (trial.diff, []):
         leaves = trial.fresh(trial.native, diff=diff)
         before = [(x.detach().clone(), x._version) if isinstance(x, Tensor) else None for x in leaves]
@@ -45,6 +47,7 @@ def mutation(trial: Trial) -> Verdict:
 
 
 def global_state(trial: Trial) -> Verdict:
+    """Ask whether a call leaves torch's global switches as they were."""
     before = switches()
     trial.call(trial.fresh(trial.native))
     changed = [name for name, value in switches().items() if value != before[name]]
@@ -58,6 +61,7 @@ def global_state(trial: Trial) -> Verdict:
 
 
 def random_numbers(trial: Trial) -> Verdict:
+    """Ask whether a call draws random numbers, and whether it seeds a generator that is not its own."""
     starts, ends = [], []
     for number in (1, 2):
         leaves = trial.fresh(trial.native)
@@ -94,6 +98,7 @@ def _generators(number: int | None) -> dict[str, str]:
 
 
 def repeated_calls(trial: Trial) -> Verdict:
+    """Ask whether equal calls give equal results, and a call between forward and backward changes no gradient."""
     first, second = trial.fresh(), trial.fresh()
     outputs, again = trial.call(first), trial.call(second)
     found = difference(again, outputs, 0.0)
@@ -140,6 +145,7 @@ class _Recorder(TorchFunctionMode):
 
 
 def torch_only(trial: Trial) -> Verdict:
+    """Ask whether the operator stays in torch, and waits for no value of a device."""
     leaves = trial.fresh(trial.native)
     with _Recorder() as recorder:
         outputs = trial.call(leaves)
@@ -160,6 +166,7 @@ def torch_only(trial: Trial) -> Verdict:
 
 
 def dtypes(trial: Trial) -> Verdict:
+    """Run in every dtype: the results must keep it, and in half precision be near those of float64."""
     expected = trial.call(trial.fresh(WIDE)) if trial.dtype == WIDE else None
     notes = []
     kinds = (torch.float32, torch.float64) if trial.complex else (WIDE, torch.float32, torch.bfloat16, torch.float16)
@@ -196,6 +203,7 @@ def _name_of(dtype: torch.dtype) -> str:
 
 
 def layouts(trial: Trial) -> Verdict:
+    """Run on strided, transposed and expanded inputs: each must give what contiguous ones of equal values do."""
     if trial.random:
         return skipped("random numbers fall on other elements in another layout")
     for name, lay in {"strided": strided, "transposed": transposed, "expanded": expanded}.items():
@@ -242,6 +250,7 @@ def expanded(x: Tensor) -> Tensor:
 
 
 def sizes(trial: Trial) -> Verdict:
+    """Run on a first dimension of 0 and of 1, as the last batch of an epoch may have it."""
     length = next((trial.leaves[i].shape[0] for i in trial.diff if trial.leaves[i].ndim and i not in trial.state), None)
     if length is None:
         return skipped("no differentiable input has a dimension")

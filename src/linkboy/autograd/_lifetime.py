@@ -16,6 +16,7 @@ CALLS = 3
 
 
 def leaks(trial: Trial) -> Verdict:
+    """Ask whether tensors of earlier calls stay alive."""
     with _no_collector():
         gc.collect(0)  # what is in the youngest generation from here on is new
         for _ in range(CALLS):
@@ -45,6 +46,7 @@ def leaks(trial: Trial) -> Verdict:
 
 
 def saved_tensors(trial: Trial) -> Verdict:
+    """Write into outputs and inputs after forward: torch must notice, or the gradient stay as it was."""
     leaves = trial.fresh()
     outputs = trial.call(leaves)
     ends = differentiable(outputs)

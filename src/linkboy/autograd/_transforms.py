@@ -26,6 +26,7 @@ def unsupported(error: BaseException) -> Verdict:
 
 
 def vmap(trial: Trial) -> Verdict:
+    """Map over two samples with `torch.vmap`: the results must be those of a loop."""
     if trial.random:
         return skipped("random numbers fall differently in a batch")
     first = trial.fresh(diff=[])
@@ -73,6 +74,7 @@ def _with_leaves(trial: Trial, leaves: Leaves, chosen: list[int]) -> Callable[..
 
 
 def jvp(trial: Trial) -> Verdict:
+    """Ask whether forward mode agrees with backward on the number that both of them give."""
     leaves = trial.fresh()
     inputs = [x.detach() for x in trial.inputs(leaves)]
     tangents = cotangents(inputs, 3)
@@ -112,6 +114,7 @@ def _inner(a: list[Tensor], b: list[Tensor]) -> Tensor:
 
 
 def func_grad(trial: Trial) -> Verdict:
+    """Take the gradient by `torch.func.vjp`: it must be that of autograd."""
     leaves = trial.fresh()
     outputs = trial.of_inputs(leaves)(*trial.inputs(leaves))
     weights = cotangents(outputs)
@@ -134,6 +137,7 @@ def func_grad(trial: Trial) -> Verdict:
 
 
 def hessian(trial: Trial) -> Verdict:
+    """Take second derivatives by forward over reverse mode: they must be those of two backward passes."""
     if trial.complex:
         return skipped("not for complex inputs")
     leaves = trial.fresh()
@@ -168,6 +172,7 @@ def hessian(trial: Trial) -> Verdict:
 
 
 def autocast(trial: Trial) -> Verdict:
+    """Run under autocast to bfloat16: the gradient must be near that of float32."""
     device = trial.inputs(trial.leaves)[0].device.type
     if trial.complex or not torch.amp.is_autocast_available(device):
         return skipped("no autocast for complex inputs" if trial.complex else f"none on {device}")
