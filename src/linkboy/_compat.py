@@ -40,12 +40,6 @@ def _numbers(version: str) -> list[int]:
 check_version("torch", torch.__version__, OLDEST_TORCH)
 
 
-def in_transform() -> bool:
-    """Return whether `torch.func` (vmap, grad) runs the caller: its tensors have no values that could be read."""
-    peek = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
-    return peek is not None and peek() is not None
-
-
 def check_transformers(model: nn.Module) -> None:
     """Raise an `ImportError` if a model has a module of a transformers that is too old."""
     transformers = sys.modules.get("transformers")

@@ -92,7 +92,10 @@ def values_visible(tensor: Tensor) -> bool:
 
 
 def transforms_active() -> bool:
-    """Return whether a `torch.func` transform is at work; torch's own `Function.apply` asks the same question."""
+    """Return whether a `torch.func` transform (vmap, grad) is at work, whose tensors have no values that could be read.
+
+    torch's own `Function.apply` asks the same question.
+    """
     return torch._C._are_functorch_transforms_active()  # pyright: ignore[reportAttributeAccessIssue]
 
 

@@ -23,7 +23,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.optim import Optimizer
 
 from linkboy._calls import tensors_in
-from linkboy._compat import in_transform
+from linkboy._tensors import transforms_active
 from linkboy._walk import unwrapped
 from linkboy._watch import _graph
 from linkboy._watch._places import in_library, user_frame, user_line
@@ -98,7 +98,7 @@ class TrainingObserver:
             not torch.compiler.is_compiling()
             and not self.busy
             and threading.get_ident() == self.thread
-            and not in_transform()
+            and not transforms_active()
         )
 
     def _enter(self, module: nn.Module, args: Any) -> None:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from linkboy._calls import Arguments, map_tensors, tensors_in
-from linkboy._compat import in_transform
+from linkboy._tensors import transforms_active
 from linkboy._walk import unwrapped
 from linkboy._watch import OptimizerFacts
 from linkboy._watch._places import in_library, user_line
@@ -128,7 +128,7 @@ class Watcher:
             and not self.observer.busy
             and threading.get_ident() == self._thread
             and os.getpid() == self._process
-            and not in_transform()
+            and not transforms_active()
         )
 
     def at_end(self, function: Callable[[], object]) -> None:
