@@ -71,11 +71,17 @@ def autocast_enabled(device: torch.device) -> bool:
 
 
 def plain_apply(function: type[Function]) -> Callable[..., Any]:
-    """Return the `apply` of a Function without its question for `torch.func`, for a caller that has asked it already.
+    """Return the `apply` of a Function for a caller that knows that no `torch.func` transform is at work.
 
-    It is what `Function.apply` ends in; the question takes a seventh of the time of a small operator.
+    Before torch 2.15 `Function.apply` is written in Python, and takes 7.1 microseconds where this takes 5.2. Like that one it
+    takes a tensor that outlived its transform out of its wrapper, without which its gradient would be lost; only the first
+    argument may be such a tensor.
     """
-    return super(Function, function).apply  # pyright: ignore[reportAttributeAccessIssue]
+    if not isinstance(vars(Function)["apply"], classmethod):
+        return function.apply
+    apply = super(Function, function).apply  # pyright: ignore[reportAttributeAccessIssue]
+    unwrap = torch._C._functorch.unwrap_if_dead  # pyright: ignore[reportAttributeAccessIssue]
+    return lambda tensor, *others: apply(unwrap(tensor), *others)
 
 
 def begin_state(optimizer: Optimizer, tensor: Tensor) -> None:

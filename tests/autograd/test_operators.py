@@ -213,6 +213,18 @@ def test_every_transform_of_torch_func_agrees_with_the_formula(op, factor):
     assert torch.allclose(jacrev(jacrev(cubes))(x[0]), second)
 
 
+@each_operator
+def test_what_outlives_a_transform_keeps_its_gradient(op, factor):
+    x, left = torch.randn(3, requires_grad=True), []
+
+    def inside(y):
+        left.append(2 * y)
+        return y.sum()
+
+    grad(inside)(x)
+    assert torch.allclose(torch.autograd.grad(op(left[0]).sum(), x)[0], torch.full((3,), 2 * factor))
+
+
 def test_vmap_clips_the_norm_of_each_example():
     x = torch.tensor([[30.0, 40.0], [0.3, 0.4]])
     half_square = lambda x: (clip_gradient(x, max_norm=1.0) ** 2).sum() / 2  # noqa: E731
