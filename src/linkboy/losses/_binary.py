@@ -13,7 +13,7 @@ from torch import Tensor
 from linkboy._tensors import wide_dtype
 from linkboy.losses._arguments import is_learned, plain_operations_needed
 from linkboy.losses._margin import focal_of_margin
-from linkboy.losses._small import arrays_may_be_used, element_sum
+from linkboy.losses._small import element_sum, sum_by_arrays
 
 # Elements up to which NumPy's operations take less time than torch's.
 _SMALL = 2**14
@@ -73,11 +73,10 @@ class Elements(NamedTuple):
     def sum_and_gradient(self, *, wanted: bool) -> tuple[Tensor | float, Tensor | None]:
         """Return the sum, and its derivative by the logits if that is `wanted`."""
         logits, label, kept, weight, *numbers, gamma, visible = self
-        length = logits.numel()
-        few = visible and 0 < length <= _SMALL and all(isinstance(number, float) for number in numbers)
-        if few and arrays_may_be_used():
+        known = all(isinstance(number, float) for number in numbers)
+        if known and sum_by_arrays(logits, _SMALL, visible=visible):
             return element_sum(logits, label, kept, weight, *numbers, gamma, wanted=wanted)  # type: ignore[arg-type]
-        step = _CHUNK * torch.get_num_threads()
+        length, step = logits.numel(), _CHUNK * torch.get_num_threads()
         gradient = torch.empty_like(logits, memory_format=torch.contiguous_format) if wanted else None
         if length <= step:
             return _of_chunk(self, gradient), gradient

@@ -21,7 +21,7 @@ from torch import Tensor
 from linkboy._tensors import wide_dtype, work_dtype
 from linkboy.losses._arguments import SampleRows, is_learned, plain_operations_needed
 from linkboy.losses._margin import focal_of_margin, plain_margin_loss
-from linkboy.losses._small import SHORT_ROW, arrays_may_be_used, label_sum
+from linkboy.losses._small import SHORT_ROW, label_sum, sum_by_arrays
 from linkboy.losses._sums import loss_sum
 
 # Logits of a batch up to which float64 costs less than further kernels.
@@ -109,7 +109,7 @@ class LabelBatch(NamedTuple):
 
     def sum_and_gradient(self, *, wanted: bool) -> tuple[Tensor | float, Tensor | None]:
         logits, target, weight, zeros, visible, divisor, gamma = self
-        if not (visible and 0 < logits.numel() <= _SMALL and arrays_may_be_used()) or isinstance(divisor, Tensor):
+        if isinstance(divisor, Tensor) or not sum_by_arrays(logits, _SMALL, visible=visible):
             return _of_chunks(self.rows(), divisor, gamma, wanted=wanted)
         total, gradient = label_sum(logits, target, weight, divisor, gamma, wanted=wanted)
         if zeros is not False and not math.isfinite(total):

@@ -21,7 +21,15 @@ Numbers = NDArray[np.float64]
 
 def arrays_may_be_used() -> bool:
     """Return whether nobody follows the calls of torch, as a mode does; what NumPy computes would be missing for them."""
-    return torch._C._len_torch_function_stack() == 0  # pyright: ignore[reportAttributeAccessIssue]
+    return not (
+        torch._C._len_torch_function_stack()  # pyright: ignore[reportAttributeAccessIssue]
+        or torch._C._len_torch_dispatch_stack()
+    )
+
+
+def sum_by_arrays(logits: Tensor, most: int, *, visible: bool) -> bool:
+    """Return whether the sum of a batch is computed here: it is on a CPU, and has at most so many logits, but some."""
+    return visible and 0 < logits.numel() <= most and arrays_may_be_used()
 
 
 def label_sum(
