@@ -123,6 +123,15 @@ def both(**options):
 
 BOTH = both(compat="hf")
 
+
+@pytest.mark.parametrize("asked", [{}, {"padding": True}, {"return_tensors": "np"}], ids=str)
+def test_a_length_that_means_none_is_longer_than_any_text(asked):
+    # 1e30 is what files of tokenizers hold where no length was given.
+    endless = {"max_length": int(1e30), "truncation": True}
+    for tokenizer in [*both(), *both(max_input_chars_per_word=int(1e30))]:
+        assert str(tokenizer(["ab", "b."], **asked, **endless)) == str(tokenizer(["ab", "b."], **asked))
+
+
 FLAGGED = AddedToken("<f>", lstrip=True, rstrip=True)
 
 

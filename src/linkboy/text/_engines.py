@@ -1,6 +1,7 @@
 """The two engines that cut plain text: the compiled core, and the readable path, which is its specification."""
 
 import itertools
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self
 
@@ -91,7 +92,7 @@ class CoreEngine:
         self._to_reader = frozenset(ord(token[0]) for token in never_split)
         # Longer tokens are in no word that is cut at all, and each of their characters would be a node.
         short = {token: number for token, number in vocabulary.items() if len(token) <= limit + len("##")}
-        self._core = core().Encoder(short, limit, unknown_id)
+        self._core = core().Encoder(short, min(limit, sys.maxsize), unknown_id)
 
     def with_literals(self, added: Mapping[AddedToken, int]) -> Self | None:
         """Return an engine that finds these tokens, too; `None` where they ask for more than the core can."""

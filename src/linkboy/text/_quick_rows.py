@@ -1,5 +1,6 @@
 """The rows of plain calls, straight from the compiled core: no pairs, no spans, no continued rows."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ def quick_rows(
     if options.truncation is not None and options.max_length is not None:
         if options.cuts_left:
             return None
-        room = options.max_length - 2 * options.specials
+        room = min(options.max_length - 2 * options.specials, sys.maxsize)
     first, last = around if options.specials else (-1, -1)
     if options.tensors is None and options.padding is None:
         return _lists(core.rows(texts, first, last, room), options, single)
