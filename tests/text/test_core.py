@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import random
+import subprocess
 import sys
 
 import pytest
@@ -175,18 +176,29 @@ def test_added_tokens_are_found_as_without_the_core(options):
     assert [made(text).word_ids() for text in texts[:50]] == [plain(text).word_ids() for text in texts[:50]]
 
 
-def test_threads_inside_of_a_call_change_nothing():
+def test_threads_that_read_long_texts_at_once_change_nothing():
     texts = words_fuzz(9000, 6) + ["", "[MASK]"] * 100
-    tokenizer = ours()
-    engine = tokenizer._encoder.engine
-    expected = engine.encode(texts, spans=True), engine.lists(texts)
-    engine.threads = 3
-    again = ours()._encoder.engine
-    again.threads = 5
-    for other in (engine, again):
-        found = other.encode(texts, spans=True)
-        assert all((a == b).all() for a, b in zip(found, expected[0], strict=True))
-        assert other.lists(texts) == expected[1]
+    expected = ours()._encoder.engine.lists(texts)
+    engine = ours()._encoder.engine
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        assert all(lists == expected for lists in pool.map(engine.lists, [texts] * 6))
+
+
+def test_a_process_ends_while_a_daemon_thread_is_in_the_core():
+    program = """
+import threading, time
+from linkboy import BertTokenizer
+engine = BertTokenizer(["[UNK]", "a"])._encoder.engine
+def work():
+    while True:
+        engine.encode(["a " * 100_000] * 10)
+        begun.set()
+begun = threading.Event()
+threading.Thread(target=work, daemon=True).start()
+begun.wait()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_list_that_is_emptied_while_it_is_read_is_read_whole():
@@ -234,7 +246,7 @@ def test_whatever_the_kinds_of_a_page_say_reading_ends_and_stays_in_bounds(text,
     encoder = core().Encoder(SMALL, 3, 1)
     encoder.fill_flags(0, bytes(rng.choice([0, 1, 2, 3]) for _ in range(256)))
     encoder.fill(0, bytes(7 * 0 if kind == 7 else kind for kind in kinds), bytes(lengths), folded, classes)
-    found = encoder.flat(["".join(chr(ord(c) & 255) for c in text)] * 3, MARK, True, 1)
+    found = encoder.flat(["".join(chr(ord(c) & 255) for c in text)] * 3, MARK, True)
     assert type(found) is tuple
     assert len(found[0]) * 2 == len(found[3])
 
@@ -242,13 +254,13 @@ def test_whatever_the_kinds_of_a_page_say_reading_ends_and_stays_in_bounds(text,
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda e: e.flat("abc", MARK, False, 1), TypeError, "texts must be a list of strings, got str"),
-        (lambda e: e.flat(["a", 3], MARK, False, 1), TypeError, "texts must be strings, got int"),
+        (lambda e: e.flat("abc", MARK, False), TypeError, "texts must be a list of strings, got str"),
+        (lambda e: e.flat(["a", 3], MARK, False), TypeError, "texts must be strings, got int"),
         (lambda e: e.with_literals(["é"], [3]), ValueError, "a literal must begin with an ASCII sign, and have an id"),
         (lambda e: e.with_literals([""], [3]), ValueError, "a literal must begin with an ASCII sign, and have an id"),
         (lambda e: type(e)({"a": -1}, 3, 0), ValueError, "a vocabulary must map strings to ids below 2 ** 24 - 1"),
         (lambda e: type(e)({b"a": 1}, 3, 0), ValueError, "a vocabulary must map strings to ids below 2 ** 24 - 1"),
-        (lambda e: e.padded(["a"], -1, -1, 0, -1, 1 << 62, 1, False, 1), MemoryError, ""),
+        (lambda e: e.padded(["a"], -1, -1, 0, -1, 1 << 62, 1, False), MemoryError, ""),
     ],
 )
 def test_what_is_not_asked_for_by_its_own_is_refused(call, error, message):
@@ -260,7 +272,7 @@ def test_what_is_not_asked_for_by_its_own_is_refused(call, error, message):
 
 
 def test_an_empty_vocabulary_and_one_of_odd_tokens_are_taken():
-    assert core().Encoder({}, 3, 0).flat([], MARK, False, 1)[0] == b""
+    assert core().Encoder({}, 3, 0).flat([], MARK, False)[0] == b""
     encoder = core().Encoder({"": 0, "##": 1, "#": 2, "###": 3, "\ud800": 4, "##\U0010ffff": 5}, 3, 0)
     encoder.fill(0, *PAGE)
-    assert encoder.lists(["# ### a"], -1, -1, -1, 1)[0] == [[2, 2, 2, 2, 0]]
+    assert encoder.lists(["# ### a"], -1, -1, -1)[0] == [[2, 2, 2, 2, 0]]

@@ -4,9 +4,9 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <chrono>
 #include <exception>
 #include <memory>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -14,7 +14,7 @@
 
 namespace linkboy {
 
-constexpr size_t THREADED = 20000;  // characters from which threads are started, and the lock of Python is let go
+constexpr size_t UNLOCK_FROM = 20000;  // characters from which the lock of Python is let go
 
 struct Reference {  // one reference to an object, given back at the end
   PyObject* object = nullptr;
@@ -24,6 +24,20 @@ struct Reference {  // one reference to an object, given back at the end
   ~Reference() { Py_XDECREF(object); }
   explicit operator bool() const { return object != nullptr; }
   PyObject* release() { return std::exchange(object, nullptr); }
+};
+
+// While it lives, other threads of Python may run, and no object of Python may be touched.
+struct Unlocked {
+  PyThreadState* state = PyEval_SaveThread();
+  Unlocked() = default;
+  Unlocked(const Unlocked&) = delete;
+  ~Unlocked() {
+    try {
+      PyEval_RestoreThread(state);
+    } catch (...) {  // Python has ended and up to 3.13 unwinds daemon threads, which would end in std::terminate
+      for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+    }
+  }
 };
 
 // Strings are read where they are. They never change, and the references keep them alive while the lock is let go.
@@ -78,13 +92,11 @@ struct Row {  // what goes around a text, and how much of it is kept
 };
 
 template <bool SPANS>
-void encode_some(const Tables& tables, const Literals* literals, const Texts& texts, size_t begin, size_t end, Row row,
-                 Output& out) {
+void encode_texts(const Tables& tables, const Literals* literals, const Texts& texts, Row row, Output& out) {
   Reader<SPANS> reader(tables, literals, out, texts.longest);
-  out.ids.reserve(texts.characters / (4 * (texts.views.size() / (end - begin))) + 4 * (end - begin));
-  out.ends.reserve(end - begin);
-  for (size_t n = begin; n < end; ++n) {
-    const Texts::View& text = texts.views[n];
+  out.ids.reserve(texts.characters / 4 + 4 * texts.views.size());
+  out.ends.reserve(texts.views.size());
+  for (const Texts::View& text : texts.views) {
     if (row.first >= 0) reader.emit(row.first, 0, 0);
     const size_t start = out.ids.size;
     if (text.width == 1) reader.read(static_cast<const uint8_t*>(text.data), text.size, row.room);
@@ -97,45 +109,6 @@ void encode_some(const Tables& tables, const Literals* literals, const Texts& te
     if (row.last >= 0) reader.emit(row.last, 0, 0);
     out.ends.push_back(out.ids.size);
   }
-}
-
-// What becomes of all texts: parts in their order, one for each thread.
-using Parts = std::vector<std::unique_ptr<Output>>;
-
-inline Parts encode_all(const Tables& tables, const Literals* literals, const Texts& texts, Row row, bool spans,
-                        size_t threads) {
-  const size_t count = texts.views.size();
-  threads = texts.characters < THREADED ? 1 : std::max<size_t>(1, std::min({threads, count, size_t(64)}));
-  std::vector<size_t> borders{0};
-  for (size_t n = 0, seen = 0; n < count && borders.size() < threads; ++n) {
-    seen += texts.views[n].size;
-    if (seen * threads >= texts.characters * borders.size()) borders.push_back(n + 1);
-  }
-  borders.push_back(count);
-  Parts parts;
-  for (size_t n = 0; n + 1 < borders.size(); ++n) parts.push_back(std::make_unique<Output>());
-  std::vector<std::exception_ptr> failures(parts.size());
-  const auto work = [&](size_t n) noexcept {
-    try {
-      if (borders[n] == borders[n + 1]) return;
-      (spans ? encode_some<true> : encode_some<false>)(tables, literals, texts, borders[n], borders[n + 1], row, *parts[n]);
-    } catch (...) {
-      failures[n] = std::current_exception();
-    }
-  };
-  std::vector<std::thread> workers;
-  for (size_t n = 1; n < parts.size(); ++n) {
-    try {
-      workers.emplace_back(work, n);
-    } catch (const std::system_error&) {
-      work(n);  // no more threads to be had
-    }
-  }
-  work(0);
-  for (std::thread& worker : workers) worker.join();
-  for (const std::exception_ptr& failure : failures)
-    if (failure) std::rethrow_exception(failure);
-  return parts;
 }
 
 struct EncoderObject {
@@ -169,30 +142,26 @@ inline PyObject* list_of_numbers(const std::vector<size_t>& numbers) {
   return list.release();
 }
 
-// Encodes, and puts what came into `parts`. Returns a list of pages where Python is to fill some first, or nullptr with
-// an error set; None, borrowed, where all is well.
-inline PyObject* encode_into(EncoderObject* self, PyObject* list, Row row, bool spans, size_t threads, Parts& parts) {
+// Encodes into `out`. Returns a list of pages where Python is to fill some first, or nullptr with an error set; None,
+// borrowed, where all is well.
+inline PyObject* encode_into(EncoderObject* self, PyObject* list, Row row, bool spans, Output& out) {
   Texts texts;
   if (!texts.read(list)) return nullptr;
-  if (texts.characters < THREADED) {
-    parts = encode_all(**self->tables, self->literals, texts, row, spans, 1);
+  if (spans && texts.longest > size_t(INT32_MAX)) {
+    PyErr_SetString(PyExc_OverflowError, "a text must be shorter than 2 ** 31 characters for its offsets to be told");
+    return nullptr;
+  }
+  const auto encode = [&] {
+    (spans ? encode_texts<true> : encode_texts<false>)(**self->tables, self->literals, texts, row, out);
+  };
+  if (texts.characters < UNLOCK_FROM) {
+    encode();
   } else {
     texts.hold(list);
-    std::exception_ptr failure;
-    Py_BEGIN_ALLOW_THREADS;
-    try {
-      parts = encode_all(**self->tables, self->literals, texts, row, spans, threads);
-    } catch (...) {
-      failure = std::current_exception();
-    }
-    Py_END_ALLOW_THREADS;
-    if (failure) std::rethrow_exception(failure);
+    Unlocked unlocked;
+    encode();
   }
-  std::vector<size_t> missing;
-  for (const auto& part : parts)
-    for (uint32_t page : part->missing)
-      if (std::find(missing.begin(), missing.end(), page) == missing.end()) missing.push_back(page);
-  return missing.empty() ? Py_None : list_of_numbers(missing);
+  return out.missing.empty() ? Py_None : list_of_numbers(out.missing);
 }
 
 inline PyObject* new_bytes(size_t size) {
@@ -200,63 +169,51 @@ inline PyObject* new_bytes(size_t size) {
   return PyByteArray_FromStringAndSize(nullptr, Py_ssize_t(size));
 }
 
-// flat(texts, mark, spans, threads) -> pages | (ids, splits, references, spans | None)
+template <class T>
+PyObject* bytes_of(const T* data, size_t size) {
+  return PyByteArray_FromStringAndSize(reinterpret_cast<const char*>(data), Py_ssize_t(size * sizeof(T)));
+}
+
+// flat(texts, mark, spans) -> pages | (ids, splits, references, spans | None)
 inline PyObject* encoder_flat(PyObject* object, PyObject* arguments) {
   auto* self = reinterpret_cast<EncoderObject*>(object);
   PyObject* list;
-  int mark, spans, threads;
-  if (!PyArg_ParseTuple(arguments, "Oipi:flat", &list, &mark, &spans, &threads)) return nullptr;
+  int mark, spans;
+  if (!PyArg_ParseTuple(arguments, "Oip:flat", &list, &mark, &spans)) return nullptr;
   return guarded([&]() -> PyObject* {
-    Parts parts;
-    PyObject* state = encode_into(self, list, {mark, mark, SIZE_MAX}, spans, size_t(std::max(threads, 1)), parts);
+    Output out;
+    PyObject* state = encode_into(self, list, {mark, mark, SIZE_MAX}, spans, out);
     if (state != Py_None) return state;
-    size_t total = 0, rows = 0;
-    for (const auto& part : parts) total += part->ids.size, rows += part->ends.size();
-    Reference ids(new_bytes(4 * total)), splits(new_bytes(8 * (rows + 1)));
-    Reference ranges(spans ? new_bytes(8 * total) : Py_NewRef(Py_None));
-    if (!ids || !splits || !ranges) return nullptr;
-    auto* id = reinterpret_cast<int32_t*>(PyByteArray_AS_STRING(ids.object));
-    auto* split = reinterpret_cast<int64_t*>(PyByteArray_AS_STRING(splits.object));
-    auto* range = spans ? reinterpret_cast<Range*>(PyByteArray_AS_STRING(ranges.object)) : nullptr;
-    std::vector<size_t> references;
-    size_t done = 0, row = 0;
-    split[0] = 0;
-    for (const auto& part : parts) {
-      if (part->ids.size) std::memcpy(id + done, part->ids.data, 4 * part->ids.size);
-      if (spans && part->ids.size) std::memcpy(range + done, part->spans.data, 8 * part->ids.size);
-      for (size_t number : part->references) references.push_back(row + number);
-      for (size_t end : part->ends) split[++row] = int64_t(done + end);
-      done += part->ids.size;
-    }
-    Reference numbers(list_of_numbers(references));
-    return numbers ? PyTuple_Pack(4, ids.object, splits.object, numbers.object, ranges.object) : nullptr;
+    std::vector<int64_t> borders{0};
+    borders.insert(borders.end(), out.ends.begin(), out.ends.end());
+    Reference ids(bytes_of(out.ids.data, out.ids.size)), splits(bytes_of(borders.data(), borders.size()));
+    Reference ranges(spans ? bytes_of(out.spans.data, out.spans.size) : Py_NewRef(Py_None));
+    Reference numbers(list_of_numbers(out.references));
+    if (!ids || !splits || !ranges || !numbers) return nullptr;
+    return PyTuple_Pack(4, ids.object, splits.object, numbers.object, ranges.object);
   });
 }
 
-// padded(texts, first, last, pad, room, width, multiple, left, threads) -> pages | None | (ids, mask, width)
+// padded(texts, first, last, pad, room, width, multiple, left) -> pages | None | (ids, mask, width)
 // `width`: the least that rows are padded to, -1 for rows that must be of one length already. None: a text is to be read
 // by the reference, or the rows differ.
 inline PyObject* encoder_padded(PyObject* object, PyObject* arguments) {
   auto* self = reinterpret_cast<EncoderObject*>(object);
   PyObject* list;
-  int first, last, pad, left, threads;
+  int first, last, pad, left;
   Py_ssize_t room, least, multiple;
-  if (!PyArg_ParseTuple(arguments, "Oiiinnnpi:padded", &list, &first, &last, &pad, &room, &least, &multiple, &left, &threads))
+  if (!PyArg_ParseTuple(arguments, "Oiiinnnp:padded", &list, &first, &last, &pad, &room, &least, &multiple, &left))
     return nullptr;
   return guarded([&]() -> PyObject* {
-    Parts parts;
-    const Row row{first, last, room < 0 ? SIZE_MAX : size_t(room)};
-    PyObject* state = encode_into(self, list, row, false, size_t(std::max(threads, 1)), parts);
+    Output out;
+    PyObject* state = encode_into(self, list, {first, last, room < 0 ? SIZE_MAX : size_t(room)}, false, out);
     if (state != Py_None) return state;
-    size_t rows = 0, longest = 0, shortest = SIZE_MAX;
-    for (const auto& part : parts) {
-      if (!part->references.empty()) Py_RETURN_NONE;
-      size_t start = 0;
-      for (size_t end : part->ends) {
-        longest = std::max(longest, end - start), shortest = std::min(shortest, end - start);
-        start = end;
-      }
-      rows += part->ends.size();
+    if (!out.references.empty()) Py_RETURN_NONE;
+    const size_t rows = out.ends.size();
+    size_t start = 0, longest = 0, shortest = SIZE_MAX;
+    for (size_t end : out.ends) {
+      longest = std::max(longest, end - start), shortest = std::min(shortest, end - start);
+      start = end;
     }
     if (least < 0 && rows && longest != shortest) Py_RETURN_NONE;
     size_t width = std::max(longest, size_t(std::max<Py_ssize_t>(least, 0)));
@@ -266,16 +223,14 @@ inline PyObject* encoder_padded(PyObject* object, PyObject* arguments) {
     if (!ids || !masks) return nullptr;
     auto* id = reinterpret_cast<int64_t*>(PyByteArray_AS_STRING(ids.object));
     auto* mask = reinterpret_cast<int64_t*>(PyByteArray_AS_STRING(masks.object));
-    for (const auto& part : parts) {
-      size_t start = 0;
-      for (size_t end : part->ends) {
-        const size_t size = end - start, rest = width - size;
-        int64_t *to = id + (left ? rest : 0), *one = mask + (left ? rest : 0);
-        for (size_t n = 0; n < size; ++n) to[n] = part->ids.data[start + n], one[n] = 1;
-        std::fill_n(left ? id : id + size, rest, int64_t(pad));
-        std::fill_n(left ? mask : mask + size, rest, int64_t(0));
-        id += width, mask += width, start = end;
-      }
+    start = 0;
+    for (size_t end : out.ends) {
+      const size_t size = end - start, rest = width - size;
+      int64_t *to = id + (left ? rest : 0), *one = mask + (left ? rest : 0);
+      for (size_t n = 0; n < size; ++n) to[n] = out.ids.data[start + n], one[n] = 1;
+      std::fill_n(left ? id : id + size, rest, int64_t(pad));
+      std::fill_n(left ? mask : mask + size, rest, int64_t(0));
+      id += width, mask += width, start = end;
     }
     return Py_BuildValue("OOn", ids.object, masks.object, Py_ssize_t(width));
   });
@@ -288,39 +243,31 @@ inline PyObject* number_of(EncoderObject* self, int32_t id) {
   return Py_NewRef(numbers[size_t(id)]);
 }
 
-// lists(texts, first, last, room, threads) -> pages | (lists of ids, references)
+// lists(texts, first, last, room) -> pages | (lists of ids, references)
 inline PyObject* encoder_lists(PyObject* object, PyObject* arguments) {
   auto* self = reinterpret_cast<EncoderObject*>(object);
   PyObject* list;
-  int first, last, threads;
+  int first, last;
   Py_ssize_t room;
-  if (!PyArg_ParseTuple(arguments, "Oiini:lists", &list, &first, &last, &room, &threads)) return nullptr;
+  if (!PyArg_ParseTuple(arguments, "Oiin:lists", &list, &first, &last, &room)) return nullptr;
   return guarded([&]() -> PyObject* {
-    Parts parts;
-    const Row row{first, last, room < 0 ? SIZE_MAX : size_t(room)};
-    PyObject* state = encode_into(self, list, row, false, size_t(std::max(threads, 1)), parts);
+    Output out;
+    PyObject* state = encode_into(self, list, {first, last, room < 0 ? SIZE_MAX : size_t(room)}, false, out);
     if (state != Py_None) return state;
-    Reference lists(PyList_New(0));
+    Reference lists(PyList_New(Py_ssize_t(out.ends.size())));
     if (!lists) return nullptr;
-    std::vector<size_t> references;
-    size_t rows = 0;
-    for (const auto& part : parts) {
-      for (size_t number : part->references) references.push_back(rows + number);
-      size_t start = 0;
-      for (size_t end : part->ends) {
-        Reference ids(PyList_New(Py_ssize_t(end - start)));
-        if (!ids) return nullptr;
-        for (size_t n = start; n < end; ++n) {
-          PyObject* number = number_of(self, part->ids.data[n]);
-          if (!number) return nullptr;
-          PyList_SET_ITEM(ids.object, Py_ssize_t(n - start), number);
-        }
-        if (PyList_Append(lists.object, ids.object) < 0) return nullptr;
-        start = end;
+    size_t start = 0;
+    for (size_t row = 0; row < out.ends.size(); ++row) {
+      PyObject* ids = PyList_New(Py_ssize_t(out.ends[row] - start));
+      if (!ids) return nullptr;
+      PyList_SET_ITEM(lists.object, Py_ssize_t(row), ids);
+      for (Py_ssize_t n = 0; start < out.ends[row]; ++n, ++start) {
+        PyObject* number = number_of(self, out.ids.data[start]);
+        if (!number) return nullptr;
+        PyList_SET_ITEM(ids, n, number);
       }
-      rows += part->ends.size();
     }
-    Reference numbers(list_of_numbers(references));
+    Reference numbers(list_of_numbers(out.references));
     return numbers ? PyTuple_Pack(2, lists.object, numbers.object) : nullptr;
   });
 }

@@ -7,9 +7,9 @@ namespace {
 using namespace linkboy;
 
 PyMethodDef encoder_methods[] = {
-    {"flat", encoder_flat, METH_VARARGS, "flat(texts, mark, spans, threads)"},
-    {"padded", encoder_padded, METH_VARARGS, "padded(texts, first, last, pad, room, width, multiple, left, threads)"},
-    {"lists", encoder_lists, METH_VARARGS, "lists(texts, first, last, room, threads)"},
+    {"flat", encoder_flat, METH_VARARGS, "flat(texts, mark, spans)"},
+    {"padded", encoder_padded, METH_VARARGS, "padded(texts, first, last, pad, room, width, multiple, left)"},
+    {"lists", encoder_lists, METH_VARARGS, "lists(texts, first, last, room)"},
     {"fill", encoder_fill, METH_VARARGS, "fill(page, kinds, lengths, folded, classes)"},
     {"fill_flags", encoder_fill_flags, METH_VARARGS, "fill_flags(page, flags)"},
     {"with_literals", encoder_with_literals, METH_VARARGS, "with_literals(texts, ids)"},

@@ -61,7 +61,7 @@ class GramReader {
   Growing<int64_t> ids;
   Growing<float> weights;
   std::vector<int64_t> lengths;
-  std::vector<size_t> missing;
+  Numbers missing;
 
   GramReader(const Grams& grams, const double* logs, size_t log_count) : grams_(grams), logs_(logs), log_count_(log_count) {}
 
@@ -117,8 +117,7 @@ class GramReader {
   bool in_word(uint32_t code) {
     const Flags* flags = grams_.flags[code >> 8];
     if (flags) return flags->of[code & 255];
-    if (std::find(missing.begin(), missing.end(), code >> 8) == missing.end()) missing.push_back(code >> 8);
-    return false;
+    return note(missing, code >> 8), false;
   }
 
   void read_words() {
@@ -184,25 +183,17 @@ inline PyObject* grams_encode(PyObject* object, PyObject* arguments) {
     if (!texts.read(list)) return nullptr;
     texts.hold(list);
     GramReader reader(grams, reinterpret_cast<const double*>(logs.bytes()), logs.size() / 8);
-    std::exception_ptr failure;
-    Py_BEGIN_ALLOW_THREADS;
-    try {
+    {
+      Unlocked unlocked;
       for (const Texts::View& text : texts.views) {
         if (text.width == 1) reader.read(static_cast<const uint8_t*>(text.data), text.size);
         if (text.width == 2) reader.read(static_cast<const uint16_t*>(text.data), text.size);
         if (text.width == 4) reader.read(static_cast<const uint32_t*>(text.data), text.size);
       }
-    } catch (...) {
-      failure = std::current_exception();
     }
-    Py_END_ALLOW_THREADS;
-    if (failure) std::rethrow_exception(failure);
     if (!reader.missing.empty()) return list_of_numbers(reader.missing);
-    const auto bytes = [](const void* data, size_t size) {
-      return PyByteArray_FromStringAndSize(static_cast<const char*>(data), Py_ssize_t(size));
-    };
-    Reference ids(bytes(reader.ids.data, 8 * reader.ids.size)), weights(bytes(reader.weights.data, 4 * reader.weights.size));
-    Reference lengths(bytes(reader.lengths.data(), 8 * reader.lengths.size()));
+    Reference ids(bytes_of(reader.ids.data, reader.ids.size)), weights(bytes_of(reader.weights.data, reader.weights.size));
+    Reference lengths(bytes_of(reader.lengths.data(), reader.lengths.size()));
     return ids && weights && lengths ? PyTuple_Pack(3, ids.object, weights.object, lengths.object) : nullptr;
   });
 }

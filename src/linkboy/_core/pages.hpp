@@ -1,6 +1,7 @@
 // What characters become, 256 at a time. Python says it when a page is first met, so no table of Unicode is compiled in.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -35,6 +36,12 @@ struct Page {
 struct Flags {
   uint8_t of[256];
 };
+
+using Numbers = std::vector<size_t>;
+
+inline void note(Numbers& numbers, size_t number) {
+  if (std::find(numbers.begin(), numbers.end(), number) == numbers.end()) numbers.push_back(number);
+}
 
 // One pointer for each page. A page is made whole, then published, then never changed: readers need no lock, a fork
 // cannot catch one held, and of two threads that make the same page at once one throws its own away.

@@ -87,12 +87,8 @@ struct Output {
   Growing<int32_t> ids;
   Growing<Range> spans;
   std::vector<size_t> ends;
-  std::vector<uint32_t> missing;     // pages to be filled; those of flags have bit 16. With some, all else is void.
-  std::vector<size_t> references;  // texts left empty, which the reference is to read
-
-  void miss(uint32_t page) {
-    if (std::find(missing.begin(), missing.end(), page) == missing.end()) missing.push_back(page);
-  }
+  Numbers missing;     // pages to be filled; those of flags have bit 16. With some, all else is void.
+  Numbers references;  // texts left empty, which the reference is to read
 };
 
 // Reads texts, one after the other, of one width of characters; with or without the spans of pieces.
@@ -166,7 +162,7 @@ class Reader {
           out_.references.push_back(out_.ends.size());
           return reset();
         case UNFILLED:
-          out_.miss(uint32_t(text[i]) >> 8);
+          note(out_.missing, uint32_t(text[i]) >> 8);
           break;
         default:  // DROPPED and STRIPPED leave nothing
           break;
@@ -308,11 +304,11 @@ class Reader {
   // Returns 1 for a cased character, 0 for another or a border, -1 for one to pass over.
   int is_cased(uint32_t code) {
     const uint32_t kind = entry_of(code) >> KIND_AT;
-    if (kind == UNFILLED) return out_.miss(code >> 8), 0;
+    if (kind == UNFILLED) return note(out_.missing, code >> 8), 0;
     if (kind == DROPPED) return -1;
     if (kind == SPACE || kind == ALONE) return 0;
     const Flags* flags = tables_.flags[code >> 8];
-    if (!flags) return out_.miss(code >> 8 | 1u << 16), 0;
+    if (!flags) return note(out_.missing, code >> 8 | 1u << 16), 0;
     const uint8_t of = flags->of[code & 255];
     return of & CASED ? 1 : of & IGNORABLE ? -1 : 0;
   }

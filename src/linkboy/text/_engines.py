@@ -76,8 +76,6 @@ class CoreEngine:
         never_split: tokens that stay whole where they stand between spaces: only the reader knows them.
     """
 
-    threads = 1
-
     def __init__(
         self,
         vocabulary: Mapping[str, int],
@@ -106,7 +104,7 @@ class CoreEngine:
     def encode(self, texts: Sequence[str], *, spans: bool = False) -> FlatIds:
         """Return the ids of all texts, and their spans."""
         texts = _as_list(texts)
-        ids, splits, unread, ranges = self._ask(self._core.flat, texts, MARK, spans, self.threads)
+        ids, splits, unread, ranges = self._ask(self._core.flat, texts, MARK, spans)
         splits = np.frombuffer(splits, np.int64)
         flat = FlatIds(
             np.frombuffer(ids, np.int32),
@@ -123,7 +121,7 @@ class CoreEngine:
     def rows(self, texts: Sequence[str], first: int, last: int, room: int) -> list[list[int]]:
         """Return the ids of each text, at most `room`, with one id before and one after them; -1 for neither."""
         texts = _as_list(texts)
-        rows, unread = self._ask(self._core.lists, texts, first, last, room, self.threads)
+        rows, unread = self._ask(self._core.lists, texts, first, last, room)
         for number in unread:
             at = int(first >= 0)
             rows[number][at:at] = self.reader.ids(texts[int(number)])[: None if room < 0 else room]
@@ -147,9 +145,7 @@ class CoreEngine:
         Returns:
             `None` where rows that may not be padded differ, or a text is one for the reader.
         """
-        asked = self._ask(
-            self._core.padded, _as_list(texts), first, last, pad, room, width, multiple, left, self.threads
-        )
+        asked = self._ask(self._core.padded, _as_list(texts), first, last, pad, room, width, multiple, left)
         if asked is None:
             return None
         ids, mask, width = asked
