@@ -111,12 +111,37 @@ void encode_texts(const Tables& tables, const Literals* literals, const Texts& t
   }
 }
 
-struct EncoderObject {
-  PyObject_HEAD
-  std::shared_ptr<Tables>* tables;
-  Literals* literals;               // nullptr: none
-  std::vector<PyObject*>* numbers;  // ids as Python has them, made when first asked for
+struct Encoder {
+  std::shared_ptr<Tables> tables;
+  std::unique_ptr<Literals> literals;  // nullptr: none
+  std::vector<Reference> numbers;      // ids as Python has them, made when first asked for
 };
+
+template <class T>
+struct Holder {  // the Python object around a T
+  PyObject_HEAD
+  T* held;
+};
+
+template <class T>
+T& held_by(PyObject* object) {
+  return *reinterpret_cast<Holder<T>*>(object)->held;
+}
+
+template <class T>
+PyObject* new_holder(PyTypeObject* type, std::unique_ptr<T> made) {
+  PyObject* object = type->tp_alloc(type, 0);
+  if (object) reinterpret_cast<Holder<T>*>(object)->held = made.release();
+  return object;
+}
+
+template <class T>
+void free_holder(PyObject* object) {
+  delete reinterpret_cast<Holder<T>*>(object)->held;
+  PyTypeObject* type = Py_TYPE(object);
+  type->tp_free(object);
+  Py_DECREF(type);
+}
 
 // Runs a body that may throw; sets the Python error and returns nullptr then.
 template <class Body>
@@ -144,7 +169,7 @@ inline PyObject* list_of_numbers(const std::vector<size_t>& numbers) {
 
 // Encodes into `out`. Returns a list of pages where Python is to fill some first, or nullptr with an error set; None,
 // borrowed, where all is well.
-inline PyObject* encode_into(EncoderObject* self, PyObject* list, Row row, bool spans, Output& out) {
+inline PyObject* encode_into(const Encoder& self, PyObject* list, Row row, bool spans, Output& out) {
   Texts texts;
   if (!texts.read(list)) return nullptr;
   if (spans && texts.longest > size_t(INT32_MAX)) {
@@ -152,7 +177,7 @@ inline PyObject* encode_into(EncoderObject* self, PyObject* list, Row row, bool 
     return nullptr;
   }
   const auto encode = [&] {
-    (spans ? encode_texts<true> : encode_texts<false>)(**self->tables, self->literals, texts, row, out);
+    (spans ? encode_texts<true> : encode_texts<false>)(*self.tables, self.literals.get(), texts, row, out);
   };
   if (texts.characters < UNLOCK_FROM) {
     encode();
@@ -176,7 +201,7 @@ PyObject* bytes_of(const T* data, size_t size) {
 
 // flat(texts, mark, spans) -> pages | (ids, splits, references, spans | None)
 inline PyObject* encoder_flat(PyObject* object, PyObject* arguments) {
-  auto* self = reinterpret_cast<EncoderObject*>(object);
+  auto& self = held_by<Encoder>(object);
   PyObject* list;
   int mark, spans;
   if (!PyArg_ParseTuple(arguments, "Oip:flat", &list, &mark, &spans)) return nullptr;
@@ -198,7 +223,7 @@ inline PyObject* encoder_flat(PyObject* object, PyObject* arguments) {
 // `width`: the least that rows are padded to, -1 for rows that must be of one length already. None: a text is to be read
 // by the reference, or the rows differ.
 inline PyObject* encoder_padded(PyObject* object, PyObject* arguments) {
-  auto* self = reinterpret_cast<EncoderObject*>(object);
+  auto& self = held_by<Encoder>(object);
   PyObject* list;
   int first, last, pad, left;
   Py_ssize_t room, least, multiple;
@@ -236,16 +261,16 @@ inline PyObject* encoder_padded(PyObject* object, PyObject* arguments) {
   });
 }
 
-inline PyObject* number_of(EncoderObject* self, int32_t id) {
-  std::vector<PyObject*>& numbers = *self->numbers;
-  if (size_t(id) >= numbers.size()) numbers.resize(size_t(id) + 1, nullptr);
-  if (!numbers[size_t(id)] && !(numbers[size_t(id)] = PyLong_FromLong(id))) return nullptr;
-  return Py_NewRef(numbers[size_t(id)]);
+inline PyObject* number_of(Encoder& self, int32_t id) {
+  if (size_t(id) >= self.numbers.size()) self.numbers.resize(size_t(id) + 1);
+  PyObject*& number = self.numbers[size_t(id)].object;
+  if (!number) number = PyLong_FromLong(id);
+  return Py_XNewRef(number);
 }
 
 // lists(texts, first, last, room) -> pages | (lists of ids, references)
 inline PyObject* encoder_lists(PyObject* object, PyObject* arguments) {
-  auto* self = reinterpret_cast<EncoderObject*>(object);
+  auto& self = held_by<Encoder>(object);
   PyObject* list;
   int first, last;
   Py_ssize_t room;
@@ -284,7 +309,7 @@ struct Buffer {  // the bytes of an object, given back at the end
 // fill(page, kinds, lengths, folded, classes): what the 256 characters of a page become. `folded` holds `lengths[i]` code
 // points for each character, `classes` their combining classes.
 inline PyObject* encoder_fill(PyObject* object, PyObject* arguments) {
-  Tables& tables = **reinterpret_cast<EncoderObject*>(object)->tables;
+  Tables& tables = *held_by<Encoder>(object).tables;
   unsigned int number;
   Buffer kinds, lengths, folded, classes;
   if (!PyArg_ParseTuple(arguments, "Iy*y*y*y*:fill", &number, &kinds.view, &lengths.view, &folded.view, &classes.view))
@@ -294,7 +319,7 @@ inline PyObject* encoder_fill(PyObject* object, PyObject* arguments) {
   for (size_t i = 0; valid && i < 256; ++i) {
     const uint8_t kind = kinds.bytes()[i], length = lengths.bytes()[i];
     total += length;
-    valid = kind < UNFILLED && length <= 8 && (length == 1 || (kind != ALONE && kind != PUNCTUATION)) && (length || kind);
+    valid = kind < UNFILLED && kind != SEVERAL && length <= 8 && (length == 1 || (kind != ALONE && kind != PUNCTUATION)) && (length || kind);
   }
   if (!valid || folded.size() != 4 * total || classes.size() != total) {
     PyErr_SetString(PyExc_ValueError, "a page needs the kinds and lengths of 256 characters, and all that they fold to");
@@ -350,15 +375,7 @@ inline PyObject* fill_flags_of(Shelf<Flags>& shelf, PyObject* arguments) {
 
 // fill_flags(page, flags): which of the 256 characters are cased, and which can be ignored.
 inline PyObject* encoder_fill_flags(PyObject* object, PyObject* arguments) {
-  return fill_flags_of((*reinterpret_cast<EncoderObject*>(object)->tables)->flags, arguments);
-}
-
-inline PyObject* allocate(PyTypeObject* type) {
-  PyObject* object = type->tp_alloc(type, 0);
-  if (!object) return nullptr;
-  auto* self = reinterpret_cast<EncoderObject*>(object);
-  self->tables = nullptr, self->literals = nullptr, self->numbers = nullptr;
-  return object;
+  return fill_flags_of(held_by<Encoder>(object).tables->flags, arguments);
 }
 
 // with_literals(texts, ids): an encoder of the same tables with other literals, each beginning with an ASCII sign.
@@ -366,7 +383,8 @@ inline PyObject* encoder_with_literals(PyObject* object, PyObject* arguments) {
   PyObject *texts, *ids;
   if (!PyArg_ParseTuple(arguments, "O!O!:with_literals", &PyList_Type, &texts, &PyList_Type, &ids)) return nullptr;
   return guarded([&]() -> PyObject* {
-    auto literals = std::make_unique<Literals>();
+    auto made = std::make_unique<Encoder>();
+    made->tables = held_by<Encoder>(object).tables, made->literals = std::make_unique<Literals>();
     for (Py_ssize_t n = 0; n < PyList_GET_SIZE(texts) && n < PyList_GET_SIZE(ids); ++n) {
       PyObject* text = PyList_GET_ITEM(texts, n);
       const long id = PyLong_AsLong(PyList_GET_ITEM(ids, n));
@@ -378,19 +396,12 @@ inline PyObject* encoder_with_literals(PyObject* object, PyObject* arguments) {
       }
       std::u32string characters;
       for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(text); ++i) characters += char32_t(PyUnicode_READ_CHAR(text, i));
-      literals->of[characters[0]].push_back({characters, int32_t(id)});
+      made->literals->of[characters[0]].push_back({characters, int32_t(id)});
     }
-    for (auto& some : literals->of)
+    for (auto& some : made->literals->of)
       std::stable_sort(some.begin(), some.end(),
                        [](const Literal& a, const Literal& b) { return a.text.size() > b.text.size(); });
-    PyObject* other = allocate(Py_TYPE(object));
-    if (!other) return nullptr;
-    auto* made = reinterpret_cast<EncoderObject*>(other);
-    Reference guard(other);
-    made->tables = new std::shared_ptr<Tables>(*reinterpret_cast<EncoderObject*>(object)->tables);
-    made->numbers = new std::vector<PyObject*>();
-    made->literals = PyList_GET_SIZE(texts) ? literals.release() : nullptr;
-    return guard.release();
+    return new_holder(Py_TYPE(object), std::move(made));
   });
 }
 
@@ -401,45 +412,31 @@ inline PyObject* encoder_new(PyTypeObject* type, PyObject* arguments, PyObject*)
   int unknown;
   if (!PyArg_ParseTuple(arguments, "O!ni:Encoder", &PyDict_Type, &vocabulary, &limit, &unknown)) return nullptr;
   return guarded([&]() -> PyObject* {
-    auto tables = std::make_shared<Tables>();
-    tables->limit = size_t(std::max<Py_ssize_t>(limit, 0)), tables->unknown = unknown;
+    auto made = std::make_unique<Encoder>();
+    made->tables = std::make_shared<Tables>();
+    made->tables->limit = size_t(std::max<Py_ssize_t>(limit, 0)), made->tables->unknown = unknown;
     std::vector<uint32_t> codes;
     std::vector<Token> tokens;
     PyObject *token, *number;
-    for (Py_ssize_t at = 0; PyDict_Next(vocabulary, &at, &token, &number);) {
+    bool valid = unknown >= 0 && unknown < int(PAYLOAD);
+    for (Py_ssize_t at = 0; valid && PyDict_Next(vocabulary, &at, &token, &number);) {
       const long id = PyLong_AsLong(number);
       if (id == -1 && PyErr_Occurred()) return nullptr;
-      if (!PyUnicode_Check(token) || id < 0 || id >= long(PAYLOAD) || unknown < 0 || unknown >= int(PAYLOAD)) {
-        PyErr_SetString(PyExc_ValueError, "a vocabulary must map strings to ids below 2 ** 24 - 1");
-        return nullptr;
-      }
+      valid = PyUnicode_Check(token) && id >= 0 && id < long(PAYLOAD);
+      if (!valid) break;
       const Py_ssize_t size = PyUnicode_GET_LENGTH(token);
       const bool continues = size >= 2 && PyUnicode_READ_CHAR(token, 0) == '#' && PyUnicode_READ_CHAR(token, 1) == '#';
       const uint32_t begin = uint32_t(codes.size());
       for (Py_ssize_t i = continues ? 2 : 0; i < size; ++i) codes.push_back(PyUnicode_READ_CHAR(token, i));
       if (begin < codes.size()) tokens.push_back({begin, uint32_t(codes.size()), continues, int32_t(id)});
     }
-    tables->build(codes, tokens);
-    PyObject* object = allocate(type);
-    if (!object) return nullptr;
-    Reference guard(object);
-    auto* self = reinterpret_cast<EncoderObject*>(object);
-    self->tables = new std::shared_ptr<Tables>(std::move(tables));
-    self->numbers = new std::vector<PyObject*>();
-    return guard.release();
+    if (!valid) {
+      PyErr_SetString(PyExc_ValueError, "a vocabulary must map strings to ids below 2 ** 24 - 1");
+      return nullptr;
+    }
+    made->tables->build(codes, tokens);
+    return new_holder(type, std::move(made));
   });
-}
-
-inline void encoder_free(PyObject* object) {
-  auto* self = reinterpret_cast<EncoderObject*>(object);
-  if (self->numbers)
-    for (PyObject* number : *self->numbers) Py_XDECREF(number);
-  delete self->numbers;
-  delete self->literals;
-  delete self->tables;
-  PyTypeObject* type = Py_TYPE(object);
-  type->tp_free(object);
-  Py_DECREF(type);
 }
 
 }  // namespace linkboy

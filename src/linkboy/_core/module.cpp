@@ -18,13 +18,13 @@ PyMethodDef encoder_methods[] = {
 
 PyType_Slot encoder_slots[] = {
     {Py_tp_new, reinterpret_cast<void*>(encoder_new)},
-    {Py_tp_dealloc, reinterpret_cast<void*>(encoder_free)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(free_holder<Encoder>)},
     {Py_tp_methods, encoder_methods},
     {Py_tp_doc, const_cast<char*>("Encoder(vocabulary, limit, unknown)\n--\n\nCuts texts into the pieces of a vocabulary.")},
     {0, nullptr},
 };
 
-PyType_Spec encoder_spec = {"linkboy._core.Encoder", sizeof(EncoderObject), 0, Py_TPFLAGS_DEFAULT, encoder_slots};
+PyType_Spec encoder_spec = {"linkboy._core.Encoder", sizeof(Holder<Encoder>), 0, Py_TPFLAGS_DEFAULT, encoder_slots};
 
 PyMethodDef grams_methods[] = {
     {"encode", grams_encode, METH_VARARGS, "encode(texts, logs)"},
@@ -34,13 +34,13 @@ PyMethodDef grams_methods[] = {
 
 PyType_Slot grams_slots[] = {
     {Py_tp_new, reinterpret_cast<void*>(grams_new)},
-    {Py_tp_dealloc, reinterpret_cast<void*>(grams_free)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(free_holder<Grams>)},
     {Py_tp_methods, grams_methods},
     {Py_tp_doc, const_cast<char*>("Grams(hashes, idf, longest, words, binary, border)\n--\n\nFinds and weighs n-grams.")},
     {0, nullptr},
 };
 
-PyType_Spec grams_spec = {"linkboy._core.Grams", sizeof(GramsObject), 0, Py_TPFLAGS_DEFAULT, grams_slots};
+PyType_Spec grams_spec = {"linkboy._core.Grams", sizeof(Holder<Grams>), 0, Py_TPFLAGS_DEFAULT, grams_slots};
 
 PyModuleDef definition = {PyModuleDef_HEAD_INIT, "linkboy._core", "The compiled core.", -1, nullptr,
                           nullptr, nullptr, nullptr, nullptr};

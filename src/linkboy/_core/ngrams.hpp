@@ -167,14 +167,9 @@ class GramReader {
   }
 };
 
-struct GramsObject {
-  PyObject_HEAD
-  Grams* grams;
-};
-
 // encode(texts, logs) -> pages | (ids, weights, lengths). The texts are in lower case; logs[n] is the logarithm of n.
 inline PyObject* grams_encode(PyObject* object, PyObject* arguments) {
-  const Grams& grams = *reinterpret_cast<GramsObject*>(object)->grams;
+  const Grams& grams = held_by<Grams>(object);
   PyObject* list;
   Buffer logs;
   if (!PyArg_ParseTuple(arguments, "Oy*:encode", &list, &logs.view)) return nullptr;
@@ -200,7 +195,7 @@ inline PyObject* grams_encode(PyObject* object, PyObject* arguments) {
 
 // fill_flags(page, flags): which of the 256 characters are part of a word.
 inline PyObject* grams_fill_flags(PyObject* object, PyObject* arguments) {
-  return fill_flags_of(reinterpret_cast<GramsObject*>(object)->grams->flags, arguments);
+  return fill_flags_of(held_by<Grams>(object).flags, arguments);
 }
 
 // Grams(hashes, idf, longest, words, binary, border)
@@ -217,17 +212,8 @@ inline PyObject* grams_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
       return nullptr;
     }
     grams->build();
-    PyObject* object = type->tp_alloc(type, 0);
-    if (object) reinterpret_cast<GramsObject*>(object)->grams = grams.release();
-    return object;
+    return new_holder(type, std::move(grams));
   });
-}
-
-inline void grams_free(PyObject* object) {
-  delete reinterpret_cast<GramsObject*>(object)->grams;
-  PyTypeObject* type = Py_TYPE(object);
-  type->tp_free(object);
-  Py_DECREF(type);
 }
 
 }  // namespace linkboy
