@@ -1,5 +1,6 @@
 """The two engines that cut plain text: the compiled core, and the readable path, which is its specification."""
 
+import copy
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ import numpy as np
 from linkboy._compiled import core
 from linkboy.text._added_tokens import AddedToken
 from linkboy.text._arrays import Array
-from linkboy.text._characters import Rules, is_punctuation
+from linkboy.text._characters import is_punctuation
 from linkboy.text._flat import MARK, FlatIds
 from linkboy.text._pages import REFERENCE, SIZE, make_flags, make_page
 from linkboy.text._wordpiece import TextReader
@@ -21,23 +22,18 @@ FLAGS = 1 << 16  # a page of flags, among the numbers of the pages that the core
 class Engine(Protocol):
     """Cuts plain text; knows nothing of rows, padding or options."""
 
-    def encode(self, texts: Sequence[str], *, spans: bool = False) -> FlatIds:
+    def encode(self, texts: list[str], *, spans: bool = False) -> FlatIds:
         """Return the ids of all texts, one after the other."""
         ...
 
-    def lists(self, texts: Sequence[str]) -> list[list[int]]:
+    def lists(self, texts: list[str]) -> list[list[int]]:
         """Return the ids of each text."""
         ...
 
 
-def make_engine(
-    vocabulary: Mapping[str, int], rules: Rules, *, unknown_id: int, limit: int, never_split: frozenset[str]
-) -> "CoreEngine | ReaderEngine":
-    """Return the engine for a vocabulary: the compiled one where there is one."""
-    reader = TextReader(vocabulary, rules, unknown_id=unknown_id, limit=limit, never_split=never_split)
-    if core() is None:
-        return ReaderEngine(reader)
-    return CoreEngine(vocabulary, rules, unknown_id=unknown_id, limit=limit, reader=reader, never_split=never_split)
+def make_engine(reader: TextReader) -> "CoreEngine | ReaderEngine":
+    """Return the engine that cuts as a reader does: the compiled one where there is one."""
+    return ReaderEngine(reader) if core() is None else CoreEngine(reader)
 
 
 class ReaderEngine:
@@ -50,11 +46,11 @@ class ReaderEngine:
     def __init__(self, reader: TextReader) -> None:
         self.reader = reader
 
-    def lists(self, texts: Sequence[str]) -> list[list[int]]:
+    def lists(self, texts: list[str]) -> list[list[int]]:
         """Return the ids of each text."""
         return list(map(self.reader.ids, texts))
 
-    def encode(self, texts: Sequence[str], *, spans: bool = False) -> FlatIds:
+    def encode(self, texts: list[str], *, spans: bool = False) -> FlatIds:
         """Return the ids of all texts, and their spans."""
         if not spans:
             return _join(self.lists(texts))
@@ -68,42 +64,26 @@ class CoreEngine:
     """All texts at once, in the compiled core; what that cannot decide alone goes to the reader.
 
     Args:
-        vocabulary: token to id.
-        rules: what a character becomes.
-        unknown_id: the id of words without a cut.
-        limit: characters above which a word is unknown.
-        reader: cuts one text at a time.
-        never_split: tokens that stay whole where they stand between spaces: only the reader knows them.
+        reader: says how texts are cut, and cuts those that the core leaves.
     """
 
-    def __init__(
-        self,
-        vocabulary: Mapping[str, int],
-        rules: Rules,
-        *,
-        unknown_id: int,
-        limit: int,
-        reader: TextReader,
-        never_split: frozenset[str],
-    ) -> None:
-        self.reader, self._rules = reader, rules
-        self._to_reader = frozenset(ord(token[0]) for token in never_split)
+    def __init__(self, reader: TextReader) -> None:
+        self.reader = reader
+        limit = min(reader.limit, sys.maxsize)
         # Longer tokens are in no word that is cut at all, and each of their characters would be a node.
-        short = {token: number for token, number in vocabulary.items() if len(token) <= limit + len("##")}
-        self._core = core().Encoder(short, min(limit, sys.maxsize), unknown_id)
+        short = {token: number for token, number in reader.vocabulary.items() if len(token) <= limit + len("##")}
+        self._core = core().Encoder(short, limit, reader.unknown_id)
 
     def with_literals(self, added: Mapping[AddedToken, int]) -> Self | None:
         """Return an engine that finds these tokens, too; `None` where they ask for more than the core can."""
-        if added and (self._to_reader or not all(map(_is_simple, added))):
+        if self.reader.first_characters or not all(map(_is_simple, added)):
             return None
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
+        other = copy.copy(self)
         other._core = self._core.with_literals([token.content for token in added], list(added.values()))
         return other
 
-    def encode(self, texts: Sequence[str], *, spans: bool = False) -> FlatIds:
+    def encode(self, texts: list[str], *, spans: bool = False) -> FlatIds:
         """Return the ids of all texts, and their spans."""
-        texts = _as_list(texts)
         ids, splits, unread, ranges = self._ask(self._core.flat, texts, MARK, spans)
         splits = np.frombuffer(splits, np.int64)
         flat = FlatIds(
@@ -114,13 +94,12 @@ class CoreEngine:
         )
         return self._with_read(flat, texts, unread) if unread else flat
 
-    def lists(self, texts: Sequence[str]) -> list[list[int]]:
+    def lists(self, texts: list[str]) -> list[list[int]]:
         """Return the ids of each text."""
         return self.rows(texts, -1, -1, -1)
 
-    def rows(self, texts: Sequence[str], first: int, last: int, room: int) -> list[list[int]]:
+    def rows(self, texts: list[str], first: int, last: int, room: int) -> list[list[int]]:
         """Return the ids of each text, at most `room`, with one id before and one after them; -1 for neither."""
-        texts = _as_list(texts)
         rows, unread = self._ask(self._core.lists, texts, first, last, room)
         for number in unread:
             at = int(first >= 0)
@@ -128,7 +107,7 @@ class CoreEngine:
         return rows
 
     def padded(
-        self, texts: Sequence[str], first: int, last: int, pad: int, room: int, width: int, multiple: int, left: bool
+        self, texts: list[str], first: int, last: int, pad: int, room: int, width: int, multiple: int, left: bool
     ) -> tuple[Array, Array] | None:
         """Return ids and mask, `(N, L)` int64.
 
@@ -145,7 +124,7 @@ class CoreEngine:
         Returns:
             `None` where rows that may not be padded differ, or a text is one for the reader.
         """
-        asked = self._ask(self._core.padded, _as_list(texts), first, last, pad, room, width, multiple, left)
+        asked = self._ask(self._core.padded, texts, first, last, pad, room, width, multiple, left)
         if asked is None:
             return None
         ids, mask, width = asked
@@ -163,9 +142,9 @@ class CoreEngine:
         if number >= FLAGS:
             self._core.fill_flags(number - FLAGS, make_flags(number - FLAGS))
             return
-        page = make_page(self._rules, number)
-        kinds, lengths, folded, classes = page
-        here = [code - SIZE * number for code in self._to_reader if code // SIZE == number]
+        kinds, lengths, folded, classes = make_page(self.reader.rules, number)
+        # Only the reader knows the tokens that stay whole between spaces.
+        here = [ord(first) % SIZE for first in self.reader.first_characters if ord(first) // SIZE == number]
         if here:
             changed = bytearray(kinds)
             for place in here:
@@ -173,7 +152,7 @@ class CoreEngine:
             kinds = bytes(changed)
         self._core.fill(number, kinds, lengths, folded, classes)
 
-    def _with_read(self, flat: FlatIds, texts: Sequence[str], unread: Sequence[int]) -> FlatIds:
+    def _with_read(self, flat: FlatIds, texts: list[str], unread: Sequence[int]) -> FlatIds:
         """Put in the texts that the core left empty."""
         found = [
             self.reader.read(texts[number]) if flat.spans is not None else self._bare(texts[number])
@@ -200,10 +179,6 @@ def _is_simple(token: AddedToken) -> bool:
     first = token.content[0]
     flags = token.normalized or token.lstrip or token.rstrip or token.single_word
     return not flags and first.isascii() and is_punctuation(first)
-
-
-def _as_list(texts: Sequence[str]) -> Sequence[str]:
-    return texts if isinstance(texts, (list, tuple)) else list(texts)
 
 
 def _join(rows: Sequence[Sequence[int]]) -> FlatIds:

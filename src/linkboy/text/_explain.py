@@ -1,7 +1,7 @@
 """Account for every character of some texts."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from linkboy.text._characters import Rules
 from linkboy.text._text_encoder import TextEncoder
@@ -9,7 +9,7 @@ from linkboy.text.report import DroppedCharacter, TokenizationReport, TokenRow
 
 
 def explain_texts(
-    texts: Sequence[str], encoder: TextEncoder, tokens: Mapping[int, str], rules: Rules
+    texts: list[str], encoder: TextEncoder, tokens: Mapping[int, str], rules: Rules
 ) -> TokenizationReport:
     """Tokenize texts and account for every character."""
     rows: list[TokenRow] = []

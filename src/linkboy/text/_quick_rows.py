@@ -1,7 +1,6 @@
 """The rows of plain calls, straight from the compiled core: no pairs, no spans, no continued rows."""
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from linkboy.text._rows import Around
 
 
 def quick_rows(
-    core: CoreEngine, texts: Sequence[str], options: CallOptions, around: Around, pad_id: int, *, single: bool
+    core: CoreEngine, texts: list[str], options: CallOptions, around: Around, pad_id: int, *, single: bool
 ) -> Encoding | None:
     """Return the encoding of texts, or `None` where the call asks for more than this.
 

@@ -1,6 +1,7 @@
 """Texts to flat ids with spans: the one layer between the tokenizer and the engine that cuts plain text."""
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
@@ -10,6 +11,7 @@ from linkboy.text._arrays import Array
 from linkboy.text._characters import Rules
 from linkboy.text._engines import CoreEngine, Engine, make_engine
 from linkboy.text._flat import FlatIds, continuing_ids, join_parts, word_numbers
+from linkboy.text._wordpiece import TextReader
 
 
 class TextEncoder:
@@ -37,24 +39,21 @@ class TextEncoder:
         never_split: frozenset[str],
         added: Mapping[AddedToken, int],
     ) -> None:
-        self.rules = rules
-        self._plain = make_engine(vocabulary, rules, unknown_id=unknown_id, limit=limit, never_split=never_split)
-        self._vocabulary = vocabulary
+        self.reader = TextReader(vocabulary, rules, unknown_id=unknown_id, limit=limit, never_split=never_split)
+        self._plain = make_engine(self.reader)
         self._find(added)
 
     def with_added(self, added: Mapping[AddedToken, int]) -> Self:
         """Return an encoder with other added tokens over the same engine."""
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
+        other = copy.copy(self)
         other._find(added)
         return other
 
     def _find(self, added: Mapping[AddedToken, int]) -> None:
-        whole = self._plain.with_literals(added) if isinstance(self._plain, CoreEngine) else None
+        whole = self._plain.with_literals(added) if added and isinstance(self._plain, CoreEngine) else None
         self.engine: Engine = whole or self._plain
-        self.reader = self._plain.reader
-        self._added = AddedTokens(added, self.rules) if added and whole is None else None
-        self._size = max([*self._vocabulary.values(), *added.values()]) + 1
+        self._added = AddedTokens(added, self.reader.rules) if added and whole is None else None
+        self._size = max([*self.reader.vocabulary.values(), *added.values()]) + 1
         self._continues: Array | None = None
         self._numbers: Array | None = None
 
@@ -72,7 +71,7 @@ class TextEncoder:
             first += [number, *part]
         return first
 
-    def encode(self, texts: Sequence[str], *, spans: bool = False) -> FlatIds:
+    def encode(self, texts: list[str], *, spans: bool = False) -> FlatIds:
         """Return the ids of many texts, and where each came from."""
         cut = self._added.cut(texts) if self._added is not None else None
         if cut is None:
@@ -95,5 +94,5 @@ class TextEncoder:
     def word_numbers(self, flat: FlatIds) -> Array:
         """Return for each id the number of its word in its text: each sign, Han character and added token is one."""
         if self._continues is None:
-            self._continues = continuing_ids(self._vocabulary, self._size)
+            self._continues = continuing_ids(self.reader.vocabulary, self._size)
         return word_numbers(flat, self._continues)

@@ -1,7 +1,6 @@
-"""WordPiece for one word after the other: the specification, and the faster way for one or two texts."""
+"""WordPiece for one word after the other: the specification, and what cuts texts where the compiled core is not there."""
 
 import itertools
-import re
 from collections.abc import Mapping
 
 from linkboy.text._character_table import CharacterTable, DependsOnNeighboursError
@@ -52,18 +51,16 @@ class TextReader:
         limit: int,
         never_split: frozenset[str] = frozenset(),
     ) -> None:
-        self._vocabulary, self._rules, self._unknown_id, self._limit = vocabulary, rules, unknown_id, limit
+        self.vocabulary, self.rules, self.unknown_id, self.limit = vocabulary, rules, unknown_id, limit
         self._never_split = never_split
         # Dropped characters may stand inside a token that stays whole, so its first character is searched for.
-        self._first_characters = frozenset(token[0] for token in never_split)
-        hints = [re.escape(hint) for hint in sorted(self._first_characters)]
-        self.literal = re.compile("|".join(hints)) if hints else None
+        self.first_characters = frozenset(token[0] for token in never_split)
         self._characters = CharacterTable(rules)
         self._words = _WordTable(self)
 
     def ids(self, text: str) -> list[int]:
         """Return the ids of a text."""
-        if not self._first_characters or self._first_characters.isdisjoint(text):
+        if not self.first_characters or self.first_characters.isdisjoint(text):
             try:
                 words = text.translate(self._characters).split()
             except DependsOnNeighboursError:
@@ -74,13 +71,13 @@ class TextReader:
 
     def cut(self, word: str) -> Pieces:
         """Return the pieces of a word."""
-        return cut_word(word, self._vocabulary, self._unknown_id, self._limit)
+        return cut_word(word, self.vocabulary, self.unknown_id, self.limit)
 
     def read(self, text: str) -> Pieces:
         """Return id and span in the text of every piece, character by character as the rules say."""
         pieces: Pieces = []
-        for word in scan(text, self._rules, self._never_split):
-            whole = (self._vocabulary.get(word.text, self._unknown_id), 0, len(word.text))
+        for word in scan(text, self.rules, self._never_split):
+            whole = (self.vocabulary.get(word.text, self.unknown_id), 0, len(word.text))
             for number, start, end in [whole] if word.verbatim else self.cut(word.text):
                 sources = word.sources[start:end]  # canonical order may have shuffled them
                 pieces.append((number, min(sources), max(sources) + 1))
