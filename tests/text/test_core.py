@@ -261,6 +261,8 @@ NO_PAGE = "a page needs the kinds and lengths of 256 characters, and all that th
         (lambda e: e.flat(["a", 3], MARK, False), TypeError, "texts must be strings, got int"),
         (lambda e: e.with_literals(["é"], [3]), ValueError, "a literal must begin with an ASCII sign, and have an id"),
         (lambda e: e.with_literals([""], [3]), ValueError, "a literal must begin with an ASCII sign, and have an id"),
+        (lambda e: e.fill(1 << 32, *PAGE), ValueError, NO_PAGE),
+        (lambda e: e.fill_flags(1 << 32, bytes(SIZE)), ValueError, "a page needs the flags of 256 characters"),
         (lambda e: e.fill(0, bytes([SEVERAL] * SIZE), bytes(SIZE), b"", b""), ValueError, NO_PAGE),
         (lambda e: type(e)({}, 3, 1 << 24), ValueError, "a vocabulary must map strings to ids below 2 ** 24 - 1"),
         (lambda e: type(e)({"a": -1}, 3, 0), ValueError, "a vocabulary must map strings to ids below 2 ** 24 - 1"),

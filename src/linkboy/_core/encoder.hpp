@@ -306,16 +306,19 @@ struct Buffer {  // the bytes of an object, given back at the end
   const uint8_t* bytes() const { return static_cast<const uint8_t*>(view.buf); }
 };
 
+// Asked of a Py_ssize_t, as an argument parsed as an unsigned int takes 2 ** 32 for 0.
+inline bool is_page(Py_ssize_t number) { return number >= 0 && number < Py_ssize_t(PAGES); }
+
 // fill(page, kinds, lengths, folded, classes): what the 256 characters of a page become. `folded` holds `lengths[i]` code
 // points for each character, `classes` their combining classes.
 inline PyObject* encoder_fill(PyObject* object, PyObject* arguments) {
   Tables& tables = *held_by<Encoder>(object).tables;
-  unsigned int number;
+  Py_ssize_t number;
   Buffer kinds, lengths, folded, classes;
-  if (!PyArg_ParseTuple(arguments, "Iy*y*y*y*:fill", &number, &kinds.view, &lengths.view, &folded.view, &classes.view))
+  if (!PyArg_ParseTuple(arguments, "ny*y*y*y*:fill", &number, &kinds.view, &lengths.view, &folded.view, &classes.view))
     return nullptr;
   size_t total = 0;
-  bool valid = number < PAGES && kinds.size() == 256 && lengths.size() == 256;
+  bool valid = is_page(number) && kinds.size() == 256 && lengths.size() == 256;
   for (size_t i = 0; valid && i < 256; ++i) {
     const uint8_t kind = kinds.bytes()[i], length = lengths.bytes()[i];
     total += length;
@@ -352,23 +355,23 @@ inline PyObject* encoder_fill(PyObject* object, PyObject* arguments) {
       class_at += length;
       page->entries[i] = kind << KIND_AT | payload;
     }
-    tables.pages.publish(number, std::move(page));
+    tables.pages.publish(uint32_t(number), std::move(page));
     Py_RETURN_NONE;
   });
 }
 
 inline PyObject* fill_flags_of(Shelf<Flags>& shelf, PyObject* arguments) {
-  unsigned int number;
+  Py_ssize_t number;
   Buffer flags;
-  if (!PyArg_ParseTuple(arguments, "Iy*:fill_flags", &number, &flags.view)) return nullptr;
-  if (number >= PAGES || flags.size() != 256) {
+  if (!PyArg_ParseTuple(arguments, "ny*:fill_flags", &number, &flags.view)) return nullptr;
+  if (!is_page(number) || flags.size() != 256) {
     PyErr_SetString(PyExc_ValueError, "a page needs the flags of 256 characters");
     return nullptr;
   }
   return guarded([&]() -> PyObject* {
     auto page = std::make_unique<Flags>();
     std::memcpy(page->of, flags.bytes(), 256);
-    shelf.publish(number, std::move(page));
+    shelf.publish(uint32_t(number), std::move(page));
     Py_RETURN_NONE;
   });
 }
