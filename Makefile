@@ -39,8 +39,10 @@ $(VENV)/.bench: $(VENV)/.run
 
 setup: $(VENV)/.dev ## make the development environment in .venv
 
-core: $(VENV)/.run ## build the compiled core again after a change of its sources
-	$(PIP) --no-deps -e .
+core: ## build the compiled core again after a change of its sources
+	rm -f $(VENV)/.run
+	$(MAKE) $(VENV)/.run
+	$(BIN)/linkboy --version
 
 demo: $(VENV)/.run ## train on the embedded task: which language is this name written in?
 	$(BIN)/linkboy train --demo --out demo-model --overwrite
@@ -88,5 +90,6 @@ build: $(VENV)/.pip ## build the wheel and the source distribution into dist/
 	$(BIN)/python -m build
 
 clean: ## remove everything that was made
-	git clean -fdXq src/linkboy
+	rm -f src/linkboy/_core.*
+	find src/linkboy/_core -mindepth 1 ! -name '*.?pp' ! -name CMakeLists.txt -delete
 	rm -rf $(VENV) .venv-* dist build site .pytest_cache .ruff_cache .hypothesis .benchmarks
