@@ -18,8 +18,9 @@ import linkboy as lb
 from linkboy.classify import _run_directory as outputs
 from linkboy.classify._charts import as_file, confusion_chart, learning_curves
 from linkboy.classify._frames import ACCEPTED
+from linkboy.classify._kinds import make_encoder, make_model
 from linkboy.classify._results import CONTENTS
-from linkboy.classify.classifier import Classifier, make_encoder, make_model
+from linkboy.classify.classifier import Classifier
 from linkboy.classify.recipe import DataTraits, choose_recipe
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -10,7 +10,6 @@ if TYPE_CHECKING:  # one line per name; tests/classify/test_room.py holds this l
     from linkboy.classify.calibration import Calibration as Calibration
     from linkboy.classify.calibration import LogitAdjustment as LogitAdjustment
     from linkboy.classify.classifier import Classifier as Classifier
-    from linkboy.classify.classifier import Predictions as Predictions
     from linkboy.classify.classifier import load_classifier as load_classifier
     from linkboy.classify.corrections import LabelCorrection as LabelCorrection
     from linkboy.classify.corrections import LabelCorrections as LabelCorrections
@@ -32,6 +31,7 @@ if TYPE_CHECKING:  # one line per name; tests/classify/test_room.py holds this l
     from linkboy.classify.multilabel import LabelMetrics as LabelMetrics
     from linkboy.classify.multilabel import MultilabelMetrics as MultilabelMetrics
     from linkboy.classify.multilabel import multilabel_metrics as multilabel_metrics
+    from linkboy.classify.predictions import Predictions as Predictions
     from linkboy.classify.recipe import Recipe as Recipe
     from linkboy.classify.recipe import TrainingOptions as TrainingOptions
     from linkboy.classify.search import SearchReport as SearchReport
@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # one line per name; tests/classify/test_room.py holds this l
 
 _NAMES = {
     "calibration": ("Calibration", "LogitAdjustment"),
-    "classifier": ("Classifier", "Predictions", "load_classifier"),
+    "classifier": ("Classifier", "load_classifier"),
     "corrections": ("LabelCorrection", "LabelCorrections"),
     "decisions": ("DecisionCurve", "OperatingPoint"),
     "explain": ("Contribution", "Explanation", "Explanations"),
@@ -52,6 +52,7 @@ _NAMES = {
     "labelled": ("LabelledTexts", "SkippedRow", "read_labelled"),
     "metrics": ("ClassMetrics", "ClassificationMetrics", "classification_metrics"),
     "multilabel": ("LabelMetrics", "MultilabelMetrics", "multilabel_metrics"),
+    "predictions": ("Predictions",),
     "recipe": ("Recipe", "TrainingOptions"),
     "search": ("SearchReport", "TriedRecipe"),
     "serving": ("make_app",),

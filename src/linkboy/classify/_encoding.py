@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from linkboy.classify._dataset import EncodedTexts, Encoder, features_of
 from linkboy.classify._features import NgramEncoder
 from linkboy.classify._finetune import cut
+from linkboy.classify._kinds import make_encoder
 from linkboy.classify._learner import place_of
 from linkboy.classify._parts import PARTS, Parts
 from linkboy.classify._pretrained import PretrainedEncoder
 from linkboy.classify._with_vectors import NgramsAndVectors
-from linkboy.classify.classifier import make_encoder
 from linkboy.classify.recipe import TrainingOptions
 from linkboy.training import is_main_process, process_count
 

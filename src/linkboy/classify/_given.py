@@ -19,8 +19,9 @@ from linkboy.classify._dialect import FASTTEXT, SEPARATOR_NAMES, SEPARATORS
 from linkboy.classify._json import MISSING, cell_text
 from linkboy.classify._sentences import say
 from linkboy.classify._tables import BadRow, Reading, TextTable, json_form, table_of, text_lines
-from linkboy.classify.classifier import Classifier, Predictions
+from linkboy.classify.classifier import Classifier
 from linkboy.classify.labelled import as_string, columns_named, existing_file, text_getter
+from linkboy.classify.predictions import Predictions
 
 FORMS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 ANSWERS = ("predicted_label", "probability")

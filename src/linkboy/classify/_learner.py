@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from linkboy.classify._dataset import EncodedTexts, Encoder
 from linkboy.classify._features import log_odds
+from linkboy.classify._kinds import make_model
 from linkboy.classify._models import NgramClassifier, TextModel
-from linkboy.classify.classifier import make_model
 from linkboy.classify.metrics import macro_f1
 from linkboy.classify.multilabel import macro_f1_of_labels, micro_f1
 from linkboy.classify.recipe import Recipe, TrainingOptions

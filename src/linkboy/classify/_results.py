@@ -7,13 +7,14 @@ from typing import Any
 
 from linkboy._report import Table, json_text
 from linkboy.classify._charts import as_file, confusion_chart, learning_curves
+from linkboy.classify._classifier_files import CONFIG, WEIGHTS
 from linkboy.classify._linear import LinearReport
 from linkboy.classify._outcome import Outcome
 from linkboy.classify._parts import Parts
 from linkboy.classify._scored import Scored
 from linkboy.classify._several import ScoredLabels, joined
 from linkboy.classify.calibration import Calibration
-from linkboy.classify.classifier import CONFIG, WEIGHTS, Classifier
+from linkboy.classify.classifier import Classifier
 from linkboy.classify.corrections import LabelCorrections
 from linkboy.classify.decisions import DecisionCurve
 from linkboy.classify.folds import CrossValidation

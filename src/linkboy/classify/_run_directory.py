@@ -11,9 +11,9 @@ from typing import Any
 
 from linkboy._files import LOCK, atomic_write, locked_directory
 from linkboy._report import json_text
+from linkboy.classify._classifier_files import CONFIG, is_classifier
 from linkboy.classify._dataset import Encoder
 from linkboy.classify._parts import PARTS, Parts
-from linkboy.classify.classifier import CONFIG, is_classifier
 
 RUN, CHECKPOINTS = "run.json", "checkpoints"
 

@@ -13,21 +13,26 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from linkboy._checks import check_number, did_you_mean
-from linkboy._files import atomic_write, read_bounded
-from linkboy._report import Block, Report, Table, format_count, format_percent
 from linkboy._version import __version__
 from linkboy.classify._arriving import batches_of
-from linkboy.classify._capsule import TextCapsuleNet
-from linkboy.classify._centroids import CentroidClassifier
+from linkboy.classify._classifier_files import (
+    CONFIG,
+    ENCODER_PREFIX,
+    FORMAT,
+    FORMAT_VERSION,
+    SEVERAL_VERSION,
+    WEIGHTS,
+    read_config,
+    read_weights,
+    write_files,
+)
 from linkboy.classify._dataset import Encoder
 from linkboy.classify._features import FlatFeatures, NgramEncoder
-from linkboy.classify._models import NgramClassifier, TextCNN, TextModel
+from linkboy.classify._kinds import ENCODERS, restored_model
+from linkboy.classify._models import TextModel
 from linkboy.classify._parts import memberships_of, targets_of, unknown_labels
-from linkboy.classify._tokens import TokenEncoder
-from linkboy.classify._transformer import TextTransformer
 from linkboy.classify._with_vectors import SETTINGS, NgramAndVectorClassifier, NgramsAndVectors, restore_encoder
 from linkboy.classify.decisions import DecisionCurve, OperatingPoint
 from linkboy.classify.explain import Explanation, Explanations, explain_text
@@ -35,95 +40,8 @@ from linkboy.classify.export import ExportReport, Form, export_model, padded_inp
 from linkboy.classify.labelled import LabelledTexts, labelled_of
 from linkboy.classify.metrics import ClassificationMetrics, classification_metrics
 from linkboy.classify.multilabel import MultilabelMetrics, multilabel_metrics
-from linkboy.classify.recipe import TOKEN_MODELS, Model
-from linkboy.embeddings import PretrainedEmbedding
-
-FORMAT = "linkboy-classifier"
-FORMAT_VERSION, SEVERAL_VERSION = 1, 2  # the second where a text may have several labels, which version 1 does not know
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-_ENCODER_PREFIX = "encoder."
-# A vocabulary of 64 MiB is the largest that is read from a file; weights are far below this for millions of n-grams.
-MOST_CONFIG, MOST_WEIGHTS = 2**26, 2**33
-_DTYPES = {"encoder.hashes": "U64", "starts": "I64", "classes": "I32"}  # of tensors that do not hold weights
-_HEADS = (
-    "bag.weight",
-    "head.weight",
-    "bias",
-    "ngrams.bag.weight",
-    "ngrams.bias",
-    "of_vectors.weight",
-)  # one row or number a class
-_ENCODERS: dict[str, type[NgramEncoder] | type[TokenEncoder]] = {
-    "ngram": NgramEncoder,
-    **dict.fromkeys(TOKEN_MODELS, TokenEncoder),
-}
-
-
-def make_encoder(model: str, texts: Sequence[str], *, vocab: str | None = None, binary: bool = False) -> Encoder:
-    """Learn the encoder that a kind of model takes.
-
-    Args:
-        model: the kind of model.
-        texts: to learn from.
-        vocab: a vocabulary file, for a model that reads tokens.
-        binary: whether an n-gram weighs the same however often it occurs and however common it is.
-    """
-    return TokenEncoder.fit(texts, vocab=vocab) if model in TOKEN_MODELS else NgramEncoder.fit(texts, binary=binary)
-
-
-def make_model(
-    model: str, encoder: Encoder, classes: int, *, embedding: nn.Embedding | PretrainedEmbedding | None = None
-) -> TextModel:
-    """Build a model with initial weights from torch's global generator; `embedding` is for a `cnn`."""
-    if embedding is not None:
-        return TextCNN(len(encoder), classes, embedding=embedding)
-    kinds = {"ngram": NgramClassifier, "cnn": TextCNN, "capsule": TextCapsuleNet, "transformer": TextTransformer}
-    return kinds[model](len(encoder), classes)
-
-
-@dataclasses.dataclass(frozen=True)
-class Predictions(Report):
-    """The likeliest classes of each text.
-
-    Attributes:
-        texts: the texts.
-        labels: the likeliest class of each text, `None` where it is below the threshold that was asked for; where a text may
-            have several labels, a tuple of those that it is given, the likeliest first.
-        probabilities: the probability of the likeliest class; or a tuple of those of the labels.
-        top: for each text, its likeliest classes with their probabilities, the likeliest first.
-    """
-
-    texts: Sequence[str]
-    labels: Sequence[Any]
-    probabilities: Sequence[Any]
-    top: Sequence[Sequence[tuple[str, float]]]
-
-    def _blocks(self) -> Iterator[Block]:
-        yield Table(
-            ("label", "probability", "text"),
-            [
-                (label_text(l), share_text(p), t)
-                for l, p, t in zip(self.labels, self.probabilities, self.texts, strict=True)
-            ],
-        )
-
-    @property
-    def summary(self) -> str:
-        """How many texts were predicted."""
-        return f"{format_count(len(self.texts))} texts predicted"
-
-
-NONE = "none of these"  # what is printed where no class or label is given
-
-
-def label_text(label: str | tuple[str, ...] | None) -> str:
-    """Return a predicted label, or several, as they are printed."""
-    return label if isinstance(label, str) else ", ".join(label or ()) or NONE
-
-
-def share_text(share: float | tuple[float, ...]) -> str:
-    """Return the probability of a predicted label, or those of several, as they are printed."""
-    return ", ".join(map(format_percent, share)) or "-" if isinstance(share, tuple) else format_percent(share)
+from linkboy.classify.predictions import Predictions, predicted_classes, predicted_labels
+from linkboy.classify.recipe import Model
 
 
 class Classifier:
@@ -257,35 +175,10 @@ class Classifier:
             check_number("threshold", threshold, minimum=0, maximum=1)
         return threshold
 
-    def _label_predictions(self, texts: Sequence[str], logits: Tensor, top: int, least: float | None) -> Predictions:
-        """Give each text the labels that are likely enough, each by itself."""
-        shares = logits.double().sigmoid().numpy()
-        given = shares >= (np.array(self.thresholds) if least is None else least)
-        order = np.argsort(-shares, axis=1, kind="stable")
-        labels, probabilities, ranked = [], [], []
-        for row, numbers in enumerate(order.tolist()):
-            kept = [number for number in numbers if given[row, number]]
-            labels.append(tuple(self.class_names[number] for number in kept))
-            probabilities.append(tuple(shares[row, kept].tolist()))
-            ranked.append([(self.class_names[number], float(shares[row, number])) for number in numbers[:top]])
-        return Predictions(list(texts), labels, probabilities, ranked)
-
-    def _predictions(self, texts: Sequence[str], logits: Tensor, top: int, least: float | None = None) -> Predictions:
-        if self.several:
-            return self._label_predictions(texts, logits, top, least)
-        kept = min(top, len(self.class_names))
-        best = logits.softmax(1).topk(kept)
-        # Flat lists cut at the end: a list of tuples per text, made one by one, would take longer than the model.
-        labels = [self.class_names[number] for number in best.indices.flatten().tolist()]
-        probabilities = best.values.flatten().tolist()
-        pairs = list(zip(labels, probabilities, strict=True))
-        rows = [pairs[start : start + kept] for start in range(0, len(pairs), kept)]
-        first: list[Any] = labels[::kept]
-        if least is not None:
-            first = [
-                label if share >= least else None for label, share in zip(first, probabilities[::kept], strict=True)
-            ]
-        return Predictions(list(texts), first, probabilities[::kept], rows)
+    def _predictions(self, texts: Sequence[str], logits: Tensor, top: int, least: float | None) -> Predictions:
+        if self.thresholds is None:
+            return predicted_classes(texts, logits, self.class_names, top, least)
+        return predicted_labels(texts, logits, self.class_names, top, self.thresholds if least is None else least)
 
     def predict_stream(
         self,
@@ -491,7 +384,7 @@ class Classifier:
         from safetensors.torch import save
 
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
-        tensors |= {_ENCODER_PREFIX + name: tensor for name, tensor in self.encoder.arrays().items()}
+        tensors |= {ENCODER_PREFIX + name: tensor for name, tensor in self.encoder.arrays().items()}
         weights = save(tensors)
         config = {
             "format": FORMAT,
@@ -514,20 +407,6 @@ class Classifier:
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write the classifier into a directory, which is made where it is missing."""
         write_files(directory, self.files())
-
-
-def write_files(directory: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
-    """Write files so that a directory with a configuration always holds the files that belong to it.
-
-    The configuration is taken away first and written last; each file appears whole or not at all.
-    """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / CONFIG).unlink(missing_ok=True)
-    for name in sorted(files, key=lambda name: name == CONFIG):
-        (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(directory / name) as file:
-            file.write(files[name])
 
 
 def load_classifier(
@@ -555,27 +434,14 @@ def load_classifier(
         FileNotFoundError: there is no directory no-such-directory; ...
     """
     directory = Path(directory)
-    config = _read_config(directory)
-    tensors = _read_weights(directory, config)
-    arrays = {name.removeprefix(_ENCODER_PREFIX): t for name, t in tensors.items() if name.startswith(_ENCODER_PREFIX)}
-    state = {name: t for name, t in tensors.items() if not name.startswith(_ENCODER_PREFIX)}
+    config = read_config(directory)
+    tensors = read_weights(directory, config)
+    arrays = {name.removeprefix(ENCODER_PREFIX): t for name, t in tensors.items() if name.startswith(ENCODER_PREFIX)}
+    state = {name: t for name, t in tensors.items() if not name.startswith(ENCODER_PREFIX)}
     try:
         kind, class_names = config["model"], config["class_names"]
-        features = _ENCODERS[kind].restore(config["encoder"], arrays)
-        with torch.device("meta"), _Undrawn():  # the weights that were read take the place of initial ones
-            embedding = None
-            if kind == "cnn":  # pretrained vectors may be of any width
-                embedding = nn.Embedding(len(features), state["embedding.weight"].shape[1], padding_idx=0)
-            if "starts" in state:
-                model = CentroidClassifier(len(features), len(class_names), len(state["values"]))
-            elif "of_vectors.weight" in state:
-                width = state["of_vectors.weight"].shape[1]
-                model = NgramAndVectorClassifier(len(features), width, len(class_names))
-            else:
-                model = make_model(kind, features, len(class_names), embedding=embedding)
-        model.load_state_dict(state, assign=True)
-        if isinstance(model, CentroidClassifier):
-            model.check()
+        features = ENCODERS[kind].restore(config["encoder"], arrays)
+        model = restored_model(kind, features, len(class_names), state)
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         problem = " ".join(str(error).split())
         raise ValueError(
@@ -620,15 +486,6 @@ def _with_encoder(
     return both
 
 
-class _Undrawn(TorchFunctionMode):
-    """Leave initial weights out; on the meta device torch loads its compiler to draw them, which takes most of a second."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", "") == "torch.nn.init":
-            return (*args, *(kwargs or {}).values())[0]  # the tensor that would be filled, by position or by name
-        return func(*args, **(kwargs or {}))
-
-
 def check_texts(function: str, texts: Sequence[str]) -> None:
     """Raise a `TypeError` unless `texts` is a list of strings."""
     if isinstance(texts, str):
@@ -636,101 +493,3 @@ def check_texts(function: str, texts: Sequence[str]) -> None:
     for position, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"texts must be a list of strings, got {type(text).__name__} at position {position}")
-
-
-def is_classifier(directory: str | os.PathLike[str]) -> bool:
-    """Return whether a directory holds a configuration that `train_classifier` wrote, whatever its version."""
-    try:
-        config = json.loads(read_bounded(Path(directory) / CONFIG, MOST_CONFIG))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(config, dict) and config.get("format") == FORMAT
-
-
-def _read_config(directory: Path) -> dict[str, Any]:
-    if directory.is_file():
-        raise NotADirectoryError(f"{directory} is a file; name the directory that train_classifier has written")
-    if not directory.is_dir():
-        raise FileNotFoundError(f"there is no directory {directory}; name one that train_classifier has written")
-    try:
-        config = json.loads(read_bounded(directory / CONFIG, MOST_CONFIG))
-    except FileNotFoundError:
-        hint = (
-            "; its training was not finished: train again with resume=True" if (directory / "run.json").exists() else ""
-        )
-        raise FileNotFoundError(f"{directory} holds no classifier (there is no {CONFIG} in it){hint}") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{directory / CONFIG} is damaged ({error}); train the classifier again") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise ValueError(
-            f"{directory / CONFIG} does not belong to a linkboy classifier; name a directory that train_classifier has written"
-        )
-    if config.get("format_version") not in (FORMAT_VERSION, SEVERAL_VERSION):
-        raise ValueError(
-            f"{directory} has format version {config.get('format_version')}, this linkboy ({__version__}) reads versions "
-            f"{FORMAT_VERSION} and {SEVERAL_VERSION}; update linkboy or train the classifier again"
-        )
-    _check_thresholds(directory, config)
-    names = config.get("class_names")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise ValueError(f"{directory / CONFIG} must name the classes in a list of different strings; train it again")
-    return config
-
-
-def _check_thresholds(directory: Path, config: Mapping[str, Any]) -> None:
-    """Refuse thresholds that are not a probability for each label, or are missing where a text may have several."""
-    several, thresholds = config.get("format_version") == SEVERAL_VERSION, config.get("thresholds")
-    if not several and thresholds is None:
-        return
-    names = config.get("class_names")
-    listed = thresholds if isinstance(thresholds, list) and isinstance(names, list) else []
-    right = bool(listed) and len(listed) == len(names or ())
-    if not (several and right and all(isinstance(t, float) and 0 <= t <= 1 for t in listed)):
-        raise ValueError(
-            f"{directory / CONFIG} must hold a probability for each label under 'thresholds'; train it again"
-        )
-
-
-def _read_weights(directory: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        _check_header(directory, config)
-        content = (directory / WEIGHTS).read_bytes()
-        if hashlib.sha256(content).hexdigest() != config.get("weights_sha256"):
-            raise ValueError(
-                f"{directory / WEIGHTS} is damaged or of another run: its hash is not the one in {CONFIG}; train it again"
-            )
-        return load(content)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{directory} holds no weights (there is no {WEIGHTS} in it); train it again") from None
-    except SafetensorError as error:
-        raise ValueError(f"{directory / WEIGHTS} is not a safetensors file ({error}); train it again") from error
-
-
-def _check_header(directory: Path, config: Mapping[str, Any]) -> None:
-    """Refuse weights that cannot be those of the configuration, before they are read."""
-    from safetensors import safe_open
-
-    path = directory / WEIGHTS
-    if path.stat().st_size > MOST_WEIGHTS:
-        raise ValueError(f"{path} must be a file of at most {MOST_WEIGHTS >> 30} GiB, and is larger; train it again")
-    classes = len(config["class_names"])
-    with safe_open(path, "pt") as file:
-        found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is not a mapping)
-        dtypes = {name: piece.get_dtype() for name, piece in found.items()}
-        shapes = {name: piece.get_shape() for name, piece in found.items()}
-    heads = [shapes[name] for name in _HEADS if name in shapes]
-    expected = {name: _DTYPES.get(name, "F32") for name in found}
-    wrong = next((name for name in expected if dtypes[name] != expected[name]), None)
-    if wrong is not None:
-        raise ValueError(f"{path} must hold {expected[wrong]} under {wrong!r}, got {dtypes[wrong]}; train it again")
-    if any(classes not in shape for shape in heads):
-        raise ValueError(
-            f"{directory} holds a classifier whose {CONFIG} and {WEIGHTS} do not belong together ({classes} classes, weights of "
-            f"shape {tuple(heads[0])}); train it again"
-        )
-    encoder = [shapes[name] for name in ("encoder.hashes", "encoder.idf") if name in shapes]
-    if encoder and (len(encoder) < 2 or encoder[0] != encoder[1] or len(encoder[0]) != 1):
-        raise ValueError(f"{path} must hold one weight for each n-gram, got the shapes {encoder}; train it again")

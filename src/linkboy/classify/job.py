@@ -21,6 +21,7 @@ from linkboy._progress import progress_shown
 from linkboy._report import Block, Report, Table, format_count, format_percent, format_seconds
 from linkboy._version import __version__
 from linkboy.classify._candidate import TrainingStoppedError, class_counts, traits_of
+from linkboy.classify._classifier_files import write_files
 from linkboy.classify._dataset import EncodedTexts, Encoder, features_of
 from linkboy.classify._encoding import encode_parts
 from linkboy.classify._features import NgramEncoder
@@ -45,7 +46,7 @@ from linkboy.classify._tokens import TokenEncoder
 from linkboy.classify._vectors import pretrained_embedding
 from linkboy.classify._with_vectors import OWNED, NgramsAndVectors
 from linkboy.classify.calibration import Calibration, towards_rare_classes
-from linkboy.classify.classifier import Classifier, write_files
+from linkboy.classify.classifier import Classifier
 from linkboy.classify.corrections import LabelCorrections, corrected_labels
 from linkboy.classify.decisions import DecisionCurve, thresholds_by_class, thresholds_by_label
 from linkboy.classify.folds import CrossValidation, check_folds, cross_validate

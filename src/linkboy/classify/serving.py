@@ -15,8 +15,9 @@ from linkboy._language import LANGUAGES, Language
 from linkboy._page import environment
 from linkboy._version import __version__
 from linkboy.classify._page import PIECES, shades
-from linkboy.classify.classifier import Classifier, Predictions
+from linkboy.classify.classifier import Classifier
 from linkboy.classify.explain import Explanation
+from linkboy.classify.predictions import Predictions
 from linkboy.text._scripts import font_language
 
 MOST_BODY = 1 << 20  # bytes of a request

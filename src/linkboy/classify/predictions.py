@@ -1,0 +1,103 @@
+"""What a classifier answers: the likeliest classes of each text, or all its labels."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from linkboy._report import Block, Report, Table, format_count, format_percent
+
+NONE = "none of these"  # what is printed where no class or label is given
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions(Report):
+    """The likeliest classes of each text.
+
+    Attributes:
+        texts: the texts.
+        labels: the likeliest class of each text, `None` where it is below the threshold that was asked for; where a text may
+            have several labels, a tuple of those that it is given, the likeliest first.
+        probabilities: the probability of the likeliest class; or a tuple of those of the labels.
+        top: for each text, its likeliest classes with their probabilities, the likeliest first.
+    """
+
+    texts: Sequence[str]
+    labels: Sequence[Any]
+    probabilities: Sequence[Any]
+    top: Sequence[Sequence[tuple[str, float]]]
+
+    def _blocks(self) -> Iterator[Block]:
+        yield Table(
+            ("label", "probability", "text"),
+            [
+                (label_text(l), share_text(p), t)
+                for l, p, t in zip(self.labels, self.probabilities, self.texts, strict=True)
+            ],
+        )
+
+    @property
+    def summary(self) -> str:
+        """How many texts were predicted."""
+        return f"{format_count(len(self.texts))} texts predicted"
+
+
+def label_text(label: str | tuple[str, ...] | None) -> str:
+    """Return a predicted label, or several, as they are printed."""
+    return label if isinstance(label, str) else ", ".join(label or ()) or NONE
+
+
+def share_text(share: float | tuple[float, ...]) -> str:
+    """Return the probability of a predicted label, or those of several, as they are printed."""
+    return ", ".join(map(format_percent, share)) or "-" if isinstance(share, tuple) else format_percent(share)
+
+
+def predicted_classes(
+    texts: Sequence[str], logits: Tensor, names: list[str], top: int, least: float | None
+) -> Predictions:
+    """Give each text its likeliest class, or none where that is less likely than `least`.
+
+    Args:
+        texts: the texts.
+        logits: `(B, C)` of them.
+        names: the C classes.
+        top: how many classes to return in `top` for each text, at most as many as there are.
+        least: the least probability of a class that is given; `None` gives every text one.
+    """
+    kept = min(top, len(names))
+    best = logits.softmax(1).topk(kept)
+    # Flat lists cut at the end: a list of tuples per text, made one by one, would take longer than the model.
+    labels = [names[number] for number in best.indices.flatten().tolist()]
+    probabilities = best.values.flatten().tolist()
+    pairs = list(zip(labels, probabilities, strict=True))
+    rows = [pairs[start : start + kept] for start in range(0, len(pairs), kept)]
+    first: list[Any] = labels[::kept]
+    if least is not None:
+        first = [label if share >= least else None for label, share in zip(first, probabilities[::kept], strict=True)]
+    return Predictions(list(texts), first, probabilities[::kept], rows)
+
+
+def predicted_labels(
+    texts: Sequence[str], logits: Tensor, names: list[str], top: int, thresholds: float | Sequence[float]
+) -> Predictions:
+    """Give each text the labels that are likely enough, each by itself.
+
+    Args:
+        texts: the texts.
+        logits: `(B, C)` of them.
+        names: the C labels.
+        top: how many labels to return in `top` for each text, at most as many as there are.
+        thresholds: from which probability on a label is given: one for all, or one for each.
+    """
+    shares = logits.double().sigmoid().numpy()
+    given = shares >= np.array(thresholds)
+    order = np.argsort(-shares, axis=1, kind="stable")
+    labels, probabilities, ranked = [], [], []
+    for row, numbers in enumerate(order.tolist()):
+        kept = [number for number in numbers if given[row, number]]
+        labels.append(tuple(names[number] for number in kept))
+        probabilities.append(tuple(shares[row, kept].tolist()))
+        ranked.append([(names[number], float(shares[row, number])) for number in numbers[:top]])
+    return Predictions(list(texts), labels, probabilities, ranked)
