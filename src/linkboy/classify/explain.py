@@ -148,15 +148,18 @@ def explain_text(
     """
     text = text.strip()
     logits = logits_of([text])[0].double()
-    if alone:
-        number = int(logits.argmax()) if label is None else names.index(label)
-        return _explained_alone(text, number, logits, model, encoder, names, logits_of)
-    probabilities = logits.softmax(0).tolist()
     ranked = [names[number] for number in logits.argsort(descending=True, stable=True).tolist()]
     label = label or next(name for name in ranked if name != against)
-    against = against or next(name for name in ranked if name != label)
-    pair = names.index(label), names.index(against)
-    log_odds = float(logits[pair[0]] - logits[pair[1]])
+    first, second = names.index(label), None
+    if alone:
+        against, log_odds = f"not {label}", float(logits[first])
+        shares = logits.new_tensor([log_odds, -log_odds]).sigmoid().tolist()
+    else:
+        against = against or next(name for name in ranked if name != label)
+        second = names.index(against)
+        log_odds = float(logits[first] - logits[second])
+        shares = logits.softmax(0)[[first, second]].tolist()
+    pair = first, second
     if isinstance(model, (NgramClassifier, CentroidClassifier)) and isinstance(encoder, NgramEncoder):
         exact, pieces = True, _contributions(model, encoder, text, pair)
     else:
@@ -164,38 +167,9 @@ def explain_text(
     return Explanation(
         text=text,
         label=label,
-        probability=probabilities[pair[0]],
+        probability=shares[0],
         against=against,
-        against_probability=probabilities[pair[1]],
-        log_odds=log_odds,
-        exact=exact,
-        base=log_odds - sum(piece.log_odds for piece in pieces) if exact else None,
-        pieces=sorted(pieces, key=lambda piece: -abs(piece.log_odds)),
-    )
-
-
-def _explained_alone(
-    text: str,
-    number: int,
-    logits: Tensor,
-    model: nn.Module,
-    encoder: Encoder,
-    names: list[str],
-    logits_of: Logits,
-) -> Explanation:
-    """Explain why a text has a label or not, whatever other labels it has."""
-    log_odds, probability = float(logits[number]), float(logits[number].sigmoid())
-    exact = isinstance(model, NgramClassifier) and isinstance(encoder, NgramEncoder)
-    if isinstance(model, NgramClassifier) and isinstance(encoder, NgramEncoder):
-        pieces = _contributions(model, encoder, text, (number, None))
-    else:
-        pieces = _left_out(logits_of, text, (number, None), log_odds)
-    return Explanation(
-        text=text,
-        label=names[number],
-        probability=probability,
-        against=f"not {names[number]}",
-        against_probability=1 - probability,
+        against_probability=shares[1],
         log_odds=log_odds,
         exact=exact,
         base=log_odds - sum(piece.log_odds for piece in pieces) if exact else None,
