@@ -152,7 +152,6 @@ def explanation_of(explanation: Explanation) -> dict[str, Any]:
             for piece in explanation.pieces[:PIECES]
         ],
         "runs": shades(explanation),
-        "shown": sum(len(run) for _, run in shades(explanation)),
     }
 
 
