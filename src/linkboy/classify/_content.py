@@ -80,6 +80,10 @@ class Content:
             )
         return asked
 
+    def beginning(self, encoding: str) -> str:
+        """Return the head as text, without a byte order mark and what cannot be decoded."""
+        return self.head.decode(encoding, "ignore").removeprefix("\ufeff")
+
 
 def unpacked_name(path: Path) -> Path:
     """Return the name of a file without the ending of what packs it.

@@ -127,7 +127,7 @@ def _lines_of(content: Content, asked: Reading, bad_row: BadRow) -> GivenTexts:
                 text = line.rstrip("\r")
                 yield text, (text,)
 
-    first = content.head.decode(encoding, "ignore").removeprefix("\ufeff").partition("\n")[0]
+    first = content.beginning(encoding).partition("\n")[0]
     seen = next((each for each in SEPARATORS if _has_header([first], each, asked.wanted.known)), None)
     note = say("lines", separator=SEPARATOR_NAMES[seen]) if content.live and seen is not None else ""
     return GivenTexts(("text",), rows(), note)
@@ -138,7 +138,7 @@ def _is_table(content: Content, asked: Reading) -> bool:
     encoding = content.encoding(asked.encoding)
     if asked.wanted.all or asked.separator or asked.header is not None or json_form(content, encoding):
         return True
-    text = content.head.decode(encoding, "ignore").removeprefix("\ufeff")
+    text = content.beginning(encoding)
     if content.live:  # what follows cannot be waited for
         return text.lstrip().startswith(FASTTEXT)
     lines = [line for line in text.split("\n")[:1000] if line.strip()]
@@ -268,17 +268,9 @@ def _write_csv(file: BinaryIO, names: Sequence[str], batches: Iterator[list[list
 
 
 def _flat(cell: Any) -> str:
-    return (
-        f"{cell:.6f}".rstrip("0").rstrip(".")
-        if isinstance(cell, float)
-        else cell_text(cell)
-        if _is_json(cell)
-        else str(cell)
-    )
-
-
-def _is_json(cell: Any) -> bool:
-    return cell is None or isinstance(cell, (str, bool, list, dict))
+    if isinstance(cell, float):
+        return f"{cell:.6f}".rstrip("0").rstrip(".")
+    return cell_text(cell) if cell is None or isinstance(cell, (str, bool, list, dict)) else str(cell)
 
 
 def _write_json(file: BinaryIO, names: Sequence[str], batches: Iterator[list[list[Any]]], separator: str) -> int:

@@ -194,7 +194,7 @@ def _reported(lines: Iterable[Line], undecoded: dict[int, str], bad_row: BadRow)
 
 def json_form(content: Content, encoding: str) -> str | None:
     """Return `"lines"` or `"stream"` for JSON, `None` for anything else."""
-    start = content.head.decode(encoding, "ignore").removeprefix("\ufeff").lstrip()
+    start = content.beginning(encoding).lstrip()
     if content.ending in (".jsonl", ".ndjson"):
         return "lines"
     if content.ending == ".json" and not start:
