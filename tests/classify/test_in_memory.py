@@ -65,9 +65,25 @@ def test_what_is_missing_in_a_frame_is_named_by_its_row():
         assert lb.read_labelled(frame, on_bad_row="skip").labels == ["x"]
 
 
+def test_series_whose_indexes_match_rows_otherwise_than_their_places_are_refused():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"text": TEXTS, "label": LABELS})
+    shuffled = frame.sample(frac=1, random_state=0)
+    with pytest.raises(ValueError) as caught:
+        lb.read_labelled((frame["text"], shuffled["label"]))
+    assert str(caught.value) == (
+        "texts and labels are series with different indexes, so they can be matched by index or by place; take both from one "
+        "frame, or pass lists (texts.to_list(), labels.to_list()) to match them by place"
+    )
+    together = lb.read_labelled((shuffled["text"], shuffled["label"]))
+    assert set(zip(together.texts, together.labels, strict=True)) == set(zip(TEXTS, LABELS, strict=True))
+    by_place = lb.read_labelled((frame["text"].to_list(), shuffled["label"].to_list()))
+    assert by_place.labels == shuffled["label"].to_list()
+
+
 REFUSED = {
     "there must be as many labels as texts, got 1 for 2 texts": lambda: lb.read_labelled((["a", "b"], ["x"])),
-    "separator has no meaning for data frame; leave separator out": lambda: lb.read_labelled(
+    "separator has no meaning for a data frame; leave separator out": lambda: lb.read_labelled(
         pl.DataFrame({"text": ["a"], "label": ["x"]}), separator="tab"
     ),
     "label_column has no meaning for texts and labels; leave label_column out": lambda: lb.read_labelled(

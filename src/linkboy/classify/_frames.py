@@ -41,7 +41,8 @@ def table_in_memory(value: Any, asked: Reading) -> TextTable:
         asked: which columns to take.
 
     Raises:
-        ValueError: something is asked for that is of files alone, or there are not as many labels as texts.
+        ValueError: something is asked for that is of files alone, there are not as many labels as texts, or they are series
+            of pandas whose rows go together otherwise by their indexes than by their places.
     """
     pair = is_pair(value)
     what = "texts and labels" if pair else "data frame"
@@ -52,10 +53,15 @@ def table_in_memory(value: Any, asked: Reading) -> TextTable:
             f"{name}_column" for name in ("text", "label", "weight") if getattr(asked.wanted, name) is not None
         )
     if wrong is not None:
-        raise ValueError(f"{wrong} has no meaning for {what}; leave {wrong} out")
+        raise ValueError(f"{wrong} has no meaning for {what if pair else 'a data frame'}; leave {wrong} out")
     names, columns = (("text", "label"), list(map(_values, value))) if pair else _columns_of(value)
     if pair and len(columns[0]) != len(columns[1]):
         raise ValueError(f"there must be as many labels as texts, got {len(columns[1])} for {len(columns[0])} texts")
+    if pair and all(hasattr(column, "iloc") for column in value) and not value[0].index.equals(value[1].index):
+        raise ValueError(
+            "texts and labels are series with different indexes, so they can be matched by index or by place; take both from one "
+            "frame, or pass lists (texts.to_list(), labels.to_list()) to match them by place"
+        )
     head = [[_shown(cell) for cell in row] for row in islice(zip(*columns, strict=True), HEAD_LINES)]
     fixed = Roles((0,), (1,), None) if pair else None
     return TextTable(Path(what), "in memory", names, True, head, _rows(columns), fixed)
