@@ -116,7 +116,7 @@ def test_separators_at_the_ends_and_doubled_labels_are_said(tmp_path):
     assert list(data.labels) == [("a", "b"), ("a",), ()]
     assert "2 rows have a label separator with nothing on one side, which is not counted" in data.notes
     assert "1 row names a label twice, which counts once" in data.notes
-    assert "1 row has no label, and counts as a text for which none holds" in data.notes
+    assert "1 row has no label, which says that none holds" in data.notes
 
 
 def test_new_names_and_spellings_of_numbers_are_of_each_label(tmp_path):

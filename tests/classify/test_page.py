@@ -6,6 +6,7 @@ import hashlib
 import re
 from html.parser import HTMLParser
 
+import polars as pl
 import pytest
 
 import linkboy as lb
@@ -197,11 +198,17 @@ NAMES = re.compile(  # what is neither Chinese nor a sentence: names, data and f
 )
 
 
-@pytest.mark.parametrize("model", ["ngram", "cnn"])
-def test_the_page_is_chinese_where_the_language_is(model, tmp_path, make_rows):
+@pytest.mark.parametrize("kind", ["ngram", "cnn", "several labels"])
+def test_the_page_is_chinese_where_the_language_is(kind, tmp_path, make_rows):
     rows = make_rows(150)
-    data = lb.LabelledTexts("reviews.csv", rows.texts, rows.labels, rows.lines)
-    options = lb.TrainingOptions(model=model, epochs=2, batch_size=32) if model == "cnn" else lb.TrainingOptions()
+    if kind == "several labels":
+        labels = [f"{label}|odd" if n % 3 else "" for n, label in enumerate(rows.labels)]
+        path = tmp_path / "reviews.csv"
+        pl.DataFrame({"text": rows.texts, "label": labels}).write_csv(path)
+        data = dataclasses.replace(lb.read_labelled(path, label_separator="|"), source="reviews.csv")
+    else:
+        data = lb.LabelledTexts("reviews.csv", rows.texts, rows.labels, rows.lines)
+    options = lb.TrainingOptions(model="cnn", epochs=2, batch_size=32) if kind == "cnn" else lb.TrainingOptions()
     report = lb.train_classifier(data, tmp_path / "model", options=options, lang="zh")
     content = written(report.directory)
     assert '<html lang="zh">' in content
@@ -223,10 +230,12 @@ def test_every_finding_about_data_has_its_sentence_in_chinese():
     counted = {  # the value that begins these sentences is a count with its noun and verb
         "small classes": "3 classes have", "placeholders": "3 texts hold", "duplicates": "3 rows repeat",
         "mojibake": "1 text holds", "two labels": "3 texts occur", "replacement": "3 texts hold",
+        "no label": "3 rows have", "loose separator": "1 row has", "doubled label": "3 rows name",
     }  # fmt: skip
     for key, sentence in SENTENCES.items():
         if key in (
             "took",
+            "took several",
             "took text",
             "other encoding",
         ):  # said after the name of the file, about predictions, among skipped rows

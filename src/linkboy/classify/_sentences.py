@@ -24,7 +24,7 @@ SENTENCES = {
     "mapped": "label_map renamed {labels}",
     "unmapped": "label_map names {names}, which no row has as its label",
     # checks of rows with several labels
-    "no label": "{rows} no label, and counts as a text for which none holds",
+    "no label": "{rows} no label, which says that none holds",
     "unused separator": "label_separator {separator!r} stands in no row, so every text has one label at most; leave it out if a "
     "text is to have exactly one",
     "loose separator": "{rows} a label separator with nothing on one side, which is not counted",
