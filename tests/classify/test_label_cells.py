@@ -126,6 +126,20 @@ def test_new_names_and_spellings_of_numbers_are_of_each_label(tmp_path):
     assert "label_map renamed 'y' to 'x'" in data.notes
 
 
+@pytest.mark.parametrize("sign", ["|", ",", ";", "、", "/"])
+def test_a_label_that_is_made_of_other_labels_is_said(sign):
+    labels = ["sea", "night", f"sea{sign} night", f"sea{sign}wind"]
+    data = read_labelled((["a b", "c d", "e f", "g h"], labels))
+    said = [note for note in data.notes if "made of other labels" in note]
+    assert said == [
+        f"the label {f'sea{sign} night'!r} is made of other labels, with {sign!r} between them; if a text may have several "
+        f"labels, pass label_separator={sign!r}"
+    ]
+    assert data.labels == labels
+    alone = read_labelled((["a b", "c d", "e f", "g h"], ["sea", "night", f"sea{sign}wind", f"{sign}sea"]))
+    assert not [note for note in alone.notes if "made of other labels" in note]
+
+
 def test_a_separator_that_stands_in_no_row_is_said(tmp_path):
     data = read_labelled(written(tmp_path, "a.csv", "text,labels\nfirst,a\nsecond,b\n"), label_separator=";")
     assert any(note.startswith("label_separator ';' stands in no row") for note in data.notes)

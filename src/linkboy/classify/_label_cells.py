@@ -14,6 +14,7 @@ from linkboy.classify._tables import TextTable
 
 Label = str | tuple[str, ...]
 _TRUTH = {"0": False, "1": True, "false": False, "true": True}
+_SIGNS = ("|", ",", ";", "，", "、", "；", "/", "+")  # that people write between labels
 _LONGEST_LIST = 100_000  # characters of a cell that is read as a list
 
 
@@ -100,7 +101,10 @@ class LabelCells:
         return tuple(labels), ""
 
     def findings(self, labels: Sequence[Label], counts: Mapping[str, int]) -> Iterator[str]:
-        """Yield what to know about rows with several labels."""
+        """Yield what to know about how the labels of a row are written."""
+        if self.kind == "one":
+            yield from _made_of_others(counts)
+            return
         without = sum(not each for each in labels)
         if without:
             yield say("no label", rows=plural(without, "row") + (" has" if without == 1 else " have"))
@@ -124,6 +128,16 @@ class LabelCells:
             "lists": "lists",
             "separated": f"separated by {self._separator!r}",
         }.get(self.kind, "")
+
+
+def _made_of_others(counts: Mapping[str, int]) -> Iterator[str]:
+    """Yield a sentence where a label is other labels with a sign between them, as where a cell holds all labels of a text."""
+    for sign in _SIGNS:
+        whole = (label for label in counts if sign in label)
+        example = next((label for label in whole if all(part.strip() in counts for part in label.split(sign))), None)
+        if example is not None:
+            yield say("made of others", example=example, between=sign, separator=sign)
+            return
 
 
 def _are_lists(table: TextTable, place: int) -> bool:

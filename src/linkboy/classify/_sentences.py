@@ -23,6 +23,8 @@ SENTENCES = {
     "small classes": "{classes} fewer than 5 rows: {names}",
     "mapped": "label_map renamed {labels}",
     "unmapped": "label_map names {names}, which no row has as its label",
+    "made of others": "the label {example!r} is made of other labels, with {between!r} between them; if a text may have several "
+    "labels, pass label_separator={separator!r}",
     # checks of rows with several labels
     "no label": "{rows} no label, which says that none holds",
     "unused separator": "label_separator {separator!r} stands in no row, so every text has one label at most; leave it out if a "
