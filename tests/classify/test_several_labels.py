@@ -187,7 +187,11 @@ def test_a_run_says_and_keeps_how_good_it_is(trained):
     assert 'id="confusion"' not in page
     figures = json.loads((directory / "metrics.json").read_text("utf-8"))
     assert figures["test"]["micro_f1"] == test.micro_f1
-    assert (directory / "predictions.csv").read_text("utf-8").startswith("text,labels,predicted\n")
+    again = lb.read_labelled(directory / "predictions.csv", label_column="labels")
+    data = made(300)
+    given = set(zip(data.texts, map(frozenset, data.labels), strict=True))
+    assert again.several
+    assert set(zip(again.texts, map(frozenset, again.labels), strict=True)) <= given
 
 
 def test_what_is_loaded_gives_the_same_labels(trained):

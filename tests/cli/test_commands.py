@@ -1,5 +1,7 @@
 """The command line: what it prints, what it refuses, how it ends."""
 
+import csv
+import datetime
 import io
 import json
 import os
@@ -442,6 +444,24 @@ def test_lines_and_nested_json_are_written_too(model, tmp_path, capsys):
         cli.run(["predict", str(model), "--file", str(nested), "--out", str(out), "--text-column", "review.text"]) == 0
     )
     assert pl.read_csv(out).columns == ["review.text", "n", "predicted_label", "probability"]
+
+
+def test_given_columns_are_written_as_they_are(model, tmp_path, capsys):
+    rows, out = tmp_path / "rows.parquet", tmp_path / "o.csv"
+    given = {
+        "text": ["干净"],
+        "tiny": [1.5e-9],
+        "long": [1234567.123456789],
+        "yes": [True],
+        "none": pl.Series([None], dtype=pl.String),
+        "labels": [["卫生", "a|b"]],
+        "days": [[datetime.date(2026, 1, 2)]],
+    }
+    pl.DataFrame(given).write_parquet(rows)
+    assert cli.run(["predict", str(model), "--file", str(rows), "--out", str(out)]) == 0
+    ((header, line),) = [list(csv.reader(out.read_text("utf-8").splitlines()))]
+    assert header[:7] == list(given)
+    assert line[:7] == ["干净", "1.5e-09", "1234567.123456789", "true", "", '["卫生", "a|b"]', '["2026-01-02"]']
 
 
 def test_what_cannot_be_written_is_refused_before_anything_is(model, table, tmp_path, capsys):

@@ -268,9 +268,7 @@ def _write_csv(file: BinaryIO, names: Sequence[str], batches: Iterator[list[list
 
 
 def _flat(cell: Any) -> str:
-    if isinstance(cell, float):
-        return f"{cell:.6f}".rstrip("0").rstrip(".")
-    return cell_text(cell) if cell is None or isinstance(cell, (str, bool, list, dict)) else str(cell)
+    return cell_text(cell) if cell is None or isinstance(cell, (bool, list, dict)) else str(cell)
 
 
 def _write_json(file: BinaryIO, names: Sequence[str], batches: Iterator[list[list[Any]]], separator: str) -> int:

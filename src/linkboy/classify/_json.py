@@ -160,5 +160,7 @@ def value_at(record: Any, name: str) -> Any:
 
 
 def cell_text(value: object) -> str:
-    """Return a value of JSON as a cell to look at."""
-    return value if isinstance(value, str) else "" if value is None or value is MISSING else json.dumps(value)
+    """Return a value of JSON as a cell; what Parquet has beside JSON, such as dates inside a list, is written as text."""
+    if value is None or value is MISSING:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

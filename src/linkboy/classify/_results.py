@@ -8,11 +8,12 @@ from typing import Any
 from linkboy._report import Table, json_text
 from linkboy.classify._charts import as_file, confusion_chart, learning_curves
 from linkboy.classify._classifier_files import CONFIG, WEIGHTS
+from linkboy.classify._json import cell_text
 from linkboy.classify._linear import LinearReport
 from linkboy.classify._outcome import Outcome
 from linkboy.classify._parts import Parts
 from linkboy.classify._scored import Scored
-from linkboy.classify._several import ScoredLabels, joined
+from linkboy.classify._several import ScoredLabels, held_names
 from linkboy.classify.calibration import Calibration
 from linkboy.classify.classifier import Classifier
 from linkboy.classify.corrections import LabelCorrections
@@ -129,10 +130,12 @@ def _predictions_csv(parts: Parts, scored: Scored | ScoredLabels) -> bytes:
 
 
 def _label_predictions_csv(parts: Parts, scored: ScoredLabels) -> bytes:
-    """Write each test text with its labels and those it was given."""
+    """Write each test text with its labels and those it was given, as lists, which are read again as such."""
     import polars as pl
 
-    target, given = ([joined(parts.class_names, row) for row in table] for table in (scored.target, scored.given))
+    target, given = (
+        [cell_text(held_names(parts.class_names, row)) for row in table] for table in (scored.target, scored.given)
+    )
     columns = {"text": parts.texts["test"].texts, "labels": target, "predicted": given}
     buffer = io.BytesIO()
     pl.DataFrame(columns).write_csv(buffer)

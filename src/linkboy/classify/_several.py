@@ -11,7 +11,7 @@ from linkboy.classify._reliability import Reliability, reliability
 from linkboy.classify.multilabel import MultilabelMetrics, multilabel_metrics
 from linkboy.classify.suspects import LISTED, SuspectedLabel, SuspectedLabels
 
-BETWEEN = "|"  # stands between the labels of a row where a file holds them in one cell
+BETWEEN = "|"  # stands between the labels of a row where they are to be looked at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +72,13 @@ def doubtful_labels(
     for number in found[:LISTED].tolist():
         part, row = places[number]
         texts, turned = parts.texts[part], target[number] ^ odd[number]
-        label, suggested = (joined(parts.class_names, held) for held in (target[number], turned))
+        label, suggested = (BETWEEN.join(held_names(parts.class_names, held)) for held in (target[number], turned))
         suspects.append(
             SuspectedLabel(part, texts.lines[row], label, suggested, float(doubt[number]), str(texts.texts[row]))
         )
     return SuspectedLabels(len(target), len(found), tuple(suspects))
 
 
-def joined(names: Sequence[str], held: NDArray[np.bool_]) -> str:
-    """Return the names of the labels that a row has, in one cell."""
-    return BETWEEN.join(names[int(number)] for number in np.flatnonzero(held))
+def held_names(names: Sequence[str], held: NDArray[np.bool_]) -> list[str]:
+    """Return the names of the labels that a row has."""
+    return [names[int(number)] for number in np.flatnonzero(held)]
