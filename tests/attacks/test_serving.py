@@ -112,6 +112,18 @@ def test_health_model_and_page(app):
     assert "要分类的文本" in chinese
 
 
+def test_the_page_of_several_labels_speaks_of_labels(classifier):
+    several = lb.classify.Classifier(
+        classifier.kind, classifier.model, classifier.encoder, classifier.class_names, thresholds=[0.5, 0.5]
+    )
+    page = ask(lb.classify.make_app(several), "GET", "/")[2].decode()
+    assert "ngram model, 2 labels" in page
+    assert "Blue speaks for the likeliest label, orange against it" in page
+    assert "class that was chosen" not in page
+    answer = post(lb.classify.make_app(several), {"text": "很干净", "explain": True})[1]
+    assert answer["explanation"]["against"] == f"not {answer['explanation']['label']}"
+
+
 def test_every_answer_forbids_to_be_framed_stored_or_guessed_at(app):
     for path in ("/", "/health", "/nothing", "/predict"):
         _, headers, _ = ask(app, "GET", path)

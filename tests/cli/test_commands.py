@@ -188,6 +188,9 @@ def test_mistakes_are_one_sentence_and_exit_code_2(capsys, tmp_path, tsv, model)
     assert refused(capsys, "predict", model) == (
         'give texts to predict ("a text" ..., or - for standard input), or --file FILE'
     )
+    assert refused(capsys, "predict", model, "-", "x") == (
+        "give texts or a file (- is standard input), not both; put -- before a text that is a dash, as in: -- -"
+    )
     assert refused(capsys, "predict", model, "--file", missing) == f"there is no file {missing}; check the path"
     assert not (tmp_path / "new").exists()
 

@@ -383,6 +383,7 @@ class _Site:
             name=self._name,
             kind=self._classifier.kind,
             classes=len(self._classifier.class_names),
+            several=self._classifier.several,
             top=min(TOP_ON_PAGE, len(self._classifier.class_names)),
             most=MOST_EXPLAINED,
         )

@@ -94,7 +94,11 @@ def _check_predict(
     texts: tuple[str, ...], file: Path | None, out: Path | None, *, printed: bool, reading: ReadingOptions
 ) -> None:
     """Refuse options of predict that do not go together."""
-    if bool(texts) == (file is not None):
+    if texts and file is not None:
+        raise ValueError(
+            "give texts or a file (- is standard input), not both; put -- before a text that is a dash, as in: -- -"
+        )
+    if not texts and file is None:
         raise ValueError('give texts to predict ("a text" ..., or - for standard input), or --file FILE')
     if out is not None and printed:
         raise ValueError("--json and --top are for what is printed; leave them out with --out")
