@@ -40,6 +40,11 @@ def abstain_where_the_surest_is_wrong():
     lb.classify.DecisionCurve.of(np.array([0.9, 0.8, 0.7]), np.array([False, True, True])).for_precision(0.9)
 
 
+def series_with_different_indexes():
+    pandas = pytest.importorskip("pandas")
+    lb.read_labelled((pandas.Series(["good", "bad"]), pandas.Series(["n", "p"], index=[1, 0])))
+
+
 def correct_another_text():
     Path("suspects.csv").write_text("line,label,suggested_label,text\n2,p,n,good 1\n")
     train(corrections="suspects.csv")
@@ -188,6 +193,7 @@ MEETINGS = [
     lambda: encoder(config_dot_json={"model_type": "bert"}, tokenizer_dot_json={}, pytorch_model_dot_bin=0),
     lambda: encoder(config_dot_json={"model_type": "bert", "auto_map": {"AutoModel": "model.Model"}}),
     lambda: lb.read_labelled((["good", "bad"], ["p"])),
+    series_with_different_indexes,
     pipe_a_table,
     ask_a_server_by_another_name,
     serve_without_the_extra,

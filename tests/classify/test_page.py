@@ -219,7 +219,7 @@ def test_the_page_is_chinese_where_the_language_is(kind, tmp_path, make_rows):
         flags=re.DOTALL,
     )
     lines = {line.strip() for line in Outline(body).text if line.strip()}
-    english = {line for line in lines if not re.search(r"[\u4e00-\u9fff]", line) and not NAMES.fullmatch(line)}
+    english = {line for line in lines if not re.search(r"[\u3000-\u9fff]", line) and not NAMES.fullmatch(line)}
     assert english == set()
 
 
