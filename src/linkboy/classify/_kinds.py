@@ -1,4 +1,4 @@
-"""The kinds of classifiers: the encoder and the model of each, made anew or for weights that were saved."""
+"""The kinds of classifiers: the encoder and the model of each, made to be trained or for weights that were saved."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
