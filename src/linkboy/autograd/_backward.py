@@ -221,7 +221,7 @@ def missing_gradient(trial: Trial) -> Verdict:
 
 
 def subsets(trial: Trial) -> Verdict:
-    """Let only some of the inputs require grad: the gradients of these must stay as they were."""
+    """Let only some of the inputs require grad: their gradients must not change."""
     if len(trial.diff) < 2:
         return skipped("there is one differentiable input")
     whole = trial.fresh()

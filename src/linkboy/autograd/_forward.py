@@ -29,7 +29,7 @@ def forward(trial: Trial) -> Verdict:
 
 
 def mutation(trial: Trial) -> Verdict:
-    """Ask whether a call leaves its inputs as they were, with and without gradient."""
+    """Ask whether a call changes its inputs, with and without gradient."""
     for diff in (trial.diff, []):
         leaves = trial.fresh(trial.native, diff=diff)
         before = [(x.detach().clone(), x._version) if isinstance(x, Tensor) else None for x in leaves]
@@ -47,7 +47,7 @@ def mutation(trial: Trial) -> Verdict:
 
 
 def global_state(trial: Trial) -> Verdict:
-    """Ask whether a call leaves torch's global switches as they were."""
+    """Ask whether a call changes torch's global switches."""
     before = switches()
     trial.call(trial.fresh(trial.native))
     changed = [name for name, value in switches().items() if value != before[name]]

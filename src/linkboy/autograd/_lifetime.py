@@ -46,7 +46,7 @@ def leaks(trial: Trial) -> Verdict:
 
 
 def saved_tensors(trial: Trial) -> Verdict:
-    """Write into outputs and inputs after forward: torch must notice, or the gradient stay as it was."""
+    """Write into outputs and inputs after forward: torch must notice it, or the gradient must not change."""
     leaves = trial.fresh()
     outputs = trial.call(leaves)
     ends = differentiable(outputs)
