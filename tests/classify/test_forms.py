@@ -318,6 +318,19 @@ def test_wrong_arguments_are_one_sentence(tmp_path, case):
     assert str(caught.value).replace(str(tmp_path / "rows.csv"), "FILE") == sentence
 
 
+def test_a_second_label_column_is_said(tmp_path):
+    rows = delimited(lambda n, t, l: (t, l, ("high", "low")[n % 2], n), first="review,sentiment,rating,score")(ENGLISH)
+    data = read(tmp_path, "rows.csv", rows)
+    assert "label from column 'sentiment'" in data.notes[0]
+    assert data.notes[-1] == (
+        "could be the label as well: 'rating' (2 values: 'high', 'low'); to learn that one pass label_column='rating'"
+    )
+    asked = read(tmp_path, "rows.csv", rows, label_column="rating")
+    assert not any(
+        "as well" in note for note in (*asked.notes, *read(tmp_path, "rows.csv", rows, label_column="sentiment").notes)
+    )
+
+
 def test_options_of_text_are_refused_for_other_forms(tmp_path):
     with pytest.raises(ValueError) as caught:
         read(tmp_path, "rows.jsonl", b'{"text": "a", "label": 1}\n', separator=",")

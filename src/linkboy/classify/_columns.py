@@ -228,7 +228,7 @@ def choose_columns(
     """
     columns = [ColumnTraits([row[place] for row in rows if place < len(row)]) for place in range(len(names))]
     text, label, weight = _asked_for(path, names, wanted)
-    asked = text is not None
+    asked_text, asked_label = text is not None, bool(label)
     text, label = _by_name(names, text, label, _places(text, label, weight), header=header)
     if text is None or (not label and wanted.needs_label):
         taken = _places(text, label, weight)
@@ -238,7 +238,10 @@ def choose_columns(
             raise ValueError(
                 f"{path} has {names.count(names[place])} columns named {names[place]!r}; rename all but one"
             )
-    return Roles(text, label, weight, () if asked else _other_texts(names, columns, text, label))
+    notes = () if asked_text else _other_texts(names, columns, text, label)
+    if header and wanted.needs_label and not asked_label:
+        notes += _other_labels(names, columns, _places(text, label, weight))
+    return Roles(text, label, weight, notes)
 
 
 def _places(text: tuple[int, ...] | None, label: tuple[int, ...], weight: int | None) -> set[int]:
@@ -390,3 +393,16 @@ def _other_texts(
     shown = ", ".join(repr(names[place]) for place in others)
     together = ",".join(names[place] for place in sorted({*text, *others}))
     return (say("also text (one)" if len(others) == 1 else "also text", names=shown, all=together),)
+
+
+def _other_labels(names: Sequence[str], columns: Sequence[ColumnTraits], taken: set[int]) -> tuple[str, ...]:
+    """Return what to say about columns that are named and look like a label too."""
+    others = [
+        place
+        for place, column in enumerate(columns)
+        if place not in taken and name_key(names[place]) in LABEL_NAMES and column.repeats
+    ]
+    if not others:
+        return ()
+    shown = " and ".join(f"{names[place]!r} ({columns[place].shown})" for place in others)
+    return (say("also label", names=shown, one=names[others[0]]),)

@@ -14,6 +14,7 @@ SENTENCES = {
     "joined": "the columns of the text are joined, with ␁ between them; the n-grams of each are told apart",
     "also text": "{names} hold texts too; to read them as well pass text_column={all!r}",
     "also text (one)": "{names} holds texts too; to read both pass text_column={all!r}",
+    "also label": "could be the label as well: {names}; to learn that one pass label_column={one!r}",
     # checks of the labels
     "spelling": "the labels {names} differ only in case, spaces or width, and are {count} classes; join them with label_map if "
     "that is not meant",
