@@ -108,3 +108,44 @@ def test_the_commands_of_the_page_on_reliability_name_tests_that_exist(page):
         assert chosen is None or re.search(rf"def test_\w*{chosen[1]}", (DOCS.parent / path).read_text("utf-8")), (
             options
         )
+
+
+ROOT = DOCS.parent
+PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted(DOCS.rglob("*.md"))]
+LINK = re.compile(r"\]\(((?!https?:)[^)#\s]*)#([^)\s]+)\)")
+HAN = r"[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, made as the site and GitHub make them."""
+    found = set()
+    for heading in re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text("utf-8")), re.MULTILINE):
+        named = re.search(r"\{#([\w-]+)\}$", heading)
+        found.add(named[1] if named else re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-"))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_link_into_a_page_names_one_of_its_headings(page):
+    links = LINK.findall(FENCE.sub("", page.read_text("utf-8")))
+    assert [f"{file}#{at}" for file, at in links if at not in anchors(page.parent / file if file else page)] == []
+
+
+def test_an_anchor_is_the_heading_in_small_letters_or_the_name_it_gives_itself():
+    assert {"换成-hf-trainer-和-lightning"} <= anchors(DOCS / "zh/training.md")
+    assert {"tip-1"} <= anchors(DOCS / "examples.md")
+
+
+def broken_words(text: str) -> list[str]:
+    """Return the ends of lines where a browser would show a space between two Chinese characters."""
+    prose = re.sub(r"^(?:\||#|!\[).*$", "", FENCE.sub("", text), flags=re.MULTILINE)
+    return re.findall(rf".{{0,9}}{HAN}\n *{HAN}", prose)
+
+
+@pytest.mark.parametrize("page", [path for path in PAGES if "zh" in str(path.relative_to(ROOT))], ids=lambda p: p.name)
+def test_no_line_of_a_chinese_page_ends_between_two_chinese_characters(page):
+    assert broken_words(page.read_text("utf-8")) == []
+
+
+def test_a_line_that_ends_within_a_word_is_seen():
+    assert broken_words("把模型的\n大小打印出来，用\n`print` 即可。\n\n另一段。\n") == ["把模型的\n大"]
