@@ -5,8 +5,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from linkboy.classify._dataset import EncodedTexts
@@ -83,7 +81,7 @@ def train_candidate(
     calibration = calibrate(
         learner.predict(model, data["valid"]),
         target,
-        class_counts(parts),
+        parts.class_counts,
         metric=learner.recipe.metric,
         adjust=learner.recipe.metric == "macro-f1",
         weights=data["valid"].weights.numpy(),
@@ -96,13 +94,8 @@ def train_candidate(
     )
 
 
-def class_counts(parts: Parts) -> NDArray[np.int64]:
-    """Return the training rows of each class."""
-    return parts.class_counts
-
-
 def traits_of(parts: Parts) -> DataTraits:
     """Return what the settings follow from."""
-    counts = class_counts(parts)
+    counts = parts.class_counts
     rows = len(parts.targets["train"])
     return DataTraits(rows, len(counts), int(counts.max()), int(counts.min()), parts.several)

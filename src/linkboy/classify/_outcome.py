@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from linkboy._progress import Progress
-from linkboy.classify._candidate import class_counts, train_candidate, traits_of
+from linkboy.classify._candidate import train_candidate, traits_of
 from linkboy.classify._centroids import CentroidClassifier, fit_centroids
 from linkboy.classify._dataset import EncodedTexts
 from linkboy.classify._features import NgramEncoder
@@ -29,7 +29,7 @@ from linkboy.classify._linear import (
 )
 from linkboy.classify._mixing import centred, mean_loss, mix
 from linkboy.classify._models import NgramClassifier, TextModel
-from linkboy.classify._parts import Parts, strata_of
+from linkboy.classify._parts import Parts, keys_of, strata_of
 from linkboy.classify._scored import evenly
 from linkboy.classify._solver import MemberLoss, one_thread, rows_of
 from linkboy.classify._thresholds import choose_thresholds
@@ -208,7 +208,7 @@ def _calibrated(
     model = _model_of(fit if tuned is None else _with_tuned(fit, tuned))
     calibration = Calibration(None, None, (0.0,) * task.classes)
     if options.metric == "macro-f1" and not parts.several:
-        calibration = towards_rare_classes(fit.logits, task.targets[fit.judged], class_counts(parts))
+        calibration = towards_rare_classes(fit.logits, task.targets[fit.judged], parts.class_counts)
     calibration.build_into(model)
     logits, rows = _valid_logits(fit, task, valid)
     made = Outcome(model, _by_rows(calibration.apply(logits)), calibration, fit.report, valid_rows=rows)
@@ -312,7 +312,7 @@ def _splits(
     An encoder that is trained further is judged by the validation part however small it is: folds would train it three times.
     """
     if len(valid) < ENOUGH_JUDGED and not options.finetune:
-        keys = np.fromiter((hash(text) for part in ("train", "valid") for text in parts.texts[part].texts), np.int64)
+        keys = np.concatenate([keys_of(parts.texts[part].texts) for part in ("train", "valid")])
         strata = strata_of(task.targets[final]) if parts.several else task.targets[final]
         made = folds(strata, keys[final], options.seed)
         most = MOST_JUDGED // task.classes // len(made)

@@ -20,7 +20,7 @@ from linkboy._language import Language, chosen_language
 from linkboy._progress import progress_shown
 from linkboy._report import Block, Report, Table, format_count, format_percent, format_seconds
 from linkboy._version import __version__
-from linkboy.classify._candidate import TrainingStoppedError, class_counts, traits_of
+from linkboy.classify._candidate import TrainingStoppedError, traits_of
 from linkboy.classify._classifier_files import write_files
 from linkboy.classify._dataset import EncodedTexts, Encoder, features_of
 from linkboy.classify._encoding import encode_parts
@@ -536,7 +536,7 @@ def _macro_f1_point(
     if options.metric != "auto" or not traits_of(parts).tailed or len(parts.class_names) > MOST_IN_TABLE:
         return None
     rows = np.arange(len(parts.targets["valid"])) if outcome.valid_rows is None else outcome.valid_rows
-    shift = towards_rare_classes(outcome.valid(rows), parts.targets["valid"][rows], class_counts(parts)).shift
+    shift = towards_rare_classes(outcome.valid(rows), parts.targets["valid"][rows], parts.class_counts).shift
     test = logits_of("test", np.arange(len(parts.targets["test"])))
     moved = (test.double() + torch.tensor(shift)).argmax(1).numpy()
     return classification_metrics(parts.targets["test"], moved, parts.class_names)
