@@ -1,7 +1,6 @@
 """What a finished run leaves behind: how good the classifier is, and the files that say so."""
 
 import dataclasses
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -116,17 +115,13 @@ def _predictions_csv(parts: Parts, scored: Scored | ScoredLabels) -> bytes:
 
     if isinstance(scored, ScoredLabels):
         return _label_predictions_csv(parts, scored)
-    frame = pl.DataFrame(
-        {
-            "text": parts.texts["test"].texts,
-            "label": [parts.class_names[target] for target in parts.targets["test"]],
-            "predicted": [parts.class_names[target] for target in scored.predicted.tolist()],
-            "probability": scored.confidence,
-        }
-    )
-    buffer = io.BytesIO()
-    frame.write_csv(buffer, float_precision=6)
-    return buffer.getvalue()
+    columns = {
+        "text": parts.texts["test"].texts,
+        "label": [parts.class_names[target] for target in parts.targets["test"]],
+        "predicted": [parts.class_names[target] for target in scored.predicted.tolist()],
+        "probability": scored.confidence,
+    }
+    return pl.DataFrame(columns).write_csv(float_precision=6).encode()
 
 
 def _label_predictions_csv(parts: Parts, scored: ScoredLabels) -> bytes:
@@ -137,6 +132,4 @@ def _label_predictions_csv(parts: Parts, scored: ScoredLabels) -> bytes:
         [cell_text(held_names(parts.class_names, row)) for row in table] for table in (scored.target, scored.given)
     )
     columns = {"text": parts.texts["test"].texts, "labels": target, "predicted": given}
-    buffer = io.BytesIO()
-    pl.DataFrame(columns).write_csv(buffer)
-    return buffer.getvalue()
+    return pl.DataFrame(columns).write_csv().encode()

@@ -1,7 +1,6 @@
 """Rows whose label looks wrong: another class is as probable as it usually is for the rows that belong to it."""
 
 import dataclasses
-import io
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -80,9 +79,7 @@ class SuspectedLabels(Report):
         columns = {
             field.name: [getattr(s, field.name) for s in self.suspects] for field in dataclasses.fields(SuspectedLabel)
         }
-        buffer = io.BytesIO()
-        pl.DataFrame(columns).write_csv(buffer, float_precision=6)
-        return buffer.getvalue()
+        return pl.DataFrame(columns).write_csv(float_precision=6).encode()
 
 
 def suspected_labels(
