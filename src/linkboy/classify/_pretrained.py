@@ -28,6 +28,7 @@ from linkboy.text import BertTokenizer
 Result = TypeVar("Result")
 Tokenize = Callable[[Sequence[str]], FlatFeatures]
 
+OWNED = "encoder"  # where a classifier keeps an encoder that was trained with it
 PIECE = 20_000  # texts that are cut into tokens at once
 TOKENS, ROWS = 1024, 32  # of a batch on a CPU; an accelerator takes 64 times as many
 TIMED_ROWS = 16  # by which the precision is chosen
@@ -96,9 +97,10 @@ class PretrainedEncoder:
         keys = [_key(text) for text in texts]
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._cache}
         made = dict(zip(new, self._encode(list(new.values()), show).unbind(), strict=True)) if new else {}
-        known = self._cache if (len(self._cache) + len(made)) * self.width <= MOST_CACHED else {**self._cache}
-        known.update(made)
-        return torch.stack([known[key] for key in keys]) if keys else torch.zeros(0, self.width)
+        if (len(self._cache) + len(made)) * self.width <= MOST_CACHED:
+            self._cache.update(made)
+        rows = [made[key] if key in made else self._cache[key] for key in keys]
+        return torch.stack(rows) if rows else torch.zeros(0, self.width)
 
     def with_model(self, model: nn.Module) -> "PretrainedEncoder":
         """Return an encoder that differs in its model, and knows no text yet."""
@@ -139,7 +141,7 @@ class PretrainedEncoder:
     def settings(self) -> dict[str, Any]:
         """Return what JSON can hold of the encoder: enough to find it again and to refuse another one."""
         return {
-            "path": "encoder" if self.owned else str(self.files.directory),
+            "path": OWNED if self.owned else str(self.files.directory),
             "name": self.name,
             "sha256": self.fingerprint,
             "bfloat16": bool(self.lower_precision),

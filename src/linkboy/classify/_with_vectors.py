@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from linkboy.classify._features import FlatFeatures, NgramEncoder
 from linkboy.classify._models import NgramClassifier, TextModel
-from linkboy.classify._pretrained import PretrainedEncoder
+from linkboy.classify._pretrained import OWNED, PretrainedEncoder
 
-OWNED = "encoder"  # where a classifier keeps an encoder that was trained with it
 SETTINGS = "pretrained"  # where the settings of the encoder are among those of the n-grams
 
 

@@ -30,6 +30,7 @@ from linkboy.classify._linear import LinearReport
 from linkboy.classify._outcome import Outcome, check_encoder, is_solved, solve, train_in_epochs
 from linkboy.classify._page import report_page
 from linkboy.classify._parts import PARTS, Parts, make_parts
+from linkboy.classify._pretrained import OWNED
 from linkboy.classify._results import CONTENTS, Judgement, result_files
 from linkboy.classify._run_directory import (
     CHECKPOINTS,
@@ -44,7 +45,7 @@ from linkboy.classify._scored import Scored, evenly, in_pieces
 from linkboy.classify._several import ScoredLabels, doubtful_labels
 from linkboy.classify._tokens import TokenEncoder
 from linkboy.classify._vectors import pretrained_embedding
-from linkboy.classify._with_vectors import OWNED, NgramsAndVectors
+from linkboy.classify._with_vectors import NgramsAndVectors
 from linkboy.classify.calibration import Calibration, towards_rare_classes
 from linkboy.classify.classifier import Classifier
 from linkboy.classify.corrections import LabelCorrections, corrected_labels
