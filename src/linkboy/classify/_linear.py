@@ -250,7 +250,10 @@ class Judge:
 
     def judge(self, member: Member) -> tuple[Member, Tensor]:
         """Return the member with its loss, and its logits."""
-        logits = self.logits(member)
+        return self.with_loss(member, self.logits(member))
+
+    def with_loss(self, member: Member, logits: Tensor) -> tuple[Member, Tensor]:
+        """Return the same for a member whose logits `(judged rows, C)` are known."""
         loss = float((self.row_losses([logits]) * self.weights).sum() / self.weights.sum())
         return dataclasses.replace(member, judged_loss=loss), logits
 
@@ -301,9 +304,7 @@ def fit_linear(
         per_fit = (time.perf_counter() - started) / len(tried)
         tried, trials = _refined(judge, tried, deadline - (1 + len(tried)) * per_fit, progress)
     if given is not None:
-        logits = centred(given[1]).float()
-        loss = float((judge.row_losses([logits]) * judge.weights).sum() / judge.weights.sum())
-        tried.append((dataclasses.replace(given[0], judged_loss=loss), logits))
+        tried.append(judge.with_loss(given[0], centred(given[1]).float()))
     shift = None
     if prior is not None:
         shift = centred(torch.from_numpy(np.log(_ratio(*prior))).expand(len(judge.rows), -1)).float()
@@ -387,9 +388,9 @@ def _refined(
             for factor in (0.5, 2.0):
                 started, member = time.perf_counter(), tried[place][0]
                 other = Member(member.loss, member.scale, member.strength * factor)
-                if dataclasses.replace(other, judged_loss=0.0) in seen or started + took > deadline:
+                if other in seen or started + took > deadline:
                     continue
-                seen.add(dataclasses.replace(other, judged_loss=0.0))
+                seen.add(other)
                 progress(f"{other.loss}, {other.scale}, strength {other.strength:g}")
                 made, trials = judge.judge(other), trials + 1
                 now = [logits for _, logits in tried]
