@@ -13,7 +13,7 @@ import linkboy as lb
 from linkboy.classify import _pretrained
 from linkboy.classify._encoder_files import read_encoder
 from linkboy.classify._features import FlatFeatures
-from linkboy.classify._linear import Judge, Member, Task, fit_linear, solve_vectors
+from linkboy.classify._linear import Judge, Member, Task, Vectors, fit_linear, solve_vectors
 from linkboy.classify._pretrained import PretrainedEncoder, pooled
 from linkboy.cli import app as cli
 
@@ -117,14 +117,14 @@ def test_the_member_over_vectors_is_a_logistic_regression():
     vectors = F.normalize(torch.randn(120, 6, generator=generator), dim=1)
     targets = (vectors[:, :3].argmax(1)).numpy()
     empty = FlatFeatures(np.zeros(0, np.int32), None, np.zeros(121, np.int64))
-    task = Task(empty, 1, targets, 3, np.ones(120, np.float32), vectors)
-    problem = task.problem(np.arange(120), dense=True)
+    task, rows = Task(empty, 1, targets, 3, np.ones(120, np.float32)), Vectors(vectors)
+    problem = task.problem(np.arange(120), vectors=rows)
     ((_, weights),) = problem.solve("cross-entropy", "vectors", 4.0, 200)
-    x = torch.cat((task.dense(np.arange(120)).vectors, torch.ones(120, 1)), 1).double()
+    x = torch.cat((rows.dense(np.arange(120)).vectors, torch.ones(120, 1)), 1).double()
     u = weights.double().requires_grad_(True)
     (u.square().sum() / 2 + 4.0 * F.cross_entropy(x @ u, torch.from_numpy(targets), reduction="sum")).backward()
     assert u.grad.abs().max() < 1e-2
-    member, ((of_vectors, bias),) = solve_vectors(task, (np.arange(90), np.arange(90, 120)), [np.arange(120)])
+    member, ((of_vectors, bias),) = solve_vectors(task, rows, (np.arange(90), np.arange(90, 120)), [np.arange(120)])
     expected = problem.solve("cross-entropy", "vectors", member.strength, 40)
     z = x @ next(expected)[1].double()
     ours = vectors.double() @ of_vectors.double() + bias.double()

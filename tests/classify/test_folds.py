@@ -128,7 +128,7 @@ def test_the_report_the_page_and_metrics_json_have_the_figures(report):
 def test_labels_at_random_have_no_suspects(make_rows):
     rows = make_rows(60)
     data = dataclasses.replace(rows, labels=np.random.default_rng(1).permutation(rows.labels).tolist())
-    made, suspects = cross_validate(lb.TrainingOptions(folds=2), data, make_parts(data))
+    made, suspects = cross_validate(lb.TrainingOptions(folds=2), data, make_parts(data), 2)
     assert not made.metrics.is_better_than_guessing
     assert suspects.suspect_count == 0
 
@@ -190,13 +190,13 @@ def test_the_smallest_data_that_are_taken():
     options = dataclasses.replace(QUICK, folds=2)
     parts = make_parts(data)
     check_folds(options, data, parts)
-    assert cross_validate(options, data, parts)[0].metrics.row_count == 8
+    assert cross_validate(options, data, parts, 2)[0].metrics.row_count == 8
 
 
 def test_a_class_that_a_fold_does_not_have_is_never_predicted_there(make_rows):
     rows = make_rows(30)
     data = dataclasses.replace(rows, labels=["rare", *rows.labels[1:]])
     options = dataclasses.replace(QUICK, folds=2, class_weight="balanced")
-    made, _ = cross_validate(options, data, make_parts(data))
+    made, _ = cross_validate(options, data, make_parts(data), 2)
     rare = next(each for each in made.metrics.per_class if each.label == "rare")
     assert (rare.support, rare.recall) == (1, 0)

@@ -19,7 +19,7 @@ from linkboy.classify._candidate import SIGNALS, TrainingStoppedError
 from linkboy.classify._dataset import EncodedTexts
 from linkboy.classify._features import FlatFeatures
 from linkboy.classify._learner import Learner, logits_by, place_of
-from linkboy.classify._linear import Member, Task, solve_vectors
+from linkboy.classify._linear import Member, Task, Vectors, solve_vectors
 from linkboy.classify._models import LinearHead, TextModel
 from linkboy.classify._pretrained import PretrainedEncoder, padded, pooled
 from linkboy.classify._solver import one_thread
@@ -168,6 +168,7 @@ def finetune(
     pretrained: PretrainedEncoder,
     texts: Sequence[str],
     task: Task,
+    vectors: Vectors,
     split: tuple[NDArray[np.int64], NDArray[np.int64]],
     final: NDArray[np.int64],
     checkpoints: Path,
@@ -183,7 +184,8 @@ def finetune(
         recipe: how to train.
         pretrained: the encoder, which stays unchanged.
         texts: of all rows of the task.
-        task: what to learn, with the vectors of the encoder.
+        task: what to learn.
+        vectors: what the encoder as it is gives these rows.
         split: rows to learn from and rows to judge by.
         final: rows to learn from in the end.
         checkpoints: a directory.
@@ -200,7 +202,7 @@ def finetune(
         return EncodedTexts(encoder, tokens.gather(rows), task.targets[rows], task.weights[rows])
 
     with one_thread():
-        member, heads = solve_vectors(task, split, [split[0], final])
+        member, heads = solve_vectors(task, vectors, split, [split[0], final])
     fresh = [_fresh(options, pretrained, head) for head in (heads if len(final) > len(split[0]) else heads[:1])]
     options, recipe = _sized(
         options, recipe, fresh[0], encoded(split[0]), checkpoints, lower=bool(pretrained.lower_precision)

@@ -138,6 +138,27 @@ class LinearFit:
 
 
 @dataclasses.dataclass(frozen=True)
+class Vectors:
+    """The vectors of all rows of a task, `(rows, D)` as the encoder gives them."""
+
+    rows: Tensor
+
+    def dense(self, rows: NDArray[np.int64]) -> DenseRows:
+        """Return the vectors of some rows, centred, of length 1 in the root mean square over all rows."""
+        return DenseRows((self.rows[torch.from_numpy(rows)] - self.centre) / self.length)
+
+    @cached_property
+    def centre(self) -> Tensor:
+        """The mean vector."""
+        return self.rows.mean(0)
+
+    @cached_property
+    def length(self) -> Tensor:
+        """The root mean squared length of the centred vectors."""
+        return (self.rows - self.centre).square().sum(1).mean().clamp_min(1e-12).sqrt()
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
     """What a linear model is to be fitted to.
 
@@ -147,7 +168,7 @@ class Task:
         targets: `(rows,)` class indices; or `(rows, C)`, whether a row has a label, of which it may have several.
         classes: how many there are.
         weights: `(rows,)` non-negative.
-        vectors: `(rows, D)` of a pretrained encoder, `None` without one.
+        vectors: those that a pretrained encoder gives the rows; `None` without one.
     """
 
     features: FlatFeatures
@@ -155,18 +176,22 @@ class Task:
     targets: NDArray[Any]
     classes: int
     weights: NDArray[np.float32]
-    vectors: Tensor | None = None
+    vectors: Vectors | None = None
 
     def problem(
-        self, rows: NDArray[np.int64], class_weights: NDArray[np.float64] | None = None, *, dense: bool = False
+        self,
+        rows: NDArray[np.int64],
+        class_weights: NDArray[np.float64] | None = None,
+        *,
+        vectors: Vectors | None = None,
     ) -> Problem:
-        """Return the problem of learning from some rows, by their n-grams or by their vectors."""
+        """Return the problem of learning from some rows, by their n-grams, or by the vectors that are passed."""
         weights = self.weights[rows].astype(np.float64)
         if class_weights is not None:
             weights = weights * class_weights[self.targets[rows]]
         weights = torch.from_numpy(weights / max(weights.mean(), 1e-12)).float()[:, None]
         return Problem(
-            self.dense(rows) if dense else self.sparse(rows),
+            self.sparse(rows) if vectors is None else vectors.dense(rows),
             torch.from_numpy(self.targets[rows]),
             self.classes,
             weights,
@@ -175,23 +200,6 @@ class Task:
     def sparse(self, rows: NDArray[np.int64]) -> SparseRows:
         """Return some rows."""
         return SparseRows(self.features.gather(rows), self.vocabulary)
-
-    def dense(self, rows: NDArray[np.int64]) -> DenseRows:
-        """Return the vectors of some rows, centred, of length 1 in the root mean square over all rows."""
-        assert self.vectors is not None
-        return DenseRows((self.vectors[torch.from_numpy(rows)] - self.centre) / self.length)
-
-    @cached_property
-    def centre(self) -> Tensor:
-        """The mean vector."""
-        assert self.vectors is not None
-        return self.vectors.mean(0)
-
-    @cached_property
-    def length(self) -> Tensor:
-        """The root mean squared length of the centred vectors."""
-        assert self.vectors is not None
-        return (self.vectors - self.centre).square().sum(1).mean().clamp_min(1e-12).sqrt()
 
     def counts(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the number of rows of each class."""
@@ -218,8 +226,10 @@ class Judge:
         self.classes, self.steps = task.classes, steps
         self.sparse = [(task.problem(fit, class_weights), task.sparse(judged)) for fit, judged in splits]
         self.dense: list[tuple[Problem, DenseRows]] = []
-        if task.vectors is not None:
-            self.dense = [(task.problem(fit, class_weights, dense=True), task.dense(judged)) for fit, judged in splits]
+        if (vectors := task.vectors) is not None:
+            self.dense = [
+                (task.problem(fit, class_weights, vectors=vectors), vectors.dense(judged)) for fit, judged in splits
+            ]
         self.rows = np.concatenate([judged for _, judged in splits])
         self.targets = torch.from_numpy(task.targets[self.rows])
         self.weights = torch.from_numpy(task.weights[self.rows]).double()
@@ -314,7 +324,7 @@ def fit_linear(
     weights = _final(task, final, towards, judge.steps, members, progress)
     of_vectors = None
     if task.vectors is not None:
-        of_vectors, bias = _of_vectors(task, final, towards, members, progress)
+        of_vectors, bias = _of_vectors(task, task.vectors, final, towards, members, progress)
         weights[-1] += bias
     if judge.several:
         biases = label_biases(z, judge.targets, judge.weights)
@@ -418,6 +428,7 @@ def _final(
 
 def _of_vectors(
     task: Task,
+    vectors: Vectors,
     rows: NDArray[np.int64],
     class_weights: NDArray[np.float64] | None,
     members: Sequence[Member],
@@ -425,18 +436,22 @@ def _of_vectors(
 ) -> tuple[Tensor, Tensor]:
     """Return `(D, C)` and `(C,)`, the sum of the weights of the members over vectors as the encoder gives them, and the bias."""
     kept = [member for member in members if member.scale == "vectors"]
-    total = _sum(task.problem(rows, class_weights, dense=True), 0, kept, progress)
-    weights = total[:-1] / task.length
-    return weights, total[-1] - task.centre @ weights
+    total = _sum(task.problem(rows, class_weights, vectors=vectors), 0, kept, progress)
+    weights = total[:-1] / vectors.length
+    return weights, total[-1] - vectors.centre @ weights
 
 
 def solve_vectors(
-    task: Task, split: tuple[NDArray[np.int64], NDArray[np.int64]], wanted: Sequence[NDArray[np.int64]]
+    task: Task,
+    vectors: Vectors,
+    split: tuple[NDArray[np.int64], NDArray[np.int64]],
+    wanted: Sequence[NDArray[np.int64]],
 ) -> tuple[Member, list[tuple[Tensor, Tensor]]]:
     """Return the member over vectors alone of the best strength, and its weights `(D, C)` and bias `(C,)` on each set of rows."""
+    task = dataclasses.replace(task, vectors=vectors)
     member, _ = _strongest(Judge(task, [split], None, STEPS), "cross-entropy", "vectors", lambda what: None)
     alone = [dataclasses.replace(member, coefficient=1.0)]
-    return member, [_of_vectors(task, rows, None, alone, lambda what: None) for rows in wanted]
+    return member, [_of_vectors(task, vectors, rows, None, alone, lambda what: None) for rows in wanted]
 
 
 def _sum(problem: Problem, steps: int, members: Sequence[Member], progress: Progress) -> Tensor:

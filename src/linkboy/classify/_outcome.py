@@ -23,6 +23,7 @@ from linkboy.classify._linear import (
     LinearFit,
     LinearReport,
     Task,
+    Vectors,
     fit_linear,
     folds,
     other_proportions,
@@ -146,11 +147,14 @@ def solve(
         return _centroids(task, _of_centroids(task, encoder, several=parts.several), train, valid, final)
     splits, prior = _splits(options, task, parts, train, valid, final)
     tuned = None
-    if options.finetune and isinstance(encoder, NgramsAndVectors):
+    if isinstance(encoder, NgramsAndVectors) and options.finetune:
         texts = [text for part in ("train", "valid") for text in parts.texts[part].texts]
         (split,), recipe = splits, recipe_of_finetuning(options)
-        tuned = finetune(options, recipe, encoder.pretrained, texts, task, split, final, checkpoints, show)
-        task = dataclasses.replace(task, vectors=None)
+        tuned = finetune(
+            options, recipe, encoder.pretrained, texts, task, _vectors(both), split, final, checkpoints, show
+        )
+    elif isinstance(encoder, NgramsAndVectors):
+        task = dataclasses.replace(task, vectors=_vectors(both))
     losses: tuple[MemberLoss, ...] = ("squared-hinge", "cross-entropy")
     losses = tuple(loss for loss in losses if loss == options.loss) or losses
     with one_thread(), Progress("solving", unit="fits", enabled=is_main_process()) as progress:
@@ -182,8 +186,7 @@ def _task(
     if options.class_weight != "none":
         weights = weights * class_weights(both[0].targets, options.class_weight, num_classes=classes)[targets].float()
     features = rows_of(piece for part in both for piece in part.pieces())
-    vectors = _vectors(both) if isinstance(encoder, NgramsAndVectors) else None
-    return Task(features, len(encoder), targets.numpy(), classes, weights.numpy(), vectors)
+    return Task(features, len(encoder), targets.numpy(), classes, weights.numpy())
 
 
 def _of_centroids(task: Task, encoder: NgramEncoder | NgramsAndVectors, *, several: bool) -> NgramEncoder:
@@ -217,9 +220,9 @@ def _calibrated(
     return made
 
 
-def _vectors(parts: Sequence[EncodedTexts]) -> Tensor:
+def _vectors(parts: Sequence[EncodedTexts]) -> Vectors:
     pieces = [features for part in parts for features, _, _ in part.pieces()]
-    return torch.cat([piece.vectors for piece in pieces if isinstance(piece, FeaturesWithVectors)])
+    return Vectors(torch.cat([piece.vectors for piece in pieces if isinstance(piece, FeaturesWithVectors)]))
 
 
 def _with_tuned(fit: LinearFit, tuned: Tuned) -> LinearFit:
@@ -292,7 +295,7 @@ def _valid_logits(fit: LinearFit, task: Task, valid: NDArray[np.int64]) -> tuple
     if not len(judged):
         logits = task.sparse(valid).times(fit.weights)
         if task.vectors is not None and fit.of_vectors is not None:
-            logits += task.vectors[torch.from_numpy(valid)] @ fit.of_vectors
+            logits += task.vectors.rows[torch.from_numpy(valid)] @ fit.of_vectors
         return logits, None
     logits = torch.zeros(len(valid), task.classes)
     logits[torch.from_numpy(judged)] = fit.logits[torch.from_numpy(place[valid[judged]])]

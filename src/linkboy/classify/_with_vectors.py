@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -56,8 +56,7 @@ class NgramsAndVectors:
 
     def collate(self, rows: FlatFeatures) -> tuple[Tensor, ...]:
         """Return ids, offsets and weights of the n-grams, and the vectors."""
-        assert isinstance(rows, FeaturesWithVectors)
-        return (*self.ngrams.collate(rows), rows.vectors)
+        return (*self.ngrams.collate(rows), cast("FeaturesWithVectors", rows).vectors)
 
     def settings(self) -> dict[str, Any]:
         """Return what JSON can hold of both."""

@@ -103,18 +103,18 @@ def check_folds(options: TrainingOptions, rows: LabelledTexts, parts: Parts) -> 
 
 
 def cross_validate(
-    options: TrainingOptions, rows: LabelledTexts, parts: Parts
+    options: TrainingOptions, rows: LabelledTexts, parts: Parts, count: int
 ) -> tuple[CrossValidation, SuspectedLabels]:
     """Judge every row by a model that is trained like the one to keep, on the rows of the other folds.
 
     Args:
-        options: what to train and how, with the number of folds.
+        options: what to train and how.
         rows: all rows of the training file; equal texts come into one fold.
         parts: what the model to keep was trained on; given validation and test rows have no part in the folds.
+        count: the number of folds.
     """
-    assert options.folds is not None
     targets = targets_of(rows, parts.class_names, "train", numbered=parts.numbered)
-    splits = folds(targets, keys_of(rows.texts), options.seed, options.folds)
+    splits = folds(targets, keys_of(rows.texts), options.seed, count)
     pieces, of_fold = [], []
     for learned, judged in splits:
         fold = parts_of_fold(rows, parts, learned, judged, seed=options.seed)

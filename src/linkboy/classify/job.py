@@ -301,7 +301,7 @@ def _run(
         judged = (_judge_labels if parts.several else _judge)(options, outcome, data, parts)
         seconds["training"] = time.perf_counter() - training_started
         if options.folds is not None:
-            judged = _judge_by_folds(options, judged, train, parts, seconds)
+            judged = _judge_by_folds(options, judged, train, parts, options.folds, seconds)
         judged = dataclasses.replace(judged, corrections=corrected)
         if is_main_process():
             if outcome.tuned is not None:
@@ -352,11 +352,16 @@ def _run(
 
 
 def _judge_by_folds(
-    options: TrainingOptions, judged: Judgement, train: LabelledTexts, parts: Parts, seconds: dict[str, float]
+    options: TrainingOptions,
+    judged: Judgement,
+    train: LabelledTexts,
+    parts: Parts,
+    count: int,
+    seconds: dict[str, float],
 ) -> Judgement:
     """Return the judgement with that of all rows of the training file, by models of folds that have not seen their texts."""
     started = time.perf_counter()
-    validated, suspects = cross_validate(options, train, parts)
+    validated, suspects = cross_validate(options, train, parts, count)
     seconds["cross-validation"] = time.perf_counter() - started
     return dataclasses.replace(judged, cross_validation=validated, suspects=suspects)
 
