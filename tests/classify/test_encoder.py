@@ -488,6 +488,7 @@ def test_too_many_classes_or_rows_are_refused_before_anything_is_read(tmp_path, 
     )
     monkeypatch.setattr(_outcome, "MOST_SOLVED_CLASSES", 100)
     monkeypatch.setattr(_outcome, "MOST_SOLVED", 100)
-    assert message(ValueError, lambda: lb.train_classifier(data, tmp_path / "m", encoder="nowhere")).startswith(
-        "encoder is for fewer than 200000 rows of at most 100 characters, got "
+    assert message(ValueError, lambda: lb.train_classifier(data, tmp_path / "m", encoder="nowhere")) == (
+        "encoder is for fewer than 200000 training and validation rows with at most 100 characters in all, got 40 rows with "
+        "273; leave encoder out, or train on fewer"
     )

@@ -174,10 +174,10 @@ def test_data_that_cannot_be_cut_are_refused(tmp_path, data, monkeypatch):
     twice = {"folds": 3, "options": lb.TrainingOptions(folds=4)}
     assert refused(tmp_path, data, **twice) == "folds must be given once, got 3 and in the options 4"
     monkeypatch.setattr("linkboy.classify._outcome.LARGE", 50)
-    monkeypatch.setattr("linkboy.classify.folds.LARGE", 50)
+    kept = [text for part in ("train", "valid") for text in make_parts(data).texts[part].texts]
     assert refused(tmp_path, data, folds=3) == (
-        "folds is for fewer than 50 rows of at most 100000000 characters, got 120 rows; leave folds out, since so large a "
-        "test part has small errors"
+        "folds is for fewer than 50 training and validation rows with at most 100000000 characters in all, got "
+        f"{len(kept)} rows with {len(''.join(kept))}; leave folds out, since so large a test part has small errors"
     )
     monkeypatch.setattr("linkboy.training.process_count", lambda: 2)
     assert refused(tmp_path, data, folds=3) == "folds is for one process, got 2; leave folds out"

@@ -77,9 +77,14 @@ class Outcome:
 
 def is_solved(options: TrainingOptions, parts: Parts) -> bool:
     """Return whether the model is solved, and not trained in epochs: n-grams of a data set that fits the memory."""
+    rows, characters = _size(parts)
+    return options.model == "ngram" and rows < LARGE and characters <= MOST_SOLVED
+
+
+def _size(parts: Parts) -> tuple[int, int]:
+    """Return the rows that a model is made from, those of the training and validation part, and their characters."""
     texts = [parts.texts[part].texts for part in ("train", "valid")]
-    small = sum(map(len, texts)) < LARGE and sum(len(text) for part in texts for text in part) <= MOST_SOLVED
-    return options.model == "ngram" and small
+    return sum(map(len, texts)), sum(len(text) for part in texts for text in part)
 
 
 def train_in_epochs(
@@ -110,19 +115,25 @@ def _thresholds(options: TrainingOptions, logits: Tensor, targets: NDArray[np.bo
     return tuple(choose_thresholds(logits.double().numpy(), targets, macro=options.metric == "macro-f1").tolist())
 
 
-def check_encoder(options: TrainingOptions, parts: Parts) -> None:
-    """Raise if the data are too large for a model over n-grams and the vectors of a pretrained encoder."""
+def check_size(options: TrainingOptions, parts: Parts) -> None:
+    """Raise if the data are too large for what only a model that is solved can do: learn from an encoder, or by folds."""
     classes = len(parts.class_names)
     if options.encoder is not None and classes > MOST_SOLVED_CLASSES:
         raise ValueError(
             f"encoder is for at most {MOST_SOLVED_CLASSES} classes, got {classes}; leave encoder out, or join classes"
         )
-    if options.encoder is not None and not is_solved(options, parts):
-        rows = sum(len(parts.texts[part]) for part in ("train", "valid"))
-        raise ValueError(
-            f"encoder is for fewer than {LARGE} rows of at most {MOST_SOLVED} characters, got {rows} rows; leave encoder out, "
-            "or train on fewer"
-        )
+    if is_solved(options, parts):
+        return
+    rows, characters = _size(parts)
+    for name, instead in (
+        ("encoder", "leave encoder out, or train on fewer"),
+        ("folds", "leave folds out, since so large a test part has small errors"),
+    ):
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"{name} is for fewer than {LARGE} training and validation rows with at most {MOST_SOLVED} characters in all, "
+                f"got {rows} rows with {characters}; {instead}"
+            )
 
 
 def solve(

@@ -15,12 +15,12 @@ from linkboy.classify._encoding import encode_parts
 from linkboy.classify._features import NgramEncoder
 from linkboy.classify._learner import logits_by
 from linkboy.classify._linear import folds
-from linkboy.classify._outcome import MOST_SOLVED, is_solved, solve
+from linkboy.classify._outcome import solve
 from linkboy.classify._parts import Parts, keys_of, parts_of_fold, targets_of
 from linkboy.classify._scored import Scored, in_pieces
 from linkboy.classify.labelled import LabelledTexts
 from linkboy.classify.metrics import ClassificationMetrics, classification_metrics
-from linkboy.classify.recipe import LARGE, TrainingOptions
+from linkboy.classify.recipe import TrainingOptions
 from linkboy.classify.suspects import SuspectedLabels, suspected_labels
 
 FEWEST_TEXTS = 4  # of two classes, so that a validation part can be cut from the rest of each of two folds
@@ -81,17 +81,12 @@ def check_folds(options: TrainingOptions, rows: LabelledTexts, parts: Parts) -> 
     """Raise if the rows cannot be cut into the folds that were asked for.
 
     Raises:
-        ValueError: texts have several labels, there are too many rows, or too few texts of a class.
+        ValueError: texts have several labels, or there are too few of a class.
     """
     if options.folds is None:
         return
     if parts.several:
         raise ValueError("folds is for texts of one class, and these may have several labels; leave folds out")
-    if not is_solved(options, parts):
-        raise ValueError(
-            f"folds is for fewer than {LARGE} rows of at most {MOST_SOLVED} characters, got {len(rows)} rows; leave folds out, "
-            "since so large a test part has small errors"
-        )
     targets = targets_of(rows, parts.class_names, "train", numbered=parts.numbered)
     leaders = np.unique(keys_of(rows.texts), return_index=True)[1]
     second, needed = np.sort(np.bincount(targets[leaders], minlength=2))[-2], max(FEWEST_TEXTS, options.folds)

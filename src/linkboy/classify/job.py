@@ -27,7 +27,7 @@ from linkboy.classify._encoding import encode_parts
 from linkboy.classify._features import NgramEncoder
 from linkboy.classify._learner import METRIC_KEYS, Learner, logits_by
 from linkboy.classify._linear import LinearReport
-from linkboy.classify._outcome import Outcome, check_encoder, is_solved, solve, train_in_epochs
+from linkboy.classify._outcome import Outcome, check_size, is_solved, solve, train_in_epochs
 from linkboy.classify._page import report_page
 from linkboy.classify._parts import PARTS, Parts, make_parts
 from linkboy.classify._pretrained import OWNED
@@ -270,7 +270,7 @@ def _run(
     check_directory(out, overwrite=overwrite, resume=resume)
     options.check_machine()
     parts = make_parts(train, valid=valid, test=test, class_names=class_names, seed=options.seed)
-    check_encoder(options, parts)
+    check_size(options, parts)
     if parts.several:
         options.check_several()
     check_folds(options, train, parts)
