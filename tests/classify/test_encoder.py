@@ -474,7 +474,7 @@ def test_an_encoder_named_twice_is_refused(make_rows, tmp_path):
     options = lb.TrainingOptions(encoder="a")
     assert message(
         ValueError, lambda: lb.train_classifier(make_rows(60), tmp_path / "m", options=options, encoder="b")
-    ) == ("encoder must be named once, got 'b' and in the options 'a'")
+    ) == ("encoder must be given once, got 'b' and in the options 'a'")
 
 
 def test_too_many_classes_or_rows_are_refused_before_anything_is_read(tmp_path, monkeypatch):

@@ -210,7 +210,7 @@ def train_classifier(
         >>> lb.load_classifier(again.directory).predict(["真好吃"]).labels
         ['1']
     """
-    options, out = _with_folds(_with_encoder(options or TrainingOptions(), encoder), folds), Path(out)
+    options, out = _given_once(options or TrainingOptions(), encoder, folds), Path(out)
     started, language = time.perf_counter(), chosen_language(lang)
     train = labelled_of("train", train)
     valid, test = (
@@ -366,23 +366,17 @@ def _judge_by_folds(
     return dataclasses.replace(judged, cross_validation=validated, suspects=suspects)
 
 
-def _with_folds(options: TrainingOptions, folds: int | None) -> TrainingOptions:
-    """Return the options with the number of folds of an argument of its own."""
-    if folds is None:
+def _given_once(options: TrainingOptions, encoder: str | os.PathLike[str] | None, folds: int | None) -> TrainingOptions:
+    """Return the options with those that have an argument of their own, and the path of the encoder made absolute."""
+    arguments = {"encoder": None if encoder is None else os.fspath(encoder), "folds": folds}
+    given = {name: value for name, value in arguments.items() if value is not None}
+    for name, value in given.items():
+        if getattr(options, name) not in (None, value):
+            raise ValueError(f"{name} must be given once, got {value!r} and in the options {getattr(options, name)!r}")
+    options = dataclasses.replace(options, **given)
+    if options.encoder is None:
         return options
-    if options.folds not in (None, folds):
-        raise ValueError(f"folds must be given once, got {folds!r} and in the options {options.folds!r}")
-    return dataclasses.replace(options, folds=folds)
-
-
-def _with_encoder(options: TrainingOptions, encoder: str | os.PathLike[str] | None) -> TrainingOptions:
-    """Return the options with the encoder of an argument of its own, and its path made absolute."""
-    named = encoder if encoder is not None else options.encoder
-    if named is None:
-        return options
-    if options.encoder is not None and os.fspath(named) != options.encoder:
-        raise ValueError(f"encoder must be named once, got {os.fspath(named)!r} and in the options {options.encoder!r}")
-    return dataclasses.replace(options, encoder=str(Path(named).absolute()))
+    return dataclasses.replace(options, encoder=str(Path(options.encoder).absolute()))
 
 
 def _point(metrics: ClassificationMetrics) -> str:
