@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from linkboy._report import Block, Report, Table, format_count, format_percent
-from linkboy.classify._encoding import encode_parts
+from linkboy.classify._encoding import encoded_by, encoder_of
 from linkboy.classify._features import NgramEncoder
 from linkboy.classify._learner import logits_by
 from linkboy.classify._linear import folds
@@ -142,7 +142,8 @@ def _scored(
         targets: of the test part, among all classes.
         classes: how many there are; one that the fold does not have is never predicted.
     """
-    encoder, data, _ = encode_parts(options, parts, solved=True, lower=None)
+    encoder = encoder_of(options, parts, solved=True)
+    data = encoded_by(encoder, parts)
     writes_none = Path()  # checkpoints, since nothing is trained in epochs
     outcome = solve(options, cast("NgramEncoder", encoder), data, parts, writes_none, None, lambda block: None)
 

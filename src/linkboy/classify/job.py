@@ -22,8 +22,8 @@ from linkboy._report import Block, Report, Table, format_count, format_percent, 
 from linkboy._version import __version__
 from linkboy.classify._candidate import TrainingStoppedError, traits_of
 from linkboy.classify._classifier_files import write_files
-from linkboy.classify._dataset import EncodedTexts, Encoder, features_of
-from linkboy.classify._encoding import encode_parts
+from linkboy.classify._dataset import EncodedTexts, Encoder
+from linkboy.classify._encoding import encoded_by, encoder_of
 from linkboy.classify._features import NgramEncoder
 from linkboy.classify._learner import METRIC_KEYS, Learner, logits_by
 from linkboy.classify._linear import LinearReport
@@ -278,7 +278,10 @@ def _run(
         show(corrected)
     show(parts)
     solved = is_solved(options, parts)
-    features, data, seconds = encode_parts(options, parts, solved=solved, lower=kept_precision(out) if resume else None)
+    encoding_started = time.perf_counter()
+    features = encoder_of(options, parts, solved=solved, lower=kept_precision(out) if resume else None)
+    data = encoded_by(features, parts)
+    seconds = {"encoding": time.perf_counter() - encoding_started}
     run = {"linkboy": __version__, "options": options.to_dict(), "data": fingerprint(parts, features)}
     run["processes"] = process_count()
     if isinstance(features, NgramsAndVectors):
@@ -297,7 +300,7 @@ def _run(
         outcome = train_by(options, features, data, parts, out / CHECKPOINTS, deadline, show)
         if outcome.tuned is not None:
             features = outcome.tuned
-            data = _encoded_again(features, data, parts)
+            data = encoded_by(features, parts)
         judged = (_judge_labels if parts.several else _judge)(options, outcome, data, parts)
         seconds["training"] = time.perf_counter() - training_started
         if options.folds is not None:
@@ -397,18 +400,6 @@ def _solve(
     if unused:
         show(f"not used, since the n-gram model is solved and not trained in epochs: {', '.join(unused)}")
     return solve(options, cast("NgramEncoder | NgramsAndVectors", encoder), data, parts, checkpoints, deadline, show)
-
-
-def _encoded_again(
-    encoder: NgramsAndVectors, data: Mapping[str, EncodedTexts], parts: Parts
-) -> dict[str, EncodedTexts]:
-    """Return the parts with the vectors of an encoder that was trained further."""
-    encoder.pretrained.vectors([text for part in PARTS for text in parts.texts[part].texts], show=is_main_process())
-    features = features_of(encoder, {part: parts.texts[part].texts for part in PARTS})
-    return {
-        part: EncodedTexts(encoder, features[part], rows.targets.numpy(), rows.weights.numpy())
-        for part, rows in data.items()
-    }
 
 
 def _train(
