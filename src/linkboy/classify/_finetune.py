@@ -18,13 +18,13 @@ from linkboy._report import format_count, listed
 from linkboy.classify._candidate import SIGNALS, TrainingStoppedError
 from linkboy.classify._dataset import EncodedTexts
 from linkboy.classify._features import FlatFeatures
+from linkboy.classify._inputs import TrainingInputs
 from linkboy.classify._learner import Learner, logits_by, place_of
 from linkboy.classify._linear import Member, Task, Vectors, solve_vectors
 from linkboy.classify._models import LinearHead, TextModel
 from linkboy.classify._pretrained import PretrainedEncoder, padded, pooled
 from linkboy.classify._solver import one_thread
-from linkboy.classify.recipe import Recipe, TrainingOptions
-from linkboy.classify.search import Show
+from linkboy.classify.recipe import Recipe, TrainingOptions, recipe_of_finetuning
 from linkboy.editing import keep_layers
 from linkboy.memory import retry_on_oom
 from linkboy.parameters import freeze, param_groups
@@ -163,16 +163,12 @@ def cut(pretrained: PretrainedEncoder, layers: int) -> None:
 
 
 def finetune(
-    options: TrainingOptions,
-    recipe: Recipe,
+    inputs: TrainingInputs,
     pretrained: PretrainedEncoder,
-    texts: Sequence[str],
     task: Task,
     vectors: Vectors,
     split: tuple[NDArray[np.int64], NDArray[np.int64]],
     final: NDArray[np.int64],
-    checkpoints: Path,
-    show: Show,
 ) -> Tuned:
     """Train an encoder on some rows and judge it by others; then, where there are more rows, once more on all of them.
 
@@ -180,22 +176,19 @@ def finetune(
     not first trained towards random weights.
 
     Args:
-        options: what was asked for.
-        recipe: how to train.
+        inputs: what was asked for and given, whose training and validation part are the rows of the task.
         pretrained: the encoder, which stays unchanged.
-        texts: of all rows of the task.
         task: what to learn.
         vectors: what the encoder as it is gives these rows.
         split: rows to learn from and rows to judge by.
         final: rows to learn from in the end.
-        checkpoints: a directory.
-        show: called with remarks.
 
     Raises:
         TrainingStoppedError: a signal came.
         ValueError: a pattern of `freeze` matches nothing.
     """
-    tokens = pretrained.tokenize(texts)
+    options, checkpoints = inputs.options, inputs.checkpoints
+    tokens = pretrained.tokenize([text for part in ("train", "valid") for text in inputs.parts.texts[part].texts])
     encoder = PretrainedTokens(pretrained)
 
     def encoded(rows: NDArray[np.int64]) -> EncodedTexts:
@@ -204,12 +197,13 @@ def finetune(
     with one_thread():
         member, heads = solve_vectors(task, vectors, split, [split[0], final])
     fresh = [_fresh(options, pretrained, head) for head in (heads if len(final) > len(split[0]) else heads[:1])]
+    lower = bool(pretrained.lower_precision)
     options, recipe = _sized(
-        options, recipe, fresh[0], encoded(split[0]), checkpoints, lower=bool(pretrained.lower_precision)
+        options, recipe_of_finetuning(options), fresh[0], encoded(split[0]), checkpoints, lower=lower
     )
     if options.freeze is not None:
-        show(f"frozen in the encoder: {_frozen(fresh[0])}")
-    show(recipe)
+        inputs.show(f"frozen in the encoder: {_frozen(fresh[0])}")
+    inputs.show(recipe)
     learner = FinetuneLearner(options, recipe, encoder, task.classes)
     torch.manual_seed(options.seed)
     history = learner.fit(fresh[0], encoded(split[0]), encoded(split[1]), checkpoints / "choosing")

@@ -1,8 +1,7 @@
 """From encoded parts to the model that is kept, whichever kind it is: solved at once, or trained in epochs."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
@@ -16,6 +15,7 @@ from linkboy.classify._centroids import CentroidClassifier, fit_centroids
 from linkboy.classify._dataset import EncodedTexts
 from linkboy.classify._features import NgramEncoder
 from linkboy.classify._finetune import Tuned, finetune
+from linkboy.classify._inputs import TrainingInputs
 from linkboy.classify._learner import Learner
 from linkboy.classify._linear import (
     ENOUGH_JUDGED,
@@ -36,8 +36,8 @@ from linkboy.classify._solver import MemberLoss, one_thread, rows_of
 from linkboy.classify._thresholds import choose_thresholds
 from linkboy.classify._with_vectors import FeaturesWithVectors, NgramAndVectorClassifier, NgramsAndVectors
 from linkboy.classify.calibration import Calibration, towards_rare_classes
-from linkboy.classify.recipe import LARGE, Recipe, TrainingOptions, recipe_of_finetuning
-from linkboy.classify.search import SearchReport, Show, search
+from linkboy.classify.recipe import LARGE, Recipe, TrainingOptions
+from linkboy.classify.search import SearchReport, search
 from linkboy.losses import class_weights
 from linkboy.training import History, is_main_process
 
@@ -87,23 +87,18 @@ def _size(parts: Parts) -> tuple[int, int]:
     return sum(map(len, texts)), sum(len(text) for part in texts for text in part)
 
 
-def train_in_epochs(
-    learner: Learner,
-    data: Mapping[str, EncodedTexts],
-    parts: Parts,
-    checkpoints: Path,
-    deadline: float | None,
-    show: Show,
-) -> Outcome:
+def train_in_epochs(learner: Learner, inputs: TrainingInputs) -> Outcome:
     """Train with `fit`, with the recipe of the learner or, in a budget, with the best that is found.
 
     Raises:
         TrainingStoppedError: a signal came.
     """
+    parts, data, checkpoints, deadline = inputs.parts, inputs.data, inputs.checkpoints, inputs.deadline
     if deadline is None:
         chosen, searched = train_candidate(learner, data, parts, checkpoints / "choosing"), None
     else:
-        chosen, searched = search(learner, traits_of(parts), data, parts, checkpoints, deadline=deadline, show=show)
+        traits = traits_of(parts)
+        chosen, searched = search(learner, traits, data, parts, checkpoints, deadline=deadline, show=inputs.show)
     made = Outcome(chosen.model, _by_rows(chosen.logits), chosen.calibration, chosen.recipe, chosen.history, searched)
     if not parts.several:
         return made
@@ -136,21 +131,14 @@ def check_size(options: TrainingOptions, parts: Parts) -> None:
             )
 
 
-def solve(
-    options: TrainingOptions,
-    encoder: NgramEncoder | NgramsAndVectors,
-    data: Mapping[str, EncodedTexts],
-    parts: Parts,
-    checkpoints: Path,
-    deadline: float | None,
-    show: Show,
-) -> Outcome:
+def solve(inputs: TrainingInputs) -> Outcome:
     """Solve the linear model of n-grams; every process of several does the same work, with equal results.
 
     Raises:
         TrainingStoppedError: a signal came while the encoder was trained.
     """
-    both = data["train"], data["valid"]
+    options, parts, both = inputs.options, inputs.parts, (inputs.data["train"], inputs.data["valid"])
+    encoder = cast("NgramEncoder | NgramsAndVectors", inputs.encoder)
     train, valid = np.arange(len(both[0])), len(both[0]) + np.arange(len(both[1]))
     final = np.concatenate((train, valid)) if options.refit else train
     task = _task(options, encoder, both, len(parts.class_names))
@@ -159,11 +147,8 @@ def solve(
     splits, prior = _splits(options, task, parts, train, valid, final)
     tuned = None
     if isinstance(encoder, NgramsAndVectors) and options.finetune:
-        texts = [text for part in ("train", "valid") for text in parts.texts[part].texts]
-        (split,), recipe = splits, recipe_of_finetuning(options)
-        tuned = finetune(
-            options, recipe, encoder.pretrained, texts, task, _vectors(both), split, final, checkpoints, show
-        )
+        (split,) = splits
+        tuned = finetune(inputs, encoder.pretrained, task, _vectors(both), split, final)
     elif isinstance(encoder, NgramsAndVectors):
         task = dataclasses.replace(task, vectors=_vectors(both))
     losses: tuple[MemberLoss, ...] = ("squared-hinge", "cross-entropy")
@@ -176,7 +161,7 @@ def solve(
             losses=losses,
             prior=prior,
             given=None if tuned is None else (tuned.member, tuned.logits),
-            deadline=deadline,
+            deadline=inputs.deadline,
             progress=lambda what: progress.advance(1, fit=what),
         )
     made = _calibrated(options, fit, tuned, task, valid, parts)

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from linkboy._report import Block, Report, Table, format_count, format_percent
 from linkboy.classify._encoding import encoded_by, encoder_of
-from linkboy.classify._features import NgramEncoder
+from linkboy.classify._inputs import TrainingInputs
 from linkboy.classify._learner import logits_by
 from linkboy.classify._linear import folds
 from linkboy.classify._outcome import solve
@@ -144,8 +143,8 @@ def _scored(
     """
     encoder = encoder_of(options, parts, solved=True)
     data = encoded_by(encoder, parts)
-    writes_none = Path()  # checkpoints, since nothing is trained in epochs
-    outcome = solve(options, cast("NgramEncoder", encoder), data, parts, writes_none, None, lambda block: None)
+    unused = Path()  # for checkpoints, of a model that is trained in epochs
+    outcome = solve(TrainingInputs(options, parts, encoder, data, unused, None, lambda block: None))
 
     def logits_of(chosen: NDArray[np.int64]) -> Tensor:
         logits = torch.full((len(chosen), classes), -torch.inf)

@@ -5,16 +5,10 @@ import os
 import signal
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from linkboy._language import Language, chosen_language
 from linkboy._progress import progress_shown
@@ -22,14 +16,14 @@ from linkboy._report import Block, Report, Table, format_count, format_percent, 
 from linkboy._version import __version__
 from linkboy.classify._candidate import TrainingStoppedError, traits_of
 from linkboy.classify._classifier_files import write_files
-from linkboy.classify._dataset import EncodedTexts, Encoder
 from linkboy.classify._encoding import encoded_by, encoder_of
-from linkboy.classify._features import NgramEncoder
-from linkboy.classify._learner import METRIC_KEYS, Learner, logits_by
+from linkboy.classify._inputs import TrainingInputs
+from linkboy.classify._judging import judge
+from linkboy.classify._learner import METRIC_KEYS, Learner
 from linkboy.classify._linear import LinearReport
 from linkboy.classify._outcome import Outcome, check_size, is_solved, solve, train_in_epochs
 from linkboy.classify._page import report_page
-from linkboy.classify._parts import PARTS, Parts, make_parts
+from linkboy.classify._parts import Parts, make_parts
 from linkboy.classify._pretrained import OWNED
 from linkboy.classify._results import CONTENTS, Judgement, result_files
 from linkboy.classify._run_directory import (
@@ -41,29 +35,24 @@ from linkboy.classify._run_directory import (
     kept_precision,
     run_in,
 )
-from linkboy.classify._scored import Scored, evenly, in_pieces
-from linkboy.classify._several import ScoredLabels, doubtful_labels
 from linkboy.classify._tokens import TokenEncoder
 from linkboy.classify._vectors import pretrained_embedding
 from linkboy.classify._with_vectors import NgramsAndVectors
-from linkboy.classify.calibration import Calibration, towards_rare_classes
+from linkboy.classify.calibration import Calibration
 from linkboy.classify.classifier import Classifier
 from linkboy.classify.corrections import LabelCorrections, corrected_labels
-from linkboy.classify.decisions import DecisionCurve, thresholds_by_class, thresholds_by_label
 from linkboy.classify.folds import CrossValidation, check_folds, cross_validate
 from linkboy.classify.labelled import LabelledTexts, labelled_of
-from linkboy.classify.metrics import MOST_IN_TABLE, ClassificationMetrics, classification_metrics
+from linkboy.classify.metrics import ClassificationMetrics
 from linkboy.classify.multilabel import MultilabelMetrics
 from linkboy.classify.recipe import Recipe, TrainingOptions, choose_recipe
 from linkboy.classify.search import SearchReport, Show
-from linkboy.classify.suspects import SuspectedLabels, suspected_labels
+from linkboy.classify.suspects import SuspectedLabels
 from linkboy.memory import ReleaseReport, release_memory
 from linkboy.parameters import count_parameters
 from linkboy.training import History, is_main_process, process_count, wait_for_everyone
 
 WRITING = 3.0  # seconds that judging, charts, page and files take
-MOST_PAIRS = 2**25  # of a row and a label, of the training part
-MOST_JUDGED = 100_000  # training rows, evenly drawn, that the figures of the training part are from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,10 +255,10 @@ def _run(
     Raises:
         TrainingStoppedError: a signal came; the state is saved.
     """
-    train, valid, test = cast("LabelledTexts", given["train"]), given["valid"], given["test"]
+    train = cast("LabelledTexts", given["train"])
     check_directory(out, overwrite=overwrite, resume=resume)
     options.check_machine()
-    parts = make_parts(train, valid=valid, test=test, class_names=class_names, seed=options.seed)
+    parts = make_parts(train, valid=given["valid"], test=given["test"], class_names=class_names, seed=options.seed)
     check_size(options, parts)
     if parts.several:
         options.check_several()
@@ -277,96 +266,125 @@ def _run(
     if corrected is not None:
         show(corrected)
     show(parts)
-    solved = is_solved(options, parts)
-    encoding_started = time.perf_counter()
-    features = encoder_of(options, parts, solved=solved, lower=kept_precision(out) if resume else None)
-    data = encoded_by(features, parts)
-    seconds = {"encoding": time.perf_counter() - encoding_started}
-    run = {"linkboy": __version__, "options": options.to_dict(), "data": fingerprint(parts, features)}
-    run["processes"] = process_count()
-    if isinstance(features, NgramsAndVectors):
-        run["bfloat16"] = features.pretrained.lower_precision
+    lower = kept_precision(out) if resume else None
+    inputs, seconds = _encoded(options, parts, out / CHECKPOINTS, started=started, lower=lower, show=show)
+    run = _run_of(inputs)
     if resume:
         check_same_run(out, run)
     wait_for_everyone()  # no process may find files that another has just written
     with run_in(out, run, overwrite=overwrite, resume=resume) if is_main_process() else nullcontext():
-        training_started = time.perf_counter()
-        deadline = (
-            None
-            if options.budget_seconds is None
-            else started + options.budget_seconds - WRITING - 2 * seconds["encoding"]
-        )
-        train_by = _solve if solved else _train
-        outcome = train_by(options, features, data, parts, out / CHECKPOINTS, deadline, show)
-        if outcome.tuned is not None:
-            features = outcome.tuned
-            data = encoded_by(features, parts)
-        judged = (_judge_labels if parts.several else _judge)(options, outcome, data, parts)
-        seconds["training"] = time.perf_counter() - training_started
-        if options.folds is not None:
-            judged = _judge_by_folds(options, judged, train, parts, options.folds, seconds)
+        inputs, judged = _trained(inputs, train, seconds)
         judged = dataclasses.replace(judged, corrections=corrected)
         if is_main_process():
-            if outcome.tuned is not None:
-                features = dataclasses.replace(
-                    outcome.tuned, pretrained=outcome.tuned.pretrained.save(out / CHECKPOINTS / OWNED)
-                )
-            about: dict[str, Any] = {"training": {**run, "settings": outcome.settings.to_dict()}}
-            about["text_columns"] = list(train.text_columns)
-            if outcome.history is not None:
-                about["training"]["history"] = outcome.history.to_dict()
-            classifier = Classifier(
-                options.model,
-                outcome.model,
-                features,
-                parts.class_names,
-                numbered=parts.numbered,
-                about=about,
-                thresholds=outcome.thresholds,
-                decisions=judged.decisions,
-            )
-            metric = METRIC_KEYS[options.metric_of(several=parts.several)]
-            page = report_page(
-                classifier, parts, judged, options=options, seconds=seconds, metric=metric, lang=language
-            )
-            write_files(out, result_files(classifier, parts, judged, metric, page))
-            finish_run(out)
+            _write(out, run, inputs, judged, seconds, language)
         wait_for_everyone()
-    gone = [weakref.ref(part) for part in data.values()]
-    del data
+    gone = [weakref.ref(part) for part in inputs.data.values()]
+    del inputs
     memory = release_memory(*gone)
     seconds["total"] = time.perf_counter() - started
-    return TrainingReport(
-        out,
-        judged.metrics,
-        outcome.history,
-        outcome.settings if isinstance(outcome.settings, Recipe) else outcome.recipe,
-        seconds,
-        memory,
-        judged.without_overlap,
-        judged.calibration,
-        judged.suspects,
-        outcome.search,
-        outcome.settings if isinstance(outcome.settings, LinearReport) else None,
-        judged.macro_f1_point,
-        judged.cross_validation,
-        judged.corrections,
-    )
+    return _report(out, judged, seconds, memory)
 
 
-def _judge_by_folds(
-    options: TrainingOptions,
+def _encoded(
+    options: TrainingOptions, parts: Parts, checkpoints: Path, *, started: float, lower: bool | None, show: Show
+) -> tuple[TrainingInputs, dict[str, float]]:
+    """Encode the texts; return what a training takes, and the seconds that it took."""
+    encoding_started = time.perf_counter()
+    encoder = encoder_of(options, parts, solved=is_solved(options, parts), lower=lower)
+    data = encoded_by(encoder, parts)
+    seconds = time.perf_counter() - encoding_started
+    budget = options.budget_seconds
+    deadline = None if budget is None else started + budget - WRITING - 2 * seconds
+    return TrainingInputs(options, parts, encoder, data, checkpoints, deadline, show), {"encoding": seconds}
+
+
+def _run_of(inputs: TrainingInputs) -> dict[str, Any]:
+    """Return what a run is, as it is recorded and compared when one is resumed."""
+    run: dict[str, Any] = {
+        "linkboy": __version__,
+        "options": inputs.options.to_dict(),
+        "data": fingerprint(inputs.parts, inputs.encoder),
+        "processes": process_count(),
+    }
+    if isinstance(inputs.encoder, NgramsAndVectors):
+        run["bfloat16"] = inputs.encoder.pretrained.lower_precision
+    return run
+
+
+def _trained(
+    inputs: TrainingInputs, train: LabelledTexts, seconds: dict[str, float]
+) -> tuple[TrainingInputs, Judgement]:
+    """Train and judge, and note how long each took.
+
+    Returns:
+        The inputs, encoded once more where the encoder was trained further, and the judgement.
+    """
+    started, options = time.perf_counter(), inputs.options
+    outcome = (_solve if is_solved(options, inputs.parts) else _train)(inputs)
+    if outcome.tuned is not None:
+        data = encoded_by(outcome.tuned, inputs.parts)
+        inputs = dataclasses.replace(inputs, encoder=outcome.tuned, data=data)
+    judged = judge(inputs, outcome)
+    seconds["training"] = time.perf_counter() - started
+    if options.folds is not None:
+        started = time.perf_counter()
+        validated, suspects = cross_validate(options, train, inputs.parts, options.folds)
+        judged = dataclasses.replace(judged, cross_validation=validated, suspects=suspects)
+        seconds["cross-validation"] = time.perf_counter() - started
+    return inputs, judged
+
+
+def _write(
+    out: Path,
+    run: Mapping[str, Any],
+    inputs: TrainingInputs,
     judged: Judgement,
-    train: LabelledTexts,
-    parts: Parts,
-    count: int,
-    seconds: dict[str, float],
-) -> Judgement:
-    """Return the judgement with that of all rows of the training file, by models of folds that have not seen their texts."""
-    started = time.perf_counter()
-    validated, suspects = cross_validate(options, train, parts, count)
-    seconds["cross-validation"] = time.perf_counter() - started
-    return dataclasses.replace(judged, cross_validation=validated, suspects=suspects)
+    seconds: Mapping[str, float],
+    language: Language,
+) -> None:
+    """Write the classifier and what is known about it, and remove what only an unfinished run needs."""
+    options, parts, outcome, encoder = inputs.options, inputs.parts, judged.outcome, inputs.encoder
+    if outcome.tuned is not None:
+        saved = outcome.tuned.pretrained.save(inputs.checkpoints / OWNED)
+        encoder = dataclasses.replace(outcome.tuned, pretrained=saved)
+    training = {**run, "settings": outcome.settings.to_dict()}
+    if outcome.history is not None:
+        training["history"] = outcome.history.to_dict()
+    classifier = Classifier(
+        options.model,
+        outcome.model,
+        encoder,
+        parts.class_names,
+        numbered=parts.numbered,
+        about={"training": training, "text_columns": list(parts.texts["train"].text_columns)},
+        thresholds=outcome.thresholds,
+        decisions=judged.decisions,
+    )
+    metric = METRIC_KEYS[options.metric_of(several=parts.several)]
+    page = report_page(classifier, parts, judged, options=options, seconds=seconds, metric=metric, lang=language)
+    write_files(out, result_files(classifier, parts, judged, metric, page))
+    finish_run(out)
+
+
+def _report(out: Path, judged: Judgement, seconds: Mapping[str, float], memory: ReleaseReport) -> TrainingReport:
+    outcome = judged.outcome
+    settings = outcome.settings
+    return TrainingReport(
+        directory=out,
+        metrics=judged.metrics,
+        history=outcome.history,
+        recipe=settings if isinstance(settings, Recipe) else outcome.recipe,
+        seconds=seconds,
+        memory=memory,
+        without_overlap=judged.without_overlap,
+        calibration=judged.calibration,
+        suspects=judged.suspects,
+        search=outcome.search,
+        linear=settings if isinstance(settings, LinearReport) else None,
+        macro_f1_point=judged.macro_f1_point,
+        cross_validation=judged.cross_validation,
+        corrections=judged.corrections,
+    )
 
 
 def _given_once(options: TrainingOptions, encoder: str | os.PathLike[str] | None, folds: int | None) -> TrainingOptions:
@@ -386,148 +404,23 @@ def _point(metrics: ClassificationMetrics) -> str:
     return f"accuracy {format_percent(metrics.accuracy)}, macro-F1 {format_percent(metrics.macro_f1)}"
 
 
-def _solve(
-    options: TrainingOptions,
-    encoder: Encoder,
-    data: Mapping[str, EncodedTexts],
-    parts: Parts,
-    checkpoints: Path,
-    deadline: float | None,
-    show: Show,
-) -> Outcome:
+def _solve(inputs: TrainingInputs) -> Outcome:
     """Solve the n-gram model, and name the options that have no part in it."""
-    unused = [] if options.finetune else options.unused_by_solver()
+    unused = [] if inputs.options.finetune else inputs.options.unused_by_solver()
     if unused:
-        show(f"not used, since the n-gram model is solved and not trained in epochs: {', '.join(unused)}")
-    return solve(options, cast("NgramEncoder | NgramsAndVectors", encoder), data, parts, checkpoints, deadline, show)
+        inputs.show(f"not used, since the n-gram model is solved and not trained in epochs: {', '.join(unused)}")
+    return solve(inputs)
 
 
-def _train(
-    options: TrainingOptions,
-    encoder: Encoder,
-    data: Mapping[str, EncodedTexts],
-    parts: Parts,
-    checkpoints: Path,
-    deadline: float | None,
-    show: Show,
-) -> Outcome:
+def _train(inputs: TrainingInputs) -> Outcome:
     """Train the model in epochs, and show the settings first."""
-    recipe = choose_recipe(options, traits_of(parts))
+    options, encoder, show = inputs.options, inputs.encoder, inputs.show
+    recipe = choose_recipe(options, traits_of(inputs.parts))
     show(recipe)
     embedding = None
     if options.vectors is not None:
-        embedding, coverage = pretrained_embedding(options, cast("TokenEncoder", encoder), data["train"])
+        embedding, coverage = pretrained_embedding(options, cast("TokenEncoder", encoder), inputs.data["train"])
         show(coverage)
-    learner = Learner(options, recipe, encoder, len(parts.class_names), embedding)
+    learner = Learner(options, recipe, encoder, len(inputs.parts.class_names), embedding)
     show(count_parameters(learner.new_model()))
-    return train_in_epochs(learner, data, parts, checkpoints, deadline, show)
-
-
-def _judge(options: TrainingOptions, outcome: Outcome, data: Mapping[str, EncodedTexts], parts: Parts) -> Judgement:
-    """Measure a model on every part."""
-    most = MOST_JUDGED if outcome.valid_rows is None else len(outcome.valid_rows)
-    rows = {part: np.arange(len(parts.targets[part])) for part in PARTS}
-    rows["train"] = evenly(rows["train"], most)
-    if outcome.valid_rows is not None:
-        rows["valid"] = outcome.valid_rows
-    targets, calibration = {part: parts.targets[part][rows[part]] for part in PARTS}, outcome.calibration
-
-    def logits_of(part: str, chosen: NDArray[np.int64]) -> Tensor:
-        chosen = rows[part][chosen]
-        return outcome.valid(chosen) if part == "valid" else logits_by(options, outcome.model, data[part].take(chosen))
-
-    scored: dict[str, Scored] = {}
-    before: dict[str, Scored] = {}
-    for part in PARTS:
-        now, then = [], []
-        for where, z in in_pieces(len(rows[part]), len(parts.class_names), partial(logits_of, part)):
-            now.append(Scored.of(z, targets[part][where]))
-            if calibration.temperature is not None and part != "train":
-                then.append(Scored.of(calibration.undo(z.double()), targets[part][where]))
-        scored[part] = Scored.joined(now)
-        if then:
-            before[part] = Scored.joined(then)
-    names, held_out = parts.class_names, {part: scored[part] for part in ("valid", "test")}
-    predicted, clean = {part: rows.predicted for part, rows in scored.items()}, ~parts.overlap["test"]
-    metrics = {part: classification_metrics(targets[part], predicted[part], names) for part in PARTS}
-    useful = metrics["test"].is_better_than_guessing
-    return Judgement(
-        scored=scored["test"],
-        before=before.get("test"),
-        metrics=metrics,
-        without_overlap=classification_metrics(targets["test"][clean], predicted["test"][clean], names)
-        if 0 < clean.sum() < len(clean)
-        else None,
-        calibration=calibration.measured(before, held_out),
-        suspects=suspected_labels(parts, held_out, rows) if useful else SuspectedLabels(0, 0, ()),
-        macro_f1_point=_macro_f1_point(options, outcome, logits_of, parts),
-        outcome=outcome,
-        decisions=DecisionCurve.of(scored["valid"].confidence, scored["valid"].right),
-        test_decisions=DecisionCurve.of(scored["test"].confidence, scored["test"].right),
-        by_class=thresholds_by_class(
-            scored["valid"].predicted,
-            scored["valid"].confidence,
-            scored["valid"].right,
-            names,
-            [c.f1 for c in metrics["test"].per_class],
-        ),
-    )
-
-
-def _judge_labels(
-    options: TrainingOptions, outcome: Outcome, data: Mapping[str, EncodedTexts], parts: Parts
-) -> Judgement:
-    """Measure a model on every part where a text may have several labels."""
-    names, thresholds = parts.class_names, outcome.thresholds or ()
-    rows = {part: np.arange(len(parts.targets[part])) for part in PARTS}
-    rows["train"] = evenly(rows["train"], min(MOST_JUDGED, MOST_PAIRS // len(names)))
-    if outcome.valid_rows is not None:
-        rows["valid"] = outcome.valid_rows
-    scored: dict[str, ScoredLabels] = {}
-    for part in PARTS:
-        shares = np.empty((len(rows[part]), len(names)), np.float32)
-
-        def logits_of(chosen: NDArray[np.int64], part: str = part) -> Tensor:
-            chosen = rows[part][chosen]
-            taken = None if part == "valid" else data[part].take(chosen)
-            return outcome.valid(chosen) if taken is None else logits_by(options, outcome.model, taken)
-
-        for where, z in in_pieces(len(rows[part]), len(names), logits_of):
-            shares[where] = z.sigmoid().numpy()
-        scored[part] = ScoredLabels(parts.targets[part][rows[part]], shares, shares >= np.array(thresholds))
-    test, clean = scored["test"], ~parts.overlap["test"]
-    without = ScoredLabels(test.target[clean], test.shares[clean], test.given[clean])
-    metrics = {part: each.metrics(names, thresholds) for part, each in scored.items()}
-    held_out = {part: scored[part] for part in ("valid", "test")}
-    useful = metrics["test"].is_better_than_guessing
-    return Judgement(
-        scored=test,
-        before=None,
-        metrics=metrics,
-        without_overlap=without.metrics(names, thresholds) if 0 < clean.sum() < len(clean) else None,
-        calibration=dataclasses.replace(
-            outcome.calibration,
-            temperature=None,
-            calibration_error_after={part: each.reliability().calibration_error for part, each in held_out.items()},
-        ),
-        suspects=doubtful_labels(parts, held_out, rows) if useful else SuspectedLabels(0, 0, ()),
-        macro_f1_point=None,
-        outcome=outcome,
-        by_class=thresholds_by_label(metrics["test"]),
-    )
-
-
-def _macro_f1_point(
-    options: TrainingOptions,
-    outcome: Outcome,
-    logits_of: Callable[[str, NDArray[np.int64]], Tensor],
-    parts: Parts,
-) -> ClassificationMetrics | None:
-    """Return the metrics of the test part if the decisions were moved for macro-F1, as the validation part chooses."""
-    if options.metric != "auto" or not traits_of(parts).tailed or len(parts.class_names) > MOST_IN_TABLE:
-        return None
-    rows = np.arange(len(parts.targets["valid"])) if outcome.valid_rows is None else outcome.valid_rows
-    shift = towards_rare_classes(outcome.valid(rows), parts.targets["valid"][rows], parts.class_counts).shift
-    test = logits_of("test", np.arange(len(parts.targets["test"])))
-    moved = (test.double() + torch.tensor(shift)).argmax(1).numpy()
-    return classification_metrics(parts.targets["test"], moved, parts.class_names)
+    return train_in_epochs(learner, inputs)
