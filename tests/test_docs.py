@@ -58,7 +58,7 @@ def test_the_navigation_has_every_page_and_no_other():
 # Pages of the tips: what people copy, what to call, why, where it ends, how well it does; in this order, with more between.
 PARTS = {
     "docs": (".* and what is wrong with it", "The call.*", "How it works", "Limits", "Figures"),
-    "zh": (".*错在哪里|.*它的问题", "怎么调用.*", "原理", "局限", "数字"),
+    "zh": (".*错在哪里|.*它的问题", "怎么调用.*", "原理", "局限", "实测数据"),
 }
 TIPS = [
     "autograd",

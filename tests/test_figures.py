@@ -15,7 +15,7 @@ VERSION = re.compile(r"(?:[Pp]ython3?`?|torch)(?:[ ,、，（(]|version|up to|to
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 # Pages that are not named as their benchmark is.
 ROOM_OF = {"autograd": "check_op", "classify": "main_job", "init": "parameters"}
-MEASURED_PARTS = re.compile(r"^## (?:Limits|Figures|局限|数字)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+MEASURED_PARTS = re.compile(r"^## (?:Limits|Figures|局限|实测数据)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 
 def cited(path: Path, text: str) -> list[str]:
