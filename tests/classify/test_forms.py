@@ -318,6 +318,26 @@ def test_wrong_arguments_are_one_sentence(tmp_path, case):
     assert str(caught.value).replace(str(tmp_path / "rows.csv"), "FILE") == sentence
 
 
+@pytest.mark.parametrize("first", ["text,label", "review,stars"])
+def test_a_header_in_the_middle_is_left_out_and_said(tmp_path, first):
+    once = delimited(lambda n, t, l: (t, l), first=first)(ENGLISH)
+    data = read(tmp_path, "rows.csv", once * 3)
+    assert len(data) == 3 * len(ENGLISH)
+    size = len(ENGLISH) + 1
+    assert (
+        f"2 rows repeat the header, as where files were put together, and are left out (lines {size + 1}, {2 * size + 1})"
+        in data.notes
+    )
+    assert not any("header" in note for note in read(tmp_path, "one.csv", once).notes[2:])
+    bare = read(tmp_path, "bare.csv", once, header=False, text_column=0, label_column=1)
+    assert len(bare) == size  # where it was said that there is no header, the first row is a row
+
+
+def test_a_text_that_is_the_name_of_its_column_stays(tmp_path):
+    rows = delimited(lambda n, t, l: ("text", l) if n == 3 else (t, l), first="text,label")(ENGLISH)
+    assert len(read(tmp_path, "rows.csv", rows)) == len(ENGLISH)
+
+
 def test_a_second_label_column_is_said(tmp_path):
     rows = delimited(lambda n, t, l: (t, l, ("high", "low")[n % 2], n), first="review,sentiment,rating,score")(ENGLISH)
     data = read(tmp_path, "rows.csv", rows)

@@ -120,8 +120,29 @@ def test_one_class_only_is_refused():
 def test_too_few_rows_to_split_are_refused():
     rows = labelled([("one", "a"), ("two", "b")])
     assert message_of(ValueError, make_parts, rows) == (
-        "rows.tsv has too few rows to cut a valid part from (2 rows, no class with enough different texts); pass one as valid=..."
+        "rows.tsv has too few rows to cut a valid part from (2 rows, and no class with more than 2); pass one as valid=..."
     )
+
+
+@pytest.mark.parametrize("texts", [{"good": "p", "bad": "q"}, {"good": "p", "bad": "q", "fine": "p", "awful": "q"}])
+def test_rows_that_repeat_a_few_texts_are_held_out_and_it_is_said(texts):
+    parts = make_parts(labelled([*texts.items()] * 9))
+    assert {part: len(rows) for part, rows in parts.texts.items()} == (
+        {"train": 14, "valid": 2, "test": 2} if len(texts) == 2 else {"train": 28, "valid": 4, "test": 4}
+    )
+    assert parts.notes[1] == (
+        "no class has enough different texts to hold some out, so valid and test repeat texts of training: their figures do "
+        "not say how new texts are classified"
+    )
+    alone = make_parts(labelled([*texts.items()] * 9), test=labelled([("new", "p"), ("old", "q")]))
+    assert alone.notes[1].startswith("no class has enough different texts") == (len(texts) == 2)
+
+
+def test_no_text_is_in_two_parts_where_one_class_has_enough():
+    rows = [(f"text {n}", "a") for n in range(10)] + [("same", "b")] * 30
+    parts = make_parts(labelled(rows))
+    assert not any(note.startswith("no class") for note in parts.notes)
+    assert not set(parts.texts["test"].texts) & set(parts.texts["train"].texts)
 
 
 def test_class_names_must_exist_and_differ(tmp_path):

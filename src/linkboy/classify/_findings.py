@@ -147,6 +147,15 @@ def duplicate_findings(texts: Sequence[str], labels: Sequence[Any]) -> Iterator[
         yield say("two labels", texts=plural(doubtful, "text") + (" occurs" if doubtful == 1 else " occur"))
 
 
+def repeated_header_finding(lines: Sequence[int]) -> Iterator[str]:
+    """Yield what to know about rows that were left out because they are the header once more."""
+    if lines:
+        rows = plural(len(lines), "row") + (" repeats" if len(lines) == 1 else " repeat")
+        more = ", ..." if len(lines) > 3 else ""
+        where = f"line{'s' * (len(lines) > 1)} {', '.join(map(str, lines[:3]))}{more}"
+        yield say("header again", rows=rows, are="is" if len(lines) == 1 else "are", lines=where)
+
+
 def encoding_finding(reasons: Sequence[str], encoding: str) -> Iterator[str]:
     """Yield what to know where rows were skipped because they are in another encoding."""
     wrong = [reason for reason in reasons if f"is not {encoding.upper()} (0x" in reason]

@@ -163,16 +163,24 @@ def _cut(
     missing = [part for part in ("valid", "test") if given[part] is None]
     texts: dict[str, LabelledTexts] = {"train": train}
     if missing:
-        side = _split(train.texts, strata, len(missing), seed)
+        side = _split(keys_of(train.texts), strata, len(missing), seed)
+        new = side.max() == len(missing)
+        if not new:
+            side = _split(np.arange(len(train)), strata, len(missing), seed)
         for number, part in enumerate(missing, 1):
             texts[part] = train.take(np.flatnonzero(side == number).tolist())
             if not len(texts[part]):
                 raise ValueError(
-                    f"{train.source} has too few rows to cut a {part} part from ({len(train)} rows, no class with enough "
-                    f"different texts); pass one as {part}=..."
+                    f"{train.source} has too few rows to cut a {part} part from ({plural(len(train), 'row')}, and no class with "
+                    f"more than {len(missing)}); pass one as {part}=..."
                 )
         texts["train"] = dataclasses.replace(train.take(np.flatnonzero(side == 0).tolist()), skipped=train.skipped)
         notes.append(f"{' and '.join(missing)}: a tenth of each class held out of the training file, seed {seed}")
+        if not new:
+            notes.append(
+                f"no class has enough different texts to hold some out, so {' and '.join(missing)} repeat texts of training: "
+                "their figures do not say how new texts are classified"
+            )
     return texts
 
 
@@ -372,12 +380,12 @@ def numbers_of(class_names: Sequence[str], *, numbered: bool) -> Callable[[str],
     return number_of
 
 
-def _split(texts: Sequence[str], targets: NDArray[np.int64], parts: int, seed: int) -> NDArray[np.int64]:
-    """Return 0 (training) or the number of a held-out part for each row."""
-    _, first_seen, number = np.unique(keys_of(texts), return_index=True, return_inverse=True)
+def _split(keys: NDArray[np.int64], targets: NDArray[np.int64], parts: int, seed: int) -> NDArray[np.int64]:
+    """Return 0 (training) or the number of a held-out part for each row; rows of one key come into one part."""
+    _, first_seen, number = np.unique(keys, return_index=True, return_inverse=True)
     group, leaders = first_seen[number], np.sort(first_seen)
     generator = np.random.default_rng(seed)
-    side_of_leader = np.zeros(len(texts), np.int64)
+    side_of_leader = np.zeros(len(keys), np.int64)
     for target in np.unique(targets):
         members = generator.permutation(leaders[targets[leaders] == target])
         held_out = max(round(HELD_OUT * len(members)), 1 if len(members) > parts else 0)

@@ -34,6 +34,7 @@ SENTENCES = {
     "doubled label": "{rows} a label twice, which counts once",
     "unused columns": "the label columns {names} hold 0 in every row",
     # checks of the texts
+    "header again": "{rows} the header, as where files were put together, and {are} left out ({lines})",
     "names its label": "{share} of the texts contain their own label, far more than those of other classes: check that it is not "
     "copied into the text",
     "placeholders": "{texts} no words, only a placeholder such as {example!r}",

@@ -18,6 +18,7 @@ from linkboy.classify._findings import (
     duplicate_findings,
     encoding_finding,
     label_findings,
+    repeated_header_finding,
     same_numbers,
     text_findings,
 )
@@ -341,10 +342,14 @@ def _collect(
     names: dict[Label, Label] = {}  # each label once, not once per row
     text_of, label_of = text_getter(table, roles.text), cells.read
     weight_of = None if roles.weight is None else table.getter(roles.weight)
+    header, headers = _header_cells(table, roles), list[int]()
     for line, record in table.records:
         raw_text = text_of(record)
         text = as_string(raw_text)
         label, wrong_label = label_of(record)
+        if label == header[1] and text == header[0]:
+            headers.append(line)
+            continue
         problem = cell_problem("text", text, raw_text) or wrong_label
         if problem:
             missing = [
@@ -369,7 +374,7 @@ def _collect(
         raise _nothing_read(table, skipped)
     counts, labels, joined = _one_spelling(labels)
     notes = [*_what_was_taken(table, roles, cells, texts, labels, counts), *_map_notes(renamed, label_counts(names))]
-    notes += [*joined, *roles.notes]
+    notes += [*joined, *roles.notes, *repeated_header_finding(headers)]
     notes += [*label_findings(counts), *cells.findings(labels, counts), *text_findings(texts, labels)]
     notes += encoding_finding([row.reason for row in skipped], encoding)
     return LabelledTexts(
@@ -382,6 +387,13 @@ def _collect(
         text_columns=tuple(table.names[place] for place in roles.text) if table.header else (),
         notes=tuple(notes),
     )
+
+
+def _header_cells(table: TextTable, roles: Roles) -> tuple[str, str] | tuple[None, None]:
+    """Return what text and label are in a row that is the header once more, as where files were put together."""
+    if not table.header or table.keyed or len(roles.label) != 1:
+        return None, None
+    return f" {FIELD} ".join(table.names[place] for place in roles.text), table.names[roles.label[0]]
 
 
 def _renamed(label: Label, names: Mapping[str, str]) -> Label:
