@@ -120,8 +120,8 @@ def test_the_report_the_page_and_metrics_json_have_the_figures(report):
     assert kept["metrics"]["macro_f1"] == made.metrics.macro_f1
     page = re.sub(r"<[^>]+>", " ", (report.directory / "report.html").read_text("utf-8"))
     assert f"所有行：准确率 {made.metrics.accuracy:.2%} ±" in page
-    assert "交叉验证：120 行，每行由没有见过它的文本的模型评判" in page
-    assert f"训练文件 120 行中标签可能有误的 {report.suspects.suspect_count} 行" in page
+    assert "交叉验证：共 120 行，每行由没有见过这条文本的模型评估" in page
+    assert f"训练文件共 120 行，其中 {report.suspects.suspect_count} 行的标签可能有误" in page
     assert "Cross-validation" not in page
 
 
