@@ -1,44 +1,15 @@
 // The class Encoder of the module: texts to flat ids with spans, to padded rows, or to lists.
 #pragma once
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
-#include <chrono>
-#include <exception>
 #include <memory>
-#include <thread>
 #include <vector>
 
+#include "python.hpp"
 #include "wordpiece.hpp"
 
 namespace linkboy {
 
 constexpr size_t UNLOCK_FROM = 20000;  // characters from which the lock of Python is let go
-
-struct Reference {  // one reference to an object, given back at the end
-  PyObject* object = nullptr;
-  explicit Reference(PyObject* owned = nullptr) : object(owned) {}
-  Reference(Reference&& other) noexcept : object(other.object) { other.object = nullptr; }
-  Reference(const Reference&) = delete;
-  ~Reference() { Py_XDECREF(object); }
-  explicit operator bool() const { return object != nullptr; }
-  PyObject* release() { return std::exchange(object, nullptr); }
-};
-
-// While it lives, other threads of Python may run, and no object of Python may be touched.
-struct Unlocked {
-  PyThreadState* state = PyEval_SaveThread();
-  Unlocked() = default;
-  Unlocked(const Unlocked&) = delete;
-  ~Unlocked() {
-    try {
-      PyEval_RestoreThread(state);
-    } catch (...) {  // Python has ended and up to 3.13 unwinds daemon threads, which would end in std::terminate
-      for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
-    }
-  }
-};
 
 // Strings are read where they are. They never change, and the references keep them alive while the lock is let go.
 struct Texts {
@@ -117,56 +88,6 @@ struct Encoder {
   std::vector<Reference> numbers;      // ids as Python has them, made when first asked for
 };
 
-template <class T>
-struct Holder {  // the Python object around a T
-  PyObject_HEAD
-  T* held;
-};
-
-template <class T>
-T& held_by(PyObject* object) {
-  return *reinterpret_cast<Holder<T>*>(object)->held;
-}
-
-template <class T>
-PyObject* new_holder(PyTypeObject* type, std::unique_ptr<T> made) {
-  PyObject* object = type->tp_alloc(type, 0);
-  if (object) reinterpret_cast<Holder<T>*>(object)->held = made.release();
-  return object;
-}
-
-template <class T>
-void free_holder(PyObject* object) {
-  delete reinterpret_cast<Holder<T>*>(object)->held;
-  PyTypeObject* type = Py_TYPE(object);
-  type->tp_free(object);
-  Py_DECREF(type);
-}
-
-// Runs a body that may throw; sets the Python error and returns nullptr then.
-template <class Body>
-PyObject* guarded(Body body) noexcept {
-  try {
-    return body();
-  } catch (const std::bad_alloc&) {
-    return PyErr_NoMemory();
-  } catch (const std::exception& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
-    return nullptr;
-  }
-}
-
-inline PyObject* list_of_numbers(const std::vector<size_t>& numbers) {
-  Reference list(PyList_New(Py_ssize_t(numbers.size())));
-  if (!list) return nullptr;
-  for (size_t n = 0; n < numbers.size(); ++n) {
-    PyObject* number = PyLong_FromSize_t(numbers[n]);
-    if (!number) return nullptr;
-    PyList_SET_ITEM(list.object, Py_ssize_t(n), number);
-  }
-  return list.release();
-}
-
 // Encodes into `out`. Returns a list of pages where Python is to fill some first, or nullptr with an error set; None,
 // borrowed, where all is well.
 inline PyObject* encode_into(const Encoder& self, PyObject* list, Row row, bool spans, Output& out) {
@@ -187,16 +108,6 @@ inline PyObject* encode_into(const Encoder& self, PyObject* list, Row row, bool 
     encode();
   }
   return out.missing.empty() ? Py_None : list_of_numbers(out.missing);
-}
-
-inline PyObject* new_bytes(size_t size) {
-  if (size > size_t(PY_SSIZE_T_MAX)) return PyErr_NoMemory();
-  return PyByteArray_FromStringAndSize(nullptr, Py_ssize_t(size));
-}
-
-template <class T>
-PyObject* bytes_of(const T* data, size_t size) {
-  return PyByteArray_FromStringAndSize(reinterpret_cast<const char*>(data), Py_ssize_t(size * sizeof(T)));
 }
 
 // flat(texts, mark, spans) -> pages | (ids, splits, references, spans | None)
@@ -296,15 +207,6 @@ inline PyObject* encoder_lists(PyObject* object, PyObject* arguments) {
     return numbers ? PyTuple_Pack(2, lists.object, numbers.object) : nullptr;
   });
 }
-
-struct Buffer {  // the bytes of an object, given back at the end
-  Py_buffer view{};
-  Buffer() = default;
-  Buffer(const Buffer&) = delete;
-  ~Buffer() { PyBuffer_Release(&view); }
-  size_t size() const { return size_t(view.len); }
-  const uint8_t* bytes() const { return static_cast<const uint8_t*>(view.buf); }
-};
 
 // Asked of a Py_ssize_t, as an argument parsed as an unsigned int takes 2 ** 32 for 0.
 inline bool is_page(Py_ssize_t number) { return number >= 0 && number < Py_ssize_t(PAGES); }

@@ -1,6 +1,7 @@
 // The extension module linkboy._core: what is too slow in NumPy and simple enough to be exact in C++.
 #include "encoder.hpp"
 #include "ngrams.hpp"
+#include "rows.hpp"
 
 namespace {
 
@@ -42,6 +43,22 @@ PyType_Slot grams_slots[] = {
 
 PyType_Spec grams_spec = {"linkboy._core.Grams", sizeof(Holder<Grams>), 0, Py_TPFLAGS_DEFAULT, grams_slots};
 
+PyMethodDef rows_methods[] = {
+    {"text", rows_text, METH_VARARGS, "text(buffer, size, at_end)"},
+    {"records", rows_records, METH_VARARGS, "records(chunk, at_end)"},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyType_Slot rows_slots[] = {
+    {Py_tp_new, reinterpret_cast<void*>(rows_new)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(free_holder<Rows>)},
+    {Py_tp_methods, rows_methods},
+    {Py_tp_doc, const_cast<char*>("Rows(words, dim, separator, wide, line)\n--\n\nReads the vectors of wanted words.")},
+    {0, nullptr},
+};
+
+PyType_Spec rows_spec = {"linkboy._core.Rows", sizeof(Holder<Rows>), 0, Py_TPFLAGS_DEFAULT, rows_slots};
+
 PyModuleDef definition = {PyModuleDef_HEAD_INIT, "linkboy._core", "The compiled core.", -1, nullptr,
                           nullptr, nullptr, nullptr, nullptr};
 
@@ -55,7 +72,7 @@ bool add_type(PyObject* module, const char* name, PyType_Spec* spec) {
 PyMODINIT_FUNC PyInit__core() {
   Reference module(PyModule_Create(&definition));
   if (!module || !add_type(module.object, "Encoder", &encoder_spec) ||
-      !add_type(module.object, "Grams", &grams_spec))
+      !add_type(module.object, "Grams", &grams_spec) || !add_type(module.object, "Rows", &rows_spec))
     return nullptr;
   return module.release();
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "encoder.hpp"
+#include "hash.hpp"
 
 #if defined(__GNUC__)
 #define LINKBOY_PREFETCH(address) __builtin_prefetch(address)
@@ -13,13 +14,6 @@
 #endif
 
 namespace linkboy {
-
-constexpr uint64_t GOLDEN = 0x9E3779B97F4A7C15, SECOND = 0xC2B2AE3D27D4EB4F, THIRD = 0xFF51AFD7ED558CCD;
-
-inline uint64_t mix(uint64_t value) {
-  value *= THIRD, value ^= value >> 32, value *= SECOND;
-  return value ^ value >> 29;
-}
 
 struct Grams {
   Buffer hashes, idf;  // sorted uint64, and float32 of each

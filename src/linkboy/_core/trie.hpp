@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "hash.hpp"
+
 namespace linkboy {
 
 // A token without its "##": characters from `begin` to `end` of one long array, first code points, later symbols.
@@ -160,7 +162,7 @@ class ShortWords {
   std::vector<Slot> slots_;
   int bits_ = 4;
 
-  size_t home(uint64_t key) const { return size_t(key * 0x9E3779B97F4A7C15u >> (64 - bits_)); }
+  size_t home(uint64_t key) const { return size_t(key * GOLDEN >> (64 - bits_)); }
 };
 
 }  // namespace linkboy

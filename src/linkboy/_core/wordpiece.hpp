@@ -4,13 +4,12 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "growing.hpp"
 #include "pages.hpp"
 #include "trie.hpp"
 
@@ -57,25 +56,6 @@ struct Literal {  // an added token such as [MASK], found in the raw text
 
 struct Literals {  // by their first character, which is an ASCII sign; the longest first
   std::vector<Literal> of[128];
-};
-
-// Numbers appended one after the other. Room is asked for once a word, so that appending is a plain store.
-template <class T>
-struct Growing {
-  T* data = nullptr;
-  size_t size = 0, capacity = 0;
-
-  Growing() = default;
-  Growing(const Growing&) = delete;
-  ~Growing() { std::free(data); }
-
-  void reserve(size_t more) {
-    if (size + more <= capacity) return;
-    const size_t wanted = std::max(2 * capacity, size + more + 256);
-    void* larger = std::realloc(data, wanted * sizeof(T));
-    if (!larger) throw std::bad_alloc();
-    data = static_cast<T*>(larger), capacity = wanted;
-  }
 };
 
 struct Range {

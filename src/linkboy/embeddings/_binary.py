@@ -1,13 +1,14 @@
 """Vectors in the binary form of word2vec: a word, a space, float32 numbers; records have neither a length nor an end."""
 
 import re
+from collections.abc import Container
 from itertools import compress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from linkboy.embeddings._collect import AllRows, VocabularyRows
+from linkboy.embeddings._collect import AllRows, VocabularyRows, rows_of_core
 from linkboy.embeddings._layout import MOST_NUMBERS, Layout
 from linkboy.embeddings._source import Source
 
@@ -25,19 +26,20 @@ def read_binary(source: Source, layout: Layout, collector: VocabularyRows | AllR
             f"{str(source.path)!r} is not a word2vec binary file: it must begin with a line of two integers, the second "
             f"from 1 to {MOST_NUMBERS:,}"
         )
-    dim, wanted = layout.header[1], collector.wanted
+    dim = layout.header[1]
     collector.start(dim)
+    core = rows_of_core(collector, dim, b" ", 0)
     records = _Records(4 * dim)
     number, held, at_end = 1, b"", False
     while not at_end:
         more = source.stream.read(max(_CHUNK, 16 * dim))
         chunk, at_end = held + more, not more
-        words, starts, stop = records.cut(chunk, at_end)
-        chosen = list(compress(range(len(words)), map(wanted.__contains__, words)))
-        if chosen:
-            values = _floats_at(chunk, starts[chosen], dim)
-            collector.add([words[i] for i in chosen], values, [number + i for i in chosen])
-        number += len(words)
+        found = core.records(chunk, at_end) if core else None
+        values, words, positions, count, stop = found or records.choose(chunk, at_end, collector.wanted)
+        if words:
+            values = np.frombuffer(values, "<f4").reshape(-1, dim)
+            collector.add(words, values, [number + position for position in positions])
+        number += count
         held = chunk[stop:]
         if len(held) > len(more) + 2 * (4 * dim + _LONGEST_WORD):
             raise ValueError(
@@ -56,6 +58,15 @@ class _Records:
         self._size = size
         # One pass in C; what is not a record is taken whole, or each of its bytes would be tried as the start of one.
         self._record = re.compile(rb"([^ ]{0,%d}) .{%d}|.+" % (_LONGEST_WORD, size), re.DOTALL)
+
+    def choose(
+        self, chunk: bytes, at_end: bool, wanted: Container[bytes]
+    ) -> tuple[NDArray[np.float32], list[bytes], list[int], int, int]:
+        """Return numbers, words and positions of the wanted records, how many there are in all, and where they end."""
+        words, starts, stop = self.cut(chunk, at_end)
+        chosen = list(compress(range(len(words)), map(wanted.__contains__, words)))
+        values = _floats_at(chunk, starts[chosen], self._size // 4)
+        return values, [words[i] for i in chosen], chosen, len(words), stop
 
     def cut(self, chunk: bytes, at_end: bool) -> tuple[list[bytes], NDArray[np.int64], int]:
         """Return words, where their numbers start, and where the records that are whole end.

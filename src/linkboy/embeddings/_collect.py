@@ -1,18 +1,22 @@
 """Where the rows of a file go: into the rows of a vocabulary, or into a matrix of their own."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Container, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from linkboy._compiled import core
 from linkboy.embeddings._findings import Findings
 from linkboy.embeddings._source import Source
 from linkboy.embeddings._vocabulary import Vocabulary
 from linkboy.embeddings.report import SkippedRow
 
 _LISTED = 1000  # bad rows and duplicates kept for the report: a hostile file may have any number
+_BLOCK = 4096  # rows looked at together
 NOT_FOUND = 255
 SUBWORD_RANK = 254  # the row is made of the pieces of a word that a fastText model does not know
 
@@ -64,10 +68,12 @@ class Collector:
         if len(self.findings.duplicates) < _LISTED:
             self.findings.duplicates.append(shown)
 
-    def _record_numbers(self, values: NDArray[Any]) -> None:
+    def count_non_finite(self) -> None:
+        """Record how many rows of the matrix, once it is whole, hold `nan` or an infinity."""
         with np.errstate(invalid="ignore", over="ignore"):
-            if not np.isfinite(values.sum()):
-                self.findings.non_finite_count += int((~np.isfinite(values).all(1)).sum())
+            if not np.isfinite(self.matrix.sum()):
+                blocks = (self.matrix[first : first + _BLOCK] for first in range(0, len(self.matrix), _BLOCK))
+                self.findings.non_finite_count = sum(int((~np.isfinite(block).all(1)).sum()) for block in blocks)
 
 
 class VocabularyRows(Collector):
@@ -78,9 +84,13 @@ class VocabularyRows(Collector):
     def __init__(self, vocabulary: Vocabulary, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.vocabulary, self._claims = vocabulary, vocabulary.claims
-        self.wanted = vocabulary.wanted()
         self.rank = bytearray([NOT_FOUND]) * vocabulary.size
         self._seen: set[bytes] = set()
+
+    @cached_property
+    def wanted(self) -> Container[bytes]:
+        """What holds the first parts of the words that are looked for; made for readers other than the core."""
+        return self.vocabulary.wanted()
 
     def start(self, dim: int) -> None:
         """Make room, once the dimension is known."""
@@ -98,10 +108,14 @@ class VocabularyRows(Collector):
     def add(self, words: Sequence[bytes], values: NDArray[Any], lines: Sequence[int]) -> None:
         """Take rows in the order of the file; words that nobody asked for are skipped."""
         chosen: dict[int, int] = {}  # row of the matrix: row of `values`
-        claims_of, seen, ranks = self.vocabulary.claims_of, self._seen, self.rank
-        size = self.vocabulary.size
+        seen, ranks, size = self._seen, self.rank, self.vocabulary.size
+        claim_of, claims_of, shared = self._claims.get, self.vocabulary.claims_of, self.vocabulary.shared
+        takes_last, folds = self.duplicates == "last", self.vocabulary.folds
         for position, word in enumerate(words):
-            claims = claims_of(word)
+            claim = claim_of(word)
+            if claim is None and not folds:
+                continue
+            claims = claims_of(word) if claim is None or folds or word in shared else (claim,)
             if not claims:
                 continue
             if word in seen:
@@ -111,12 +125,11 @@ class VocabularyRows(Collector):
             seen.add(word)
             for claimed in claims:
                 rank, row = divmod(claimed, size)
-                if rank < ranks[row] or (rank == ranks[row] and self.duplicates == "last"):
+                if rank < ranks[row] or (takes_last and rank == ranks[row]):
                     ranks[row] = rank
                     chosen[row] = position
         if chosen:
             taken = values[list(chosen.values())]
-            self._record_numbers(taken)
             with np.errstate(over="ignore"):  # beyond float32 is inf, as float32(float(token)) is
                 self.matrix[list(chosen)] = taken
 
@@ -160,7 +173,6 @@ class AllRows(Collector):
             kept.append(position)
         self._make_room(len(self.row_of))
         taken = values if len(kept) == len(words) else values[kept]
-        self._record_numbers(taken)
         with np.errstate(over="ignore"):
             self.matrix[rows] = taken
 
@@ -182,3 +194,16 @@ class AllRows(Collector):
             # The share of the file read so far tells how many rows there will be, so that hardly any room is wasted.
             expected = int(rows / max(self._source.fraction(), 1e-3) * 1.01) + 1
             self.matrix.resize((max(rows, min(expected, 2 * rows)), self.matrix.shape[1]), refcheck=False)
+
+
+def rows_of_core(collector: VocabularyRows | AllRows, dim: int, separator: bytes, line: int) -> Any:
+    """Return the core's reader of rows from a line on.
+
+    `None` where there is no core, or case does not count, of which the core knows nothing.
+    """
+    module = core()
+    vocabulary = collector.vocabulary if isinstance(collector, VocabularyRows) else None
+    if module is None or (vocabulary and vocabulary.folds) or sys.byteorder != "little":  # as binary files are
+        return None
+    words = vocabulary.looked_for() if vocabulary else None
+    return module.Rows(words, dim, separator, collector.dtype == np.float64, line)

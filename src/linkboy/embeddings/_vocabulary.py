@@ -95,8 +95,12 @@ class Vocabulary:
     def wanted(self) -> Container[bytes]:
         """Return what holds the words that are looked for, and the first parts of those that hold a space."""
         # A dict, whose table is a quarter of a set's: most look-ups are misses, and those are misses of the cache too.
-        exactly = dict.fromkeys([*self.claims, *self.first_parts])
+        exactly = dict.fromkeys(self.looked_for())
         return _Folded(exactly, self.folded, self.codec) if self.folds else exactly
+
+    def looked_for(self) -> list[bytes]:
+        """Return the words that are looked for as they are, and the first parts of those that hold a space."""
+        return [*self.claims, *(self.first_parts - self.claims.keys())]
 
     @cached_property
     def first_parts(self) -> set[bytes]:

@@ -200,6 +200,7 @@ def _read(path: Path, vocabulary: Vocabulary | None, asked: _Asked, options: dic
                 )
         else:
             _read_rows(source, collector, asked)
+        collector.count_non_finite()
         if isinstance(collector, VocabularyRows):
             rank = np.frombuffer(collector.rank, np.uint8)
             return Entry(collector.matrix, rank, collector.vocabulary.ordered(), findings)
