@@ -436,7 +436,7 @@ def test_without_proc_the_figures_come_from_psutil_and_without_both_they_are_unk
     monkeypatch.setattr(_process, "STATUS", tmp_path / "absent")
     monkeypatch.setattr(_process, "STATM", tmp_path / "absent")
     assert lb.release_memory().before.source == "psutil"
-    assert _process.read_anonymous() is None
+    assert _process.AnonymousMemory().read() is None
     monkeypatch.setitem(sys.modules, "psutil", None)
     report = lb.release_memory()
     assert report.freed_nbytes is None
@@ -766,7 +766,7 @@ def test_garbage_of_before_the_loop_does_not_hide_a_leak():
 def test_process_growth_that_tensors_account_for_is_no_second_leak(monkeypatch):
     # A window that fills: below the tolerance as tensors, just above it as pages of the process.
     pages = iter([0, 0, 0, 2, 4, 6, 8, 10])
-    monkeypatch.setattr(leak, "read_anonymous", lambda: next(pages) * MIB)
+    monkeypatch.setattr(leak.AnonymousMemory, "read", lambda memory: next(pages) * MIB)
     window = deque(maxlen=20)
     report = run_loop(lambda index: window.append(torch.zeros(MIB // 4)), steps=7)
     assert report.process_growth_nbytes == 10 * MIB

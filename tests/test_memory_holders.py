@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import functools
+import os
 import re
 import subprocess
 import sys
@@ -412,7 +413,7 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.skipif(_process.read_anonymous() is None, reason="needs /proc")
+@pytest.mark.skipif(not _process.STATM.exists(), reason="needs /proc")
 def test_memory_of_child_processes_counts(monkeypatch):
     from linkboy.memory import leak
 
@@ -429,6 +430,14 @@ def test_memory_of_child_processes_counts(monkeypatch):
     assert not report.ok
     assert report.children_growth_nbytes > 5 * MIB
     assert report.notes[-1].startswith("child processes grew by ")
+
+
+@pytest.mark.skipif(not _process.STATM.exists(), reason="needs /proc")
+def test_a_child_that_has_ended_still_gives_its_exit_code_to_the_user():
+    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.exit(7)"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    _process.read_children()
+    assert child.wait() == 7
 
 
 def test_a_long_loop_is_looked_at_often_enough_and_not_more():
