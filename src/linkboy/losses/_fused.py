@@ -25,7 +25,7 @@ from linkboy.losses._small import SHORT_ROW, label_sum, sum_by_arrays
 from linkboy.losses._sums import loss_sum
 
 # Logits of a batch up to which float64 costs less than further kernels.
-_SMALL = 2**15
+_SMALL = 2**19
 # Logits of a chunk per thread: what stays in the cache. Measured flat from 2**18 to 2**20 on two cores.
 _CHUNK = 2**19
 # Samples of a chunk that is worked on in place: only what exists once per sample takes memory, and every operation waits

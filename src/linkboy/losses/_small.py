@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Logits up to which NumPy's exponential takes less time than torch's, which uses more of the processor but starts later.
-_FEW = 2**11
-# Up to so many classes the rows are transposed: softmax takes one short row at a time, but many columns.
+# Logits, and samples, up to which NumPy takes less time than torch, which uses more of the processor but starts later.
+_FEW, _FEW_ROWS = 2**14, 2**9
+# Up to so many classes the rows are transposed: NumPy reduces one short row at a time, but many columns.
 SHORT_ROW = 30
 
-Numbers = NDArray[np.float64]
+Numbers = NDArray[Any]
 
 
 def arrays_may_be_used() -> bool:
@@ -37,41 +37,46 @@ def label_sum(
 ) -> tuple[float, Tensor | None]:
     """Return the sum of `w * (1 - p)**gamma * -log(p)` over `divisor`, and its gradient; the sum may be infinite or NaN.
 
-    All of it is float64, where `q = 1 - p`, summed over the other classes, has all digits at any gap of float32 logits, and
-    `-log(p)` is `log1p(q / p)`. Only a probability below 1e-308 is out of reach, and the sum is infinite then.
+    `q = 1 - p` and `-log(p)` come from the odds `q / p`, which are the sum of the others' exponentials, relative to the largest
+    of them, over that of the target. Only odds above 1e308 are out of reach, and the sum is infinite then.
     """
-    rows = logits.detach()
-    if rows.dim() > 2:
-        rows, target = rows.movedim(1, -1).reshape(-1, rows.shape[1]), target.reshape(-1)
-        weight = weight if weight is None else weight.reshape(-1)
-    count, classes = rows.shape
-    labels = target.numpy()
-    by_column = classes <= SHORT_ROW < count
+    numbers, labels = logits.detach().numpy(), target.numpy()
+    few = numbers.size <= _FEW
+    by_column = few and numbers.ndim == 2 and numbers.shape[1] <= SHORT_ROW < numbers.shape[0]
+    # Samples, classes, positions: a matrix has one position a sample, or as columns one sample.
+    shares = (numbers.T[None] if by_column else numbers.reshape(*numbers.shape[:2], -1)).copy()
+    samples, classes, positions = shares.shape
+    place = labels.reshape(samples, positions) * positions
+    place += np.arange(0, shares.size, classes * positions)[:, None]
+    if positions > 1:
+        place += np.arange(positions)
+    entries = shares.reshape(-1)
+    own = entries.take(place)
     with np.errstate(all="ignore"):  # what is not finite is computed again by other means
-        if by_column:
-            shares, place = _softmax(rows, 0), labels * count + np.arange(count)
-        else:
-            shares, place = _softmax(rows, 1), labels + np.arange(0, count * classes, classes)
-        entries = shares.reshape(-1)
-        p = entries.take(place)
-        entries[place] = 0
-        q = np.add.reduce(shares, 0 if by_column else 1)
-        loss = np.log1p(q / p)
-        scale: Any = 1 / divisor if weight is None else weight.detach().numpy() / divisor
+        entries[place] = -np.inf
+        top, rest = _exponentials(shares, few=few)
+        odds = _exp(np.subtract(top, own, dtype=np.float64))
+        odds *= rest
+        loss = _log1p(odds)
+        p = 1 / (1 + odds)
+        q = odds * p
+        scale: Any = 1 / divisor if weight is None else weight.detach().numpy().reshape(q.shape) / divisor
         if gamma == 0:
-            total, slope = np.add.reduce(loss * scale), scale
+            total, slope = np.add.reduce(loss * scale, None), q * scale
         else:
-            power = scale * (q if gamma == 2 else np.maximum(q, 1e-200) ** (gamma - 1))
-            slope = power * q
-            total = loss.dot(slope)
-            power *= p
-            power *= loss
-            slope += gamma * power  # over q
+            power = q * q if gamma == 2 else q**gamma
+            power *= scale
+            total = np.vdot(loss, power)
+            slope = loss * p
+            slope *= gamma
+            slope += q
+            slope *= power
         if not wanted:
             return float(total), None
-        entries[place] = -q
-        shares *= slope if by_column or (weight is None and gamma == 0) else slope[:, None]
-    return float(total), _gradient(shares.T if by_column else shares, logits)
+        entries[place] = -rest
+        slope /= rest
+        _scale(shares, slope[:, None], few=few)
+    return float(total), torch.from_numpy(shares[0].T.copy() if by_column else shares.reshape(numbers.shape))
 
 
 def element_sum(
@@ -122,24 +127,29 @@ def element_sum(
     return total, torch.from_numpy(factor.reshape(logits.shape))
 
 
-def _softmax(rows: Tensor, axis: int) -> Numbers:
-    """Return the softmax of every row, contiguous: as the rows of a matrix for axis 1, as its columns for axis 0."""
-    if rows.numel() > _FEW:
-        return torch.softmax(rows if axis else rows.t(), axis, dtype=torch.float64).contiguous().numpy()
-    numbers = rows.numpy() if axis else rows.numpy().T
-    shares = np.subtract(numbers, np.maximum.reduce(numbers, axis, keepdims=True), dtype=np.float64, order="C")
-    np.exp(shares, out=shares)
-    shares /= np.add.reduce(shares, axis, keepdims=True)
-    return shares
+def _exponentials(logits: Numbers, *, few: bool) -> tuple[Numbers, Numbers]:
+    """Return the largest of each sample's logits, and the sum of the exponentials relative to it that they turn into."""
+    if few:
+        top = np.maximum.reduce(logits, 1, keepdims=True)
+        logits -= top
+        np.exp(logits, out=logits)
+        return top[:, 0], np.add.reduce(logits, 1, dtype=np.float64)
+    numbers = torch.from_numpy(logits)
+    top = numbers.amax(1, keepdim=True)
+    rest = numbers.sub_(top).exp_().sum(1)
+    return top.squeeze(1).numpy(), rest.numpy()
 
 
-def _gradient(rows: Numbers, logits: Tensor) -> Tensor:
-    """Return rows of numbers in the shape and dtype of the logits, contiguous."""
-    if logits.dim() == 2:
-        return torch.from_numpy(rows.astype(_ARRAY_DTYPE[logits.dtype], order="C"))
-    shape = (logits.shape[0], *logits.shape[2:], logits.shape[1])
-    gradient = torch.from_numpy(np.ascontiguousarray(rows)).view(shape).movedim(-1, 1)
-    return gradient.to(logits.dtype, memory_format=torch.contiguous_format)
+def _scale(rows: Numbers, factor: Numbers, *, few: bool) -> None:
+    if few:
+        rows *= factor
+    else:
+        torch.from_numpy(rows).mul_(torch.from_numpy(factor.astype(rows.dtype)))
 
 
-_ARRAY_DTYPE = {torch.float32: np.float32, torch.float64: np.float64}
+def _exp(numbers: Numbers) -> Numbers:
+    return np.exp(numbers, out=numbers) if numbers.size <= _FEW_ROWS else torch.from_numpy(numbers).exp_().numpy()
+
+
+def _log1p(numbers: Numbers) -> Numbers:
+    return np.log1p(numbers) if numbers.size <= _FEW_ROWS else torch.from_numpy(numbers).log1p().numpy()
