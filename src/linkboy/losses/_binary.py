@@ -16,7 +16,7 @@ from linkboy.losses._margin import focal_of_margin
 from linkboy.losses._small import element_sum, sum_by_arrays
 
 # Elements up to which NumPy's operations take less time than torch's.
-_SMALL = 2**14
+_SMALL = 2**17
 # Elements of a chunk per thread: measured as quick from 2**16 to 2**18, and each further chunk costs its calls again.
 _CHUNK = 2**17
 

@@ -46,8 +46,7 @@ def label_sum(
     # Samples, classes, positions: a matrix has one position a sample, or as columns one sample.
     shares = (numbers.T[None] if by_column else numbers.reshape(*numbers.shape[:2], -1)).copy()
     samples, classes, positions = shares.shape
-    place = labels.reshape(samples, positions) * positions
-    place += np.arange(0, shares.size, classes * positions)[:, None]
+    place = np.arange(0, shares.size, classes * positions)[:, None] + labels.reshape(samples, positions) * positions
     if positions > 1:
         place += np.arange(positions)
     entries = shares.reshape(-1)
@@ -96,7 +95,8 @@ def element_sum(
     The weights of label 1 and label 0 are `positive` and `negative`; what is not `kept` does not count.
     """
     labels = label.numpy().reshape(-1)
-    sign = 1 - 2 * labels
+    sign = labels * -2
+    sign += 1
     with np.errstate(all="ignore"):  # what is not finite is computed again by other means
         deficit = sign * logits.detach().numpy().reshape(-1)
         skipped = None if kept is None else ~kept.numpy().reshape(-1)
@@ -106,25 +106,33 @@ def element_sum(
         loss = F.softplus(gap, threshold=40.0).numpy()
         q = gap.sigmoid_().numpy()
         factor = q * q if gamma == 2 else np.ones_like(q) if gamma == 0 else q**gamma
-        if positive != negative:
-            factor *= (positive - negative) * labels + negative
-        elif positive != 1:
-            factor *= positive
+        factor *= _by_label(labels, positive / divisor, negative / divisor)
         if weight is not None:
             factor *= weight.detach().numpy().reshape(-1)
         if skipped is not None:
             factor[skipped] = 0
         loss *= factor
-        total = float(np.add.reduce(loss)) / divisor
+        total = float(np.add.reduce(loss))
         if not wanted:
             return total, None
-        factor *= q
+        slope = factor
+        slope *= q
         if gamma:  # the derivative of the power: gamma * p * -log(p)
-            loss *= gamma - gamma * q
-            factor += loss
-        sign /= divisor
-        factor *= sign
-    return total, torch.from_numpy(factor.reshape(logits.shape))
+            p = 1 - q
+            p *= gamma
+            loss *= p
+            slope += loss
+        slope *= sign
+    return total, torch.from_numpy(slope.reshape(logits.shape))
+
+
+def _by_label(labels: Numbers, positive: float, negative: float) -> Numbers | float:
+    """Return the numbers for labels 1 and 0 in the places of these, one number where both are equal."""
+    if positive == negative:
+        return positive
+    numbers = labels * (positive - negative)
+    numbers += negative
+    return numbers
 
 
 def _exponentials(logits: Numbers, *, few: bool) -> tuple[Numbers, Numbers]:
