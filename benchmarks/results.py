@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -63,13 +64,13 @@ def figure(value: float, unit: str) -> str:
     return f"{value:,.0f} {unit}" if value >= 1e5 else f"{value:.4g} {unit}".rstrip()
 
 
-def cells(row: dict) -> list[str]:
+def cells(row: dict, colon: str = ": ") -> list[str]:
     """Return what, ours, the peer with its version and figure, ratio, target and equality."""
     name = row["peer_name"] if row["version"] in row["peer_name"] else f"{row['peer_name']} {row['version']}"
     return [
         row["what"],
         figure(row["ours"], row["unit"]),
-        f"{name}: {figure(row['peer'], row['unit'])}",
+        f"{name}{colon}{figure(row['peer'], row['unit'])}",
         f"{row['ours'] / row['peer']:.3g}x" if row["peer"] else "-",
         row["target"],
         row["equality"],
@@ -78,6 +79,27 @@ def cells(row: dict) -> list[str]:
 
 def line(values: list[str]) -> str:
     return "| " + " | ".join(value.replace("|", r"\|") for value in values) + " |"
+
+
+@cache
+def phrases() -> list[tuple[re.Pattern[str], str]]:
+    """Return the phrases of tables in English, as patterns, and in Chinese, those with the most words of their own first."""
+    table = json.loads((HERE / "zh.json").read_text("utf-8"))
+    keys = sorted(table, key=lambda key: -len(key.replace("{}", "")))
+    return [(re.compile("(.+?)".join(map(re.escape, key.split("{}")))), table[key]) for key in keys]
+
+
+def in_chinese(text: str) -> str:
+    """Return a text of a table in Chinese, or as it is where no phrase covers it; what a `{}` stands for is a text as well."""
+    for pattern, chinese in phrases():
+        if match := pattern.fullmatch(text):
+            return chinese.format(*map(in_chinese, match.groups()))
+    return text
+
+
+def cells_in_chinese(row: dict) -> list[str]:
+    texts = {key: in_chinese(row[key]) for key in ("what", "peer_name", "unit", "target", "equality")}
+    return [cell.replace(" （", "（") for cell in cells(row | texts, colon="：")]
 
 
 def whole_table(measured: dict[str, dict]) -> str:
@@ -106,7 +128,8 @@ def page_with_figures(path: Path, text: str, measured: dict[str, dict]) -> str:
             for row in measured[match[2]]["rows"]
             if (row["target"] if words is None else any(word in row["what"] for word in words))
         ]
-        table = [line(list(columns)), "|" + "---|" * len(columns), *(line(cells(row)) for row in chosen)]
+        written = cells_in_chinese if path.parent.name == "zh" else cells
+        table = [line(list(columns)), "|" + "---|" * len(columns), *(line(written(row)) for row in chosen)]
         return match[1] + "\n".join(table) + "\n" + match[4]
 
     return BLOCK.sub(block, text)

@@ -49,6 +49,23 @@ def test_the_blocks_of_a_page_are_those_of_the_last_results(path):
     assert text == results.page_with_figures(path, text, results.load())
 
 
+def test_a_cell_is_chinese_where_the_phrases_cover_it():
+    assert (
+        results.in_chinese("focal_loss 8x3, 2 threads, forward + backward") == "focal_loss 8x3，2 个线程，前向 + 反向"
+    )
+    assert results.in_chinese("20 words of 300 rows, 4 MB") == "从 300 行（4 MB）里取 20 个词"
+    assert results.in_chinese("a measurement that is new") == "a measurement that is new"
+
+
+def test_no_phrase_in_the_figures_of_a_chinese_page_is_english():
+    phrase = re.compile(r"[a-z]+[ ,]+(?:a|and|by|for|in|is|of|on|the|to|with|without)\b")
+    pages = [path.read_text("utf-8") for path in results.pages() if path.parent.name == "zh"]
+    lines = [line for text in pages for block in results.BLOCK.finditer(text) for line in block[0].split("\n")[1:-1]]
+    assert lines
+    english = [line for line in lines if phrase.search(line)]
+    assert not english, f"add these phrases to benchmarks/zh.json: {english}"
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_figure_that_is_cited_was_measured(path):
     measured = measured_numbers(path)
