@@ -6,7 +6,7 @@ size of the logits is ever made. For the loss of every sample it is not: forward
 computes the shares again. A second derivative, `torch.func` and `torch.compile` go through the differentiable operations of
 `_margin.py`.
 
-Small batches on a CPU take float64 throughout (`_small.py`). All others are computed in float32 and in chunks that stay in
+Small batches on a CPU are computed with NumPy (`_small.py`). All others are computed in float32 and in chunks that stay in
 the cache.
 """
 
@@ -24,7 +24,7 @@ from linkboy.losses._margin import focal_of_margin, plain_margin_loss
 from linkboy.losses._small import SHORT_ROW, label_sum, sum_by_arrays
 from linkboy.losses._sums import loss_sum
 
-# Logits of a batch up to which float64 costs less than further kernels.
+# Logits of a batch up to which NumPy takes less time than torch.
 _SMALL = 2**19
 # Logits of a chunk per thread: what stays in the cache. Measured flat from 2**18 to 2**20 on two cores.
 _CHUNK = 2**19
