@@ -481,8 +481,27 @@ def test_guards_of_right_programs():
         facts_of(r).rows_regrouped, facts_of(r).loaders[0].in_order = False, True
         facts_of(r).reruns[0].carries = True
 
+    def halved_while_scaled(r):  # one factor in all steps is that of two batches
+        r.in_scaler, facts_of(r).scaled_changes = True, [0.5] * 12
+
+    def scaled_by_chance(r):  # in most batches, and not in all
+        facts_of(r).scaled_columns, facts_of(r).scaled_batches = Counter({3: STEPS - 1}), STEPS
+
     def collapsed(r):
         facts_of(r).reruns[0].ignored = (("row", 16, 16),)
 
-    for change in (frozen_from_step_ten, library_pooler, warm_up, two_losses, handmade, time_first, windows, collapsed):
+    for change in (
+        frozen_from_step_ten, library_pooler, warm_up, two_losses, handmade, time_first, windows, collapsed,
+        halved_while_scaled, scaled_by_chance,
+    ):  # fmt: skip
         assert guard(change) == [], change.__name__
+
+
+def test_further_forms_of_a_fault_are_found_in_a_record():
+    def clipped_by_hand(r):
+        r.in_scaler, facts_of(r).scaled_changes = True, [0.01, 0.02, 0.3]
+
+    def scaled_copy(r):
+        facts_of(r).scaled_columns, facts_of(r).scaled_batches = Counter({3: STEPS}), STEPS
+
+    assert [guard(change) for change in (clipped_by_hand, scaled_copy)] == [["amp-order"], ["target-leak"]]

@@ -119,13 +119,18 @@ def unoptimized(record: Record) -> Answer:
         for leaf in record.leaves.values()
         if leaf.in_graphs and leaf.requires_grad and leaf.registered and leaf.root is not None and not leaf.optimizers
     ]
-    # A model of which the optimizer holds nothing is used, not trained: a perceptual loss, an attacked classifier. One in
-    # training mode whose output feeds no trained tensor's past is a part that was forgotten.
+    # A model of which the optimizer holds nothing is used, not trained: a perceptual loss, an attacked classifier, a copy of
+    # a trained model such as a target network. One in training mode whose output feeds no trained tensor's past is a part
+    # that was forgotten.
     meant = []
     for number in {leaf.root for leaf in missing}:
         root = record.roots[number or 0]
-        some = any(leaf.optimizers for leaf in record.leaves.values() if leaf.root == number)
-        if not some and (root.modes.get("eval", 0) > root.modes.get("train", 0) or not _model_is_trained(record)):
+        parts = [leaf for leaf in record.leaves.values() if leaf.root == number]
+        some = any(leaf.optimizers for leaf in parts)
+        copy = any(leaf.copied for leaf in parts) and not any(leaf.feeds_trained for leaf in parts)
+        if not some and (
+            copy or root.modes.get("eval", 0) > root.modes.get("train", 0) or not _model_is_trained(record)
+        ):
             meant.append(number)
     missing = [leaf for leaf in missing if leaf.root not in meant]
     if not missing:

@@ -31,6 +31,8 @@ from linkboy._watch._record import Leaf, LossCall, NotFinite, OptimizerFacts, Ou
 
 MOST_VALUES = 5_000_000  # parameters whose values are compared in full before and after a step
 EARLY, EVERY = 12, 10  # steps that are measured: the first ones, and then one in ten
+UNNAMED = "a tensor"
+SMALL = 65536  # numbers of a gradient that is copied
 WALKS = 4
 FIT_WALKS = 2  # those of `fit`, which sees by the gradients as well what takes part
 _STATELESS = ("SGD", "LBFGS", "ASGD", "Rprop")
@@ -64,6 +66,7 @@ class TrainingObserver:
         self._emptied: dict[int, bool] = {}
         self._filled: dict[int, bool] = {}
         self._used: dict[int, list[Tensor]] = {}
+        self._taken: dict[int, list[Tensor]] = {}  # by `autograd.grad`, since the last step
         self._before: dict[int, list[tuple[int, Tensor, Tensor, bool]]] = {}
         self._alive: dict[str, Tensor] = {}
         self._marks: dict[int, list[tuple[int, int]]] = {}
@@ -136,9 +139,22 @@ class TrainingObserver:
             outputs = tensors_in(output)
             if any(tensor.requires_grad for tensor in outputs):
                 self.pending.append((number, training))
+                if self.record.walks < WALKS:
+                    self._note_lent(module, number)
                 if measured(self.record.steps):
                     self._watch_rows(number, outputs)
         return number
+
+    def _note_lent(self, module: nn.Module, number: int) -> None:
+        """Name the tensors of an optimizer that stand in for a model's own in this call, as `functional_call` has it."""
+        for path, owner in unwrapped(module).named_modules():
+            for key, tensor in owner._parameters.items():
+                known = None if tensor is None else self._leaf_of.get(id(tensor))
+                if known is None or known[0]() is not tensor or known[1].root is not None or not known[1].optimizers:
+                    continue
+                leaf = known[1]
+                leaf.root, leaf.registered, leaf.owner = number, True, path
+                leaf.name, leaf.ran = f"{path}.{key}".lstrip("."), leaf.ran or id(owner) in self._ran
 
     def called_whole(self, module: nn.Module, output: Any) -> None:
         """Record a call of a model whose parts are not watched; all of them count as run."""
@@ -216,13 +232,24 @@ class TrainingObserver:
         known = self._leaf_of.get(id(tensor))
         if known is not None and known[0]() is tensor:
             return known[1]
-        facts = Leaf("a tensor", tuple(tensor.shape), is_parameter=isinstance(tensor, nn.Parameter))
+        facts = Leaf(UNNAMED, tuple(tensor.shape), is_parameter=isinstance(tensor, nn.Parameter))
         facts.requires_grad, facts.born = tensor.requires_grad, self.record.backwards
         number = len(self.record.leaves)
         self._leaf_of[id(tensor)] = (weakref.ref(tensor), facts)
         self._numbers[id(tensor)] = number
         self.record.leaves[number] = facts
         return facts
+
+    def name_if_unnamed(self, tensor: Tensor, name: str) -> None:
+        """Give a trained tensor that is known a name, if it has none."""
+        known = self._leaf_of.get(id(tensor))
+        if known is not None and known[0]() is tensor and known[1].name == UNNAMED:
+            known[1].name = name
+
+    def live_leaves(self) -> list[tuple[Tensor, Leaf]]:
+        """Return the trained tensors that are still there, with what is known of them."""
+        known = [(reference(), leaf) for reference, leaf in self._leaf_of.values()]
+        return [(tensor, leaf) for tensor, leaf in known if tensor is not None]
 
     def leaf_number(self, tensor: Tensor) -> int:
         """Return the number of a trained tensor in the record."""
@@ -264,7 +291,7 @@ class TrainingObserver:
         for key, value in vars(owner).items():
             if key.startswith("_"):
                 continue
-            for tensor, place in _held(value, key):
+            for tensor, place in held_tensors(value, key):
                 known = self._leaf_of.get(id(tensor))
                 if known is not None and known[0]() is tensor and known[1].root is None:
                     known[1].root, known[1].registered, known[1].held_by = number, False, place
@@ -361,9 +388,8 @@ class TrainingObserver:
         """
         facts = self.optimizer(optimizer)
         mine = set(facts.leaves)
-        for reference, leaf in list(self._leaf_of.values()):
-            tensor = reference()
-            if tensor is None or not (leaf.root is not None or leaf.optimizers):
+        for tensor, leaf in self.live_leaves():
+            if leaf.root is None and not leaf.optimizers:
                 continue
             seen = tensor.grad is not None
             if not leaves:
@@ -446,6 +472,25 @@ class TrainingObserver:
                 if not gradients_empty(optimizer):
                     self._filled[id(facts)] = True
 
+    def trains(self, tensors: Iterable[Tensor]) -> bool:
+        """Return whether an optimizer holds one of some tensors."""
+        wanted = set(map(id, tensors))
+        held = (
+            t for optimizer, _ in self._live_optimizers() for group in optimizer.param_groups for t in group["params"]
+        )
+        return any(id(tensor) in wanted for tensor in held)
+
+    def gradients_taken(self, tensors: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+        """Note gradients that the program has taken itself, to give them to its optimizers."""
+        taken = dict(zip(map(id, tensors), gradients, strict=True))
+        for optimizer, facts in self._live_optimizers():
+            mine = [taken.get(id(t)) for group in optimizer.param_groups for t in group["params"]]
+            dense = [g for g in mine if g is not None and g.layout is torch.strided and g.numel() <= SMALL]
+            if dense:
+                facts.backwards += 1
+                facts.since_step += 1
+                self._taken[id(facts)] = [gradient.detach().clone() for gradient in dense[:2]]
+
     # ------------------------------------------------------------------------------------------------------------- rows
     def _watch_rows(self, root: int, outputs: Iterable[Tensor]) -> None:
         for output in outputs:
@@ -464,7 +509,7 @@ class TrainingObserver:
             facts.place_step = user_line()
         empty = gradients_empty(optimizer)
         reached = facts.since_step > 0
-        if not closure and facts.steps and reached and not self._emptied.get(id(facts), False) and not empty:
+        if not closure and facts.steps and reached and not empty and self._on_top(optimizer, facts):
             facts.stale += 1
         if not closure and reached and empty and self._filled.get(id(facts), False):
             facts.wiped += 1
@@ -507,6 +552,16 @@ class TrainingObserver:
 
     def _leaves_of(self, facts: OptimizerFacts) -> list[Leaf]:
         return [self.record.leaves[number] for number in facts.leaves]
+
+    def _on_top(self, optimizer: Optimizer, facts: OptimizerFacts) -> bool:
+        """Return whether what a step uses was added to the gradient that the step before had used."""
+        taken = self._taken.pop(id(facts), None)
+        if taken is None:
+            return not self._emptied.get(id(facts), False)
+        used, now = self._used.get(id(facts), []), some_gradients(optimizer, 2)
+        return len(used) == len(taken) == len(now) and all(
+            torch.allclose(sum_, before + new, rtol=1e-3) for sum_, before, new in zip(now, used, taken, strict=True)
+        )
 
     def _same_as_used(self, optimizer: Optimizer, facts: OptimizerFacts) -> bool:
         used, now = self._used.get(id(facts), []), some_gradients(optimizer, 2)
@@ -606,7 +661,7 @@ def some_gradients(optimizer: Optimizer, most: int) -> list[Tensor]:
     found: list[Tensor] = []
     for group in optimizer.param_groups:
         for tensor in group["params"]:
-            if tensor.grad is not None and tensor.grad.layout is torch.strided and tensor.grad.numel() <= 65536:
+            if tensor.grad is not None and tensor.grad.layout is torch.strided and tensor.grad.numel() <= SMALL:
                 found.append(tensor.grad)
                 if len(found) == most:
                     return found
@@ -680,7 +735,7 @@ def _misspelled(parameter: Tensor, owner: nn.Module, model: nn.Module) -> str:
     return ""
 
 
-def _held(value: Any, key: str) -> Iterator[tuple[Tensor, str]]:
+def held_tensors(value: Any, key: str) -> Iterator[tuple[Tensor, str]]:
     """Yield the trained tensors in an attribute, also in a list or dict."""
     if isinstance(value, Tensor):
         if value.requires_grad and value.is_leaf:
@@ -688,11 +743,11 @@ def _held(value: Any, key: str) -> Iterator[tuple[Tensor, str]]:
     elif isinstance(value, (list, tuple)) and len(value) <= 256:
         for number, item in enumerate(value):
             if isinstance(item, Tensor):
-                yield from _held(item, f"{key}[{number}]")
+                yield from held_tensors(item, f"{key}[{number}]")
     elif isinstance(value, dict) and len(value) <= 256:
         for name, item in value.items():
             if isinstance(item, Tensor):
-                yield from _held(item, f"{key}[{name!r}]")
+                yield from held_tensors(item, f"{key}[{name!r}]")
 
 
 def _attribute_holding(outer: nn.Module, module: nn.Module) -> str:

@@ -33,6 +33,7 @@ class Leaf:
         misspelled_at: where that attribute is set.
         gain: how much a matrix enlarged random input before the first step.
         offset: the mean of a bias before the first step.
+        copied: whether it began as a copy of a tensor that an optimizer holds.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Leaf:
     misspelled_at: str = ""
     gain: float = 0.0
     offset: float = 0.0
+    copied: bool = False
 
     @property
     def numel(self) -> int:

@@ -63,6 +63,7 @@ class CallObserver(TrainingObserver):
         if not self.ties_asked:
             self.ties_asked = True
             self._note_gains()
+            self._note_copies()
             for reference, _ in list(self._root_of.values()):
                 model = reference()
                 if model is not None:
@@ -71,15 +72,24 @@ class CallObserver(TrainingObserver):
 
     def _note_gains(self) -> None:
         """Note how much each matrix enlarges what goes through it, and what each bias adds, before anything is learned."""
-        for reference, leaf in list(self._leaf_of.values()):
-            tensor = reference()
-            if tensor is None or tensor.is_meta or not tensor.is_floating_point() or tensor.layout is not torch.strided:
+        for tensor, leaf in self.live_leaves():
+            if tensor.is_meta or not tensor.is_floating_point() or tensor.layout is not torch.strided:
                 continue
             value = tensor.detach()
             if value.dim() >= 2 and value.numel():
                 leaf.gain = float(value.float().square().mean().sqrt()) * (value.numel() / len(value)) ** 0.5
             elif value.dim() == 1 and value.numel():
                 leaf.offset = float(value.float().mean())
+
+    def _note_copies(self) -> None:
+        """Note the matrices that began as copies of trained ones, as those of a target network or an average do."""
+        matrices = [(tensor, leaf) for tensor, leaf in self.live_leaves() if tensor.dim() >= 2 and not tensor.is_meta]
+        trained = [tensor for tensor, leaf in matrices if leaf.optimizers]
+        for tensor, leaf in matrices:
+            if not leaf.optimizers and leaf.in_graphs:
+                leaf.copied = any(
+                    t.shape == tensor.shape and t.device == tensor.device and torch.equal(t, tensor) for t in trained
+                )
 
     def root_module(self, number: int) -> nn.Module | None:
         """Return the model of an index, if it is still there."""

@@ -9,7 +9,7 @@ from linkboy._watch._checks import Answer, by_site, finding
 from linkboy.doctor._facts import Rerun, facts_of
 
 CLASSES = ("nll",)
-REGRESSIONS = ("mse", "smooth_l1", "huber")
+REGRESSIONS = ("mse", "l1", "smooth_l1", "huber")
 
 
 # --------------------------------------------------------------------------------------------------------------- losses
@@ -438,15 +438,21 @@ def leakage(record: Record) -> Answer:
 def target_leak(record: Record) -> Answer:
     """A column of the input that is the target."""
     facts = facts_of(record)
-    full = [column for column, count in facts.leak_columns.items() if count == facts.leak_batches]
-    if not full:
-        return None
-    sentence = (
-        f"column {listed(sorted(full), 3)} of the {facts.columns} columns of the input equals the target in all "
-        f"{facts.leak_batches} batches"
-    )
     places = [root.place for root in record.roots if root.training][:1]
-    return finding("target-leak", "FAULT", sentence, "remove the target from the inputs", places, columns=len(full))
+    fix = "remove the target from the inputs"
+    looked_for: tuple[tuple[Counter[int], int, str, Severity], ...] = (
+        (facts.leak_columns, facts.leak_batches, "equals the target", "FAULT"),
+        (facts.scaled_columns, facts.scaled_batches, "is the target times one number plus another", "LIKELY"),
+    )
+    for columns, batches, how, severity in looked_for:
+        full = sorted(column for column, count in columns.items() if count == batches >= 3)
+        if full:
+            sentence = (
+                f"column {listed(full, 3)} of the {facts.columns} columns of the input {how} in all {batches} batches"
+                + ("" if severity == "FAULT" else "; right where a linear rule is to be found again, as an exercise")
+            )
+            return finding("target-leak", severity, sentence, fix, places, columns=len(full))
+    return None
 
 
 @check("unscaled-input", lambda r: facts_of(r).inputs_asked > 0)

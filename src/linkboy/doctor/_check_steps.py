@@ -163,6 +163,16 @@ def amp_order(record: Record) -> Answer:
         )
         fix = "call scaler.unscale_(optimizer) before clipping"
         return finding("amp-order", "FAULT", sentence, fix, [facts.clip_place], clips=facts.scaled_clips)
+    changed = [change for change in facts.scaled_changes if abs(change - 1) > 1e-3]
+    # One and the same factor in every step is that of an accumulation.
+    if len(changed) >= 2 and max(changed) > 1.01 * min(changed):
+        sentence = (
+            f"the gradient was made {min(changed):.2g} to {max(changed):.2g} times its size in {len(changed)} steps while it "
+            "still carried the factor of the GradScaler, as a clip by hand does"
+        )
+        places = [facts.place_step for facts in record.optimizers if facts.steps][:1]
+        fix = "call scaler.unscale_(optimizer) before the gradients are clipped"
+        return finding("amp-order", "FAULT", sentence, fix, places, steps=len(changed))
     if facts.unscaled_steps >= 2:
         sentence = f"{facts.unscaled_steps} steps used gradients that still carry the factor of the GradScaler"
         fix = "step with scaler.step(optimizer)"

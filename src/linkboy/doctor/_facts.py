@@ -146,6 +146,7 @@ class Facts:
     clips: int = 0
     late_clips: int = 0
     scaled_clips: int = 0
+    scaled_changes: list[float] = dataclasses.field(default_factory=list)  # of the gradient's size before unscale_
     clip_place: str = ""
     unscaled_steps: int = 0
     unscaled_place: str = ""
@@ -178,6 +179,8 @@ class Facts:
     )  # id, share, vocabulary, as padding
     leak_columns: Counter[int] = dataclasses.field(default_factory=Counter)
     leak_batches: int = 0
+    scaled_columns: Counter[int] = dataclasses.field(default_factory=Counter)
+    scaled_batches: int = 0
     columns: int = 0
     raw_inputs: list[tuple[str, float, str]] = dataclasses.field(default_factory=list)  # what, maximum, place
     inputs_asked: int = 0

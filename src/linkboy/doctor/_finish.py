@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from linkboy._calls import tensors_in
 from linkboy._checks import did_you_mean
@@ -114,10 +114,7 @@ def _names(watcher: Watcher) -> None:
 
 def _leaf_places(watcher: Watcher) -> None:
     lines, observer = watcher.lines, watcher.observer
-    for reference, leaf in list(observer._leaf_of.values()):
-        tensor = reference()
-        if tensor is None:
-            continue
+    for tensor, leaf in observer.live_leaves():
         leaf.place, leaf.made = lines.place_of(tensor), lines.made_at(tensor)
         number = observer.leaf_number(tensor)
         leaf.cut_at = next((line for line, below in lines.cuts.items() if number in below), "")
@@ -220,8 +217,7 @@ def _functions(watcher: Watcher) -> None:
 
 def _parameters(watcher: Watcher) -> None:
     record, facts = watcher.record, watcher.facts
-    for example in watcher.examples.values():
-        _equal_rows(watcher, example.model)
+    _equal_rows(watcher)
     record.extra["loss_uses"] = facts.loss_uses
     record.extra["base_rates"] = {}
     for scheduler, each in watcher.rates.schedulers.values():
@@ -239,16 +235,17 @@ def _base_rate(scheduler: Any) -> float:
     return max(tops or [float(rate) for rate in getattr(scheduler, "base_lrs", [0.0])], default=0.0)
 
 
-def _equal_rows(watcher: Watcher, model: nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        leaf = watcher.observer.leaf(parameter)
+def _equal_rows(watcher: Watcher) -> None:
+    for parameter, leaf in watcher.observer.live_leaves():
         if not leaf.optimizers or parameter.dim() < 2 or parameter.shape[0] < 2 or not leaf.in_graphs:
+            continue
+        if parameter.layout is not torch.strided or parameter.is_meta:
             continue
         rows = parameter.detach().flatten(1).float()
         # Kernels round the rows of one product differently, so equal units part by rounding, and by no more.
         apart = float((rows - rows[0]).abs().max())
         if rows.shape[0] >= 3 and apart <= 1e-4 * float(rows.abs().max()) and bool(rows.isfinite().all()):
-            watcher.facts.equal_rows.append((name, len(rows), watcher.record.steps))
+            watcher.facts.equal_rows.append((leaf.name, len(rows), watcher.record.steps))
 
 
 def _decayed(watcher: Watcher, number: int, known: dict[str, Any]) -> None:

@@ -16,11 +16,13 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from linkboy._watch import _graph
+from linkboy._watch._observer import held_tensors
 from linkboy._watch._places import in_library, line_text, user_frame, user_line
 from linkboy.doctor._part import Part
 
 CUTS = ("detach", "numpy", "item", "tolist", "argmax", "__array__")
 FILLS = ("normal_", "uniform_", "fill_", "zero_", "mul_")
+MAKERS = ("tensor", "zeros", "ones", "full", "empty", "rand", "randn")
 SQUASHERS = (nn.Softmax, nn.Sigmoid)
 MOST_CUTS = 64  # tensors whose graph is walked when they leave it
 EARLY_STEPS = 3
@@ -47,6 +49,9 @@ class Lines(Part):
         for name in dir(nn.init):
             if name.endswith("_") and not name.startswith("_"):
                 patches.wrap(nn.init, name, self._filling)
+        for name in MAKERS:
+            patches.wrap(torch, name, self._making)
+        patches.wrap(Tensor, "requires_grad_", self._making)
         for name in FILLS:
             patches.wrap(Tensor, name, self._filling)
         for name in CUTS:
@@ -66,6 +71,25 @@ class Lines(Part):
     def _parameter_registered(self, module: nn.Module, name: str, parameter: Any) -> None:
         if isinstance(parameter, Tensor) and not torch.compiler.is_compiling() and self.on():
             self._made[id(parameter)] = weakref.ref(parameter), user_line()
+
+    def _making(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def make(*args: Any, **kwargs: Any) -> Any:
+            made = original(*args, **kwargs)
+            if type(made) is Tensor and made.requires_grad and made.is_leaf and _early(self):
+                self._made[id(made)] = weakref.ref(made), user_line()
+            return made
+
+        return make
+
+    def name_tensors(self) -> None:
+        """Call trained tensors that no model holds by the variables of the program that hold them."""
+        frame = user_frame()
+        while frame is not None:
+            if not in_library(frame.f_code.co_filename):
+                for name, value in [*frame.f_locals.items(), *frame.f_globals.items()]:
+                    for tensor, place in () if name.startswith("_") else held_tensors(value, name):
+                        self.observer.name_if_unnamed(tensor, place)
+            frame = frame.f_back
 
     def _module_registered(self, module: nn.Module, name: str, child: Any) -> None:
         if isinstance(child, SQUASHERS) and self.on():

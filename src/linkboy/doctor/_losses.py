@@ -1,7 +1,6 @@
 """Watch the losses of torch, the tables that rows are read from, and the maxima that a metric takes."""
 
 import contextlib
-import weakref
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +8,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from linkboy._watch import LossCall
-from linkboy._watch._graph import op_of
+from linkboy._watch._graph import fill_values, op_of
+from linkboy._watch._observer import measured
 from linkboy._watch._places import user_line
 from linkboy.doctor._part import Part
 
@@ -35,7 +36,7 @@ class Losses(Part):
         super().__init__(watcher)
         self.sites: Counter[str] = Counter()  # calls of each line since the last backward pass
         self.read_rows: dict[int, set[int]] = {}
-        self._handmade: dict[int, Any] = {}
+        self._handmade: dict[int, StorageWeakRef] = {}
         self._class_logits: tuple[int, tuple[int, ...]] | None = None
 
     def patch(self) -> None:
@@ -47,6 +48,8 @@ class Losses(Part):
         for owner in (torch, Tensor):
             for name in ("argmax", "max"):
                 self.patches.wrap(owner, name, self._best)
+        for name in ("__sub__", "__rsub__"):
+            self.patches.wrap(Tensor, name, self._difference)
         for name in FACTORIES:
             self.patches.wrap(torch, name, self._factory)
         for name in METHODS:
@@ -57,16 +60,17 @@ class Losses(Part):
     def is_handmade(self, tensor: Tensor) -> bool:
         """Return whether a tensor was made by `torch.ones`, `torch.zeros` and the like."""
         known = self._handmade.get(tensor.untyped_storage()._cdata)
-        return known is not None and known() is not None
+        return known is not None and not known.expired()
 
     def _factory(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def factory(*args: Any, **kwargs: Any) -> Any:
             made = original(*args, **kwargs)
             if not torch.compiler.is_compiling() and type(made) is Tensor and made.numel() <= 65536 and self.on():
                 with contextlib.suppress(RuntimeError, NotImplementedError, TypeError):
-                    self._handmade[made.untyped_storage()._cdata] = weakref.ref(made)
+                    known = StorageWeakRef(made.untyped_storage())
+                    self._handmade[known.cdata] = known
                     if len(self._handmade) > 4096:
-                        self._handmade = {key: ref for key, ref in self._handmade.items() if ref() is not None}
+                        self._handmade = {key: ref for key, ref in self._handmade.items() if not ref.expired()}
             return made
 
         return factory
@@ -97,6 +101,8 @@ class Losses(Part):
                 )
                 call = LossCall("kl_div", place, self.record.backwards, self.record.steps, distribution=distribution)
                 self.record.losses.append(call)
+            if name == "l1_loss":  # torch builds it of operations that keep no target
+                self._note_absolute(given, target, place)
             return
         if torch.is_grad_enabled():
             return  # nothing to train in it
@@ -107,6 +113,31 @@ class Losses(Part):
             if self.observer.last_mode and root.noisy:
                 root.eval_losses += 1
                 root.eval_place = root.eval_place or place
+
+    def _note_absolute(self, given: Tensor, target: Tensor, place: str) -> None:
+        call = LossCall("l1", place, self.record.backwards, self.record.steps, shape=tuple(given.shape))
+        call.made_by_hand = self.is_handmade(target)
+        fill_values(call, given, target, full=measured(self.record.steps))
+        self.record.losses.append(call)
+        self.rows.loss(call, target)
+
+    def _difference(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def difference(tensor: Tensor, other: Any) -> Any:
+            result = original(tensor, other)
+            if (
+                isinstance(other, Tensor)
+                and tensor.requires_grad != other.requires_grad
+                and tensor.shape == other.shape
+                and measured(self.record.steps)
+                and not torch.compiler.is_compiling()
+                and not self.observer.stack
+                and self.on()
+            ):
+                with self.looking():  # the target of a loss that is written by hand
+                    self.rows.compared(other if tensor.requires_grad else tensor)
+            return result
+
+        return difference
 
     def _loss_in_graph(self, call: LossCall, target: Tensor | None) -> None:
         if not call.place:

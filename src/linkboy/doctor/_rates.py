@@ -1,5 +1,6 @@
 """Watch schedules, clips and gradient scalers."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ from linkboy._watch._places import user_line
 from linkboy.doctor._facts import SchedulerFacts
 from linkboy.doctor._part import Part
 
+EARLY_STEPS = 12
+
 
 class Rates(Part):
     """Patches the schedules, the clips and the GradScaler of torch."""
@@ -21,6 +24,7 @@ class Rates(Part):
         self.schedulers: dict[int, tuple[Any, SchedulerFacts]] = {}
         self.scaled = False  # whether gradients carry the factor of a GradScaler
         self.in_scaler = False
+        self._scaled_sizes: dict[int, float] = {}  # of the gradients as backward left them, by id of their optimizer
         self._scheduling = 0
 
     def patch(self) -> None:
@@ -124,10 +128,23 @@ class Rates(Part):
     def _unscale(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def unscale_(scaler: Any, optimizer: Any) -> Any:
             if self.on():
+                with self.looking():
+                    self._note_changed(optimizer)
                 self.scaled = False
             return original(scaler, optimizer)
 
         return unscale_
+
+    def backward_ended(self) -> None:
+        """Note the size of gradients that carry the factor of a scaler."""
+        if self.scaled and self.record.steps < EARLY_STEPS:
+            self._scaled_sizes = {id(each): _size(each) for each, _ in self.observer._live_optimizers()}
+
+    def _note_changed(self, optimizer: Any) -> None:
+        """Note by what the program has multiplied gradients between backward and unscale_; hooks run within backward."""
+        before = self._scaled_sizes.pop(id(optimizer), 0.0)
+        if self.scaled and 0 < before < math.inf and math.isfinite(now := _size(optimizer)):
+            self.facts.scaled_changes.append(now / before)
 
     def _scaler_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def step(scaler: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -140,3 +157,10 @@ class Rates(Part):
                 self.in_scaler = before
 
         return step
+
+
+def _size(optimizer: Optimizer) -> float:
+    """Return the norm of all gradients of an optimizer."""
+    gradients = [t.grad for group in optimizer.param_groups for t in group["params"] if t.grad is not None]
+    dense = [grad for grad in gradients if grad.layout is torch.strided and not grad.is_meta]
+    return math.hypot(*(float(norm) for norm in torch._foreach_norm(dense))) if dense else 0.0  # type: ignore[attr-defined]

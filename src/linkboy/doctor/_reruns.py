@@ -38,6 +38,8 @@ class Asked:
         self.model, self.arguments = model, arguments
         self.inputs = named_inputs(arguments.args, arguments.kwargs, names)
         sizes = {tensor.shape[0] for _, tensor in self.inputs if tensor.dim() >= 1}
+        if all(tensor.dim() <= 1 and tensor.is_floating_point() for _, tensor in self.inputs):
+            sizes.clear()  # one row of numbers, such as the state that an agent acts on
         self.size = sizes.pop() if len(sizes) == 1 else 0
         self.coupled = any(_couples_rows(name, tensor) for name, tensor in self.inputs)
         self.base: list[Tensor] = []
@@ -351,7 +353,7 @@ def _ask_inputs(asked: Asked, facts: Rerun) -> None:
     slopes = asked.gradients()
     found: list[tuple[str, int, int]] = []
     for place, (name, tensor) in enumerate(asked.inputs):
-        if tensor.dim() < 1 or _constant(tensor) or "mask" in name.lower():
+        if tensor.dim() < 1 or _constant(tensor) or "mask" in name.lower() or _may_be_target(name, tensor):
             continue
         facts.input_count += 1
         silent = _silent_columns(tensor, slopes.get(place))
@@ -361,6 +363,11 @@ def _ask_inputs(asked: Asked, facts: Rerun) -> None:
             found.append((name, int(silent.sum()), silent.numel()))
     facts.ignored = tuple(found)
     facts.ignored_at = asked.parts_at
+
+
+def _may_be_target(name: str, tensor: Tensor) -> bool:
+    """Return whether an input may be what the loss wants: one value a sample, in a batch that is passed as a whole."""
+    return "." in name and tensor.numel() == len(tensor)
 
 
 def _other_rows(tensor: Tensor, columns: Tensor) -> Iterator[Tensor]:

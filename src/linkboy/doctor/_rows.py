@@ -61,9 +61,9 @@ class Rows:
 
     def backward(self, dataset: int) -> None:
         """Count the rows of the last call as trained."""
-        if not self._waiting:
-            return
         hashes, self._waiting, self._last_eval = self._waiting, [], 0
+        if not hashes:
+            return
         self.facts.batch_hashes.append(hash(tuple(hashes)))
         for row, after in itertools.pairwise(hashes):
             before = self._next.get(row)
@@ -107,6 +107,11 @@ class Rows:
                 self._padding(call, ids, target, padding)
                 break
 
+    def compared(self, target: Tensor) -> None:
+        """Compare what an output is compared with by hand to the columns of the input."""
+        if target.numel() and target.is_floating_point():
+            self._columns(target.detach())
+
     def _columns(self, target: Tensor) -> None:
         table = next((t for _, t in self.inputs if t.dim() == 2 and t.is_floating_point() and t.shape[1] >= 2), None)
         if table is None or target.numel() != table.shape[0] or table.shape[0] < 4 or table.shape[1] > 4096:
@@ -117,6 +122,9 @@ class Rows:
         self.facts.leak_batches += 1
         self.facts.columns = table.shape[1]
         self.facts.leak_columns.update((table.detach() == column).all(0).nonzero().flatten().tolist())
+        if len(table) >= 8:  # few rows agree by chance
+            self.facts.scaled_batches += 1
+            self.facts.scaled_columns.update(_scaled_columns(table.detach(), column).nonzero().flatten().tolist())
 
     def _sequence(self, call: LossCall, given: Tensor, target: Tensor) -> bool:
         """Note whether the target is the input itself, or the input one place later."""
@@ -212,6 +220,13 @@ def _common_last(rows: Tensor) -> int | None:
     values, counts = rows[:, -1].unique(return_counts=True)
     most = int(counts.argmax())
     return int(values[most]) if int(counts[most]) >= max(3, len(rows) // 4) else None
+
+
+def _scaled_columns(table: Tensor, column: Tensor) -> Tensor:
+    """Return which columns of a table are another column times one number plus one number."""
+    mine, other = (each.double() - each.double().mean(0) for each in (table, column))
+    size = mine.norm(dim=0) * other.norm()
+    return (mine * other).sum(0).abs() > (1 - 1e-7) * size.clamp(min=1e-12)
 
 
 def row_hashes(inputs: Iterable[tuple[str, Tensor]]) -> list[int]:

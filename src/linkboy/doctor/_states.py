@@ -1,8 +1,8 @@
 """Watch what is done with the state of models."""
 
-import contextlib
+import dataclasses
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,12 +11,41 @@ from linkboy._watch._places import user_line
 from linkboy.doctor._part import Part
 
 
+@dataclasses.dataclass
+class _State:
+    """A state that a program has asked a model for; its tensors are known again in whatever holds them later.
+
+    Attributes:
+        tensors: weak references to those of its tensors that share the memory of the model.
+        step: the steps made before.
+        place: the line that asked for it.
+        owner: the id of the model.
+    """
+
+    tensors: list[Any]
+    step: int
+    place: str
+    owner: int
+
+    def held_in(self, tensors: Iterator[Tensor] | list[Tensor]) -> bool:
+        """Return whether most of its tensors are among some others."""
+        mine = {id(tensor) for reference in self.tensors if (tensor := reference()) is not None}
+        return self._most(sum(id(tensor) in mine for tensor in tensors))
+
+    def held(self) -> bool:
+        """Return whether something holds most of its tensors; a loop over its items leaves only the last."""
+        return self._most(sum(reference() is not None for reference in self.tensors))
+
+    def _most(self, count: int) -> bool:
+        return count > 0 and count >= min(2, len(self.tensors)) and 2 * count >= len(self.tensors)
+
+
 class States(Part):
     """Patches `state_dict` and `load_state_dict`."""
 
     def __init__(self, watcher: Any) -> None:
         super().__init__(watcher)
-        self._states: list[tuple[Any, int, str, int]] = []
+        self._states: list[_State] = []
 
     def patch(self) -> None:
         """Patch them."""
@@ -29,8 +58,14 @@ class States(Part):
                 return original(module, *args, **kwargs)
             with self.quiet():
                 state = original(module, *args, **kwargs)
-                with contextlib.suppress(TypeError):
-                    self._states.append((weakref.ref(state), self.record.steps, user_line(), id(module)))
+            with self.looking():
+                own = {tensor.data_ptr(): tensor for tensor in module.parameters() if tensor.numel()}
+                shared = [
+                    weakref.ref(tensor)
+                    for tensor in _tensors_in(state)
+                    if (parameter := own.get(tensor.data_ptr())) is not None and parameter is not tensor
+                ]
+                self._states.append(_State(shared, self.record.steps, user_line(), id(module)))
             return state
 
         return state_dict
@@ -39,8 +74,9 @@ class States(Part):
         def load_state_dict(module: nn.Module, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
             if not self.on():
                 return original(module, state_dict, *args, **kwargs)
-            with self.quiet():
+            with self.looking():
                 self._note_load(module, state_dict)
+            with self.quiet():
                 result = original(module, state_dict, *args, **kwargs)
                 own = set(module.state_dict())
                 self.facts.loads.append((len(own.intersection(state_dict)), len(state_dict), user_line()))
@@ -50,41 +86,37 @@ class States(Part):
 
     def _note_load(self, module: nn.Module, state: Any) -> None:
         own = {tensor.data_ptr() for tensor in module.parameters() if tensor.numel()}
-        if not any(
-            isinstance(t, Tensor) and t.numel() and t.data_ptr() in own for t in getattr(state, "values", list)()
-        ):
+        if not any(tensor.numel() and tensor.data_ptr() in own for tensor in _tensors_in(state)):
             return
-        made = [(step, place) for reference, step, place, _ in self._states if reference() is state]
-        if not made:
-            made = [(step, place) for _, step, place, owner in self._states if owner == id(module)][-1:]
-        for step, place in made:
-            if self.record.steps - step >= 2:
-                self.facts.stale_loads.append((self.record.steps - step, place, user_line()))
+        made = [each for each in self._states if each.held_in(_tensors_in(state))]
+        for each in made or [each for each in self._states if each.owner == id(module)][-1:]:
+            self._note_stale(each, user_line())
 
     def saved(self, thing: Any) -> None:
         """Note what a program writes to a file: a state that went on training is not the one that was meant."""
-        for reference, step, place, _ in self._states:
-            state = reference()
-            if state is not None and self.record.steps - step >= 2 and _holds(thing, state):
-                self.facts.stale_loads.append((self.record.steps - step, place, user_line()))
+        tensors = list(_tensors_in(thing))
+        for each in self._states:
+            if each.held_in(tensors) and self._note_stale(each, user_line()):
                 return
 
     def states_alive(self) -> None:
         """Note a state that is still held long after it was made, while the model it belongs to went on training."""
-        models = {id(m): m for example in self.watcher.examples.values() for m in [example.model]}
-        for reference, step, place, owner in self._states:
-            state, age = reference(), self.record.steps - step
-            model = models.get(owner)
-            if state is None or model is None or step == 0 or age < 2 or self.facts.stale_loads:
-                continue
-            own = {tensor.data_ptr() for tensor in model.parameters() if tensor.numel()}
-            if any(isinstance(t, Tensor) and t.data_ptr() in own for t in state.values()):
-                self.facts.stale_loads.append((age, place, ""))
+        models = {id(example.model) for example in self.watcher.examples.values()}
+        for each in self._states:
+            if each.owner in models and each.step and each.held() and not self.facts.stale_loads:
+                self._note_stale(each, "")
+
+    def _note_stale(self, state: _State, used: str) -> bool:
+        age = self.record.steps - state.step
+        if age >= 2:
+            self.facts.stale_loads.append((age, state.place, used))
+        return age >= 2
 
 
-def _holds(thing: Any, state: Any) -> bool:
-    if thing is state:
-        return True
-    if isinstance(thing, dict):
-        return any(value is state or (isinstance(value, dict) and _holds(value, state)) for value in thing.values())
-    return isinstance(thing, (list, tuple)) and any(value is state for value in thing)
+def _tensors_in(thing: Any, depth: int = 4) -> Iterator[Tensor]:
+    """Yield the tensors of a state, or of what a program saves with one in it."""
+    if isinstance(thing, Tensor):
+        yield thing
+    elif depth and isinstance(thing, (dict, list, tuple)):
+        for value in thing.values() if isinstance(thing, dict) else thing:
+            yield from _tensors_in(value, depth - 1)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
@@ -43,10 +44,11 @@ class Example:
     Attributes:
         model: the model.
         arguments: copies of the arguments.
+        dims: how many dims their tensors have together.
     """
 
-    def __init__(self, model: nn.Module, arguments: Arguments) -> None:
-        self.model, self.arguments = model, arguments
+    def __init__(self, model: nn.Module, arguments: Arguments, dims: int) -> None:
+        self.model, self.arguments, self.dims = model, arguments, dims
 
 
 class Watcher:
@@ -75,6 +77,7 @@ class Watcher:
         self._quiet = 0
         self._moved: dict[int, dict[str, Any]] = {}
         self._anomaly: bool | None = None
+        self._calls_backward = False
         self.on_swallowed: Callable[[], None] | None = None
         self.stopped = 0
         self.pause_after: int | None = None
@@ -176,32 +179,50 @@ class Watcher:
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
             if torch.compiler.is_compiling() or not self.on():
                 return original(tensors, *args, **kwargs)
-            with self.looking():
-                self.observer.backward_begins(tensors)
-                self.graphs.begins(tensors)
-            traced = self._anomaly is False
-            if traced:
-                torch.autograd.set_detect_anomaly(False)
-            try:
+            self._calls_backward = True
+            with self._differentiating(tensors):
                 return original(tensors, *args, **kwargs)
-            finally:
-                if traced:
-                    torch.autograd.set_detect_anomaly(True, check_nan=False)
-                with self.looking():
-                    self._after_backward()
 
         return backward
 
     def _grad(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def grad(*args: Any, **kwargs: Any) -> Any:
-            if not torch.compiler.is_compiling() and self.on():
-                self.losses.sites.clear()  # what is differentiated by hand is used
-            return original(*args, **kwargs)
+        def grad(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            if torch.compiler.is_compiling() or not self.on():
+                return original(outputs, inputs, *args, **kwargs)
+            self.losses.sites.clear()  # what is differentiated by hand is used
+            create_graph = kwargs.get("create_graph", args[2] if len(args) > 2 else False)
+            wanted: list[Any] = [inputs] if isinstance(inputs, (Tensor, GradientEdge)) else list(inputs)
+            # A program that never calls backward trains by what it takes here.
+            if self._calls_backward or create_graph or not self.observer.trains(wanted):
+                return original(outputs, wanted, *args, **kwargs)
+            with self._differentiating(outputs):
+                found = original(outputs, wanted, *args, **kwargs)
+                with self.looking():
+                    self.observer.gradients_taken(wanted, found)
+            return found
 
         return grad
 
+    @contextlib.contextmanager
+    def _differentiating(self, roots: Any) -> Iterator[None]:
+        """Look at the graph of some losses before the block differentiates them, and at what that has filled."""
+        with self.looking():
+            self.observer.backward_begins(roots)
+            self.graphs.begins(roots)
+        traced = self._anomaly is False
+        if traced:
+            torch.autograd.set_detect_anomaly(False)
+        try:
+            yield
+        finally:
+            if traced:
+                torch.autograd.set_detect_anomaly(True, check_nan=False)
+            with self.looking():
+                self._after_backward()
+
     def _after_backward(self) -> None:
         self.observer.backward_ended()
+        self.rates.backward_ended()
         self._note_rows_without_gradient()
         loader = self.loaders.last
         self.rows.backward(-1 if loader is None else loader.dataset)
@@ -239,6 +260,8 @@ class Watcher:
                 self.facts.unscaled_place = self.facts.unscaled_place or user_line()
             if self.record.steps < TRACED_STEPS:
                 self.lines.see_code()
+            if not facts.steps:
+                self.lines.name_tensors()
             self.observer.step_begins(optimizer, closure=closure is not None and not isinstance(closure, Optimizer))
             self._look_at_gradients(optimizer, facts)
 
@@ -387,10 +410,14 @@ class Watcher:
             )
         place = "" if trains else user_line()
         self.rows.called(inputs, trains=trains, dataset=self.loaders.dataset_now(), root=number, place=place)
-        if torch.is_grad_enabled() and number not in self.examples and len(self.examples) < 8:
-            self._keep_example(number, module, args, kwargs)
+        dims = sum(tensor.dim() for _, tensor in inputs)
+        known = self.examples.get(number)
+        # A row that an agent acts on comes before the first batch of such rows.
+        wanted = dims > known.dims and self.record.steps < 4 if known is not None else len(self.examples) < 8
+        if torch.is_grad_enabled() and wanted:
+            self._keep_example(number, module, args, kwargs, dims)
 
-    def _keep_example(self, number: int, module: nn.Module, args: Any, kwargs: Any) -> None:
+    def _keep_example(self, number: int, module: nn.Module, args: Any, kwargs: Any, dims: int) -> None:
         tensors = [tensor for _, tensor in named_inputs(args, kwargs, [])]
         total = sum(tensor.numel() * tensor.element_size() for tensor in tensors_in((args, kwargs)))
         if total > LARGEST_EXAMPLE or (not tensors and tensors_in((args, kwargs))):
@@ -399,7 +426,7 @@ class Watcher:
         if whole is not None and unwrapped(module) is whole:
             given = Arguments(tuple(args), dict(kwargs))
             copied = Arguments(*map_tensors((given.args, given.kwargs), lambda t: t.detach().clone()))
-            self.examples[number] = Example(whole, copied)
+            self.examples[number] = Example(whole, copied, dims)
 
 
 def _argument_names(module: nn.Module) -> list[str]:
