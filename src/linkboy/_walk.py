@@ -22,10 +22,11 @@ _WRAPPERS = {
     "OptimizedModule": "_orig_mod",  # torch.compile
     "DataParallel": "module",
     "DistributedDataParallel": "module",
-    "FullyShardedDataParallel": "module",
+    "FullyShardedDataParallel": "_fsdp_wrapped_module",
     "DeepSpeedEngine": "module",
     "ActivationWrapper": "_checkpoint_wrapped_module",  # activation checkpointing and offloading
 }
+_KEYS = frozenset(_WRAPPERS.values()) - {"module"}  # no layer of a model is called so, whatever class wraps it
 
 
 class NamedTensor:
@@ -130,7 +131,8 @@ def _visit(
         wrapped = wrapped_under(module) if plain and len(module._modules) == 1 else None
         for key, child in module._modules.items():
             if child is not None and id(child) not in ancestors:
-                _visit(child, path if key == wrapped else prefix + key, modules, tensors, ancestors, plain)
+                inside = key == wrapped or (plain and key in _KEYS)
+                _visit(child, path if inside else prefix + key, modules, tensors, ancestors, plain)
         ancestors.discard(id(module))
 
 
@@ -265,4 +267,4 @@ def plain_name(name: str, model: object) -> str:
     inner: Any = model
     while (attribute := wrapped_under(inner)) is not None:
         name, inner = name.removeprefix(f"{attribute}."), getattr(inner, attribute)
-    return re.sub(r"(^|\.)(_orig_mod|_checkpoint_wrapped_module)\.", r"\1", name)
+    return re.sub(rf"(^|\.)({'|'.join(sorted(_KEYS))})\.", r"\1", name)

@@ -312,8 +312,9 @@ def test_a_seed_fixes_the_values_whatever_else_is_in_the_model():
 @pytest.mark.slow
 def test_a_seed_gives_the_same_weights_in_another_process():
     code = (
-        "import torch; from torch import nn; from linkboy import initialize, xavier; m = nn.Linear(3, 3);"
-        "initialize(m, xavier(), generator=torch.Generator().manual_seed(3)); print(m.weight.double().sum().item())"
+        "import torch; from torch import nn; from linkboy import initialize; from linkboy.init import xavier;"
+        "m = nn.Linear(3, 3); initialize(m, xavier(), generator=torch.Generator().manual_seed(3));"
+        "print(m.weight.double().sum().item())"
     )
     values = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in "ab"

@@ -110,11 +110,17 @@ def is_slope(module: nn.Module, key: str, shape: tuple[int, ...]) -> bool:
 def neutral_weight(module: nn.Module) -> int | None:
     """Return the weight with which a normalisation layer only normalises: 1, or 0 where it multiplies by `1 + weight`.
 
-    Torch's own layers multiply by the weight. Of a class that is only named like a norm the layer is asked: it is called with a
-    weight of zeros and of ones. `None` means that its output answers neither way.
+    Torch's own layers multiply by the weight. A class with a `forward` of its own is asked: it is called with a weight of zeros
+    and of ones. `None` means that its output answers neither way.
     """
-    if isinstance(module, TORCH_NORMS):
+    torchs = isinstance(module, TORCH_NORMS)
+    if torchs and type(module).forward.__module__.startswith("torch.nn."):
         return 1
+    answer = _asked(module)
+    return 1 if answer is None and torchs else answer
+
+
+def _asked(module: nn.Module) -> int | None:
     weight = module._parameters.get("weight")
     if weight is None or is_lazy(weight):
         return None

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from linkboy._walk import walk
@@ -15,13 +16,13 @@ from linkboy._walk import walk
 
 @dataclasses.dataclass
 class Slot:
-    """One tensor to fill: a parameter, or a weight computed by a parametrisation from `originals`."""
+    """One tensor to fill: a parameter, or a weight computed from `originals` by a parametrisation or by a hook, `legacy`."""
 
     names: list[str]
     places: list[tuple[nn.Module, str]]
     tensor: Tensor
     originals: Sequence[Tensor] = ()  # none for a plain parameter
-    legacy: WeightNorm | None = None
+    legacy: Any = None  # of torch.nn.utils.weight_norm, spectral_norm or prune
     settable: bool = True
 
     @property
@@ -72,11 +73,18 @@ def _computed(module: nn.Module) -> dict[str, Slot]:
             originals = [*chain.parameters(recurse=False), *chain.buffers()]
             settable = all(hasattr(step, "right_inverse") for step in chain)
             found[key] = Slot([], [], read_computed(module, key), originals, settable=settable)
-    for hook in module._forward_pre_hooks.values():
+    hooks: list[Any] = list(module._forward_pre_hooks.values())
+    for hook in hooks:
         if isinstance(hook, WeightNorm):
-            parts = [module._parameters[f"{hook.name}_{part}"] for part in "gv"]
-            originals = [part for part in parts if part is not None]
-            found[hook.name] = Slot([], [], originals[-1], originals, hook)
+            names = [f"{hook.name}_v", f"{hook.name}_g"]
+        elif isinstance(hook, SpectralNorm):
+            names = [f"{hook.name}_{part}" for part in ("orig", "u", "v")]
+        elif hasattr(hook, "apply_mask") and hasattr(hook, "_tensor_name"):  # of torch.nn.utils.prune
+            names = [f"{hook._tensor_name}_orig"]
+        else:
+            continue
+        originals = [part for name in names if isinstance(part := getattr(module, name, None), Tensor)]
+        found[names[0].rpartition("_")[0]] = Slot([], [], originals[0], originals, hook)
     return found
 
 
@@ -103,12 +111,41 @@ def write(slot: Slot, value: Tensor) -> float | None:
     """Give a computed weight its value through its setter; return how far the result is from what was asked."""
     module, key = slot.places[0]
     if slot.legacy is not None:
-        small, large = slot.originals
-        large.copy_(value)
-        small.copy_(torch.norm_except_dim(value, 2, slot.legacy.dim))
-        result = slot.legacy.compute_weight(module)
+        slot.originals[0].copy_(value)
+        result = _by_hook(slot, module)
         setattr(module, key, result.detach() if not result.requires_grad else result)
     else:
         setattr(module, key, value)
+        _iterate(module, key)
         result = read_computed(module, key)
     return (result.detach().double() - value.double()).abs().max().item() if value.numel() else 0.0
+
+
+_ITERATIONS = 15  # of the power method, as torch makes when it wraps a layer
+
+
+def _by_hook(slot: Slot, module: nn.Module) -> Tensor:
+    """Return the weight that a hook computes before each forward pass, from what it starts from."""
+    hook = slot.legacy
+    if isinstance(hook, WeightNorm):
+        large, small = slot.originals
+        small.copy_(torch.norm_except_dim(large, 2, hook.dim))
+        return hook.compute_weight(module)
+    if isinstance(hook, SpectralNorm):
+        for _ in range(_ITERATIONS):
+            hook.compute_weight(module, do_power_iteration=True)
+        return hook.compute_weight(module, do_power_iteration=False)
+    return hook.apply_mask(module)
+
+
+def _iterate(module: nn.Module, key: str) -> None:
+    """Let spectral_norm estimate the norm of the new weight; its vectors are still those of the old one."""
+    table: Any = module.parametrizations
+    for step in table[key]:
+        if type(step).__name__ == "_SpectralNorm":
+            was_training, step.training = step.training, True
+            try:
+                for _ in range(_ITERATIONS):
+                    getattr(module, key)
+            finally:
+                step.training = was_training

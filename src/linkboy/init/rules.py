@@ -49,7 +49,8 @@ class Rule:
 
     Raises:
         TypeError: `target` or `init` is of a kind that no rule can use.
-        ValueError: `fan` or `gain` is given to a function that has none, or `scale` is not finite.
+        ValueError: `fan` or `gain` is given to a function that has none, `scale` is not finite, or a nonlinearity or mode is
+            unknown.
 
     Examples:
         >>> from torch import nn
@@ -90,6 +91,10 @@ class Rule:
             raise ValueError(f"fan has no meaning for {name_of(init)}, only for xavier_* and kaiming_*")
         if gain is not None and init not in _WITH_GAIN:
             raise ValueError(f"gain has no meaning for {name_of(init)}, only for xavier_* and orthogonal_")
+        if isinstance(gain, str):
+            check_choice("gain", gain, _NONLINEARITIES)
+        if init in _KAIMING:
+            _check_kaiming(options)
         if options and not callable(init):
             raise ValueError(f"options {sorted(options)} have no meaning for the number {init!r}")
         if not isinstance(scale, (int, float)) or not math.isfinite(scale):
@@ -143,6 +148,21 @@ _SMOOTH: dict[str, Callable[[Tensor], Tensor]] = {
 }  # fmt: skip
 
 
+_NONLINEARITIES = (*get_args(Nonlinearity), *_SMOOTH)
+
+
+def _check_kaiming(options: Mapping[str, Any]) -> None:
+    """Refuse what `kaiming_*` would refuse, before anything is planned."""
+    nonlinearity = options.get("nonlinearity", "leaky_relu")
+    if nonlinearity in _SMOOTH:
+        raise ValueError(
+            f"nonlinearity must be one of {get_args(Nonlinearity)}, got {nonlinearity!r}, for which torch has no gain; "
+            f"pass nonlinearity='linear', scale=gain_of({nonlinearity!r})"
+        )
+    check_choice("nonlinearity", nonlinearity, get_args(Nonlinearity))
+    check_choice("mode", options.get("mode", "fan_in"), ("fan_in", "fan_out"))
+
+
 def gain_of(nonlinearity: str) -> float:
     """Return the factor by which weights are enlarged for what follows them to keep the scale of the signal.
 
@@ -165,7 +185,7 @@ def gain_of(nonlinearity: str) -> float:
 
     Source: He et al. 2015, section 2.2, https://arxiv.org/abs/1502.01852.
     """
-    check_choice("nonlinearity", nonlinearity, (*get_args(Nonlinearity), *_SMOOTH))
+    check_choice("nonlinearity", nonlinearity, _NONLINEARITIES)
     if nonlinearity not in _SMOOTH:
         return nn.init.calculate_gain(nonlinearity)  # type: ignore[arg-type]
     z = torch.linspace(-12, 12, 24_001, dtype=torch.float64, device="cpu")
@@ -244,7 +264,7 @@ def xavier(
         Rules for `initialize`, to be used alone or after rules of your own.
 
     Raises:
-        ValueError: `embedding_std` is negative.
+        ValueError: `embedding_std` is negative, or `gain` is unknown.
 
     Examples:
         >>> from torch import nn
@@ -298,13 +318,6 @@ def kaiming(
     Source: He et al. 2015, https://arxiv.org/abs/1502.01852. Differs from `torch.nn.init`, which takes 256 for fan_in
     above: it reads a transposed weight the wrong way round.
     """
-    if nonlinearity in _SMOOTH:
-        raise ValueError(
-            f"nonlinearity must be one of {get_args(Nonlinearity)}, got {nonlinearity!r}, for which torch has no gain; "
-            f"pass nonlinearity='linear', scale=gain_of({nonlinearity!r})"
-        )
-    check_choice("nonlinearity", nonlinearity, get_args(Nonlinearity))
-    check_choice("mode", mode, ("fan_in", "fan_out"))
     init = nn.init.kaiming_uniform_ if uniform else nn.init.kaiming_normal_
     matrix = Rule(is_matrix, init=init, scale=scale, optional=True, mode=mode, nonlinearity=nonlinearity)
     return _preset(matrix, embedding_std=embedding_std, forget_bias=forget_bias)

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import random
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -22,6 +24,7 @@ from linkboy.shapes._runs import MakeInputs, draw
 from linkboy.shapes.report import Finding, FindingKind
 
 BATCH = 3
+_SEEDS = 16  # a mask of 0.9 that is drawn for each of three samples keeps all of them in three runs of four
 _ROTATED: Pick = (1, 2, 0)  # no sample keeps its place
 _REARRANGED: tuple[tuple[FindingKind, Pick], ...] = (
     ("place", _ROTATED), ("batch-size", (0,)), ("batch-size", (1,)), ("batch-size", (2,)), ("batch-size", (0, 1)),
@@ -50,7 +53,10 @@ _ADVICE_FOR: dict[FindingKind, str] = {
     "place": "this result is read by the place in the batch; take the size of another dim, or the same for every sample",
     "batch-size": "this call uses the batch size, or values of all samples; use only what belongs to the sample",
     "state": "forward keeps something on the model; return it and pass it in, or clear it before the call",
-    "random": "this call draws random numbers in eval mode; pass training=self.training, or use nn.Dropout",
+    "random": (
+        "this call draws random numbers in eval mode; pass training=self.training, dropout_p=0.0 in eval mode to attention, "
+        "or use nn.Dropout"
+    ),
 }
 
 
@@ -62,11 +68,13 @@ class Tested:
         findings: at most one finding.
         notes: what is good to know.
         untested: why a test could not run.
+        sizes_agree: whether the results in batches of one and two were compared in all draws, and were the same.
     """
 
     findings: list[Finding] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     untested: list[str] = dataclasses.field(default_factory=list)
+    sizes_agree: bool = False
 
 
 def find_mixing(model: Model, make_inputs: MakeInputs, runs: Runs) -> Tested:
@@ -90,10 +98,11 @@ def _reason_not_to_run(model: Model, runs: Runs) -> str:
 
 @dataclasses.dataclass
 class _Result:
-    """The output tensors of a run and their paths."""
+    """The output tensors of a run, their paths, and whether random numbers were drawn."""
 
     tensors: list[Tensor]
     names: list[str]
+    drew: bool
 
 
 class _Test:
@@ -102,11 +111,11 @@ class _Test:
     def __init__(self, model: Model, make_inputs: MakeInputs, runs: Runs, tested: Tested) -> None:
         self._model, self._make_inputs, self._runs, self._tested = model, make_inputs, runs, tested
         self._trains = isinstance(model, nn.Module) and any(module.training for module in model.modules())
-        self._lists = self._lists_of_plain_values()
+        self._lists = self._lists_of_samples()
         self._in_lists = lists_of_samples(
             runs
         )  # at every size: a model may return as many tensors as a batch has samples
-        self._random = False
+        self._random, self._picks = False, 0
         self._can_replace, self._answered = False, False
 
     def run(self) -> None:
@@ -134,6 +143,8 @@ class _Test:
             )
         elif not self._answered:
             self._look_inside()
+        else:
+            self._tested.sizes_agree = self._picks == DRAWS * len(_REARRANGED)
 
     def _look_inside(self) -> None:
         """Compare every call, as the outputs tell nothing: at these weights they do not depend on the input."""
@@ -157,25 +168,39 @@ class _Test:
 
     # ------------------------------------------------------------------------------------------------ the runs
     def _outputs(
-        self, arguments: Arguments, *, number: int = 0, mode: CallRecorder | None = None, twice: bool = False
+        self,
+        arguments: Arguments,
+        *,
+        number: int = 0,
+        mode: CallRecorder | None = None,
+        after: Arguments | None = None,
     ) -> _Result:
-        """Return the outputs of a run; those of its second call, without a trace left in between, if it is run `twice`."""
-        with model_run(self._model, arguments, "values", seed=number) as run:
+        """Return the outputs of a run, of its second call if there is to be one `after` a call with other arguments."""
+        with model_run(self._model, after or arguments, "values", seed=number) as run:
             for kind in (_BatchNorm, _DropoutNd):
                 for _, module in _in_training(self._model, kind):
                     module.training = False
-            again = run.arguments.map(torch.clone) if twice else None
-            if again is not None:
+            if after is not None:
                 run.call()
                 seed(number)
+                arguments = arguments.map(lambda tensor: tensor.detach().clone())
+            before = _random_state()
             with mode or contextlib.nullcontext():
-                output = run.call() if again is None else again.call(self._model)
-            return _Result(tensors_in(output), [name for name, _ in named_tensors(output)])
+                output = run.call() if after is None else arguments.call(self._model)
+            tensors = tensors_in(output)
+            if any(type(tensor).__name__ == "FakeTensor" for tensor in tensors):
+                raise _UntestedError(
+                    "a run on real data returned fake tensors of an earlier run, so forward keeps tensors outside of the "
+                    "model; return them and pass them in"
+                )
+            return _Result(tensors, [name for name, _ in named_tensors(output)], _random_state() != before)
 
     def _given(self, arguments: Arguments, **options: Any) -> _Result:
         """Return the outputs for what make_inputs gave; that the model raises there is a finding."""
         try:
             return self._outputs(arguments, **options)
+        except _UntestedError:
+            raise
         except Exception as error:
             raise _ModelError(error) from error
 
@@ -189,22 +214,33 @@ class _Test:
         base, same = self._given(arguments), self._given(arguments)
         if self._changed(base, same, _all(BATCH)):
             raise _UntestedError("two equal runs gave different outputs")
-        other = self._given(arguments, number=1)
-        if self._changed(base, other, _all(BATCH)):
-            self._random = True
-            row = self._culprit(arguments, lambda mode: self._outputs(arguments, number=1, mode=mode), _all(BATCH))
-            if row and "dropout" in row.op and isinstance(self._model, nn.Module) and not self._trains:
-                return self._finding("random", row, "another one with other random numbers")
-            where = f", first by {row.op} at {row.file}:{row.line}" if row else ""
-            self._tested.notes.append(f"the model draws random numbers{where}; other batch sizes were not compared")
-        elif not self._trains:
-            second = self._given(arguments, twice=True)
-            if self._changed(base, second, _all(BATCH)):
-                row = self._culprit(
-                    arguments, lambda mode: self._outputs(arguments, mode=mode, twice=True), _all(BATCH)
-                )
-                return self._finding("state", row, "another one")
+        for number in range(1, _SEEDS if base.drew or _on_device(base) else 2):
+            if self._changed(base, self._given(arguments, number=number), _all(BATCH)):
+                return self._random_at(arguments, number)
+        return None if self._trains else self._kept(arguments, base)
+
+    def _random_at(self, arguments: Arguments, number: int) -> Finding | None:
+        self._random = True
+        row = self._culprit(arguments, lambda mode: self._outputs(arguments, number=number, mode=mode), _all(BATCH))
+        if row and _is_dropout(row.op) and isinstance(self._model, nn.Module) and not self._trains:
+            return self._finding("random", row, "another one with other random numbers")
+        where = f", first by {row.op} at {row.file}:{row.line}" if row else ""
+        self._tested.notes.append(f"the model draws random numbers{where}; other batch sizes were not compared")
         return None
+
+    def _kept(self, arguments: Arguments, base: _Result) -> Finding | None:
+        """Return the finding for a result that depends on the call before, of which `forward` keeps something."""
+        other = self._arguments(1)
+        try:
+            second = self._outputs(arguments, after=other)
+        except _UntestedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a model raises when it is called twice
+            return self._finding("state", None, _said(error))
+        if not self._changed(base, second, _all(BATCH)):
+            return None
+        row = self._culprit(arguments, lambda mode: self._outputs(arguments, mode=mode, after=other), _all(BATCH))
+        return self._finding("state", row, "another one")
 
     def _draw(self, number: int) -> Finding | None:
         """Test one draw of values: a sample replaced, the samples in other places, alone, and in a smaller batch."""
@@ -222,6 +258,7 @@ class _Test:
             found = self._compare(kind, arguments, base, picked, pick)
             if found:
                 return found
+            self._picks += 1
         return None
 
     def _compare(
@@ -256,7 +293,13 @@ class _Test:
         recorder = CallRecorder(self._runs)
         self._outputs(arguments, mode=recorder)
         watcher = CallRecorder(self._runs, recorder, pick, BATCH)
-        return watcher.culprit(rerun(watcher).tensors)
+        result = rerun(watcher)
+        outputs = result.tensors
+        if self._in_lists:  # what is made of a replaced sample may change
+            positions = samples_in_lists(result.names, len(pick))
+            kept = [at for at, sample in enumerate(pick) if sample is not None]
+            outputs = [outputs[of_samples[at]] for of_samples in positions for at in kept]
+        return watcher.culprit(outputs)
 
     # ------------------------------------------------------------------------------------------------ comparing results
     def _changed(
@@ -313,19 +356,28 @@ class _Test:
         ]  # fmt: skip
         fresh = dict(zip(map(id, given), drawn, strict=False))
         made = {id(tensor): _with_sample(tensor, fresh.get(id(tensor)), dim, sample) for tensor, dim in slots}
-        if all(torch.equal(made[id(tensor)], tensor) for tensor, _ in slots):
+        lists = dict(_items(other))
+        entries = [(values[sample], lists[key][sample]) for key, values in _items(arguments) if key in self._lists]
+        changed = any(repr(before) != repr(after) for before, after in entries)
+        if not changed and all(torch.equal(made[id(tensor)], tensor) for tensor, _ in slots):
             with same_random_numbers():
                 seed(DRAWS + number)
                 made = {id(tensor): _with_random_sample(tensor, dim, sample) for tensor, dim in slots}
-        self._can_replace |= any(not torch.equal(made[id(tensor)], tensor) for tensor, _ in slots)
-        return arguments.map(lambda tensor: made.get(id(tensor), tensor))
+        self._can_replace |= changed or any(not torch.equal(made[id(tensor)], tensor) for tensor, _ in slots)
+        new = arguments.map(lambda tensor: made.get(id(tensor), tensor))
+        return self._with_lists(new, lambda key, values: [*values[:sample], lists[key][sample], *values[sample + 1 :]])
 
     def _picked(self, arguments: Arguments, pick: Pick) -> Arguments | None:
         """Return the arguments for some of the samples, `None` where an input does not say which samples are which."""
         fits: dict[int, FittedShape | None] = dict(
             zip(map(id, tensors_in((arguments.args, arguments.kwargs))), self._runs.inputs, strict=False)
         )
-        for fitted in fits.values():
+        in_lists = {
+            id(tensor) for key, values in _items(arguments) if key in self._lists for tensor in tensors_in(values)
+        }
+        for key, fitted in fits.items():
+            if key in in_lists:
+                continue
             if fitted is None or any(fit and fit.power and not fit.is_batch for fit in fitted):
                 note = (
                     f"an input of {shape_text(fitted)} holds samples of unknown bounds, so no other batch was compared"
@@ -335,22 +387,32 @@ class _Test:
         index = torch.tensor([sample for sample in pick if sample is not None])
 
         def picked(tensor: Tensor) -> Tensor:
-            for dim in batch_dims(fits.get(id(tensor))):
+            for dim in batch_dims(None if id(tensor) in in_lists else fits.get(id(tensor))):
                 tensor = tensor.index_select(dim, index.to(tensor.device))
             return tensor
 
-        chosen = arguments.map(picked)
-        args = tuple(_entries(value, pick) if at in self._lists else value for at, value in enumerate(chosen.args))
-        kwargs = {key: _entries(value, pick) if key in self._lists else value for key, value in chosen.kwargs.items()}
-        return Arguments(args, kwargs)
+        return self._with_lists(arguments.map(picked), lambda _, values: _entries(values, pick))
 
-    def _lists_of_plain_values(self) -> set[int | str]:
-        """Return the places of arguments that are lists of plain values, as long as the batch, such as lengths or texts."""
+    def _with_lists(
+        self, arguments: Arguments, change: Callable[[int | str, Sequence[Any]], Sequence[Any]]
+    ) -> Arguments:
+        """Return the arguments with what `change` makes of each list of samples."""
+        args, kwargs = list(arguments.args), dict(arguments.kwargs)
+        for key in self._lists:
+            if isinstance(key, int):
+                args[key] = type(args[key])(change(key, args[key]))
+            else:
+                kwargs[key] = type(kwargs[key])(change(key, kwargs[key]))
+        return Arguments(tuple(args), kwargs)
+
+    def _lists_of_samples(self) -> set[int | str]:
+        """Return the places of arguments that are lists as long as the batch, such as lengths, texts or pictures."""
         found: list[set[int | str]] = []
         for batch in (BATCH, *self._runs.probe):
             arguments = draw(self._model, self._make_inputs, batch, 0)
-            items = [*enumerate(arguments.args), *arguments.kwargs.items()]
-            found.append({key for key, value in items if type(value) in (list, tuple) and len(value) == batch})
+            found.append(
+                {key for key, value in _items(arguments) if type(value) in (list, tuple) and len(value) == batch}
+            )
         return set.intersection(*found)
 
 
@@ -378,10 +440,35 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {shorten(' '.join(str(error).split()), 200)}"
 
 
+def _random_state() -> object:
+    """Return the state of the random streams of the CPU, to compare."""
+    numpy = sys.modules.get("numpy")
+    drawn = None if numpy is None else numpy.random.get_state(legacy=True)[1:3]
+    return torch.get_rng_state().tolist(), random.getstate(), None if drawn is None else (drawn[0].tolist(), drawn[1])
+
+
+def _on_device(result: _Result) -> bool:
+    return any(tensor.device.type != "cpu" for tensor in result.tensors)
+
+
+def _is_dropout(op: str) -> bool:
+    """Return whether an operation is random in training mode alone, such as attention with its `dropout_p`."""
+    return "dropout" in op or op in _WITH_DROPOUT
+
+
+_WITH_DROPOUT = frozenset((
+    "scaled_dot_product_attention", "multi_head_attention_forward", "rrelu", "rrelu_", "lstm", "gru", "rnn_tanh", "rnn_relu",
+))  # fmt: skip
+
+
 def _what(kind: FindingKind, pick: Pick) -> str:
     if kind == "mixing":
         return f"sample {pick.index(None)} replaced"
     return "the samples in another order" if kind == "place" else f"a batch of {len(pick)}"
+
+
+def _items(arguments: Arguments) -> list[tuple[int | str, Any]]:
+    return [*enumerate(arguments.args), *arguments.kwargs.items()]
 
 
 def _in_training(model: Model, kind: type[nn.Module]) -> list[tuple[str, nn.Module]]:
@@ -389,8 +476,8 @@ def _in_training(model: Model, kind: type[nn.Module]) -> list[tuple[str, nn.Modu
     return [(name, module) for name, module in named if isinstance(module, kind) and module.training]
 
 
-def _entries(values: Sequence[Any], pick: Pick) -> Sequence[Any]:
-    return type(values)(values[sample] for sample in pick if sample is not None)  # type: ignore[call-arg]
+def _entries(values: Sequence[Any], pick: Pick) -> list[Any]:
+    return [values[sample] for sample in pick if sample is not None]
 
 
 def _from_list(tensors: Sequence[Tensor], positions: Sequence[int]) -> Callable[[int], tuple[Tensor, Tensor]]:

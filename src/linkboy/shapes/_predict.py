@@ -14,7 +14,7 @@ from linkboy._report import plural
 from linkboy.shapes._calls import Place, Shape
 from linkboy.shapes._fit import Fit, FittedShape, batch_dims, fit_shapes, fit_size, follows_batch, shape_text
 from linkboy.shapes._rows import ShapeRow
-from linkboy.shapes._runs import MakeInputs, Run, run_once
+from linkboy.shapes._runs import MakeInputs, Run, draw, run_once, seen_on_shapes
 from linkboy.shapes.hazards import Hazard
 from linkboy.shapes.report import Finding, FindingKind
 
@@ -37,7 +37,8 @@ class Runs:
     """The runs of one model at all batch sizes, and what the two probes predict for each call.
 
     Calls are matched by place and by how often the place was passed, so that a loop over the batch is predicted as well.
-    On values every size is run with several draws: a size that differs between draws is data, and nothing is predicted.
+    On values every size is run with several draws: a size that differs between draws is data, and nothing is predicted. So
+    it is on fake tensors if draws differ in what these show, such as lengths in a list.
     """
 
     def __init__(
@@ -50,12 +51,20 @@ class Runs:
         if way == "fake" and not without_values(model):  # what functools.cache and the like keep must be real tensors
             warm = run_once(model, make_inputs, 2, "values")
             self.first_error = warm if warm.error else None
-        draws = range(DRAWS if way == "values" else 1)
+        self.several = way == "values" or self._draws_differ()
+        draws = range(DRAWS if self.several else 1)
         self.draws: dict[int, list[Run]] = {
             batch: [self.again(batch, number) for number in draws] for batch in dict.fromkeys((*probe, *sizes))
         }
         self.probes = tuple(self.at(batch) for batch in probe)
         self._fit()
+
+    def _draws_differ(self) -> bool:
+        for batch in (*self.probe, *self.sizes):
+            drawn = [draw(self._model, self._make_inputs, batch, number) for number in range(DRAWS)]
+            if len(set(map(seen_on_shapes, drawn))) > 1:
+                return True
+        return False
 
     def again(self, batch: int, number: int) -> Run:
         """Return another run at a batch size, with the draw of values of this number."""
@@ -72,7 +81,8 @@ class Runs:
 
     def _fit(self) -> None:
         first, second = (self.draws[batch] for batch in self.probe)
-        self.inputs = fit_shapes([run.inputs for run in first], [run.inputs for run in second], self.probe)
+        inputs = fit_shapes([run.inputs for run in first], [run.inputs for run in second], self.probe)
+        self.inputs = [self._as_given(position, fitted) for position, fitted in enumerate(inputs)]
         self.outputs = fit_shapes([run.outputs for run in first], [run.outputs for run in second], self.probe)
         self.dim = next((dims[0] for dims in map(batch_dims, self.inputs) if dims), 0)  # of the batch
         passes = {id(run): by_key(run.rows) for runs in self.draws.values() for run in runs}
@@ -84,6 +94,17 @@ class Runs:
         self.pieces = {key for key in self.counts if _in_pieces([groups.get(key, ()) for groups in passes.values()])}
         self.data_dependent = {key for key, count in self.counts.items() if count is None or self._varies(key)}
         self.varies = bool(self.data_dependent)  # whether some size was seen to depend on the values
+
+    def _as_given(self, position: int, fitted: FittedShape | None) -> FittedShape | None:
+        """Return the fitted shape of an input without the sizes that another batch size or draw contradicts."""
+        for run in itertools.chain(*self.draws.values()):
+            if fitted is not None and position < len(run.inputs) and len(run.inputs[position]) == len(fitted):
+                shape = run.inputs[position]
+                fitted = tuple(
+                    fit if fit is None or fit.at(run.batch) in (None, size) else None
+                    for fit, size in zip(fitted, shape, strict=True)
+                )
+        return fitted
 
     def _fit_call(self, key: Key, first: list[list[ShapeRow]], second: list[list[ShapeRow]]) -> None:
         """Fit how often a call runs and the shapes of its results, given its rows in each draw at both probes."""
@@ -161,7 +182,7 @@ def _difference_at(runs: Runs, batch: int) -> Finding | None:
     if (failed := runs.at(batch)).error:
         return _first_difference(runs, failed)
     found = _first_difference(runs, runs.draws[batch][0])
-    if found is None or runs.way != "values":
+    if found is None or not runs.several:
         return found
     others = (*runs.draws[batch][1:], *(runs.again(batch, DRAWS + n) for n in range(_MORE_DRAWS)))
     if all(_same(found, _first_difference(runs, other)) for other in others):
@@ -273,6 +294,15 @@ def lists_of_samples(runs: Runs) -> bool:
     return all(samples_in_lists(run.output_names, run.batch) for runs_at in runs.draws.values() for run in runs_at)
 
 
+def texts(fits: Sequence[FittedShape | None], names: Sequence[str], batch: int) -> tuple[str, ...]:
+    """Return the shapes of tensors as text; those of a list with an entry for each sample as one, `B x (3, 8, 8)`."""
+    lists = samples_in_lists(names, batch)
+    if not lists:
+        return tuple(map(shape_text, fits))
+    every = [{shape_text(fits[position]) for position in positions} for positions in lists]
+    return tuple(f"B x {shapes.pop() if len(shapes) == 1 else '(?)'}" for shapes in every)
+
+
 def samples_in_lists(names: Sequence[str], batch: int) -> list[list[int]]:
     """Return the positions of the tensors of each list of samples, given the paths of all tensors; nothing if there is none.
 
@@ -379,9 +409,14 @@ def from_error(batch: int, error: Exception | None, place: Place | None, *, alwa
     said = (str(error).strip().splitlines() or [""])[0][:_LONGEST_ERROR]
     where = ("", 0, "") if place is None else (place.file, place.line, place.text)
     advice = "make this line work for every batch size"
-    if always:
+    if _NO_VARIANCE in said:
+        advice = "BatchNorm in training mode has no variance to take; leave out a last batch of one with drop_last=True"
+    elif always:
         advice = "every batch size raises: fix the model, or let make_inputs return the inputs that it takes"
     return Finding("error", batch, type(error).__name__, *where, "a result", f"{type(error).__name__}: {said}", advice)
+
+
+_NO_VARIANCE = "Expected more than 1 value per channel when training"  # of torch
 
 
 def from_hazard(batch: int, hazard: Hazard) -> Finding:

@@ -69,9 +69,14 @@ class CallRecorder(CallMode):
         return any(node.differs for node in self._nodes)
 
     def culprit(self, outputs: Sequence[Tensor]) -> ShapeRow | None:
-        """Return the first call whose result differs, followed back from an output, operand by operand."""
+        """Return the first call whose result differs, followed back from an output, operand by operand.
+
+        If the calls that made the outputs agree, values decided which calls run, and it is the first of all that differ.
+        """
         made_by = (self._maker.get(id(output)) for output in outputs)
         at = next((node for node in made_by if node is not None and self._nodes[node].differs), None)
+        if at is None:  # other calls made the output: a value that differs decided which
+            at = next((number for number, node in enumerate(self._nodes) if node.differs), None)
         if at is None:
             return None
         while differing := [source for source in self._nodes[at].sources if self._nodes[source].differs]:

@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from torch import Tensor
 
 from linkboy._calls import Arguments, Model, Way, arguments_of, model_run, named_tensors, tensors_in
 from linkboy._random import same_random_numbers, seed
@@ -23,6 +25,7 @@ class Run:
     inputs: tuple[Shape, ...]
     trace: ShapeTrace
     outputs: tuple[Shape, ...] = ()
+    input_names: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
     error: Exception | None = None
 
@@ -47,7 +50,8 @@ def draw(model: Model, make_inputs: MakeInputs, batch: int, number: int) -> Argu
 def run_once(model: Model, make_inputs: MakeInputs, batch: int, way: Way, *, number: int = 0) -> Run:
     """Return one run of a model on `make_inputs(batch)`, without gradients, with the random streams seeded by `number`."""
     arguments = draw(model, make_inputs, batch, number)
-    inputs = _shapes_in((arguments.args, arguments.kwargs))
+    given = (arguments.args, arguments.kwargs)
+    inputs, input_names = _shapes_in(given), tuple(name for name, _ in named_tensors(given))
     trace, outputs, names, error = ShapeTrace(), (), (), None
     try:
         with model_run(model, arguments, way, seed=number) as run, trace_shapes(hazards="collect", ops="all") as trace:
@@ -55,7 +59,28 @@ def run_once(model: Model, make_inputs: MakeInputs, batch: int, way: Way, *, num
             outputs, names = _shapes_in(output), tuple(name for name, _ in named_tensors(output))
     except Exception as raised:  # noqa: BLE001 - whatever a model raises at some batch size is a finding
         error = raised
-    return Run(batch, inputs, trace, outputs, names, error)
+    return Run(batch, inputs, trace, outputs, input_names, names, error)
+
+
+def seen_on_shapes(arguments: Arguments) -> str:
+    """Return, as text to compare, what a run on fake tensors sees of its arguments: shapes, and values outside tensors."""
+    plain: list[object] = []
+
+    def note(value: Any) -> None:
+        if isinstance(value, Tensor):
+            plain.append(tuple(value.shape))
+        elif isinstance(value, Mapping):
+            plain.extend(value)
+            for item in value.values():
+                note(item)
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                note(item)
+        else:
+            plain.append(value)
+
+    note((arguments.args, arguments.kwargs))
+    return repr(plain)
 
 
 def _shapes_in(value: Any) -> tuple[Shape, ...]:

@@ -7,12 +7,11 @@ import torch
 from linkboy._calls import HOW, How, Model, refuse_lazy, ways
 from linkboy._checks import check_choice, check_number, describe
 from linkboy._walk import unwrapped
-from linkboy.shapes._fit import shape_text
-from linkboy.shapes._mixing import Tested, find_mixing
-from linkboy.shapes._predict import Runs, compared, from_error, from_hazard, one_for_each_line
+from linkboy.shapes._mixing import BATCH, Tested, find_mixing
+from linkboy.shapes._predict import Runs, compared, from_error, from_hazard, one_for_each_line, texts
 from linkboy.shapes._runs import MakeInputs
 from linkboy.shapes.hazards import Hazard
-from linkboy.shapes.report import BatchReport
+from linkboy.shapes.report import BatchReport, Finding
 
 
 def check_batch(
@@ -75,6 +74,9 @@ def check_batch(
     if runs.first_error and not any(finding.kind == "error" for finding in findings):
         findings.append(from_error(runs.first_error.batch, runs.first_error.error, runs.first_error.error_place))
     tested = find_mixing(model, make_inputs, runs) if mixing and not failed else Tested()
+    if tested.sizes_agree:
+        findings, harmless = _without_harmless(findings)
+        notes += harmless
     first = runs.probes[0]
     warned = [from_hazard(first.batch, hazard) for hazard in first.trace.hazards if _is_finding(hazard, first.batch)]
     findings = [*findings, *tested.findings]
@@ -82,8 +84,8 @@ def check_batch(
     every = (hazard for known in runs.draws.values() for one in known for hazard in one.trace.hazards)
     return BatchReport(
         findings=one_for_each_line(findings),
-        inputs=tuple(map(shape_text, runs.inputs)),
-        outputs=tuple(map(shape_text, runs.outputs)),
+        inputs=texts(runs.inputs, first.input_names, first.batch),
+        outputs=texts(runs.outputs, first.output_names, first.batch),
         call_count=len(first.rows),
         run="values" if runs.way == "values" else "shapes",
         hazards=tuple({(hazard.rule, hazard.file, hazard.line): hazard for hazard in every}.values()),
@@ -96,6 +98,16 @@ def _is_finding(hazard: Hazard, batch: int) -> bool:
     """Return whether a hazard at a probe size is a finding: a squeeze of a tensor without the batch cannot remove it."""
     without_batch = not any(batch in shape for shape in hazard.in_shapes)
     return hazard.level == "warn" and not (hazard.rule == "squeeze-no-dim" and without_batch)
+
+
+def _without_harmless(findings: list[Finding]) -> tuple[list[Finding], list[str]]:
+    """Return the findings without special cases that were seen to give the same results, and a note for each of these."""
+    harmless = [finding for finding in findings if finding.kind == "control-flow" and finding.batch < BATCH]
+    notes = [
+        f"a special case at batch {finding.batch}, {finding.file}:{finding.line} `{finding.code}`, gave the same results"
+        for finding in harmless
+    ]
+    return [finding for finding in findings if finding not in harmless], notes
 
 
 def _runs(model: Model, make_inputs: MakeInputs, sizes: Sequence[int], probe: tuple[int, int], run: How) -> Runs:

@@ -1,0 +1,228 @@
+"""Further instances of each kind that `check_batch` must find or leave alone: as other people write them."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from linkboy import check_batch
+
+linear = nn.Linear(4, 4)
+bag = nn.EmbeddingBag(256, 4)
+
+
+def rows(*shape):
+    return lambda batch: torch.randn(batch, *shape)
+
+
+def lengths(batch):
+    return torch.randn(batch, 6, 4), torch.randint(3, 7, (batch,))
+
+
+class Net(nn.Module):
+    """A module whose `forward` is a function of itself and its input."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.layer, self.kept, self.seen = function, nn.Linear(4, 4), None, []
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+# --- inputs that are no plain tensors ------------------------------------------------------------------------------------
+def padded(batch):
+    return nn.utils.rnn.pad_sequence(
+        [torch.randint(1, 9, (int(torch.randint(1, 9, ())),)) for _ in range(batch)], batch_first=True
+    )
+
+
+def words(batch):
+    return (["abcdefgh"[: int(torch.randint(1, 8, ()))] for _ in range(batch)],)
+
+
+def embedded(texts):
+    return torch.stack([bag(torch.tensor(list(text.encode()))[None])[0] for text in texts])
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "shapes"),
+    [
+        (
+            lambda x, n: linear(x[:, : max(n)]),
+            lambda batch: (torch.randn(batch, 6, 4), torch.randint(1, 7, (batch,)).tolist()),
+            "(B, 6, 4) -> (B, ?, 4)",
+        ),
+        (
+            lambda x, n: linear(x[:, : int(n.max())]).sum(1),
+            lambda batch: (torch.randn(batch, 6, 4), torch.randint(1, 7, (batch,)).numpy()),
+            "(B, 6, 4) -> (B, 4)",
+        ),
+        (lambda ids: bag(ids), padded, "(B, ?) -> (B, 4)"),
+        (embedded, words, "no tensor -> (B, 4)"),
+        (
+            lambda pictures: [linear(picture).mean(0) for picture in pictures],
+            lambda batch: ([torch.randn(int(torch.randint(2, 5, ())), 4) for _ in range(batch)],),
+            "B x (?, 4) -> B x (4,)",
+        ),
+        (
+            lambda examples: [{"scores": linear(one["image"])} for one in examples],
+            lambda batch: ([{"image": torch.randn(4), "id": number} for number in range(batch)],),
+            "B x (4,) -> B x (4,)",
+        ),
+    ],
+    ids=["lengths in a list", "lengths of NumPy", "padded to the longest", "texts", "pictures", "examples"],
+)
+def test_inputs_whose_size_follows_the_draw_or_that_come_in_lists_are_no_fault(model, inputs, shapes):
+    report = check_batch(model, inputs)
+    assert report.ok, str(report)
+    assert str(report).splitlines()[2] == shapes
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "code"),
+    [
+        (lambda texts: embedded(texts) / len(texts), words, "embedded(texts) / len(texts)"),
+        (
+            lambda pictures: [linear(picture) - pictures[0].mean() for picture in pictures],
+            lambda batch: ([torch.randn(4) for _ in range(batch)],),
+            "pictures[0].mean()",
+        ),
+    ],
+    ids=["texts", "pictures"],
+)
+def test_samples_of_a_list_that_depend_on_each_other_are_found(model, inputs, code):
+    assert check_batch(model, inputs).findings[0].code == code
+
+
+# --- place, size, data ---------------------------------------------------------------------------------------------------
+def rotated(x):
+    angle = torch.arange(x.shape[0]).float()[:, None, None]
+    return x * angle.cos() + x.flip(-1) * angle.sin()
+
+
+def from_the_end(x, n):
+    return x + (n.max() - n)[:, None, None]
+
+
+def stopping_together(x):
+    for _ in range(5):
+        if x.abs().max() < 1.2:
+            break
+        x = 0.7 * torch.tanh(linear(x)) + 0.3 * x
+    return x
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "kind", "code"),
+    [
+        (rotated, rows(5, 4), "place", "torch.arange(x.shape[0])"),
+        (lambda x, n: x + n[0], lengths, "mixing", "n[0]"),
+        (from_the_end, lengths, None, "n.max()"),
+        (lambda x: linear(x) / math.log(1 + x.shape[0]), rows(4), "batch-size", None),
+        (lambda x: linear(x / x.abs().max()), rows(4), None, "x.abs().max()"),
+        (stopping_together, rows(4), "batch-size", "x.abs().max()"),
+        (lambda x: linear(x)[x.sum(1).argsort()], rows(4), "mixing", None),
+    ],
+)
+def test_what_depends_on_place_size_or_other_values_is_found_on_its_call(model, inputs, kind, code):
+    finding = check_batch(model, inputs).findings[0]
+    assert kind in (None, finding.kind)
+    assert code in (None, finding.code)
+
+
+# --- state and chance ----------------------------------------------------------------------------------------------------
+def remembering(net, x):
+    net.kept = x if net.kept is None else torch.cat([net.kept, x], 1)
+    return (x @ net.kept.transpose(1, 2)).softmax(-1) @ net.kept  # the same for the same input twice
+
+
+def averaging(net, x):
+    net.seen.append(net.layer(x))
+    return torch.stack([each for each in net.seen if each.shape == x.shape]).mean(0)
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs"), [(remembering, rows(5, 4)), (averaging, rows(4))], ids=["a cache", "a list"]
+)
+def test_what_is_kept_shows_after_a_call_with_other_values(function, inputs):
+    report = check_batch(Net(function).eval(), inputs)
+    assert [finding.kind for finding in report.findings] == ["state"], str(report)
+
+
+def test_a_second_call_that_raises_is_a_finding():
+    def once(net, x):
+        if net.kept is not None:
+            raise RuntimeError("already called")
+        net.kept = True
+        return net.layer(x)
+
+    finding = check_batch(Net(once).eval(), rows(4)).findings[0]
+    assert (finding.kind, finding.got) == ("state", "RuntimeError: already called")
+
+
+def test_what_a_closure_keeps_makes_the_report_incomplete():
+    kept = []
+
+    def model(x):
+        kept.append(x.mean())
+        return linear(x) + sum(kept)
+
+    report = check_batch(model, rows(4))
+    assert not report.ok
+    assert report.untested[0] == (
+        "mixing was not tested: a run on real data returned fake tensors of an earlier run, so forward keeps tensors outside "
+        "of the model; return them and pass them in"
+    )
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda net, x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.1),
+        lambda net, x: F.rrelu(net.layer(x), training=True),
+        lambda net, x: nn.Dropout(0.5)(net.layer(x)),
+        lambda net, x: F.dropout1d(net.layer(x)),
+    ],
+    ids=["attention", "rrelu", "a module made in forward", "of channels"],
+)
+def test_dropout_in_eval_mode_is_found_however_it_is_written(function):
+    assert check_batch(Net(function).eval(), rows(5, 4)).findings[0].kind == "random"
+
+
+def test_noise_that_seldom_shows_is_noted():
+    report = check_batch(Net(lambda net, x: x * (torch.rand(len(x), 1) < 0.8)).eval(), rows(4))
+    assert report.ok
+    assert "the model draws random numbers, first by rand at" in report.notes[0]
+
+
+# --- special cases -------------------------------------------------------------------------------------------------------
+def test_a_special_case_that_gives_the_same_results_is_a_note():
+    def model(x):
+        if len(x) > 1 and bool(torch.any(x[:, -1] > 9)):
+            print("large values")
+        return linear(x)
+
+    report = check_batch(model, rows(4))
+    assert report.ok, str(report)
+    assert "special case at batch 1" in report.notes[0]
+    assert "gave the same results" in report.notes[0]
+    without = check_batch(model, rows(4), mixing=False)
+    assert [finding.kind for finding in without.findings] == ["control-flow"]
+
+
+def test_a_special_case_with_other_results_stays_a_finding():
+    def model(x):
+        if len(x) > 1:
+            x = F.normalize(x)
+        return linear(x)
+
+    assert "control-flow" in [finding.kind for finding in check_batch(model, rows(4)).findings]
+
+
+def test_a_batch_of_one_that_batch_norm_refuses_has_its_own_advice():
+    finding = check_batch(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8)), rows(4)).findings[0]
+    assert (finding.kind, finding.batch) == ("error", 1)
+    assert finding.advice.endswith("leave out a last batch of one with drop_last=True")
