@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 from linkboy.init import Rule, gpt2, initialize, kaiming, orthogonal, trunc_normal, xavier
 
@@ -633,3 +633,42 @@ def test_an_unknown_nonlinearity_is_refused_where_it_is_written():
     with pytest.raises(ValueError) as caught:
         kaiming(nonlinearity="gelu")
     assert str(caught.value).startswith("nonlinearity must be one of ('linear', 'conv1d',")
+
+
+def spectral(layer, *, hooks):
+    wrap = torch.nn.utils.spectral_norm if hooks else torch.nn.utils.parametrizations.spectral_norm
+    return wrap(layer)
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+@pytest.mark.parametrize("hooks", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_spectral_norm_estimates_the_norm_of_the_new_weight(hooks, training):
+    torch.manual_seed(0)
+    net = spectral(nn.Linear(32, 24), hooks=hooks).train(training)
+    state = {name: each.clone() for name, each in net.state_dict().items()}
+    report = initialize(net, trunc_normal(std=0.02))
+    assert [row.name for row in report.rows] == ["weight", "bias"] if hooks else ["bias", "weight"]
+    assert net.training == training
+    net.eval()
+    assert torch.linalg.matrix_norm(net.weight.detach(), 2).item() == pytest.approx(1, abs=0.05)
+    net.load_state_dict(state)
+
+    def refuse(tensor):
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        initialize(net, [Rule("weight", init=trunc_normal()[1].init, std=0.02), Rule("bias", init=refuse)])
+    assert all(torch.equal(each, state[name]) for name, each in net.state_dict().items())
+
+
+def test_a_pruned_weight_is_filled_below_its_mask():
+    layer = nn.Linear(32, 32)
+    prune.l1_unstructured(layer, "weight", 0.5)
+    report = initialize(layer, trunc_normal(std=0.02))
+    assert report.unmatched == ()
+    assert layer.weight_orig.std().item() == pytest.approx(0.02, rel=0.1)
+    assert torch.equal(layer.weight == 0, layer.weight_mask == 0)
+    assert (
+        "its parametrisation made something else of it" in next(r for r in report.rows if r.name == "weight").notes[0]
+    )

@@ -315,3 +315,85 @@ def test_no_preset_warns_of_a_plain_model():
         warnings.simplefilter("error")
         for preset in PRESETS:
             initialize(nn.ModuleDict({"linear": nn.Linear(4, 4)}), preset())
+
+
+class ShiftedLayerNorm(nn.LayerNorm):
+    def forward(self, x):
+        return F.layer_norm(x, self.normalized_shape, self.weight + 1, self.bias, self.eps)
+
+
+class WideLayerNorm(nn.LayerNorm):
+    def forward(self, x):
+        return super().forward(x.float()).type_as(x)
+
+
+class FilteredBatchNorm(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x) if x.dim() == 4 else x
+
+
+@pytest.mark.parametrize(
+    ("norm", "neutral"), [(ShiftedLayerNorm(8), 0), (WideLayerNorm(8), 1), (FilteredBatchNorm(8).eval(), 1)]
+)
+def test_a_norm_of_torch_with_its_own_forward_is_asked_as_well(norm, neutral):
+    before = [buffer.clone() for buffer in norm.buffers()]
+    assert neutral_weight(norm) == neutral
+    assert all(map(torch.equal, before, norm.buffers()))
+    initialize(norm, xavier())
+    assert (norm.weight == neutral).all()
+
+
+def test_presets_leave_adapters_and_time_steps_to_the_layers_that_made_them():
+    class Adapter(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.base_layer, self.dt_proj = nn.Linear(4, 4), nn.Linear(2, 4)
+            self.lora_A = nn.ModuleDict({"default": nn.Linear(4, 2, bias=False)})
+            self.lora_B = nn.ModuleDict({"default": nn.Linear(2, 4, bias=False)})
+            nn.init.zeros_(self.lora_B["default"].weight)
+            nn.init.constant_(self.dt_proj.bias, -4)
+
+    model = Adapter()
+    report = initialize(model, gpt2(layers=1, residual="base_layer.weight"), on_unmatched="keep")
+    assert report.unmatched == ("dt_proj.bias", "lora_A.default.weight", "lora_B.default.weight")
+    assert not model.lora_B["default"].weight.any()
+    assert (model.dt_proj.bias == -4).all()
+    with pytest.warns(UserWarning, match=r"no rule matches dt_proj\.bias, lora_A"):
+        initialize(model, xavier())
+    initialize(model, [Rule("lora_B.*", init=1), *xavier()], on_unmatched="keep")
+    assert (model.lora_B["default"].weight == 1).all()
+
+
+@pytest.mark.parametrize("key", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
+def test_the_keys_of_wrappers_are_no_part_of_a_name_whatever_class_has_them(key):
+    class Around(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.add_module(key, module)
+
+    model = Around(nn.Sequential(Around(nn.Linear(4, 4)), nn.LayerNorm(4)))
+    report = initialize(model, [Rule("0.weight", init=0), Rule(f"{key}.0.bias", init=1)], skip="1.*")
+    assert [row.name for row in report.rows] == ["0.weight", "0.bias"]
+    assert report.skipped == ("1.weight", "1.bias")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Rule(nn.Linear, "weight", nn.init.kaiming_normal_, nonlinearity="gelu"), r"gain_of\('gelu'\)"),
+        (lambda: Rule(nn.Linear, "weight", nn.init.kaiming_normal_, mode="fan_avg"), "mode must be one of"),
+        (lambda: Rule(nn.Linear, "weight", nn.init.xavier_normal_, gain="geluu"), "did you mean 'gelu'"),
+        (lambda: xavier(gain="sigmoit"), "gain must be one of"),
+        (lambda: orthogonal(gain=math.nan), "gain must be a number, got nan"),
+        (lambda: kaiming(nonlinearity="swish"), r"gain_of\('swish'\)"),
+    ],
+)
+def test_what_torch_would_refuse_later_is_refused_where_it_is_written(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_model_without_parameters_is_said_to_have_none():
+    with pytest.warns(UserWarning, match="the model has no parameters, so nothing was initialised"):
+        report = initialize(nn.ReLU(), xavier())
+    assert report.notes == ("the model has no parameters, so nothing was initialised",)

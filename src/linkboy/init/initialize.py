@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import inspect
 import math
+import re
 import warnings
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -170,14 +171,28 @@ def _plan(slots: list[Slot], rules: list[Rule], skip: list[str]) -> _Plan:
     _refuse_idle(rules, slots)
     for slot in remaining:
         found = [rule for rule in rules if _matching_place(rule, slot)]
+        if any(map(_KEPT.search, slot.names)):  # a rule of one's own may name them
+            found = [rule for rule in found if not _of_a_preset(rule)]
         if found and slot.settable:
             plan.jobs.append(_job(slot, found))
         else:
             plan.unmatched.append(slot)
     used = {id(job.rule) for job in plan.jobs}
     plan.unused_rules = [repr(rule) for rule in rules if id(rule) not in used and not rule.optional]
-    plan.remarks = [rule.target.remark for rule in rules if isinstance(rule.target, Projections) and rule.target.remark]
+    plan.remarks = ["the model has no parameters, so nothing was initialised"] * (not slots)
+    plan.remarks += [
+        rule.target.remark for rule in rules if isinstance(rule.target, Projections) and rule.target.remark
+    ]
     return plan
+
+
+# What presets leave to the layers that made it, though it is the weight or bias of a Linear: LoRA begins with a product of
+# zero, and the bias of Mamba's time steps is the inverse softplus of their sizes.
+_KEPT = re.compile(r"(^|\.)(lora_[AB]|lora_embedding_[AB])(\.|$)|(^|\.)dt_proj\.bias$")
+
+
+def _of_a_preset(rule: Rule) -> bool:
+    return getattr(rule.target, "__module__", "").startswith("linkboy.init.")
 
 
 def _refuse_idle(rules: list[Rule], slots: list[Slot]) -> None:

@@ -93,6 +93,8 @@ class Rule:
             raise ValueError(f"gain has no meaning for {name_of(init)}, only for xavier_* and orthogonal_")
         if isinstance(gain, str):
             check_choice("gain", gain, _NONLINEARITIES)
+        elif gain is not None:
+            check_number("gain", gain)
         if init in _KAIMING:
             _check_kaiming(options)
         if options and not callable(init):
