@@ -111,3 +111,23 @@ def test_the_doctors_page_is_chinese_around_its_english_figures():
     words = {found.word for found in check.findings}
     assert [line for line in headings if not re.search(r"[\u4e00-\u9fff]", line) and line.strip() not in words] == []
     assert '<html lang="en">' in check.to_html("en")
+
+
+# One thing has one word in Chinese; what stands first is another word for it.
+ONE_WORD = {
+    "测试部分": "测试集", "验证部分": "验证集", "训练部分": "训练集", "瞎猜": "随机猜测", "焦点损失": "focal loss",
+    "逐比特": "逐位", "概览": "摘要", "分类头": "输出层", "接着跑": "续训", "标记器": "分词器", "医生": "训练诊断", "您": "你",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.zh-CN.md", *sorted((ROOT / "docs/zh").glob("*.md"))], ids=lambda p: p.name
+)
+def test_a_chinese_page_has_one_word_for_one_thing(page):
+    text = page.read_text("utf-8")
+    assert {other: word for other, word in ONE_WORD.items() if other in text} == {}
+
+
+def test_the_table_of_sentences_has_one_word_for_one_thing():
+    text = "".join(sentences().values())
+    assert {other: word for other, word in ONE_WORD.items() if other in text} == {}
