@@ -301,3 +301,111 @@ def test_binary_labels_agree_with_torchvision_and_kornia_on_many_inputs():
         theirs = kornia.binary_focal_loss_with_logits(logits, target.double(), **options)
         ours = binary_focal_loss(logits, target, **options | {"reduction": reduction})
         same_loss_and_gradient(ours, reduced(theirs), logits, rtol=1e-6, atol=1e-10)
+
+
+def test_ignored_and_weighted_labels_agree_with_kornia_on_many_inputs():
+    for number in range(INPUTS):
+        generator, logits, gamma = draw(number, dense=number % 2 == 1)
+        target = torch.randint(0, 2, logits.shape, generator=generator)
+        ignored = torch.rand(logits.shape, generator=generator) < 0.3
+        weight = torch.rand(logits.shape, generator=generator, dtype=torch.float64)
+        options = {"alpha": (None, 0.25, 0.9)[number % 3], "gamma": gamma, "ignore_index": 255}
+        labels, reduction = target.masked_fill(ignored, 255), REDUCTIONS[number % 3]
+        theirs = weight * kornia.binary_focal_loss_with_logits(logits, labels.double(), reduction="none", **options)
+        if reduction != "none":  # the mean of kornia counts what is ignored
+            theirs = theirs.sum() / (max(int((~ignored).sum()), 1) if reduction == "mean" else 1)
+        ours = binary_focal_loss(logits, labels, sample_weight=weight, reduction=reduction, **options)
+        same_loss_and_gradient(ours, theirs, logits)
+
+
+def test_weighted_labels_and_maps_agree_with_monai_on_many_inputs():
+    for number in range(INPUTS):
+        generator, logits, gamma = draw(number, dense=number % 2 == 1)
+        classes, reduction = logits.shape[1], REDUCTIONS[number % 3]
+        target = torch.randint(0, classes, (len(logits), 1, *logits.shape[2:]), generator=generator)
+        weight = torch.rand(classes, generator=generator) + 0.1
+        loss = monai.FocalLoss(use_softmax=True, to_onehot_y=True, gamma=gamma, weight=weight, reduction="none")
+        theirs = loss(logits, target).sum(1)
+        theirs = theirs if reduction == "none" else getattr(theirs, reduction)()
+        normalizer = {"normalizer": "count"} if reduction == "mean" else {}
+        ours = focal_loss(logits, target[:, 0], alpha=weight, gamma=gamma, reduction=reduction, **normalizer)
+        torch.testing.assert_close(ours.float(), theirs, rtol=1e-4, atol=1e-5)  # MONAI computes in float32
+
+
+# The inputs of fvcore's and torchvision's tests of their sigmoid focal loss, with the definition as the oracle.
+
+
+def definition(probability, label, alpha, gamma):
+    """Return the loss of a probability in float64: `-alpha_t * (1 - p_t)**gamma * log(p_t)`."""
+    probability, label = probability.double(), label.double()
+    p_t = torch.where(label == 1, probability, 1 - probability)
+    alpha_t = 1.0 if alpha is None else torch.where(label == 1, alpha, 1 - alpha)
+    return -alpha_t * (1 - p_t) ** gamma * p_t.log()
+
+
+FVCORE = {
+    "sure and right": ([[[0.95], [0.90], [0.98], [0.99]]], [[[1], [1], [1], [1]]]),
+    "from sure to wrong": ([[[0.95], [0.90], [0.6], [0.3]]], [[[1], [1], [1], [1]]]),
+    "hard": ([0.05, 0.12, 0.09, 0.17], [1, 1, 1, 1]),
+    "hard, both labels": ([0.05, 0.12, 0.91, 0.85], [1, 1, 0, 0]),
+    "easy, both labels": ([0.75, 0.8, 0.12, 0.05], [1, 1, 0, 0]),
+    "a map of both labels": ([[[0.05], [0.12], [0.89], [0.79]]], [[[1], [1], [0], [0]]]),
+    "two labels a sample": ([[0.05, 0.9], [0.52, 0.45], [0.89, 0.8], [0.39, 0.5]], [[1, 0], [1, 0], [1, 1], [0, 1]]),
+    "one label of four": (
+        [[[0.95, 0.55, 0.12, 0.05], [0.09, 0.95, 0.36, 0.11], [0.06, 0.12, 0.56, 0.07], [0.09, 0.15, 0.25, 0.45]]],
+        [[[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FVCORE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("alpha", [None, 0.0, 0.5, 1.0])
+@pytest.mark.parametrize("gamma", [0, 1, 2, 3])
+def test_the_inputs_of_fvcore_have_the_loss_of_the_definition(case, dtype, alpha, gamma):
+    probability, label = (torch.tensor(values, dtype=dtype) for values in FVCORE[case])
+    logits = probability.logit()
+    for reduction in REDUCTIONS:
+        for target in (label, label.long(), label.bool()):
+            ours = binary_focal_loss(logits, target, alpha=alpha, gamma=gamma, reduction=reduction)
+            expected = definition(probability, label, alpha, gamma)
+            expected = expected if reduction == "none" else getattr(expected, reduction)()
+            torch.testing.assert_close(ours.double(), expected, rtol=2e-5, atol=1e-7)
+    if alpha in (0.0, 1.0):  # one side does not count
+        assert not binary_focal_loss(logits, label, alpha=alpha, reduction="none")[label != alpha].any()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("alpha", [None, 0.0, 0.58, 1.0])
+@pytest.mark.parametrize("gamma", [0, 2])
+def test_the_inputs_of_torchvision_have_the_loss_of_the_definition(seed, dtype, alpha, gamma):
+    generator = torch.Generator().manual_seed(seed)
+    probabilities, labels = [], []
+    for low, high in ((0.0, 0.2), (0.8, 1.0), (0.0, 1.0)):
+        for label in (torch.zeros(5, 2), torch.ones(5, 2), torch.randint(0, 2, (5, 2), generator=generator)):
+            probabilities.append(low + (high - low) * torch.rand(5, 2, generator=generator))
+            labels.append(label.to(dtype))
+    logits, label = torch.cat(probabilities).logit().to(dtype).requires_grad_(), torch.cat(labels)
+    exact = logits.detach().double()
+    for reduction in REDUCTIONS:
+        ours = binary_focal_loss(logits, label, alpha=alpha, gamma=gamma, reduction=reduction)
+        assert ours.dtype == dtype
+        expected = definition(exact.sigmoid(), label, alpha, gamma)
+        expected = expected if reduction == "none" else getattr(expected, reduction)()
+        tolerance = 2e-5 if dtype == torch.float32 else 1e-3
+        torch.testing.assert_close(ours.double(), expected, rtol=tolerance, atol=tolerance / 10)
+    entropy = F.binary_cross_entropy_with_logits(exact, label.double(), reduction="none")
+    slack = 1 + 2 * torch.finfo(dtype).eps
+    assert (binary_focal_loss(logits, label, alpha=alpha, gamma=gamma, reduction="none") <= entropy * slack).all()
+    if gamma == 0 and alpha is None:
+        ours, theirs = (
+            torch.autograd.grad(loss(logits, label), logits)[0]
+            for loss in (lambda x, y: binary_focal_loss(x, y, gamma=0), F.binary_cross_entropy_with_logits)
+        )
+        torch.testing.assert_close(ours, theirs, rtol=2e-3 if dtype == torch.float16 else 1e-5, atol=1e-6)
+
+
+def test_a_reduction_that_torchvision_refuses_is_refused():
+    with pytest.raises(ValueError, match=r"reduction must be one of \('none', 'mean', 'sum'\), got 'xyz'"):
+        binary_focal_loss(torch.zeros(2), torch.zeros(2), reduction="xyz")
