@@ -85,9 +85,12 @@ pictures: $(VENV)/.bench ## draw the reports that the documentation shows
 docs: $(VENV)/.docs ## build the documentation into site/
 	$(BIN)/zensical build --strict
 
-build: $(VENV)/.pip ## build the wheel and the source distribution into dist/
+DIST := dist
+build: $(VENV)/.pip ## build the source distribution and two wheels, with the compiled core and without, into dist/
 	$(PIP) build
-	$(BIN)/python -m build
+	rm -rf $(DIST)
+	LINKBOY_CORE=1 $(BIN)/python -m build -o $(DIST)
+	LINKBOY_CORE=0 $(BIN)/python -m build -o $(DIST) --wheel
 
 clean: ## remove everything that was made
 	rm -f src/linkboy/_core.*

@@ -21,17 +21,21 @@ BUILT = pytest.mark.slow  # built in an environment of their own, from the packa
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dist")
-    venv.create(folder / "builder", with_pip=True)
-    python = folder / "builder" / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", "build"], check=True)
-    subprocess.run([python, "-m", "build", "-q", "-o", folder, ROOT], check=True)
-    return folder
+    folder = tmp_path_factory.mktemp("built")
+    command = ["make", "build", f"PYTHON={sys.executable}", f"VENV={folder / 'venv'}", f"DIST={folder / 'dist'}"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return folder / "dist"
+
+
+def wheel_of(built, *, core):
+    (found,) = (wheel for wheel in built.glob("*.whl") if wheel.name.endswith("-py3-none-any.whl") is not core)
+    return found
 
 
 @BUILT
-def test_the_wheel_has_every_file_of_the_package_and_nothing_else(built):
-    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+@pytest.mark.parametrize("core", [True, False], ids=["with the core", "without"])
+def test_a_wheel_has_every_file_of_the_package_and_nothing_else(built, core):
+    with zipfile.ZipFile(wheel_of(built, core=core)) as wheel:
         inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
     source = ROOT / "src"
     files = {path.relative_to(source).as_posix() for path in (source / "linkboy").rglob("*") if path.is_file()}
@@ -42,7 +46,7 @@ def test_the_wheel_has_every_file_of_the_package_and_nothing_else(built):
         if "__pycache__" not in n and not n.startswith("linkboy/_core/") and not n.endswith((".so", ".pyd"))
     }
     assert inside - made == kept
-    assert len(made) == 1  # the compiled core, and not the one that an editable install had put there
+    assert len(made) == core  # and not the one that an editable install had put there
     assert "linkboy/py.typed" in inside
     assert "linkboy/classify/templates/report.html" in inside
 
@@ -50,14 +54,22 @@ def test_the_wheel_has_every_file_of_the_package_and_nothing_else(built):
 @BUILT
 def test_without_a_compiler_the_wheel_is_built_without_the_core(tmp_path):
     venv.create(tmp_path / "builder", with_pip=True)
-    environment = {**os.environ, "CXX": "/bin/false"}
+    environment = {name: value for name, value in os.environ.items() if name != "LINKBOY_CORE"} | {"CXX": "/bin/false"}
     command = [tmp_path / "builder" / "bin" / "python", "-m", "pip", "wheel", "-v", "--no-deps", "-w", tmp_path, ROOT]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert "linkboy was built without its compiled core: no C++ compiler was found, or it failed" in done.stdout
+    assert (
+        "linkboy was built without its compiled core: no C++ compiler was found, or it failed"
+        in done.stdout + done.stderr
+    )
     name = next(tmp_path.glob("*.whl"))
     assert name.name.endswith("-py3-none-any.whl")
     with zipfile.ZipFile(name) as wheel:
         assert not [one for one in wheel.namelist() if one.endswith((".so", ".pyd"))]
+    done = subprocess.run(
+        command, env={**environment, "LINKBOY_CORE": "1"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode
+    assert "LINKBOY_CORE=1 asks for the compiled core, which was not built" in done.stdout + done.stderr
 
 
 @BUILT
@@ -75,21 +87,29 @@ def test_the_source_distribution_has_what_the_make_targets_need(built):
 
 
 @BUILT
-def test_the_wheel_alone_runs_the_command(built, tmp_path):
+@pytest.mark.parametrize("core", [True, False], ids=["with the core", "without"])
+def test_a_wheel_alone_runs_the_command(built, core, tmp_path):
     """In a folder of its own, beside the packages of this environment; none of the checkout's files are in reach."""
-    wheel = next(built.glob("*.whl"))
+    wheel = wheel_of(built, core=core)
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", tmp_path / "site", wheel], check=True
     )
     (tmp_path / "rows.csv").write_text(
         "text,label\n" + "".join(f"{w} {i},{w}\n" for w in ("up", "down") for i in range(40))
     )
-    code = "import linkboy.cli, sys; print(linkboy.__file__); sys.exit(linkboy.cli.run(['train', 'rows.csv', '--out', 'model']))"
+    code = """
+import linkboy as lb, linkboy.cli, linkboy._compiled, sys
+print(linkboy.__file__)
+vocabulary = {token: number for number, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "up", "##s"])}
+print(linkboy._compiled.core() is not None, lb.BertTokenizer(vocabulary).encode("ups down"))
+sys.exit(linkboy.cli.run(['train', 'rows.csv', '--out', 'model']))
+"""
     environment = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith(str(tmp_path / "site"))
+    assert done.stdout.splitlines()[1] == f"{core} [2, 4, 5, 1, 3]"
     assert (tmp_path / "model" / "report.html").exists()
 
 

@@ -29,4 +29,4 @@ def _load() -> Any:
         module = importlib.import_module("linkboy._core")
     except ImportError:
         return None
-    return module if hasattr(module, "Encoder") else None
+    return module if hasattr(module, "Rows") else None  # one of older sources has not
