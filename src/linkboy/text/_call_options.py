@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from typing import Literal
+import sys
+from typing import Literal, NamedTuple
 
 from linkboy._checks import check_choice, check_flag, check_number
 
@@ -22,6 +23,15 @@ TRUNCATIONS = {
 }
 
 WIDEST = 1 << 24  # tokens that rows may be padded to; a mistyped number beyond it would take all memory
+
+
+class QuickOptions(NamedTuple):
+    """What the core is asked for: lists or padded rows, the most ids of a text, the least width, -1 for any."""
+
+    lists: bool
+    room: int
+    width: int
+    multiple: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +54,22 @@ class CallOptions:
     mask: bool = True
     length: bool = False
 
+    @functools.cached_property
+    def quick(self) -> QuickOptions | None:
+        """What of this `quick_rows` needs; `None` where the call asks for more than that can do."""
+        cuts = self.truncation is not None and self.max_length is not None
+        if self.overflow or self.offsets or self.special_mask or self.tensors in ("flat", "flat_np"):
+            return None
+        if cuts and self.cuts_left:
+            return None
+        room = min((self.max_length or 0) - 2 * self.specials, sys.maxsize) if cuts else -1
+        width = -1 if self.padding is None else self.max_length or 0 if self.padding == "max_length" else 0
+        return QuickOptions(self.tensors is None and self.padding is None, room, width, self.multiple or 1)
+
 
 # Calls differ in their texts and rarely in their options. `typed`, so that 1 is not taken for a True seen before.
 @functools.lru_cache(maxsize=256, typed=True)
 def check_options(
-    *,
     pair: bool,
     specials: bool,
     padding: Padding,

@@ -10,7 +10,7 @@ Text = str | bytes
 Texts = Text | Sequence[Text] | Sequence[Sequence[Text]] | Sequence[Sequence[Sequence[Text]]]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(slots=True)
 class Inputs:
     """What a call was given, in one form.
 

@@ -1,6 +1,5 @@
 """The rows of plain calls, straight from the compiled core: no pairs, no spans, no continued rows."""
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -24,18 +23,13 @@ def quick_rows(
         pad_id: the id that fills up rows.
         single: whether one text was given, so that lists have no list around them.
     """
-    if options.overflow or options.offsets or options.special_mask or options.tensors in ("flat", "flat_np"):
+    if options.quick is None:
         return None
-    room = -1
-    if options.truncation is not None and options.max_length is not None:
-        if options.cuts_left:
-            return None
-        room = min(options.max_length - 2 * options.specials, sys.maxsize)
+    lists, room, width, multiple = options.quick
     first, last = around if options.specials else (-1, -1)
-    if options.tensors is None and options.padding is None:
+    if lists:
         return _lists(core.rows(texts, first, last, room), options, single)
-    width = -1 if options.padding is None else options.max_length or 0 if options.padding == "max_length" else 0
-    arrays = core.padded(texts, first, last, pad_id, room, width, options.multiple or 1, options.pads_left)
+    arrays = core.padded(texts, first, last, pad_id, room, width, multiple, options.pads_left)
     return None if arrays is None else _arrays(*arrays, options, single)
 
 

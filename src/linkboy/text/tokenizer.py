@@ -319,29 +319,29 @@ class BertTokenizer(TokenNames):
         """
         check_flag("is_split_into_words", is_split_into_words)
         inputs = read_inputs(text, text_pair, is_split_into_words)
-        options = check_options(
-            pair=inputs.pair,
-            specials=add_special_tokens,
-            padding=padding,
-            truncation=truncation,
-            max_length=max_length,
-            model_max_length=self._model_max_length,
-            stride=stride,
-            multiple=pad_to_multiple_of,
-            overflow=return_overflowing_tokens,
-            offsets=return_offsets_mapping,
-            special_mask=return_special_tokens_mask,
-            tensors=return_tensors,
-            padding_side=self._padding_side if padding_side is None else padding_side,
-            truncation_side=self._truncation_side,
-            types=self._returns_types if return_token_type_ids is None else return_token_type_ids,
-            mask=self._returns_mask if return_attention_mask is None else return_attention_mask,
-            length=return_length,
+        options = check_options(  # by position, which takes a microsecond less
+            inputs.pair,
+            add_special_tokens,
+            padding,
+            truncation,
+            max_length,
+            self._model_max_length,
+            stride,
+            pad_to_multiple_of,
+            return_overflowing_tokens,
+            return_offsets_mapping,
+            return_special_tokens_mask,
+            return_tensors,
+            self._padding_side if padding_side is None else padding_side,
+            self._truncation_side,
+            self._returns_types if return_token_type_ids is None else return_token_type_ids,
+            self._returns_mask if return_attention_mask is None else return_attention_mask,
+            return_length,
         )
         around = self._around() if add_special_tokens else Around(0, 0)
         pad_id = self._id_for("pad_token") if options.padding else 0
         encoder, encoding = self._encoder, None
-        if encoder.core is not None and not inputs.pair and inputs.word_counts is None:
+        if encoder.core is not None and options.quick is not None and not inputs.pair and inputs.word_counts is None:
             encoding = quick_rows(encoder.core, inputs.texts, options, around, pad_id, single=inputs.single)
         if encoding is None:
             rows = _make_rows(encoder, inputs, options, around)
@@ -669,6 +669,8 @@ class BertTokenizer(TokenNames):
 class _Later:
     """Works out where the tokens of an encoding come from when that is first asked for."""
 
+    _details: Details | None = None
+
     def __init__(
         self,
         encoder: TextEncoder,
@@ -679,7 +681,6 @@ class _Later:
         names: Mapping[int, str],
     ) -> None:
         self._made_from = encoder, inputs, options, around, pad_id, names
-        self._details: Details | None = None
 
     def __call__(self) -> Details:
         if self._details is None:
