@@ -19,9 +19,16 @@ _ROWS_AT_ONCE = 1024
 def check_floating(argument: str, value: object) -> Tensor:
     """Return `value` if it is a floating point tensor, else raise."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"{argument} must be a floating point tensor, got {describe(value)}")
+        array = hasattr(value, "__array_interface__")
+        got = (
+            f"a NumPy array {describe(value)}; convert it with torch.from_numpy({argument})"
+            if array
+            else describe(value)
+        )
+        raise TypeError(f"{argument} must be a floating point tensor, got {got}")
     if not value.is_floating_point():
-        raise TypeError(f"{argument} must be a floating point tensor, got {describe(value)}; convert it with .float()")
+        fix = "take .real or .abs()" if value.is_complex() else "convert it with .float()"
+        raise TypeError(f"{argument} must be a floating point tensor, got {describe(value)}; {fix}")
     return value
 
 

@@ -208,13 +208,13 @@ def test_the_sum_in_one_pass_is_the_sum_of_the_elements(gamma, weighted, chunk):
 
 X, Y = torch.zeros(2, 3), torch.zeros(2, 3)
 MESSAGES = [
-    ({"target": torch.zeros(2)}, "target must have the shape of input (2, 3), got (2,)"),
+    ({"target": torch.zeros(2)}, "target must have the shape of input (2, 3), got (2,); class indices belong to focal_loss"),
     ({"target": Y.cfloat()}, "target must hold real numbers, got c64[2, 3]"),
     ({"pos_weight": "a"}, "pos_weight must be a tensor or hold numbers, got str"),
     ({"pos_weight": torch.inf}, "pos_weight must be finite, got inf"),
     ({"target": [0]}, "target must be a tensor of labels from 0 to 1, got list; convert it with torch.as_tensor(target)"),
     ({"target": Y + 2}, "target must hold labels from 0 to 1, got 2"),
-    ({"target": Y - 1}, "target must hold labels from 0 to 1, got -1"),
+    ({"target": Y - 1}, "target must hold labels from 0 to 1, got -1; if it marks what is ignored, pass ignore_index=-1"),
     ({"target": Y.bool(), "ignore_index": -1},
      "ignore_index needs numbers as target, got bool, which cannot hold it; use sample_weight"),
     ({"alpha": 1.5}, "alpha must be from 0 to 1, got 1.5"),

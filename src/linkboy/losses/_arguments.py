@@ -25,6 +25,8 @@ _TELLING_ROWS, _TELLING_ROWS_HALF = 2, 4
 _calls, _FIRST_CALLS = itertools.count(), 256
 # Numbers that Python compares sooner than torch starts an operation.
 _FEW = 64
+_ONE_NUMBER = "; one number for all changes nothing: for two classes pass [1 - w, w], w the weight of class 1"
+_USUAL_IGNORED = (-100, -1, 255)
 _INDEX_DTYPES = (torch.int64, torch.uint8, torch.int32, torch.int16, torch.int8)
 
 
@@ -164,10 +166,32 @@ def check_reduction(reduction: str, normalizer: object, default: Literal["weight
     return normalizer  # type: ignore[return-value]  # checked
 
 
+def check_input(argument: str, value: object) -> Tensor:
+    """Return `value` if it is a dense tensor of floating point numbers that torch can compute with, else raise."""
+    value = check_floating(argument, value)
+    if value.dtype.itemsize < 2:
+        raise TypeError(
+            f"{argument} must have at least 16 bits a number, got {describe(value)}; convert it with .float()"
+        )
+    return _check_dense(argument, value)
+
+
+def _check_dense(argument: str, value: Tensor) -> Tensor:
+    if value.is_nested:
+        raise TypeError(
+            f"{argument} must be a dense tensor, got a nested one; pad it with torch.nested.to_padded_tensor"
+        )
+    if value.layout is not torch.strided:
+        raise TypeError(
+            f"{argument} must be a dense tensor, got the layout {value.layout}; convert it with .to_dense()"
+        )
+    return value
+
+
 def check_tensor(argument: str, value: object, what: str = "a tensor") -> Tensor:
-    """Return `value` if it is a tensor, else raise."""
+    """Return `value` if it is a dense tensor, else raise."""
     if isinstance(value, Tensor):
-        return value
+        return _check_dense(argument, value)
     if isinstance(value, np.ndarray):
         array = f"a NumPy array {describe(value)}"
         raise TypeError(f"{argument} must be {what}, got {array}; convert it with torch.from_numpy({argument})")
@@ -243,7 +267,7 @@ def class_numbers(argument: str, value: Tensor | Sequence[float], input: Tensor)
     if value.shape != (classes,):
         raise ValueError(
             f"{argument} needs one number per class: input has {classes} classes (shape {tuple(input.shape)}), "
-            f"{argument} has shape {tuple(value.shape)}"
+            f"{argument} has shape {tuple(value.shape)}" + ("" if value.dim() else _ONE_NUMBER)
         )
     check_device(argument, value, input)
     low = check_weight_values(argument, value)
@@ -252,7 +276,7 @@ def class_numbers(argument: str, value: Tensor | Sequence[float], input: Tensor)
 
 def check_logits(input: object) -> Tensor:
     """Return `input` if it can hold a batch of logits, else raise."""
-    logits = check_floating("input", input)
+    logits = check_input("input", input)
     if logits.dim() < 2:
         raise ValueError(
             f"input must have shape (N, C) or (N, C, d1, ...), got {tuple(logits.shape)}; "
@@ -314,7 +338,8 @@ def check_labels(label: Tensor) -> None:
         low, high = bounds(label)
         if not (low >= 0 and high <= 1):
             wrong = high if low >= 0 else low
-            raise ValueError(f"target must hold labels from 0 to 1, got {wrong:.6g}")
+            fix = f"; if it marks what is ignored, pass ignore_index={wrong:.0f}" if wrong in _USUAL_IGNORED else ""
+            raise ValueError(f"target must hold labels from 0 to 1, got {wrong:.6g}{fix}")
 
 
 def check_sample_weight(sample_weight: object, shape: tuple[int, ...], input: Tensor) -> tuple[Tensor, float | None]:

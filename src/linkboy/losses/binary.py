@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linkboy._checks import check_number, check_same_shape
-from linkboy._tensors import check_floating, result_dtype, values_visible, wide_dtype, work_dtype
+from linkboy._checks import check_number
+from linkboy._tensors import result_dtype, values_visible, wide_dtype, work_dtype
 from linkboy.losses._arguments import (
     Normalizer,
     PerClass,
     Reduction,
     check_device,
+    check_input,
     check_labels,
     check_real,
     check_reduction,
@@ -220,9 +221,15 @@ def _weighted_values(
 
 def _labels(input: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor | None]:
     """Return the checked target, and where it is not ignored (`None` for everywhere)."""
-    check_floating("input", input)
+    check_input("input", input)
     target = check_tensor("target", target, "a tensor of labels from 0 to 1")
-    check_same_shape("target", target, "input", input)
+    if target.shape != input.shape:
+        fix = ""
+        if target.numel() == input.numel():
+            fix = "; bring it to that shape with target.reshape(input.shape)"
+        elif input.dim() > 1 and target.shape == input.shape[:-1]:
+            fix = "; class indices belong to focal_loss"
+        raise ValueError(f"target must have the shape of input {tuple(input.shape)}, got {tuple(target.shape)}{fix}")
     check_device("target", target, input)
     check_real("target", target)
     if ignore_index is None:
@@ -280,7 +287,9 @@ def _weights(is_one: Tensor, positive: Factor, negative: Factor, weight: Tensor 
 
 def _factor(argument: str, value: float | PerClass, input: Tensor, dtype: torch.dtype) -> Factor:
     """Return a checked number, or a tensor."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        raise TypeError(f"{argument} must be a number or hold numbers, got {value}")
+    if isinstance(value, (int, float)):
         if not 0 <= value < math.inf:
             wrong = "be finite, got inf" if value == math.inf else f"not be negative or NaN, got {value:.6g}"
             raise ValueError(f"{argument} must {wrong}")

@@ -144,7 +144,7 @@ def class_weights(
     amount = _amounts(targets, counts, multi_hot, sample_weight, num_classes, ignore_index)
     match scheme:
         case "balanced":
-            weights = amount.sum() / (len(amount) * amount)
+            weights = (amount / len(amount)).sum() / amount
         case "inverse":
             weights = 1 / amount
         case "sqrt":
@@ -179,7 +179,7 @@ def pos_weight(
         >>> pos_weight(torch.tensor([[1, 0], [0, 1], [0, 1], [0, 1]]))
         tensor([3.0000, 0.3333])
     """
-    labels = to_numbers("targets", targets, None)  # type: ignore[arg-type]  # also rows of numbers
+    labels = _with_values(to_numbers("targets", targets, None))  # type: ignore[arg-type]  # also rows of numbers
     if not labels.dim() or not labels.numel():
         raise ValueError(f"targets must hold at least one row of labels, got {describe(labels)}")
     kept = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
@@ -219,7 +219,7 @@ def _amounts(
             raise ValueError(f"counts must hold one number per class, got {describe(amount)}")
         check_weight_values("counts", amount)
         return _refuse_empty(amount.to(wide_dtype(amount.device)))
-    labels = to_numbers("targets", targets, None)  # type: ignore[arg-type]  # not None
+    labels = _with_values(to_numbers("targets", targets, None))  # type: ignore[arg-type]  # not None
     if multi_hot:
         return _amounts_of_rows(labels, sample_weight, num_classes)
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
@@ -257,6 +257,12 @@ def _amounts_of_rows(labels: Tensor, sample_weight: PerClass | None, num_classes
     if sample_weight is not None:
         rows = rows * _weights_of("sample_weight", sample_weight, labels.shape[:1], labels.device).unsqueeze(1)
     return _refuse_empty(rows.sum(0))
+
+
+def _with_values(labels: Tensor) -> Tensor:
+    if labels.is_meta:
+        raise ValueError(f"targets must have values to count, got {describe(labels)} on the meta device")
+    return labels
 
 
 def _check_zeros_and_ones(labels: Tensor, kept: Tensor) -> None:

@@ -9,15 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from linkboy._checks import check_number, describe
-from linkboy._tensors import autocast_dtype, check_floating, result_dtype, transforms_active, wide_dtype, work_dtype
+from linkboy._tensors import autocast_dtype, result_dtype, transforms_active, wide_dtype, work_dtype
 from linkboy.losses._arguments import (
     Normalizer,
     PerClass,
     Reduction,
     SampleRows,
     check_device,
+    check_input,
     check_reduction,
     check_sample_weight,
+    check_tensor,
     class_rows,
     denominator,
     number,
@@ -91,7 +93,8 @@ def linear_focal_loss(
     if chunk != "auto":
         check_number("chunk", chunk, minimum=1, integer=True)
     _check_layer(input, linear_weight, linear_bias)
-    if not isinstance(target, Tensor) or target.shape != input.shape[:-1]:
+    target = check_tensor("target", target, "a tensor of class indices")
+    if target.shape != input.shape[:-1]:
         raise ValueError(
             f"target must have the shape of input without its last dimension {tuple(input.shape[:-1])}, "
             f"got {describe(target)}"
@@ -114,8 +117,8 @@ def linear_focal_loss(
 
 
 def _check_layer(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> None:
-    check_floating("input", input)
-    check_floating("linear_weight", linear_weight)
+    check_input("input", input)
+    check_input("linear_weight", linear_weight)
     if input.dim() < 2 or linear_weight.dim() != 2 or input.shape[-1] != linear_weight.shape[1]:
         raise ValueError(
             "linear_weight must have shape (C, D) for input of shape (..., D), "
@@ -123,7 +126,7 @@ def _check_layer(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | Non
         )
     tensors = {"linear_weight": linear_weight}
     if linear_bias is not None:
-        tensors["linear_bias"] = check_floating("linear_bias", linear_bias)
+        tensors["linear_bias"] = check_input("linear_bias", linear_bias)
         if linear_bias.shape != linear_weight.shape[:1]:
             raise ValueError(
                 f"linear_bias must have one number per class, shape {tuple(linear_weight.shape[:1])}, "

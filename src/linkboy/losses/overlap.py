@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from linkboy._checks import check_choice, check_flag, check_same_shape
-from linkboy._tensors import check_floating, in_work_dtype, result_dtype, wide_dtype
+from linkboy._tensors import in_work_dtype, result_dtype, wide_dtype
 from linkboy.losses._arguments import (
     REDUCTIONS,
     PerClass,
     Reduction,
     SampleRows,
     check_device,
+    check_input,
     check_labels,
     check_real,
     check_sample_weight,
@@ -92,7 +93,8 @@ def tversky_loss(
     check_choice("over", over, ("sample", "batch"))
     check_choice("reduction", reduction, REDUCTIONS)
     check_flag("multi_label", multi_label)
-    single = isinstance(input, Tensor) and input.dim() > 1 and input.shape[1] == 1
+    check_input("input", input)
+    single = input.dim() > 1 and input.shape[1] == 1
     rows = _binary_rows if multi_label or single else _class_rows
     share, rest, truth, weight = rows(input, target, sample_weight, ignore_index)
     per_class = None if alpha is None else class_numbers("alpha", alpha, input)[0]
@@ -148,7 +150,6 @@ def _binary_rows(
     input: Tensor, target: Tensor, sample_weight: Tensor | None, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | float]:
     """Return sigmoids, 1 minus them, labels and weights; masked positions weigh 0."""
-    check_floating("input", input)
     if input.dim() < 2:
         raise ValueError(
             f"input must have shape (N, C, d1, ...), got {tuple(input.shape)}; add dimensions with input[None]"

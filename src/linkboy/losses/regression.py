@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from linkboy._checks import check_choice
-from linkboy._tensors import check_floating, values_visible, work_dtype
+from linkboy._tensors import values_visible, work_dtype
 from linkboy.losses._arguments import (
     REDUCTIONS,
     PerClass,
     Reduction,
     check_device,
+    check_input,
     check_real,
     check_tensor,
     check_weight_values,
@@ -244,7 +245,7 @@ def quantile_loss(
 
     The same as scikit-learn's `mean_pinball_loss`.
     """
-    check_floating("input", input)
+    check_input("input", input)
     share = _quantiles(quantile, input)
     if isinstance(share, Tensor) and isinstance(target, Tensor) and target.shape == input.shape[:-1]:
         target = target.unsqueeze(-1).expand_as(input)
@@ -321,7 +322,7 @@ def _prepare(
     """Check the tensors and return them in the dtype of the arithmetic, masked elements as 0."""
     if reduction != "mean":
         check_choice("reduction", reduction, REDUCTIONS)
-    check_floating("input", input)
+    check_input("input", input)
     target = check_tensor("target", target)
     if target.shape != input.shape:
         fix = ""

@@ -4,8 +4,16 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from linkboy._tensors import check_floating, work_dtype
-from linkboy.losses._arguments import check_device, check_tensor, check_weight_values, number, proposed_expansion
+from linkboy._checks import describe
+from linkboy._tensors import values_visible, work_dtype
+from linkboy.losses._arguments import (
+    check_device,
+    check_input,
+    check_tensor,
+    check_weight_values,
+    number,
+    proposed_expansion,
+)
 
 
 def weighted_mean(
@@ -52,7 +60,7 @@ def weighted_mean(
     torch has no weighted mean; `(values * weights).mean()` divides by the number of values, and if batches differ in
     size, the mean of their means is not the mean.
     """
-    check_floating("values", values)
+    check_input("values", values)
     weights = check_tensor("weights", weights)
     if weights.shape != values.shape:
         fix = proposed_expansion("weights", weights.shape, "values", values.shape)
@@ -68,7 +76,11 @@ def weighted_mean(
     dims = tuple(range(values.dim())) if dim is None else dim
     summed = (values.masked_fill(weights == 0, 0) * weights).sum(dims)
     divisor = weights.sum(dims) if total is None else _check_total(total, summed)
+    if total is not None and values_visible(weights) and ((divisor == 0) & (weights.sum(dims) != 0)).any():
+        raise ValueError("total must be the weight of all values, got 0 beside weights above 0")
     if group is not None:
+        if not isinstance(group, ProcessGroup):
+            raise TypeError(f"group must be a process group, got {describe(group)}")
         if weights.requires_grad:
             raise ValueError(
                 "weights must not require a gradient under group, which divides by a constant; detach them"
