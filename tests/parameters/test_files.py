@@ -258,6 +258,20 @@ def test_mxfp4_blocks_count_two_in_a_byte(tmp_path):
     assert count_parameters(tmp_path).logical == 2 * 2 * 8 * 3 * 16 + 16
 
 
+@pytest.mark.parametrize(("weight", "second"), [("weight", "weight_scale_2"), ("weight_packed", "weight_global_scale")])
+def test_nvfp4_weights_count_two_in_a_byte(tmp_path, weight, second):
+    tensors = {
+        f"m.{weight}": torch.zeros(64, 32, dtype=torch.uint8),
+        "m.weight_scale": torch.zeros(64, 4, dtype=torch.float8_e4m3fn),
+        f"m.{second}": torch.zeros(()),
+        "m.input_scale": torch.zeros(()),
+        "m.bias": torch.zeros(64),
+    }
+    save_file(tensors, tmp_path / "m.safetensors")
+    count = count_parameters(tmp_path)
+    assert (count.logical, count.uncounted) == (64 * 64 + 64, ())
+
+
 def test_an_index_says_how_many_parameters_there_are(tmp_path):
     shard = "m-1.safetensors"
 

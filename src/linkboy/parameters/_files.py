@@ -23,7 +23,7 @@ _BUFFER_NAMES = frozenset((
 _SCALE_NAMES = frozenset((
     "absmax", "quant_map", "nested_absmax", "nested_quant_map", "SCB", "weight_format", "qzeros", "scales", "g_idx",
     "weight_scale", "weight_scale_inv", "input_scale", "weight_shape", "weight_zero_point", "weight_g_idx",
-    "weight_global_scale", "input_global_scale",
+    "weight_global_scale", "input_global_scale", "weight_scale_2",
 ))  # fmt: skip
 _WEIGHT_KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
 _SAFETENSORS_DTYPES = {

@@ -9,6 +9,7 @@ from linkboy.parameters._pickles import DTYPES, FileTensor
 
 Tensors = Mapping[str, FileTensor]
 _FOUR_BIT = (".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4")
+_NVFP4 = ("weight_scale_2", "weight_global_scale")  # the second scale of its blocks, as two libraries call it
 _CONFIGS = ("config.json", "quantize_config.json", "quant_config.json")
 _MOST_BYTES = 1 << 20  # of a configuration
 _INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
@@ -27,7 +28,8 @@ def numel_behind(parameters: Tensors, scales: Tensors, folder: Path) -> tuple[in
     unknown: list[str] = []
     bits_of_all: float | None = None
     for name, tensor in parameters.items():
-        if not name.endswith((".qweight", ".weight_packed", "_blocks")) or tensor.dtype not in _INTEGERS:
+        packed = name.endswith((".qweight", ".weight_packed", "_blocks")) or f"{name}_scale_2" in scales
+        if not packed or tensor.dtype not in _INTEGERS:
             continue
         bits = _bits_by_shape(name, tensor, scales)
         if bits is None:
@@ -46,6 +48,8 @@ def _bits_by_shape(name: str, tensor: FileTensor, scales: Tensors) -> float | No
     if name.endswith("_blocks"):  # MXFP4: two in a byte, and a scale for each block
         return 4 if f"{name[:-7]}_scales" in scales else word
     prefix = name.rpartition(".")[0]
+    if tensor.dtype == "uint8" and not scales.keys().isdisjoint(f"{prefix}.{key}" for key in _NVFP4):
+        return 4
     zeros, factors, order = (scales.get(f"{prefix}.{key}") for key in ("qzeros", "scales", "g_idx"))
     if zeros is not None and factors is not None and zeros.numel and factors.numel:
         return 8 * DTYPES[zeros.dtype] * zeros.numel / factors.numel
