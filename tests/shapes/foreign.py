@@ -243,6 +243,52 @@ def spectral(net, x):  # (B, 16)
     return torch.fft.irfft(torch.fft.rfft(x) * torch.view_as_complex(net.filter), n=16)
 
 
+def retention(net, x):
+    q, k, v = net.qkv(x).view(*x.shape[:2], 3, 2, 4).permute(2, 0, 3, 1, 4)
+    time, decay = torch.arange(x.size(1)), torch.tensor([0.9, 0.97])[:, None, None]
+    weights = torch.where(time[:, None] >= time, decay ** (time[:, None] - time).clamp(min=0), 0.0)
+    return net.out(((q @ k.transpose(-1, -2) * weights) @ v).transpose(1, 2).flatten(2))
+
+
+def selective_scan(net, x):
+    step = F.softplus(net.step(x))
+    decay, write = torch.exp(-step[..., None] * net.rate.exp()), (step * x)[..., None] * net.write(x)[:, :, None]
+    state, out = x.new_zeros(len(x), 8, 4), []
+    for t in range(x.size(1)):
+        state = decay[:, t] * state + write[:, t]
+        out.append((state * net.read(x[:, t])[:, None]).sum(-1))
+    return torch.stack(out, 1)
+
+
+def set_prediction(net, x):
+    memory = net.backbone(x).flatten(2).permute(2, 0, 1)
+    out = net.transformer(memory, net.queries.unsqueeze(1).repeat(1, len(x), 1)).transpose(0, 1)
+    return {"logits": net.head(out), "boxes": net.head(out).sigmoid()}
+
+
+def acoustic(net, x, lengths):
+    y, lengths = F.relu(net.conv(x)).transpose(1, 2), (lengths - 1) // 2 + 1
+    packed = nn.utils.rnn.pack_padded_sequence(y, lengths, batch_first=True, enforce_sorted=False)
+    return net.head(nn.utils.rnn.pad_packed_sequence(net.encoder(packed)[0])[0]).log_softmax(-1), lengths
+
+
+def nested_unet(net, x):
+    a = net.a(x)
+    b = net.b(F.max_pool2d(a, 2))
+    c = net.c(torch.cat([a, F.interpolate(b, scale_factor=2.0)], 1))
+    return [c, net.d(torch.cat([a, c], 1))]
+
+
+def codebook(net, x):
+    z = net.encode(x).permute(0, 2, 3, 1)
+    nearest = torch.cdist(z.flatten(0, 2), net.codes.weight).argmin(1).view(z.shape[:3])
+    return net.decode(net.codes(nearest).permute(0, 3, 1, 2)), nearest
+
+
+def sounds(batch):
+    return torch.randn(batch, 8, 20), torch.randint(6, 21, (batch,))
+
+
 def real(*shapes):
     return lambda batch: tuple(torch.randn(batch, *shape) for shape in shapes)
 
@@ -266,6 +312,17 @@ def linear(*sizes):
 
 
 HAND = {
+    "retention": hand(retention, real((6, 8)), qkv=linear(8, 24), out=linear(8, 8)),
+    "selective scan": hand(selective_scan, real((5, 8)), rate=lambda: nn.Parameter(torch.randn(8, 4)), step=linear(8, 8),
+                           write=linear(8, 4), read=linear(8, 4)),
+    "set prediction": hand(set_prediction, real((3, 16, 16)), backbone=lambda: nn.Conv2d(3, 8, 8, 8), head=linear(8, 4),
+                           transformer=lambda: nn.Transformer(8, 2, 1, 1, 16), queries=lambda: nn.Parameter(torch.rand(5, 8))),
+    "acoustic": hand(acoustic, sounds, conv=lambda: nn.Conv1d(8, 6, 3, 2, 1), head=linear(10, 7),
+                     encoder=lambda: nn.GRU(6, 5, bidirectional=True, batch_first=True)),
+    "nested unet": hand(nested_unet, real((3, 16, 16)), a=lambda: nn.Conv2d(3, 4, 3, padding=1), b=lambda: nn.Conv2d(4, 4, 3,
+        padding=1), c=lambda: nn.Conv2d(8, 4, 3, padding=1), d=lambda: nn.Conv2d(8, 2, 1)),
+    "codebook": hand(codebook, real((1, 8, 8)), encode=lambda: nn.Conv2d(1, 6, 4, 2, 1), codes=lambda: nn.Embedding(8, 6),
+                     decode=lambda: nn.ConvTranspose2d(6, 1, 4, 2, 1)),
     "mixer": hand(mixer, real((6, 8)), tokens=linear(6, 12, 6), channels=linear(8, 16, 8)),
     "graph": hand(graph, real((5, 4), (5, 5)), a=linear(4, 8), b=linear(8, 3)),
     "causal": hand(causal, real((3, 20)), a=lambda: nn.Conv1d(3, 3, 3), b=lambda: nn.Conv1d(3, 3, 3, dilation=2)),

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from linkboy import check_batch
+from linkboy import check_batch, trace_shapes
 
-linear = nn.Linear(4, 4)
-bag = nn.EmbeddingBag(256, 4)
+with torch.random.fork_rng():
+    torch.manual_seed(0)
+    linear, bag = nn.Linear(4, 4), nn.EmbeddingBag(256, 4)
 
 
 def rows(*shape):
@@ -123,7 +124,7 @@ def stopping_together(x):
         (from_the_end, lengths, None, "n.max()"),
         (lambda x: linear(x) / math.log(1 + x.shape[0]), rows(4), "batch-size", None),
         (lambda x: linear(x / x.abs().max()), rows(4), None, "x.abs().max()"),
-        (stopping_together, rows(4), "batch-size", "x.abs().max()"),
+        (stopping_together, rows(4), None, "x.abs().max()"),
         (lambda x: linear(x)[x.sum(1).argsort()], rows(4), "mixing", None),
     ],
 )
@@ -226,3 +227,20 @@ def test_a_batch_of_one_that_batch_norm_refuses_has_its_own_advice():
     finding = check_batch(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8)), rows(4)).findings[0]
     assert (finding.kind, finding.batch) == ("error", 1)
     assert finding.advice.endswith("leave out a last batch of one with drop_last=True")
+
+
+def test_a_mask_of_a_row_against_itself_is_no_hazard():
+    time = torch.arange(6)
+    model = lambda x: x @ (time[:, None] >= time).float()  # noqa: E731
+    with trace_shapes(hazards="raise"):
+        model(torch.randn(2, 6))
+    assert check_batch(model, rows(6)).ok
+    assert check_batch(
+        lambda x: x + torch.arange(6)[:, None] @ torch.ones(1, 6).long() + torch.arange(6), rows(1, 6)
+    ).ok
+    assert check_batch(lambda x, y: (x - y).sum(1), lambda batch: (torch.randn(batch, 1), torch.randn(batch))).findings
+
+
+def test_a_grid_as_long_as_the_batch_of_a_probe_is_no_hazard():
+    report = check_batch(lambda x: (x[..., None] - torch.linspace(-2, 2, 5)).exp(), rows(6))
+    assert report.ok, str(report)

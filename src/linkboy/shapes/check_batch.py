@@ -78,7 +78,7 @@ def check_batch(
         findings, harmless = _without_harmless(findings)
         notes += harmless
     first = runs.probes[0]
-    warned = [from_hazard(first.batch, hazard) for hazard in first.trace.hazards if _is_finding(hazard, first.batch)]
+    warned = [from_hazard(first.batch, hazard) for hazard in _hazards(runs) if _is_finding(hazard, first.batch)]
     findings = [*findings, *tested.findings]
     findings = warned + findings if failed else findings + warned  # a hazard before an exception may be its cause
     every = (hazard for known in runs.draws.values() for one in known for hazard in one.trace.hazards)
@@ -94,10 +94,21 @@ def check_batch(
     )
 
 
+def _hazards(runs: Runs) -> list[Hazard]:
+    """Return the hazards of both probes: one that shows in one only is a size that happens to be that of the batch."""
+    first, second = runs.probes
+    seen = {(hazard.rule, hazard.file, hazard.line) for hazard in second.trace.hazards}
+    hazards = first.trace.hazards
+    return [hazard for hazard in hazards if second.error or (hazard.rule, hazard.file, hazard.line) in seen]
+
+
 def _is_finding(hazard: Hazard, batch: int) -> bool:
-    """Return whether a hazard at a probe size is a finding: a squeeze of a tensor without the batch cannot remove it."""
+    """Return whether a hazard at a probe size is a finding.
+
+    A squeeze of a tensor without the batch cannot remove it, and a mask of `t[:, None] >= t` mixes no samples.
+    """
     without_batch = not any(batch in shape for shape in hazard.in_shapes)
-    return hazard.level == "warn" and not (hazard.rule == "squeeze-no-dim" and without_batch)
+    return hazard.level == "warn" and not (hazard.rule in ("squeeze-no-dim", "mutual-broadcast") and without_batch)
 
 
 def _without_harmless(findings: list[Finding]) -> tuple[list[Finding], list[str]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from linkboy._report import Block, Report, format_bytes, format_count
-from linkboy.shapes._calls import Call, Shape
+from linkboy.shapes._calls import Call, Shape, is_view_of
 from linkboy.shapes._rows import Kind
 
 # These rearrange, select or join values without computing any.
@@ -160,8 +160,8 @@ def _squeeze_dims(call: Call, dims: tuple[int, ...]) -> Verdict | None:
 
 
 def _mutual_broadcast(call: Call, _: Kind) -> Verdict | None:
-    for first, second in itertools.combinations(call.before, 2):
-        if len(first) == len(second):
+    for (first, one), (second, other) in itertools.combinations(zip(call.before, call.inputs, strict=True), 2):
+        if len(first) == len(second) or is_view_of(one, [other]):  # `t[:, None] >= t` is meant
             continue
         pairs = list(itertools.zip_longest(reversed(first), reversed(second), fillvalue=1))
         both = {b for a, b in pairs if a == 1} & {a for a, b in pairs if b == 1} - {1}
