@@ -14,7 +14,7 @@ from mpmath import mp, mpf
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from linkboy import focal_loss
-from linkboy.losses import _arguments, _fused
+from linkboy.losses import _arguments, _fused, _small
 
 mp.dps = 50
 GAMMAS = (0, 0.25, 0.5, 1, 2, 5)
@@ -38,13 +38,16 @@ def relative_error(value: float, exact) -> float:
     return float(abs(mpf(value) - exact) / abs(exact))
 
 
-@pytest.mark.parametrize("way", ["sum, small", "sum, chunks", "none"])
+@pytest.mark.parametrize("way", ["sum, small", "sum, middle", "sum, chunks", "none"])
 @pytest.mark.parametrize("gamma", GAMMAS)
 @pytest.mark.parametrize(("shape", "step"), [((1, 6), 4), ((1, 40), 16), ((1, 6, 2), 16)])  # columns, rows, a map
 def test_loss_and_gradient_have_all_digits_of_float32_at_every_gap(shape, step, gamma, way, monkeypatch):
     reduction, _, size = way.partition(", ")
     if size == "chunks":
         monkeypatch.setattr(_fused, "_SMALL", -1)
+    if size == "middle":
+        monkeypatch.setattr(_small, "_FEW", 0)
+        monkeypatch.setattr(_small, "_FEW_ROWS", 0)
     generator = torch.Generator().manual_seed(0)
     for gap in (*range(0, 81, step), *range(-80, 0, 16)):
         logits = torch.randn(shape, generator=generator)
