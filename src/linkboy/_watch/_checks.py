@@ -114,25 +114,7 @@ def stepped(record: Record) -> bool:
 @check("unoptimized", lambda r: trained(r) and bool(r.optimizers), fit=True)
 def unoptimized(record: Record) -> Answer:
     """Leaves of a loss that stand in a model and in no optimizer."""
-    missing = [
-        leaf
-        for leaf in record.leaves.values()
-        if leaf.in_graphs and leaf.requires_grad and leaf.registered and leaf.root is not None and not leaf.optimizers
-    ]
-    # A model of which the optimizer holds nothing is used, not trained: a perceptual loss, an attacked classifier, a copy of
-    # a trained model such as a target network. One in training mode whose output feeds no trained tensor's past is a part
-    # that was forgotten.
-    meant = []
-    for number in {leaf.root for leaf in missing}:
-        root = record.roots[number or 0]
-        parts = [leaf for leaf in record.leaves.values() if leaf.root == number]
-        some = any(leaf.optimizers for leaf in parts)
-        copy = any(leaf.copied for leaf in parts) and not any(leaf.feeds_trained for leaf in parts)
-        if not some and (
-            copy or root.modes.get("eval", 0) > root.modes.get("train", 0) or not _model_is_trained(record)
-        ):
-            meant.append(number)
-    missing = [leaf for leaf in missing if leaf.root not in meant]
+    missing = _in_no_optimizer(record)
     if not missing:
         return None
     total = sum(leaf.numel for leaf in record.leaves.values() if leaf.root in {m.root for m in missing})
@@ -152,6 +134,31 @@ def unoptimized(record: Record) -> Answer:
     severity: Severity = "FAULT" if stale or before else "LIKELY"
     places = [facts.place or facts.place_step for facts in record.optimizers[:2]]
     return finding("unoptimized", severity, sentence, fix, places, tensors=len(missing), numbers=count)
+
+
+def _in_no_optimizer(record: Record) -> list[Leaf]:
+    """Return the leaves of a loss that a model holds and no optimizer, but for models that are used only."""
+    missing = [
+        leaf
+        for leaf in record.leaves.values()
+        if leaf.in_graphs and leaf.requires_grad and leaf.registered and leaf.root is not None and not leaf.optimizers
+    ]
+    meant = {number for leaf in missing if (number := leaf.root) is not None and _is_used_only(record, number)}
+    return [leaf for leaf in missing if leaf.root not in meant]
+
+
+def _is_used_only(record: Record, number: int) -> bool:
+    """Return whether a model of which the optimizers hold nothing is used, and is not meant to be trained.
+
+    Such are a perceptual loss, an attacked classifier, and a copy of a trained model such as a target network. One in training
+    mode whose output feeds no trained tensor's past is a part that was forgotten.
+    """
+    root = record.roots[number]
+    parts = [leaf for leaf in record.leaves.values() if leaf.root == number]
+    if any(leaf.optimizers for leaf in parts):
+        return False
+    copied = any(leaf.copied for leaf in parts) and not any(leaf.feeds_trained for leaf in parts)
+    return copied or root.modes.get("eval", 0) > root.modes.get("train", 0) or not _model_is_trained(record)
 
 
 def _model_is_trained(record: Record) -> bool:

@@ -507,15 +507,8 @@ class TrainingObserver:
         facts.lrs.append(max((float(group.get("lr") or 0) for group in optimizer.param_groups), default=0.0))
         if not facts.place_step:
             facts.place_step = user_line()
-        empty = gradients_empty(optimizer)
-        reached = facts.since_step > 0
-        if not closure and facts.steps and reached and not empty and self._on_top(optimizer, facts):
-            facts.stale += 1
-        if not closure and reached and empty and self._filled.get(id(facts), False):
-            facts.wiped += 1
-        if not closure and facts.steps and not reached and not empty and self._same_as_used(optimizer, facts):
-            facts.doubled += 1
-            facts.place_again = facts.place_again or user_line()
+        if not closure:
+            self._note_gradients_used(optimizer, facts)
         facts.per_step.append(facts.since_step)
         if measured(facts.steps):
             self._keep_values(optimizer, facts)
@@ -552,6 +545,17 @@ class TrainingObserver:
 
     def _leaves_of(self, facts: OptimizerFacts) -> list[Leaf]:
         return [self.record.leaves[number] for number in facts.leaves]
+
+    def _note_gradients_used(self, optimizer: Optimizer, facts: OptimizerFacts) -> None:
+        """Note a step on top of used gradients, on none, or on those of the step before."""
+        empty, reached = gradients_empty(optimizer), facts.since_step > 0
+        if facts.steps and reached and not empty and self._on_top(optimizer, facts):
+            facts.stale += 1
+        if reached and empty and self._filled.get(id(facts), False):
+            facts.wiped += 1
+        if facts.steps and not reached and not empty and self._same_as_used(optimizer, facts):
+            facts.doubled += 1
+            facts.place_again = facts.place_again or user_line()
 
     def _on_top(self, optimizer: Optimizer, facts: OptimizerFacts) -> bool:
         """Return whether what a step uses was added to the gradient that the step before had used."""

@@ -429,7 +429,7 @@ def leakage(record: Record) -> Answer:
             sentence = f"{each.shared} of {each.evaluated} evaluated rows are among those that are trained on"
             fix = "make the training loader from the training part of the split, and remove duplicates before splitting"
             return finding(
-                "leakage", "FAULT", sentence, fix, [each.place], shared=each.shared, evaluated=each.evaluated
+                "leakage", "FAULT", sentence, fix, [each.made, each.place], shared=each.shared, evaluated=each.evaluated
             )
     return None
 

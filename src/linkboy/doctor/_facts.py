@@ -72,12 +72,14 @@ class Overlap:
         evaluated: rows of the evaluation.
         exact: whether the indices of the datasets said so, and not the values of rows.
         place: where the evaluation reads its rows.
+        made: where the loader of the training was made.
     """
 
     shared: int
     evaluated: int
     exact: bool
     place: str
+    made: str = ""
 
 
 @dataclasses.dataclass

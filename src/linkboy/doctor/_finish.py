@@ -290,7 +290,7 @@ def _overlaps(watcher: Watcher) -> None:
                 continue
             shared = _data.shared_rows(one.dataset, other.dataset)
             if shared is not None:
-                facts.overlaps.append(Overlap(*shared, exact=True, place=second.place))
+                facts.overlaps.append(Overlap(*shared, exact=True, place=second.place, made=first.made))
     for key in rows.evaluated:
         dataset, root = key
         if not watcher.record.roots[root].training:
