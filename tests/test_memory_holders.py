@@ -455,8 +455,9 @@ def test_a_long_loop_is_looked_at_often_enough_and_not_more():
 def test_releasing_again_frees_nothing_of_its_own():
     big = torch.zeros(2_000_000)
     watch = weakref.ref(big.untyped_storage())
-    reports = [lb.release_memory(watch) for _ in range(4)]
-    assert not reports[-1].watched[0].gone
-    assert abs(reports[-1].freed_nbytes) < 0.5 * MIB
+    first, *again = [lb.release_memory(watch) for _ in range(4)]
+    assert not first.watched[0].gone
+    # What other threads of a test process free in between is theirs; the search would be seen in each call.
+    assert min(abs(report.freed_nbytes) for report in again) < 0.1 * MIB
     del big
     assert lb.release_memory(watch).watched[0].gone
