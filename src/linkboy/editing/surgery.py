@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from linkboy._calls import HOW, How, arguments_of, refuse_lazy
 from linkboy._checks import check_choice, did_you_mean
 from linkboy._compat import check_transformers
-from linkboy.editing import _edits, _sizes
+from linkboy.editing import _edits, _followers, _sizes
 from linkboy.editing._adapters import adapter_configs, follow_layers
 from linkboy.editing._changes import Changes, Structure, changed_stacks
 from linkboy.editing._checks import check, check_ways, run_before
@@ -144,7 +144,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             _open.discard(self)
 
     def _commit(self, changes: Changes) -> SurgeryReport:
-        _sizes.note_replaced(changes)
+        _followers.note_replaced(changes)
         stacks = changed_stacks(changes)
         for stack in stacks:
             if stack.uniform:
@@ -157,13 +157,13 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         for stack in stacks:
             set_owner_depth(changes, stack)
             set_depth(changes, stack)
-        _sizes.set_sizes(changes, changes.sizes)
+        _followers.set_sizes(changes, changes.sizes)
         if isinstance(self._config, Mapping):
             set_given(changes, self._config)
-        _sizes.follow_config(changes)
+        _followers.follow_config(changes)
         rewire(changes, self._optimizer)
         checked = check(changes, self._example, self._how, self._before)
-        _sizes.set_sizes_seen(changes, checked)
+        _followers.set_sizes_seen(changes, checked)
         check_config(changes)
         note_references(changes)
         return make_report(changes, checked)
