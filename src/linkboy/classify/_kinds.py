@@ -11,10 +11,9 @@ from linkboy.classify._capsule import TextCapsuleNet
 from linkboy.classify._centroids import CentroidClassifier
 from linkboy.classify._dataset import Encoder
 from linkboy.classify._features import NgramEncoder
-from linkboy.classify._models import NgramClassifier, TextCNN, TextModel
+from linkboy.classify._models import NgramAndVectorClassifier, NgramClassifier, TextCNN, TextModel
 from linkboy.classify._tokens import TokenEncoder
 from linkboy.classify._transformer import TextTransformer
-from linkboy.classify._with_vectors import NgramAndVectorClassifier
 from linkboy.classify.recipe import TOKEN_MODELS
 from linkboy.embeddings import PretrainedEmbedding
 

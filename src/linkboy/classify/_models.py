@@ -69,6 +69,33 @@ class NgramClassifier(TextModel):
         self.bias.add_(shift.to(self.bias)).div_(temperature)
 
 
+class NgramAndVectorClassifier(TextModel):
+    """A linear model over n-grams and over vectors, whose logits add up.
+
+    Args:
+        vocabulary: number of n-grams.
+        width: of the vectors.
+        classes: number of classes.
+
+    Shape: ids, offsets and weights as for `NgramClassifier`, vectors `(B, width)` -> logits `(B, classes)`.
+    """
+
+    def __init__(self, vocabulary: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.ngrams = NgramClassifier(vocabulary, classes)
+        self.of_vectors = nn.Linear(width, classes, bias=False)
+
+    def forward(self, ids: Tensor, offsets: Tensor, weights: Tensor, vectors: Tensor) -> Tensor:
+        """Return logits `(B, classes)`."""
+        return self.ngrams(ids, offsets, weights) + self.of_vectors(vectors)
+
+    @torch.no_grad()
+    def adjust_(self, shift: Tensor, temperature: float) -> None:
+        """Change the weights so that the logits are `(logits + shift) / temperature` from now on."""
+        self.ngrams.adjust_(shift, temperature)
+        self.of_vectors.weight /= temperature
+
+
 class TextCNN(TextModel):
     """Convolutions of several widths over token embeddings, the maximum over time of each, and a linear layer.
 

@@ -29,12 +29,12 @@ from linkboy.classify._linear import (
     other_proportions,
 )
 from linkboy.classify._mixing import centred, mean_loss, mix
-from linkboy.classify._models import NgramClassifier, TextModel
+from linkboy.classify._models import NgramAndVectorClassifier, NgramClassifier, TextModel
 from linkboy.classify._parts import Parts, keys_of, strata_of
 from linkboy.classify._scored import evenly
 from linkboy.classify._solver import MemberLoss, one_thread, rows_of
 from linkboy.classify._thresholds import choose_thresholds
-from linkboy.classify._with_vectors import FeaturesWithVectors, NgramAndVectorClassifier, NgramsAndVectors
+from linkboy.classify._with_vectors import FeaturesWithVectors, NgramsAndVectors
 from linkboy.classify.calibration import Calibration, towards_rare_classes
 from linkboy.classify.recipe import LARGE, Recipe, TrainingOptions
 from linkboy.classify.search import SearchReport, search

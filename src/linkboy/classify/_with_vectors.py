@@ -1,4 +1,4 @@
-"""N-grams and the vectors of a pretrained encoder side by side: what a text becomes, and the linear model of both."""
+"""N-grams and the vectors of a pretrained encoder side by side: what a text becomes."""
 
 import dataclasses
 import os
@@ -9,10 +9,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from linkboy.classify._features import FlatFeatures, NgramEncoder
-from linkboy.classify._models import NgramClassifier, TextModel
 from linkboy.classify._pretrained import OWNED, PretrainedEncoder
 
 SETTINGS = "pretrained"  # where the settings of the encoder are among those of the n-grams
@@ -73,33 +72,6 @@ class NgramsAndVectors:
         directory = self.pretrained.files.directory
         found = sorted(path for path in directory.rglob("*") if path.is_file())
         return {f"{OWNED}/{path.relative_to(directory).as_posix()}": path.read_bytes() for path in found}
-
-
-class NgramAndVectorClassifier(TextModel):
-    """A linear model over n-grams and over vectors, whose logits add up.
-
-    Args:
-        vocabulary: number of n-grams.
-        width: of the vectors.
-        classes: number of classes.
-
-    Shape: ids, offsets and weights as for `NgramClassifier`, vectors `(B, width)` -> logits `(B, classes)`.
-    """
-
-    def __init__(self, vocabulary: int, width: int, classes: int) -> None:
-        super().__init__()
-        self.ngrams = NgramClassifier(vocabulary, classes)
-        self.of_vectors = nn.Linear(width, classes, bias=False)
-
-    def forward(self, ids: Tensor, offsets: Tensor, weights: Tensor, vectors: Tensor) -> Tensor:
-        """Return logits `(B, classes)`."""
-        return self.ngrams(ids, offsets, weights) + self.of_vectors(vectors)
-
-    @torch.no_grad()
-    def adjust_(self, shift: Tensor, temperature: float) -> None:
-        """Change the weights so that the logits are `(logits + shift) / temperature` from now on."""
-        self.ngrams.adjust_(shift, temperature)
-        self.of_vectors.weight /= temperature
 
 
 def restore_encoder(

@@ -31,9 +31,9 @@ from linkboy.classify._classifier_files import (
 from linkboy.classify._dataset import Encoder
 from linkboy.classify._features import FlatFeatures, NgramEncoder
 from linkboy.classify._kinds import ENCODERS, restored_model
-from linkboy.classify._models import TextModel
+from linkboy.classify._models import NgramAndVectorClassifier, TextModel
 from linkboy.classify._parts import memberships_of, targets_of, unknown_labels
-from linkboy.classify._with_vectors import SETTINGS, NgramAndVectorClassifier, NgramsAndVectors, restore_encoder
+from linkboy.classify._with_vectors import SETTINGS, NgramsAndVectors, restore_encoder
 from linkboy.classify.decisions import DecisionCurve, OperatingPoint
 from linkboy.classify.explain import Explanation, Explanations, explain_text
 from linkboy.classify.export import ExportReport, Form, export_model, padded_inputs

@@ -23,8 +23,7 @@ from linkboy._report import Block, Report, Table, format_bytes
 from linkboy.classify._centroids import CentroidClassifier
 from linkboy.classify._dataset import Encoder
 from linkboy.classify._features import FlatFeatures
-from linkboy.classify._models import NgramClassifier
-from linkboy.classify._with_vectors import NgramAndVectorClassifier
+from linkboy.classify._models import NgramAndVectorClassifier, NgramClassifier
 
 Form = Literal["onnx", "torchscript", "torch-export"]
 RunExported = Callable[[Mapping[str, Tensor]], Tensor]
