@@ -17,9 +17,9 @@ from torch import nn
 import linkboy as lb
 from linkboy import _compat
 from linkboy._plots import new_figure
-from linkboy.classify._columns import wanted_columns
 from linkboy.classify._given import texts_of_stream
-from linkboy.classify._tables import Reading
+from linkboy.classify.reading._columns import wanted_columns
+from linkboy.classify.reading._tables import Reading
 from linkboy.classify.serving import LOOPBACK, _check_host, server
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -29,12 +29,28 @@ FLOORS = {
     "__main__": 9,
 }  # fmt: skip
 
+# The folders of the largest room stand on floors of their own, below the files beside them.
+FOLDERS = {
+    "recipe": 0,
+    "reading": 1,
+    "judging": 2, "encoding": 2,
+    "models": 3, "linear": 3,
+    "learning": 4, "saved": 4,
+    "results": 5,
+}  # fmt: skip
+
 Graph = Mapping[str, set[str]]
 
 
 def unit_of(module: str) -> str:
     """The file or room directly below `linkboy` that a module belongs to; `linkboy` for the surface."""
     return [*module.split("."), module][1 if "." in module else 0]
+
+
+def folder_of(module: str) -> str | None:
+    """The folder of `linkboy.classify` that a module is in, or a file that has a floor; `None` for others."""
+    folder = module.removeprefix("linkboy.classify.").partition(".")[0]
+    return folder if folder in FOLDERS else None
 
 
 @functools.cache  # the tree is read once, though many tests plant a module in it
@@ -73,6 +89,16 @@ def upward(graph: Graph) -> Iterator[str]:
             here, there = unit_of(module), unit_of(other)
             if here != there and FLOORS[there] >= FLOORS[here]:
                 yield f"{module} (floor {FLOORS[here]}) imports {other} (floor {FLOORS[there]})"
+
+
+def upward_in_classify(graph: Graph) -> Iterator[str]:
+    for module, others in graph.items():
+        for other in others:
+            here, there = folder_of(module), folder_of(other)
+            if here is None or here == there or not other.startswith("linkboy.classify"):
+                continue
+            if there is None or FOLDERS[there] >= FOLDERS[here]:
+                yield f"{module} imports {other}, which is above it or beside it"
 
 
 def circles(graph: Graph) -> list[list[str]]:
@@ -117,6 +143,35 @@ def test_the_page_on_architecture_shows_every_file_on_its_floor(page):
 
 def test_every_import_points_to_a_lower_floor():
     assert not list(upward(graph_of(sources())))
+
+
+def test_every_folder_of_the_classifier_has_a_floor():
+    room = SOURCE / "classify"
+    assert {path.parent.name for path in room.glob("*/__init__.py")} <= set(FOLDERS)
+
+
+@pytest.mark.parametrize("page", ["architecture.md", "zh/architecture.md"])
+def test_the_page_on_architecture_shows_the_folders_of_the_classifier(page):
+    text = (Path(__file__).parent.parent / "docs" / page).read_text("utf-8")
+    rows = re.findall(r"^\| (\d) \| (`[^|]*) \|", text, re.MULTILINE)
+    shown = {name: int(floor) for floor, files in rows for name in re.findall(r"`(\w+)`", files)}
+    assert {name: floor for name, floor in shown.items() if name in FOLDERS} == FOLDERS
+
+
+def test_every_import_between_folders_of_the_classifier_points_to_a_lower_floor():
+    assert not list(upward_in_classify(graph_of(sources())))
+
+
+@pytest.mark.parametrize(
+    ("module", "planted"),
+    [
+        ("linkboy.classify.reading.labelled", "from linkboy.classify.learning.search import search"),
+        ("linkboy.classify.models._models", "from linkboy.classify.linear._solver import one_thread"),
+        ("linkboy.classify.learning._learner", "from linkboy.classify.job import train_classifier"),
+    ],
+)
+def test_a_planted_import_between_folders_is_seen(module, planted):
+    assert list(upward_in_classify(graph_of(sources() | {module: planted})))
 
 
 def test_no_modules_import_each_other():

@@ -46,7 +46,7 @@ def test_a_room_names_what_it_offers_and_everything_else_is_internal(name):
     module = room(name)
     assert sorted(module.__all__) == list(module.__all__)
     homes = {getattr(thing, "__module__", "").rpartition(".")[2] for _, thing in public(name)}
-    files = {path.stem for path in (SOURCE / name).glob("*.py")} - {"__init__"}
+    files = {path.stem for path in (SOURCE / name).rglob("*.py")} - {"__init__"}
     assert {stem for stem in files if not stem.startswith("_")} <= homes, "internal files have an underscore"
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from linkboy._random import same_random_numbers
-from linkboy.classify.labelled import LabelledTexts
+from linkboy.classify.reading.labelled import LabelledTexts
 from linkboy.text import train_wordpiece
 
 WORDS = {

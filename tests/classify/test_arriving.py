@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from linkboy.classify import _arriving
-from linkboy.classify._arriving import Arriving, LiveReader, batches_of
+from linkboy.classify.reading import _arriving
+from linkboy.classify.reading._arriving import Arriving, LiveReader, batches_of
 
 
 def lines_of(reader):

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from linkboy.classify._models import NgramClassifier, TextCNN
-from linkboy.classify._reliability import reliability
-from linkboy.classify._scored import Scored
-from linkboy.classify.calibration import (
+from linkboy.classify.judging._reliability import reliability
+from linkboy.classify.judging._scored import Scored
+from linkboy.classify.judging.metrics import macro_f1
+from linkboy.classify.learning.calibration import (
     best_temperature,
     calibrate,
     choose_adjustment,
     gain_standard_error,
 )
-from linkboy.classify.metrics import macro_f1
+from linkboy.classify.models._models import NgramClassifier, TextCNN
 
 
 def drawn(rows, classes, temperature, seed=0):

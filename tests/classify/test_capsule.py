@@ -4,7 +4,7 @@ import torch
 
 import linkboy as lb
 from linkboy import cli
-from linkboy.classify._capsule import CapsuleHead, TextCapsuleNet
+from linkboy.classify.models._capsule import CapsuleHead, TextCapsuleNet
 
 
 def test_logits_are_the_scaled_lengths_of_the_routed_capsules():

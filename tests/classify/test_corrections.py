@@ -7,7 +7,7 @@ import pytest
 
 import linkboy as lb
 from linkboy import cli
-from linkboy.classify.corrections import corrected_labels
+from linkboy.classify.judging.corrections import corrected_labels
 
 HEADER = "part,line,label,suggested_label,probability,text\n"
 ROWS = lb.LabelledTexts(

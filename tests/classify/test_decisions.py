@@ -8,7 +8,7 @@ import pytest
 
 import linkboy as lb
 from linkboy.classify import DecisionCurve
-from linkboy.classify.decisions import MOST_POINTS, thresholds_by_class
+from linkboy.classify.judging.decisions import MOST_POINTS, thresholds_by_class
 from linkboy.cli.app import run
 
 

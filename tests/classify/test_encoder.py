@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 
 import linkboy as lb
-from linkboy.classify import _pretrained
-from linkboy.classify._encoder_files import read_encoder
-from linkboy.classify._features import FlatFeatures
-from linkboy.classify._linear import Judge, Member, Task, Vectors, fit_linear, solve_vectors
-from linkboy.classify._pretrained import PretrainedEncoder, pooled
+from linkboy.classify.encoding import _pretrained
+from linkboy.classify.encoding._encoder_files import read_encoder
+from linkboy.classify.encoding._features import FlatFeatures
+from linkboy.classify.encoding._pretrained import PretrainedEncoder, pooled
+from linkboy.classify.linear._linear import Judge, Member, Task, Vectors, fit_linear, solve_vectors
 from linkboy.cli import app as cli
 
 pytest.importorskip("transformers")
@@ -478,7 +478,7 @@ def test_an_encoder_named_twice_is_refused(make_rows, tmp_path):
 
 
 def test_too_many_classes_or_rows_are_refused_before_anything_is_read(tmp_path, monkeypatch):
-    from linkboy.classify import _outcome
+    from linkboy.classify.learning import _outcome
 
     labels = [f"c{n // 3}" for n in range(60)]
     data = lb.LabelledTexts("made up", [f"text {n}" for n in range(60)], labels, range(1, 61))

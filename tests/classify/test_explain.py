@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import linkboy as lb
-from linkboy.classify._features import END, START, NgramEncoder
-from linkboy.classify.explain import _words
+from linkboy.classify.encoding._features import END, START, NgramEncoder
+from linkboy.classify.saved.explain import _words
 
 TEXTS = st.lists(st.text("abAB 中国İΣ，é\u0301😀", max_size=12), min_size=1, max_size=8)
 

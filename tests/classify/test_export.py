@@ -74,7 +74,7 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(classifier, tmp_path
     assert str(caught.value) == (
         "an export to ONNX needs onnxscript, not installed here; run: pip install 'linkboy[onnx]'"
     )
-    monkeypatch.setattr("linkboy.classify.export._torchscript", lambda *_: (b"x", lambda _: torch.zeros(1, 3)))
+    monkeypatch.setattr("linkboy.classify.saved.export._torchscript", lambda *_: (b"x", lambda _: torch.zeros(1, 3)))
     with pytest.raises(ArithmeticError) as caught:
         classifier.export(tmp_path / "model", form="torchscript")
     assert str(caught.value).startswith("the exported model differs from the classifier by ")
@@ -82,7 +82,7 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(classifier, tmp_path
     def refuse(*_):
         raise RuntimeError("\nno such operation\nmore")
 
-    monkeypatch.setattr("linkboy.classify.export._torchscript", refuse)
+    monkeypatch.setattr("linkboy.classify.saved.export._torchscript", refuse)
     with pytest.raises(ValueError) as caught:
         classifier.export(tmp_path / "model", form="torchscript")
     assert str(caught.value) == (

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from linkboy.classify import _features as features
-from linkboy.classify._features import END, START, FlatFeatures, NgramEncoder
+from linkboy.classify.encoding import _features as features
+from linkboy.classify.encoding._features import END, START, FlatFeatures, NgramEncoder
 from linkboy.text._scripts import unspaced_share
 
 ALPHABET = "abAB 中国，。é\u0301१😀\ud800"

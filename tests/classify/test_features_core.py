@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tests.text.test_basic import AWKWARD, fuzz
 
 from linkboy._compiled import core
-from linkboy.classify._columns import FIELD
-from linkboy.classify._features import NgramEncoder
+from linkboy.classify.encoding._features import NgramEncoder
+from linkboy.classify.reading._columns import FIELD
 
 TEXTS = [
     *AWKWARD,

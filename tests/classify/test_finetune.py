@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import linkboy as lb
-from linkboy.classify import _finetune
-from linkboy.classify._finetune import FinetunedEncoder, FinetuneLearner, PretrainedTokens, cut
-from linkboy.classify._pretrained import PretrainedEncoder
+from linkboy.classify.encoding._pretrained import PretrainedEncoder
+from linkboy.classify.learning import _finetune
+from linkboy.classify.learning._finetune import FinetunedEncoder, FinetuneLearner, PretrainedTokens, cut
 from linkboy.classify.recipe import TrainingOptions, recipe_of_finetuning
 from linkboy.parameters import compare_models
 
@@ -166,7 +166,8 @@ def test_memory_that_runs_out_halves_the_batch_and_doubles_the_steps(encoder, ma
 STOPPED = """
 import os, signal, sys
 import linkboy as lb
-from linkboy.classify import _finetune, _pretrained
+from linkboy.classify.learning import _finetune
+from linkboy.classify.encoding import _pretrained
 data, out, bert, stop = lb.read_labelled(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4] == "stop"
 seen = 0
 forward = _finetune.FinetunedEncoder.forward

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import linkboy as lb
-from linkboy.classify._linear import folds
-from linkboy.classify._parts import keys_of, make_parts, parts_of_fold, targets_of
-from linkboy.classify.folds import check_folds, cross_validate
+from linkboy.classify.learning.folds import check_folds, cross_validate
+from linkboy.classify.linear._linear import folds
+from linkboy.classify.reading._parts import keys_of, make_parts, parts_of_fold, targets_of
 
 FOLDS = 3
 WRONG = range(7, 120, 23)
@@ -173,7 +173,7 @@ def test_data_that_cannot_be_cut_are_refused(tmp_path, data, monkeypatch):
     )
     twice = {"folds": 3, "options": lb.TrainingOptions(folds=4)}
     assert refused(tmp_path, data, **twice) == "folds must be given once, got 3 and in the options 4"
-    monkeypatch.setattr("linkboy.classify._outcome.LARGE", 50)
+    monkeypatch.setattr("linkboy.classify.learning._outcome.LARGE", 50)
     kept = [text for part in ("train", "valid") for text in make_parts(data).texts[part].texts]
     assert refused(tmp_path, data, folds=3) == (
         "folds is for fewer than 50 training and validation rows with at most 100000000 characters in all, got "

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linkboy.classify._content import opened
-from linkboy.classify._findings import number_key
-from linkboy.classify.labelled import read_labelled
+from linkboy.classify.reading._content import opened
+from linkboy.classify.reading._findings import number_key
+from linkboy.classify.reading.labelled import read_labelled
 
 ENGLISH = [
     (f"the {thing} was {word}, {number}", label)
@@ -379,7 +379,7 @@ def test_several_columns_are_joined_and_told_apart(tmp_path):
 
 
 def test_the_same_word_in_another_column_is_another_ngram():
-    from linkboy.classify._features import NgramEncoder
+    from linkboy.classify.encoding._features import NgramEncoder
 
     texts = ["good food \x01 bad news", "good food \x01 bad news", "bad news \x01 good food", "bad news \x01 good food"]
     encoder = NgramEncoder.fit(texts)

@@ -9,7 +9,7 @@ import pytest
 
 import linkboy as lb
 from linkboy._progress import Progress, progress_shown
-from linkboy.classify import _learner as learning
+from linkboy.classify.learning import _learner as learning
 
 TEXTS = [f"{word} {n}" for n in range(20) for word in ("好吃", "难吃")]
 LABELS = ["good", "bad"] * 20

@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file
 
 import linkboy as lb
-from linkboy.classify import _run_directory as outputs
-from linkboy.classify._charts import as_file, confusion_chart, learning_curves
-from linkboy.classify._frames import ACCEPTED
-from linkboy.classify._kinds import make_encoder, make_model
-from linkboy.classify._results import CONTENTS
-from linkboy.classify.classifier import Classifier
+from linkboy.classify.models._kinds import make_encoder, make_model
+from linkboy.classify.reading._frames import ACCEPTED
 from linkboy.classify.recipe import DataTraits, choose_recipe
+from linkboy.classify.results import _run_directory as outputs
+from linkboy.classify.results._charts import as_file, confusion_chart, learning_curves
+from linkboy.classify.results._results import CONTENTS
+from linkboy.classify.saved.classifier import Classifier
 
 SVG = "{http://www.w3.org/2000/svg}"
 QUICK = lb.TrainingOptions()
@@ -170,7 +170,7 @@ def test_classes_of_very_unequal_size_show_both_points_and_change_nothing_by_the
 
 
 def test_long_texts_whose_features_are_not_kept_give_the_same_model(tmp_path, make_rows, finished, monkeypatch):
-    monkeypatch.setattr("linkboy.classify._dataset.MOST_CHARACTERS", 100)
+    monkeypatch.setattr("linkboy.classify.encoding._dataset.MOST_CHARACTERS", 100)
     report = lb.train_classifier(make_rows(240), tmp_path / "model", options=QUICK)
     one, other = (load_file(path / "model.safetensors") for path in (finished.directory, report.directory))
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -178,7 +178,7 @@ def test_long_texts_whose_features_are_not_kept_give_the_same_model(tmp_path, ma
 
 
 def test_of_many_classes_fewer_rows_judge_and_only_those_are_measured(tmp_path, make_rows, monkeypatch):
-    monkeypatch.setattr("linkboy.classify._outcome.MOST_JUDGED", 3 * 90)
+    monkeypatch.setattr("linkboy.classify.learning._outcome.MOST_JUDGED", 3 * 90)
     report = lb.train_classifier(make_rows(240), tmp_path / "model", options=QUICK)
     assert report.linear.judged_count == 90
     assert report.linear.row_count == 216
@@ -186,8 +186,8 @@ def test_of_many_classes_fewer_rows_judge_and_only_those_are_measured(tmp_path, 
 
 
 def test_thousands_of_classes_get_a_centroid_each(tmp_path, monkeypatch):
-    monkeypatch.setattr("linkboy.classify._outcome.MOST_SOLVED_CLASSES", 10)
-    monkeypatch.setattr("linkboy.classify._centroids.MOST_OF_CLASSES", 0.5)
+    monkeypatch.setattr("linkboy.classify.learning._outcome.MOST_SOLVED_CLASSES", 10)
+    monkeypatch.setattr("linkboy.classify.models._centroids.MOST_OF_CLASSES", 0.5)
     texts = [f"goods{n} model{n * 7 % 40} {row}" for n in range(40) for row in range(6)]
     rows = lb.LabelledTexts("goods", texts, [f"c{n}" for n in range(40) for _ in range(6)], range(1, 241))
     report = lb.train_classifier(rows, tmp_path / "model")
@@ -437,7 +437,7 @@ def test_nothing_to_resume_is_said(tmp_path, rows, finished):
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, trained_in_epochs, monkeypatch):
     import signal
 
-    from linkboy.classify import _learner as learning
+    from linkboy.classify.learning import _learner as learning
 
     real = learning.fit
 
@@ -488,7 +488,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, rows, make_rows, train
 
 
 def test_an_n_gram_run_that_was_interrupted_starts_again_to_the_same_bits(tmp_path, rows, finished, monkeypatch):
-    from linkboy.classify import _outcome
+    from linkboy.classify.learning import _outcome
 
     def interrupted(*arguments, **keywords):
         raise KeyboardInterrupt

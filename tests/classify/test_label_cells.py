@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from linkboy.classify._parts import make_parts, memberships_of
-from linkboy.classify.labelled import LabelledTexts, read_labelled
+from linkboy.classify.reading._parts import make_parts, memberships_of
+from linkboy.classify.reading.labelled import LabelledTexts, read_labelled
 
 ROWS = [
     ("calm sea at night", ("sea", "night")),

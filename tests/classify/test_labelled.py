@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linkboy.classify.labelled import read_labelled
+from linkboy.classify.reading.labelled import read_labelled
 
 ROWS = [("房间很干净", "好评"), ("服务太差", "差评"), ("a\tb", "好评"), ("«quoted, text»", "差评")]
 

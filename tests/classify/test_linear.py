@@ -5,10 +5,10 @@ import pytest
 import torch
 from sklearn.svm import LinearSVC
 
-from linkboy.classify._features import FlatFeatures
-from linkboy.classify._linear import Task, fit_linear, folds, other_proportions
-from linkboy.classify._mixing import centred, mean_loss, mix
-from linkboy.classify._solver import SCALES, Problem, SparseRows
+from linkboy.classify.encoding._features import FlatFeatures
+from linkboy.classify.linear._linear import Task, fit_linear, folds, other_proportions
+from linkboy.classify.linear._mixing import centred, mean_loss, mix
+from linkboy.classify.linear._solver import SCALES, Problem, SparseRows
 
 VOCABULARY = 40
 
@@ -109,7 +109,7 @@ def test_the_cross_entropy_is_at_its_minimum():
 def test_classes_in_blocks_come_to_the_same_weights(monkeypatch):
     features, _, targets = draw()
     whole = dense_solution(problem(features, targets), "squared-hinge", "log-odds", 1.0, 20)
-    monkeypatch.setattr("linkboy.classify._solver.BLOCK", 1)
+    monkeypatch.setattr("linkboy.classify.linear._solver.BLOCK", 1)
     torch.testing.assert_close(dense_solution(problem(features, targets), "squared-hinge", "log-odds", 1.0, 20), whole)
 
 

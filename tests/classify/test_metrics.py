@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
-from linkboy.classify.metrics import classification_metrics, macro_f1
+from linkboy.classify.judging.metrics import classification_metrics, macro_f1
 
 LABELS = st.integers(0, 4)
 
@@ -76,7 +76,7 @@ def test_guessing_is_told_from_knowing():
 
 
 def test_thousands_of_classes_have_no_table_but_their_confused_pairs(monkeypatch):
-    monkeypatch.setattr("linkboy.classify.metrics.MOST_IN_TABLE", 2)
+    monkeypatch.setattr("linkboy.classify.judging.metrics.MOST_IN_TABLE", 2)
     metrics = classification_metrics(np.array([0, 0, 1, 2]), np.array([1, 1, 1, 0]), list("abc"))
     assert metrics.confusion == ()
     assert metrics.most_confused() == [("a", "b", 2), ("c", "a", 1)]

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 
 import linkboy as lb
-from linkboy.classify import _charts as charts
-from linkboy.classify import _page as page
-from linkboy.classify._reliability import reliability
+from linkboy.classify.judging._reliability import reliability
+from linkboy.classify.results import _charts as charts
+from linkboy.classify.results import _page as page
 
 VOID = {"meta", "link", "br", "img", "rect", "line", "circle", "polyline"}
 QUICK = lb.TrainingOptions(epochs=3, batch_size=32)
@@ -225,7 +225,7 @@ def test_the_page_is_chinese_where_the_language_is(kind, tmp_path, make_rows):
 
 def test_every_finding_about_data_has_its_sentence_in_chinese():
     from linkboy._language import translate_filled
-    from linkboy.classify._sentences import SENTENCES
+    from linkboy.classify.reading._sentences import SENTENCES
 
     counted = {  # the value that begins these sentences is a count with its noun and verb
         "small classes": "3 classes have", "placeholders": "3 texts hold", "duplicates": "3 rows repeat",

@@ -18,7 +18,7 @@ import pytest
 
 import linkboy as lb
 from linkboy.classify import Classifier
-from linkboy.classify.explain import Contribution, Explanations
+from linkboy.classify.saved.explain import Contribution, Explanations
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from linkboy.classify._parts import make_parts, read_class_names, targets_of
-from linkboy.classify.labelled import LabelledTexts
+from linkboy.classify.reading._parts import make_parts, read_class_names, targets_of
+from linkboy.classify.reading.labelled import LabelledTexts
 
 
 def labelled(pairs, source="rows.tsv"):
@@ -159,7 +159,7 @@ def test_class_names_must_exist_and_differ(tmp_path):
 
 
 def test_rows_that_were_skipped_stay_with_the_training_part():
-    from linkboy.classify.labelled import SkippedRow
+    from linkboy.classify.reading.labelled import SkippedRow
 
     rows = dataclasses.replace(
         labelled([(f"text {n}", "ab"[n % 2]) for n in range(100)]), skipped=(SkippedRow(7, "the text is empty"),)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from linkboy.classify._reliability import reliability
+from linkboy.classify.judging._reliability import reliability
 
 
 def test_error_and_bins_equal_the_definition():

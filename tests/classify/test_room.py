@@ -14,7 +14,7 @@ def test_names_for_checkers_and_names_at_run_time_are_the_same():
     tree = ast.parse(Path(classify.__file__).read_text("utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
     typed = {
-        alias.asname: node.module.rpartition(".")[2]
+        alias.asname: node.module.removeprefix("linkboy.classify.")
         for node in block.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names

@@ -7,8 +7,8 @@ import pytest
 
 import linkboy as lb
 from linkboy import cli
-from linkboy.classify import search
-from linkboy.classify._candidate import Candidate
+from linkboy.classify.learning import search
+from linkboy.classify.learning._candidate import Candidate
 from linkboy.classify.recipe import DataTraits, choose_recipe
 
 

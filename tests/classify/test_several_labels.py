@@ -13,10 +13,10 @@ from sklearn.svm import LinearSVC
 
 import linkboy as lb
 from linkboy.classify import multilabel_metrics
-from linkboy.classify._mixing import label_biases, mix
-from linkboy.classify._solver import Problem, SparseRows
-from linkboy.classify._thresholds import choose_thresholds
-from linkboy.classify.multilabel import micro_f1
+from linkboy.classify.judging._thresholds import choose_thresholds
+from linkboy.classify.judging.multilabel import micro_f1
+from linkboy.classify.linear._mixing import label_biases, mix
+from linkboy.classify.linear._solver import Problem, SparseRows
 
 
 def made(count, labels=6, seed=0, noise=0.05):
@@ -78,7 +78,7 @@ def test_nothing_true_and_nothing_given_is_no_error():
 
 
 def features_of(texts):
-    from linkboy.classify._features import NgramEncoder
+    from linkboy.classify.encoding._features import NgramEncoder
 
     encoder = NgramEncoder.fit(texts, binary=True)
     return encoder.encode(texts), len(encoder)
@@ -283,7 +283,7 @@ def test_options_for_one_class_are_refused(tmp_path, options, message):
 
 
 def test_too_many_labels_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("linkboy.classify._outcome.MOST_SOLVED_CLASSES", 3)
+    monkeypatch.setattr("linkboy.classify.learning._outcome.MOST_SOLVED_CLASSES", 3)
     with pytest.raises(ValueError, match="several labels a text are for at most 3 labels and"):
         lb.train_classifier(made(60), tmp_path / "m")
 

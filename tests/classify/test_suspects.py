@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 import linkboy as lb
-from linkboy.classify._parts import make_parts
-from linkboy.classify._scored import Scored
-from linkboy.classify.suspects import suspected_labels, suspected_rows
+from linkboy.classify.judging._scored import Scored
+from linkboy.classify.judging.suspects import suspected_labels, suspected_rows
+from linkboy.classify.reading._parts import make_parts
 
 
 def scored(probabilities, target):

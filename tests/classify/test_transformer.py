@@ -2,7 +2,7 @@
 
 import torch
 
-from linkboy.classify._transformer import TextTransformer
+from linkboy.classify.models._transformer import TextTransformer
 
 
 def test_a_transformer_sees_the_order_of_tokens_and_survives_texts_without_any(tmp_path):

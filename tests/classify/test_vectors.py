@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from linkboy import LabelledTexts, TrainingOptions, cli, load_classifier, train_classifier
-from linkboy.classify._tokens import TokenEncoder
+from linkboy.classify.encoding._tokens import TokenEncoder
 from linkboy.embeddings import EmbeddingReport
 
 GOOD, BAD = ("干净 舒服 热情 方便 安静", "脏 吵 冷漠 破旧 太差")

@@ -1,4 +1,4 @@
-// The class Grams of the module: texts to weighted n-grams, as linkboy/classify/_features.py defines them. The hashes are
+// The class Grams of the module: texts to weighted n-grams, as linkboy/classify/encoding/_features.py defines them. The hashes are
 // those of the NumPy path bit for bit, and so are the weights: sums go in the same order, logarithms come from NumPy.
 #pragma once
 

@@ -6,7 +6,7 @@ The names are Unicode's own (CLDR), as the package Babel carries them; nothing i
 import hashlib
 from collections import Counter
 
-from linkboy.classify.labelled import LabelledTexts
+from linkboy.classify.reading.labelled import LabelledTexts
 
 LANGUAGES = (
     "en", "de", "fr", "es", "pt", "it", "nl", "sv", "da", "nb", "fi", "pl", "cs", "hu", "ro", "tr",

@@ -12,16 +12,16 @@ from typing import Any, BinaryIO
 
 from linkboy._files import atomic_write
 from linkboy._reading import codec_of
-from linkboy.classify._arriving import Arriving, LiveReader
-from linkboy.classify._columns import TEXT_NAMES, ColumnTraits, Roles, looks_like_header, name_key
-from linkboy.classify._content import Content, arriving, opened
-from linkboy.classify._dialect import FASTTEXT, SEPARATOR_NAMES, SEPARATORS
-from linkboy.classify._json import MISSING, cell_text
-from linkboy.classify._sentences import say
-from linkboy.classify._tables import BadRow, Reading, TextTable, json_form, table_of, text_lines
-from linkboy.classify.classifier import Classifier
-from linkboy.classify.labelled import as_string, columns_named, existing_file, text_getter
-from linkboy.classify.predictions import Predictions
+from linkboy.classify.reading._arriving import Arriving, LiveReader
+from linkboy.classify.reading._columns import TEXT_NAMES, ColumnTraits, Roles, looks_like_header, name_key
+from linkboy.classify.reading._content import Content, arriving, opened
+from linkboy.classify.reading._dialect import FASTTEXT, SEPARATOR_NAMES, SEPARATORS
+from linkboy.classify.reading._json import MISSING, cell_text
+from linkboy.classify.reading._sentences import say
+from linkboy.classify.reading._tables import BadRow, Reading, TextTable, json_form, table_of, text_lines
+from linkboy.classify.reading.labelled import as_string, columns_named, existing_file, text_getter
+from linkboy.classify.saved.classifier import Classifier
+from linkboy.classify.saved.predictions import Predictions
 
 FORMS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 ANSWERS = ("predicted_label", "probability")

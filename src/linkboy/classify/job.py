@@ -14,19 +14,30 @@ from linkboy._language import Language, chosen_language
 from linkboy._progress import progress_shown
 from linkboy._report import Block, Report, Table, format_count, format_percent, format_seconds
 from linkboy._version import __version__
-from linkboy.classify._candidate import TrainingStoppedError, traits_of
-from linkboy.classify._classifier_files import write_files
-from linkboy.classify._encoding import encoded_by, encoder_of
-from linkboy.classify._inputs import TrainingInputs
-from linkboy.classify._judging import judge
-from linkboy.classify._learner import METRIC_KEYS, Learner
-from linkboy.classify._linear import LinearReport
-from linkboy.classify._outcome import Outcome, check_size, is_solved, solve, train_in_epochs
-from linkboy.classify._page import report_page
-from linkboy.classify._parts import Parts, make_parts
-from linkboy.classify._pretrained import OWNED
-from linkboy.classify._results import CONTENTS, Judgement, result_files
-from linkboy.classify._run_directory import (
+from linkboy.classify.encoding._pretrained import OWNED
+from linkboy.classify.encoding._tokens import TokenEncoder
+from linkboy.classify.encoding._with_vectors import NgramsAndVectors
+from linkboy.classify.judging.corrections import LabelCorrections, corrected_labels
+from linkboy.classify.judging.metrics import ClassificationMetrics
+from linkboy.classify.judging.multilabel import MultilabelMetrics
+from linkboy.classify.judging.suspects import SuspectedLabels
+from linkboy.classify.learning._candidate import TrainingStoppedError, traits_of
+from linkboy.classify.learning._encoding import encoded_by, encoder_of
+from linkboy.classify.learning._inputs import TrainingInputs
+from linkboy.classify.learning._learner import METRIC_KEYS, Learner
+from linkboy.classify.learning._outcome import Outcome, check_size, is_solved, solve, train_in_epochs
+from linkboy.classify.learning._vectors import pretrained_embedding
+from linkboy.classify.learning.calibration import Calibration
+from linkboy.classify.learning.folds import CrossValidation, check_folds, cross_validate
+from linkboy.classify.learning.search import SearchReport, Show
+from linkboy.classify.linear._linear import LinearReport
+from linkboy.classify.reading._parts import Parts, make_parts
+from linkboy.classify.reading.labelled import LabelledTexts, labelled_of
+from linkboy.classify.recipe import Recipe, TrainingOptions, choose_recipe
+from linkboy.classify.results._judging import judge
+from linkboy.classify.results._page import report_page
+from linkboy.classify.results._results import CONTENTS, Judgement, result_files
+from linkboy.classify.results._run_directory import (
     CHECKPOINTS,
     check_directory,
     check_same_run,
@@ -35,19 +46,8 @@ from linkboy.classify._run_directory import (
     kept_precision,
     run_in,
 )
-from linkboy.classify._tokens import TokenEncoder
-from linkboy.classify._vectors import pretrained_embedding
-from linkboy.classify._with_vectors import NgramsAndVectors
-from linkboy.classify.calibration import Calibration
-from linkboy.classify.classifier import Classifier
-from linkboy.classify.corrections import LabelCorrections, corrected_labels
-from linkboy.classify.folds import CrossValidation, check_folds, cross_validate
-from linkboy.classify.labelled import LabelledTexts, labelled_of
-from linkboy.classify.metrics import ClassificationMetrics
-from linkboy.classify.multilabel import MultilabelMetrics
-from linkboy.classify.recipe import Recipe, TrainingOptions, choose_recipe
-from linkboy.classify.search import SearchReport, Show
-from linkboy.classify.suspects import SuspectedLabels
+from linkboy.classify.saved._classifier_files import write_files
+from linkboy.classify.saved.classifier import Classifier
 from linkboy.memory import ReleaseReport, release_memory
 from linkboy.parameters import count_parameters
 from linkboy.training import History, is_main_process, process_count, wait_for_everyone

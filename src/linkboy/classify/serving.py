@@ -14,10 +14,10 @@ from linkboy._checks import did_you_mean
 from linkboy._language import LANGUAGES, Language
 from linkboy._page import environment
 from linkboy._version import __version__
-from linkboy.classify._page import PIECES, shades
-from linkboy.classify.classifier import Classifier
-from linkboy.classify.explain import Explanation
-from linkboy.classify.predictions import Predictions
+from linkboy.classify.results._page import PIECES, shades
+from linkboy.classify.saved.classifier import Classifier
+from linkboy.classify.saved.explain import Explanation
+from linkboy.classify.saved.predictions import Predictions
 from linkboy.text._scripts import font_language
 
 MOST_BODY = 1 << 20  # bytes of a request

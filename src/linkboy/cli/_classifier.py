@@ -14,7 +14,7 @@ from linkboy.cli._wording import as_options
 
 if TYPE_CHECKING:
     from linkboy.classify._given import GivenTexts
-    from linkboy.classify.export import Form
+    from linkboy.classify.saved.export import Form
 
 _FILES: "dict[Form, str]" = {"onnx": "model.onnx", "torchscript": "model.pt", "torch-export": "model.pt2"}
 
@@ -117,7 +117,7 @@ def say(sentence: str) -> None:
 def _opened(file: Path, reading: ReadingOptions, known: list[str]) -> "Iterator[GivenTexts]":
     """Open a file of texts, or standard input, which is read as it comes."""
     from linkboy.classify._given import texts_of_file, texts_of_stream
-    from linkboy.classify.labelled import SkippedRow, bad_row_of
+    from linkboy.classify.reading.labelled import SkippedRow, bad_row_of
 
     asked = reading.for_texts(known)
     skipped: list[SkippedRow] = []

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # importing a room costs time that --help must not pay
 
 def tab_lines(predictions: "Predictions") -> str:
     """Return one line for each text: label, probability and text, with tabs between."""
-    from linkboy.classify.predictions import label_text, share_text
+    from linkboy.classify.saved.predictions import label_text, share_text
 
     lines = []
     rows = zip(predictions.texts, predictions.top, predictions.labels, predictions.probabilities, strict=True)

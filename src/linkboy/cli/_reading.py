@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 if TYPE_CHECKING:  # importing a room costs time that --help must not pay
     from linkboy.classify import LabelledTexts
-    from linkboy.classify._tables import Reading as AskedReading
+    from linkboy.classify.reading._tables import Reading as AskedReading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class ReadingOptions:
 
     def read(self, file: Path, *, weight_column: str | None = None, known: Sequence[str] = ()) -> "LabelledTexts":
         """Return the labelled texts of a file; `known` are the columns of the text that a classifier was trained on."""
-        from linkboy.classify.labelled import read_rows
+        from linkboy.classify.reading.labelled import read_rows
 
         asked = self._asked(weight_column, known, needs_label=True)
         return read_rows(file, asked, label_map=_map_of(self.label_map), on_bad_row=self.on_bad_row)
@@ -54,9 +54,9 @@ class ReadingOptions:
         return self._asked(None, known, needs_label=False)
 
     def _asked(self, weight_column: str | None, known: Sequence[str], *, needs_label: bool) -> "AskedReading":
-        from linkboy.classify._columns import wanted_columns
-        from linkboy.classify._dialect import label_separator_of, separator_of
-        from linkboy.classify._tables import Reading as AskedReading
+        from linkboy.classify.reading._columns import wanted_columns
+        from linkboy.classify.reading._dialect import label_separator_of, separator_of
+        from linkboy.classify.reading._tables import Reading as AskedReading
 
         wanted = wanted_columns(
             self.text_column, self.label_column, weight_column, needs_label=needs_label, known=known

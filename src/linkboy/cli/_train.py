@@ -75,7 +75,7 @@ def train(
     """
     from linkboy import train_classifier
     from linkboy.classify._demo import demo_data
-    from linkboy.classify._parts import read_class_names
+    from linkboy.classify.reading._parts import read_class_names
 
     if demo == (file is not None):
         raise ValueError("name one FILE of labelled text to train on, or pass --demo")
@@ -150,6 +150,6 @@ def _program() -> str:
 
 def _stem(file: Path) -> str:
     """Return the name of a file of labelled texts without the endings that say its form."""
-    from linkboy.classify._content import unpacked_name
+    from linkboy.classify.reading._content import unpacked_name
 
     return unpacked_name(file).stem or "linkboy"

@@ -1,0 +1,1 @@
+"""From files and frames to labelled texts, and to the parts of a run."""
