@@ -50,7 +50,7 @@ def read_text(source: Source, layout: Layout, collector: VocabularyRows | AllRow
 
 def _read_by_core(rows: Any, source: Source, layout: Layout, collector: VocabularyRows | AllRows) -> int:
     """Let the core read what is plain, and the rest as without it, in the order of the file; return the count of rows."""
-    buffer, held, count, ends_blank = bytearray(2 * BUFFER), 0, 0, False
+    buffer, held, count, ends_blank = bytearray(BUFFER), 0, 0, False
     while True:
         if held == len(buffer):
             buffer += bytes(held)  # a line is longer
