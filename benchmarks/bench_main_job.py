@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import f1_score
-from sklearn.pipeline import make_union
+from sklearn.pipeline import FeatureUnion, make_union
 from sklearn.svm import LinearSVC
 
 import linkboy as lb
@@ -110,18 +110,21 @@ def mcnemar(one: Sequence[str], other: Sequence[str], labels: Sequence[str]) -> 
     return min(1.0, 2 * sum(math.comb(trials, k) for k in range(fewer + 1)) / 2**trials)
 
 
+def tf_idf(texts: Sequence[str]) -> TfidfVectorizer | FeatureUnion:
+    """Return what makes features of texts in this script."""
+    if unspaced_share(texts) > 0.5:
+        return TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, min_df=2)
+    return make_union(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2),
+    )
+
+
 def svm(parts: Parts, figure: str) -> Result:
     """Fit the SVM that is best on the validation part."""
     train, valid, test = (parts[part] for part in ("train", "valid", "test"))
-    unspaced = unspaced_share(train.texts) > 0.5
     started = time.process_time()
-    if unspaced:
-        features = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, min_df=2)
-    else:
-        features = make_union(
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2),
-            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2),
-        )
+    features = tf_idf(train.texts)
     matrix = features.fit_transform(train.texts)
     held_out, judged = features.transform(valid.texts), features.transform(test.texts)
     candidates = [

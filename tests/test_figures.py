@@ -13,8 +13,8 @@ NUMBER = re.compile(r"(?<![\w.+-])(\d+\.\d+|\d+(?=(?:x| ?(?:%|ms|us|GB/s))(?!\w)
 # A version, or a list of them.
 VERSION = re.compile(r"(?:[Pp]ython3?`?|torch)(?:[ ,、，（(]|version|up to|to|and|or|到|或|和|\d+\.[\d.]*\d)+")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-# Pages that are not named as their benchmark is.
-ROOM_OF = {"autograd": "check_op", "classify": "main_job", "init": "parameters"}
+# Pages that are not named as their benchmark is, or have several.
+ROOMS_OF = {"autograd": ("check_op",), "classify": ("main_job", "classify"), "init": ("parameters",)}
 MEASURED_PARTS = re.compile(r"^## (?:Limits|Figures|局限|实测数据)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -34,8 +34,8 @@ def is_measured(number: str, measured: set[float]) -> bool:
 def measured_numbers(page: Path) -> set[float]:
     """Return the numbers of the page's room, or of the whole table for a README."""
     table = results.RESULTS.read_text("utf-8")
-    room = ROOM_OF.get(page.stem, page.stem)
-    lines = [line for line in table.splitlines() if page.name.startswith("README") or line.startswith(f"| {room} ")]
+    rooms = tuple(f"| {room} " for room in ROOMS_OF.get(page.stem, (page.stem,)))
+    lines = [line for line in table.splitlines() if page.name.startswith("README") or line.startswith(rooms)]
     return {float(number) for number in re.findall(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?", "\n".join(lines))}
 
 
