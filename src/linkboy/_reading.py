@@ -270,13 +270,14 @@ def read_lines(path: str | os.PathLike[str], most_bytes: int) -> list[str]:
     """
     content = read_bounded(path, most_bytes).removeprefix(codecs.BOM_UTF8)
     try:
-        lines = content.decode().split("\n")
+        text = content.decode()
     except UnicodeDecodeError as error:
         number = content.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{os.fspath(path)!r} line {number} is not UTF-8; save the file as UTF-8") from None
+    lines = text.split("\n")
     if not lines[-1]:
         lines.pop()
-    return [line.removesuffix("\r") for line in lines]
+    return [line.removesuffix("\r") for line in lines] if "\r" in text else lines
 
 
 def decoded_lines(
