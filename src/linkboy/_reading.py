@@ -245,7 +245,7 @@ def codec_of(encoding: str) -> str:
         ) from None
 
 
-def read_lines(path: str | os.PathLike[str], most_bytes: int) -> list[str]:
+def read_lines(path: str | os.PathLike[str], most_bytes: int, most_lines: int | None = None) -> list[str]:
     r"""Return the lines of a UTF-8 file that holds one word or name per line.
 
     Only `\n` and `\r\n` end a line: U+2028 and the like are parts of a word. A byte order mark is left out, and nothing
@@ -254,6 +254,7 @@ def read_lines(path: str | os.PathLike[str], most_bytes: int) -> list[str]:
     Args:
         path: the file.
         most_bytes: the largest size allowed.
+        most_lines: the largest number of lines allowed.
 
     Returns:
         The lines, blank ones too.
@@ -269,6 +270,8 @@ def read_lines(path: str | os.PathLike[str], most_bytes: int) -> list[str]:
         ['体育', '', ' two words ']
     """
     content = read_bounded(path, most_bytes).removeprefix(codecs.BOM_UTF8)
+    if most_lines is not None and content.count(b"\n") > most_lines:
+        raise ValueError(f"{os.fspath(path)!r} must be a file of at most {most_lines} lines, and has more")
     try:
         text = content.decode()
     except UnicodeDecodeError as error:

@@ -34,7 +34,7 @@ def test_millions_of_empty_lines_are_no_vocabulary(tmp_path, refusal):
     path = tmp_path / "vocab.txt"
     path.write_bytes(b"[UNK]\n" + b"\n" * 2**22)
     assert refusal(lambda: BertTokenizer(path)) == (
-        f"vocab must be a file of at most 2097152 lines, {str(path)!r} has more"
+        f"{str(path)!r} must be a file of at most 2097152 lines, and has more"
     )
 
 
