@@ -73,6 +73,21 @@ def test_context_variables_are_named(keeper):
     assert "context variable 'current_batch'" in paths(context[variable])
 
 
+def test_a_search_in_a_program_of_asyncio_does_not_hang_the_next_collection():
+    script = """
+import asyncio, gc, torch, linkboy as lb
+
+async def main():
+    del [iter(asyncio.get_running_loop().create_future())][:]  # kept by the module for later use
+    for _ in range(3):
+        lb.who_holds(torch.zeros(1000))
+    gc.collect()
+
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=200)
+
+
 def test_a_context_variable_of_a_waiting_task_is_named():
     variable = contextvars.ContextVar("request")
     found = []

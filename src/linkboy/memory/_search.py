@@ -16,7 +16,7 @@ from torch import Tensor
 
 from linkboy.memory._live import Edge, Hidden, StorageKey, scan_for, storages
 from linkboy.memory._paths import Found, Node, local_names
-from linkboy.memory._unseen import Arrays, context_values, of_ipython, thread_local_dicts
+from linkboy.memory._unseen import Arrays, askable, context_values, of_ipython, thread_local_dicts
 
 _ARRAY_TEXT = " (a NumPy array over its memory)"
 OWN_FOLDER = str(Path(__file__).parent)
@@ -121,7 +121,7 @@ class HolderSearch:
         below: dict[int, list[Node]] = {}
         for node in frontier:
             below.setdefault(id(node.held), []).append(node)
-        holders = gc.get_referrers(*{id(node.held): node.held for node in frontier}.values())
+        holders = askable(gc.get_referrers(*{id(node.held): node.held for node in frontier}.values()))
         for holder, known in zip(holders, self._are_known(holders), strict=True):
             if not known or type(holder) is types.TracebackType or id(holder) in self.between:
                 continue

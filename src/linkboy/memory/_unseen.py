@@ -4,6 +4,7 @@ import contextvars
 import functools
 import gc
 import itertools
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,8 +12,19 @@ import numpy as np
 
 _LOOKED_AT = {np.ndarray, np.memmap, tuple, dict}
 _TOGETHER = 4096  # objects whose references are listed at a time
+_ENDLESS = (3, 12) <= sys.version_info < (3, 12, 6)  # python/cpython#122695
 SHELL = "IPython's"
 _IPYTHONS = {"InteractiveShell", "DisplayHook", "HistoryManager", "TBTools", "Kernel"}
+
+
+def askable(objects: list[Any]) -> list[Any]:
+    """Return those of the objects whose references may be listed.
+
+    Before Python 3.12.6, listing those of the module `_asyncio` revives what it keeps for later use, and the next collection
+    never ends.
+    """
+    module = sys.modules.get("_asyncio") if _ENDLESS else None
+    return objects if module is None else [item for item in objects if item is not module]
 
 
 class Arrays:
@@ -29,6 +41,7 @@ class Arrays:
         self.over: dict[int, list[Any]] = {}  # id of an object -> the arrays that show its memory
         self.held_by: dict[int, list[Any]] = {}  # id of an object -> containers that the collector does not know
         self._seen: set[int] = set()
+        objects = askable(objects)
         for start in range(0, len(objects), _TOGETHER):
             self._look_through(gc.get_referents(*objects[start : start + _TOGETHER]))
 
