@@ -333,6 +333,12 @@ def test_a_header_in_the_middle_is_left_out_and_said(tmp_path, first):
     assert len(bare) == size  # where it was said that there is no header, the first row is a row
 
 
+def test_texts_and_labels_have_no_header_to_leave_out():
+    data = read_labelled((["text", "good", "bad"], ["label", "p", "q"]))
+    assert list(data.texts) == ["text", "good", "bad"]
+    assert not any("header" in note for note in data.notes)
+
+
 def test_a_text_that_is_the_name_of_its_column_stays(tmp_path):
     rows = delimited(lambda n, t, l: ("text", l) if n == 3 else (t, l), first="text,label")(ENGLISH)
     assert len(read(tmp_path, "rows.csv", rows)) == len(ENGLISH)

@@ -358,13 +358,8 @@ def _collect(
             bad_row(line, f"there is no key {missing[0]!r}" if missing else problem)
             continue
         if weight_of is not None:
-            raw_weight = weight_of(record)
-            weight = _weight_value(raw_weight)
+            weight = _weight_in(weight_of(record), line, bad_row)
             if weight is None:
-                bad_row(
-                    line,
-                    f"the weight must be a number of at least 0, got {None if raw_weight is MISSING else raw_weight!r}",
-                )
                 continue
             weights.append(weight)
         texts.append(text)
@@ -390,8 +385,11 @@ def _collect(
 
 
 def _header_cells(table: TextTable, roles: Roles) -> tuple[str, str] | tuple[None, None]:
-    """Return what text and label are in a row that is the header once more, as where files were put together."""
-    if not table.header or table.keyed or len(roles.label) != 1:
+    """Return what text and label are in a row that is the header once more, as where files were put together.
+
+    Texts and labels that were passed as they are have fixed roles, and no header.
+    """
+    if not table.header or table.keyed or table.fixed is not None or len(roles.label) != 1:
         return None, None
     return f" {FIELD} ".join(table.names[place] for place in roles.text), table.names[roles.label[0]]
 
@@ -491,6 +489,14 @@ def as_string(raw: object) -> str:
     if isinstance(raw, float) and raw.is_integer():
         raw = int(raw)  # a column of integers with a gap is read as floats
     return str(raw) if isinstance(raw, int) or (isinstance(raw, float) and math.isfinite(raw)) else ""
+
+
+def _weight_in(raw: object, line: int, bad_row: BadRow) -> float | None:
+    """Return the weight in a cell; `None`, once it was reported, where there is none."""
+    weight = _weight_value(raw)
+    if weight is None:
+        bad_row(line, f"the weight must be a number of at least 0, got {None if raw is MISSING else raw!r}")
+    return weight
 
 
 def _weight_value(raw: object) -> float | None:
