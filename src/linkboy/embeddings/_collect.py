@@ -112,10 +112,11 @@ class VocabularyRows(Collector):
         claim_of, claims_of, shared = self._claims.get, self.vocabulary.claims_of, self.vocabulary.shared
         takes_last, folds = self.duplicates == "last", self.vocabulary.folds
         for position, word in enumerate(words):
-            claim = claim_of(word)
-            if claim is None and not folds:
-                continue
-            claims = claims_of(word) if claim is None or folds or word in shared else (claim,)
+            if folds or word in shared:
+                claims = claims_of(word)
+            else:
+                claim = claim_of(word)
+                claims = () if claim is None else (claim,)
             if not claims:
                 continue
             if word in seen:
