@@ -13,13 +13,9 @@ from linkboy.editing._recorder import RecordedRun
 from linkboy.editing._rows import TABLES, rows_like, set_rows
 from linkboy.editing._tables import ancestors
 
-_COUNTS = (
-    "num_classes",
-    "n_classes",
-    "num_outputs",
-    "output_dim",
-)  # of any module around a head, as timm's reset sets it
-_COUNTS_BESIDE = ("out_features", "out_channels", "out_dim", "output_size")  # of the module that holds it
+# Numbers of outputs that any module around a head may keep, as timm's reset sets them; then of the module that holds it.
+_COUNTS = ("num_classes", "n_classes", "num_outputs", "output_dim")
+_COUNTS_BESIDE = ("out_features", "out_channels", "out_dim", "output_size")
 
 
 def note_replaced(changes: Changes) -> None:

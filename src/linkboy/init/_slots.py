@@ -13,6 +13,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from linkboy._walk import walk
 
+_ITERATIONS = 15  # of the power method, as torch makes when it wraps a layer
+
 
 @dataclasses.dataclass
 class Slot:
@@ -119,9 +121,6 @@ def write(slot: Slot, value: Tensor) -> float | None:
         _iterate(module, key)
         result = read_computed(module, key)
     return (result.detach().double() - value.double()).abs().max().item() if value.numel() else 0.0
-
-
-_ITERATIONS = 15  # of the power method, as torch makes when it wraps a layer
 
 
 def _by_hook(slot: Slot, module: nn.Module) -> Tensor:

@@ -108,9 +108,8 @@ def read_children() -> int | None:
     """Read the memory that child processes have to themselves, pages copied on write among it; some ms per process."""
     total, seen = 0, False
     try:
-        os.waitid(
-            os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT
-        )  # leaves every child as it is; raises if there is none
+        # Leaves every child as it is, and raises if there is none.
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         for task in TASKS.iterdir():
             for child in (task / "children").read_text().split():
                 rollup = Path(f"/proc/{child}/smaps_rollup").read_text()

@@ -112,9 +112,8 @@ class _Test:
         self._model, self._make_inputs, self._runs, self._tested = model, make_inputs, runs, tested
         self._trains = isinstance(model, nn.Module) and any(module.training for module in model.modules())
         self._lists = self._lists_of_samples()
-        self._in_lists = lists_of_samples(
-            runs
-        )  # at every size: a model may return as many tensors as a batch has samples
+        # At every size, as a model may return as many tensors as a batch has samples.
+        self._in_lists = lists_of_samples(runs)
         self._random, self._picks = False, 0
         self._can_replace, self._answered = False, False
 

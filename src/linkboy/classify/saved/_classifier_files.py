@@ -19,14 +19,8 @@ ENCODER_PREFIX = "encoder."  # of the arrays of the encoder, beside the weights 
 # A vocabulary of 64 MiB is the largest that is read from a file; weights are far below this for millions of n-grams.
 MOST_CONFIG, MOST_WEIGHTS = 2**26, 2**33
 _DTYPES = {"encoder.hashes": "U64", "starts": "I64", "classes": "I32"}  # of tensors that do not hold weights
-_HEADS = (
-    "bag.weight",
-    "head.weight",
-    "bias",
-    "ngrams.bag.weight",
-    "ngrams.bias",
-    "of_vectors.weight",
-)  # one row or number a class
+# Tensors that hold one row or number a class.
+_HEADS = ("bag.weight", "head.weight", "bias", "ngrams.bag.weight", "ngrams.bias", "of_vectors.weight")
 
 
 def write_files(directory: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
