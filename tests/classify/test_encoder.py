@@ -165,6 +165,11 @@ def test_what_is_saved_predicts_what_was_reported(run, make_rows):
     assert classifier.evaluate(make_rows(60)).accuracy > 0.9
 
 
+def test_batches_of_any_size_give_the_same_logits(run):
+    classifier = lb.load_classifier(run[0])
+    torch.testing.assert_close(classifier.logits(TEXTS, batch_size=2), classifier.logits(TEXTS))
+
+
 def test_an_encoder_is_explained_by_leaving_out(run):
     explanation = lb.load_classifier(run[0]).explain(["球队 冠军"]).explanations[0]
     assert not explanation.exact

@@ -95,7 +95,7 @@ def test_an_empty_vocabulary_is_no_error():
 
 
 @given(st.data())
-def test_gather_returns_the_rows_asked_for(data):
+def test_gather_and_part_return_the_rows_asked_for(data):
     lengths = np.array(data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=8)))
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     flat = FlatFeatures(np.arange(offsets[-1]), np.arange(offsets[-1], dtype=np.float32), offsets)
@@ -105,6 +105,12 @@ def test_gather_returns_the_rows_asked_for(data):
     got = [list(gathered.ids[gathered.offsets[i] : gathered.offsets[i + 1]]) for i in range(len(rows))]
     assert got == expected
     assert np.array_equal(gathered.ids, gathered.weights)
+    start, stop = data.draw(st.integers(0, len(lengths) - 1)), data.draw(st.integers(1, 10))
+    part, same = flat.part(start, start + stop), flat.gather(np.arange(len(lengths))[start : start + stop])
+    assert np.array_equal(part.ids, same.ids)
+    assert np.array_equal(part.weights, same.weights)
+    assert np.array_equal(part.offsets, same.offsets)
+    assert np.shares_memory(part.ids, flat.ids) or not len(part.ids)
 
 
 def test_the_script_decides_what_counts():

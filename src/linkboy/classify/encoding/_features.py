@@ -57,6 +57,12 @@ class FlatFeatures:
         where = ranges(starts, lengths)
         return FlatFeatures(self.ids[where], None if self.weights is None else self.weights[where], offsets)
 
+    def part(self, start: int, stop: int) -> "FlatFeatures":
+        """Return the rows from `start` to `stop`, exclusive, or to the last, without a copy."""
+        offsets = self.offsets[start : stop + 1]
+        held = slice(offsets[0], offsets[-1])
+        return FlatFeatures(self.ids[held], None if self.weights is None else self.weights[held], offsets - offsets[0])
+
 
 @dataclasses.dataclass(frozen=True)
 class Ngram:

@@ -172,7 +172,7 @@ class PretrainedEncoder:
 
         def run(size: int, _: int) -> Tensor:
             starts = range(0, len(rows), size)
-            parts = [rows.gather(np.arange(start, min(start + size, len(rows)))) for start in starts]
+            parts = [rows.part(start, start + size) for start in starts]
             return torch.cat([self._run(part, lower=bool(self.lower_precision)) for part in parts])
 
         return _in_memory(self.files, lambda: retry_on_oom(run, len(rows)).result)

@@ -32,6 +32,11 @@ class FeaturesWithVectors(FlatFeatures):
         flat = super().gather(rows)
         return FeaturesWithVectors(flat.ids, flat.weights, flat.offsets, self.vectors[torch.from_numpy(rows)])
 
+    def part(self, start: int, stop: int) -> "FeaturesWithVectors":
+        """Return the rows from `start` to `stop`, exclusive, or to the last, without a copy."""
+        flat = super().part(start, stop)
+        return FeaturesWithVectors(flat.ids, flat.weights, flat.offsets, self.vectors[start:stop])
+
 
 @dataclasses.dataclass(frozen=True)
 class NgramsAndVectors:

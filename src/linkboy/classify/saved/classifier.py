@@ -109,8 +109,7 @@ class Classifier:
         try:
             parts = [torch.zeros(0, len(self.class_names))]
             for start in range(0, len(features), batch_size):
-                rows = torch.arange(start, min(start + batch_size, len(features))).numpy()
-                inputs = self.encoder.collate(features.gather(rows))
+                inputs = self.encoder.collate(features.part(start, start + batch_size))
                 parts.append(self.model(*(x.to(device) for x in inputs)).float().cpu())
             return torch.cat(parts)
         finally:
