@@ -1,11 +1,14 @@
 """The compiled core beside the readable path: equal ids and spans, whatever the texts, options and threads."""
 
 import concurrent.futures
+import pickle
 import random
 import subprocess
 import sys
 
+import psutil
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.text.test_basic import ALPHABET, AWKWARD, MODES, WHERE_CHARACTERS_ARE, fuzz
@@ -267,7 +270,7 @@ NO_PAGE = "a page needs the kinds and lengths of 256 characters, and all that th
         (lambda e: type(e)({}, 3, 1 << 24), ValueError, "a vocabulary must map strings to ids below 2 ** 24 - 1"),
         (lambda e: type(e)({"a": -1}, 3, 0), ValueError, "a vocabulary must map strings to ids below 2 ** 24 - 1"),
         (lambda e: type(e)({b"a": 1}, 3, 0), ValueError, "a vocabulary must map strings to ids below 2 ** 24 - 1"),
-        (lambda e: e.padded(["a"], -1, -1, 0, -1, 1 << 62, 1, False), MemoryError, ""),
+        (lambda e: e.padded(["a"], -1, -1, 0, -1, 1 << 62, 1, False, True), MemoryError, ""),
     ],
 )
 def test_what_is_not_asked_for_by_its_own_is_refused(call, error, message):
@@ -276,6 +279,41 @@ def test_what_is_not_asked_for_by_its_own_is_refused(call, error, message):
     with pytest.raises(error) as caught:
         call(encoder)
     assert str(caught.value) == message
+
+
+def test_each_tensor_of_a_call_has_memory_of_its_own():
+    made = BertTokenizer(VOCABULARY)(["a b", "a"], padding=True, return_tensors="pt")
+    before = {key: value.tolist() for key, value in made.items()}
+    assert [value.dtype for value in made.values()] == [torch.int64] * 3
+    for key, value in made.items():
+        assert value.is_contiguous()
+        assert value.data_ptr() % 64 == 0
+        value.fill_(7)
+        assert {other: kept.tolist() for other, kept in made.items() if other != key} == {
+            other: kept for other, kept in before.items() if other != key
+        }
+        value.copy_(torch.tensor(before[key]))
+    kept = made["input_ids"]
+    del made, value
+    assert pickle.loads(pickle.dumps(kept)).tolist() == before["input_ids"]
+
+
+def test_arrays_that_torch_did_not_take_are_freed():
+    encoder = core().Encoder({"a": 0}, 3, 0)
+    encoder.fill(0, *PAGE)
+    row = ["a" * 8], -1, -1, 0, -1, 1 << 20, 1, False, True  # 24 MiB in all
+    before = resident()
+    for _ in range(50):
+        encoder.padded(*row)[2]
+    assert resident() - before < 300 << 20
+    taken = [torch.utils.dlpack.from_dlpack(capsule) for capsule in encoder.padded(*row)]
+    assert [tensor.shape for tensor in taken] == [(1, 1 << 20)] * 3
+    assert [int(tensor.sum()) for tensor in taken] == [0, 1, 0]
+
+
+def resident():
+    """Return the bytes of memory of this process."""
+    return psutil.Process().memory_info().rss
 
 
 def test_an_empty_vocabulary_and_one_of_odd_tokens_are_taken():

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "python.hpp"
+#include "tensor.hpp"
 #include "wordpiece.hpp"
 
 namespace linkboy {
@@ -130,15 +131,29 @@ inline PyObject* encoder_flat(PyObject* object, PyObject* arguments) {
   });
 }
 
-// padded(texts, first, last, pad, room, width, multiple, left) -> pages | None | (ids, mask, width)
-// `width`: the least that rows are padded to, -1 for rows that must be of one length already. None: a text is to be read
-// by the reference, or the rows differ.
+// Writes ids one after the other as rows of equal width.
+inline void spread(const Output& out, size_t width, int64_t pad, bool left, int64_t* ids, int64_t* mask) {
+  const int32_t* from = out.ids.data;
+  size_t start = 0;
+  for (size_t end : out.ends) {
+    const size_t size = end - start, rest = width - size, at = left ? rest : 0, filled = left ? 0 : size;
+    std::copy_n(from + start, size, ids + at);
+    std::fill_n(mask + at, size, int64_t(1));
+    std::fill_n(ids + filled, rest, pad);
+    std::fill_n(mask + filled, rest, int64_t(0));
+    ids += width, mask += width, start = end;
+  }
+}
+
+// padded(texts, first, last, pad, room, width, multiple, left, capsules) -> pages | None | (ids, mask, width) or, as
+// capsules, (ids, mask, zeros). `width`: the least that rows are padded to, -1 for rows that must be of one length already.
+// None: a text is to be read by the reference, or the rows differ.
 inline PyObject* encoder_padded(PyObject* object, PyObject* arguments) {
   auto& self = held_by<Encoder>(object);
   PyObject* list;
-  int first, last, pad, left;
+  int first, last, pad, left, capsules;
   Py_ssize_t room, least, multiple;
-  if (!PyArg_ParseTuple(arguments, "Oiiinnnp:padded", &list, &first, &last, &pad, &room, &least, &multiple, &left))
+  if (!PyArg_ParseTuple(arguments, "Oiiinnnpp:padded", &list, &first, &last, &pad, &room, &least, &multiple, &left, &capsules))
     return nullptr;
   return guarded([&]() -> PyObject* {
     Output out;
@@ -154,21 +169,21 @@ inline PyObject* encoder_padded(PyObject* object, PyObject* arguments) {
     if (least < 0 && rows && longest != shortest) Py_RETURN_NONE;
     size_t width = std::max(longest, size_t(std::max<Py_ssize_t>(least, 0)));
     if (multiple > 1) width = (width + size_t(multiple) - 1) / size_t(multiple) * size_t(multiple);
-    if (rows && width > size_t(PY_SSIZE_T_MAX) / 8 / rows) return PyErr_NoMemory();
-    Reference ids(new_bytes(8 * rows * width)), masks(new_bytes(8 * rows * width));
-    if (!ids || !masks) return nullptr;
-    auto* id = reinterpret_cast<int64_t*>(PyByteArray_AS_STRING(ids.object));
-    auto* mask = reinterpret_cast<int64_t*>(PyByteArray_AS_STRING(masks.object));
-    start = 0;
-    for (size_t end : out.ends) {
-      const size_t size = end - start, rest = width - size;
-      int64_t *to = id + (left ? rest : 0), *one = mask + (left ? rest : 0);
-      for (size_t n = 0; n < size; ++n) to[n] = out.ids.data[start + n], one[n] = 1;
-      std::fill_n(left ? id : id + size, rest, int64_t(pad));
-      std::fill_n(left ? mask : mask + size, rest, int64_t(0));
-      id += width, mask += width, start = end;
+    if (rows && width > size_t(PY_SSIZE_T_MAX) / 16 / rows) return PyErr_NoMemory();
+    int64_t *id, *one, *zero;
+    if (capsules) {
+      Reference ids(Tensor::make(rows, width, false, &id)), mask(Tensor::make(rows, width, false, &one));
+      Reference zeros(Tensor::make(rows, width, true, &zero));
+      if (!ids || !mask || !zeros) return nullptr;
+      spread(out, width, pad, left, id, one);
+      return PyTuple_Pack(3, ids.object, mask.object, zeros.object);
     }
-    return Py_BuildValue("OOn", ids.object, masks.object, Py_ssize_t(width));
+    Reference ids(new_bytes(8 * rows * width)), mask(new_bytes(8 * rows * width));
+    if (!ids || !mask) return nullptr;
+    id = reinterpret_cast<int64_t*>(PyByteArray_AS_STRING(ids.object));
+    one = reinterpret_cast<int64_t*>(PyByteArray_AS_STRING(mask.object));
+    spread(out, width, pad, left, id, one);
+    return Py_BuildValue("OOn", ids.object, mask.object, Py_ssize_t(width));
   });
 }
 

@@ -26,12 +26,15 @@ WIDEST = 1 << 24  # tokens that rows may be padded to; a mistyped number beyond 
 
 
 class QuickOptions(NamedTuple):
-    """What the core is asked for: lists or padded rows, the most ids of a text, the least width, -1 for any."""
+    """What the core is asked for: lists, or rows as `CoreEngine.arrays` has them after the three ids.
+
+    Attributes:
+        lists: whether rows are lists that need not be of one length.
+        rows: the most ids of a text, the least width, a number of which the width becomes a multiple, whether to pad left.
+    """
 
     lists: bool
-    room: int
-    width: int
-    multiple: int
+    rows: tuple[int, int, int, bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +67,8 @@ class CallOptions:
             return None
         room = min((self.max_length or 0) - 2 * self.specials, sys.maxsize) if cuts else -1
         width = -1 if self.padding is None else self.max_length or 0 if self.padding == "max_length" else 0
-        return QuickOptions(self.tensors is None and self.padding is None, room, width, self.multiple or 1)
+        lists = self.tensors is None and self.padding is None
+        return QuickOptions(lists, (room, width, self.multiple or 1, self.pads_left))
 
 
 # Calls differ in their texts and rarely in their options. `typed`, so that 1 is not taken for a True seen before.

@@ -45,7 +45,7 @@ class Encoding(dict[str, Any]):
         [[101, 102]]
     """
 
-    _details: Callable[[], "Details"] | None = None
+    _details: "Details | Callable[[], Details] | None" = None
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -160,7 +160,9 @@ class Encoding(dict[str, Any]):
                 "this Encoding does not know its texts: it was unpickled, padded or made by hand; "
                 "ask the one that the tokenizer returned"
             )
-        return self._details()
+        if callable(self._details):
+            self._details = self._details()
+        return self._details
 
     def _row_and(self, first: int, second: int | None) -> tuple[RowDetails, int]:
         row, inner = (0, first) if second is None else (first, second)

@@ -1,6 +1,7 @@
 """The two engines that cut plain text: the compiled core, and the readable path, which is its specification."""
 
 import copy
+import functools
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
@@ -106,30 +107,35 @@ class CoreEngine:
             rows[number][at:at] = self.reader.ids(texts[int(number)])[: None if room < 0 else room]
         return rows
 
-    def padded(
-        self, texts: list[str], first: int, last: int, pad: int, room: int, width: int, multiple: int, left: bool
-    ) -> tuple[Array, Array] | None:
-        """Return ids and mask, `(N, L)` int64.
+    def arrays(self, texts: list[str], *rows: int) -> tuple[Array, Array, Array] | None:
+        """Return ids, mask and zeros, `(N, L)` int64.
 
         Args:
             texts: the texts.
-            first: the id before each text, -1 for none.
-            last: the id after each text, -1 for none.
-            pad: the id that fills up rows.
-            room: the most ids of a text, -1 for all.
-            width: the least width, -1 where rows may not be padded.
-            multiple: a number of which the width becomes a multiple.
-            left: whether to pad at the left.
+            *rows: the id before each text and the one after it, -1 for none; the id that fills up rows; the most ids of a
+                text, -1 for all; the least width, -1 where rows may not be padded; a number of which the width becomes a
+                multiple; whether to pad at the left.
 
         Returns:
             `None` where rows that may not be padded differ, or a text is one for the reader.
         """
-        asked = self._ask(self._core.padded, texts, first, last, pad, room, width, multiple, left)
+        asked = self._ask(self._core.padded, texts, *rows, False)
         if asked is None:
             return None
         ids, mask, width = asked
         shape = len(texts), width
-        return np.ndarray(shape, np.int64, ids), np.ndarray(shape, np.int64, mask)
+        return np.ndarray(shape, np.int64, ids), np.ndarray(shape, np.int64, mask), np.zeros(shape, np.int64)
+
+    def tensors(self, texts: list[str], *rows: int) -> tuple[Any, Any, Any] | None:
+        """Return the same as tensors of torch, which takes them over in a third of the time that arrays need."""
+        asked = self._core.padded(texts, *rows, True)
+        if type(asked) is list:
+            asked = self._ask(self._core.padded, texts, *rows, True)
+        if asked is None:
+            return None
+        take = _from_dlpack()
+        ids, mask, zeros = asked
+        return take(ids), take(mask), take(zeros)
 
     def _ask(self, method: Any, *arguments: Any) -> Any:
         """Call the core until it has all the pages that these texts need."""
@@ -172,6 +178,14 @@ class CoreEngine:
 
     def _bare(self, text: str) -> list[tuple[int, int, int]]:
         return [(number, 0, 0) for number in self.reader.ids(text)]
+
+
+@functools.cache
+def _from_dlpack() -> Any:
+    import torch.utils.dlpack
+
+    # What the public function calls with a capsule, after looks at it that take as long as the rest.
+    return getattr(torch._C, "_from_dlpack", torch.utils.dlpack.from_dlpack)
 
 
 def _is_simple(token: AddedToken) -> bool:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
+from linkboy._checks import check_flag
 from linkboy.text._arguments import as_text, check_texts
 
 Text = str | bytes
@@ -41,6 +42,9 @@ def read_inputs(text: Any, text_pair: Any, split: bool) -> Inputs:
         TypeError: something is not a text.
         ValueError: there are not as many second texts as first ones.
     """
+    if split is False and text_pair is None and isinstance(text, str):  # the usual call, which is to be quick
+        return Inputs([text], 1, False, True)
+    check_flag("is_split_into_words", split)
     if split:
         return _read_words(text, text_pair)
     if isinstance(text, Text):

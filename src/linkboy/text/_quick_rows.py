@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from linkboy.text._call_options import CallOptions
 from linkboy.text._encoding import Encoding
 from linkboy.text._engines import CoreEngine
@@ -23,14 +21,27 @@ def quick_rows(
         pad_id: the id that fills up rows.
         single: whether one text was given, so that lists have no list around them.
     """
-    if options.quick is None:
+    quick = options.quick
+    if quick is None:
         return None
-    lists, room, width, multiple = options.quick
     first, last = around if options.specials else (-1, -1)
-    if lists:
-        return _lists(core.rows(texts, first, last, room), options, single)
-    arrays = core.padded(texts, first, last, pad_id, room, width, multiple, options.pads_left)
-    return None if arrays is None else _arrays(*arrays, options, single)
+    if quick.lists:
+        return _lists(core.rows(texts, first, last, quick.rows[0]), options, single)
+    read = core.tensors if options.tensors == "pt" else core.arrays
+    made = read(texts, first, last, pad_id, *quick.rows)
+    if made is None:
+        return None
+    ids, mask, zeros = made
+    rows = Encoding(input_ids=ids)
+    if options.types:
+        rows["token_type_ids"] = zeros
+    if options.mask:
+        rows["attention_mask"] = mask
+    if options.length:
+        rows["length"] = zeros.sum(1) + ids.shape[1]
+    if options.tensors is None:
+        return Encoding({key: value.tolist()[0] if single else value.tolist() for key, value in rows.items()})
+    return rows
 
 
 def _lists(rows: list[list[int]], options: CallOptions, single: bool) -> Encoding:
@@ -42,20 +53,3 @@ def _lists(rows: list[list[int]], options: CallOptions, single: bool) -> Encodin
     if options.length:
         lists["length"] = list(map(len, rows))
     return Encoding({key: values[0] for key, values in lists.items()} if single else lists)
-
-
-def _arrays(ids: Any, mask: Any, options: CallOptions, single: bool) -> Encoding:
-    arrays = {"input_ids": ids}
-    if options.types:
-        arrays["token_type_ids"] = np.zeros(ids.shape, np.int64)
-    if options.mask:
-        arrays["attention_mask"] = mask
-    if options.length:
-        arrays["length"] = np.full(len(ids), ids.shape[1], np.int64)
-    if options.tensors == "np":
-        return Encoding(arrays)
-    if options.tensors is None:
-        return Encoding({key: value.tolist()[0] if single else value.tolist() for key, value in arrays.items()})
-    import torch
-
-    return Encoding({key: torch.from_numpy(value) for key, value in arrays.items()})

@@ -53,14 +53,11 @@ class TextEncoder:
         whole = self._plain.with_literals(added) if added and isinstance(self._plain, CoreEngine) else None
         self.engine: Engine = whole or self._plain
         self._added = AddedTokens(added, self.reader.rules) if added and whole is None else None
+        # The compiled engine, where it does all of the work: where no added token is looked for outside of it.
+        self.core = self.engine if isinstance(self.engine, CoreEngine) and self._added is None else None
         self._size = max([*self.reader.vocabulary.values(), *added.values()]) + 1
         self._continues: Array | None = None
         self._numbers: Array | None = None
-
-    @property
-    def core(self) -> CoreEngine | None:
-        """The compiled engine, where it does all of the work: where no added token is looked for outside of it."""
-        return self.engine if isinstance(self.engine, CoreEngine) and self._added is None else None
 
     def ids(self, text: str) -> list[int]:
         """Return the ids of one text."""

@@ -1,6 +1,7 @@
 """BertTokenizer: texts to what a BERT model takes, exact and at array speed."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import SimpleNamespace
@@ -179,6 +180,7 @@ class BertTokenizer(TokenNames):
         self._special = special
         cls_id, sep_id = special.id_for("cls_token"), special.id_for("sep_token")
         self._known_around = None if cls_id is None or sep_id is None else Around(cls_id, sep_id)
+        self._known_pad = special.id_for("pad_token")
 
     @classmethod
     def from_tokenizer_json(cls, path: str | os.PathLike[str]) -> Self:
@@ -317,7 +319,6 @@ class BertTokenizer(TokenNames):
             ValueError: options contradict each other, `max_length` has no room for the special tokens, or rows of
                 different length are to become a tensor without padding.
         """
-        check_flag("is_split_into_words", is_split_into_words)
         inputs = read_inputs(text, text_pair, is_split_into_words)
         options = check_options(  # by position, which takes a microsecond less
             inputs.pair,
@@ -339,14 +340,14 @@ class BertTokenizer(TokenNames):
             return_length,
         )
         around = self._around() if add_special_tokens else Around(0, 0)
-        pad_id = self._id_for("pad_token") if options.padding else 0
+        pad_id = self._pad_id() if options.padding else 0
         encoder, encoding = self._encoder, None
-        if encoder.core is not None and options.quick is not None and not inputs.pair and inputs.word_counts is None:
+        if encoder.core is not None and not inputs.pair and inputs.word_counts is None:
             encoding = quick_rows(encoder.core, inputs.texts, options, around, pad_id, single=inputs.single)
         if encoding is None:
             rows = _make_rows(encoder, inputs, options, around)
             encoding = to_encoding(rows, options, pad_id, single=inputs.single, numbers=encoder.numbers)
-        encoding._details = _Later(encoder, inputs, options, around, pad_id, self._tokens)
+        encoding._details = functools.partial(_make_details, encoder, inputs, options, around, pad_id, self._tokens)
         return encoding
 
     def encode(
@@ -443,7 +444,7 @@ class BertTokenizer(TokenNames):
         check_choice("padding_side", side, ("left", "right"))
         return pad_rows(
             encoded_inputs,
-            pad_id=self._id_for("pad_token") if padding not in (False, "do_not_pad") else 0,
+            pad_id=self._pad_id() if padding not in (False, "do_not_pad") else 0,
             padding=padding,
             max_length=self._model_max_length if max_length is None else max_length,
             multiple=pad_to_multiple_of,
@@ -665,30 +666,16 @@ class BertTokenizer(TokenNames):
     def _around(self) -> Around:
         return self._known_around or Around(self._id_for("cls_token"), self._id_for("sep_token"))
 
+    def _pad_id(self) -> int:
+        return self._id_for("pad_token") if self._known_pad is None else self._known_pad
 
-class _Later:
-    """Works out where the tokens of an encoding come from when that is first asked for."""
 
-    _details: Details | None = None
-
-    def __init__(
-        self,
-        encoder: TextEncoder,
-        inputs: Inputs,
-        options: CallOptions,
-        around: Around,
-        pad_id: int,
-        names: Mapping[int, str],
-    ) -> None:
-        self._made_from = encoder, inputs, options, around, pad_id, names
-
-    def __call__(self) -> Details:
-        if self._details is None:
-            encoder, inputs, options, around, pad_id, names = self._made_from
-            full = dataclasses.replace(options, offsets=True, special_mask=True)
-            rows = _make_rows(encoder, inputs, full, around, words=True)
-            self._details = Details(rows, options, pad_id, names)
-        return self._details
+def _make_details(
+    encoder: TextEncoder, inputs: Inputs, options: CallOptions, around: Around, pad_id: int, names: Mapping[int, str]
+) -> Details:
+    """Return where the tokens of an encoding come from."""
+    full = dataclasses.replace(options, offsets=True, special_mask=True)
+    return Details(_make_rows(encoder, inputs, full, around, words=True), options, pad_id, names)
 
 
 def _make_rows(
