@@ -51,7 +51,7 @@ test: $(VENV)/.dev ## run the tests (TESTS="-n0 -m slow" for the long ones, one 
 	$(BIN)/python -m pytest $(PARALLEL) $(TESTS)
 
 test-plain: $(VENV)/.dev ## run the tests of what the compiled core does without it
-	LINKBOY_CORE=0 $(BIN)/python -m pytest $(PARALLEL) tests/text tests/embeddings tests/classify $(TESTS)
+	LINKBOY_CORE=0 $(BIN)/python -m pytest $(PARALLEL) tests/text tests/embeddings tests/classify tests/losses $(TESTS)
 
 SANITIZED := build/sanitized
 test-sanitized: $(VENV)/.dev ## run the tests of the compiled core under AddressSanitizer and UBSan (g++ on Linux)

@@ -38,11 +38,13 @@ def relative_error(value: float, exact) -> float:
     return float(abs(mpf(value) - exact) / abs(exact))
 
 
-@pytest.mark.parametrize("way", ["sum, small", "sum, middle", "sum, chunks", "none"])
+@pytest.mark.parametrize("way", ["sum, core", "sum, small", "sum, middle", "sum, chunks", "none"])
 @pytest.mark.parametrize("gamma", GAMMAS)
 @pytest.mark.parametrize(("shape", "step"), [((1, 6), 4), ((1, 40), 16), ((1, 6, 2), 16)])  # columns, rows, a map
 def test_loss_and_gradient_have_all_digits_of_float32_at_every_gap(shape, step, gamma, way, monkeypatch):
     reduction, _, size = way.partition(", ")
+    if size != "core":
+        monkeypatch.setattr(_small, "CORE", None)
     if size == "chunks":
         monkeypatch.setattr(_fused, "_SMALL", -1)
     if size == "middle":
@@ -168,7 +170,8 @@ def test_every_chunk_size_and_layout_gives_the_definition(logits, labels, gamma,
     expected = rest**gamma * -torch.where(p > 0.5, torch.log1p(-rest), p.log())
     small = focal_loss(x, target, gamma=gamma, reduction="sum")
     torch.testing.assert_close(small, expected.sum(), rtol=1e-9, atol=1e-25)
-    with mock.patch.multiple(_fused, _SMALL=-1, _CHUNK=chunk, _SAMPLES_IN_PLACE=max(1, chunk // 4), SHORT_ROW=short):
+    chunks = {"_CHUNK": chunk, "_SAMPLES_IN_PLACE": max(1, chunk // 4), "SHORT_ROW": short}
+    with mock.patch.object(_small, "CORE", None), mock.patch.multiple(_fused, _SMALL=-1, **chunks):
         each = focal_loss(x, target, gamma=gamma, reduction="none")
         whole = focal_loss(x, target, gamma=gamma, reduction="sum")
         by_sample, at_once, at_small = (torch.autograd.grad(loss.sum(), x)[0] for loss in (each, whole, small))
@@ -194,17 +197,21 @@ def test_small_batches_and_chunks_are_one_loss(options, ignored, normalizer, gam
     logits, target = make_batch(40, 5)
     target[:ignored] = -100
     losses = []
-    for size in (2**15, -1):
+    for core, size in ((_small.CORE, 0), (None, 2**15), (None, -1)):
+        monkeypatch.setattr(_small, "CORE", core)
         monkeypatch.setattr(_fused, "_SMALL", size)
         loss = focal_loss(logits, target, gamma=gamma, normalizer=normalizer, **options)
         losses.append((loss.detach(), *torch.autograd.grad(loss, logits)))
-    for small, chunked in zip(*losses, strict=True):
+    for compiled, small, chunked in zip(*losses, strict=True):
         torch.testing.assert_close(small, chunked, rtol=1e-11, atol=1e-14)
+        torch.testing.assert_close(compiled, chunked, rtol=1e-11, atol=1e-14)
 
 
-@pytest.mark.parametrize("small", [2**15, -1])
+@pytest.mark.parametrize("small", [None, 2**15, -1])
 def test_gradients_of_many_multiples_at_once_are_the_multiples(small, monkeypatch):
-    monkeypatch.setattr(_fused, "_SMALL", small)
+    if small is not None:
+        monkeypatch.setattr(_small, "CORE", None)
+        monkeypatch.setattr(_fused, "_SMALL", small)
     logits, target = make_batch(4, 3)
     factors = torch.tensor([1.0, -2.0], dtype=torch.float64)
     got = torch.autograd.grad(focal_loss(logits, target), logits, factors, is_grads_batched=True)[0]

@@ -1,5 +1,6 @@
 // The extension module linkboy._core: what is too slow in NumPy and simple enough to be exact in C++.
 #include "encoder.hpp"
+#include "losses.hpp"
 #include "ngrams.hpp"
 #include "rows.hpp"
 
@@ -59,7 +60,24 @@ PyType_Slot rows_slots[] = {
 
 PyType_Spec rows_spec = {"linkboy._core.Rows", sizeof(Holder<Rows>), 0, Py_TPFLAGS_DEFAULT, rows_slots};
 
-PyModuleDef definition = {PyModuleDef_HEAD_INIT, "linkboy._core", "The compiled core.", -1, nullptr,
+template <class Function>
+PyCFunction as_method(Function* function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
+PyMethodDef functions[] = {
+    {"label_sum", as_method(label_sum), METH_FASTCALL,
+     "label_sum(wide, logits, target, weight, class_weight, shift, gradient, samples, classes, positions, gamma, divisor)"},
+    {"share_sum", as_method(share_sum), METH_FASTCALL,
+     "share_sum(wide, logits, share, target, weight, class_weight, gradient, samples, classes, positions, smoothing, gamma, divisor)"},
+    {"element_sum", as_method(element_sum), METH_FASTCALL,
+     "element_sum(wide, logits, label, kept, weight, gradient, size, positive, negative, gamma)"},
+    {"weight_sum", as_method(weight_sum), METH_FASTCALL, "weight_sum(target, weight, class_weight, size)"},
+    {"bounds", as_method(bounds), METH_FASTCALL, "bounds(kind, numbers, size)"},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef definition = {PyModuleDef_HEAD_INIT, "linkboy._core", "The compiled core.", -1, functions,
                           nullptr, nullptr, nullptr, nullptr};
 
 bool add_type(PyObject* module, const char* name, PyType_Spec* spec) {

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from linkboy._checks import check_choice, check_number, describe
-from linkboy._tensors import check_floating, transforms_active, values_visible, wide_dtype
+from linkboy._tensors import check_floating, in_work_dtype, transforms_active, values_visible, wide_dtype
+from linkboy.losses import _small
 
 Reduction = Literal["none", "mean", "sum"]
 Normalizer = Literal["weights", "count", "positives"] | float | Tensor
@@ -40,6 +41,7 @@ class SampleRows(NamedTuple):
         class_weight: `(C,)`; `None` where all classes weigh 1.
         zeros: whether a sample may weigh 0, by its own weight or that of its class; `None` where nobody has looked.
         visible: whether looking at values is free.
+        shift: `(C,)`, to be added to the logits, in their dtype or in float32 for half precision; `None` for nothing.
     """
 
     logits: Tensor
@@ -48,12 +50,24 @@ class SampleRows(NamedTuple):
     class_weight: Tensor | None
     zeros: bool | None
     visible: bool
+    shift: Tensor | None = None
 
     # Methods, where a property and `_replace` would read better: torch.compile follows them from torch 2.6 on.
     def soft(self) -> bool:
         return self.target.is_floating_point()
 
     def with_logits(self, logits: Tensor) -> "SampleRows":
+        return SampleRows(logits, self.target, self.weight, self.class_weight, self.zeros, self.visible, self.shift)
+
+    def with_shift(self, shift: Tensor) -> "SampleRows":
+        return SampleRows(self.logits, self.target, self.weight, self.class_weight, self.zeros, self.visible, shift)
+
+    def shifted(self) -> "SampleRows":
+        """Return the rows with the shift in the logits."""
+        if self.shift is None:
+            return self
+        logits = in_work_dtype(self.logits)
+        logits = logits + along_classes(self.shift, logits)
         return SampleRows(logits, self.target, self.weight, self.class_weight, self.zeros, self.visible)
 
     def by_class_of_target(self) -> "SampleRows":
@@ -64,7 +78,7 @@ class SampleRows(NamedTuple):
         weight = self.class_weight.index_select(0, target) if target.dim() == 1 else self.class_weight[target]
         if self.weight is not None:
             weight = weight * self.weight
-        return SampleRows(self.logits, target, weight, None, self.zeros, self.visible)
+        return SampleRows(self.logits, target, weight, None, self.zeros, self.visible, self.shift)
 
     def masked(self) -> Tensor | None:
         """Return where the weight is 0, `(N, ...)`, `None` where that is known to be nowhere."""
@@ -225,7 +239,9 @@ def check_real(argument: str, value: Tensor) -> None:
 
 
 def bounds(values: Tensor) -> tuple[float, float]:
-    """Return the lowest and the highest number, NaN if one is; of a few numbers Python's own take a third of the time."""
+    """Return the lowest and the highest number, NaN if one is; without the core a few numbers are Python's own."""
+    if _small.CORE is not None and values.dtype in _small.KINDS:
+        return _small.bounds_by_core(values)
     if values.dim() == 1 and values.numel() <= _FEW:
         numbers = values.tolist()
         total = sum(numbers)
@@ -448,6 +464,10 @@ def denominator(rows: SampleRows, normalizer: Normalizer) -> Tensor | float:
     if not isinstance(normalizer, str):
         return normalizer
     weight, target = rows.weight, rows.target
+    if normalizer == "weights" and rows.class_weight is not None and not rows.soft():
+        if rows.visible and _small.core_may_be_used() and not (is_learned(weight) or is_learned(rows.class_weight)):
+            return _small.weight_sum_by_core(target, weight, rows.class_weight) or 1.0
+        weight = rows.by_class_of_target().weight
     if normalizer == "positives":
         if rows.soft():
             raise ValueError(

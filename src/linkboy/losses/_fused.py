@@ -21,7 +21,7 @@ from torch import Tensor
 from linkboy._tensors import wide_dtype, work_dtype
 from linkboy.losses._arguments import SampleRows, is_learned, plain_operations_needed
 from linkboy.losses._margin import focal_of_margin, plain_margin_loss
-from linkboy.losses._small import SHORT_ROW, label_sum, sum_by_arrays
+from linkboy.losses._small import SHORT_ROW, label_sum, label_sum_by_core, sum_by_arrays, sum_by_core
 from linkboy.losses._sums import loss_sum
 
 # Logits of a batch up to which NumPy takes less time than torch.
@@ -35,19 +35,19 @@ _SAMPLES_IN_PLACE = 2**16
 
 def margin_loss(rows: SampleRows, gamma: float) -> Tensor:
     """Return `w * (1 - p)**gamma * -log(p)` of every sample, in the shape of the target and the wide dtype."""
+    rows = rows.by_class_of_target().shifted()
     compute = plain_margin_loss if plain_operations_needed() else _MarginLoss.apply
     values = compute(rows.logits, rows.target, rows.masked(), gamma)
     return values if rows.weight is None else values * rows.weight
 
 
 def margin_loss_sum(rows: SampleRows, divisor: Tensor | float, gamma: float, dtype: torch.dtype) -> Tensor:
-    """Return the sum of `margin_loss` over `divisor`, a scalar in `dtype`; of classes no weight is left in `rows`."""
-    learned = is_learned(rows.weight) or is_learned(divisor)
+    """Return the sum of `margin_loss` over `divisor`, a scalar in `dtype`."""
+    learned = any(is_learned(x) for x in (rows.weight, rows.class_weight, rows.shift, divisor))
     # Half precision: a gradient divided by N before loss scaling has multiplied it would have lost its small entries.
     if learned or rows.logits.dtype.itemsize < 4 or plain_operations_needed():
         return (margin_loss(rows, gamma).sum() / divisor).to(dtype)
-    logits, target, weight, _, zeros, visible = rows
-    return loss_sum(LabelBatch(logits, target, weight, zeros, visible, divisor, gamma), dtype)
+    return loss_sum(LabelBatch(*rows, divisor, gamma), dtype)
 
 
 def pointwise_focal(gap: Tensor, gamma: float) -> Tensor:
@@ -94,34 +94,44 @@ class _MarginLoss(torch.autograd.Function):
 
 
 class LabelBatch(NamedTuple):
-    """One label per sample, all weights in one."""
+    """One label per sample."""
 
     logits: Tensor
     target: Tensor
     weight: Tensor | None
+    class_weight: Tensor | None
     zeros: bool | None
     visible: bool
+    shift: Tensor | None
     divisor: Tensor | float
     gamma: float
 
     def rows(self) -> SampleRows:
-        return SampleRows(self.logits, self.target, self.weight, None, self.zeros, self.visible)
+        """Return the rows with all weights in one, and nothing to add to the logits."""
+        return SampleRows(*self[:7]).by_class_of_target().shifted()
 
     def sum_and_gradient(self, *, wanted: bool) -> tuple[Tensor | float, Tensor | None]:
-        logits, target, weight, zeros, visible, divisor, gamma = self
-        if isinstance(divisor, Tensor) or not sum_by_arrays(logits, _SMALL, visible=visible):
-            return _of_chunks(self.rows(), divisor, gamma, wanted=wanted)
+        logits, target, weight, class_weight, _, visible, shift, divisor, gamma = self
+        known = not isinstance(divisor, Tensor)
+        if known and sum_by_core(logits, visible=visible):
+            weights = weight, class_weight
+            return label_sum_by_core(logits, target, weights, shift, divisor, gamma, wanted=wanted)
+        rows = self.rows()
+        if not (known and sum_by_arrays(logits, _SMALL, visible=visible)):
+            return _of_chunks(rows, divisor, gamma, wanted=wanted)
+        logits, weight = rows.logits, rows.weight
         total, gradient = label_sum(logits, target, weight, divisor, gamma, wanted=wanted)
-        if zeros is not False and not math.isfinite(total):
-            masked = self.rows().masked()
+        if rows.zeros is not False and not math.isfinite(total):
+            masked = rows.masked()
             if masked is not None:  # a NaN there changes no digit of the others
                 clean = logits.masked_fill(masked.unsqueeze(1), 0)
                 return label_sum(clean, target, weight, divisor, gamma, wanted=wanted)
         return total, gradient
 
     def plain_sum(self, logits: Tensor) -> Tensor:
-        values = plain_margin_loss(logits, self.target, self.rows().masked(), self.gamma)
-        return (values if self.weight is None else values * self.weight).sum() / self.divisor
+        rows = SampleRows(logits, *self[1:7]).by_class_of_target().shifted()
+        values = plain_margin_loss(rows.logits, rows.target, rows.masked(), self.gamma)
+        return (values if rows.weight is None else values * rows.weight).sum() / self.divisor
 
 
 class _PointwiseFocal(torch.autograd.Function):

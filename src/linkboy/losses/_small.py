@@ -1,6 +1,7 @@
 """The sums of small batches on a CPU, where the number of calls is what costs and not the arithmetic.
 
-NumPy takes a third of the time of torch to start an operation. The arrays are views of the tensors' memory.
+The compiled core does each with one call and in double precision. Without it NumPy does, which takes a third of the time of
+torch to start an operation. The arrays are views of the tensors' memory.
 """
 
 from typing import Any
@@ -11,8 +12,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from linkboy._compiled import core
+
+# Asked once: the question takes as long as the sum of a small batch. A core of older sources has no sums.
+CORE: Any = core() if hasattr(core(), "share_sum") else None
+# What the core calls the numbers whose bounds it finds.
+KINDS = {torch.int64: 0, torch.float32: 1, torch.float64: 2}
 # Logits, and samples, up to which NumPy takes less time than torch, which uses more of the processor but starts later.
 _FEW, _FEW_ROWS = 2**14, 2**9
+# Logits up to which the core takes less time than torch on several threads.
+_FEW_FOR_CORE = 2**19
 # Up to so many classes the rows are transposed: NumPy reduces one short row at a time, but many columns.
 SHORT_ROW = 30
 
@@ -27,9 +36,80 @@ def arrays_may_be_used() -> bool:
     )
 
 
+def core_may_be_used() -> bool:
+    """Return whether the core is there, and nobody would miss what it computes."""
+    return CORE is not None and arrays_may_be_used()
+
+
+def sum_by_core(logits: Tensor, *, visible: bool) -> bool:
+    """Return whether the core computes the sum of a batch: it has one thread, and torch has more for many logits."""
+    few = logits.numel() > 0 and (logits.numel() <= _FEW_FOR_CORE or torch.get_num_threads() == 1)
+    return visible and few and core_may_be_used()
+
+
 def sum_by_arrays(logits: Tensor, most: int, *, visible: bool) -> bool:
     """Return whether the sum of a batch is computed here: it is on a CPU, and has at most so many logits, but some."""
     return visible and 0 < logits.numel() <= most and arrays_may_be_used()
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """Return a tensor with its numbers one after the other, as the core reads them."""
+    return tensor.resolve_neg().contiguous()
+
+
+def address(tensor: Tensor | None) -> int:
+    """Return where the numbers of a dense tensor are, 0 for none."""
+    if tensor is None:
+        return 0
+    place = tensor.data_ptr()
+    if not place and tensor.numel():
+        raise RuntimeError("a tensor of the loss has no memory: its storage was freed")
+    return place
+
+
+def bounds_by_core(numbers: Tensor) -> tuple[float, float]:
+    """Return the lowest and the highest of numbers of one of the `KINDS`, NaN if one is."""
+    numbers = dense(numbers)
+    return CORE.bounds(KINDS[numbers.dtype], address(numbers), numbers.numel())
+
+
+def weight_sum_by_core(target: Tensor, weight: Tensor | None, class_weight: Tensor) -> float:
+    """Return the sum of the weights of all samples times those of their classes."""
+    target, class_weight = dense(target), dense(class_weight)
+    weight = None if weight is None else dense(weight)
+    return CORE.weight_sum(address(target), address(weight), address(class_weight), target.numel())
+
+
+def label_sum_by_core(
+    logits: Tensor,
+    target: Tensor,
+    weights: tuple[Tensor | None, Tensor | None],
+    shift: Tensor | None,
+    divisor: float,
+    gamma: float,
+    *,
+    wanted: bool,
+) -> tuple[float, Tensor | None]:
+    """Return what `label_sum` returns of `logits + shift`; the weights are of samples and of classes, and 0 masks."""
+    logits, target = dense(logits), dense(target)
+    of_sample, of_class = (None if weight is None else dense(weight) for weight in weights)
+    gradient = torch.empty_like(logits) if wanted else None
+    samples, classes = logits.shape[:2]
+    total = CORE.label_sum(
+        logits.dtype is torch.float64,
+        address(logits),
+        address(target),
+        address(of_sample),
+        address(of_class),
+        address(shift),
+        address(gradient),
+        samples,
+        classes,
+        target.numel() // samples,
+        gamma,
+        divisor,
+    )
+    return total, gradient
 
 
 def label_sum(
@@ -40,7 +120,7 @@ def label_sum(
     `q = 1 - p` and `-log(p)` come from the odds `q / p`, which are the sum of the others' exponentials, relative to the largest
     of them, over that of the target. Only odds above 1e308 are out of reach, and the sum is infinite then.
     """
-    numbers, labels = logits.detach().numpy(), target.numpy()
+    numbers, labels = logits.detach().resolve_neg().numpy(), target.numpy()
     few = numbers.size <= _FEW
     by_column = few and numbers.ndim == 2 and numbers.shape[1] <= SHORT_ROW < numbers.shape[0]
     # Samples, classes, positions: a matrix has one position a sample, or as columns one sample.
@@ -59,7 +139,7 @@ def label_sum(
         loss = _log1p(odds)
         p = 1 / (1 + odds)
         q = odds * p
-        scale: Any = 1 / divisor if weight is None else weight.detach().numpy().reshape(q.shape) / divisor
+        scale: Any = 1 / divisor if weight is None else weight.detach().resolve_neg().numpy().reshape(q.shape) / divisor
         if gamma == 0:
             total, slope = np.add.reduce(loss * scale, None), q * scale
         else:
@@ -98,7 +178,7 @@ def element_sum(
     sign = labels * -2
     sign += 1
     with np.errstate(all="ignore"):  # what is not finite is computed again by other means
-        deficit = sign * logits.detach().numpy().reshape(-1)
+        deficit = sign * logits.detach().resolve_neg().numpy().reshape(-1)
         skipped = None if kept is None else ~kept.numpy().reshape(-1)
         if skipped is not None:  # before the arithmetic: 0 * NaN
             deficit[skipped] = 0
@@ -108,7 +188,7 @@ def element_sum(
         factor = q * q if gamma == 2 else np.ones_like(q) if gamma == 0 else q**gamma
         factor *= _by_label(labels, positive / divisor, negative / divisor)
         if weight is not None:
-            factor *= weight.detach().numpy().reshape(-1)
+            factor *= weight.detach().resolve_neg().numpy().reshape(-1)
         if skipped is not None:
             factor[skipped] = 0
         loss *= factor

@@ -94,12 +94,12 @@ def reduce_rows(
     dtype: torch.dtype,
 ) -> Tensor:
     """Return the loss of a checked batch in `dtype`, `(N, ...)` or a scalar."""
-    weighted = rows.by_class_of_target()
-    divisor = denominator(weighted if normalizer == "weights" else rows, normalizer) if reduction == "mean" else 1.0
+    divisor = denominator(rows, normalizer) if reduction == "mean" else 1.0
     if rows.soft() or label_smoothing:
+        rows = rows.shifted()
         if reduction == "none":
             return soft_values(rows, label_smoothing, gamma).to(dtype)
         return soft_sum(rows, label_smoothing, gamma, divisor, dtype)
     if reduction == "none":
-        return margin_loss(weighted, gamma).to(dtype)
-    return margin_loss_sum(weighted, divisor, gamma, dtype)
+        return margin_loss(rows, gamma).to(dtype)
+    return margin_loss_sum(rows, divisor, gamma, dtype)

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from linkboy._checks import check_choice, check_flag, check_number, describe
-from linkboy._tensors import in_work_dtype, result_dtype, wide_dtype
+from linkboy._tensors import result_dtype, wide_dtype, work_dtype
 from linkboy.losses._arguments import (
     Normalizer,
     PerClass,
     Reduction,
-    along_classes,
     check_logits,
     check_reduction,
     check_share,
@@ -87,10 +86,9 @@ def logit_adjusted_loss(
             "leave the class out or count it as 1"
         )
     rows = class_rows(input, target, sample_weight=sample_weight, ignore_index=ignore_index)
-    logits = in_work_dtype(input)
     # Counts need no division by their sum: one number for all classes changes no softmax.
-    shift = (share.log() if tau == 1 else share.log() * tau).to(logits.dtype)
-    rows = rows.with_logits(logits + along_classes(shift, logits))
+    shift = (share.log() if tau == 1 else share.log() * tau).to(work_dtype(input))
+    rows = rows.with_shift(shift)
     return reduce_rows(rows, 0.0, label_smoothing, reduction, normalizer, result_dtype(input))
 
 
