@@ -73,6 +73,22 @@ def test_hashes_that_are_not_spread_evenly_are_found_too():
     assert_same_bits(made, plain, TEXTS)
 
 
+def test_texts_whose_ngrams_come_again_and_again_have_the_bits_of_the_numpy_path():
+    texts = [f"{a}{b}{c}" * 100 for a in "abcdef" for b in "ghijkl" for c in "mnopq"]
+    made = NgramEncoder.fit(texts, longest=5, words=True)
+    plain = copy.copy(made)
+    plain.__dict__["_core"] = None
+    assert_same_bits(made, plain, texts)
+    assert_same_bits(made, plain, [" ".join(texts)])
+
+
+def test_chunks_of_several_threads_change_nothing(monkeypatch):
+    made, plain = encoders(longest=4, words=True)
+    monkeypatch.setattr("linkboy.classify.encoding._features.CHUNK_CHARACTERS", 1000)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    assert_same_bits(made, plain, TEXTS)
+
+
 def test_an_encoder_is_pickled_without_what_is_compiled():
     made, plain = encoders()
     made.encode(["a"])
@@ -81,15 +97,23 @@ def test_an_encoder_is_pickled_without_what_is_compiled():
 
 
 @pytest.mark.parametrize(
-    ("hashes", "idf"),
+    ("hashes", "idf", "longest"),
     [
-        (np.array([2, 1], np.uint64), np.ones(2, np.float32)),
-        (np.array([1, 2], np.uint64), np.ones(3, np.float32)),
-        (b"1234567", b""),
+        (np.array([2, 1], np.uint64), np.ones(2, np.float32), 3),
+        (np.array([1, 2], np.uint64), np.ones(3, np.float32), 3),
+        (b"1234567", b"", 3),
+        (np.array([1, 2], np.uint64), np.ones(2, np.float32), 0),
     ],
 )
-def test_what_is_no_vocabulary_is_refused(hashes, idf):
+def test_what_is_no_vocabulary_is_refused(hashes, idf, longest):
     if core() is None:
         pytest.skip("the compiled core is not here")
-    with pytest.raises(ValueError, match=r"^hashes must be sorted, and idf have a number for each of them$"):
-        core().Grams(hashes, idf, 3, True, False, 31)
+    expected = r"^hashes must be sorted, idf have a number for each of them, and longest be at least 1$"
+    with pytest.raises(ValueError, match=expected):
+        core().Grams(hashes, idf, longest, True, False, 31)
+
+
+def test_too_few_logarithms_are_refused():
+    made, _ = encoders()
+    with pytest.raises(ValueError, match=r"^logs must hold one for each count of an n-gram in the longest text$"):
+        made._core.encode(["abcd"], np.zeros(5))

@@ -2,6 +2,7 @@
 // those of the NumPy path bit for bit, and so are the weights: sums go in the same order, logarithms come from NumPy.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
 #include "encoder.hpp"
@@ -26,9 +27,12 @@ struct Grams {
   const uint64_t* hash() const { return reinterpret_cast<const uint64_t*>(hashes.bytes()); }
   size_t size() const { return hashes.size() / 8; }
 
+  // At most so many n-grams has a text: those of each length, and words with pairs of them.
+  size_t most(size_t size) const { return (size_t(longest) + 1) * (size + 2); }
+
   void build() {
     int bits = 1;
-    while (bits < 22 && size_t(1) << bits <= 2 * size()) ++bits;
+    while (bits < 22 && size_t(1) << bits <= size()) ++bits;
     shift = 64 - bits;
     begin.resize((size_t(1) << bits) + 1);
     size_t at = 0;
@@ -49,64 +53,48 @@ struct Grams {
   }
 };
 
-// Reads texts, one after the other.
+// Reads texts, one after the other; the n-grams of each go behind those of the texts before.
 class GramReader {
  public:
-  Growing<int64_t> ids;
-  Growing<float> weights;
-  std::vector<int64_t> lengths;
+  static constexpr size_t AHEAD = 16;
   Numbers missing;
 
-  GramReader(const Grams& grams, const double* logs, size_t log_count) : grams_(grams), logs_(logs), log_count_(log_count) {}
+  GramReader(const Grams& grams, const Buffer& logs, size_t longest)
+      : grams_(grams), logs_(reinterpret_cast<const double*>(logs.bytes())), last_log_(logs.size() / 8 - 1),
+        codes_(longest + 2), mixed_(longest + 2), hashes_(grams.most(longest) + AHEAD), sorted_(hashes_.size()),
+        row_(grams.most(longest)) {}
 
+  // Returns how many n-grams of the text are known.
   template <class Char>
-  void read(const Char* text, size_t size) {
-    codes_.resize(size + 2), mixed_.resize(size + 2), rolling_.resize(size + 2);
+  size_t read(const Char* text, size_t size, int64_t* ids, float* weights) {
+    size_ = size + 2, count_ = 0;
     codes_[0] = 2, codes_[size + 1] = 3;
     for (size_t i = 0; i < size; ++i) codes_[i + 1] = uint32_t(text[i]);
     uint64_t column = 0;  // in the upper half, so that columns share no n-gram
-    for (size_t i = 0; i < codes_.size(); ++i) {
+    for (size_t i = 0; i < size_; ++i) {
       column += codes_[i] == grams_.border;
-      rolling_[i] = mixed_[i] = mix(codes_[i] | column << 32);
-      if (codes_[i] > 3) look_up(mixed_[i]);
+      hashes_[count_] = mixed_[i] = mix(codes_[i] | column << 32);
+      count_ += codes_[i] > 3;
     }
-    for (size_t n = 2; n <= size_t(grams_.longest); ++n)
-      for (size_t i = 0; i + n <= codes_.size(); ++i) {
-        rolling_[i] = mix(rolling_[i] * GOLDEN + mixed_[i + n - 1]);
-        look_up(rolling_[i]);
-      }
+    const uint64_t* shorter = mixed_.data();
+    for (size_t n = 2; n <= std::min(size_t(grams_.longest), size_); ++n) {
+      uint64_t* const longer = &hashes_[count_];
+      for (size_t i = 0; i + n <= size_; ++i) longer[i] = mix(shorter[i] * GOLDEN + mixed_[i + n - 1]);
+      shorter = longer, count_ += size_ - n + 1;
+    }
     if (grams_.words) read_words();
-    find_all();
-    weigh();
+    if (!missing.empty()) return 0;
+    sort_hashes();
+    return weigh(ids, weights);
   }
 
  private:
   const Grams& grams_;
   const double* logs_;
-  size_t log_count_;
-  std::vector<uint32_t> codes_;
-  std::vector<uint64_t> mixed_, rolling_, wanted_;
-  std::vector<uint32_t> found_, sorted_;
+  size_t last_log_, size_ = 0, count_ = 0;  // characters of the text, and its n-grams so far
+  std::vector<uint32_t> codes_, places_;
+  std::vector<uint64_t> mixed_, hashes_, sorted_;
   std::vector<double> row_;
-
-  void look_up(uint64_t hash) { wanted_.push_back(hash); }
-
-  // Finds all hashes of a text. They are all over the memory: each is asked for while others are still looked at.
-  void find_all() {
-    const size_t count = wanted_.size();
-    wanted_.resize(count + 16);
-    found_.resize(count);
-    size_t size = 0;
-    for (size_t i = 0; i < count; ++i) {
-      LINKBOY_PREFETCH(&grams_.begin[wanted_[i + 16] >> grams_.shift]);
-      LINKBOY_PREFETCH(grams_.hash() + grams_.begin[wanted_[i + 8] >> grams_.shift]);
-      const int64_t id = grams_.find(wanted_[i]);
-      found_[size] = uint32_t(id);
-      size += id >= 0;
-    }
-    found_.resize(size);
-    wanted_.clear();
-  }
 
   bool in_word(uint32_t code) {
     const Flags* flags = grams_.flags[code >> 8];
@@ -117,47 +105,54 @@ class GramReader {
   void read_words() {
     uint64_t before = 0;
     bool is_first = true;
-    for (size_t i = 0; i < codes_.size(); ++i) {
+    for (size_t i = 0; i < size_; ++i) {
       if (!in_word(codes_[i])) continue;
       uint64_t sum = 0;
-      for (uint64_t power = 1; i < codes_.size() && in_word(codes_[i]); ++i, power *= GOLDEN) sum += mixed_[i] * power;
-      const uint64_t word = mix(sum + SECOND);
-      look_up(word);
-      if (!is_first) look_up(mix(before * SECOND + word));
+      for (uint64_t power = 1; i < size_ && in_word(codes_[i]); ++i, power *= GOLDEN) sum += mixed_[i] * power;
+      const uint64_t word = hashes_[count_++] = mix(sum + SECOND);
+      if (!is_first) hashes_[count_++] = mix(before * SECOND + word);
       before = word, is_first = false;
     }
   }
 
-  // By bytes, the lowest first: some hundred numbers are too few to wait for the branches of a sort by comparison.
-  void sort_found() {
-    if (found_.size() < 48) return std::sort(found_.begin(), found_.end());
-    sorted_.resize(found_.size());
-    for (int at = 0; at < 32 && grams_.size() >> at; at += 8) {
-      uint32_t places[257] = {};
-      for (uint32_t id : found_) ++places[(id >> at & 255) + 1];
-      for (int n = 0; n < 255; ++n) places[n + 1] += places[n];
-      for (uint32_t id : found_) sorted_[places[id >> at & 255]++] = id;
-      found_.swap(sorted_);
+  // Hashes spread evenly, so the first bits bring each almost to its place; those of few n-grams in a long text may not.
+  void sort_hashes() {
+    int bits = 1;
+    while (bits < 16 && count_ >> bits) ++bits;
+    places_.assign((size_t(1) << bits) + 1, 0);
+    for (size_t i = 0; i < count_; ++i) ++places_[(hashes_[i] >> (64 - bits)) + 1];
+    for (size_t n = 1; n < places_.size(); ++n) places_[n] += places_[n - 1];
+    for (size_t i = 0; i < count_; ++i) sorted_[places_[hashes_[i] >> (64 - bits)]++] = hashes_[i];
+    hashes_.swap(sorted_);
+    for (size_t i = 1; i < count_; ++i) {
+      const uint64_t hash = hashes_[i], bucket = hash >> (64 - bits);
+      size_t at = i;
+      for (; at && hashes_[at - 1] > hash; --at) hashes_[at] = hashes_[at - 1];
+      hashes_[at] = hash;
+      if (i - at > 32) std::sort(&hashes_[bucket ? places_[bucket - 1] : 0], &hashes_[places_[bucket]]);
     }
   }
 
-  // The distinct n-grams in order, each with its weight, scaled to a length of 1.
-  void weigh() {
-    sort_found();
-    ids.reserve(found_.size()), weights.reserve(found_.size()), row_.clear();
+  // Writes the distinct n-grams that are known, each with its weight, scaled to a length of 1. What is looked for is all over
+  // the memory: each is asked for while others are still looked at.
+  size_t weigh(int64_t* ids, float* weights) {
+    std::fill_n(&hashes_[count_], AHEAD, 0);
     const float* idf = reinterpret_cast<const float*>(grams_.idf.bytes());
     double squares = 0;
-    for (size_t low = 0, high; low < found_.size(); low = high) {
-      for (high = low + 1; high < found_.size() && found_[high] == found_[low];) ++high;
-      const double log = high - low < log_count_ ? logs_[high - low] : std::log(double(high - low));
-      const double weight = grams_.binary ? 1 : (1 + log) * double(idf[found_[low]]);
+    size_t size = 0;
+    for (size_t i = 0, repeated; i < count_; i += repeated) {
+      LINKBOY_PREFETCH(&grams_.begin[hashes_[i + AHEAD] >> grams_.shift]);
+      LINKBOY_PREFETCH(grams_.hash() + grams_.begin[hashes_[i + AHEAD / 2] >> grams_.shift]);
+      for (repeated = 1; i + repeated < count_ && hashes_[i + repeated] == hashes_[i];) ++repeated;
+      const int64_t id = grams_.find(hashes_[i]);
+      if (id < 0) continue;
+      const double weight = grams_.binary ? 1 : (1 + logs_[std::min(repeated, last_log_)]) * double(idf[id]);
       squares += weight * weight;
-      ids.data[ids.size++] = int64_t(found_[low]);
-      row_.push_back(weight);
+      ids[size] = id, row_[size++] = weight;
     }
     const double norm = std::sqrt(squares);
-    for (double weight : row_) weights.data[weights.size++] = float(weight / norm);
-    lengths.push_back(int64_t(row_.size()));
+    for (size_t n = 0; n < size; ++n) weights[n] = float(row_[n] / norm);
+    return size;
   }
 };
 
@@ -171,19 +166,32 @@ inline PyObject* grams_encode(PyObject* object, PyObject* arguments) {
     Texts texts;
     if (!texts.read(list)) return nullptr;
     texts.hold(list);
-    GramReader reader(grams, reinterpret_cast<const double*>(logs.bytes()), logs.size() / 8);
+    if (logs.size() / 8 < texts.longest + 2) {
+      PyErr_SetString(PyExc_ValueError, "logs must hold one for each count of an n-gram in the longest text");
+      return nullptr;
+    }
+    size_t room = 0, size = 0;
+    for (const Texts::View& text : texts.views) room += grams.most(text.size);
+    Reference ids(new_bytes(8 * room)), weights(new_bytes(4 * room)), lengths(new_bytes(8 * texts.views.size()));
+    if (!ids || !weights || !lengths) return nullptr;
+    auto id = reinterpret_cast<int64_t*>(PyByteArray_AS_STRING(ids.object));
+    auto weight = reinterpret_cast<float*>(PyByteArray_AS_STRING(weights.object));
+    auto length = reinterpret_cast<int64_t*>(PyByteArray_AS_STRING(lengths.object));
+    GramReader reader(grams, logs, texts.longest);
     {
       Unlocked unlocked;
       for (const Texts::View& text : texts.views) {
-        if (text.width == 1) reader.read(static_cast<const uint8_t*>(text.data), text.size);
-        if (text.width == 2) reader.read(static_cast<const uint16_t*>(text.data), text.size);
-        if (text.width == 4) reader.read(static_cast<const uint32_t*>(text.data), text.size);
+        const auto read = [&](auto data) { return reader.read(data, text.size, id + size, weight + size); };
+        const size_t count = text.width == 1   ? read(static_cast<const uint8_t*>(text.data))
+                             : text.width == 2 ? read(static_cast<const uint16_t*>(text.data))
+                                               : read(static_cast<const uint32_t*>(text.data));
+        *length++ = int64_t(count), size += count;
       }
     }
     if (!reader.missing.empty()) return list_of_numbers(reader.missing);
-    Reference ids(bytes_of(reader.ids.data, reader.ids.size)), weights(bytes_of(reader.weights.data, reader.weights.size));
-    Reference lengths(bytes_of(reader.lengths.data(), reader.lengths.size()));
-    return ids && weights && lengths ? PyTuple_Pack(3, ids.object, weights.object, lengths.object) : nullptr;
+    if (PyByteArray_Resize(ids.object, Py_ssize_t(8 * size)) || PyByteArray_Resize(weights.object, Py_ssize_t(4 * size)))
+      return nullptr;
+    return PyTuple_Pack(3, ids.object, weights.object, lengths.object);
   });
 }
 
@@ -200,9 +208,9 @@ inline PyObject* grams_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
                           &grams->words, &grams->binary, &grams->border))
       return nullptr;
     const uint64_t* hash = grams->hash();
-    if (grams->hashes.size() % 8 || grams->idf.size() != 4 * grams->size() || grams->size() > UINT32_MAX ||
+    if (grams->longest < 1 || grams->hashes.size() % 8 || grams->idf.size() != 4 * grams->size() || grams->size() > UINT32_MAX ||
         !std::is_sorted(hash, hash + grams->size())) {
-      PyErr_SetString(PyExc_ValueError, "hashes must be sorted, and idf have a number for each of them");
+      PyErr_SetString(PyExc_ValueError, "hashes must be sorted, idf have a number for each of them, and longest be at least 1");
       return nullptr;
     }
     grams->build();

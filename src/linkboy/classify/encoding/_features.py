@@ -143,10 +143,10 @@ class NgramEncoder:
 
     def encode(self, texts: Sequence[str]) -> FlatFeatures:
         """Turn texts into weighted n-grams; a text without a known one gets an empty row."""
-        parts = in_threads(self._encode_chunk, _chunks(texts))
-        ids = np.concatenate([part[0] for part in parts])
-        weights = np.concatenate([part[1] for part in parts])
-        lengths = np.concatenate([part[2] for part in parts])
+        # The core needs no memory for what is between texts and n-grams, so that chunks are for several threads alone.
+        chunks = [texts] if self._core is not None and torch.get_num_threads() == 1 else _chunks(texts)
+        parts = in_threads(self._encode_chunk, chunks)
+        ids, weights, lengths = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
         return FlatFeatures(ids, weights, np.concatenate(([0], np.cumsum(lengths))))
 
     @cached_property
