@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mpmath import mp, mpf
 
 from linkboy import asymmetric_loss, binary_focal_loss, focal_loss
-from linkboy.losses import _binary
+from linkboy.losses import _binary, _fused, _small
 
 mp.dps = 50
 
@@ -33,6 +33,24 @@ def test_loss_and_gradient_have_all_digits_of_float32_at_every_logit(gamma, soft
         exact_slope = g * q**g * p * mp.log(p) - q ** (g + 1)
         for got, want in ((loss, exact), (logit.grad.item(), exact_slope)):
             assert abs(mpf(got) - want) <= max(tiny, 1e-6 * abs(want))
+
+
+@pytest.mark.parametrize("way", ["core", "small", "chunks", "none"])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
+def test_thousands_of_float32_logits_have_all_digits(gamma, way, monkeypatch):
+    if way != "core":
+        monkeypatch.setattr(_small, "CORE", None)
+    monkeypatch.setattr(_binary, "_SMALL", -1 if way == "chunks" else 2**17)
+    monkeypatch.setattr(_fused, "_CHUNK", 1000)
+    generator = torch.Generator().manual_seed(3)
+    logits = (8 * torch.randn(4000, generator=generator)).requires_grad_()
+    label = torch.randint(0, 2, (4000,), generator=generator)
+    binary_focal_loss(logits, label, gamma=gamma, reduction="none" if way == "none" else "sum").sum().backward()
+    deficit = torch.where(label == 1, -logits.detach().double(), logits.detach().double())
+    q, p = deficit.exp() / (1 + deficit.exp()), 1 / (1 + deficit.exp())
+    exact = torch.where(label == 1, -1, 1) * q**gamma * (q + gamma * p * deficit.exp().log1p())
+    normal = exact.abs() > torch.finfo(torch.float32).tiny
+    assert ((logits.grad - exact) / exact)[normal].abs().max() <= 3e-7
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
@@ -197,7 +215,8 @@ def test_the_sum_in_one_pass_is_the_sum_of_the_elements(gamma, weighted, chunk):
     options = {"alpha": 0.3, "pos_weight": torch.rand(4), "sample_weight": torch.rand(7, 4).round(decimals=1)}
     options = options if weighted else {}
     each = binary_focal_loss(logits, target, gamma=gamma, reduction="none", **options)
-    with mock.patch.object(_binary, "_CHUNK", chunk):
+    core, small = (None, -1) if chunk == 3 else (_small.CORE, 2**17)
+    with mock.patch.multiple(_binary, _CHUNK=chunk, _SMALL=small), mock.patch.object(_small, "CORE", core):
         whole = binary_focal_loss(logits, target, gamma=gamma, reduction="sum", **options)
         got = torch.autograd.grad(whole, logits, retain_graph=True)[0]
         again = torch.autograd.grad(whole, logits, torch.tensor(3.0, dtype=torch.float64))[0]

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from linkboy import focal_loss, logit_adjusted_loss
+from linkboy import binary_focal_loss, focal_loss, logit_adjusted_loss
 from linkboy.losses import _arguments, _small
 
 pytestmark = pytest.mark.usefixtures("compiled")
@@ -111,6 +111,37 @@ def test_classes_far_below_the_largest_keep_their_digits(shape):
     _, exact = without_core(loss, logits.detach().double().requires_grad_())
     normal = exact.abs() > 1e-30
     assert ((gradient - exact).abs() / exact.abs())[normal].max() <= 1e-6
+
+
+@pytest.mark.parametrize("size", [1, 31, 64, 4097])
+@pytest.mark.parametrize("gamma", [0, 0.5, 1, 2, 5])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_sums_of_labels_0_and_1_are_those_of_the_plain_path(size, gamma, dtype):
+    generator = torch.Generator().manual_seed(size)
+    logits = (4 * torch.randn(size, generator=generator, dtype=dtype)).requires_grad_()
+    label, weight = torch.randint(0, 2, (size,), generator=generator), torch.rand(size, generator=generator)
+    weight[::3] = 0
+    ignored = label.masked_fill(torch.rand(size, generator=generator) < 0.2, -1)
+    rtol = 1e-11 if dtype == torch.float64 else 5e-7
+    for options in ({}, {"alpha": 0.25}, {"sample_weight": weight}, {"alpha": 0.9, "pos_weight": 3.0}):
+        for given in (label, label.to(dtype), label.bool()):
+            assert_same(lambda x: binary_focal_loss(x, given, gamma=gamma, **options), logits, rtol)  # noqa: B023
+        assert_same(lambda x: binary_focal_loss(x, ignored, gamma=gamma, ignore_index=-1, **options), logits, rtol)  # noqa: B023
+    with torch.no_grad():
+        logits[0] = torch.nan  # its weight is 0
+    assert_same(lambda x: binary_focal_loss(x, label, gamma=gamma, sample_weight=weight), logits, rtol)
+    assert not binary_focal_loss(logits, label, gamma=gamma).isfinite()
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1, 5000])
+def test_only_zeros_and_ones_are_0_or_1(dtype, size, compiled):
+    label = torch.randint(0, 2, (size,)).to(dtype)
+    assert _small.are_0_or_1(label)
+    for wrong in (2, -1, 0.5, torch.nan):
+        if dtype.is_floating_point or isinstance(wrong, int):
+            label[-1] = wrong
+            assert not _small.are_0_or_1(label)
 
 
 def test_views_are_read_as_they_are():

@@ -386,6 +386,20 @@ LINKBOY_INLINE void find_bounds(const T* numbers, size_t size, double* found) {
   found[0] = double(low[0]) + wrong[0], found[1] = double(high[0]) + wrong[0];
 }
 
+template <class T>
+LINKBOY_INLINE bool all_0_or_1(const T* numbers, size_t size) {
+  for (size_t first = 0; first < size; first += 4096) {
+    const size_t end = first + 4096 < size ? first + 4096 : size;
+    int others = 0;
+    for (size_t n = first; n < end; ++n) others |= int(numbers[n] != T(0)) & int(numbers[n] != T(1));
+    if (others) return false;
+  }
+  return true;
+}
+
+LINKBOY_CLONES bool check(const float* numbers, size_t size) { return all_0_or_1(numbers, size); }
+LINKBOY_CLONES bool check(const double* numbers, size_t size) { return all_0_or_1(numbers, size); }
+LINKBOY_CLONES bool check(const int64_t* numbers, size_t size) { return all_0_or_1(numbers, size); }
 LINKBOY_CLONES void find(const float* numbers, size_t size, double* found) { find_bounds(numbers, size, found); }
 LINKBOY_CLONES void find(const double* numbers, size_t size, double* found) { find_bounds(numbers, size, found); }
 LINKBOY_CLONES void find(const int64_t* numbers, size_t size, double* found) { find_bounds(numbers, size, found); }
@@ -469,18 +483,29 @@ inline PyObject* weight_sum(PyObject*, PyObject* const* given, Py_ssize_t count)
   return PyFloat_FromDouble(sums[0] + sums[1] + sums[2] + sums[3]);
 }
 
-// bounds(kind, numbers, size): of int64 (0), float (1) or double (2)
-inline PyObject* bounds(PyObject*, PyObject* const* given, Py_ssize_t count) {
+// Calls a body with numbers of their type, of the arguments (kind, numbers, size): int64 (0), float (1) or double (2).
+template <class Body>
+PyObject* with_numbers(PyObject* const* given, Py_ssize_t count, Body body) {
   if (!expects(3, count)) return nullptr;
   const long kind = PyLong_AsLong(given[0]);
   const void* numbers = PyLong_AsVoidPtr(given[1]);
   const size_t size = PyLong_AsSize_t(given[2]);
   if (PyErr_Occurred()) return nullptr;
-  double found[2];
-  if (kind == 0) find(static_cast<const int64_t*>(numbers), size, found);
-  if (kind == 1) find(static_cast<const float*>(numbers), size, found);
-  if (kind == 2) find(static_cast<const double*>(numbers), size, found);
-  return Py_BuildValue("dd", found[0], found[1]);
+  if (kind == 0) return body(static_cast<const int64_t*>(numbers), size);
+  if (kind == 1) return body(static_cast<const float*>(numbers), size);
+  return body(static_cast<const double*>(numbers), size);
+}
+
+inline PyObject* bounds(PyObject*, PyObject* const* given, Py_ssize_t count) {
+  return with_numbers(given, count, [](auto numbers, size_t size) {
+    double found[2];
+    find(numbers, size, found);
+    return Py_BuildValue("dd", found[0], found[1]);
+  });
+}
+
+inline PyObject* are_0_or_1(PyObject*, PyObject* const* given, Py_ssize_t count) {
+  return with_numbers(given, count, [](auto numbers, size_t size) { return PyBool_FromLong(check(numbers, size)); });
 }
 
 }  // namespace linkboy

@@ -74,6 +74,7 @@ PyMethodDef functions[] = {
      "element_sum(wide, logits, label, kept, weight, gradient, size, positive, negative, gamma)"},
     {"weight_sum", as_method(weight_sum), METH_FASTCALL, "weight_sum(target, weight, class_weight, size)"},
     {"bounds", as_method(bounds), METH_FASTCALL, "bounds(kind, numbers, size)"},
+    {"are_0_or_1", as_method(are_0_or_1), METH_FASTCALL, "are_0_or_1(kind, numbers, size)"},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from linkboy._tensors import wide_dtype
 from linkboy.losses._arguments import is_learned, plain_operations_needed
 from linkboy.losses._margin import focal_of_margin
-from linkboy.losses._small import element_sum, sum_by_arrays
+from linkboy.losses._small import element_sum, element_sum_by_core, sum_by_arrays, sum_by_core
 
 # Elements up to which NumPy's operations take less time than torch's.
 _SMALL = 2**17
@@ -74,6 +74,8 @@ class Elements(NamedTuple):
         """Return the sum, and its derivative by the logits if that is `wanted`."""
         logits, label, kept, weight, *numbers, gamma, visible = self
         known = all(isinstance(number, float) for number in numbers)
+        if known and sum_by_core(logits, visible=visible):
+            return element_sum_by_core(logits, label, kept, weight, *numbers, gamma, wanted=wanted)  # type: ignore[arg-type]
         if known and sum_by_arrays(logits, _SMALL, visible=visible):
             return element_sum(logits, label, kept, weight, *numbers, gamma, wanted=wanted)  # type: ignore[arg-type]
         length, step = logits.numel(), _CHUNK * torch.get_num_threads()
@@ -101,7 +103,8 @@ class Elements(NamedTuple):
 def _of_chunk(elements: Elements, out: Tensor | None) -> Tensor:
     """Return the weighted sum of a chunk, and fill `out` with its gradient."""
     logits, label, kept, gamma, divisor = *elements[:3], elements.gamma, elements.divisor
-    sign = torch.rsub(label, 1, alpha=2)
+    # On a CPU in float64, because torch's sigmoid of float32 has an error there that a power of 5 makes 4e-6.
+    sign = torch.rsub(label.double() if label.device.type == "cpu" else label, 1, alpha=2)
     deficit = sign * logits
     if kept is not None:  # before the arithmetic: 0 * NaN
         deficit.masked_fill_(~kept, 0)

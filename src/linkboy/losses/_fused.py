@@ -137,7 +137,12 @@ class LabelBatch(NamedTuple):
 class _PointwiseFocal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gap: Tensor, gamma: float) -> Tensor:
-        loss, slope = loss_and_slope(gap.neg(), gamma)
+        loss, slope = (torch.empty_like(gap, memory_format=torch.contiguous_format) for _ in range(2))
+        # As in the sums of _binary.py in float64 on a CPU, and in pieces, so that little of it exists at a time.
+        dtype = torch.float64 if gap.device.type == "cpu" else gap.dtype
+        for part, *out in zip(*(x.reshape(-1).split(_CHUNK) for x in (gap, loss, slope)), strict=True):
+            for to, numbers in zip(out, loss_and_slope(part.to(dtype).neg(), gamma), strict=True):
+                to.copy_(numbers)
         ctx.save_for_backward(gap, slope.neg_())
         ctx.gamma = gamma
         return loss
