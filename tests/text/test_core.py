@@ -18,7 +18,7 @@ from linkboy import BertTokenizer
 from linkboy._compiled import core
 from linkboy.text import AddedToken
 from linkboy.text._flat import MARK
-from linkboy.text._pages import SEVERAL, SIZE, make_page
+from linkboy.text._pages import ALONE, LETTER, PUNCTUATION, SEVERAL, SIZE, make_page
 
 pytestmark = pytest.mark.usefixtures("compiled")
 PAGE = make_page(ours().rules, 0)
@@ -242,7 +242,9 @@ def test_a_page_that_is_no_page_is_refused(number, kinds, lengths, folded, class
 def test_whatever_the_kinds_of_a_page_say_reading_ends_and_stays_in_bounds(text, seed):
     rng = random.Random(seed)
     kinds = rng.choices([kind for kind in range(10) if kind != SEVERAL], k=SIZE)
-    lengths = [rng.choice([1, 1, 2, 8]) if kind == 0 else 1 if kind in (3, 4) else 0 for kind in kinds]
+    lengths = [
+        rng.choice([1, 1, 2, 8]) if kind == LETTER else 1 if kind in (ALONE, PUNCTUATION) else 0 for kind in kinds
+    ]
     total = sum(lengths)
     folded = "".join(chr(rng.choice([97, 98, 0x4E2D, 0x10FFFF])) for _ in range(total)).encode("utf-32-le")
     classes = bytes(rng.choice([0, 0, 1, 230]) for _ in range(total))
@@ -279,6 +281,20 @@ def test_what_is_not_asked_for_by_its_own_is_refused(call, error, message):
     with pytest.raises(error) as caught:
         call(encoder)
     assert str(caught.value) == message
+
+
+def test_words_that_come_again_are_those_of_the_readable_path():
+    rng = random.Random(2)
+    # Of up to 18 bytes, in one, two and four bytes a character; some with the same bytes, with many pieces, or with none.
+    letters = "ab\xe9\u0301\u5bff\u0142\u0100\U0001d400\u03a3"
+    words = ["".join(rng.choices(letters[: rng.choice([2, 3, 9])], k=rng.randint(1, 18))) for _ in range(400)]
+    words += ["\u6261\u6261", "abab", "ab" * 6, "ba" * 8, "a" * 17]
+    vocab = ["[UNK]", "a", "##a", "b", "##b", "##ab", "e", "##e", "\u0142", "##\u0142", "##\u03c2", "##\u03c3"]
+    tokenizers = [ours(vocab=vocab[:size]) for size in (5, len(vocab))]
+    for _ in range(4):
+        texts = [" ".join(rng.choices(words, k=40)) for _ in range(20)] + words
+        for tokenizer in tokenizers:
+            assert_as_read(tokenizer, texts)
 
 
 def test_each_tensor_of_a_call_has_memory_of_its_own():

@@ -260,7 +260,7 @@ inline PyObject* encoder_fill(PyObject* object, PyObject* arguments) {
       }
       if (kind == ALONE || kind == PUNCTUATION) {
         int32_t id = tables.unknown;
-        tables.trie.longest(false, symbols, 1, &id);
+        tables.trie.longest(false, [&](size_t) { return symbols[0]; }, 1, &id);
         payload = uint32_t(id);
       } else if (kind == LETTER && length == 1 && !marks) {
         payload = symbols[0];
@@ -272,6 +272,7 @@ inline PyObject* encoder_fill(PyObject* object, PyObject* arguments) {
       class_at += length;
       page->entries[i] = kind << KIND_AT | payload;
     }
+    for (size_t i = 0; i < 256; ++i) page->narrow[i] = page->entries[i] < 256 ? uint8_t(page->entries[i]) : 0;
     tables.pages.publish(uint32_t(number), std::move(page));
     Py_RETURN_NONE;
   });

@@ -12,14 +12,14 @@ namespace linkboy {
 // The high byte of an entry; the low 24 bits are its payload. A letter is 0, so that one comparison tells it.
 enum Kind : uint32_t {
   LETTER,       // payload: its symbol
-  SPACE,        // ends a word
-  DROPPED,      // vanishes: its neighbours join
-  ALONE,        // a token by itself, decided on the raw character; payload: its id
-  PUNCTUATION,  // a token by itself, decided on the folded character; payload: its id
-  STRIPPED,     // folds to nothing, and does not end a run of combining marks
-  BREAK,        // folds to nothing, and ends such a run
   SEVERAL,      // payload: where in the list of the page its number of symbols stands, then these with their classes
   SIGMA,        // the capital sigma
+  DROPPED,      // vanishes: its neighbours join
+  STRIPPED,     // folds to nothing, and does not end a run of combining marks
+  BREAK,        // folds to nothing, and ends such a run
+  SPACE,        // ends a word, as all that follow do
+  ALONE,        // a token by itself, decided on the raw character; payload: its id
+  PUNCTUATION,  // a token by itself, decided on the folded character; payload: its id
   REFERENCE,    // its text is to be read by the reference
   UNFILLED,     // Python was not asked yet
 };
@@ -30,6 +30,7 @@ constexpr uint8_t CASED = 1, IGNORABLE = 2;  // what the capital sigma asks of i
 
 struct Page {
   uint32_t entries[256];
+  uint8_t narrow[256];  // the symbols of plain letters that have one below 256, 0 for all else
   std::vector<uint32_t> several;
 };
 

@@ -26,12 +26,14 @@ class Trie {
  public:
   int32_t roots[2] = {NOWHERE, NOWHERE};  // where words begin, and where they go on
 
-  // Returns how many symbols the longest piece takes, 0 where none begins here, and its id.
-  size_t longest(bool continues, const uint32_t* symbols, size_t count, int32_t* id) const {
+  // Returns how many symbols the longest piece takes, 0 where none begins here, and its id. `symbol` says what stands at a
+  // place from 0 to before `count`.
+  template <class Symbol>
+  size_t longest(bool continues, const Symbol& symbol, size_t count, int32_t* id) const {
     int32_t base = roots[continues];
     size_t found = 0;
     for (size_t i = 0; i < count; ++i) {
-      const uint32_t at = uint32_t(base) + symbols[i];  // a base may be below zero: then this wraps round, as it should
+      const uint32_t at = uint32_t(base) + symbol(i);  // a base may be below zero: then this wraps round, as it should
       if (at >= cells_.size() || cells_[at].owner != base) break;
       const Cell& cell = cells_[at];
       if (cell.id >= 0) *id = cell.id, found = i + 1;
@@ -47,12 +49,7 @@ class Trie {
                                           symbols.begin() + b.begin, symbols.begin() + b.end);
     });
     std::vector<Node> nodes = spread(symbols, tokens);
-    std::vector<uint32_t> order;
-    for (uint32_t n = 0; n < nodes.size(); ++n)
-      if (nodes[n].children) order.push_back(n);
-    std::stable_sort(order.begin(), order.end(),
-                     [&](uint32_t a, uint32_t b) { return nodes[a].children > nodes[b].children; });
-    place(nodes, order);
+    place(nodes);
     roots[0] = nodes[0].base, roots[1] = nodes[1].base;
     for (const Node& node : nodes)
       for (uint32_t c = node.first; c < node.first + node.children; ++c)
@@ -93,17 +90,16 @@ class Trie {
     return nodes;
   }
 
-  // Finds a base for each node, first fit. Nodes of equally many children continue where the one before found its
-  // place, which keeps this linear: what did not fit one of them will hardly fit the next.
-  void place(std::vector<Node>& nodes, const std::vector<uint32_t>& order) {
+  // Finds a base for each node. Those with many children come first, at the first place where they fit; equally many
+  // continue where the one before found its place, which keeps this linear, as what did not fit one of them will hardly fit
+  // the next. Those with a single child fill the holes, each chain of them in a row: most pieces end in one, and a step to
+  // the next cell costs a tenth of one to a place that no cache holds.
+  void place(std::vector<Node>& nodes) {
     int64_t widest = 0;
     for (const Node& node : nodes) widest = std::max<int64_t>(widest, node.symbol);
     std::vector<uint8_t> taken(nodes.size() + widest + 1), based(nodes.size() + 2 * widest + 2);
     size_t first_free = 0, at = 0, size = 0;
-    uint32_t children = 0;
-    for (uint32_t n : order) {
-      Node& node = nodes[n];
-      if (node.children != children) children = node.children, at = first_free;
+    const auto put_at_next_fit = [&](Node& node) {
       for (;; ++at) {
         if (at + widest + 1 >= taken.size()) taken.resize(2 * taken.size()), based.resize(2 * taken.size() + widest);
         if (taken[at]) continue;
@@ -117,50 +113,74 @@ class Trie {
           taken[base + nodes[c].symbol] = 1;
           size = std::max<size_t>(size, base + nodes[c].symbol + 1);
         }
-        break;
+        return;
       }
+    };
+    std::vector<uint32_t> order;
+    for (uint32_t n = 0; n < nodes.size(); ++n)
+      if (nodes[n].children > 1) order.push_back(n);
+    std::stable_sort(order.begin(), order.end(),
+                     [&](uint32_t a, uint32_t b) { return nodes[a].children > nodes[b].children; });
+    uint32_t children = 0;
+    for (uint32_t n : order) {
+      if (nodes[n].children != children) children = nodes[n].children, at = first_free;
+      put_at_next_fit(nodes[n]);
       while (taken[first_free]) ++first_free;
     }
+    at = first_free;
+    for (Node& head : nodes)
+      for (Node* node = &head; node->children == 1 && node->base == NOWHERE; node = &nodes[node->first])
+        put_at_next_fit(*node);
     cells_.assign(size, {NOWHERE, NOWHERE, -1});
   }
 };
 
 // Whole words of up to eight symbols below 256, which are the most frequent ones. The word itself is the key, eight bits a
-// symbol, so nothing needs to be compared but one number and the length.
+// symbol, none of which is 0, so nothing needs to be compared but one number.
 class ShortWords {
  public:
-  void build(const std::vector<uint32_t>& symbols, const std::vector<Token>& tokens) {
+  // `limit`: the most symbols of a word, where that is below eight.
+  void build(const std::vector<uint32_t>& symbols, const std::vector<Token>& tokens, size_t limit) {
     std::vector<std::pair<uint64_t, const Token*>> found;
     for (const Token& token : tokens) {
       uint64_t key = 0;
       uint32_t any = 0;
       for (uint32_t i = token.begin; i < token.end; ++i) key = key << 8 | symbols[i], any |= symbols[i];
-      if (!token.continues && token.end - token.begin <= 8 && any < 256) found.push_back({key, &token});
+      if (!token.continues && token.end - token.begin <= std::min<size_t>(limit, 8) && any < 256) found.push_back({key, &token});
     }
     bits_ = 4;
     while (size_t(1) << bits_ < 2 * found.size()) ++bits_;
     slots_.assign(size_t(1) << bits_, Slot{});
+    may_be_.assign((size_t(1) << MARKS) / 64, 0);
     for (const auto& [key, token] : found) {
+      may_be_[mark(key) / 64] |= uint64_t(1) << mark(key) % 64;
       size_t at = home(key);
-      while (slots_[at].length) at = (at + 1) & (slots_.size() - 1);
-      slots_[at] = {key, token->id, token->end - token->begin};
+      while (slots_[at].key) at = (at + 1) & (slots_.size() - 1);
+      slots_[at] = {key, token->id};
     }
   }
 
-  int32_t find(uint64_t key, size_t length) const {
-    for (size_t at = home(key); slots_[at].length; at = (at + 1) & (slots_.size() - 1))
-      if (slots_[at].key == key && slots_[at].length == length) return slots_[at].id;
-    return -1;
+  int32_t find(uint64_t key) const {
+    if (!(may_be_[mark(key) / 64] >> mark(key) % 64 & 1)) return -1;
+    size_t at = home(key);
+    while (slots_[at].key != key) {
+      if (!slots_[at].key) return -1;
+      at = (at + 1) & (slots_.size() - 1);
+    }
+    return slots_[at].id;
   }
 
  private:
   struct Slot {
     uint64_t key = 0;
     int32_t id = -1;
-    uint32_t length = 0;
   };
+  static constexpr int MARKS = 18;
+  std::vector<uint64_t> may_be_;  // a bit for each hash that a word has: small enough to stay in the nearest cache
   std::vector<Slot> slots_;
   int bits_ = 4;
+
+  static size_t mark(uint64_t key) { return size_t(key * GOLDEN >> (64 - MARKS)); }
 
   size_t home(uint64_t key) const { return size_t(key * GOLDEN >> (64 - bits_)); }
 };

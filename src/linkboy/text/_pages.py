@@ -8,7 +8,7 @@ from linkboy.text._characters import SIGMA, Rules, is_punctuation, is_space
 
 SIZE = 256
 # As in _core/pages.hpp.
-LETTER, SPACE, DROPPED, ALONE, PUNCTUATION, STRIPPED, BREAK, SEVERAL, SIGMA_KIND, REFERENCE = range(10)
+LETTER, SEVERAL, SIGMA_KIND, DROPPED, STRIPPED, BREAK, SPACE, ALONE, PUNCTUATION, REFERENCE = range(10)
 CASED, IGNORABLE = 1, 2
 LONGEST = 8  # characters that one may be folded to
 

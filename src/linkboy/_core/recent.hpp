@@ -1,0 +1,70 @@
+// The ids of words that the trie had to cut, which is slow: many of them come again soon.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+
+#include "hash.hpp"
+
+namespace linkboy {
+
+// A table of fixed size for each thread, so that there is no lock. A word takes a place of it when it comes for the second
+// time, from another one of its hash: most new words never come again, and to write them down would cost more than it saves.
+class RecentWords {
+ public:
+  static constexpr size_t LONGEST = 16, MOST = 10;  // bytes of a word, and ids
+
+  struct Word {
+    uint64_t low, high;  // its bytes
+    uint32_t owner;      // the number of the tables that cut it, 0 for none
+    uint8_t bytes, width, count;
+    int32_t ids[MOST];
+
+    bool is(const Word& other) const {
+      return low == other.low && high == other.high && owner == other.owner && bytes == other.bytes && width == other.width;
+    }
+  };
+
+  static RecentWords& of_this_thread() {
+    static thread_local RecentWords words;
+    return words;
+  }
+
+  static uint32_t next_owner() {
+    static std::atomic<uint32_t> owners{0};
+    return ++owners;
+  }
+
+  // Returns a word as it is asked for and kept, without its ids.
+  static Word word_of(const void* text, size_t bytes, size_t width, uint32_t owner) {
+    Word word;
+    const auto* at = static_cast<const uint8_t*>(text);
+    if (bytes >= 8) {  // two parts, which overlap
+      std::memcpy(&word.low, at, 8), std::memcpy(&word.high, at + bytes - 8, 8);
+    } else {
+      word.low = word.high = 0;
+      if (bytes >= 4) std::memcpy(&word.low, at, 4), std::memcpy(&word.high, at + bytes - 4, 4);
+      else word.low = at[0], word.high = uint64_t(at[bytes / 2]) << 8 | at[bytes - 1];
+    }
+    word.owner = owner, word.bytes = uint8_t(bytes), word.width = uint8_t(width);
+    return word;
+  }
+
+  // Returns the place of a word that was asked for before, nullptr for one that is new.
+  Word* place_of(const Word& word) {
+    const uint64_t hash = mix(word.low ^ word.high * GOLDEN ^ word.owner);
+    const size_t at = hash >> (64 - BITS);
+    const uint16_t mark = uint16_t(hash) | 1;
+    if (seen_[at] == mark) return &words_[at];
+    seen_[at] = mark;
+    return nullptr;
+  }
+
+ private:
+  static constexpr int BITS = 12;
+  uint16_t seen_[1 << BITS];
+  Word words_[1 << BITS];
+};
+
+}  // namespace linkboy
