@@ -87,6 +87,37 @@ def test_priors_are_added_to_the_logits(shape):
     torch.testing.assert_close(loss(logits), (plain * weight.double()).sum() / weight.double().sum())
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("gamma", [0, 0.5, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_shares_give_the_sums_of_the_plain_path(shape, gamma, dtype):
+    logits, target, weight = make_batch(shape, dtype)
+    share = torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).softmax(1)
+    share.select(1, 0).zero_()
+    alpha = torch.linspace(0, 2, shape[1])
+    weight.view(-1)[::4] = 0
+    rtol = 1e-10 if dtype == torch.float64 else 2e-6
+    for options in ({}, {"alpha": alpha}, {"sample_weight": weight, "alpha": alpha}):
+        for smoothing in (0.0, 0.1, 1.0):
+            for given in (share, share.float(), target):
+                options = options | {"gamma": gamma, "label_smoothing": smoothing}
+                assert_same(lambda x: focal_loss(x, given, **options), logits, rtol)  # noqa: B023
+
+
+def test_a_row_without_shares_may_be_broken_and_any_other_shows():
+    logits, _, _ = make_batch((4, 3))
+    share = torch.ones(4, 3, dtype=torch.float64) / 3
+    share[1] = 0
+    with torch.no_grad():
+        logits[1] = torch.nan
+    value, gradient = value_and_gradient(lambda x: focal_loss(x, share), logits)
+    assert value.isfinite()
+    assert gradient[1].eq(0).all()
+    assert gradient.isfinite().all()
+    share[1, 0] = 1
+    assert not focal_loss(logits, share).isfinite()
+
+
 @pytest.mark.parametrize("shape", [(40, 6), (4, 70), (3, 5, 20)], ids=str)
 def test_a_sample_of_weight_0_may_be_broken_and_any_other_shows(shape):
     logits, target, weight = make_batch(shape)

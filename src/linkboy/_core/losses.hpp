@@ -302,7 +302,7 @@ LINKBOY_INLINE double sum_of_elements(const Elements<T>& batch) {
 template <class T>
 struct Shares {
   const T* logits;
-  const T* share;                       // one of the two
+  const double* share;                  // one of the two
   const int64_t* target;
   const double *weight, *class_weight;  // either may be missing
   T* gradient;                          // may be missing
@@ -311,7 +311,7 @@ struct Shares {
 
   // Of a class that lies `place` numbers from the first of the logits, and is the label of its sample or not.
   double of(size_t place, size_t c, bool is_label) const {
-    const double whole = share ? double(share[place]) : is_label;
+    const double whole = share ? share[place] : is_label;
     return ((1.0 - smoothing) * whole + smoothing / double(classes)) * (class_weight ? class_weight[c] : 1.0);
   }
 };
@@ -435,7 +435,7 @@ PyObject* sum_of_labels_at(PyObject* const* given) {
 
 template <class T>
 PyObject* sum_of_shares_at(PyObject* const* given) {
-  Shares<T> batch{address_of<const T>(given[1]), address_of<const T>(given[2]), address_of<const int64_t>(given[3]),
+  Shares<T> batch{address_of<const T>(given[1]), address_of<const double>(given[2]), address_of<const int64_t>(given[3]),
                   address_of<const double>(given[4]), address_of<const double>(given[5]), address_of<T>(given[6]),
                   PyLong_AsSize_t(given[7]), PyLong_AsSize_t(given[8]), PyLong_AsSize_t(given[9]),
                   PyFloat_AsDouble(given[10]), PyFloat_AsDouble(given[11]), PyFloat_AsDouble(given[12])};

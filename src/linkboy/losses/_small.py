@@ -170,6 +170,43 @@ def label_sum(
     return float(total), torch.from_numpy(shares[0].T.copy() if by_column else shares.reshape(numbers.shape))
 
 
+def share_sum_by_core(
+    logits: Tensor,
+    target: Tensor,
+    weights: tuple[Tensor | None, Tensor | None],
+    label_smoothing: float,
+    divisor: float,
+    gamma: float,
+    *,
+    wanted: bool,
+) -> tuple[float, Tensor | None]:
+    """Return the sum of `w * sum_c w_c y_c (1 - p_c)**gamma * -log(p_c)` over `divisor`, and its gradient.
+
+    The target holds labels, or the shares `y`.
+    """
+    soft = target.is_floating_point()
+    logits, target = dense(logits), dense(target.double() if soft else target)
+    of_sample, of_class = (None if weight is None else dense(weight) for weight in weights)
+    gradient = torch.empty_like(logits) if wanted else None
+    samples, classes = logits.shape[:2]
+    total = CORE.share_sum(
+        logits.dtype is torch.float64,
+        address(logits),
+        address(target) if soft else 0,
+        0 if soft else address(target),
+        address(of_sample),
+        address(of_class),
+        address(gradient),
+        samples,
+        classes,
+        logits.numel() // (samples * classes),
+        label_smoothing,
+        gamma,
+        divisor,
+    )
+    return total, gradient
+
+
 def element_sum_by_core(
     logits: Tensor,
     label: Tensor,

@@ -9,25 +9,42 @@ from torch import Tensor
 from linkboy._tensors import wide_dtype
 from linkboy.losses._arguments import SampleRows, along_classes, is_learned, plain_operations_needed
 from linkboy.losses._margin import focal_of_margin, margin
+from linkboy.losses._small import share_sum_by_core, sum_by_core
 from linkboy.losses._sums import loss_sum
 
 
 class ShareBatch(NamedTuple):
-    """Shares of classes, all weights in them."""
+    """Shares of classes: of soft targets, or of labels that are smoothed."""
 
     logits: Tensor
-    share: Tensor
+    target: Tensor
+    weight: Tensor | None
+    class_weight: Tensor | None
+    zeros: bool | None
     visible: bool
+    label_smoothing: float
     divisor: Tensor | float
     gamma: float
 
-    def sum_and_gradient(self, *, wanted: bool) -> tuple[Tensor, Tensor | None]:
+    def share(self) -> Tensor:
+        """Return the shares, all weights in them, in the wide dtype."""
+        share = _shares(SampleRows(*self[:6]), self.label_smoothing)
+        return share if self.weight is None else share * self.weight.unsqueeze(1)
+
+    def sum_and_gradient(self, *, wanted: bool) -> tuple[Tensor | float, Tensor | None]:
+        logits, target, weight, class_weight, _, visible, label_smoothing, divisor, gamma = self
+        if isinstance(divisor, float) and sum_by_core(logits, visible=visible):
+            weights = weight, class_weight
+            return share_sum_by_core(logits, target, weights, label_smoothing, divisor, gamma, wanted=wanted)
+        return self._by_torch(wanted=wanted)
+
+    def _by_torch(self, *, wanted: bool) -> tuple[Tensor, Tensor | None]:
         """With `L = -log(p)` and `E = q**gamma + gamma * q**(gamma - 1) * p * L` the derivative is `p * sum(y * E) - y * E`.
 
         In float64 only the largest class needs care: its `q` is the sum of the others, and its derivative
         `p * (sum of the others' y * E) - q * y * E`.
         """
-        share, gamma = self.share, self.gamma
+        share, gamma = self.share(), self.gamma
         loss = torch.log_softmax(self.logits, 1, dtype=share.dtype)
         p = loss.exp()
         top = p.argmax(1, keepdim=True)
@@ -51,8 +68,9 @@ class ShareBatch(NamedTuple):
         return total, gradient.to(self.logits.dtype, memory_format=torch.contiguous_format)
 
     def plain_sum(self, logits: Tensor) -> Tensor:
-        masked = (self.share == 0).all(1, keepdim=True)
-        return _values(logits.masked_fill(masked, 0), self.share, self.gamma).sum() / self.divisor
+        share = self.share()
+        masked = (share == 0).all(1, keepdim=True)
+        return _values(logits.masked_fill(masked, 0), share, self.gamma).sum() / self.divisor
 
 
 def soft_sum(
@@ -62,10 +80,7 @@ def soft_sum(
     learned = any(is_learned(x) for x in (rows.target, rows.weight, rows.class_weight, divisor))
     if learned or rows.logits.dtype.itemsize < 4 or plain_operations_needed():
         return (soft_values(rows, label_smoothing, gamma).sum() / divisor).to(dtype)
-    share = _shares(rows, label_smoothing)
-    if rows.weight is not None:
-        share = share * rows.weight.unsqueeze(1)
-    return loss_sum(ShareBatch(rows.logits, share, rows.visible, divisor, gamma), dtype)
+    return loss_sum(ShareBatch(*rows[:6], label_smoothing, divisor, gamma), dtype)
 
 
 def soft_values(rows: SampleRows, label_smoothing: float, gamma: float) -> Tensor:
