@@ -1,4 +1,4 @@
-"""Tokenization beside tokenizers, transformers and flash_tokenizer; ids are compared in the same run.
+"""Tokenization beside tokenizers, transformers, flash_tokenizer, nanotoken and tokie; ids are compared in the same run.
 
 Real headlines, 26 scripts and the published vocabularies are read from `../shared/data` where that is present, otherwise
 made-up texts and a vocabulary trained on them take their place.
@@ -22,6 +22,7 @@ from tests.text.test_basic import ALPHABET
 
 from benchmarks import harness
 from benchmarks.harness import Row
+from benchmarks.text_peers import Texts, beside_peers, docstrings, logs
 from linkboy import BertTokenizer, train_wordpiece
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -329,6 +330,48 @@ def bench_agreement(vocab: Path, peers: Peers, texts, count: int) -> list[Row]:
     return rows
 
 
+def kinds_of_text(chinese: Path, uncased: Path, *, quick: bool) -> list[Texts]:
+    """Return the texts for the peers in `text_peers`; of the real ones, those that are there."""
+    groups = scripts()
+    lines = [line for some in groups.values() for line in some]
+    kinds = {"docstrings": docstrings(), "Korean": groups["HANGUL"] * 10, "26 scripts": lines, "logs": logs(0, 4000)}
+    kinds["news titles"] = headlines()[:10_000]
+    if SHARED.is_dir():
+        for name, file in (("questions", "banking77/train.txt"), ("reviews", "chnsenticorp_htl/train.txt")):
+            read = (SHARED / file).read_text("utf-8").split("\n")
+            kinds[name] = [line.split("\t")[0] for line in read if line]
+    for texts in kinds.values():
+        random.Random(0).shuffle(texts)
+    return [
+        Texts(name, chinese if name in ("news titles", "reviews") else uncased, texts[: 600 if quick else None])
+        for name, texts in kinds.items()
+    ]
+
+
+def bench_one_text(ours, rounds: int) -> Row:
+    """One text of 60 characters, which is what a call costs where there is hardly anything to do."""
+    import transformers
+
+    text, padded = (
+        "I am still waiting on my new card, when will it come to me ?",
+        {"padding": True, "return_tensors": "pt"},
+    )
+    assert len(text) == 60
+    peer = transformers.BertTokenizer(vocab=dict(ours.vocab))
+    one, other = ours(text, **padded), peer(text, **padded)
+    assert all((one[key] == other[key]).all() for key in other)
+    times = median_seconds(
+        {
+            "ours": lambda: [ours(text, **padded) for _ in range(500)],
+            "transformers": lambda: [peer(text, **padded) for _ in range(500)],
+        },
+        rounds=rounds,
+    )
+    us = {name: seconds / 500 * 1e6 for name, seconds in times.items()}
+    what = "one text of 60 characters to tensors"
+    return Row(what, us["ours"], "transformers", us["transformers"], "us", "identical", "<= 12 us")
+
+
 def run(*, quick: bool) -> list[Row]:
     import tempfile
 
@@ -346,6 +389,9 @@ def run(*, quick: bool) -> list[Row]:
             peers = Peers(uncased)
             rows += bench_scripts(uncased, peers, 1 if quick else 5)
             rows += [bench_construction(uncased, rounds), bench_memory(chinese, texts)]
+            rows.append(bench_one_text(BertTokenizer(uncased, compat="hf"), rounds))
+            kinds = kinds_of_text(chinese, uncased, quick=quick)
+            rows += beside_peers(kinds, rounds=rounds, quick=quick)
             return rows + bench_agreement(uncased, peers, texts, 2000 if quick else 40_000)
     finally:
         torch.set_num_threads(threads)
