@@ -423,7 +423,7 @@ CHILD = """
 import sys
 kept = []
 for line in sys.stdin:
-    kept.append(bytearray(2**20)); kept[-1][::4096] = b"x" * 256
+    kept.append(bytearray(2**22)); kept[-1][::4096] = b"x" * 1024
     print(len(kept), flush=True)
 """
 

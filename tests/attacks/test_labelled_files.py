@@ -75,7 +75,7 @@ def test_long_texts_and_zero_bytes_are_read_as_they_are(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_bytes(b"text,label\n" + b"a" * 10_000_000 + b",x\n\0\0 b,y\n")
     found = []
-    assert peak_mib(lambda: found.append(read_labelled(path))) < MOST_MIB
+    assert peak_mib(lambda: found.append(read_labelled(path))) < 13 * 10
     assert [len(text) for text in found[0].texts] == [10_000_000, 4]
 
 
