@@ -107,4 +107,9 @@ PyObject* bytes_of(const T* data, size_t size) {
   return PyByteArray_FromStringAndSize(reinterpret_cast<const char*>(data), Py_ssize_t(size * sizeof(T)));
 }
 
+template <class T>
+PyObject* bytes_of(const std::vector<T>& numbers) {
+  return bytes_of(numbers.data(), numbers.size());
+}
+
 }  // namespace linkboy

@@ -9,66 +9,69 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <string_view>
 #include <vector>
 
-#include "growing.hpp"
 #include "hash.hpp"
 #include "python.hpp"
 
 namespace linkboy {
 
-// The wanted words, looked for by their bytes. A slot holds a part of the hash, and which word it is.
+// The wanted words, looked for by their bytes. A slot holds a part of the hash, and which word it is, from 1 on.
 class WantedWords {
  public:
-  bool holds_all = true;
+  explicit operator bool() const { return bool(words_); }
 
-  // Reads a list of bytes; on an error sets it and returns false.
+  // Reads a list of bytes. Returns false on an error, which it sets.
   bool read(PyObject* list) {
-    holds_all = false;
-    const size_t count = size_t(PyList_GET_SIZE(list));
-    while ((slots_.size() >> 1) < count || slots_.size() < 16) slots_.resize(std::max<size_t>(16, 2 * slots_.size()));
+    words_.object = PyList_AsTuple(list);
+    if (!words_) return false;
+    const size_t count = size_t(PyTuple_GET_SIZE(words_.object));
+    size_t room = 16;
+    while (room < 2 * count) room *= 2;
+    slots_.resize(room);
     for (size_t n = 0; n < count; ++n) {
-      PyObject* word = PyList_GET_ITEM(list, Py_ssize_t(n));
-      if (!PyBytes_Check(word) || count >= UINT32_MAX) {
+      if (!PyBytes_Check(object(n)) || count >= UINT32_MAX) {
         PyErr_SetString(PyExc_TypeError, "words must be a list of bytes");
         return false;
       }
-      words_.emplace_back(Py_NewRef(word));
-      const uint64_t hash = hash_of(PyBytes_AS_STRING(word), size_t(PyBytes_GET_SIZE(word)));
-      size_t at = hash & (slots_.size() - 1);
-      while (slots_[at].number) at = (at + 1) & (slots_.size() - 1);
-      slots_[at] = {uint32_t(hash >> 32), uint32_t(n + 1)};
+      const uint64_t hash = hash_of(text(n));
+      Slot& slot = slots_[place_of(text(n), hash)];
+      if (!slot.number) slot = {uint32_t(hash >> 32), uint32_t(n + 1)};
     }
     return true;
   }
 
-  // Returns the number of a word from 1 on, or 0. May be called without the lock of Python: bytes never change.
-  uint32_t find(const char* text, size_t size) const {
-    const uint64_t hash = hash_of(text, size);
-    for (size_t at = hash & (slots_.size() - 1); slots_[at].number; at = (at + 1) & (slots_.size() - 1)) {
-      if (slots_[at].part != uint32_t(hash >> 32)) continue;
-      PyObject* word = words_[slots_[at].number - 1].object;
-      if (size_t(PyBytes_GET_SIZE(word)) == size && !std::memcmp(PyBytes_AS_STRING(word), text, size))
-        return slots_[at].number;
-    }
-    return 0;
+  // Returns a word, borrowed, or nullptr. May be called without the lock of Python: bytes never change.
+  PyObject* find(std::string_view word) const {
+    const Slot& slot = slots_[place_of(word, hash_of(word))];
+    return slot.number ? object(slot.number - 1) : nullptr;
   }
-
-  PyObject* object(uint32_t number) const { return words_[number - 1].object; }
 
  private:
   struct Slot {
     uint32_t part = 0, number = 0;
   };
+  Reference words_;  // a tuple
   std::vector<Slot> slots_;
-  std::vector<Reference> words_;
   const uint64_t seed_ = uint64_t(std::random_device()()) << 32 | GOLDEN >> 32;  // nobody can choose words that collide
 
-  uint64_t hash_of(const char* text, size_t size) const {
-    uint64_t hash = seed_ ^ size, part;
-    for (; size >= 8; text += 8, size -= 8) std::memcpy(&part, text, 8), hash = mix(hash ^ part) * GOLDEN;
+  PyObject* object(size_t n) const { return PyTuple_GET_ITEM(words_.object, Py_ssize_t(n)); }
+  std::string_view text(size_t n) const { return {PyBytes_AS_STRING(object(n)), size_t(PyBytes_GET_SIZE(object(n)))}; }
+
+  // Returns the slot of a word, or the empty one where it would be.
+  size_t place_of(std::string_view word, uint64_t hash) const {
+    size_t at = hash & (slots_.size() - 1);
+    while (slots_[at].number && (slots_[at].part != uint32_t(hash >> 32) || text(slots_[at].number - 1) != word))
+      at = (at + 1) & (slots_.size() - 1);
+    return at;
+  }
+
+  uint64_t hash_of(std::string_view word) const {
+    uint64_t hash = seed_ ^ word.size(), part;
+    for (; word.size() >= 8; word.remove_prefix(8)) std::memcpy(&part, word.data(), 8), hash = mix(hash ^ part) * GOLDEN;
     part = 0;
-    for (size_t n = 0; n < size; ++n) part = part << 8 | uint8_t(text[n]);
+    for (char byte : word) part = part << 8 | uint8_t(byte);
     return mix(hash ^ part);
   }
 };
@@ -101,7 +104,7 @@ bool read_number(const char*& at, const char* end, T& value) {
     return true;
   }
 #ifdef __cpp_lib_to_chars
-  double longer;
+  double longer = 0;
   const std::from_chars_result result = std::from_chars(begin, end, longer);
   at = result.ptr, value = T(longer);
   return result.ec == std::errc() && std::isfinite(value);
@@ -110,126 +113,106 @@ bool read_number(const char*& at, const char* end, T& value) {
 #endif
 }
 
-struct Found {  // a row that was read: its word, where that is and which of the wanted ones, and its line or record
-  const char* word;
-  size_t size;
-  uint32_t number;
-  size_t line;
+struct Word {
+  std::string_view text;
+  PyObject* object = nullptr;  // the wanted one that it is, where words are asked for
 };
 
-struct Odd {  // a line for Python to judge: where it is, its number, and how many rows were read before it
-  const char* begin;
-  size_t size, line, before;
+// The rows that were read: their words, and their lines or records.
+struct Found {
+  std::vector<Word> words;
+  std::vector<int64_t> lines;
+
+  void add(const Word& word, int64_t line) { words.push_back(word), lines.push_back(line); }
+
+  PyObject* list_of_words() const {
+    Reference list(PyList_New(Py_ssize_t(words.size())));
+    for (size_t n = 0; list && n < words.size(); ++n) {
+      const auto [text, object] = words[n];
+      PyObject* word = object ? Py_NewRef(object) : PyBytes_FromStringAndSize(text.data(), Py_ssize_t(text.size()));
+      if (!word) return nullptr;
+      PyList_SET_ITEM(list.object, Py_ssize_t(n), word);
+    }
+    return list.release();
+  }
 };
 
 struct Rows {
-  WantedWords wanted;
-  size_t dim, line;  // numbers of a row; the number of the next line
+  WantedWords wanted;  // all words are where none are given
+  size_t dim;
+  int64_t line;  // the number of the next one
   char separator;
   int wide;  // float64
 
-  bool wants(const char* word, size_t size, uint32_t& number) const {
-    number = wanted.holds_all ? 0 : wanted.find(word, size);
-    return wanted.holds_all || number;
-  }
+  // Returns whether a word is wanted, and says which one it is.
+  bool wants(Word& word) const { return !wanted || (word.object = wanted.find(word.text)); }
 };
 
 // Reads the lines of a text as far as they are whole; those of words that nobody wants are passed over.
 template <class T>
 class TextReader {
  public:
-  Growing<T> values;
-  std::vector<Found> found;
-  std::vector<Odd> odd;
-  bool blank = true;  // the last line is
+  Found found;
+  std::vector<int64_t> odd;  // for each line that Python is to judge: rows read before it, its number, begin and end
 
-  explicit TextReader(Rows& rows) : rows_(rows) {}
+  TextReader(Rows& rows, T* values) : rows_(rows), to_(values) {}
 
   // Returns where it stopped.
-  const char* read(const char* at, const char* end, bool at_end) {
+  const char* read(const char* const text, const char* end, bool at_end) {
+    const char* at = text;
     while (at < end) {
       auto next = static_cast<const char*>(std::memchr(at, '\n', size_t(end - at)));
       if (!next && !at_end) break;
       next = next ? next + 1 : end;
-      read_line(at, next);
-      last_ = at, at = next, ++rows_.line;
+      if (!read_line(at, next))
+        odd.insert(odd.end(), {int64_t(found.lines.size()), rows_.line, int64_t(at - text), int64_t(next - text)});
+      at = next, ++rows_.line;
     }
-    blank = !last_ || trimmed(last_, at) == last_;
     return at;
   }
 
  private:
   Rows& rows_;
-  const char* last_ = nullptr;
+  T* to_;
 
-  // Returns the end of a line without what may stand behind its last number.
-  const char* trimmed(const char* begin, const char* end) const {
-    while (end > begin && (end[-1] == ' ' || end[-1] == '\r' || end[-1] == '\n' || end[-1] == rows_.separator)) --end;
-    return end;
+  bool read_line(const char* at, const char* end) {
+    auto border = static_cast<const char*>(std::memchr(at, rows_.separator, size_t(end - at)));
+    Word word{{at, size_t((border ? border : end) - at)}};
+    if (!rows_.wants(word)) return true;
+    if (!border || !read_numbers(border, end)) return false;
+    return found.add(word, rows_.line), true;
   }
 
-  void read_line(const char* begin, const char* end) {
-    auto border = static_cast<const char*>(std::memchr(begin, rows_.separator, size_t(end - begin)));
-    const size_t size = size_t((border ? border : end) - begin);
-    uint32_t number;
-    if (!rows_.wants(begin, size, number)) return;
-    if (border && read_numbers(border + 1, trimmed(border + 1, end)))
-      found.push_back({begin, size, number, rows_.line});
-    else
-      odd.push_back({begin, size_t(end - begin), rows_.line, found.size()});
-  }
-
+  // Reads what stands from a separator on; behind the last number there may be more of them.
   bool read_numbers(const char* at, const char* end) {
-    values.reserve(rows_.dim);
-    T* to = values.data + values.size;
-    for (size_t n = 0; n < rows_.dim; ++n) {
-      if (n && (at == end || *at++ != rows_.separator)) return false;
-      if (!read_number(at, end, to[n])) return false;
-    }
-    values.size += at == end ? rows_.dim : 0;
+    while (end > at && (end[-1] == ' ' || end[-1] == '\r' || end[-1] == '\n' || end[-1] == rows_.separator)) --end;
+    for (size_t n = 0; n < rows_.dim; ++n)
+      if (at >= end || *at++ != rows_.separator || !read_number(at, end, to_[n])) return false;
+    to_ += at == end ? rows_.dim : 0;
     return at == end;
   }
 };
 
-// Returns a list of the words of rows, as bytes.
-inline PyObject* list_of_words(const WantedWords& wanted, const std::vector<Found>& found) {
-  Reference list(PyList_New(Py_ssize_t(found.size())));
-  for (size_t n = 0; list && n < found.size(); ++n) {
-    PyObject* word = found[n].number ? Py_NewRef(wanted.object(found[n].number))
-                                     : PyBytes_FromStringAndSize(found[n].word, Py_ssize_t(found[n].size));
-    if (!word) return nullptr;
-    PyList_SET_ITEM(list.object, Py_ssize_t(n), word);
-  }
-  return list.release();
-}
-
-inline PyObject* list_of_lines(const std::vector<Found>& found) {
-  std::vector<size_t> lines;
-  for (const Found& row : found) lines.push_back(row.line);
-  return list_of_numbers(lines);
-}
-
 template <class T>
 PyObject* read_text(Rows& rows, const Buffer& text, size_t size, bool at_end) {
-  TextReader<T> reader(rows);
+  // A number takes two bytes at least.
+  Reference values(new_bytes(sizeof(T) * (size / 2 + 1)));
+  if (!values) return nullptr;
+  TextReader<T> reader(rows, reinterpret_cast<T*>(PyByteArray_AS_STRING(values.object)));
   auto begin = reinterpret_cast<const char*>(text.bytes()), stop = begin;
-  const size_t first = rows.line;
+  const int64_t first = rows.line;
   {
     Unlocked unlocked;
     stop = reader.read(begin, begin + size, at_end);
   }
-  Reference values(bytes_of(reader.values.data, reader.values.size)), words(list_of_words(rows.wanted, reader.found));
-  Reference lines(list_of_lines(reader.found)), odd(PyList_New(0));
-  if (!values || !words || !lines || !odd) return nullptr;
-  for (const Odd& line : reader.odd) {
-    Reference item(Py_BuildValue("nny#", Py_ssize_t(line.before), Py_ssize_t(line.line), line.begin, Py_ssize_t(line.size)));
-    if (!item || PyList_Append(odd.object, item.object)) return nullptr;
-  }
-  return Py_BuildValue("OOOOnni", values.object, words.object, lines.object, odd.object, Py_ssize_t(stop - begin),
-                       Py_ssize_t(rows.line - first), int(reader.blank));
+  if (PyByteArray_Resize(values.object, Py_ssize_t(sizeof(T) * rows.dim * reader.found.lines.size()))) return nullptr;
+  Reference words(reader.found.list_of_words()), lines(bytes_of(reader.found.lines)), odd(bytes_of(reader.odd));
+  if (!words || !lines || !odd) return nullptr;
+  return Py_BuildValue("OOOOnn", values.object, words.object, lines.object, odd.object, Py_ssize_t(stop - begin),
+                       Py_ssize_t(rows.line - first));
 }
 
-// text(buffer, size, at_end) -> (values, words, lines, odd lines, bytes read, lines read, whether the last was blank)
+// text(buffer, size, at_end) -> (values, words, lines, odd lines, bytes read, lines read)
 inline PyObject* rows_text(PyObject* object, PyObject* arguments) {
   Rows& rows = held_by<Rows>(object);
   Buffer text;
@@ -265,7 +248,7 @@ inline bool is_text(const char* text, size_t size) {
 
 // Cuts binary records, each a word, a space and numbers, at their first spaces.
 struct Records {
-  std::vector<Found> found;
+  Found found;
   size_t count = 0;
   const char* stop;
 
@@ -280,13 +263,13 @@ struct Records {
       if (!space) break;
       if (!is_text(at, size_t(space - at)) || !is_usual(space + 1, std::min(rows.dim, LOOKED_AT))) return false;
       while (*at == '\n') ++at;
-      uint32_t number;
-      if (rows.wants(at, size_t(space - at), number)) found.push_back({at, size_t(space - at), number, count});
+      Word word{{at, size_t(space - at)}};
+      if (rows.wants(word)) found.add(word, int64_t(count));
       before = stop, stop = space + 1 + size, ++count;
     }
     if (!at_end && count) {
       --count, stop = before;
-      if (!found.empty() && found.back().line == count) found.pop_back();
+      if (!found.lines.empty() && size_t(found.lines.back()) == count) found.words.pop_back(), found.lines.pop_back();
     }
     return true;
   }
@@ -302,7 +285,7 @@ struct Records {
   }
 };
 
-// records(chunk, at_end) -> None | (values, words, their numbers, records, bytes read)
+// records(chunk, at_end) -> None | (values, words, their records, records, bytes read)
 inline PyObject* rows_records(PyObject* object, PyObject* arguments) {
   const Rows& rows = held_by<Rows>(object);
   Buffer chunk;
@@ -313,11 +296,11 @@ inline PyObject* rows_records(PyObject* object, PyObject* arguments) {
     auto begin = reinterpret_cast<const char*>(chunk.bytes());
     if (!records.cut(rows, begin, begin + chunk.size(), at_end)) Py_RETURN_NONE;
     const size_t size = 4 * rows.dim;
-    Reference values(new_bytes(size * records.found.size())), words(list_of_words(rows.wanted, records.found));
-    Reference numbers(list_of_lines(records.found));
+    Reference values(new_bytes(size * records.found.words.size())), words(records.found.list_of_words());
+    Reference numbers(bytes_of(records.found.lines));
     if (!values || !words || !numbers) return nullptr;
     char* to = PyByteArray_AS_STRING(values.object);
-    for (const Found& row : records.found) std::memcpy(to, row.word + row.size + 1, size), to += size;
+    for (const Word& word : records.found.words) std::memcpy(to, word.text.data() + word.text.size() + 1, size), to += size;
     return Py_BuildValue("OOOnn", values.object, words.object, numbers.object, Py_ssize_t(records.count),
                          Py_ssize_t(records.stop - begin));
   });
@@ -334,7 +317,7 @@ inline PyObject* rows_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
       PyErr_SetString(PyExc_ValueError, "Rows needs a list of words or None, and a number of numbers from 1 on");
       return nullptr;
     }
-    rows->dim = size_t(dim), rows->line = size_t(line);
+    rows->dim = size_t(dim), rows->line = line;
     if (words != Py_None && !rows->wanted.read(words)) return nullptr;
     return new_holder(type, std::move(rows));
   });

@@ -38,7 +38,7 @@ def read_binary(source: Source, layout: Layout, collector: VocabularyRows | AllR
         values, words, positions, count, stop = found or records.choose(chunk, at_end, collector.wanted)
         if words:
             values = np.frombuffer(values, "<f4").reshape(-1, dim)
-            collector.add(words, values, [number + position for position in positions])
+            collector.add(words, values, (np.frombuffer(positions, np.int64) + number).tolist())
         number += count
         held = chunk[stop:]
         if len(held) > len(more) + 2 * (4 * dim + _LONGEST_WORD):
@@ -61,12 +61,12 @@ class _Records:
 
     def choose(
         self, chunk: bytes, at_end: bool, wanted: Container[bytes]
-    ) -> tuple[NDArray[np.float32], list[bytes], list[int], int, int]:
+    ) -> tuple[NDArray[np.float32], list[bytes], NDArray[np.int64], int, int]:
         """Return numbers, words and positions of the wanted records, how many there are in all, and where they end."""
         words, starts, stop = self.cut(chunk, at_end)
-        chosen = list(compress(range(len(words)), map(wanted.__contains__, words)))
+        chosen = np.array(list(compress(range(len(words)), map(wanted.__contains__, words))), np.int64)
         values = _floats_at(chunk, starts[chosen], self._size // 4)
-        return values, [words[i] for i in chosen], chosen, len(words), stop
+        return values, [words[i] for i in chosen.tolist()], chosen, len(words), stop
 
     def cut(self, chunk: bytes, at_end: bool) -> tuple[list[bytes], NDArray[np.int64], int]:
         """Return words, where their numbers start, and where the records that are whole end.

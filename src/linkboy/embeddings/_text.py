@@ -50,25 +50,29 @@ def read_text(source: Source, layout: Layout, collector: VocabularyRows | AllRow
 
 def _read_by_core(rows: Any, source: Source, layout: Layout, collector: VocabularyRows | AllRows) -> int:
     """Let the core read what is plain, and the rest as without it, in the order of the file; return the count of rows."""
-    buffer, held, count, ends_blank = bytearray(BUFFER), 0, 0, False
+    buffer, held, count, ends_blank, padding = bytearray(BUFFER), 0, 0, False, _padding(layout)
     while True:
         if held == len(buffer):
             buffer += bytes(held)  # a line is longer
         with memoryview(buffer) as view:
             more = source.stream.readinto(view[held:])
             filled = held + more
-            values, words, lines, odd, stop, seen, is_blank = rows.text(view, filled, not more)
+            values, words, lines, odd, stop, seen = rows.text(view, filled, not more)
+            ends = np.frombuffer(odd, np.int64).reshape(-1, 4).tolist()
+            others = [(before, number, bytes(view[begin:end])) for before, number, begin, end in ends]
+            if seen:
+                count, ends_blank = count + seen, not buffer[buffer.rfind(b"\n", 0, stop - 1) + 1 : stop].strip(padding)
             held = filled - stop
             view[:held] = view[stop:filled]
         values, done = np.frombuffer(values, collector.dtype).reshape(-1, layout.dim), 0
-        for before, some in groupby(odd, lambda line: line[0]):
+        lines = np.frombuffer(lines, np.int64).tolist()
+        for before, some in groupby(others, lambda line: line[0]):
             if before > done:
                 collector.add(words[done:before], values[done:before], lines[done:before])
                 done = before
             _read_lines((line[1:] for line in some), layout, collector)
         if done < len(words):
             collector.add(words[done:], values[done:], lines[done:])
-        count, ends_blank = count + seen, is_blank if seen else ends_blank
         if not more:
             return count - ends_blank
 
