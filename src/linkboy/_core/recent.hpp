@@ -36,17 +36,17 @@ class RecentWords {
     return ++owners;
   }
 
-  // Returns a word as it is asked for and kept, without its ids.
-  static Word word_of(const void* text, size_t bytes, size_t width, uint32_t owner) {
+  // Returns a word as it is asked for and kept, without its ids. `readable`: the bytes from its first on that may be read.
+  static Word word_of(const void* text, size_t bytes, size_t readable, size_t width, uint32_t owner) {
     Word word;
-    const auto* at = static_cast<const uint8_t*>(text);
-    if (bytes >= 8) {  // two parts, which overlap
-      std::memcpy(&word.low, at, 8), std::memcpy(&word.high, at + bytes - 8, 8);
+    uint64_t parts[2] = {0, 0};
+    if (readable >= LONGEST && little_endian()) {  // without a branch for its length, which cannot be predicted
+      std::memcpy(parts, text, LONGEST);
+      parts[0] &= first_bytes(bytes < 8 ? bytes : 8), parts[1] &= first_bytes(bytes < 8 ? 0 : bytes - 8);
     } else {
-      word.low = word.high = 0;
-      if (bytes >= 4) std::memcpy(&word.low, at, 4), std::memcpy(&word.high, at + bytes - 4, 4);
-      else word.low = at[0], word.high = uint64_t(at[bytes / 2]) << 8 | at[bytes - 1];
+      std::memcpy(parts, text, bytes);
     }
+    word.low = parts[0], word.high = parts[1];
     word.owner = owner, word.bytes = uint8_t(bytes), word.width = uint8_t(width);
     return word;
   }
@@ -63,6 +63,16 @@ class RecentWords {
 
  private:
   static constexpr int BITS = 12;
+
+  static bool little_endian() {
+    const uint16_t one = 1;
+    uint8_t first;
+    std::memcpy(&first, &one, 1);
+    return first == 1;
+  }
+
+  static uint64_t first_bytes(size_t count) { return count < 8 ? (uint64_t(1) << 8 * count) - 1 : ~uint64_t(0); }
+
   uint16_t seen_[1 << BITS];
   Word words_[1 << BITS];
 };

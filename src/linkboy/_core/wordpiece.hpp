@@ -114,7 +114,7 @@ class Reader {
         const size_t start = i;
         uint64_t key = 0;
         uint32_t any = 0;
-        // A word of plain letters, as nearly all are. The first eight without a branch, as where a word ends cannot be foretold.
+        // A word of plain letters, as nearly all are. The first eight without a branch, as where a word ends cannot be predicted.
         if (sizeof(Char) == 1 && size - i > 8) {
           const auto symbol = [&](size_t n) { return uint64_t(narrow[uint8_t(text[i + n])]) << (56 - 8 * n); };
           key = ((symbol(0) | symbol(1)) | (symbol(2) | symbol(3))) | ((symbol(4) | symbol(5)) | (symbol(6) | symbol(7)));
@@ -131,7 +131,7 @@ class Reader {
           if (i < size) entry = entry_at(i);
         } else if (length <= 8 && any < 256 && (id = tables_.short_words.find(key)) >= 0) {
           push(id, start, i);
-        } else if (RecentWords::Word* place = nullptr; !recall(text + start, length, &place)) {
+        } else if (RecentWords::Word* place = nullptr; !recall(text + start, length, size - start, &place)) {
           const size_t first = out_.ids.size;
           cut(length, [&](size_t n) { return entry_at(start + n); }, [&](size_t n) { return start + n; }, false);
           keep(place, first);
@@ -199,12 +199,12 @@ class Reader {
     if (SPANS) out_.spans.data[out_.spans.size++] = {int32_t(start), int32_t(end)};
   }
 
-  // Pushes the ids of a word that was cut a while ago, and returns whether it was. `place`: where those of a word that comes
-  // for the second time belong. What a word becomes follows from its characters alone, but for a capital sigma.
+  // Pushes the ids of a word that was cut a while ago, and returns whether it was. `left`: the characters
+  // from its first to the end of the text. `place`: where the ids of a word that comes for the second time belong. What a word becomes follows from its characters alone, but for a capital sigma.
   template <class Char>
-  bool recall(const Char* text, size_t length, RecentWords::Word** place) {
+  bool recall(const Char* text, size_t length, size_t left, RecentWords::Word** place) {
     if (SPANS || length * sizeof(Char) > RecentWords::LONGEST) return false;
-    RecentWords::Word word = RecentWords::word_of(text, length * sizeof(Char), sizeof(Char), tables_.number);
+    RecentWords::Word word = RecentWords::word_of(text, length * sizeof(Char), left * sizeof(Char), sizeof(Char), tables_.number);
     *place = recent_.place_of(word);
     if (!*place) return false;
     if ((*place)->is(word)) {
@@ -258,7 +258,7 @@ class Reader {
     for (uint32_t kind; end < size && (kind = entry_at(end) >> KIND_AT) < SPACE; ++end) depends |= kind == SIGMA;
     reserve(8 * (end - i) + (size - i) + RecentWords::MOST + 1);
     RecentWords::Word* place = nullptr;
-    if (!depends && recall(text + i, end - i, &place)) return end;
+    if (!depends && recall(text + i, end - i, size - i, &place)) return end;
     word_.resize(limit_ + 1), source_.resize(limit_ + 1), class_.resize(limit_ + 1);
     length_ = run_start_ = run_end_ = 0, shuffled_ = false;
     for (; i < end; ++i) append_all(text, i, part, size, entry_at(i));
