@@ -574,3 +574,11 @@ def test_numbers_of_numpy_and_torch_are_taken_as_pythons():
                 for count in (np.int64(16), torch.tensor(16), torch.tensor(16.0))]  # fmt: skip
     values = {focal_loss(LOGITS, LABELS, **each).item() for each in options}
     assert len(values) == 1
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_a_compiled_loss_refuses_labels_outside_the_classes(backend, wrong):
+    compiled = torch.compile(lambda x, t: focal_loss(x, t), fullgraph=True, backend=backend)
+    with pytest.raises((RuntimeError, IndexError), match="out of bounds"):
+        compiled(LOGITS.clone(), torch.tensor([0, 1, wrong, 0]))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from linkboy._tensors import wide_dtype, work_dtype
+from linkboy.losses._arguments import along_classes
 
 # Below this gap p is zero beside 1 in every dtype, and the loss is the straight line -gap. Taking that line instead of
 # the product keeps `p * log p` from being 0 * inf where the target class is masked with -inf.
@@ -21,18 +22,24 @@ def margin(logits: Tensor, target: Tensor) -> Tensor:
 
     The shift is the largest of the *other* logits: with the target's own, the rounding of `x_j - x_t` alone would cost
     half an ulp of the gap, which `(1 - p)**gamma` amplifies.
+
+    The target's place is told by comparison: torch.compile puts that into the loops there are, here and in backward, and makes
+    a loop of its own of a scatter or a gather.
     """
     wide = wide_dtype(logits.device)
     work = logits.to(work_dtype(logits))
-    index = target.unsqueeze(1)
-    others = work.scatter(1, index, -torch.inf)
+    classes = torch.arange(logits.shape[1], dtype=torch.int32, device=logits.device)
+    label = classes.gather(0, target.reshape(-1)).view(target.shape)  # refuses a label outside the classes
+    is_target = along_classes(classes, work) == label.unsqueeze(1)
+    others = work.masked_fill(is_target, -torch.inf)
     top = others.detach().amax(1, keepdim=True)
     top = torch.where(top == -torch.inf, 0.0, top)
     rest = (others - top).exp().sum(1).to(wide)
     # No other class at all (C = 1, or all of them masked): the gap is infinite, its slope 0. A NaN is not 0, and stays.
     empty = rest == 0
     log_rest = torch.where(empty, -torch.inf, torch.where(empty, 1.0, rest).log())
-    return work.gather(1, index).squeeze(1).to(wide) - top.squeeze(1).to(wide) - log_rest
+    own = torch.where(is_target, work, 0.0).sum(1)
+    return own.to(wide) - top.squeeze(1).to(wide) - log_rest
 
 
 def focal_of_margin(gap: Tensor, gamma: float) -> Tensor:
