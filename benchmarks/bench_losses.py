@@ -35,6 +35,8 @@ SMALL_SHAPES = (
     (16384, 32),
     (512, 1000),
 )
+SMALL_PEERS = ("F.cross_entropy", "kornia", "torchvision-style")
+COMPILED_SHAPES = ((4096, 6), (16384, 32))
 BINARY_SHAPES = ((32, 20), (512, 20), (4096, 10), (65536, 10))
 MOST_OF_THE_SNIPPET, MOST_OF_TORCHVISION = 1.05, 0.7
 QUICK_SHAPES = {(256, 6): (5, None, None), (2, 5, 16, 16): (5, None, None)}
@@ -100,6 +102,8 @@ def run(*, quick: bool) -> list[Row]:
     with limited_to(1):
         for shape in SMALL_SHAPES[:2] if quick else SMALL_SHAPES:
             rows += time_beside_the_snippet(shape)
+        for shape in () if quick else COMPILED_SHAPES:
+            rows.append(time_compiled(shape))
         for shape in BINARY_SHAPES[:1] if quick else BINARY_SHAPES:
             rows.append(time_binary(shape))
         rows += time_beside_torch((32, 10))
@@ -200,7 +204,7 @@ def time_beside_the_snippet(shape: tuple[int, ...]) -> list[Row]:
         "snippet": forward_and_backward(snippet, input, target),
         "ours, alpha": forward_and_backward(weighted, input, target),
         "snippet, alpha": forward_and_backward(lambda x, t: snippet(x, t, alpha), input, target),
-        "F.cross_entropy": forward_and_backward(F.cross_entropy, input, target),
+        **{name: forward_and_backward(PEERS[name], input, target) for name in SMALL_PEERS},
     }
     seconds = time_often(steps, input.numel())
     what = f"focal_loss {'x'.join(map(str, shape))}, many calls, 1 thread, forward + backward"
@@ -216,8 +220,29 @@ def time_beside_the_snippet(shape: tuple[int, ...]) -> list[Row]:
             equality=equal,
             target=wanted,
         ),
-        Row(what, seconds["ours"], "F.cross_entropy", seconds["F.cross_entropy"], equality="equal at gamma 0 to 2e-5"),
+        *(
+            Row(
+                what,
+                seconds["ours"],
+                name,
+                seconds[name],
+                equality="equal at gamma 0 to 2e-5" if name == "F.cross_entropy" else equal,
+            )
+            for name in SMALL_PEERS
+        ),
     ]
+
+
+def time_compiled(shape: tuple[int, ...]) -> Row:
+    input, target = make_batch(shape)  # noqa: A001
+    torch._dynamo.reset()
+    ours, theirs = (torch.compile(lambda x, t, loss=loss: loss(x, t), fullgraph=True) for loss in (focal_loss, snippet))
+    check_equal(ours(input, target), theirs(input, target))
+    steps = {"ours": forward_and_backward(ours, input, target), "snippet": forward_and_backward(theirs, input, target)}
+    seconds = time_often(steps, input.numel())
+    what = f"compiled focal_loss {'x'.join(map(str, shape))}, many calls, 1 thread, forward + backward"
+    times = (seconds["ours"], "compiled snippet", seconds["snippet"])
+    return Row(what, *times, equality="loss equal to 2e-5", target="<= 1.0x")
 
 
 def time_beside_torch(shape: tuple[int, ...]) -> list[Row]:
