@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import types
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +44,27 @@ def test_without_an_extension_there_is_no_core(monkeypatch, forgotten, found):
     monkeypatch.setattr(_compiled.importlib, "import_module", load)
     assert _compiled.core() is None
     assert _compiled.describe_core().startswith("without its compiled core, as none was built")
+
+
+@pytest.mark.parametrize(
+    "built", [{}, {"INTERFACE": _compiled._INTERFACE + 1}], ids=["before there was a number", "later"]
+)
+def test_an_extension_of_other_sources_is_not_used_and_the_version_says_so(monkeypatch, forgotten, built):
+    monkeypatch.delenv("LINKBOY_CORE", raising=False)
+    monkeypatch.setattr(
+        _compiled.importlib, "import_module", lambda name: types.SimpleNamespace(Encoder=object, **built)
+    )
+    assert _compiled.core() is None
+    assert _compiled.describe_core() == (
+        "without its compiled core, as the one there is of other sources: slower, same results; `make core` builds it"
+    )
+
+
+def test_python_and_the_sources_of_the_core_name_the_same_interface():
+    source = Path(_compiled.__file__).with_name("_core") / "module.cpp"
+    if not source.exists():
+        pytest.skip("the sources are not installed")
+    assert f"constexpr long INTERFACE = {_compiled._INTERFACE};" in source.read_text("utf-8")
 
 
 def test_with_an_extension_the_version_says_so(monkeypatch, forgotten):

@@ -81,6 +81,9 @@ PyMethodDef functions[] = {
 PyModuleDef definition = {PyModuleDef_HEAD_INIT, "linkboy._core", "The compiled core.", -1, functions,
                           nullptr, nullptr, nullptr, nullptr};
 
+// Raised with every change of what a function or a class takes or gives, here and in linkboy/_compiled.py.
+constexpr long INTERFACE = 1;
+
 bool add_type(PyObject* module, const char* name, PyType_Spec* spec) {
   Reference type(PyType_FromSpec(spec));
   return type && PyModule_AddObjectRef(module, name, type.object) == 0;
@@ -91,7 +94,8 @@ bool add_type(PyObject* module, const char* name, PyType_Spec* spec) {
 PyMODINIT_FUNC PyInit__core() {
   Reference module(PyModule_Create(&definition));
   if (!module || !add_type(module.object, "Encoder", &encoder_spec) ||
-      !add_type(module.object, "Grams", &grams_spec) || !add_type(module.object, "Rows", &rows_spec))
+      !add_type(module.object, "Grams", &grams_spec) || !add_type(module.object, "Rows", &rows_spec) ||
+      PyModule_AddIntConstant(module.object, "INTERFACE", INTERFACE) != 0)
     return nullptr;
   return module.release();
 }
