@@ -1,4 +1,4 @@
-"""The two engines that cut plain text: the compiled core, and the readable path, which is its specification."""
+"""The two engines that cut plain text: the compiled core, and what takes its place where it is not there."""
 
 import copy
 import functools
@@ -14,6 +14,7 @@ from linkboy.text._added_tokens import AddedToken
 from linkboy.text._arrays import Array
 from linkboy.text._characters import is_punctuation
 from linkboy.text._flat import MARK, FlatIds
+from linkboy.text._many_texts import ManyTexts
 from linkboy.text._pages import REFERENCE, SIZE, make_flags, make_page
 from linkboy.text._wordpiece import TextReader
 
@@ -38,7 +39,7 @@ def make_engine(reader: TextReader) -> "CoreEngine | ReaderEngine":
 
 
 class ReaderEngine:
-    """One text after the other, as the reference says.
+    """All texts at once in NumPy; one after the other where spans are asked for, as the reference says.
 
     Args:
         reader: cuts a text.
@@ -46,6 +47,7 @@ class ReaderEngine:
 
     def __init__(self, reader: TextReader) -> None:
         self.reader = reader
+        self._many = ManyTexts(reader)
 
     def lists(self, texts: list[str]) -> list[list[int]]:
         """Return the ids of each text."""
@@ -54,7 +56,8 @@ class ReaderEngine:
     def encode(self, texts: list[str], *, spans: bool = False) -> FlatIds:
         """Return the ids of all texts, and their spans."""
         if not spans:
-            return _join(self.lists(texts))
+            flat, unread = self._many.encode(texts)
+            return _with_read(flat, texts, unread, self.reader) if unread else flat
         rows = [[(MARK, 0, 0), *self.reader.read(text), (MARK, 0, 0)] for text in texts]
         pieces = np.array(list(itertools.chain.from_iterable(rows)), np.int32).reshape(-1, 3)
         begin, end = _borders(rows)
@@ -93,7 +96,7 @@ class CoreEngine:
             splits[1:] - 1,
             np.frombuffer(ranges, np.int32).reshape(-1, 2) if spans else None,
         )
-        return self._with_read(flat, texts, unread) if unread else flat
+        return _with_read(flat, texts, unread, self.reader) if unread else flat
 
     def lists(self, texts: list[str]) -> list[list[int]]:
         """Return the ids of each text."""
@@ -158,27 +161,6 @@ class CoreEngine:
             kinds = bytes(changed)
         self._core.fill(number, kinds, lengths, folded, classes)
 
-    def _with_read(self, flat: FlatIds, texts: list[str], unread: Sequence[int]) -> FlatIds:
-        """Put in the texts that the core left empty."""
-        found = [
-            self.reader.read(texts[number]) if flat.spans is not None else self._bare(texts[number])
-            for number in unread
-        ]
-        counts = np.zeros(len(texts), np.int64)
-        counts[unread] = list(map(len, found))
-        at = np.repeat(flat.end, counts)
-        pieces = np.array(list(itertools.chain.from_iterable(found)), np.int32).reshape(-1, 3)
-        more = np.cumsum(counts)
-        return FlatIds(
-            np.insert(flat.ids, at, pieces[:, 0]),
-            flat.begin + more - counts,
-            flat.end + more,
-            None if flat.spans is None else np.insert(flat.spans, at, pieces[:, 1:], axis=0),
-        )
-
-    def _bare(self, text: str) -> list[tuple[int, int, int]]:
-        return [(number, 0, 0) for number in self.reader.ids(text)]
-
 
 @functools.cache
 def _from_dlpack() -> Any:
@@ -195,10 +177,23 @@ def _is_simple(token: AddedToken) -> bool:
     return not flags and first.isascii() and is_punctuation(first)
 
 
-def _join(rows: Sequence[Sequence[int]]) -> FlatIds:
-    marked = [[MARK, *row, MARK] for row in rows]
-    begin, end = _borders(marked)
-    return FlatIds(np.array(list(itertools.chain.from_iterable(marked)), np.int32), begin, end)
+def _with_read(flat: FlatIds, texts: list[str], unread: Sequence[int], reader: TextReader) -> FlatIds:
+    """Put in the texts that an engine left empty."""
+    found = [
+        reader.read(texts[number]) if flat.spans is not None else [(i, 0, 0) for i in reader.ids(texts[number])]
+        for number in unread
+    ]
+    counts = np.zeros(len(texts), np.int64)
+    counts[unread] = list(map(len, found))
+    at = np.repeat(flat.end, counts)
+    pieces = np.array(list(itertools.chain.from_iterable(found)), np.int32).reshape(-1, 3)
+    more = np.cumsum(counts)
+    return FlatIds(
+        np.insert(flat.ids, at, pieces[:, 0]),
+        flat.begin + more - counts,
+        flat.end + more,
+        None if flat.spans is None else np.insert(flat.spans, at, pieces[:, 1:], axis=0),
+    )
 
 
 def _borders(rows: Sequence[Sequence[object]]) -> tuple[Array, Array]:

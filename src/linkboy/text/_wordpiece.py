@@ -1,7 +1,7 @@
-"""WordPiece for one word after the other: the specification, and what cuts texts where the compiled core is not there."""
+"""WordPiece for one word after the other: the specification, and what cuts single texts where there is no compiled core."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from linkboy.text._character_table import CharacterTable, DependsOnNeighboursError
 from linkboy.text._characters import Rules, scan
@@ -55,14 +55,14 @@ class TextReader:
         self._never_split = never_split
         # Dropped characters may stand inside a token that stays whole, so its first character is searched for.
         self.first_characters = frozenset(token[0] for token in never_split)
-        self._characters = CharacterTable(rules)
-        self._words = _WordTable(self)
+        self.characters = CharacterTable(rules)
+        self._words = WordTable(self.cut_ids)
 
     def ids(self, text: str) -> list[int]:
         """Return the ids of a text."""
         if not self.first_characters or self.first_characters.isdisjoint(text):
             try:
-                words = text.translate(self._characters).split()
+                words = text.translate(self.characters).split()
             except DependsOnNeighboursError:
                 pass
             else:
@@ -72,6 +72,10 @@ class TextReader:
     def cut(self, word: str) -> Pieces:
         """Return the pieces of a word."""
         return cut_word(word, self.vocabulary, self.unknown_id, self.limit)
+
+    def cut_ids(self, word: str) -> tuple[int, ...]:
+        """Return the ids of the pieces of a word."""
+        return tuple(piece[0] for piece in self.cut(word))
 
     def read(self, text: str) -> Pieces:
         """Return id and span in the text of every piece, character by character as the rules say."""
@@ -84,15 +88,19 @@ class TextReader:
         return pieces
 
 
-class _WordTable(dict[str, tuple[int, ...]]):
-    """Word to ids, cut when first seen; emptied when it grows large."""
+class WordTable(dict[str, tuple[int, ...]]):
+    """Word to ids, cut when first seen; emptied when it grows large.
 
-    def __init__(self, reader: TextReader) -> None:
+    Args:
+        cut: returns the ids of a word.
+    """
+
+    def __init__(self, cut: Callable[[str], tuple[int, ...]]) -> None:
         super().__init__()
-        self._reader = reader
+        self._cut = cut
 
     def __missing__(self, word: str) -> tuple[int, ...]:
         if len(self) >= WORDS_KEPT:
             self.clear()
-        value = self[word] = tuple(piece[0] for piece in self._reader.cut(word))
+        value = self[word] = self._cut(word)
         return value
