@@ -15,6 +15,7 @@ import time
 import tracemalloc
 import unicodedata
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from tests.text.reference import Reference
@@ -24,6 +25,7 @@ from benchmarks import harness
 from benchmarks.harness import Row
 from benchmarks.text_peers import Texts, beside_peers, docstrings, logs
 from linkboy import BertTokenizer, train_wordpiece
+from linkboy._compiled import SWITCH
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -348,6 +350,52 @@ def kinds_of_text(chinese: Path, uncased: Path, *, quick: bool) -> list[Texts]:
     ]
 
 
+def bench_without_core(kinds: list[Texts], rounds: int) -> list[Row]:
+    """Lists and padded arrays without the compiled core, with a vocabulary trained on the texts of each kind."""
+    import tokenizers
+
+    rows = []
+    for kind in kinds:
+        if kind.name not in ("docstrings", "questions", "news titles", "reviews"):
+            continue
+        ends = np.cumsum([len(text) for text in kind.texts])
+        texts = kind.texts[: 1 + int(np.searchsorted(ends, 200_000))]
+        vocab = train_wordpiece(kind.texts, 8000)
+        with mock.patch.dict(os.environ, {SWITCH: "0"}):
+            ours = BertTokenizer(vocab)
+        peer, padding = (
+            tokenizers.BertWordPieceTokenizer({token: number for number, token in enumerate(vocab)}) for _ in range(2)
+        )
+        padding.enable_padding(pad_id=ours.pad_token_id)
+        forms = {
+            "lists": (
+                lambda ours=ours, texts=texts: ours(texts)["input_ids"],
+                lambda peer=peer, texts=texts: [one.ids for one in peer.encode_batch(texts)],
+            ),
+            "padded": (
+                lambda ours=ours, texts=texts: ours(texts, padding=True, return_tensors="np")["input_ids"],
+                lambda peer=padding, texts=texts: np.array([one.ids for one in peer.encode_batch(texts)]),
+            ),
+        }
+        for form, (mine, theirs) in forms.items():
+            same = agreement([list(row) for row in mine()], [list(row) for row in theirs()])
+            seconds = median_seconds({"ours": mine, "peer": theirs}, rounds=rounds)
+            what = f"without a compiler, {kind.name}, {form}"
+            rows.append(
+                rate(
+                    what,
+                    seconds["ours"],
+                    "tokenizers encode_batch",
+                    seconds["peer"],
+                    size(texts),
+                    size(texts),
+                    ">= 5x",
+                    same,
+                )
+            )
+    return rows
+
+
 def bench_one_text(ours, rounds: int) -> Row:
     """One text of 60 characters, which is what a call costs where there is hardly anything to do."""
     import transformers
@@ -391,6 +439,7 @@ def run(*, quick: bool) -> list[Row]:
             rows += [bench_construction(uncased, rounds), bench_memory(chinese, texts)]
             rows.append(bench_one_text(BertTokenizer(uncased, compat="hf"), rounds))
             kinds = kinds_of_text(chinese, uncased, quick=quick)
+            rows += bench_without_core(kinds, 1 if quick else 5)
             rows += beside_peers(kinds, rounds=rounds, quick=quick)
             return rows + bench_agreement(uncased, peers, texts, 2000 if quick else 40_000)
     finally:
