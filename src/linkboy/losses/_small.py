@@ -14,8 +14,8 @@ from torch import Tensor
 
 from linkboy._compiled import core
 
-# Asked once: the question takes as long as the sum of a small batch. A core of older sources has no sums.
-CORE: Any = core() if hasattr(core(), "are_0_or_1") else None
+# Asked once: the question takes as long as the sum of a small batch.
+CORE: Any = core()
 # What the core calls the numbers whose bounds it finds.
 KINDS = {torch.int64: 0, torch.float32: 1, torch.float64: 2}
 # Logits, and samples, up to which NumPy takes less time than torch, which uses more of the processor but starts later.

@@ -40,7 +40,7 @@ def make_page(rules: Rules, number: int) -> Page:
 
 
 def _plain_page(rules: Rules, number: int, text: str) -> Page:
-    """Return a page of letters that fold to themselves, such as Han: 40 times as fast as to look at each."""
+    """Return a page of letters that fold to themselves, such as Han, without a look at each of them."""
     kinds = bytearray(SIZE)
     for first, last in rules.alone_ranges():
         low, high = max(first - SIZE * number, 0), min(last + 1 - SIZE * number, SIZE)
