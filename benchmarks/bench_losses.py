@@ -36,7 +36,7 @@ SMALL_SHAPES = (
     (512, 1000),
 )
 SMALL_PEERS = ("F.cross_entropy", "kornia", "torchvision-style")
-COMPILED_SHAPES = ((4096, 6), (16384, 32))
+COMPILED_SHAPES = ((32, 10), (4096, 6), (16384, 32))
 BINARY_SHAPES = ((32, 20), (512, 20), (4096, 10), (65536, 10))
 MOST_OF_THE_SNIPPET, MOST_OF_TORCHVISION = 1.05, 0.7
 QUICK_SHAPES = {(256, 6): (5, None, None), (2, 5, 16, 16): (5, None, None)}

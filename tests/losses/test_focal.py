@@ -448,6 +448,12 @@ def test_vmap_over_the_batch_gives_gradients_per_sample():
     torch.testing.assert_close(per_sample, whole)
 
 
+traced = pytest.mark.filterwarnings(  # torch's own, of every autograd.Function that torch.compile sees and of inductor
+    "ignore:.*(should not be instantiated|torch.jit.script.*is deprecated):DeprecationWarning"
+)
+
+
+@traced
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 def test_it_compiles_into_one_graph(variant):
     logits, target = make_batch(4, 3)
@@ -456,12 +462,70 @@ def test_it_compiles_into_one_graph(variant):
     torch.testing.assert_close(got, expected)
 
 
+@traced
+@pytest.mark.parametrize(
+    ("gamma", "backend"),
+    [(0, "aot_eager"), (2, "aot_eager"), (5, "aot_eager"), pytest.param(5, "inductor", marks=pytest.mark.slow)],
+)
+def test_a_compiled_loss_has_all_digits_of_float32_at_every_gap(gamma, backend):
+    gaps = torch.arange(-80.0, 81, 5)
+    logits = 20 * torch.randn(len(gaps), 6, generator=torch.Generator().manual_seed(0))
+    logits[:, 2] = logits[:, [0, 1, 3, 4, 5]].amax(1) + gaps
+    logits.requires_grad_()
+    target = torch.full(gaps.shape, 2)
+    call = lambda x, t: focal_loss(x, t, gamma=gamma, reduction="none")  # noqa: E731
+    loss = torch.compile(call, fullgraph=True, backend=backend)(logits, target)
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    for row, value, slopes in zip(logits.tolist(), loss.tolist(), gradient.tolist(), strict=True):
+        exact = exact_loss_and_gradient(row, 2, gamma)
+        for got, want in zip((value, *slopes), (exact[0], *exact[1]), strict=True):
+            assert relative_error(got, want) <= 1e-6, row
+
+
+@traced
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_compiled_loss_equals_the_plain_one_at_every_edge(dtype):
+    inf, nan = torch.inf, torch.nan
+    rows = [
+        [0, 1, 2],
+        [2, -inf, 9],
+        [-inf, 4, -inf],
+        [-inf, 0, 0],
+        [inf, 0, 0],
+        [0, inf, 0],
+        [-900, 0, 0],
+        [nan, 0, 0],
+        [1, inf, nan],
+    ]
+    logits = torch.tensor(rows, dtype=dtype)[:, :, None].expand(-1, -1, 2).clone().requires_grad_()  # a map
+    target = torch.tensor([0, 0, 1, 0, 0, 0, 0, -100, 1])[:, None].expand(-1, 2)
+    options = {
+        "alpha": [1.0, 2.0, 3.0],
+        "sample_weight": torch.tensor([[1.0], [2.0], *[[1.0]] * 6, [0.0]]).expand(-1, 2),
+    }
+    call = lambda x: focal_loss(x, target, gamma=1.5, reduction="none", **options)  # noqa: E731
+    expected, got = (f(logits) for f in (call, torch.compile(call, fullgraph=True, backend="aot_eager")))
+    torch.testing.assert_close(got, expected, equal_nan=True)
+    expected, got = (torch.autograd.grad(loss, logits, torch.ones_like(loss))[0] for loss in (expected, got))
+    torch.testing.assert_close(got, expected, equal_nan=True)
+
+
+def test_a_transform_compiles():
+    logits, target = make_batch(4, 3)
+    call = torch.func.vmap(torch.func.grad(lambda x, t: focal_loss(x[None], t[None])))
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(logits.detach(), target), call(logits.detach(), target))
+
+
+@traced
 @pytest.mark.slow
 def test_it_compiles_with_dynamic_shapes():
     compiled = torch.compile(lambda x, t: focal_loss(x, t), fullgraph=True, dynamic=True, backend="aot_eager")
     for rows in (3, 5, 8):
         logits, target = make_batch(rows, 3)
-        torch.testing.assert_close(compiled(logits, target), focal_loss(logits, target))
+        expected, got = focal_loss(logits, target), compiled(logits, target)
+        torch.testing.assert_close(got, expected)
+        torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in (got, expected)))
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
@@ -576,6 +640,7 @@ def test_numbers_of_numpy_and_torch_are_taken_as_pythons():
     assert len(values) == 1
 
 
+@traced
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("wrong", [-1, 3])
 def test_a_compiled_loss_refuses_labels_outside_the_classes(backend, wrong):

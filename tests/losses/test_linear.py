@@ -109,6 +109,7 @@ def test_autocast_multiplies_in_half_and_returns_float32():
     assert weight.grad.dtype == torch.float32
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_finite_differences_retained_graphs_func_and_compile(reduction):
     hidden, weight, bias, target = make_layer()

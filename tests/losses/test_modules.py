@@ -136,6 +136,7 @@ def test_modules_can_be_copied_pickled_and_saved():
         assert torch.equal(twin(*arguments), expected)
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
 def test_modules_compile_and_print_their_options():
     loss = FocalLoss(alpha=[1.0, 2.0], gamma=0.5)
     arguments = (torch.randn(3, 2), torch.tensor([0, 1, 1]))

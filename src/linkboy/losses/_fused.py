@@ -3,8 +3,8 @@
 It needs one call of softmax, over the classes *other* than the target; the results are called shares here. For a sum or a
 mean the incoming gradient is known up to one factor, so forward turns the shares into the gradient, and nothing else of the
 size of the logits is ever made. For the loss of every sample it is not: forward keeps one number per sample, and backward
-computes the shares again. A second derivative, `torch.func` and `torch.compile` go through the differentiable operations of
-`_margin.py`.
+computes the shares again. A second derivative and `torch.func` go through the differentiable operations of `_margin.py`,
+`torch.compile` through `_traced.py`.
 
 Small batches on a CPU are computed with NumPy (`_small.py`). All others are computed in float32 and in chunks that stay in
 the cache.
@@ -18,11 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from linkboy._tensors import wide_dtype, work_dtype
+from linkboy._tensors import transforms_active, wide_dtype, work_dtype
 from linkboy.losses._arguments import SampleRows, is_learned, plain_operations_needed
 from linkboy.losses._margin import focal_of_margin, plain_margin_loss
 from linkboy.losses._small import SHORT_ROW, label_sum, label_sum_by_core, sum_by_arrays, sum_by_core
 from linkboy.losses._sums import loss_sum
+from linkboy.losses._traced import TracedMarginLoss
 
 # Logits of a batch up to which NumPy takes less time than torch.
 _SMALL = 2**19
@@ -36,8 +37,12 @@ _SAMPLES_IN_PLACE = 2**16
 def margin_loss(rows: SampleRows, gamma: float) -> Tensor:
     """Return `w * (1 - p)**gamma * -log(p)` of every sample, in the shape of the target and the wide dtype."""
     rows = rows.by_class_of_target().shifted()
-    compute = plain_margin_loss if plain_operations_needed() else _MarginLoss.apply
-    values = compute(rows.logits, rows.target, rows.masked(), gamma)
+    if not plain_operations_needed():
+        values = _MarginLoss.apply(rows.logits, rows.target, rows.masked(), gamma)
+    elif transforms_active():
+        values = plain_margin_loss(rows.logits, rows.target, rows.masked(), gamma)
+    else:
+        values = TracedMarginLoss.apply(rows.logits, rows.target, rows.masked(), gamma)
     return values if rows.weight is None else values * rows.weight
 
 

@@ -2,7 +2,8 @@
 
 With `gap = x_t - logsumexp(x_j, j != t)` the softmax probability of class `t` is `p = sigmoid(gap)`, so `1 - p` is
 `sigmoid(-gap)` and `-log p` is `softplus(-gap)`: nothing is subtracted from 1, and an easy sample keeps its digits.
-The functions here are plain differentiable torch; they serve `torch.compile`, `torch.func` and double backward.
+The functions here are plain differentiable torch; they serve `torch.func`, double backward, and soft targets under
+`torch.compile`.
 """
 
 import torch
