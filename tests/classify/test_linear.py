@@ -9,6 +9,7 @@ from linkboy.classify.encoding._features import FlatFeatures
 from linkboy.classify.linear._linear import Task, fit_linear, folds, other_proportions
 from linkboy.classify.linear._mixing import centred, mean_loss, mix
 from linkboy.classify.linear._solver import SCALES, Problem, SparseRows
+from linkboy.classify.models._centroids import MOST_OF_CLASSES, fit_centroids
 
 VOCABULARY = 40
 
@@ -133,6 +134,47 @@ def test_a_mix_is_at_its_minimum_and_never_below_zero():
             moved = a.clone()
             moved[n] = max(0.0, moved[n] + step)
             assert loss(moved) >= loss(a) - 1e-12
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_mix_in_blocks_of_rows_is_the_same(several, monkeypatch):
+    generator = torch.Generator().manual_seed(1)
+    members = [torch.randn(101, 4, generator=generator) for _ in range(2)]
+    targets = torch.randint(4, (101,), generator=generator)
+    if several:
+        targets = torch.rand(101, 4, generator=generator) < 0.4
+    weights = torch.rand(101, generator=generator)
+    whole, loss = mix(members, targets, weights), mean_loss(members[0].double(), targets, weights.double())
+    monkeypatch.setattr("linkboy.classify.linear._mixing.BLOCK", 8 * 7)
+    torch.testing.assert_close(mix(members, targets, weights), whole, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(mean_loss(members[0].double(), targets, weights.double()), loss, rtol=1e-12, atol=0)
+
+
+def test_centred_logits_leave_those_given_unchanged():
+    logits = torch.randn(5, 3, dtype=torch.float64)
+    before = logits.clone()
+    assert centred(logits).mean(1).abs().max() < 1e-12
+    assert torch.equal(logits, before)
+
+
+@pytest.mark.parametrize("block", [1, 7, 10_000])
+def test_a_centroid_is_the_unit_sum_of_the_unit_rows_of_its_class(block, monkeypatch):
+    monkeypatch.setattr("linkboy.classify.models._centroids.ROWS", block)
+    features, dense, targets = draw(classes=30)
+    rows = np.flatnonzero(np.arange(len(targets)) % 4)  # of which class 0 has some, and others perhaps none
+    idf = np.random.default_rng(1).random(VOCABULARY).astype(np.float32) + 0.5
+    model = fit_centroids(features, targets, rows, idf, 30)
+    tf_idf = (dense > 0) * idf.astype(np.float64)
+    tf_idf /= np.maximum(np.linalg.norm(tf_idf, axis=1, keepdims=True), 1e-12)
+    sums = np.stack([tf_idf[rows][targets[rows] == c].sum(0) for c in range(30)])
+    sums[:, (sums > 0).sum(0) > 30 * MOST_OF_CLASSES] = 0
+    expected = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12) * idf
+    found = np.zeros_like(expected)
+    for ngram in range(VOCABULARY):
+        own = slice(int(model.starts[ngram]), int(model.starts[ngram + 1]))
+        found[model.classes[own].numpy(), ngram] = model.values[own].detach().numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+    model.check()
 
 
 def test_one_member_without_mistakes_does_not_ask_for_certainty():

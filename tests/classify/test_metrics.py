@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
 from linkboy.classify.judging.metrics import classification_metrics, macro_f1
+from linkboy.classify.judging.multilabel import multilabel_metrics
 
 LABELS = st.integers(0, 4)
 
@@ -80,3 +81,28 @@ def test_thousands_of_classes_have_no_table_but_their_confused_pairs(monkeypatch
     metrics = classification_metrics(np.array([0, 0, 1, 2]), np.array([1, 1, 1, 0]), list("abc"))
     assert metrics.confusion == ()
     assert metrics.most_confused() == [("a", "b", 2), ("c", "a", 1)]
+
+
+def test_of_more_than_two_hundred_classes_the_weakest_are_shown():
+    target = np.repeat(np.arange(201), 2)
+    predicted = target.copy()
+    predicted[[6, 9]] = 0  # one row of class 3 and one of class 4
+    metrics = classification_metrics(target, predicted, [f"c{n}" for n in range(201)])
+    shown = str(metrics)
+    assert "the 20 weakest of 201 classes by F1; per_class has all" in shown
+    rows = [line.split()[0] for line in shown.splitlines() if line.startswith("c") and "%" in line]
+    assert rows == ["c0", "c3", "c4", *(f"c{n}" for n in range(1, 20) if n not in (3, 4))]
+    assert len(metrics.per_class) == 201
+    fewer = classification_metrics(target[:400], target[:400], [f"c{n}" for n in range(200)])
+    assert "weakest" not in str(fewer)
+    assert "c199" in str(fewer)
+
+
+def test_of_more_than_two_hundred_labels_the_weakest_are_shown():
+    flags = np.eye(201, dtype=bool)
+    given = flags.copy()
+    given[7, 7] = False
+    metrics = multilabel_metrics(flags, given, given.astype(float), [f"l{n}" for n in range(201)])
+    shown = [line.split()[0] for line in str(metrics).splitlines() if line.startswith("l") and "%" in line]
+    assert shown == ["l7", *(f"l{n}" for n in range(20) if n != 7)]
+    assert "the 20 weakest of 201 classes by F1" in str(metrics)

@@ -139,6 +139,20 @@ def test_a_run_without_mistakes_says_so(tmp_path, rows):
     assert "Nothing: every text of the test part is right." in text
 
 
+def test_of_more_classes_than_a_page_can_hold_the_weakest_are_on_it(tmp_path, make_rows, monkeypatch):
+    report = lb.train_classifier(make_rows(120), tmp_path / "whole", options=QUICK)
+    text = " ".join(Outline(written(tmp_path / "whole")).text)
+    assert "weakest; metrics.json holds all" not in text
+    monkeypatch.setattr("linkboy.classify.results._page.MOST_IN_TABLE", 1)
+    monkeypatch.setattr("linkboy.classify.results._charts.MOST_CLASSES_DRAWN", 1)
+    lb.train_classifier(make_rows(120), tmp_path / "cut", options=QUICK)
+    page = written(tmp_path / "cut")
+    assert "These are the 1 weakest; metrics.json holds all." in " ".join(Outline(page).text)
+    assert f"{len(report.metrics['test'].per_class)} classes are too many for a matrix." in page
+    first = page[page.index('id="classes"') :]
+    assert first[: first.index("</table>")].count('<th scope="row">') == 1
+
+
 def test_the_command_can_be_typed_again(monkeypatch, tmp_path):
     program = tmp_path / "linkboy"
     program.write_text("")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from linkboy.classify.judging._reliability import Reliability, reliability
 
-MOST_LOGITS, MOST_ROWS = 2**23, 20_000  # at once; the features of long texts are as large as the logits of many classes
+MOST_LOGITS, MOST_ROWS = 2**22, 20_000  # at once; the features of long texts are as large as the logits of many classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +33,25 @@ class Scored:
     @classmethod
     def of(cls, logits: Tensor, target: NDArray[np.int64]) -> Self:
         """Score logits `(rows, C)`."""
+        scored = cls.unfilled(len(target))
+        scored.fill(slice(None), logits, target)
+        return scored
+
+    @classmethod
+    def unfilled(cls, rows: int) -> Self:
+        """Return room for so many rows.
+
+        It is made before the logits of many pieces: small results between them would keep the memory of each from the next.
+        """
+        return cls(np.empty(rows, np.int64), np.empty(rows), np.empty(rows), np.empty(rows, np.bool_))
+
+    def fill(self, where: slice, logits: Tensor, target: NDArray[np.int64]) -> None:
+        """Score logits `(rows, C)` of some of the rows."""
         probabilities = logits.double().softmax(1)
         confidence, predicted = probabilities.max(1)
-        own = probabilities.gather(1, torch.from_numpy(target)[:, None])[:, 0]
-        return cls(predicted.numpy(), confidence.numpy(), own.numpy(), predicted.numpy() == target)
+        self.predicted[where], self.confidence[where] = predicted.numpy(), confidence.numpy()
+        self.own[where] = probabilities.gather(1, torch.from_numpy(target)[:, None])[:, 0].numpy()
+        self.right[where] = self.predicted[where] == target
 
     @classmethod
     def joined(cls, pieces: Sequence["Scored"]) -> Self:

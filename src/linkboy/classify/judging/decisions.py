@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from linkboy._checks import check_number
 from linkboy._report import Block, Report, Table, format_count, format_percent
+from linkboy.classify.judging.metrics import weakest_first
 from linkboy.classify.judging.multilabel import MultilabelMetrics
 
 MOST_POINTS = 1000
@@ -167,7 +168,6 @@ def thresholds_by_class(
 
 def thresholds_by_label(metrics: MultilabelMetrics) -> Table:
     """Return the threshold of each label, the weakest label first."""
-    weakest = sorted(metrics.per_class, key=lambda c: (math.isnan(c.f1), c.f1))
     rows = [
         (
             c.label,
@@ -176,6 +176,6 @@ def thresholds_by_label(metrics: MultilabelMetrics) -> Table:
             format_percent(c.precision),
             f"{c.threshold:.3f}",
         )
-        for c in weakest
+        for c in weakest_first(metrics.per_class)
     ]
     return Table(("class", "F1", "predicted rows", "precision", "threshold"), rows)

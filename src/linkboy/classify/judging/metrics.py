@@ -1,7 +1,9 @@
 """How good predictions are: accuracy, precision, recall and F1 by class, and which classes are confused."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,15 @@ from linkboy._report import Block, Report, Table, format_count, format_percent
 
 MOST_IN_TABLE = 2000  # classes
 MOST_CONFUSED = 100
+MOST_SHOWN, WEAKEST = 200, 20  # classes of a table that is shown whole, and of one that is not
+
+
+class _HasF1(Protocol):
+    @property
+    def f1(self) -> float: ...  # of a class, or of a label
+
+
+Figures = TypeVar("Figures", bound=_HasF1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +67,7 @@ class ClassificationMetrics(Report):
     confusion: Sequence[Sequence[int]]
 
     def _blocks(self) -> Iterator[Block]:
+        shown, title = shown_of(self.per_class)
         yield Table(
             ("class", "precision", "recall", "F1", "rows"),
             [
@@ -66,8 +78,9 @@ class ClassificationMetrics(Report):
                     format_percent(c.f1),
                     format_count(c.support),
                 )
-                for c in self.per_class
+                for c in shown
             ],
+            title,
         )
         confused = self.most_confused()
         if confused:
@@ -129,6 +142,19 @@ class ClassificationMetrics(Report):
     def most_confused(self, count: int = 5) -> list[tuple[str, str, int]]:
         """Return the pairs (true class, predicted class, rows) that go wrong most often."""
         return list(self.confused[:count])
+
+
+def weakest_first(per_class: Iterable[Figures]) -> list[Figures]:
+    """Return the figures of the classes, the lowest F1 first; those without one are last."""
+    return sorted(per_class, key=lambda c: (math.isnan(c.f1), c.f1))
+
+
+def shown_of(per_class: Sequence[Figures]) -> tuple[Sequence[Figures], str]:
+    """Return the classes that a table shows, and its title: of more classes than anybody reads, the weakest."""
+    if len(per_class) <= MOST_SHOWN:
+        return per_class, ""
+    title = f"the {WEAKEST} weakest of {format_count(len(per_class))} classes by F1; per_class has all"
+    return weakest_first(per_class)[:WEAKEST], title
 
 
 def macro_f1(target: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linkboy._report import Block, Report, Table, format_count, format_percent
-from linkboy.classify.judging.metrics import f1_of_counts
+from linkboy.classify.judging.metrics import f1_of_counts, shown_of
 
 Flags = NDArray[np.bool_]
 
@@ -68,6 +68,7 @@ class MultilabelMetrics(Report):
     notes: tuple[str, ...] = ()
 
     def _blocks(self) -> Iterator[Block]:
+        shown, title = shown_of(self.per_class)
         yield Table(
             ("label", "precision", "recall", "F1", "average precision", "threshold", "rows"),
             [
@@ -80,8 +81,9 @@ class MultilabelMetrics(Report):
                     format_percent(c.threshold),
                     format_count(c.support),
                 )
-                for c in self.per_class
+                for c in shown
             ],
+            title,
         )
         yield "\n".join(self.notes)
         if not self.is_better_than_guessing:

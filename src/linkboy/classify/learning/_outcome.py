@@ -251,7 +251,7 @@ def _centroids(
     """Return the model of a centroid a class, whose temperature comes from rows that the centroids of `train` do not hold."""
 
     def centroids(rows: NDArray[np.int64]) -> CentroidClassifier:
-        return fit_centroids(task.features.gather(rows), task.targets[rows], encoder.idf, task.classes)
+        return fit_centroids(task.features, task.targets, rows, encoder.idf, task.classes)
 
     chosen = centroids(train)
 
@@ -263,17 +263,20 @@ def _centroids(
             return chosen(*(torch.from_numpy(x) for x in (features.ids.astype(np.int64), features.offsets, weights)))
 
     judged = evenly(np.arange(len(valid)), MOST_JUDGED_OF_CENTROIDS)
-    logits, targets = centred(valid_logits(judged)), torch.from_numpy(task.targets[valid[judged]])
-    weights = torch.from_numpy(task.weights[valid[judged]]).double()
-    (coefficient,) = mix([logits], targets, weights)
-    report = LinearReport(
-        (), len(judged), "validation part", float(mean_loss(logits * coefficient, targets, weights)), 0, 0.0, len(final),
-        class_count=task.classes,
-    )  # fmt: skip
+    coefficient, loss = _scale_of(valid_logits(judged), task, valid[judged])
+    report = LinearReport((), len(judged), "validation part", loss, 0, 0.0, len(final), class_count=task.classes)
     model, calibration = centroids(final), Calibration(None, None, (0.0,) * task.classes)
     for made in (model, chosen):
-        made.adjust_(torch.zeros(task.classes), 1 / max(float(coefficient), 1e-6))
+        made.adjust_(torch.zeros(task.classes), 1 / max(coefficient, 1e-6))
     return Outcome(model, valid_logits, calibration, report, valid_rows=judged)
+
+
+def _scale_of(logits: Tensor, task: Task, rows: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the factor of the logits for which the rows are likeliest, and their mean loss then."""
+    logits, targets = centred(logits), torch.from_numpy(task.targets[rows])
+    weights = torch.from_numpy(task.weights[rows]).double()
+    factor = float(mix([logits], targets, weights))
+    return factor, float(mean_loss(logits.mul_(factor), targets, weights))
 
 
 def _by_rows(logits: Tensor) -> Callable[[NDArray[np.int64]], Tensor]:

@@ -151,7 +151,10 @@ def _scored(
         logits[:, torch.from_numpy(held)] = logits_by(options, outcome.model, data["test"].take(chosen)).float()
         return logits
 
-    return Scored.joined([Scored.of(z, targets[where]) for where, z in in_pieces(len(targets), classes, logits_of)])
+    scored = Scored.unfilled(len(targets))
+    for where, z in in_pieces(len(targets), classes, logits_of):
+        scored.fill(where, z, targets[where])
+    return scored
 
 
 def _standard_error(values: Sequence[float]) -> float:

@@ -1,6 +1,6 @@
 """Several models in one: the weights of their logits that make the judged rows likeliest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -8,13 +8,15 @@ from torch import Tensor
 
 PRIOR = 1e-3  # how strongly the weights are drawn towards equal ones
 STEPS = 100
+LEAST = 1e-12  # what a step must gain
+BLOCK = 2**18  # logits
 FARTHEST = 20.0  # a logit
 
 
 def centred(logits: Tensor) -> Tensor:
     """Return logits `(N, C)` whose mean over the classes is 0, in float64."""
-    logits = logits.double()
-    return logits - logits.mean(1, keepdim=True)
+    logits = logits.to(torch.float64, copy=True)
+    return logits.sub_(logits.mean(1, keepdim=True))
 
 
 def row_losses(logits: Tensor, targets: Tensor) -> Tensor:
@@ -31,7 +33,8 @@ def row_losses(logits: Tensor, targets: Tensor) -> Tensor:
 
 def mean_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """Return the mean negative log-likelihood of the rows."""
-    return (weights * row_losses(logits, targets)).sum() / weights.sum()
+    losses = [row_losses(logits[rows], targets[rows]) for rows in _blocks(len(logits), logits.shape[1])]
+    return (weights * torch.cat(losses)).sum() / weights.sum()
 
 
 def mix(members: Sequence[Tensor], targets: Tensor, weights: Tensor) -> Tensor:
@@ -45,31 +48,51 @@ def mix(members: Sequence[Tensor], targets: Tensor, weights: Tensor) -> Tensor:
         targets: `(N,)` class indices, or `(N, C)` for labels that are judged by themselves.
         weights: `(N,)` non-negative.
     """
-    stacked = torch.stack([logits.double() for logits in members])
-    share = (weights.double() / weights.double().sum())[:, None]
+    share = weights.double() / weights.double().sum()
     start = torch.full((len(members),), 1 / len(members), dtype=torch.float64)
 
-    def objective(a: Tensor) -> Tensor:
-        z = torch.einsum("m,mnc->nc", a, stacked)
-        return mean_loss(z, targets, weights.double()) + PRIOR / 2 * (a - start).square().sum()
+    def objective(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        value, slope, second = _derivatives(a, members, targets, share)
+        nearness = PRIOR / 2 * (a - start).square().sum()
+        return value + nearness, slope + PRIOR * (a - start), second + PRIOR * torch.eye(len(a), dtype=torch.float64)
 
-    a, value = start, objective(start)
+    a, (value, gradient, second) = start, objective(start)
     for _ in range(STEPS):
-        z = torch.einsum("m,mnc->nc", a, stacked)
-        slope, second = (_by_label if targets.ndim == 2 else _by_class)(z, stacked, targets, share)
-        gradient = slope + PRIOR * (a - start)
-        second = second + PRIOR * torch.eye(len(members), dtype=torch.float64)
         free = (a > 0) | (gradient < 0)
         move = torch.zeros_like(a)
         move[free] = -torch.linalg.solve(second[free][:, free], gradient[free])
         size = 1.0
-        while size > 1e-6 and objective((a + size * move).clamp_min(0)) >= value - 1e-12:
+        while size > 1e-6 and -size * float(gradient @ move) > LEAST:
+            candidate = (a + size * move).clamp_min(0)
+            found = objective(candidate)
+            if found[0] < value - LEAST:
+                break
             size /= 2
-        if size <= 1e-6:
+        else:
             break
-        a = (a + size * move).clamp_min(0)
-        value = objective(a)
+        a, (value, gradient, second) = candidate, found
     return a
+
+
+def _blocks(rows: int, logits: int) -> Iterator[slice]:
+    """Yield blocks of rows with so many logits each that stay in the cache; all rows need several times their logits."""
+    size = max(1, BLOCK // max(logits, 1))
+    for start in range(0, max(rows, 1), size):
+        yield slice(start, start + size)
+
+
+def _derivatives(a: Tensor, members: Sequence[Tensor], targets: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean loss of the mixed logits and its first and second derivatives by `a`."""
+    derivatives = _by_label if targets.ndim == 2 else _by_class
+    value, slope, second = (torch.zeros((len(a),) * order, dtype=torch.float64) for order in range(3))
+    for rows in _blocks(len(targets), len(a) * members[0].shape[1]):
+        stacked, weight = torch.stack([logits[rows].double() for logits in members]), share[rows]
+        z = torch.einsum("m,mnc->nc", a, stacked)
+        value += (weight * row_losses(z, targets[rows])).sum()
+        of_slope, of_second = derivatives(z, stacked, targets[rows], weight[:, None])
+        slope += of_slope
+        second += of_second
+    return value, slope, second
 
 
 def _by_class(z: Tensor, stacked: Tensor, targets: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from linkboy.classify.encoding._features import FlatFeatures
 from linkboy.classify.models._models import TextModel
 
+ROWS = 4096  # that are summed at a time
 MOST_OF_CLASSES = 0.05  # share of the classes, in more than which an n-gram is left out
 
 
@@ -80,7 +81,11 @@ class CentroidClassifier(TextModel):
 
 
 def fit_centroids(
-    features: FlatFeatures, targets: NDArray[np.int64], idf: NDArray[np.float32], class_count: int
+    features: FlatFeatures,
+    targets: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    idf: NDArray[np.float32],
+    class_count: int,
 ) -> CentroidClassifier:
     """Return the model whose weights for a class are the unit sum of the unit TF-IDF rows of the class.
 
@@ -89,26 +94,49 @@ def fit_centroids(
 
     Args:
         features: ids that are distinct within a row.
-        targets: `(rows,)` class indices.
+        targets: class indices, one per row of the features.
+        rows: those to learn from.
         idf: `(V,)`.
         class_count: how many classes there are.
     """
-    lengths = np.diff(features.offsets)
-    rows, weights = np.repeat(np.arange(len(lengths)), lengths), idf[features.ids].astype(np.float64)
-    norms = np.sqrt(np.bincount(rows, weights**2, minlength=len(lengths)))
-    weights /= np.maximum(norms, 1e-12)[rows]
-    keys = features.ids.astype(np.int64) * class_count + targets[rows]
-    order = np.argsort(keys, kind="stable")
-    keys, weights = keys[order], weights[order]
-    first = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if len(keys) else np.zeros(0, np.int64)
-    sums = np.add.reduceat(weights, first) if len(first) else np.zeros(0)
-    ids, classes = keys[first] // class_count, keys[first] % class_count
+    ids, classes, sums = _sums(features, targets, rows, idf)
     rare = np.bincount(ids, minlength=len(idf)) <= max(class_count * MOST_OF_CLASSES, 1)
-    ids, classes, sums = ids[rare[ids]], classes[rare[ids]], sums[rare[ids]]
-    lengths_of_class = np.sqrt(np.bincount(classes, sums**2, minlength=class_count))
+    lengths_of_class = np.sqrt(np.bincount(classes, sums**2 * rare[ids], minlength=class_count))
+    kept = np.flatnonzero(rare[ids])
+    kept = kept[np.argsort(ids[kept], kind="stable")]
+    ids, classes, sums = ids[kept], classes[kept], sums[kept]
     model = CentroidClassifier(len(idf), class_count, len(ids))
     model.starts.copy_(torch.from_numpy(np.searchsorted(ids, np.arange(len(idf) + 1))))
-    model.classes.copy_(torch.from_numpy(classes.astype(np.int32)))
+    model.classes.copy_(torch.from_numpy(classes))
     with torch.no_grad():  # the rows that are asked about weigh every n-gram the same: their idf is part of the model
         model.values.copy_(torch.from_numpy(sums / np.maximum(lengths_of_class[classes], 1e-12) * idf[ids]))
     return model
+
+
+def _sums(
+    features: FlatFeatures, targets: NDArray[np.int64], rows: NDArray[np.int64], idf: NDArray[np.float32]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
+    """Return n-gram, class and sum of unit TF-IDF rows, for each n-gram of each class, by class and then by n-gram.
+
+    Some thousand rows at a time, those of a class together: the keys of all rows take several times the memory of the result.
+    """
+    by_class = rows[np.argsort(targets[rows], kind="stable")]
+    first_of_class = np.flatnonzero(np.diff(targets[by_class], prepend=-1))
+    blocks = np.unique(np.searchsorted(first_of_class, np.arange(0, len(by_class), ROWS)))
+    cuts = first_of_class[blocks[blocks < len(first_of_class)]].tolist()
+    found = []
+    for first, last in pairwise([*cuts, len(by_class)]):
+        own = by_class[first:last]
+        part = features.gather(own)
+        lengths = np.diff(part.offsets)
+        weights = idf[part.ids].astype(np.float64)
+        norms = np.sqrt(np.bincount(np.repeat(np.arange(len(own)), lengths), weights**2, minlength=len(own)))
+        weights /= np.repeat(np.maximum(norms, 1e-12), lengths)
+        keys = np.repeat(targets[own] * len(idf), lengths) + part.ids
+        order = np.argsort(keys, kind="stable")
+        keys, weights = keys[order], weights[order]
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        classes, ids = np.divmod(keys[starts], len(idf))
+        found.append((ids.astype(np.int32), classes.astype(np.int32), np.add.reduceat(weights, starts)))
+    ids, classes, sums = (np.concatenate(column) for column in zip(*found, strict=True))
+    return ids, classes, sums

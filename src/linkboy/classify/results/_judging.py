@@ -74,20 +74,18 @@ def _judge_classes(inputs: TrainingInputs, outcome: Outcome) -> Judgement:
     most = MOST_MEASURED if outcome.valid_rows is None else len(outcome.valid_rows)
     measured, parts, calibration = _Measured.of(inputs, outcome, most), inputs.parts, outcome.calibration
     targets, shift = {part: measured.targets(part) for part in PARTS}, _shift_for_macro_f1(measured)
-    scored: dict[str, Scored] = {}
-    before: dict[str, Scored] = {}
-    moved = []
+    scored = {part: Scored.unfilled(len(targets[part])) for part in PARTS}
+    undone = () if calibration.temperature is None else ("valid", "test")
+    before = {part: Scored.unfilled(len(targets[part])) for part in undone}
+    moved = None if shift is None else np.empty(len(targets["test"]), np.int64)
     for part in PARTS:
-        now, then = [], []
         for where, z in measured.logits(part):
-            now.append(Scored.of(z, targets[part][where]))
-            if calibration.temperature is not None and part != "train":
-                then.append(Scored.of(calibration.undo(z.double()), targets[part][where]))
-            if shift is not None and part == "test":
-                moved.append((z.double() + shift).argmax(1).numpy())
-        scored[part] = Scored.joined(now)
-        if then:
-            before[part] = Scored.joined(then)
+            target = targets[part][where]
+            scored[part].fill(where, z, target)
+            if part in before:
+                before[part].fill(where, calibration.undo(z.double()), target)
+            if moved is not None and part == "test":
+                moved[where] = (z.double() + shift).argmax(1).numpy()
     names, held_out, valid = parts.class_names, {part: scored[part] for part in ("valid", "test")}, scored["valid"]
     predicted, clean = {part: rows.predicted for part, rows in scored.items()}, ~parts.overlap["test"]
     metrics = {part: classification_metrics(targets[part], predicted[part], names) for part in PARTS}
@@ -101,7 +99,7 @@ def _judge_classes(inputs: TrainingInputs, outcome: Outcome) -> Judgement:
         else None,
         calibration=calibration.measured(before, held_out),
         suspects=suspected_labels(parts, held_out, measured.rows) if useful else SuspectedLabels(0, 0, ()),
-        macro_f1_point=classification_metrics(targets["test"], np.concatenate(moved), names) if moved else None,
+        macro_f1_point=None if moved is None else classification_metrics(targets["test"], moved, names),
         outcome=outcome,
         decisions=DecisionCurve.of(valid.confidence, valid.right),
         test_decisions=DecisionCurve.of(scored["test"].confidence, scored["test"].right),

@@ -5,7 +5,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
@@ -23,7 +23,7 @@ from linkboy.classify.judging._reliability import Reliability
 from linkboy.classify.judging._scored import Scored
 from linkboy.classify.judging._several import ScoredLabels
 from linkboy.classify.judging.decisions import SHOWN, DecisionCurve
-from linkboy.classify.judging.metrics import ClassificationMetrics
+from linkboy.classify.judging.metrics import MOST_IN_TABLE, ClassificationMetrics, weakest_first
 from linkboy.classify.judging.multilabel import MultilabelMetrics
 from linkboy.classify.linear._linear import LinearReport
 from linkboy.classify.reading._parts import PARTS, Parts
@@ -96,6 +96,7 @@ def report_page(
             if judged.decisions is None or judged.test_decisions is None
             else charts.coverage_chart([judged.test_decisions, judged.decisions], lang),
             class_rows=_class_rows(parts, metrics["test"]),
+            most_classes=MOST_IN_TABLE,
             mistakes=_label_mistakes(classifier, parts, scored)
             if isinstance(scored, ScoredLabels)
             else _mistakes(classifier, parts, scored),
@@ -186,7 +187,11 @@ def _confused(test: ClassificationMetrics) -> list[tuple[str, str, int, float, f
 
 
 def _class_rows(parts: Parts, test: ClassificationMetrics | MultilabelMetrics) -> list[tuple[Any, int]]:
-    return list(zip(test.per_class, parts.class_counts.tolist(), strict=True))
+    """Return the figures of each class and its training rows; of more classes than a page can hold the weakest."""
+    per_class: Sequence[Any] = test.per_class
+    counts = dict(zip((c.label for c in per_class), parts.class_counts.tolist(), strict=True))
+    shown = per_class if len(per_class) <= MOST_IN_TABLE else weakest_first(per_class)[:MOST_IN_TABLE]
+    return [(figures, counts[figures.label]) for figures in shown]
 
 
 def _mistakes(classifier: Classifier, parts: Parts, scored: Scored) -> list[Mistake]:
