@@ -42,8 +42,11 @@ def read_inputs(text: Any, text_pair: Any, split: bool) -> Inputs:
         TypeError: something is not a text.
         ValueError: there are not as many second texts as first ones.
     """
-    if split is False and text_pair is None and isinstance(text, str):  # the usual call, which is to be quick
-        return Inputs([text], 1, False, True)
+    if split is False and text_pair is None:  # the usual calls, which are to be quick
+        if isinstance(text, str):
+            return Inputs([text], 1, False, True)
+        if type(text) is list and set(map(type, text)) == {str}:
+            return Inputs(text.copy(), len(text), False, False)
     check_flag("is_split_into_words", split)
     if split:
         return _read_words(text, text_pair)
