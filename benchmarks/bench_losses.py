@@ -12,7 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.harness import Row, median_seconds
-from linkboy import binary_focal_loss, focal_loss, huber_loss, linear_focal_loss, logit_adjusted_loss, mse_loss
+from linkboy import (
+    binary_focal_loss,
+    focal_loss,
+    huber_loss,
+    linear_focal_loss,
+    logit_adjusted_loss,
+    mse_loss,
+    rmse_loss,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -38,7 +46,7 @@ SMALL_SHAPES = (
 SMALL_PEERS = ("F.cross_entropy", "kornia", "torchvision-style")
 COMPILED_SHAPES = ((32, 10), (4096, 6), (16384, 32))
 BINARY_SHAPES = ((32, 20), (512, 20), (4096, 10), (65536, 10))
-MOST_OF_THE_SNIPPET, MOST_OF_TORCHVISION = 1.05, 0.7
+MOST_OF_THE_SNIPPET, MOST_OF_TORCHVISION, MOST_OF_TWO_LINES = 1.05, 0.7, 1.3
 QUICK_SHAPES = {(256, 6): (5, None, None), (2, 5, 16, 16): (5, None, None)}
 LAYER, QUICK_LAYER = (4096, 256, 50000), (64, 16, 1000)  # samples, width, classes
 
@@ -107,6 +115,7 @@ def run(*, quick: bool) -> list[Row]:
         for shape in BINARY_SHAPES[:1] if quick else BINARY_SHAPES:
             rows.append(time_binary(shape))
         rows += time_beside_torch((32, 10))
+        rows += time_weighted((32, 10))
         rows += time_linear(*(QUICK_LAYER if quick else LAYER))
     if not quick:
         rows += peak_memory()
@@ -268,6 +277,36 @@ def time_beside_torch(shape: tuple[int, ...]) -> list[Row]:
         what = f"{name} {'x'.join(map(str, shape))}, many calls, 1 thread, forward + backward"
         peer = "F.cross_entropy" if truth is target else f"F.{name}"
         rows.append(Row(what, seconds["ours"], peer, seconds["theirs"], equality="loss equal to 2e-5"))
+    return rows
+
+
+def weighted_square(input: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """The mean of squared errors as it is written by hand."""
+    return (weight * (input - target) ** 2).sum() / weight.sum()
+
+
+def time_weighted(shape: tuple[int, ...]) -> list[Row]:
+    input, _ = make_batch(shape)  # noqa: A001
+    target, weight = torch.randn(shape), torch.rand(shape)
+    pairs: dict[str, tuple[Loss, Loss]] = {
+        "mse_loss": (
+            lambda x, y: mse_loss(x, y, sample_weight=weight),
+            lambda x, y: weighted_square(x, y, weight),
+        ),
+        "rmse_loss": (
+            lambda x, y: rmse_loss(x, y, sample_weight=weight),
+            lambda x, y: weighted_square(x, y, weight).sqrt(),
+        ),
+    }
+    rows = []
+    for name, (ours, theirs) in pairs.items():
+        check_equal(ours(input, target), theirs(input, target))
+        losses = {"ours": ours, "snippet": theirs}
+        steps = {which: forward_and_backward(loss, input, target) for which, loss in losses.items()}
+        seconds = time_often(steps, input.numel())
+        what = f"{name} sample_weight {'x'.join(map(str, shape))}, many calls, 1 thread, forward + backward"
+        times = (seconds["ours"], "snippet", seconds["snippet"])
+        rows.append(Row(what, *times, equality="loss equal to 2e-5", target=f"<= {MOST_OF_TWO_LINES}x"))
     return rows
 
 

@@ -1,10 +1,22 @@
 """The sums of the compiled core beside those without it, in float64 and at every shape, and the numbers it may be given."""
 
+from unittest import mock
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from linkboy import binary_focal_loss, focal_loss, logit_adjusted_loss
+from linkboy import (
+    binary_focal_loss,
+    focal_loss,
+    huber_loss,
+    logit_adjusted_loss,
+    mae_loss,
+    mse_loss,
+    quantile_loss,
+    rmse_loss,
+    rmsle_loss,
+)
 from linkboy.losses import _arguments, _small
 
 pytestmark = pytest.mark.usefixtures("compiled")
@@ -207,11 +219,61 @@ def test_bounds_are_the_lowest_and_the_highest(dtype, size, compiled):
         assert all(bound != bound for bound in _arguments.bounds(numbers))
 
 
+REGRESSION = {
+    "mse": mse_loss,
+    "mae": mae_loss,
+    "rmse": rmse_loss,
+    "rmsle": rmsle_loss,
+    "huber": lambda *tensors, **options: huber_loss(*tensors, delta=0.7, **options),
+    "quantile": lambda *tensors, **options: quantile_loss(*tensors, quantile=0.9, **options),
+}
+
+
+def make_errors(size, dtype=torch.float64):
+    input, target, weight = 3 * torch.rand(3, size, generator=torch.Generator().manual_seed(size), dtype=dtype)  # noqa: A001
+    target[::4] = input[::4]
+    weight[::3] = 0
+    return input.requires_grad_(), target, weight
+
+
+@pytest.mark.parametrize("loss", REGRESSION.values(), ids=REGRESSION)
+@pytest.mark.parametrize("size", [2, 32, 33, 1000])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_errors_give_the_sums_of_the_plain_path(loss, size, dtype):
+    input, target, weight = make_errors(size, dtype)  # noqa: A001
+    rtol = 1e-11 if dtype == torch.float64 else 2e-6
+    for options in ({}, {"sample_weight": weight}, {"sample_weight": weight > 0}, {"sample_weight": 0 * weight}):
+        for reduction in ({}, {"reduction": "sum"}) if loss not in (rmse_loss, rmsle_loss) else ({},):
+            assert_same(lambda x: loss(x, target, **options, **reduction), input, rtol)  # noqa: B023
+
+
+@pytest.mark.parametrize("loss", REGRESSION.values(), ids=REGRESSION)
+def test_every_tensor_of_an_error_may_be_learned_and_a_graph_kept(loss):
+    tensors = [tensor.requires_grad_() for tensor in make_errors(9)]
+    total = lambda: loss(*tensors[:2], sample_weight=tensors[2])  # noqa: E731
+    learned = torch.autograd.grad(total(), tensors)
+    for tensor in tensors[1:]:
+        tensor.requires_grad_(False)
+    value = total()
+    for _ in range(2):
+        torch.testing.assert_close(*torch.autograd.grad(2 * value, tensors[0], retain_graph=True), 2 * learned[0])
+
+
+def test_the_core_computes_the_errors(compiled, monkeypatch):
+    counting = mock.Mock(wraps=compiled)
+    monkeypatch.setattr(_small, "CORE", counting)
+    input, target, weight = make_errors(9)  # noqa: A001
+    for loss in REGRESSION.values():
+        loss(input, target, sample_weight=weight).backward()
+    assert counting.error_sum.call_count == len(REGRESSION)
+
+
 def test_a_wrong_number_of_arguments_is_an_error(compiled):
     for function in (
         compiled.label_sum,
         compiled.share_sum,
         compiled.element_sum,
+        compiled.error_sum,
         compiled.weight_sum,
         compiled.bounds,
     ):

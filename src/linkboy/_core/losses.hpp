@@ -298,6 +298,78 @@ LINKBOY_INLINE double sum_of_elements(const Elements<T>& batch) {
   return total;
 }
 
+// A flat batch of predictions and true values, of which the errors are `input - target`.
+template <class T>
+struct Errors {
+  const T *input, *target;
+  const T* weight;  // may be missing
+  T* gradient;      // may be missing
+  size_t size;
+  long shape;
+  double first, second;  // what the shape takes
+  bool mean, root;
+
+  double weight_of(size_t n) const { return weight ? double(weight[n]) : 1.0; }
+};
+
+// What an error costs, and the derivative of that: its square, ...
+struct Square {
+  LINKBOY_INLINE double value(double error) const { return error * error; }
+  LINKBOY_INLINE double slope(double error) const { return 2.0 * error; }
+};
+
+// ... half of it, but a straight line from `delta` on, ...
+struct Huber {
+  double delta;
+  LINKBOY_INLINE double value(double error) const {
+    const double size = std::fabs(error);
+    return size < delta ? 0.5 * size * size : delta * (size - 0.5 * delta);
+  }
+  LINKBOY_INLINE double slope(double error) const { return error > delta ? delta : error < -delta ? -delta : error; }
+};
+
+// ... or two straight lines, of slope `above` where the prediction is too high, and `below` where it is too low.
+struct Lines {
+  double above, below;
+  LINKBOY_INLINE double value(double error) const { return error > 0 ? above * error : -below * error; }
+  LINKBOY_INLINE double slope(double error) const {
+    return error > 0 ? above : error < 0 ? -below : 0.5 * (above - below);
+  }
+};
+
+template <class Shape, class T>
+LINKBOY_INLINE double sum_of_errors(const Errors<T>& batch, const Shape shape) {
+  double sums[LANES] = {}, weights[LANES] = {};
+  for (size_t first = 0; first < batch.size; first += LANES) {
+    const size_t lanes = batch.size - first < LANES ? batch.size - first : LANES;
+    for (size_t l = 0; l < lanes; ++l) {
+      const double weight = batch.weight_of(first + l);
+      const double value = shape.value(double(batch.input[first + l]) - double(batch.target[first + l]));
+      weights[l] += weight;
+      sums[l] += weight != 0 ? weight * value : 0.0;
+    }
+  }
+  double total = 0, divisor = 0;
+  for (size_t l = 0; l < LANES; ++l) total += sums[l], divisor += weights[l];
+  if (!batch.mean || divisor == 0) divisor = 1;
+  total /= divisor;
+  if (batch.root) total = std::sqrt(total);
+  if (!batch.gradient) return total;
+  const double scale = !batch.root ? 1 / divisor : total == 0 ? 0.0 : 0.5 / (total * divisor);
+  for (size_t n = 0; n < batch.size; ++n) {
+    const double weight = scale * batch.weight_of(n);
+    const double slope = shape.slope(double(batch.input[n]) - double(batch.target[n]));
+    batch.gradient[n] = weight != 0 ? T(weight * slope) : T(0);
+  }
+  return total;
+}
+
+template <class T>
+LINKBOY_INLINE double sum_of_shape(const Errors<T>& batch) {
+  if (batch.shape == 0) return sum_of_errors(batch, Square{});
+  return batch.shape == 1 ? sum_of_errors(batch, Huber{batch.first}) : sum_of_errors(batch, Lines{batch.first, batch.second});
+}
+
 // A batch of logits (samples, classes, positions) with shares of the classes: those of a soft target, or of one label each.
 template <class T>
 struct Shares {
@@ -364,6 +436,8 @@ LINKBOY_CLONES double run(const Labels<float>& batch) { return sum_of_labels(bat
 LINKBOY_CLONES double run(const Labels<double>& batch) { return sum_of_labels(batch); }
 LINKBOY_CLONES double run(const Elements<float>& batch) { return sum_of_elements(batch); }
 LINKBOY_CLONES double run(const Elements<double>& batch) { return sum_of_elements(batch); }
+LINKBOY_CLONES double run(const Errors<float>& batch) { return sum_of_shape(batch); }
+LINKBOY_CLONES double run(const Errors<double>& batch) { return sum_of_shape(batch); }
 
 // The lowest and the highest number; NaN twice if one is.
 template <class T>
@@ -450,6 +524,15 @@ PyObject* sum_of_elements_at(PyObject* const* given) {
   return sum_of(batch, batch.size);
 }
 
+template <class T>
+PyObject* sum_of_errors_at(PyObject* const* given) {
+  Errors<T> batch{address_of<const T>(given[1]), address_of<const T>(given[2]), address_of<const T>(given[3]),
+                  address_of<T>(given[4]), PyLong_AsSize_t(given[5]), PyLong_AsLong(given[6]),
+                  PyFloat_AsDouble(given[7]), PyFloat_AsDouble(given[8]), PyObject_IsTrue(given[9]) == 1,
+                  PyObject_IsTrue(given[10]) == 1};
+  return sum_of(batch, batch.size);
+}
+
 inline bool expects(Py_ssize_t wanted, Py_ssize_t count) {
   if (count == wanted) return true;
   PyErr_Format(PyExc_TypeError, "expected %zd arguments, got %zd", wanted, count);
@@ -469,6 +552,11 @@ inline PyObject* share_sum(PyObject*, PyObject* const* given, Py_ssize_t count) 
 inline PyObject* element_sum(PyObject*, PyObject* const* given, Py_ssize_t count) {
   if (!expects(10, count)) return nullptr;
   return PyObject_IsTrue(given[0]) ? sum_of_elements_at<double>(given) : sum_of_elements_at<float>(given);
+}
+
+inline PyObject* error_sum(PyObject*, PyObject* const* given, Py_ssize_t count) {
+  if (!expects(11, count)) return nullptr;
+  return PyObject_IsTrue(given[0]) ? sum_of_errors_at<double>(given) : sum_of_errors_at<float>(given);
 }
 
 // weight_sum(target, weight, class_weight, size): the weight may be missing

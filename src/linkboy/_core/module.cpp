@@ -72,6 +72,8 @@ PyMethodDef functions[] = {
      "share_sum(wide, logits, share, target, weight, class_weight, gradient, samples, classes, positions, smoothing, gamma, divisor)"},
     {"element_sum", as_method(element_sum), METH_FASTCALL,
      "element_sum(wide, logits, label, kept, weight, gradient, size, positive, negative, gamma)"},
+    {"error_sum", as_method(error_sum), METH_FASTCALL,
+     "error_sum(wide, input, target, weight, gradient, size, shape, first, second, mean, root)"},
     {"weight_sum", as_method(weight_sum), METH_FASTCALL, "weight_sum(target, weight, class_weight, size)"},
     {"bounds", as_method(bounds), METH_FASTCALL, "bounds(kind, numbers, size)"},
     {"are_0_or_1", as_method(are_0_or_1), METH_FASTCALL, "are_0_or_1(kind, numbers, size)"},
@@ -82,7 +84,7 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT, "linkboy._core", "The compiled 
                           nullptr, nullptr, nullptr, nullptr};
 
 // Raised with every change of what a function or a class takes or gives, here and in linkboy/_compiled.py.
-constexpr long INTERFACE = 1;
+constexpr long INTERFACE = 2;
 
 bool add_type(PyObject* module, const char* name, PyType_Spec* spec) {
   Reference type(PyType_FromSpec(spec));

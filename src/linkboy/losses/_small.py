@@ -238,6 +238,25 @@ def element_sum_by_core(
     return total, gradient
 
 
+def error_sum_by_core(
+    predicted: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    cost: tuple[int, float, float],
+    *,
+    mean: bool,
+    root: bool,
+    wanted: bool,
+) -> tuple[float, Tensor | None]:
+    """Return the sum of what the errors cost, or their mean, or its root, and its gradient; all tensors have one dtype."""
+    predicted, target = dense(predicted), dense(target)
+    weight = None if weight is None else dense(weight)
+    gradient = torch.empty_like(predicted) if wanted else None
+    places = (address(tensor) for tensor in (predicted, target, weight, gradient))
+    wide = predicted.dtype is torch.float64
+    return CORE.error_sum(wide, *places, predicted.numel(), *cost, mean, root), gradient
+
+
 def element_sum(
     logits: Tensor,
     label: Tensor,

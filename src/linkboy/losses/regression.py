@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from linkboy._checks import check_choice
@@ -23,7 +22,7 @@ from linkboy.losses._arguments import (
     proposed_expansion,
     to_numbers,
 )
-from linkboy.losses.weighting import weighted_mean
+from linkboy.losses._errors import ABSOLUTE, SQUARE, ErrorCost, error_sum, huber, masked, pinball
 
 
 @other_names(weight="weights per element are sample_weight")
@@ -55,10 +54,7 @@ def mse_loss(
     The same as scikit-learn's `mean_squared_error(target, input, sample_weight=...)`. `F.mse_loss(weight=...)` broadcasts
     its weight.
     """
-    output, truth, weight = _prepare(input, target, sample_weight, reduction)
-    if weight is None and output.numel():  # one kernel; of nothing torch's mean is NaN
-        return F.mse_loss(output, truth, reduction=reduction)
-    return _reduce((output - truth).square(), weight, reduction)
+    return _reduce(*_prepare(input, target, sample_weight, reduction), SQUARE, reduction)
 
 
 @other_names(weight="weights per element are sample_weight")
@@ -88,10 +84,7 @@ def mae_loss(
         >>> mae_loss(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 0.0]), sample_weight=torch.tensor([3.0, 1.0]))
         tensor(1.2500)
     """
-    output, truth, weight = _prepare(input, target, sample_weight, reduction)
-    if weight is None and output.numel():  # one kernel; of nothing torch's mean is NaN
-        return F.l1_loss(output, truth, reduction=reduction)
-    return _reduce((output - truth).abs(), weight, reduction)
+    return _reduce(*_prepare(input, target, sample_weight, reduction), ABSOLUTE, reduction)
 
 
 @other_names(weight="weights per element are sample_weight")
@@ -122,7 +115,7 @@ def rmse_loss(input: Tensor, target: Tensor, *, sample_weight: Tensor | None = N
     The same as scikit-learn's `root_mean_squared_error`. The snippet that people copy returns the mean square if no
     weights are given, and NaN gradients at a perfect fit.
     """
-    return _root(mse_loss(input, target, sample_weight=sample_weight))
+    return error_sum(*_prepare(input, target, sample_weight, "mean"), SQUARE, mean=True, root=True)
 
 
 @other_names(weight="weights per element are sample_weight")
@@ -162,9 +155,7 @@ def msle_loss(
     The same as scikit-learn's `mean_squared_log_error`.
     """
     output, truth, weight = _prepare(input, target, sample_weight, reduction)
-    output = output if log_input else _log1p("input", output)
-    truth = truth if log_target else _log1p("target", truth)
-    return _reduce((output - truth).square(), weight, reduction)
+    return _reduce(*_logs(output, truth, weight, log_input, log_target), weight, SQUARE, reduction)
 
 
 @other_names(weight="weights per element are sample_weight")
@@ -202,8 +193,8 @@ def rmsle_loss(
         >>> rmsle_loss(torch.tensor([9.0, 0.0]), sales, sample_weight=weight)
         tensor(1.7163)
     """
-    loss = msle_loss(input, target, sample_weight=sample_weight, log_input=log_input, log_target=log_target)
-    return _root(loss)
+    output, truth, weight = _prepare(input, target, sample_weight, "mean")
+    return error_sum(*_logs(output, truth, weight, log_input, log_target), weight, SQUARE, mean=True, root=True)
 
 
 @other_names(weight="weights per element are sample_weight", quantiles="one or several are quantile")
@@ -251,9 +242,7 @@ def quantile_loss(
         target = target.unsqueeze(-1).expand_as(input)
         if isinstance(sample_weight, Tensor) and sample_weight.shape == input.shape[:-1]:
             sample_weight = sample_weight.unsqueeze(-1).expand_as(input)
-    output, truth, weight = _prepare(input, target, sample_weight, reduction)
-    error = truth - output
-    return _reduce(torch.maximum(share * error, (share - 1) * error), weight, reduction)
+    return _reduce(*_prepare(input, target, sample_weight, reduction), pinball(share), reduction)
 
 
 def _quantiles(quantile: float | PerClass, input: Tensor) -> float | Tensor:
@@ -310,16 +299,13 @@ def huber_loss(
     Without weights the same as `F.huber_loss`, whose `weight` broadcasts.
     """
     delta = number("delta", delta, above=0)
-    output, truth, weight = _prepare(input, target, sample_weight, reduction)
-    if weight is None and output.numel():  # one kernel; of nothing torch's mean is NaN
-        return F.huber_loss(output, truth, reduction=reduction, delta=delta)
-    return _reduce(F.huber_loss(output, truth, reduction="none", delta=delta), weight, reduction)
+    return _reduce(*_prepare(input, target, sample_weight, reduction), huber(delta), reduction)
 
 
 def _prepare(
     input: Tensor, target: Tensor, sample_weight: Tensor | None, reduction: Reduction
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Check the tensors and return them in the dtype of the arithmetic, masked elements as 0."""
+    """Check the tensors and return them in the dtype of the arithmetic."""
     if reduction != "mean":
         check_choice("reduction", reduction, REDUCTIONS)
     check_input("input", input)
@@ -333,12 +319,14 @@ def _prepare(
     check_real("target", target)
     weight = None if sample_weight is None else _check_weight(sample_weight, target)
     dtype = work_dtype(input)
-    if target.is_floating_point():
+    if target.dtype is not dtype and target.is_floating_point():
         dtype = torch.promote_types(dtype, work_dtype(target))
-    output, truth = input.to(dtype), target.to(dtype)
-    if weight is None:
-        return output, truth, None
-    return output.masked_fill(weight == 0, 0), truth.masked_fill(weight == 0, 0), weight.to(dtype)
+    return _in(dtype, input), _in(dtype, target), None if weight is None else _in(dtype, weight)
+
+
+def _in(dtype: torch.dtype, tensor: Tensor) -> Tensor:
+    # The question takes a tenth of the time in which `to` finds out that there is nothing to do.
+    return tensor if tensor.dtype is dtype else tensor.to(dtype)
 
 
 def _check_weight(sample_weight: Tensor, target: Tensor) -> Tensor:
@@ -353,11 +341,21 @@ def _check_weight(sample_weight: Tensor, target: Tensor) -> Tensor:
     return sample_weight
 
 
-def _reduce(values: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
-    if reduction == "mean":
-        return values.sum() / max(values.numel(), 1) if weight is None else weighted_mean(values, weight)
-    weighted = values if weight is None else values * weight
-    return weighted if reduction == "none" else weighted.sum()
+def _reduce(output: Tensor, truth: Tensor, weight: Tensor | None, cost: ErrorCost, reduction: Reduction) -> Tensor:
+    if weight is None and cost.kernel is not None and output.numel():  # of nothing torch's mean is NaN
+        return cost.kernel(output, truth, REDUCTIONS.index(reduction))  # torch's numbers are in that order
+    if reduction != "none":
+        return error_sum(output, truth, weight, cost, mean=reduction == "mean")
+    values = cost.values(*masked(output, truth, weight))
+    return values if weight is None else values * weight
+
+
+def _logs(
+    output: Tensor, truth: Tensor, weight: Tensor | None, log_input: bool, log_target: bool
+) -> tuple[Tensor, Tensor]:
+    """Return both on the log scale, masked elements as 0."""
+    output, truth = masked(output, truth, weight)
+    return output if log_input else _log1p("input", output), truth if log_target else _log1p("target", truth)
 
 
 def _log1p(argument: str, value: Tensor) -> Tensor:
@@ -367,8 +365,3 @@ def _log1p(argument: str, value: Tensor) -> Tensor:
             f"pass what is already on the log scale with log_{argument}=True"
         )
     return value.log1p()
-
-
-def _root(mean: Tensor) -> Tensor:
-    # Masked before the root as well as after it: the branch not taken would give 0 * inf.
-    return torch.where(mean > 0, torch.where(mean > 0, mean, 1.0).sqrt(), mean)
