@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ROWS_AT_ONCE = 1024
+_PLAIN = (Tensor, nn.Parameter)
 
 
 def check_floating(argument: str, value: object) -> Tensor:
@@ -79,7 +80,7 @@ def result_dtype(input: Tensor) -> torch.dtype:
         ...     result_dtype(torch.ones(2, dtype=torch.bfloat16))
         torch.float32
     """
-    half = input.dtype in (torch.float16, torch.bfloat16)
+    half = input.dtype.itemsize == 2
     return torch.float32 if half and autocast_dtype(input.device) is not None else input.dtype
 
 
@@ -90,10 +91,11 @@ def wide_dtype(device: torch.device) -> torch.dtype:
 
 def values_visible(tensor: Tensor) -> bool:
     """Return whether looking at values is free of synchronisation and graph breaks."""
+    # Compiling first: torch guards what is looked at while it traces, and checks that again at every call.
     return (
-        tensor.device.type == "cpu"
-        and type(tensor) in (Tensor, torch.nn.Parameter)
-        and not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling()
+        and tensor.is_cpu  # half the time of `tensor.device.type`
+        and type(tensor) in _PLAIN
         and not transforms_active()
     )
 

@@ -99,6 +99,20 @@ def test_priors_are_added_to_the_logits(shape):
     torch.testing.assert_close(loss(logits), (plain * weight.double()).sum() / weight.double().sum())
 
 
+@pytest.mark.parametrize("kind", [torch.int64, torch.float32, torch.float64, torch.int32])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_logarithms_of_priors_are_those_of_the_plain_path(kind, dtype):
+    logits, target, _ = make_batch((7, 5), dtype)
+    priors = torch.tensor([1, 70, 3, 9, 1000, 2]).to(kind)[1:]
+    for tau in (1, 0.7, 0):
+        rtol = 1e-11 if dtype == torch.float64 else 2e-6
+        assert_same(lambda x: logit_adjusted_loss(x, target, priors=priors, tau=tau), logits, rtol)  # noqa: B023
+    for wrong, message in ((0, "got 0 for class 2"), (-3, "must not be negative or NaN, got -3")):
+        priors[2] = wrong
+        with pytest.raises(ValueError, match=message):
+            logit_adjusted_loss(logits, target, priors=priors)
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("gamma", [0, 0.5, 2, 3])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -276,6 +290,8 @@ def test_a_wrong_number_of_arguments_is_an_error(compiled):
         compiled.error_sum,
         compiled.weight_sum,
         compiled.bounds,
+        compiled.are_0_or_1,
+        compiled.logarithms,
     ):
         with pytest.raises(TypeError, match="expected"):
             function(1)

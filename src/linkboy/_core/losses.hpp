@@ -573,8 +573,7 @@ inline PyObject* weight_sum(PyObject*, PyObject* const* given, Py_ssize_t count)
 
 // Calls a body with numbers of their type, of the arguments (kind, numbers, size): int64 (0), float (1) or double (2).
 template <class Body>
-PyObject* with_numbers(PyObject* const* given, Py_ssize_t count, Body body) {
-  if (!expects(3, count)) return nullptr;
+PyObject* with_numbers(PyObject* const* given, Body body) {
   const long kind = PyLong_AsLong(given[0]);
   const void* numbers = PyLong_AsVoidPtr(given[1]);
   const size_t size = PyLong_AsSize_t(given[2]);
@@ -584,16 +583,40 @@ PyObject* with_numbers(PyObject* const* given, Py_ssize_t count, Body body) {
   return body(static_cast<const double*>(numbers), size);
 }
 
+template <class T>
+PyObject* bounds_of(const T* numbers, size_t size) {
+  double found[2];
+  find(numbers, size, found);
+  return Py_BuildValue("dd", found[0], found[1]);
+}
+
 inline PyObject* bounds(PyObject*, PyObject* const* given, Py_ssize_t count) {
-  return with_numbers(given, count, [](auto numbers, size_t size) {
-    double found[2];
-    find(numbers, size, found);
-    return Py_BuildValue("dd", found[0], found[1]);
-  });
+  if (!expects(3, count)) return nullptr;
+  return with_numbers(given, [](auto numbers, size_t size) { return bounds_of(numbers, size); });
 }
 
 inline PyObject* are_0_or_1(PyObject*, PyObject* const* given, Py_ssize_t count) {
-  return with_numbers(given, count, [](auto numbers, size_t size) { return PyBool_FromLong(check(numbers, size)); });
+  if (!expects(3, count)) return nullptr;
+  return with_numbers(given, [](auto numbers, size_t size) { return PyBool_FromLong(check(numbers, size)); });
+}
+
+// logarithms(kind, numbers, size, factor, wide, out): writes `factor * log(number)`, and returns the bounds of the numbers
+inline PyObject* logarithms(PyObject*, PyObject* const* given, Py_ssize_t count) {
+  if (!expects(6, count)) return nullptr;
+  const double factor = PyFloat_AsDouble(given[3]);
+  const bool wide = PyObject_IsTrue(given[4]) == 1;
+  void* out = PyLong_AsVoidPtr(given[5]);
+  if (PyErr_Occurred()) return nullptr;
+  return with_numbers(given, [=](auto numbers, size_t size) {
+    for (size_t n = 0; n < size; ++n) {
+      const double value = factor * std::log(double(numbers[n]));
+      if (wide)
+        static_cast<double*>(out)[n] = value;
+      else
+        static_cast<float*>(out)[n] = float(value);
+    }
+    return bounds_of(numbers, size);
+  });
 }
 
 }  // namespace linkboy

@@ -76,6 +76,7 @@ PyMethodDef functions[] = {
      "error_sum(wide, input, target, weight, gradient, size, shape, first, second, mean, root)"},
     {"weight_sum", as_method(weight_sum), METH_FASTCALL, "weight_sum(target, weight, class_weight, size)"},
     {"bounds", as_method(bounds), METH_FASTCALL, "bounds(kind, numbers, size)"},
+    {"logarithms", as_method(logarithms), METH_FASTCALL, "logarithms(kind, numbers, size, factor, wide, out)"},
     {"are_0_or_1", as_method(are_0_or_1), METH_FASTCALL, "are_0_or_1(kind, numbers, size)"},
     {nullptr, nullptr, 0, nullptr},
 };
@@ -84,7 +85,7 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT, "linkboy._core", "The compiled 
                           nullptr, nullptr, nullptr, nullptr};
 
 // Raised with every change of what a function or a class takes or gives, here and in linkboy/_compiled.py.
-constexpr long INTERFACE = 2;
+constexpr long INTERFACE = 3;
 
 bool add_type(PyObject* module, const char* name, PyType_Spec* spec) {
   Reference type(PyType_FromSpec(spec));

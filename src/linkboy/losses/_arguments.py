@@ -310,7 +310,7 @@ def check_class_target(input: Tensor, target: object, *, allow_soft: bool) -> Te
     """Return `target` as int64 class indices, or unchanged where it is soft, else raise."""
     target = check_tensor("target", target, "a tensor of class indices")
     check_device("target", target, input)
-    shape = input.shape[:1] + input.shape[2:]
+    shape = input.shape[:1] if input.dim() == 2 else input.shape[:1] + input.shape[2:]
     if allow_soft and target.is_floating_point():
         if target.shape == input.shape:
             _check_shares(target)

@@ -48,9 +48,12 @@ def margin_loss(rows: SampleRows, gamma: float) -> Tensor:
 
 def margin_loss_sum(rows: SampleRows, divisor: Tensor | float, gamma: float, dtype: torch.dtype) -> Tensor:
     """Return the sum of `margin_loss` over `divisor`, a scalar in `dtype`."""
-    learned = any(is_learned(x) for x in (rows.weight, rows.class_weight, rows.shift, divisor))
     # Half precision: a gradient divided by N before loss scaling has multiplied it would have lost its small entries.
-    if learned or rows.logits.dtype.itemsize < 4 or plain_operations_needed():
+    if (
+        plain_operations_needed()
+        or rows.logits.dtype.itemsize < 4
+        or (is_learned(rows.weight) or is_learned(rows.class_weight) or is_learned(rows.shift) or is_learned(divisor))
+    ):
         return (margin_loss(rows, gamma).sum() / divisor).to(dtype)
     return loss_sum(LabelBatch(*rows, divisor, gamma), dtype)
 

@@ -73,6 +73,15 @@ def bounds_by_core(numbers: Tensor) -> tuple[float, float]:
     return CORE.bounds(KINDS[numbers.dtype], address(numbers), numbers.numel())
 
 
+def logarithms_by_core(numbers: Tensor, factor: float, dtype: torch.dtype) -> tuple[Tensor, float, float]:
+    """Return `factor * log(number)` in float32 or float64, and the bounds of the numbers, which are of one of the `KINDS`."""
+    numbers = dense(numbers)
+    out = torch.empty_like(numbers, dtype=dtype)
+    wide = dtype is torch.float64
+    bounds = CORE.logarithms(KINDS[numbers.dtype], address(numbers), numbers.numel(), factor, wide, address(out))
+    return out, *bounds
+
+
 def are_0_or_1(numbers: Tensor) -> bool:
     """Return whether all numbers on a CPU are 0 or 1."""
     if not arrays_may_be_used():
