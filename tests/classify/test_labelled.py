@@ -118,6 +118,21 @@ def test_blank_lines_inside_quotes_stay_and_those_between_rows_go(tmp_path):
     assert pairs(read_labelled(path)) == [("one\n\nthree", "a"), ("b", "b")]
 
 
+def test_empty_rows_of_a_spreadsheet_go_and_an_empty_text_stays_bad(tmp_path):
+    path = written(tmp_path, "rows.csv", ",,\nid,text,label\n1,good,a\n,,\n2,bad,b\n, ,\u3000\n,,,,\n3,,a\n4,fine,a\n")
+    data = read_labelled(path, on_bad_row="skip")
+    assert pairs(data) == [("good", "a"), ("bad", "b"), ("fine", "a")]
+    assert [(row.line, row.reason) for row in data.skipped] == [(8, "the text is empty")]
+    one = written(tmp_path, "one.csv", 'text\nfirst\n""\nlast\n')
+    from linkboy.classify.reading._columns import wanted_columns
+    from linkboy.classify.reading._content import opened
+    from linkboy.classify.reading._tables import Reading, table_of
+
+    with opened(one) as content:
+        table = table_of(content, Reading(wanted_columns("text", None, None, needs_label=False)), pytest.fail)
+        assert [record for _, record in table.records] == [["first"], [""], ["last"]]
+
+
 def test_a_row_with_a_line_that_is_not_utf8_is_skipped_whole(tmp_path):
     path = written(tmp_path, "rows.csv", b'text,label\n"one\n\xff\nthree",a\nb,b\n')
     data = read_labelled(path, on_bad_row="skip")

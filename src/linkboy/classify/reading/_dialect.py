@@ -248,12 +248,20 @@ def _parsed(head: Sequence[str], whole: bool, separator: str, *, escaped: bool) 
     with long_fields():
         try:
             for row in reader:
-                if rows or any(map(str.strip, row)):
-                    rows.extend([row] if row else [])
+                if not is_blank_row(row, first=not rows):
+                    rows.append(row)
         except csv.Error as error:
             # The last row of a beginning may be cut inside its quotes.
             return rows, not whole and "unexpected end" in str(error)
     return rows, True
+
+
+def is_blank_row(fields: Sequence[str], *, first: bool) -> bool:
+    """Return whether a row is only space between rows: a blank line, or the `,,,` that spreadsheets write for an empty row.
+
+    A single cell, written `""`, is a row whose text is empty, unless it would be the `first` row of the file.
+    """
+    return not any(map(str.strip, fields)) and (len(fields) != 1 or first)
 
 
 def _tab_dialect(

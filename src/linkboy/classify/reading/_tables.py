@@ -20,6 +20,7 @@ from linkboy.classify.reading._dialect import (
     cut_line,
     filled,
     header_words,
+    is_blank_row,
     long_fields,
     look,
     look_at_first,
@@ -382,9 +383,7 @@ def csv_records(path: Path, lines: Iterator[Line], dialect: Dialect, bad_row: Ba
             if "unexpected end" in str(error):
                 raise ValueError(f"{path} line {numbers[0]}: a quote is opened and never closed; close it") from None
             problem = f"a quote inside a field must be doubled and the field quoted ({error})"
-        if not fields and not problem:
-            continue
-        if not anything and not problem and not any(map(str.strip, fields)):
+        if not problem and is_blank_row(fields, first=not anything):
             continue
         anything = True
         if awaits_header and not problem:
