@@ -43,6 +43,20 @@ def test_columns_of_a_frame_are_named_as_those_of_a_file(kind):
     assert (set(data.labels), data.weights[0]) == ({"good", "poor"}, 0.5)
 
 
+def test_a_classifier_finds_the_columns_it_was_trained_on_in_another_order(tmp_path):
+    rows = {"shop": ["a", "b"] * 20, "评论": TEXTS, "quality": LABELS, "city": ["x", "x", "y", "z"] * 10}
+    data = lb.read_labelled(pl.DataFrame(rows), label_column="quality")
+    assert data.label_columns == ("quality",)
+    lb.train_classifier(data, tmp_path / "model")
+    other = tmp_path / "new.csv"
+    pl.DataFrame(rows).select("city", "quality", "评论", "shop").write_csv(other)
+    with pytest.raises(ValueError, match="columns could be the label"):
+        lb.read_labelled(other)
+    classifier = lb.load_classifier(tmp_path / "model")
+    assert (classifier.text_columns, classifier.label_columns) == (["评论"], ["quality"])
+    assert classifier.evaluate(other).accuracy == 1
+
+
 @pytest.mark.parametrize("make", [list, tuple, np.array, pl.Series, "pandas"])
 def test_texts_and_labels_are_read(make):
     make = pytest.importorskip("pandas").Series if make == "pandas" else make

@@ -203,7 +203,7 @@ def train_classifier(
     started, language = time.perf_counter(), chosen_language(lang)
     train = labelled_of("train", train)
     valid, test = (
-        part if part is None else labelled_of(name, part, known=train.text_columns)
+        part if part is None else labelled_of(name, part, known=train.text_columns, known_label=train.label_columns)
         for name, part in (("valid", valid), ("test", test))
     )
     given, corrected = {"train": train, "valid": valid, "test": test}, None
@@ -350,13 +350,15 @@ def _write(
     training = {**run, "settings": outcome.settings.to_dict()}
     if outcome.history is not None:
         training["history"] = outcome.history.to_dict()
+    trained = parts.texts["train"]
+    columns = {"text_columns": list(trained.text_columns), "label_columns": list(trained.label_columns)}
     classifier = Classifier(
         options.model,
         outcome.model,
         encoder,
         parts.class_names,
         numbered=parts.numbered,
-        about={"training": training, "text_columns": list(parts.texts["train"].text_columns)},
+        about={"training": training, **columns},
         thresholds=outcome.thresholds,
         decisions=judged.decisions,
     )

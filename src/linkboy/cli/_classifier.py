@@ -166,7 +166,7 @@ def evaluate(
     from linkboy import load_classifier
 
     classifier = load_classifier(directory, encoder=encoder)
-    data = reading.read(file, known=classifier.text_columns)
+    data = reading.read(file, known=classifier.text_columns, known_label=classifier.label_columns)
     if not json:
         printer()(data)
     show_report(classifier.evaluate(data), json=json)

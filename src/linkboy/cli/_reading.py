@@ -38,11 +38,25 @@ class ReadingOptions:
     encoding: str | None = None
     on_bad_row: Literal["raise", "skip"] = "raise"
 
-    def read(self, file: Path, *, weight_column: str | None = None, known: Sequence[str] = ()) -> "LabelledTexts":
-        """Return the labelled texts of a file; `known` are the columns of the text that a classifier was trained on."""
+    def read(
+        self,
+        file: Path,
+        *,
+        weight_column: str | None = None,
+        known: Sequence[str] = (),
+        known_label: Sequence[str] = (),
+    ) -> "LabelledTexts":
+        """Return the labelled texts of a file.
+
+        Args:
+            file: the file.
+            weight_column: the column of the weights.
+            known: columns of the text that a classifier was trained on.
+            known_label: columns of the label that it was trained on.
+        """
         from linkboy.classify.reading.labelled import read_rows
 
-        asked = self._asked(weight_column, known, needs_label=True)
+        asked = self._asked(weight_column, known, known_label, needs_label=True)
         return read_rows(file, asked, label_map=_map_of(self.label_map), on_bad_row=self.on_bad_row)
 
     def for_texts(self, known: Sequence[str]) -> "AskedReading":
@@ -51,15 +65,22 @@ class ReadingOptions:
             raise ValueError("--label-map is for labels that are read, and predict reads none; leave it out")
         if self.label_separator is not None:
             raise ValueError("--label-separator is for labels that are read, and predict reads none; leave it out")
-        return self._asked(None, known, needs_label=False)
+        return self._asked(None, known, (), needs_label=False)
 
-    def _asked(self, weight_column: str | None, known: Sequence[str], *, needs_label: bool) -> "AskedReading":
+    def _asked(
+        self, weight_column: str | None, known: Sequence[str], known_label: Sequence[str], *, needs_label: bool
+    ) -> "AskedReading":
         from linkboy.classify.reading._columns import wanted_columns
         from linkboy.classify.reading._dialect import label_separator_of, separator_of
         from linkboy.classify.reading._tables import Reading as AskedReading
 
         wanted = wanted_columns(
-            self.text_column, self.label_column, weight_column, needs_label=needs_label, known=known
+            self.text_column,
+            self.label_column,
+            weight_column,
+            needs_label=needs_label,
+            known=known,
+            known_label=known_label,
         )
         between = label_separator_of(self.label_separator)
         return AskedReading(wanted, self.encoding, separator_of(self.separator), self.header, between)

@@ -20,6 +20,7 @@ TEXT_NAMES = (
 LABEL_NAMES = (
     "label", "class", "category", "target", "intent", "sentiment", "stars", "polarity", "标签", "类别", "分类", "labels",
     "topic", "emotion", "rating", "score", "class_index", "label_name", "情感", "星级", "评分", "类目", "意图", "主题",
+    "情感倾向",
     "tags", "categories", "topics", "genres", "emotions",
 )  # fmt: skip
 
@@ -43,6 +44,7 @@ class Wanted:
     weight: ColumnName | None = None
     needs_label: bool = True
     known: tuple[str, ...] = ()  # columns of the text that a classifier was trained on
+    known_label: tuple[str, ...] = ()  # and of the label
 
     @property
     def all(self) -> tuple[ColumnName, ...]:
@@ -57,6 +59,7 @@ def wanted_columns(
     *,
     needs_label: bool = True,
     known: Sequence[str] = (),
+    known_label: Sequence[str] = (),
 ) -> Wanted:
     """Check what was asked for.
 
@@ -82,7 +85,7 @@ def wanted_columns(
                 raise TypeError(f"{argument} must be the name of a column or its number from 0, got {column!r}")
             if isinstance(column, int) and column < 0:
                 raise ValueError(f"{argument} must be the name of a column or its number from 0, got {column}")
-    return Wanted(texts, labels, weight, needs_label, tuple(known))
+    return Wanted(texts, labels, weight, needs_label, tuple(known), tuple(known_label))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,6 +260,8 @@ def _asked_for(
     weight = None if wanted.weight is None else _position(path, wanted.weight, names)
     if text is None and wanted.known and set(wanted.known) <= set(names):
         text = tuple(names.index(name) for name in wanted.known)
+    if not label and wanted.needs_label and wanted.known_label and set(wanted.known_label) <= set(names):
+        label = tuple(names.index(name) for name in wanted.known_label)
     _check_distinct(path, text, label, weight, names)
     return text, label, weight
 

@@ -58,6 +58,7 @@ class LabelledTexts(Printable):
         weights: one non-negative number per row, or `None`.
         skipped: the rows that were left out with `on_bad_row="skip"`.
         text_columns: names of the columns that the texts were read from; empty where they have none.
+        label_columns: names of the columns that the labels were read from; empty where they have none.
         notes: what was taken from the file, its first row as read, and what is odd about labels and texts.
 
     Examples:
@@ -76,6 +77,7 @@ class LabelledTexts(Printable):
     weights: Sequence[float] | None = None
     skipped: Sequence[SkippedRow] = ()
     text_columns: tuple[str, ...] = ()
+    label_columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -215,13 +217,16 @@ def read_labelled(
     return read_rows(path, asked, label_map=label_map, on_bad_row=on_bad_row)
 
 
-def labelled_of(name: str, value: object, *, known: Sequence[str] = ()) -> LabelledTexts:
+def labelled_of(
+    name: str, value: object, *, known: Sequence[str] = (), known_label: Sequence[str] = ()
+) -> LabelledTexts:
     """Return what was given as labelled texts, whatever form it has.
 
     Args:
         name: of the argument, for the message.
         value: labelled texts, or what `read_labelled` takes.
         known: columns of the text that a classifier was trained on.
+        known_label: columns of the label that it was trained on.
 
     Raises:
         TypeError: it is something else.
@@ -231,7 +236,7 @@ def labelled_of(name: str, value: object, *, known: Sequence[str] = ()) -> Label
         return value
     if not (isinstance(value, (str, os.PathLike)) or is_frame(value) or is_pair(value)):
         raise TypeError(f"{name} must be {ACCEPTED}, got {type(value).__name__}; see read_labelled")
-    return read_rows(value, Reading(wanted_columns(None, None, None, known=known)))
+    return read_rows(value, Reading(wanted_columns(None, None, None, known=known, known_label=known_label)))
 
 
 def read_rows(
@@ -380,6 +385,7 @@ def _collect(
         weights=weights if roles.weight is not None else None,
         skipped=tuple(sorted(skipped, key=lambda row: row.line)),
         text_columns=tuple(table.names[place] for place in roles.text) if table.header else (),
+        label_columns=tuple(table.names[place] for place in roles.label) if table.header else (),
         notes=tuple(notes),
     )
 

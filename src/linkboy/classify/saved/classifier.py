@@ -86,7 +86,15 @@ class Classifier:
     @property
     def text_columns(self) -> list[str]:
         """The columns that the texts it was trained on were read from; none where they had no names."""
-        names = self.about.get("text_columns")
+        return self._names("text_columns")
+
+    @property
+    def label_columns(self) -> list[str]:
+        """The columns that the labels it was trained on were read from; none where they had no names."""
+        return self._names("label_columns")
+
+    def _names(self, key: str) -> list[str]:
+        names = self.about.get(key)
         return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
     @property
@@ -358,7 +366,7 @@ class Classifier:
             TypeError: `data` is none of these.
             ValueError: a label is not among the classes; the message names its line.
         """
-        data = labelled_of("data", data, known=self.text_columns)
+        data = labelled_of("data", data, known=self.text_columns, known_label=self.label_columns)
         if self.several:
             return self._evaluate_labels(data)
         target = targets_of(data, self.class_names, "evaluation", numbered=self.numbered)
