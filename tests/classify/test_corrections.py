@@ -67,6 +67,15 @@ def test_what_programs_for_tables_make_of_the_file_is_read(correct):
     assert labels["train"] == ["n", "n", "p", "p", "1"]
 
 
+def test_a_list_that_was_saved_in_another_encoding_is_read(correct):
+    texts = ["两个小时才送到，饭都凉了", "味道很好，下次还来", "服务员态度很差"]
+    rows = lb.LabelledTexts("rows.csv", texts, ["好评", "好评", "差评"], [2, 3, 4])
+    content = HEADER + f"train,2,好评,差评,0.9,{texts[0]}\r\ntrain,4,差评,一般,0.8,{texts[2]}\r\n"
+    labels, made = correct(content.encode("gb18030"), rows=rows)
+    assert labels["train"] == ["差评", "好评", "一般"]
+    assert made.new_labels == ("一般",)
+
+
 def test_rows_of_a_given_part_are_corrected_in_that_part(correct):
     content = HEADER + 'valid,2,p,n,0.9,v\ntest,2,p,n,0.9,"a, b"\n'
     labels, made = correct(content, valid=VALID)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from linkboy._checks import did_you_mean
+from linkboy._encodings import encoding_of_mark, likely_encodings
 from linkboy._report import Block, Report, Table, format_count, plural
 from linkboy.classify.judging.suspects import shortened
 from linkboy.classify.reading._columns import wanted_columns
-from linkboy.classify.reading._content import opened
+from linkboy.classify.reading._content import Content, opened
 from linkboy.classify.reading._parts import PARTS, numbers_of
 from linkboy.classify.reading._tables import Reading, table_of
 from linkboy.classify.reading.labelled import LabelledTexts, as_string, existing_file, label_counts
@@ -198,7 +199,8 @@ def _rows_of(path: Path) -> Iterator[_Row]:
 
     with opened(path) as content:
         header = True if content.kind == "text" else None
-        table = table_of(content, Reading(wanted_columns("text", "suggested_label", None), header=header), bad_row)
+        asked = Reading(wanted_columns("text", "suggested_label", None), _saved_encoding(content), header=header)
+        table = table_of(content, asked, bad_row)
         missing = [name for name in COLUMNS if name not in table.names]
         if missing:
             raise ValueError(
@@ -221,6 +223,21 @@ def _rows_of(path: Path) -> Iterator[_Row]:
             yield _Row(
                 place, part, int(line), as_string(cells["label"]), as_string(suggested), as_string(cells["text"])
             )
+
+
+def _saved_encoding(content: Content) -> str | None:
+    """Return the encoding that a program for tables saved the list in; `None` for UTF-8 and where nothing is likely.
+
+    A wrong one does no harm: the texts that are read are compared with those of the data.
+    """
+    lines = content.head.rpartition(b"\n")[0]  # the last one may be cut
+    if content.kind != "text" or encoding_of_mark(content.head):
+        return None
+    try:
+        lines.decode()
+    except UnicodeDecodeError:
+        return next((name for name, _ in likely_encodings(lines)), None)
+    return None
 
 
 def _refuse(path: Path, row: _Row, reason: str) -> NoReturn:
