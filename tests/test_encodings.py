@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from linkboy._encodings import encoding_of_mark, likely_encodings, unmarked_utf16
+from linkboy._encodings import encoding_of_mark, likely_encodings, looks_binary, unmarked_utf16
 
 LINES = {
     "gb18030": ["很好,正", "评论,标签", "房间很干净\t好评", "这家店的菜味道不错，下次还来", "价格贵，质量一般"],
@@ -51,3 +51,12 @@ def test_marks_and_zeros_name_an_encoding():
     assert unmarked_utf16("text,label\n".encode("utf-16-be")) == "utf-16-be"
     assert unmarked_utf16("text,label\n".encode("utf-16-le")) == "utf-16-le"
     assert unmarked_utf16(b"text,label\n\0\0") is None
+
+
+def test_what_is_no_text_in_any_encoding_is_known():
+    pixels = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
+    assert looks_binary(pixels)
+    assert not looks_binary("名\x01前\0".encode() * 9)  # UTF-8 with odd separators is text
+    for encoding in ("gb18030", "big5", "shift_jis", "euc_jp", "iso2022_jp"):
+        assert not looks_binary("房間は静かだった，".encode(encoding, "ignore") * 99)
+    assert not looks_binary("très bon".encode("cp1252"))

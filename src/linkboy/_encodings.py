@@ -54,6 +54,9 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_CONTROLS = tuple({*range(32)} - {*b"\t\n\v\f\r\x1a\x1b"})  # no text has them, whatever its encoding
+_MANY_CONTROLS = 0.02
+_CUT = 3  # bytes of a character that the end of the head may cut
 _LEAST = 0.45  # below it nothing is advised
 _NEAR = 0.12  # what is so near the best is named too
 
@@ -80,6 +83,18 @@ def unmarked_utf16(head: bytes) -> str | None:
         if len(zeros) > 3 and zeros.count(0) > 0.4 * len(zeros) and others.count(0) < 0.05 * len(others):
             return name
     return None
+
+
+def looks_binary(head: bytes) -> bool:
+    r"""Return whether the start of a file is that of a program, a picture or weights: not UTF-8, with many control characters.
+
+    Examples:
+        >>> looks_binary(bytes(range(256))), looks_binary("很好,正".encode("gb18030"))
+        (True, False)
+    """
+    kept = head.decode("utf-8", "ignore").encode()
+    controls = sum(head.count(byte) for byte in _CONTROLS)
+    return len(kept) < len(head) - _CUT and controls > _MANY_CONTROLS * len(head)
 
 
 def likely_encodings(raw: bytes) -> list[tuple[str, str]]:

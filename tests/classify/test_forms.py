@@ -234,8 +234,11 @@ REFUSED = {
         "FILE could be read by lines, or with quoted fields that span lines: a quote is opened in one line and closed in "
         "another; write each text on one line, or write the file as CSV, where quotes count"),
     "tabs in texts": ("rows.tsv", b"a\tb\tpos\n" * 8 + b"c\tneg\n" * 5,
-        "FILE has 3 fields in most of its first lines, but not in all: these are columns, or there are tabs in the texts; write "
-        "a header above it, and quote texts with tabs"),
+        "FILE has 3 fields in most of its first lines, but not in all: these are columns, or there are tabs in the texts; if "
+        "its first line names the columns pass header=True, else write a header above it; and quote texts with tabs"),
+    "weights": ("rows.csv", b"\x40\0\0\0\0\0\0\0" + bytes(range(256)) * 4,
+        "FILE is not text (it begins with b'@\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x01\\x02\\x03\\x04\\x05\\x06\\x07'), and nothing "
+        "else that holds labelled text; name another file, or pass its encoding if it is text"),
     "two zipped": ("rows.zip", None, "FILE must hold one file, got 2: 'a.csv', 'b.csv'; unpack it and name the one to read"),
     "packed twice": ("rows.csv.gz", gzip.compress(bz2.compress(b"text,label\na,b\n")),
         "FILE is packed twice, inside by bz2; unpack it once"),

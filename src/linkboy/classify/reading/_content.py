@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal
 
-from linkboy._encodings import encoding_of_mark, unmarked_utf16
+from linkboy._encodings import encoding_of_mark, looks_binary, unmarked_utf16
 from linkboy._reading import (
     PIECE,
     BoundedText,
@@ -72,6 +72,11 @@ class Content:
             wide = unmarked_utf16(self.head)
             if mark is None and wide is not None:
                 raise ValueError(f"{self.path} is UTF-16 without a byte order mark; read it with encoding={wide!r}")
+            if mark is None and looks_binary(self.head):
+                raise ValueError(
+                    f"{self.path} is not text (it begins with {self.head[:16]!r}), and nothing else that holds labelled text; "
+                    "name another file, or pass its encoding if it is text"
+                )
             return mark or "utf-8"
         codec = codec_of(asked)
         if mark is not None and not codec.startswith(mark):

@@ -280,7 +280,7 @@ def _tab_dialect(
     if not header and usual > 2 and not in_columns and len(full) >= ENOUGH and 2 * times > len(full):
         raise ValueError(
             f"{path} has {usual} fields in most of its first lines, but not in all: these are columns, or there are tabs in the "
-            "texts; write a header above it, and quote texts with tabs"
+            "texts; if its first line names the columns pass header=True, else write a header above it; and quote texts with tabs"
         )
     if header or in_columns:
         rows = [tsv_fields(line, len(names)) for line in full]
