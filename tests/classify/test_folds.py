@@ -115,6 +115,9 @@ def test_the_report_the_page_and_metrics_json_have_the_figures(report):
         f"{100 * made.macro_f1_standard_error:.2f}; ± is the standard error over 3 folds"
     )
     assert said in str(report)
+    for c in made.metrics.per_class:
+        row = rf"^ *{c.label} +{c.precision:.2%} +{c.recall:.2%} +{c.f1:.2%} +{c.support}$"
+        assert re.search(row, str(made), re.MULTILINE)
     kept = json.loads((report.directory / "metrics.json").read_text("utf-8"))["cross_validation"]
     assert kept["accuracies"] == list(made.accuracies)
     assert kept["metrics"]["macro_f1"] == made.metrics.macro_f1

@@ -66,22 +66,14 @@ class ClassificationMetrics(Report):
     confused: Sequence[tuple[str, str, int]]
     confusion: Sequence[Sequence[int]]
 
-    def _blocks(self) -> Iterator[Block]:
+    def class_table(self) -> Table:
+        """Return precision, recall and F1 of each class; of very many, the weakest."""
         shown, title = shown_of(self.per_class)
-        yield Table(
-            ("class", "precision", "recall", "F1", "rows"),
-            [
-                (
-                    c.label,
-                    format_percent(c.precision),
-                    format_percent(c.recall),
-                    format_percent(c.f1),
-                    format_count(c.support),
-                )
-                for c in shown
-            ],
-            title,
-        )
+        rows = [(c.label, *map(format_percent, (c.precision, c.recall, c.f1)), format_count(c.support)) for c in shown]
+        return Table(("class", "precision", "recall", "F1", "rows"), rows, title)
+
+    def _blocks(self) -> Iterator[Block]:
+        yield self.class_table()
         confused = self.most_confused()
         if confused:
             yield "most confused: " + ", ".join(f"{true} -> {predicted} {count}" for true, predicted, count in confused)

@@ -74,6 +74,7 @@ class CrossValidation(Report):
             f"interval {100 * low:.1f} to {100 * high:.1f}), macro-F1 {format_percent(self.metrics.macro_f1)} ± "
             f"{100 * self.macro_f1_standard_error:.2f}; ± is the standard error over {self.fold_count} folds"
         )
+        yield self.metrics.class_table()  # a rare class has few rows in a tenth of the file, and all of them here
 
 
 def check_folds(options: TrainingOptions, rows: LabelledTexts, parts: Parts) -> None:
