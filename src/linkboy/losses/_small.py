@@ -55,10 +55,7 @@ def sum_by_arrays(logits: Tensor, most: int, *, visible: bool) -> bool:
 
 def dense(tensor: Tensor) -> Tensor:
     """Return a tensor with its numbers one after the other, as the core reads them."""
-    if (
-        tensor.is_contiguous() and not tensor.is_neg()
-    ):  # asked in half the time in which torch returns the tensor itself
-        return tensor
+    # An operation, and not a question first: it also takes a tensor that outlived a transform out of its wrapper.
     return tensor.resolve_neg().contiguous()
 
 
