@@ -69,6 +69,9 @@ def test_paths_are_counted_and_functions_called(tmp_path, monkeypatch):
         ("no_such_package.models:build", ModuleNotFoundError,
          "target must be a path or package.module:name, got 'no_such_package.models:build', and no module "
          "'no_such_package' was found; start from the folder that holds it, install it, or check its name"),
+        ("nets/my_models.py:build", ModuleNotFoundError,
+         "target must be a path or package.module:name, got 'nets/my_models.py:build', and no module 'nets/my_models' was "
+         "found; write nets.my_models:build"),
     ]:  # fmt: skip
         with pytest.raises(error) as caught:
             describe_target(target)

@@ -157,6 +157,18 @@ def test_a_report_prints_and_turns_into_plain_values():
     assert "<table>" in trace._repr_html_()
 
 
+def test_many_tensors_of_one_call_take_little_room_in_the_table():
+    with trace_shapes() as trace:
+        torch.cat([torch.zeros(1, 2)] * 1152)
+        torch.cat([torch.zeros(1, 2), torch.zeros(2, 2), torch.zeros(2, 2)])
+        torch.cat([torch.zeros(size, 2) for size in range(1, 12)])
+    assert [len(row.in_shapes) for row in trace.rows] == [1152, 3, 11]
+    lines = [" ".join(line.split()) for line in str(trace).splitlines()]
+    assert "1152 x [1, 2] [1152, 2]" in lines[3]
+    assert "[1, 2], [2, 2], [2, 2]" in lines[4]
+    assert "[8, 2] and 3 more [66, 2]" in lines[5]
+
+
 def test_the_trace_fills_while_the_block_runs():
     with trace_shapes() as trace:
         torch.zeros(3).view(1, 3)

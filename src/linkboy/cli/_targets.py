@@ -56,10 +56,12 @@ def _imported(module_name: str, target: str, need: str) -> object:
         missing = error.name or module_name
         if module_name != missing and not module_name.startswith(f"{missing}."):  # found, but it imports another
             raise
+        advice = "start from the folder that holds it, install it, or check its name"
+        if module_name.endswith(".py"):
+            dotted = module_name.removesuffix(".py").replace("\\", ".").replace("/", ".")
+            advice = f"write {dotted}:{target.partition(':')[2]}"
         raise ModuleNotFoundError(
-            f"target must be {need}, got {target!r}, and no module {missing!r} was found; "
-            "start from the folder that holds it, install it, or check its name",
-            name=missing,
+            f"target must be {need}, got {target!r}, and no module {missing!r} was found; {advice}", name=missing
         ) from None
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from torch import nn
 
 from linkboy._files import atomic_write
-from linkboy._report import Block, Report, Table, format_bytes, plural
+from linkboy._report import Block, Report, Table, format_bytes, listed, plural
 from linkboy.shapes._calls import Shape
 from linkboy.shapes._rows import ShapeRow, Step
 from linkboy.shapes.hazards import Hazard
@@ -24,6 +24,8 @@ FindingKind = Literal[
 ]  # fmt: skip
 
 _LISTED_WAYS = 3  # different shapes shown for a line that runs many times
+_RUN = 3  # equal shapes of a call from which on they are counted
+_MOST_SHAPES = 8
 _CODE_WIDTH = 60  # the comment of a longer line follows it directly
 _MARK = "^^^"
 
@@ -120,7 +122,7 @@ class ShapeTrace(Report):
         yield self.summary
         cells = [
             (
-                f"{PurePath(row.file).name}:{row.line}", row.code or row.op, _chain(row.in_shapes), _chain(row.out_shapes),
+                f"{PurePath(row.file).name}:{row.line}", row.code or row.op, _cell(row.in_shapes), _cell(row.out_shapes),
                 row.kind, format_bytes(row.nbytes) if row.nbytes else "",
             )
             for row in self.rows
@@ -130,6 +132,13 @@ class ShapeTrace(Report):
         yield from map(str, self._hazards)
         yield from self._notes
         yield self.deep
+
+
+def _cell(shapes: Iterable[Shape]) -> str:
+    """Write the shapes of one call in a table: equal ones in a row by their number, of very many different ones the first."""
+    runs = [(_chain([shape]), len(list(run))) for shape, run in itertools.groupby(shapes)]
+    parts = [part for text, count in runs for part in ([f"{count} x {text}"] if count > _RUN else [text] * count)]
+    return listed(parts, most=_MOST_SHAPES)
 
 
 def _chain(shapes: Iterable[Shape], between: str = ", ") -> str:
