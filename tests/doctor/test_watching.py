@@ -189,6 +189,11 @@ def test_what_is_refused_is_refused_by_its_text(call, message):
     assert str(caught.value) == message
 
 
+def test_a_directory_is_no_script(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        lb.check_script(str(tmp_path))
+
+
 def test_check_training_puts_everything_back():
     torch.manual_seed(0)
     net = model()

@@ -86,6 +86,7 @@ def check_script(
 
     Raises:
         FileNotFoundError: there is no such file.
+        IsADirectoryError: it is a directory.
         ValueError: a number or a word is not allowed.
 
     Examples:
@@ -99,6 +100,8 @@ def check_script(
     for name, value, least in (("steps", steps, 1), ("passes", passes, 0), ("batches", batches, 0)):
         check_number(name, value, minimum=least, integer=True)
     ignored = check_words("ignore", ignore)
+    if not module and Path(script).is_dir():
+        raise IsADirectoryError(21, "Is a directory", script)
     if not module and not Path(script).is_file():
         raise FileNotFoundError(2, "No such file or directory", script)
     run = _Run(script, list(arguments), module=module, write=write, strict=strict, ignored=ignored, done=done)
