@@ -275,6 +275,19 @@ class Classifier(nn.Module):
         return {"loss": nn.functional.cross_entropy(self.linear(x), labels), "logits": self.linear(x)}
 
 
+def test_a_metric_that_fails_says_what_it_was_called_with():
+    class Net(nn.Linear):
+        def forward(self, x):
+            return {"logits": super().forward(x), "hidden": x}
+
+    rows = DataLoader(TensorDataset(torch.zeros(6, 3), torch.zeros(6, dtype=torch.long)), 4)
+    with pytest.raises(AttributeError) as caught:
+        evaluate(Net(3, 2), rows, {"accuracy": lambda output, target: (output.argmax(1) == target).double().mean()})
+    assert caught.value.__notes__ == [
+        "metrics['accuracy'] was called with dict(logits=f32[6, 2], hidden=f32[6, 3]) and i64[6]"
+    ]
+
+
 def test_outputs_in_a_dataclass_come_back_in_it_and_the_metric_sees_them():
     model, x = Classifier(), torch.randn(7, 4)
     output = predict(model, DataLoader(x, batch_size=2))

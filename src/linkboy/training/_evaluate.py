@@ -175,7 +175,8 @@ class Evaluator:
         values = {name: _as_float(name, metric.compute()) for name, metric in self.streaming.items()}
         if keep:
             output, target = _in_order(outputs, keys, pad=True), _in_order(targets, keys, pad=True)
-            values |= {name: _as_float(name, metric(output, target)) for name, metric in self.metrics.items()}
+            measured = {name: _measured(name, metric, output, target) for name, metric in self.metrics.items()}
+            values |= {name: _as_float(name, value) for name, value in measured.items()}
         mean = loss / weight if weight else None if self.objective.loss_fn is None else float("nan")
         return Evaluation(int(rows), mean, {name: values[name] for name in (*self.metrics, *self.streaming)})
 
@@ -352,6 +353,24 @@ def _padded(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         whole[tuple(map(slice, tensor.shape))] = tensor
         padded.append(whole)
     return padded
+
+
+def _measured(name: str, metric: Callable[[Any, Any], Any], output: Any, target: Any) -> Any:
+    """Call a metric; an error of its own says what it was called with, since a model may return more than a tensor."""
+    try:
+        return metric(output, target)
+    except Exception as error:
+        error.add_note(f"metrics[{name!r}] was called with {_named(output)} and {_named(target)}")
+        raise
+
+
+def _named(value: Any) -> str:
+    """Name what a metric gets: a tensor by dtype and shape, a mapping or a sequence by its type and what is in it."""
+    if isinstance(value, Mapping):
+        return f"{type(value).__name__}({', '.join(f'{key}={describe(each)}' for key, each in value.items())})"
+    if isinstance(value, (tuple, list)):
+        return f"{type(value).__name__}({', '.join(map(describe, value))})"
+    return describe(value)
 
 
 def _as_float(name: str, value: Any) -> float:
