@@ -266,6 +266,32 @@ def test_broken_logits_are_never_hidden(row, options):
         assert gradient.isnan().any()
 
 
+LOWEST = torch.finfo(torch.float32).min
+
+
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+@pytest.mark.parametrize(
+    "row", [[INFINITE] * 3, [LOWEST] * 3, [LOWEST, 0.0, 0.0], [0.0, LOWEST, LOWEST], [torch.nan] * 3], ids=str
+)
+def test_rows_masked_as_a_whole_are_those_of_cross_entropy_on_every_path(row, reduction, small, monkeypatch):
+    if not small:
+        monkeypatch.setattr("linkboy.losses._fused.sum_by_core", lambda *_, **__: False)
+        monkeypatch.setattr("linkboy.losses._fused.sum_by_arrays", lambda *_, **__: False)
+    target = torch.zeros(2, dtype=torch.long)
+    ours, theirs = (
+        torch.tensor([row, [2.0, 1.0, 0.5]], dtype=dtype).requires_grad_() for dtype in (None, torch.float64)
+    )
+    loss = focal_loss(ours, target, gamma=0.0, reduction=reduction)
+    expected = torch.nn.functional.cross_entropy(theirs, target, reduction=reduction)
+    loss.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0, equal_nan=True)
+    broken = theirs.grad.isnan().any(1)
+    assert torch.equal(ours.grad.isnan().any(1), broken)
+    torch.testing.assert_close(ours.grad[~broken].double(), theirs.grad[~broken], rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_tensors_without_values_pass(reduction):
     with FakeTensorMode():

@@ -258,14 +258,15 @@ def flat_index(target: Tensor, classes: int) -> Tensor:
 def deficit_and_shares(logits: Tensor, index: Tensor) -> Tensor:
     """Return `logsumexp(x_j, j != t) - x_t`, wide, of contiguous logits; these turn into their softmax without the target.
 
-    The target's place holds the lowest number of the dtype meanwhile. Where there is no other class (all of them masked
-    with -inf) that number is the largest: the deficit is far below 0, and the loss 0.
+    Where there is no other class (all of them masked with -inf) it is -inf, and the loss 0.
     """
     wide = wide_dtype(logits.device)
     entries = logits.view(-1)
     own = entries.index_select(0, index)
-    entries.scatter_(0, index, torch.finfo(logits.dtype).min)
+    entries.scatter_(0, index, -torch.inf)
     top = logits.amax(1)
+    # The softmax of such a row would be 0 / 0: the target's place takes all of it.
+    entries.scatter_(0, index, torch.zeros_like(top).masked_fill_(top > -torch.inf, -torch.inf).view(-1))
     torch.softmax(logits, 1, out=logits)
     # The largest of the others has the exponential 1, so its share is 1 over their sum.
     return top.to(wide).sub_(own.view_as(top)).sub_(logits.amax(1).to(wide).log_())
