@@ -4,11 +4,12 @@ from collections import Counter
 from statistics import median
 
 from linkboy._report import listed, plural
-from linkboy._watch import LossCall, Record, Severity, check
+from linkboy._watch import LossCall, Record, Severity, TrainingFinding, check
 from linkboy._watch._checks import Answer, by_site, finding
 from linkboy.doctor._facts import Rerun, facts_of
 
 CLASSES = ("nll",)
+IDLE = 3  # calls on data that no backward pass uses, from which on they are a validation
 REGRESSIONS = ("mse", "l1", "smooth_l1", "huber")
 
 
@@ -162,6 +163,24 @@ def train_in_eval(record: Record) -> Answer:
             )
             fix = "call model.eval() before validation, and model.train() after it"
             return finding("train-in-eval", "FAULT", sentence, fix, [root.eval_place], measured=root.eval_losses)
+    return _measured_with_gradient(record)
+
+
+def _measured_with_gradient(record: Record) -> TrainingFinding | None:
+    """A validation that forgot `no_grad` as well: a loader whose data no backward pass ever uses."""
+    loaders = facts_of(record).loaders
+    trained = {loader.dataset for loader in loaders if loader.backwards}
+    for loader in loaders:
+        number, calls = next(iter(loader.idle_calls.most_common(1)), (0, 0))
+        if calls < IDLE or loader.dataset in trained or not trained or not record.roots[number].noisy:
+            continue
+        root = record.roots[number]
+        sentence = (
+            f"{root.name} was called in training mode on the data of a loader that no backward pass uses: "
+            f"{listed(root.noisy, 3)} {'is' if len(root.noisy) == 1 else 'are'} on, and what is measured is another model"
+        )
+        fix = "call model.eval() before validation, run it under torch.no_grad(), and call model.train() after it"
+        return finding("train-in-eval", "LIKELY", sentence, fix, [loader.idle_place], measured=calls)
     return None
 
 

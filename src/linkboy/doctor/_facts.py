@@ -45,6 +45,9 @@ class LoaderFacts:
         taken: batches handed out.
         cut: passes that were ended early.
         backwards: backward passes while it was the last to hand out a batch.
+        idle_calls: calls of a model in training mode, with gradient, on its batches, that no backward pass came after; by the
+            number of the model.
+        idle_place: where the first of them was.
         in_order: whether its rows come in the order of the dataset.
         place: where it was iterated first.
         made: where it was made.
@@ -58,6 +61,8 @@ class LoaderFacts:
     taken: int = 0
     cut: int = 0
     backwards: int = 0
+    idle_calls: Counter[int] = dataclasses.field(default_factory=Counter)
+    idle_place: str = ""
     in_order: bool = False
     place: str = ""
     made: str = ""

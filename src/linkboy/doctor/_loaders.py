@@ -22,6 +22,9 @@ class Loaders(Part):
         self.loaders: list[Any] = []
         self.datasets: list[Any] = []
         self.last: LoaderFacts | None = None  # the one that handed out the last batch
+        self._called: tuple[LoaderFacts, int, int] | None = (
+            None  # the last call: its loader, model and backward passes before
+        )
 
     def patch(self) -> None:
         """Patch it."""
@@ -75,6 +78,16 @@ class Loaders(Part):
         if not batches or taken < batches:
             return False
         return taken >= 40 * batches or not any(facts.since_step for facts in self.record.optimizers)
+
+    def trains_on(self, root: int, backwards: int) -> None:
+        """Note a call of a model that would train on the last batch; the one before is idle if no backward pass came after it."""
+        loader = self.last
+        if loader is None or loader.backwards:
+            return
+        before, self._called = self._called, (loader, root, backwards)
+        if before is not None and before[0] is loader and before[1:] == (root, backwards):
+            loader.idle_calls[root] += 1
+            loader.idle_place = loader.idle_place or user_line()
 
     def dataset_now(self) -> int:
         """Return the number of the dataset whose loader handed out the last batch, -1 where there is none."""

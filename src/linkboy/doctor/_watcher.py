@@ -410,6 +410,8 @@ class Watcher:
             )
         place = "" if trains else user_line()
         self.rows.called(inputs, trains=trains, dataset=self.loaders.dataset_now(), root=number, place=place)
+        if trains:
+            self.loaders.trains_on(number, self.record.backwards)
         dims = sum(tensor.dim() for _, tensor in inputs)
         known = self.examples.get(number)
         # A row that an agent acts on comes before the first batch of such rows.
