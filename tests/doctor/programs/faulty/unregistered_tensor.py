@@ -16,7 +16,7 @@ class Scaled(nn.Module):
 
 torch.manual_seed(0)
 x = torch.randn(160, 6)
-y = x[:, :1] * 3
+y = x[:, :2].sum(1, keepdim=True) * 3
 net = Scaled()
 opt = torch.optim.Adam(net.parameters(), lr=1e-2)
 for step in range(30):

@@ -12,7 +12,7 @@ for p in net.parameters():
     if p.ndim > 1:
         nn.init.normal_(p, std=0.05)
 x = torch.randn(240, 16)
-y = 2 * x[:, :1] - 1
+y = 2 * x[:, :2].sum(1, keepdim=True) - 1
 opt = torch.optim.SGD(net.parameters(), lr=0.05)
 for epoch in range(3):
     for rows in torch.randperm(240).split(30):
