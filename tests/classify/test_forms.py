@@ -372,6 +372,12 @@ def test_options_of_text_are_refused_for_other_forms(tmp_path):
 # --- several columns, labels ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("day", ["2026年{}月3日", "2026-{:02}-03T08:15Z", "2026/{}/3 9:05", "3.{}.2026"])
+def test_days_that_rows_share_are_no_label(tmp_path, day):
+    content = delimited(lambda n, t, l: (day.format(n % 6 + 1), t, l), first="opened,words,kind")(ENGLISH)
+    assert read(tmp_path, "rows.csv", content).label_columns == ("kind",)
+
+
 def test_several_columns_are_joined_and_told_apart(tmp_path):
     content = delimited(lambda n, t, l: (l, f"headline {n}", t), first="Class Index,Title,Description")(ENGLISH)
     alone = read(tmp_path, "rows.csv", content)

@@ -29,6 +29,7 @@ FEWEST = 4  # rows from which on a value that occurs again says that a row is no
 ENOUGH = 10  # rows from which on what is in a column says what it is
 LONGEST_LABEL = 60  # characters
 _NOT_PROSE = re.compile(r"https?://|[\[{].*[\]}]$|\d{1,4}[-/.:]\d{1,2}[-/.:]\d{1,4}|\S+@\S+$", re.DOTALL)
+_DATE = re.compile(r"(19|20)\d\d[-/.年]\d{1,2}([-/.月]|$)|\d{1,2}[-/.]\d{1,2}[-/.](19|20)\d\d")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _NAME = re.compile(r"[^\W\d][\w.\-/()]{0,30}(?: [\w.\-/()]{1,30}){0,2}")  # as people call a column
 
@@ -125,6 +126,11 @@ class ColumnTraits:
     def numeric(self) -> bool:
         """Whether nearly all cells are numbers."""
         return self._share(lambda cell: _NUMBER.fullmatch(cell) is not None) > 0.9
+
+    @cached_property
+    def dated(self) -> bool:
+        """Whether nearly all cells are days, which many rows share as they would a label."""
+        return self._share(lambda cell: _DATE.match(cell) is not None) > 0.9
 
     @cached_property
     def prose(self) -> bool:
@@ -345,7 +351,11 @@ def _by_content(
         text = (_only(path, "text", prose, left, names, columns, header=header),)
         left = [place for place in left if place not in text]
     if not label and wanted.needs_label:
-        repeating = [place for place in left if columns[place].repeats and len(columns[place].filled) >= ENOUGH]
+        repeating = [
+            place
+            for place in left
+            if columns[place].repeats and not columns[place].dated and len(columns[place].filled) >= ENOUGH
+        ]
         label = (_only(path, "label", repeating, left, names, columns, header=header),)
     return text, label
 
