@@ -148,6 +148,8 @@ MISTAKES = [
      "poses must have the shape (B, 4, 16), got f32[2, 3, 16]"),
     (lambda: small_net().reconstruct(torch.rand(2, 4, 16), LABELS[:1]), ValueError,
      "target must hold one class per example, shape (2,), got i64[1]"),
+    (lambda: small_net().reconstruct(torch.rand(2, 4, 16), torch.eye(4)[:2]), ValueError,
+     "target must hold one class per example, shape (2,), got f32[2, 4]; zeros and ones give classes by target.argmax(1)"),
     (lambda: small_net().reconstruct(torch.rand(2, 4, 16), LABELS.float()), TypeError,
      "target of shape (N,) must hold class indices, got f32[2]; convert it with .long()"),
 ]  # fmt: skip

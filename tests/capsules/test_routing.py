@@ -349,6 +349,16 @@ def test_initial_weights_follow_the_seed():
             "input must have the shape (*, num_in, in_dim) = (*, 6, 4), got f32[2, 7, 4]; "
             "for this input build CapsuleLinear(7, 4, 3, 5)",
         ),
+        (
+            torch.zeros(2, 4, 6),
+            "input must have the shape (*, num_in, in_dim) = (*, 6, 4), got f32[2, 4, 6]; "
+            "exchange the last two dims with input.transpose(-2, -1)",
+        ),
+        (
+            torch.zeros(2, 6, 4, 1),
+            "input must have the shape (*, num_in, in_dim) = (*, 6, 4), got f32[2, 6, 4, 1]; "
+            "drop the last dim with input.squeeze(-1)",
+        ),
         (torch.zeros(4), "input must have the shape (*, num_in, in_dim) = (*, 6, 4), got f32[4]"),
         ([1.0], "input must have the shape (*, num_in, in_dim) = (*, 6, 4), got list"),
     ],

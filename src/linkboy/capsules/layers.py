@@ -110,7 +110,11 @@ class CapsuleLinear(nn.Module):
     def _check_shape(self, input: Tensor) -> None:
         if not isinstance(input, Tensor) or input.dim() < 2 or input.shape[-2:] != (self.num_in, self.in_dim):
             fix = ""
-            if isinstance(input, Tensor) and input.dim() >= 2:
+            if isinstance(input, Tensor) and input.shape[-2:] == (self.in_dim, self.num_in):
+                fix = "; exchange the last two dims with input.transpose(-2, -1)"
+            elif isinstance(input, Tensor) and input.dim() >= 2 and input.shape[-1] == 1:
+                fix = "; drop the last dim with input.squeeze(-1)"
+            elif isinstance(input, Tensor) and input.dim() >= 2:
                 sizes = ", ".join(str(size) for size in (*input.shape[-2:], self.num_out, self.out_dim))
                 fix = f"; for this input build CapsuleLinear({sizes})"
             raise ValueError(

@@ -151,7 +151,11 @@ class CapsNet(nn.Module):
         if not isinstance(poses, Tensor) or poses.dim() != 3 or poses.shape[1:] != (classes, pose_dim):
             raise ValueError(f"poses must have the shape (B, {classes}, {pose_dim}), got {describe(poses)}")
         if not isinstance(target, Tensor) or target.shape != poses.shape[:1]:
-            raise ValueError(f"target must hold one class per example, shape ({len(poses)},), got {describe(target)}")
+            one = isinstance(target, Tensor) and target.shape == (len(poses), classes)
+            fix = "; zeros and ones give classes by target.argmax(1)" if one else ""
+            raise ValueError(
+                f"target must hold one class per example, shape ({len(poses)},), got {describe(target)}{fix}"
+            )
         chosen = one_hot(target, classes)  # (B, classes)
         return self.decoder((poses * chosen.unsqueeze(2)).flatten(1)).unflatten(1, self.image_size)
 
