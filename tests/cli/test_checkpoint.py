@@ -54,6 +54,11 @@ def test_the_command_says_what_is_wrong(directory, capsys, tmp_path):
     path, _ = directory
     assert cli.run(["checkpoint", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"linkboy: there is no checkpoint in {tmp_path}\n"
+    (tmp_path / "file").touch()
+    assert cli.run(["checkpoint", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err == f"linkboy: {tmp_path / 'file'} is a file; name a directory for the checkpoints\n"
+    assert cli.run(["checkpoint", str(tmp_path / "rum")]) == 2
+    assert capsys.readouterr().err == f"linkboy: there is no directory {tmp_path / 'rum'}; check the path\n"
     assert cli.run(["checkpoint", str(path), "--weights", "out.pt"]) == 2
     assert capsys.readouterr().err == "linkboy: --weights must be a .safetensors file, got 'out.pt'\n"
     other = tmp_path / "other"

@@ -49,6 +49,7 @@ class Checkpointer:
         best_mode: `"min"` or `"max"`, whichever is better.
 
     Raises:
+        NotADirectoryError: the directory is a file.
         TypeError: an argument is of the wrong type.
         ValueError: a number is out of range.
 
@@ -84,6 +85,8 @@ class Checkpointer:
         if not isinstance(directory, (str, os.PathLike)):
             raise TypeError(f"directory must be a path, got {describe(directory)}")
         self.directory = Path(directory)
+        if self.directory.is_file():
+            raise NotADirectoryError(f"{self.directory} is a file; name a directory for the checkpoints")
         self.every_steps, self.every_minutes, self.keep = every_steps, every_minutes, keep
         self.keep_best, self.best_mode = keep_best, best_mode
 
@@ -246,6 +249,8 @@ class Checkpointer:
             FileNotFoundError: there is no checkpoint.
         """
         paths = self.paths()
+        if not self.directory.is_dir():
+            raise FileNotFoundError(f"there is no directory {self.directory}; check the path")
         if not paths:
             raise FileNotFoundError(f"there is no checkpoint in {self.directory}")
         return contents_of(self.directory, paths, self.best() or self._any_best())
