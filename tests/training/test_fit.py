@@ -695,7 +695,7 @@ OTHER = nn.Linear(1, 1)
         (TypeError, 'resume must be "auto", "never" or a path, got int', {"resume": 3}),
         (TypeError, "directory must be a path, got int", {"checkpoint": 3}),
         (ValueError, "train_loader has no batch to train on", {"train_loader": []}),
-        (ValueError, "loader has no batch", {"val_loader": []}),
+        (ValueError, "val_loader has no batch", {"val_loader": []}),
         (
             ValueError,
             "the losses depend on no parameter that trains: all of the model is frozen, or the output was detached "

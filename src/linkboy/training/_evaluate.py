@@ -147,7 +147,9 @@ class Evaluator:
         sample_weight: _batches.SampleWeight | None = None,
         targets: bool = True,
         by_model: bool = False,
+        argument: str = "loader",
     ) -> None:
+        self.argument = argument  # what the caller calls the loader
         self.placement, self.loader, self.unpack, self.targets = placement, loader, unpack, targets
         self.streaming: dict[str, Any] = {name: metric for name, metric in metrics.items() if _is_streaming(metric)}
         self.metrics = {name: metric for name, metric in metrics.items() if name not in self.streaming}
@@ -171,7 +173,7 @@ class Evaluator:
         outputs, targets, keys, loss, weight, rows = self._pass(keep=keep, most=most)
         loss, weight, rows = _processes.add_up(loss, weight, rows)
         if not rows:
-            raise ValueError("loader has no batch")
+            raise ValueError(f"{self.argument} has no batch")
         values = {name: _as_float(name, metric.compute()) for name, metric in self.streaming.items()}
         if keep:
             output, target = _in_order(outputs, keys, pad=True), _in_order(targets, keys, pad=True)

@@ -201,7 +201,7 @@ def fit(
             check_loader("val_loader", val_loader, passes=True)
             validation = Evaluator(
                 placement, val_loader, settings.metrics, loss_fn=loss_fn, unpack=unpack, sample_weight=sample_weight,
-                by_model=loss_fn is None,
+                by_model=loss_fn is None, argument="val_loader",
             )  # fmt: skip
         source = training_source(train_loader, session.seed)
         signals = stack.enter_context(StopSignals())
