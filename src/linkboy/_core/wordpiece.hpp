@@ -119,7 +119,8 @@ class Reader {
           const auto symbol = [&](size_t n) { return uint64_t(narrow[uint8_t(text[i + n])]) << (56 - 8 * n); };
           key = ((symbol(0) | symbol(1)) | (symbol(2) | symbol(3))) | ((symbol(4) | symbol(5)) | (symbol(6) | symbol(7)));
           const size_t length = bytes_before_zero(key);
-          key >>= 64 - 8 * length, i += length, entry = entry_at(i);
+          key = length ? key >> (64 - 8 * length) : 0;  // none where the first character is no plain letter
+          i += length, entry = entry_at(i);
         }
         while (entry <= PAYLOAD) {
           key = key << 8 | entry, any |= entry;
