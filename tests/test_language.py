@@ -90,11 +90,23 @@ def test_a_sentence_is_translated_with_its_values_and_data_stays():
         translate("a sentence of nobody", "zh")
 
 
+def test_names_in_a_list_stay_and_phrases_and_counts_do_not():
+    note = "not written, because write=True was not given: {}"
+    said = {
+        "decay, training": "decay, training",
+        "a, a tensor and 1,000 more": "a, 未命名的张量（另有 1,000 个）",
+        "argument 1": "参数 1",
+        "'one, argument y', \"it's, a tensor\"": "'one, argument y', \"it's, a tensor\"",
+        "'a' of 7 rows, 'b, c' of 1 row; did you mean 'd'?": "'a'（7 行）, 'b, c'（1 行；是不是 'd'？）",
+    }
+    assert {names: translate_filled(note.format(names), "zh").partition("：")[2] for names in said} == said
+
+
 def test_code_in_a_paragraph_is_marked_and_escaped():
     assert str(marked_code("`a<b` & c")) == "<code>a&lt;b</code> &amp; c"
 
 
-def test_the_doctors_page_is_chinese_around_its_english_figures():
+def test_the_doctors_page_is_chinese_where_the_language_is():
     import torch
 
     import linkboy as lb

@@ -17,6 +17,10 @@ from linkboy._checks import check_choice
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 _SLOT = re.compile(r"%\((\w+)\)s")
+_LIST = re.compile(r"(.*?)( and [\d,]+ more)?", re.DOTALL)
+_ITEM = re.compile(
+    r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?!, ).)+""", re.DOTALL
+)  # a comma between quotes is a part of it
 
 
 def chosen_language(lang: str | None = None) -> Language:
@@ -53,7 +57,9 @@ def translate(message: str, lang: Language) -> str:
 def translate_filled(text: str, lang: Language) -> str:
     """Return a sentence that has its values in it, or the text itself where the table has no such sentence.
 
-    The values stay as they are, since they are names, counts and data; that of a slot `sub_...` is a sentence of the table.
+    The values stay as they are, since they are names, counts and data. The value of a slot `sub_...` is a sentence of the table;
+    that of a slot `list_...` is a list of names, in which the count of those that are left out is translated, and an item that is
+    no name but a phrase, whose key begins with the comma before it.
 
     Examples:
         >>> translate_filled("3 steps watched", "zh")
@@ -68,12 +74,28 @@ def translate_filled(text: str, lang: Language) -> str:
         return found
     for pattern, chinese in _patterns():
         if match := pattern.fullmatch(text):
-            values = match.groupdict()
-            return chinese % {
-                name: translate_filled(value, lang) if name.startswith("sub_") else value
-                for name, value in values.items()
-            }
+            return _filled(chinese, match, lang)
     return text
+
+
+def _filled(chinese: str, match: re.Match[str], lang: Language) -> str:
+    translators = {"sub": translate_filled, "list": _translate_names}
+    values = {
+        name: translators.get(name.partition("_")[0], _as_it_is)(value, lang)
+        for name, value in match.groupdict().items()
+    }
+    return chinese % values
+
+
+def _as_it_is(value: str, lang: Language) -> str:
+    return value
+
+
+def _translate_names(names: str, lang: Language) -> str:
+    listed, more = _LIST.fullmatch(names).groups("")  # type: ignore[union-attr]  # matches every text
+    items = [item.lstrip() for item in _ITEM.findall(listed)]
+    said = [translate_filled(f", {item}", lang).removeprefix(", ") for item in items]
+    return ", ".join(said) + translate_filled(more, lang)
 
 
 @cache

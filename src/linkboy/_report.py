@@ -26,11 +26,13 @@ class Table:
         columns: one heading per column; all empty for a table without a heading.
         rows: cells, already formatted (`format_count`, `format_bytes`) or plain numbers and strings.
         title: a line above the table.
+        sentences: the column whose cells are sentences and no data, which a page in another language translates.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     title: str = ""
+    sentences: int | None = None
 
     def cells(self) -> list[list[str]]:
         return [[_cell(value) for value in row] for row in self.rows]

@@ -408,7 +408,7 @@ def test_the_same_word_in_another_column_is_another_ngram():
 def test_a_label_map_renames(tmp_path):
     data = read(tmp_path, "rows.csv", HEADED(ENGLISH), label_map={"pos": "good", "x": "y"})
     assert set(data.labels) == {"good", "neg"}
-    assert data.notes[2:] == ("label_map renamed 'pos' to 'good'", "label_map names 'x', which no row has as its label")
+    assert data.notes[2:] == ("label_map renamed 'pos' -> 'good'", "label_map names 'x', which no row has as its label")
 
 
 def test_one_and_one_point_zero_are_one_class_and_it_is_said(tmp_path):

@@ -123,7 +123,7 @@ def test_new_names_and_spellings_of_numbers_are_of_each_label(tmp_path):
     path = written(tmp_path, "a.csv", "text,labels\nfirst,1|x\nsecond,1.0|y\nthird,2|x\n")
     data = read_labelled(path, label_separator="|", label_map={"y": "x"})
     assert list(data.labels) == [("1", "x"), ("1", "x"), ("2", "x")]
-    assert "label_map renamed 'y' to 'x'" in data.notes
+    assert "label_map renamed 'y' -> 'x'" in data.notes
 
 
 @pytest.mark.parametrize("sign", ["|", ",", ";", "、", "/"])

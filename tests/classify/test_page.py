@@ -221,7 +221,11 @@ def test_the_page_is_chinese_where_the_language_is(kind, tmp_path, make_rows):
         pl.DataFrame({"text": rows.texts, "label": labels}).write_csv(path)
         data = dataclasses.replace(lb.read_labelled(path, label_separator="|"), source="reviews.csv")
     else:
-        data = lb.LabelledTexts("reviews.csv", rows.texts, rows.labels, rows.lines)
+        skipped = [
+            lb.classify.SkippedRow(3, "the text is empty"),
+            lb.classify.SkippedRow(9, "4 fields where the header has 2"),
+        ]
+        data = lb.LabelledTexts("reviews.csv", rows.texts, rows.labels, rows.lines, skipped=skipped)
     options = lb.TrainingOptions(model="cnn", epochs=2, batch_size=32) if kind == "cnn" else lb.TrainingOptions()
     report = lb.train_classifier(data, tmp_path / "model", options=options, lang="zh")
     content = written(report.directory)
@@ -245,15 +249,14 @@ def test_every_finding_about_data_has_its_sentence_in_chinese():
         "small classes": "3 classes have", "placeholders": "3 texts hold", "duplicates": "3 rows repeat",
         "mojibake": "1 text holds", "two labels": "3 texts occur", "replacement": "3 texts hold",
         "no label": "3 rows have", "loose separator": "1 row has", "doubled label": "3 rows name",
-        "header again": "3 rows repeat",
+        "header again": "3 rows repeat", "other encoding": "3 skipped rows are",
     }  # fmt: skip
     for key, sentence in SENTENCES.items():
         if key in (
             "took",
             "took several",
             "took text",
-            "other encoding",
-        ):  # said after the name of the file, about predictions, among skipped rows
+        ):  # said after the name of the file, and about predictions
             continue
         sentence = sentence.replace("{are}", "are")
         values = {name: f"<{name}>" for name in re.findall(r"\{(\w+)", sentence)}

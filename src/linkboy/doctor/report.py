@@ -75,7 +75,7 @@ class TrainingCheck(Report):
 
         Args:
             lang: its language, `"en"` or `"zh"`; by default the environment's (`LC_ALL`, `LC_MESSAGES`, `LANG`). In Chinese, each
-                finding has a paragraph of its own in front; its figures and names stay in an English sentence.
+                finding has a paragraph about its word in front.
 
         Returns:
             The page.

@@ -141,7 +141,9 @@ class LabelledTexts(Printable):
         if self.skipped:
             shown = [(row.line, row.reason) for row in self.skipped[:10]]
             more = len(self.skipped) - len(shown)
-            yield Table(("line", "why it was skipped"), shown, f"{plural(len(self.skipped), 'row')} skipped")
+            yield Table(
+                ("line", "why it was skipped"), shown, f"{plural(len(self.skipped), 'row')} skipped", sentences=1
+            )
             if more:
                 yield f"and {format_count(more)} more"
 
@@ -480,7 +482,7 @@ def _one_spelling(labels: list[Label]) -> tuple[Counter[str], list[Label], list[
 def _map_notes(renamed: Mapping[str, str], names: Collection[str]) -> Iterator[str]:
     used = {label: name for label, name in renamed.items() if label in names}
     if used:
-        yield say("mapped", labels=listed(f"{label!r} to {name!r}" for label, name in used.items()))
+        yield say("mapped", labels=listed(f"{label!r} -> {name!r}" for label, name in used.items()))
     unused = [label for label in renamed if label not in names]
     if unused:
         yield say("unmapped", names=listed(map(repr, unused)))
