@@ -20,7 +20,7 @@
 #endif
 // Twice as quick where the machine has wider vectors, and the same bits: nothing is fused.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
-#define LINKBOY_CLONES __attribute__((target_clones("avx2", "default")))
+#define LINKBOY_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define LINKBOY_CLONES
 #endif
