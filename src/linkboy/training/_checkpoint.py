@@ -8,6 +8,7 @@ a checkpoint; everything else is a leftover. Nothing is ever unpickled: tensors 
 import hashlib
 import json
 import math
+import mmap
 import os
 import re
 import secrets
@@ -551,7 +552,7 @@ def _named_failure(directory: Path, nbytes: int) -> Iterator[None]:
 def _flushed(path: Path) -> dict[str, Any]:
     """Wait until a file is on the disk, and describe it; it is read for its digest meanwhile."""
     found: list[str] = []
-    reader = threading.Thread(target=lambda: found.append(_sha256(path)))
+    reader = threading.Thread(target=lambda: found.append(_sha256_of_own(path)))
     reader.start()
     try:
         sync_file(path)
@@ -631,6 +632,12 @@ def _problem_of(path: Path, entry: Mapping[str, Any]) -> str:
     if file.stat().st_size != entry["size"]:
         return f"{name} has {file.stat().st_size} bytes instead of {entry['size']}"
     return "" if _sha256(file) == entry.get("sha256") else f"{name} has other content than when it was saved"
+
+
+def _sha256_of_own(path: Path) -> str:
+    """Return the digest of a file that was just written: without a copy, as nobody can cut it meanwhile."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return hashlib.sha256(content).hexdigest()
 
 
 def _sha256(path: Path) -> str:
