@@ -76,6 +76,12 @@ def test_a_list_that_was_saved_in_another_encoding_is_read(correct):
     assert made.new_labels == ("一般",)
 
 
+def test_an_encoding_that_no_text_confirms_is_refused(correct):
+    content = HEADER + 'train,2,p,投诉建议,0.9,"a, b"\n'
+    with pytest.raises(ValueError, match=r"must be UTF-8: it may be .*, but its texts, .* are all ASCII"):
+        correct(content.encode("gb18030"))
+
+
 def test_rows_of_a_given_part_are_corrected_in_that_part(correct):
     content = HEADER + 'valid,2,p,n,0.9,v\ntest,2,p,n,0.9,"a, b"\n'
     labels, made = correct(content, valid=VALID)

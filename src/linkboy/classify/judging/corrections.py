@@ -199,8 +199,11 @@ def _rows_of(path: Path) -> Iterator[_Row]:
 
     with opened(path) as content:
         header = True if content.kind == "text" else None
-        asked = Reading(wanted_columns("text", "suggested_label", None), _saved_encoding(content), header=header)
-        table = table_of(content, asked, bad_row)
+        guessed = _likely_encoding(content)
+        table = table_of(
+            content, Reading(wanted_columns("text", "suggested_label", None), guessed, header=header), bad_row
+        )
+        compared = guessed is None
         missing = [name for name in COLUMNS if name not in table.names]
         if missing:
             raise ValueError(
@@ -220,15 +223,22 @@ def _rows_of(path: Path) -> Iterator[_Row]:
                 bad_row(place, f"line must be the number of a line, got {line!r}")
             if part not in PARTS:
                 bad_row(place, f"part must be one of {', '.join(PARTS)}, got {part!r}")
-            yield _Row(
+            row = _Row(
                 place, part, int(line), as_string(cells["label"]), as_string(suggested), as_string(cells["text"])
+            )
+            compared = compared or not row.text.isascii()
+            yield row
+        if not compared:
+            raise ValueError(
+                f"{path} must be UTF-8: it may be {guessed}, but its texts, which are compared with those of the data, are all "
+                "ASCII and cannot confirm that; save it as UTF-8"
             )
 
 
-def _saved_encoding(content: Content) -> str | None:
+def _likely_encoding(content: Content) -> str | None:
     """Return the encoding that a program for tables saved the list in; `None` for UTF-8 and where nothing is likely.
 
-    A wrong one does no harm: the texts that are read are compared with those of the data.
+    A wrong one is noticed where the texts are compared with those of the data, unless these are all ASCII.
     """
     lines = content.head.rpartition(b"\n")[0]  # the last one may be cut
     if content.kind != "text" or encoding_of_mark(content.head):
