@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
+from linkboy._language import translate_filled
 from linkboy.classify.judging.metrics import classification_metrics, macro_f1
 from linkboy.classify.judging.multilabel import multilabel_metrics
 
@@ -90,6 +91,9 @@ def test_of_more_than_two_hundred_classes_the_weakest_are_shown():
     metrics = classification_metrics(target, predicted, [f"c{n}" for n in range(201)])
     shown = str(metrics)
     assert "the 20 weakest of 201 classes by F1; per_class has all" in shown
+    assert (
+        translate_filled(metrics.class_table().title, "zh") == "按 F1 最弱的 20 个类别，共 201 个；全部在 per_class 里"
+    )
     rows = [line.split()[0] for line in shown.splitlines() if line.startswith("c") and "%" in line]
     assert rows == ["c0", "c3", "c4", *(f"c{n}" for n in range(1, 20) if n not in (3, 4))]
     assert len(metrics.per_class) == 201
