@@ -84,7 +84,7 @@ def _judge_classes(inputs: TrainingInputs, outcome: Outcome) -> Judgement:
             scored[part].fill(where, z, target)
             if part in before:
                 before[part].fill(where, calibration.undo(z.double()), target)
-            if moved is not None and part == "test":
+            if moved is not None and shift is not None and part == "test":
                 moved[where] = (z.double() + shift).argmax(1).numpy()
     names, held_out, valid = parts.class_names, {part: scored[part] for part in ("valid", "test")}, scored["valid"]
     predicted, clean = {part: rows.predicted for part, rows in scored.items()}, ~parts.overlap["test"]
