@@ -76,6 +76,15 @@ def test_the_error_is_the_mean_distance_of_confidence_and_accuracy_in_fifteen_bi
     assert reliability(confidence, right).calibration_error == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("rows", [60, 500, 5000])
+def test_exact_probabilities_show_the_error_that_is_named_as_chance(rows):
+    generator = np.random.default_rng(2)
+    confidence = generator.beta(4, 2, rows)
+    drawn = [reliability(confidence, generator.random(rows) < confidence) for _ in range(400)]
+    assert np.mean([each.calibration_error for each in drawn]) == pytest.approx(drawn[0].chance_error, rel=0.05)
+    assert f"(by chance alone {drawn[0].chance_error:.2%})" in str(drawn[0])
+
+
 @pytest.mark.parametrize(
     ("model", "inputs"),
     [

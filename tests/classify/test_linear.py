@@ -6,7 +6,7 @@ import torch
 from sklearn.svm import LinearSVC
 
 from linkboy.classify.encoding._features import FlatFeatures
-from linkboy.classify.linear._linear import Task, fit_linear, folds, other_proportions
+from linkboy.classify.linear._linear import Task, fit_linear, folds
 from linkboy.classify.linear._mixing import centred, mean_loss, mix
 from linkboy.classify.linear._solver import SCALES, Problem, SparseRows
 from linkboy.classify.models._centroids import MOST_OF_CLASSES, fit_centroids
@@ -191,14 +191,6 @@ def test_folds_keep_equal_texts_together_and_hold_every_class():
     for fit, judged in made:
         assert not set(keys[fit]) & set(keys[judged])
         assert len(np.unique(targets[judged])) == 5
-
-
-def test_other_proportions_are_told_from_chance():
-    generator = np.random.default_rng(0)
-    train = np.array([400.0, 400, 200])
-    draws = [np.bincount(generator.choice(3, 2000, p=train / 1000), minlength=3).astype(float) for _ in range(100)]
-    assert not any(other_proportions(train, valid) for valid in draws)
-    assert other_proportions(train, np.array([700.0, 700, 600]))
 
 
 def task_of(rows=300, classes=3):

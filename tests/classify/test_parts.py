@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from linkboy.classify.reading._parts import make_parts, read_class_names, targets_of
+from linkboy.classify.reading._proportions import other_proportions
 from linkboy.classify.reading.labelled import LabelledTexts
 
 
@@ -218,3 +219,36 @@ def test_a_whole_number_is_its_class_however_it_is_written():
         "9.0",
         "10.0",
     ]
+
+
+def of_shares(prefix, *counts):
+    return labelled(
+        [(f"{prefix} {name} {n}", name) for name, count in zip("abc", counts, strict=True) for n in range(count)]
+    )
+
+
+def test_other_proportions_are_told_from_chance():
+    generator = np.random.default_rng(0)
+    train = np.array([400.0, 400, 200])
+    draws = [np.bincount(generator.choice(3, 2000, p=train / 1000), minlength=3).astype(float) for _ in range(100)]
+    assert not any(other_proportions(train, valid) for valid in draws)
+    assert other_proportions(train, np.array([700.0, 700, 600]))
+
+
+@pytest.mark.parametrize(
+    ("valid", "test", "note"),
+    [
+        ((40, 40, 20), (20, 20, 60), "than training: 'c' is 60.00% of it and 20.00% of training; no model can know"),
+        ((20, 20, 60), (60, 20, 20), "than valid: 'a' is 60.00% of it and 20.00% of valid; no model can know"),
+        ((20, 20, 60), (20, 20, 60), None),  # the model takes the proportions of the validation part
+        ((40, 40, 20), (39, 38, 23), None),
+        ((40, 40, 20), (0, 2, 3), None),  # by chance
+    ],
+)
+def test_a_test_part_of_other_proportions_is_told(valid, test, note):
+    parts = make_parts(of_shares("fit", 400, 400, 200), valid=of_shares("held", *valid), test=of_shares("new", *test))
+    found = [line for line in parts.notes if "proportions" in line]
+    assert len(found) == (note is not None)
+    if note is not None:
+        assert note in found[0]
+        assert note in str(parts)

@@ -1,6 +1,7 @@
 """Whether probabilities mean what they say: how often a classifier is right beside how sure it claims to be."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -32,12 +33,14 @@ class Reliability(Report):
         accuracy: share of the rows that are predicted right.
         calibration_error: expected calibration error: the mean over the rows of the distance between the accuracy of a bin
             and its confidence.
+        chance_error: the expected calibration error that so few rows would show on average if the probabilities were exact.
     """
 
     bins: Sequence[ReliabilityBin]
     confidence: float
     accuracy: float
     calibration_error: float
+    chance_error: float
 
     def _blocks(self) -> Iterator[Block]:
         rows = [
@@ -52,7 +55,8 @@ class Reliability(Report):
         ]
         yield Table(("probability", "rows", "mean confidence", "accuracy"), rows)
         yield (
-            f"expected calibration error {format_percent(self.calibration_error)}: "
+            f"expected calibration error {format_percent(self.calibration_error)} (by chance alone "
+            f"{format_percent(self.chance_error)}): "
             f"mean confidence {format_percent(self.confidence)}, accuracy {format_percent(self.accuracy)}"
         )
 
@@ -73,6 +77,8 @@ def reliability(confidence: NDArray[np.floating], right: NDArray[np.bool_], *, b
     with np.errstate(invalid="ignore"):
         sure = np.bincount(number, confidence, minlength=bins) / rows
         hit = np.bincount(number, right, minlength=bins) / rows
+    # The distance in a bin is then nearly half-normal, of the variance of a sum of independent hits.
+    spread = np.sqrt(np.bincount(number, confidence * (1 - confidence), minlength=bins))
     edges = np.linspace(0, 1, bins + 1).tolist()
     columns = zip(edges, edges[1:], rows.tolist(), sure.tolist(), hit.tolist(), strict=False)
     return Reliability(
@@ -80,4 +86,5 @@ def reliability(confidence: NDArray[np.floating], right: NDArray[np.bool_], *, b
         confidence=float(confidence.mean()),
         accuracy=float(right.mean()),
         calibration_error=float(np.nansum(rows * np.abs(sure - hit)) / len(right)),
+        chance_error=float(math.sqrt(2 / math.pi) * spread.sum() / len(right)),
     )

@@ -30,13 +30,13 @@ from linkboy.classify.linear._linear import (
     Vectors,
     fit_linear,
     folds,
-    other_proportions,
 )
 from linkboy.classify.linear._mixing import centred, mean_loss, mix
 from linkboy.classify.linear._solver import MemberLoss, one_thread, rows_of
 from linkboy.classify.models._centroids import CentroidClassifier, fit_centroids
 from linkboy.classify.models._models import NgramAndVectorClassifier, NgramClassifier, TextModel
 from linkboy.classify.reading._parts import Parts, keys_of, strata_of
+from linkboy.classify.reading._proportions import other_proportions
 from linkboy.classify.recipe import LARGE, Recipe, TrainingOptions
 from linkboy.losses import class_weights
 from linkboy.training import History, is_main_process

@@ -470,17 +470,6 @@ def _ratio(counts: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[
     return (wanted / wanted.sum()) / (counts / counts.sum())
 
 
-def other_proportions(counts: NDArray[np.float64], valid: NDArray[np.float64]) -> bool:
-    """Return whether the validation part has clearly other proportions of classes than the training part.
-
-    By a likelihood ratio, four standard deviations above what equal proportions give.
-    """
-    shares = valid[valid > 0] / valid.sum()
-    ratio = 2 * float((valid[valid > 0] * np.log(shares / (np.maximum(counts, 1) / counts.sum())[valid > 0])).sum())
-    freedom = max(len(counts) - 1, 1)
-    return ratio > freedom + 4 * math.sqrt(2 * freedom)
-
-
 def folds(
     targets: NDArray[np.int64], keys: NDArray[np.int64], seed: int, count: int = FOLDS
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:

@@ -14,6 +14,7 @@ from linkboy._checks import did_you_mean
 from linkboy._reading import read_lines
 from linkboy._report import Block, Printable, Table, format_count, format_percent, listed, plural
 from linkboy.classify.reading._findings import number_key
+from linkboy.classify.reading._proportions import most_different, other_proportions
 from linkboy.classify.reading.labelled import LabelledTexts, label_counts
 
 PARTS = ("train", "valid", "test")
@@ -194,6 +195,8 @@ def _with_overlap(
     keys = {part: keys_of(texts[part].texts) for part in PARTS}
     overlap = {part: np.isin(keys[part], keys["train"]) for part in ("valid", "test")}
     notes += _overlaps(texts["train"], keys, overlap)
+    if targets["train"].ndim == 1:
+        notes += _test_proportions(classes, targets)
     return Parts(classes, numbered, {part: texts[part] for part in PARTS}, targets, tuple(notes), overlap)
 
 
@@ -427,6 +430,20 @@ def _overlaps(
     doubtful = int((np.unique(pairs, return_counts=True)[1] > 1).sum())
     if doubtful:
         yield f"{format_count(doubtful)} training texts occur with {'other labels' if train.several else 'more than one label'}"
+
+
+def _test_proportions(classes: Sequence[str], targets: Mapping[str, NDArray[Any]]) -> Iterator[str]:
+    """Yield what to know about a test part whose classes have other proportions than those that the model takes."""
+    counts = {part: np.bincount(targets[part], minlength=len(classes)) for part in PARTS}
+    learned = "valid" if other_proportions(counts["train"], counts["valid"]) else "train"
+    different = most_different(counts[learned], counts["test"])
+    if different is not None:
+        most, there, here = different
+        where = "valid" if learned == "valid" else "training"
+        yield (
+            f"test has other proportions of classes than {where}: {classes[most]!r} is {format_percent(here)} of it and "
+            f"{format_percent(there)} of {where}; no model can know, so its figures and probabilities are off there"
+        )
 
 
 def read_class_names(path: str | Path) -> list[str]:
