@@ -622,7 +622,9 @@ def test_a_classifier_that_an_earlier_version_trained_still_answers_as_it_did(ki
     """`former` holds what `linkboy train --model KIND` wrote before, with its predictions for the test part."""
     directory = Path(__file__).with_name("former") / kind
     _, *rows = csv.reader((directory / "predictions.csv").read_text("utf-8").splitlines())
-    predictions = lb.load_classifier(directory).predict([text for text, *_ in rows])
+    classifier = lb.load_classifier(directory)
+    assert classifier.predict([rows[0][0], " ", "ققق"]).known == [True, False, kind == "cnn"]
+    predictions = classifier.predict([text for text, *_ in rows])
     assert predictions.labels == [predicted for _, _, predicted, _ in rows]
     np.testing.assert_allclose(predictions.probabilities, [float(row[3]) for row in rows], atol=1e-5)
 

@@ -94,7 +94,7 @@ def test_json_lines_are_what_the_json_module_reads_back():
 
     texts = ['a"b\\c', "\u2028\x00\n", "体育 😀"]
     top = [[('x"', 0.75), ("y", 1e-20)], [("体育", float("nan")), ("y", 0.5)], [("z", 1.0), ("y", 0.0)]]
-    lines = json_lines(Predictions(texts, [row[0][0] for row in top], [row[0][1] for row in top], top))
+    lines = json_lines(Predictions(texts, [row[0][0] for row in top], [row[0][1] for row in top], top, [True] * 3))
     for line, text, row in zip(lines[:-1].split("\n"), texts, top, strict=True):
         pairs = [{"label": label, "probability": None if share != share else share} for label, share in row]
         assert json.loads(line) == {"text": text, **pairs[0], "top": pairs}
@@ -110,6 +110,21 @@ def test_predict_answers_every_line_of_a_file_and_of_standard_input(model, tmp_p
         monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": file, "isatty": lambda: False}))
         assert cli.run(["predict", str(model), "-"]) == 0
     assert capsys.readouterr().out == from_file
+
+
+@pytest.mark.parametrize("how", ["by hand", "file", "json", "out"])
+def test_predict_says_how_many_texts_hold_nothing_that_it_knows(model, tmp_path, capsys, how):
+    path = tmp_path / "texts.txt"
+    path.write_text("干净\n\nققق\n", "utf-8")
+    given = ["--file", str(path)] if how != "by hand" else ["干净", " ", "ققق"]
+    more = {"json": ["--json"], "out": ["--out", str(tmp_path / "out.csv")]}.get(how, [])
+    assert cli.run(["predict", str(model), *given, *more]) == 0
+    printed = capsys.readouterr().err
+    assert printed.endswith(
+        "linkboy: 2 texts hold nothing that the classifier knows; what is likeliest without a text was given\n"
+    )
+    assert cli.run(["predict", str(model), "太吵"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_explain_prints_the_pieces_and_json(model, capsys):

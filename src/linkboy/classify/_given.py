@@ -36,6 +36,9 @@ class GivenTexts:
         rows: text and cells of each row, the cells in the order of the names.
         note: what was taken; empty for lines.
         reader: what the rows are read from, where they come over time.
+
+    Attributes:
+        unknown_count: how many of the texts that were answered hold nothing that the classifier knows.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class GivenTexts:
     ) -> None:
         self.names, self.note, self.reader, self._rows = _distinct(names), note, reader, rows
         self._given: deque[Sequence[Any]] = deque()
+        self.unknown_count = 0
 
     def texts(self, *, keep: bool) -> Iterator[str]:
         """Yield the texts; with `keep`, their rows wait for `taken`."""
@@ -200,9 +204,15 @@ def answers(
     """Yield the predictions of one batch of texts after the other; of texts that come over time, as soon as they are there."""
     texts = given.texts(keep=False)
     if given.reader is None:
-        return classifier.predict_stream(texts, top=top, threshold=threshold)
+        return _counted(given, classifier.predict_stream(texts, top=top, threshold=threshold))
     batches = Arriving(texts, given.reader)
-    return classifier.predict_batches(batches, top=top, threshold=threshold, more=batches.more)
+    return _counted(given, classifier.predict_batches(batches, top=top, threshold=threshold, more=batches.more))
+
+
+def _counted(given: GivenTexts, answered: Iterator[Predictions]) -> Iterator[Predictions]:
+    for predictions in answered:
+        given.unknown_count += len(predictions.known) - sum(predictions.known)
+        yield predictions
 
 
 def write_answers(classifier: Classifier, given: GivenTexts, out: Path, *, threshold: float | None = None) -> int:
@@ -239,7 +249,7 @@ def write_answers(classifier: Classifier, given: GivenTexts, out: Path, *, thres
 
 def _answered(classifier: Classifier, given: GivenTexts, threshold: float | None) -> Iterator[list[list[Any]]]:
     """Yield the rows of one batch after the other, with label and probability behind them."""
-    for predictions in classifier.predict_stream(given.texts(keep=True), threshold=threshold):
+    for predictions in _counted(given, classifier.predict_stream(given.texts(keep=True), threshold=threshold)):
         yield [
             [*cells, *answer]
             for cells, answer in zip(given.taken(len(predictions.texts)), _pairs(predictions), strict=True)

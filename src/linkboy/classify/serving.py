@@ -228,8 +228,7 @@ class Gathered:
         answers, start = [], 0
         for asked in batch:
             end = start + len(asked.texts)
-            fields = ("texts", "labels", "probabilities", "top")
-            own = Predictions(*(getattr(predictions, field)[start:end] for field in fields))
+            own = predictions.part(start, end)
             made = answers_of(own, asked.top)
             start = end
             if asked.explain:

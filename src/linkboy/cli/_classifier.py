@@ -61,6 +61,7 @@ def predict(
     """
     from linkboy import load_classifier
     from linkboy.classify._given import answers, texts_by_hand, write_answers
+    from linkboy.classify.saved.predictions import unknown_texts
 
     _check_predict(texts, file, out, printed=json or top != 1, reading=reading)
     classifier = load_classifier(directory, encoder=encoder)
@@ -83,11 +84,13 @@ def predict(
         if out is not None:
             count = write_answers(classifier, given, out, threshold=threshold)
             say(f"{plural(count, 'row')} in {out}")
-            return
-        write = json_lines if json else tab_lines
-        for predictions in answers(classifier, given, top=top, threshold=threshold):
-            sys.stdout.write(write(predictions))
-            sys.stdout.flush()
+        else:
+            write = json_lines if json else tab_lines
+            for predictions in answers(classifier, given, top=top, threshold=threshold):
+                sys.stdout.write(write(predictions))
+                sys.stdout.flush()
+        if given.unknown_count:
+            say(unknown_texts(given.unknown_count))
 
 
 def _check_predict(

@@ -145,7 +145,7 @@ class Classifier:
         """
         check_texts("predict", texts)
         check_number("top", top, minimum=1, integer=True)
-        return self._predictions(texts, self.logits(texts), top, self._least(threshold, abstain))
+        return self._predictions(texts, self._encode(texts), top, self._least(threshold, abstain))
 
     def decision_for(self, precision: float) -> OperatingPoint:
         """Return the threshold that covers most texts with a precision, by rows that the model has not learned from.
@@ -182,10 +182,20 @@ class Classifier:
             check_number("threshold", threshold, minimum=0, maximum=1)
         return threshold
 
-    def _predictions(self, texts: Sequence[str], logits: Tensor, top: int, least: float | None) -> Predictions:
+    def _predictions(self, texts: Sequence[str], features: FlatFeatures, top: int, least: float | None) -> Predictions:
+        logits, known = self._logits_of(features), self._known(texts, features)
         if self.thresholds is None:
-            return predicted_classes(texts, logits, self.class_names, top, least)
-        return predicted_labels(texts, logits, self.class_names, top, self.thresholds if least is None else least)
+            return predicted_classes(texts, known, logits, self.class_names, top, least)
+        return predicted_labels(
+            texts, known, logits, self.class_names, top, self.thresholds if least is None else least
+        )
+
+    def _known(self, texts: Sequence[str], features: FlatFeatures) -> list[bool]:
+        """Return whether there is anything in each text that the model answers to."""
+        known = (np.diff(features.offsets) > 0).tolist()
+        if isinstance(self.encoder, NgramsAndVectors):  # the vectors of a pretrained encoder say something of any text
+            return [has or bool(text.strip()) for has, text in zip(known, texts, strict=True)]
+        return known
 
     def predict_stream(
         self,
@@ -258,7 +268,7 @@ class Classifier:
                     batch, failed = None, error
                 while len(waiting) > (1 if batch is not None and more() else 0):
                     texts, features = waiting.popleft()
-                    yield self._predictions(texts, self._logits_of(features.result()), top, least)
+                    yield self._predictions(texts, features.result(), top, least)
                 if batch is None:
                     break
         if failed is not None:

@@ -22,12 +22,15 @@ class Predictions(Report):
             have several labels, a tuple of those that it is given, the likeliest first.
         probabilities: the probability of the likeliest class; or a tuple of those of the labels.
         top: for each text, its likeliest classes with their probabilities, the likeliest first.
+        known: whether the classifier knows anything in the text; a blank text, or one of n-grams that training did not have,
+            gets what is likeliest without a text.
     """
 
     texts: Sequence[str]
     labels: Sequence[Any]
     probabilities: Sequence[Any]
     top: Sequence[Sequence[tuple[str, float]]]
+    known: Sequence[bool]
 
     def _blocks(self) -> Iterator[Block]:
         yield Table(
@@ -37,11 +40,24 @@ class Predictions(Report):
                 for l, p, t in zip(self.labels, self.probabilities, self.texts, strict=True)
             ],
         )
+        yield unknown_texts(len(self.known) - sum(self.known))
+
+    def part(self, start: int, stop: int) -> "Predictions":
+        """Return those of the texts from `start` to `stop`, exclusive."""
+        return Predictions(*(getattr(self, field.name)[start:stop] for field in dataclasses.fields(self)))
 
     @property
     def summary(self) -> str:
         """How many texts were predicted."""
         return f"{format_count(len(self.texts))} texts predicted"
+
+
+def unknown_texts(count: int) -> str:
+    """Return what to know about so many texts in which the classifier knows nothing."""
+    if not count:
+        return ""
+    which = "text holds nothing" if count == 1 else "texts hold nothing"
+    return f"{format_count(count)} {which} that the classifier knows; what is likeliest without a text was given"
 
 
 def label_text(label: str | tuple[str, ...] | None) -> str:
@@ -55,12 +71,13 @@ def share_text(share: float | tuple[float, ...]) -> str:
 
 
 def predicted_classes(
-    texts: Sequence[str], logits: Tensor, names: list[str], top: int, least: float | None
+    texts: Sequence[str], known: Sequence[bool], logits: Tensor, names: list[str], top: int, least: float | None
 ) -> Predictions:
     """Give each text its likeliest class, or none where that is less likely than `least`.
 
     Args:
         texts: the texts.
+        known: whether there is anything in each that the classifier knows.
         logits: `(B, C)` of them.
         names: the C classes.
         top: how many classes to return in `top` for each text, at most as many as there are.
@@ -76,16 +93,22 @@ def predicted_classes(
     first: list[Any] = labels[::kept]
     if least is not None:
         first = [label if share >= least else None for label, share in zip(first, probabilities[::kept], strict=True)]
-    return Predictions(list(texts), first, probabilities[::kept], rows)
+    return Predictions(list(texts), first, probabilities[::kept], rows, known)
 
 
 def predicted_labels(
-    texts: Sequence[str], logits: Tensor, names: list[str], top: int, thresholds: float | Sequence[float]
+    texts: Sequence[str],
+    known: Sequence[bool],
+    logits: Tensor,
+    names: list[str],
+    top: int,
+    thresholds: float | Sequence[float],
 ) -> Predictions:
     """Give each text the labels that are likely enough, each by itself.
 
     Args:
         texts: the texts.
+        known: whether there is anything in each that the classifier knows.
         logits: `(B, C)` of them.
         names: the C labels.
         top: how many labels to return in `top` for each text, at most as many as there are.
@@ -100,4 +123,4 @@ def predicted_labels(
         labels.append(tuple(names[number] for number in kept))
         probabilities.append(tuple(shares[row, kept].tolist()))
         ranked.append([(names[number], float(shares[row, number])) for number in numbers[:top]])
-    return Predictions(list(texts), labels, probabilities, ranked)
+    return Predictions(list(texts), labels, probabilities, ranked, known)
