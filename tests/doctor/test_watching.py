@@ -344,6 +344,16 @@ def test_the_page_escapes_what_a_program_is_called():
     assert check.summary.startswith("no finding in 3 steps")
 
 
+def test_a_program_that_trains_nothing_is_not_called_right(script, capsys):
+    assert run(["doctor", script("import torch\n\ntorch.nn.Linear(3, 2)(torch.randn(4, 3))\n")]) == 2
+    shown = capsys.readouterr().err
+    assert "no step of an optimizer was seen in " in shown
+    assert "so little can be said of its training: no finding; asked" in shown
+    page = TrainingCheck(True, (), (), ("nan",), (), 0, (), (), "a.py").to_html("en")
+    assert "No training was seen" in page
+    assert "Nothing was found" not in page
+
+
 @pytest.mark.slow
 def test_a_script_that_catches_everything_is_ended_all_the_same(script, tmp_path):
     body = "import itertools\nfor n in itertools.count():\n    try:\n        step()\n    except BaseException:\n        pass\n"

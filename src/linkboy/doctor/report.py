@@ -49,9 +49,14 @@ class TrainingCheck(Report):
     def summary(self) -> str:
         """The first line of the page."""
         found = plural(len(self.findings), "finding") if self.findings else "no finding"
+        watched = f"{found} in {plural(self.steps, 'step')} of {self.source}"
+        if not self.steps:
+            watched = (
+                f"no step of an optimizer was seen in {self.source}, so little can be said of its training: {found}"
+            )
         return (
-            f"{found} in {plural(self.steps, 'step')} of {self.source}; asked {len(self.asked)} of "
-            f"{len(self.asked) + len(self.not_asked)} questions, {len(self.not_asked)} do not apply"
+            f"{watched}; asked {len(self.asked)} of {len(self.asked) + len(self.not_asked)} questions, "
+            f"{len(self.not_asked)} do not apply"
         )
 
     def _blocks(self) -> Iterable[Block]:
