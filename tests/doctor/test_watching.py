@@ -344,6 +344,32 @@ def test_the_page_escapes_what_a_program_is_called():
     assert check.summary.startswith("no finding in 3 steps")
 
 
+def test_a_model_with_layers_in_a_list_has_the_name_of_its_variable(script, capsys):
+    body = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.head = [torch.nn.Linear(8, 8)], torch.nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.hidden[0](x))
+
+def main():
+    network = Net()
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        network(torch.randn(4, 8)).square().mean().backward()
+        optimizer.step()
+
+main()
+"""
+    assert run(["doctor", script(body)]) == 1
+    assert "seen: network (Net, 27 parameters)" in capsys.readouterr().err
+
+
 def test_a_program_that_trains_nothing_is_not_called_right(script, capsys):
     assert run(["doctor", script("import torch\n\ntorch.nn.Linear(3, 2)(torch.randn(4, 3))\n")]) == 2
     shown = capsys.readouterr().err

@@ -199,7 +199,7 @@ class TrainingObserver:
                 )
                 if found and not _is_self(frame, module):
                     return found
-            frame = frame.f_back
+            frame = frame.f_back and user_frame(frame.f_back)
         return ""
 
     def _modules_in(self, module: nn.Module) -> set[int]:

@@ -56,9 +56,9 @@ def user_line() -> str:
     return line_text(frame.f_code.co_filename, frame.f_lineno) if frame is not None else ""
 
 
-def user_frame() -> FrameType | None:
-    """Return the innermost frame of the user, `None` where there is none."""
-    frame: FrameType | None = sys._getframe(1)
+def user_frame(frame: FrameType | None = None) -> FrameType | None:
+    """Return the innermost frame of the user, from one on where it is given, `None` where there is none."""
+    frame = sys._getframe(1) if frame is None else frame
     while frame is not None and in_library(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
