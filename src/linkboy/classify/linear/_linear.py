@@ -358,11 +358,11 @@ def _members(judge: Judge, losses: Sequence[MemberLoss], progress: Progress) -> 
     for loss in losses:
         best = _strongest(judge, loss, scales[0], progress)
         found.append(best)
-        if loss == "squared-hinge":
-            for scale in SCALES[1:]:
-                progress(f"{loss}, {scale}")
-                found.append(judge.judge(Member(loss, scale, best[0].strength)))
-            scales = (min(found, key=lambda pair: pair[0].judged_loss)[0].scale,)
+        for scale in scales[1:]:
+            progress(f"{loss}, {scale}")
+            found.append(judge.judge(Member(loss, scale, best[0].strength)))
+        likeliest = min(found, key=lambda pair: pair[0].judged_loss)[0].scale
+        scales = (likeliest, "presence" if likeliest == "log-odds" else "log-odds")
     if judge.dense:
         found.append(_strongest(judge, losses[-1], "vectors", progress))
     return found
