@@ -9,6 +9,7 @@ import pytest
 import linkboy as lb
 from linkboy.classify import DecisionCurve
 from linkboy.classify.judging.decisions import MOST_POINTS, thresholds_by_class
+from linkboy.classify.judging.metrics import ClassMetrics
 from linkboy.cli.app import run
 
 
@@ -57,9 +58,10 @@ def test_the_weakest_of_many_classes_come_first():
     generator = np.random.default_rng(0)
     names, f1 = [f"c{n}" for n in range(77)], generator.random(77).tolist()
     f1[5] = float("nan")
+    per_class = [ClassMetrics(name, each, each, each, 20, 20) for name, each in zip(names, f1, strict=True)]
     predicted = generator.integers(0, 76, 2000)  # the last class is never predicted
     confidence = generator.random(2000)
-    table = thresholds_by_class(predicted, confidence, generator.random(2000) < confidence, names, f1)
+    table = thresholds_by_class(predicted, confidence, generator.random(2000) < confidence, per_class)
     order = [row[0] for row in table.cells()]
     assert len(order) == 77
     assert order[-1] == "c5"

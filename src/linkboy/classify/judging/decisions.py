@@ -1,7 +1,6 @@
 """When to decide and when to abstain: how right the confident predictions are on rows that the model has not learned from."""
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from linkboy._checks import check_number
 from linkboy._report import Block, Report, Table, format_count, format_percent
-from linkboy.classify.judging.metrics import weakest_first
+from linkboy.classify.judging.metrics import ClassMetrics, weakest_first
 from linkboy.classify.judging.multilabel import MultilabelMetrics
 
 MOST_POINTS = 1000
@@ -137,8 +136,7 @@ def thresholds_by_class(
     predicted: NDArray[np.int64],
     confidence: NDArray[np.float64],
     right: NDArray[np.bool_],
-    names: Sequence[str],
-    f1: Sequence[float],
+    per_class: Sequence[ClassMetrics],
 ) -> Table:
     """Return for each class the threshold from which on its predictions have the wanted precision, the weakest class first.
 
@@ -146,12 +144,11 @@ def thresholds_by_class(
         predicted: `(N,)`, the likeliest class of rows that the model has not learned from.
         confidence: `(N,)`, its probability.
         right: `(N,)`, whether it is the class of the label.
-        names: the names of the classes.
-        f1: of each class, on the test part.
+        per_class: the figures of all classes on the test part, in the order of their numbers.
     """
-    rows = []
-    for number in sorted(range(len(names)), key=lambda n: (math.isnan(f1[n]), f1[n])):
-        own = predicted == number
+    rows, numbers = [], {figures.label: number for number, figures in enumerate(per_class)}
+    for figures in weakest_first(per_class):
+        own = predicted == numbers[figures.label]
         threshold = kept = "-"
         if own.any():
             curve = DecisionCurve.of(confidence[own], right[own])
@@ -160,9 +157,8 @@ def thresholds_by_class(
                 point = curve.for_precision(WANTED)
                 threshold, kept = f"{point.threshold:.3f}", format_percent(point.coverage)
         precision = format_percent(float(right[own].mean())) if own.any() else "-"
-        rows.append(
-            (names[number], format_percent(f1[number]), format_count(int(own.sum())), precision, threshold, kept)
-        )
+        count = format_count(int(own.sum()))
+        rows.append((figures.label, format_percent(figures.f1), count, precision, threshold, kept))
     return Table(("class", "F1", "predicted rows", "precision", "threshold for precision 0.95", "kept then"), rows)
 
 

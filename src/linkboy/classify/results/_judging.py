@@ -103,9 +103,7 @@ def _judge_classes(inputs: TrainingInputs, outcome: Outcome) -> Judgement:
         outcome=outcome,
         decisions=DecisionCurve.of(valid.confidence, valid.right),
         test_decisions=DecisionCurve.of(scored["test"].confidence, scored["test"].right),
-        by_class=thresholds_by_class(
-            valid.predicted, valid.confidence, valid.right, names, [c.f1 for c in metrics["test"].per_class]
-        ),
+        by_class=thresholds_by_class(valid.predicted, valid.confidence, valid.right, metrics["test"].per_class),
     )
 
 
