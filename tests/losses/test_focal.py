@@ -536,6 +536,19 @@ def test_a_compiled_loss_equals_the_plain_one_at_every_edge(dtype):
     torch.testing.assert_close(got, expected, equal_nan=True)
 
 
+@traced
+def test_learned_weights_have_the_plain_gradients_when_compiled():
+    logits, target = make_batch(6, 3)
+    target[1] = -100
+    weights = torch.tensor([1.0, 2.0, 0.0, 0.5, 1.0, 3.0]).requires_grad_(), torch.rand(3).requires_grad_()
+    call = lambda w, a: focal_loss(logits, target, sample_weight=w, alpha=a)  # noqa: E731
+    expected, got = (
+        torch.autograd.grad(f(*weights), (logits, *weights))
+        for f in (call, torch.compile(call, fullgraph=True, backend="aot_eager"))
+    )
+    torch.testing.assert_close(got, expected)
+
+
 def test_a_transform_compiles():
     logits, target = make_batch(4, 3)
     call = torch.func.vmap(torch.func.grad(lambda x, t: focal_loss(x[None], t[None])))

@@ -433,7 +433,7 @@ def class_rows(
         return SampleRows(input, target, weight, class_weight, zeros, visible)
     kept = kept_positions(target, input.shape[1], ignore_index, visible=visible)
     if kept is not None:
-        target = target * kept
+        target = target.where(kept, 0)  # inductor has no vectors for a product of int64
         weight = kept.to(wide_dtype(input.device)) if weight is None else weight.masked_fill(~kept, 0)
         zeros = True
     return SampleRows(input, target, weight, class_weight, zeros, visible)

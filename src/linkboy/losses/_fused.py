@@ -37,13 +37,16 @@ _SAMPLES_IN_PLACE = 2**16
 def margin_loss(rows: SampleRows, gamma: float) -> Tensor:
     """Return `w * (1 - p)**gamma * -log(p)` of every sample, in the shape of the target and the wide dtype."""
     rows = rows.by_class_of_target().shifted()
+    weight, masked = rows.weight, rows.masked()
     if not plain_operations_needed():
-        values = _MarginLoss.apply(rows.logits, rows.target, rows.masked(), gamma)
+        values = _MarginLoss.apply(rows.logits, rows.target, masked, gamma)
     elif transforms_active():
-        values = plain_margin_loss(rows.logits, rows.target, rows.masked(), gamma)
+        values = plain_margin_loss(rows.logits, rows.target, masked, gamma)
+    elif weight is not None and weight.requires_grad:
+        values = TracedMarginLoss.apply(rows.logits, rows.target, (weight != 0).to(weight.dtype), gamma)
     else:
-        values = TracedMarginLoss.apply(rows.logits, rows.target, rows.masked(), gamma)
-    return values if rows.weight is None else values * rows.weight
+        return TracedMarginLoss.apply(rows.logits, rows.target, weight, gamma)
+    return values if weight is None else values * weight
 
 
 def margin_loss_sum(rows: SampleRows, divisor: Tensor | float, gamma: float, dtype: torch.dtype) -> Tensor:

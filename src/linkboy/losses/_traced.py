@@ -12,39 +12,41 @@ from torch import Tensor
 from linkboy._tensors import wide_dtype, work_dtype
 from linkboy.losses._arguments import along_classes
 
-# From here on q is 1 in that dtype, and the loss the straight line `log(odds)`; the exponential is still finite.
-_STRAIGHT_FROM = {torch.float64: 600.0, torch.float32: 80.0}
+# From here on q is 1 in every dtype, and the loss the straight line `log(odds)`; the exponential is still finite.
+_STRAIGHT_FROM = 60.0
 
 
 class TracedMarginLoss(torch.autograd.Function):
-    """`(1 - p)**gamma * -log(p)` of every sample, 0 where masked, in the wide dtype."""
+    """`w * (1 - p)**gamma * -log(p)` of every sample, 0 where the weight is 0, in the wide dtype; `w` gets no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, masked: Tensor | None, gamma: float) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, gamma: float) -> Tensor:
         wide = wide_dtype(logits.device)
         work = logits.to(work_dtype(logits))
         others = work.masked_fill(_is_target(target, work), -torch.inf)
-        top = others.amax(1)
-        rest = (others - top.unsqueeze(1)).exp().sum(1)
+        top = others.amax(1, keepdim=True)
+        rest = (others - top).exp().sum(1, keepdim=True)
         rest = torch.where(top == -torch.inf, 1.0, rest)  # no other class: the exponential below is 0
-        own = work.gather(1, target.unsqueeze(1)).squeeze(1)
+        own = work.gather(1, target.unsqueeze(1))
         loss, slope = _loss_and_slope(top.to(wide) - own.to(wide), rest, gamma)
-        if masked is not None:
-            loss, slope, rest = loss.masked_fill(masked, 0), slope.masked_fill(masked, 0), rest.masked_fill(masked, 1)
-        ctx.save_for_backward(logits, target, top, rest, slope)
-        return loss
+        if weight is not None:
+            # Here and not by the caller: backward then needs no weight, whose mask is slow to store and to read.
+            weight = weight.unsqueeze(1)
+            masked = weight == 0
+            loss, slope = torch.where(masked, 0.0, weight * loss), torch.where(masked, 0.0, weight * slope)
+            rest = torch.where(masked, 1.0, rest)
+        ctx.save_for_backward(logits, target, top, slope, slope / rest)
+        return loss.squeeze(1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        logits, target, top, rest, slope = ctx.saved_tensors
-        (grad,) = grads
+        logits, target, top, slope, factor = ctx.saved_tensors
+        grad = grads[0].unsqueeze(1)
         work = logits.to(work_dtype(logits))
-        slope = slope * grad
-        factor = (slope / rest).to(work.dtype).unsqueeze(1)
-        shares = _exponential_beside(work, top.unsqueeze(1)) * factor
-        shares = torch.where(factor == 0, 0.0, shares)  # a masked sample may hold a NaN
-        gradient = torch.where(_is_target(target, work), -slope.to(work.dtype).unsqueeze(1), shares)
-        return gradient.to(logits.dtype), None, None, None
+        own, others = (-slope * grad).to(work.dtype), (factor * grad).to(work.dtype)
+        shares = _exponential_beside(work, top) * others
+        shares = torch.where(others == 0, 0.0, shares)  # a masked sample may hold a NaN
+        return torch.where(_is_target(target, work), own, shares).to(logits.dtype), None, None, None
 
 
 def _is_target(target: Tensor, logits: Tensor) -> Tensor:
@@ -55,9 +57,8 @@ def _is_target(target: Tensor, logits: Tensor) -> Tensor:
 
 def _loss_and_slope(above: Tensor, rest: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
     """Return the loss of odds `rest * exp(above)`, and its derivative by their logarithm."""
-    most = _STRAIGHT_FROM[above.dtype]
-    odds = rest * above.clamp(max=most).exp()
-    loss, excess = odds.log1p(), (above - most).clamp(min=0)
+    odds = rest * above.clamp(max=_STRAIGHT_FROM).exp()
+    loss, excess = odds.log1p(), (above - _STRAIGHT_FROM).clamp(min=0)
     p = 1 / (1 + odds)
     q = odds * p
     if gamma == 0:
