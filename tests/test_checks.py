@@ -59,6 +59,22 @@ def test_choices_shapes_and_descriptions():
     assert did_you_mean("nothing", ["x"]) == ""
 
 
+@pytest.mark.parametrize(
+    "name", ["bce_loss", "triplet_loss", "dice_los", "SmoothL1Loss", "nll_loss", "TripletMarginLoss"]
+)
+def test_no_other_loss_is_proposed_for_one_that_is_not_there(name):
+    losses = ["HuberLoss", "MSELoss", "MSLELoss", "huber_loss", "mae_loss", "mse_loss", "msle_loss", "rmsle_loss"]
+    assert did_you_mean(name, losses) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("hubr_loss", "huber_loss"), ("MSELos", "MSELoss"), ("mea_loss", "mae_loss"), ("2.weigt", "2.weight")],
+)
+def test_a_misspelled_name_is_still_found(name, meant):
+    assert did_you_mean(name, ["MSELoss", "huber_loss", "mae_loss", "2.weight"]) == f"; did you mean {meant!r}?"
+
+
 def test_plain_progress_prints_now_and_then_and_a_disabled_one_nothing():
     stream = io.StringIO()
     with Progress("reading", total=4, unit="rows", every_seconds=0, stream=stream) as progress:

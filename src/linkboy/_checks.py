@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ _SHORT_DTYPE = {
     "float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16", "complex64": "c64", "complex128": "c128",
     "int64": "i64", "int32": "i32", "int16": "i16", "int8": "i8", "uint8": "u8", "bool": "bool",
 }  # fmt: skip
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\dA-Z_]+|\d+")  # of `a_name` and of `AName`
+_ONE_WORD, _OTHER_WORDS = 0.8, 0.6  # likeness from which on last words are one word, and what stands before them is
 
 
 def did_you_mean(name: object, candidates: Iterable[object]) -> str:
@@ -30,11 +33,20 @@ def did_you_mean(name: object, candidates: Iterable[object]) -> str:
 
 def _same_meaning_possible(name: str, other: str) -> bool:
     """Return whether two names are alike beyond a last word they share: `dice_loss` is not a misspelled `mse_loss`."""
-    first, _, last = name.rpartition("_")
-    other_first, _, other_last = other.rpartition("_")
-    if last != other_last or not first or not other_first:
+    if not (name.isidentifier() and other.isidentifier()):
         return True
-    return difflib.SequenceMatcher(None, first, other_first).ratio() >= 0.5
+    (*first, last), (*other_first, other_last) = _words(name), _words(other)
+    if not first or not other_first or _likeness(last, other_last) < _ONE_WORD:
+        return True
+    return _likeness("".join(first), "".join(other_first)) >= _OTHER_WORDS
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(name)] or [name]
+
+
+def _likeness(first: str, second: str) -> float:
+    return difflib.SequenceMatcher(None, first, second).ratio()
 
 
 def check_choice(argument: str, value: object, choices: Iterable[object]) -> None:

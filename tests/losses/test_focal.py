@@ -630,6 +630,9 @@ MESSAGES = [
      "input must have at least two classes in dimension 1, got shape (4, 1); "
      "for one logit per label use binary_focal_loss"),
     ({"normalizer": torch.tensor(-1.0)}, "normalizer must be a number above 0, got -1.0"),
+    ({"target": F.one_hot(LABELS, 3).bool()},
+     "target must hold integer class indices, got bool[4, 3]; turn one-hot labels into class indices with "
+     "target.int().argmax(1), or pass class probabilities with target.float()"),
     ({"target": LABELS.bool()}, "target must hold integer class indices, got bool[4]; convert them with .long()"),
     ({"target": [0, 1, 2, 0]}, "target must be a tensor of class indices, got list; convert it with torch.as_tensor(target)"),
     ({"target": LOGITS, "ignore_index": 1},

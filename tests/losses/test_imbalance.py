@@ -115,11 +115,15 @@ MESSAGES = [
     (lambda: class_weights([0, 3], num_classes=3), "targets must hold labels from 0 to 2, got 3"),
     (lambda: class_weights([0, -1]), "targets must hold labels from 0 to 0, got -1"),
     (lambda: class_weights([]), "targets must hold at least one label, got none"),
+    (lambda: class_weights(torch.eye(3)), "targets must hold integer class indices, got f32[3, 3]; turn one-hot rows into class "
+     "indices with targets.argmax(1), or pass multi_hot=True"),
+    (lambda: class_weights(counts={"a": 3, "b": 1}), "counts must be a tensor or hold numbers, got dict; list them in the order "
+     "of the classes: [counts[name] for name in names]"),
     (lambda: class_weights([0.5]), "targets must hold integer class indices, got f32[1]; convert them with .long()"),
     (lambda: class_weights([0], "balance"),
      "scheme must be one of ('balanced', 'sqrt', 'inverse', 'effective'), got 'balance'; did you mean 'balanced'?"),
     (lambda: class_weights([0], num_classes=0), "num_classes must be an integer of at least 1, got 0"),
-    (lambda: class_weights(["a"]), "targets must be a tensor or hold numbers, got list"),
+    (lambda: class_weights(["a"]), "targets must be a tensor or hold numbers, got list of str"),
     (lambda: class_weights([0], "effective", beta="a"), "beta must be a number, got 'a' of type str"),
     (lambda: class_weights([0], "effective", beta=1.0),
      "beta must be a number from 0 up to, not including, 1, got 1.0"),

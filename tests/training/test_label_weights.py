@@ -56,6 +56,11 @@ def gradient_of_fit(loss_fn, inputs, labels, **options):
         ),
         (lb.FocalLoss(reduction="none"), lb.focal_loss),
         (functools.partial(lb.focal_loss, reduction="none"), lb.focal_loss),
+        (lb.FocalLoss(alpha=WEIGHT, reduction="none"), functools.partial(lb.focal_loss, alpha=WEIGHT)),
+        (
+            functools.partial(lb.focal_loss, reduction="none", alpha=[1.0, 5.0, 0.2]),
+            functools.partial(lb.focal_loss, alpha=[1.0, 5.0, 0.2]),
+        ),
     ],
 )
 @pytest.mark.parametrize("whole", [False, True])

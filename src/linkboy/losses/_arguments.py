@@ -271,8 +271,25 @@ def to_numbers(argument: str, value: float | Tensor | Sequence[float], dtype: to
         return value
     try:
         return torch.tensor(value, dtype=dtype)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{argument} must be a tensor or hold numbers, got {describe(value)}") from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{argument} must be a tensor or hold numbers, got {_holder(value)}{_by_class(argument, value)}"
+        ) from error
+
+
+def _holder(value: object) -> str:
+    """Describe what holds no numbers, or holds them under names."""
+    if hasattr(value, "index") and hasattr(value, "iloc"):
+        return f"a {type(value).__name__} with an index of its own"
+    first = next(iter(value), None) if isinstance(value, (list, tuple)) else None
+    return f"{describe(value)} of {type(first).__name__}" if isinstance(first, str) else describe(value)
+
+
+def _by_class(argument: str, value: object) -> str:
+    """Return `"; ..."` with code that lists numbers held under the names of classes, `""` where there are none."""
+    if not isinstance(value, Mapping) and not hasattr(value, "iloc"):
+        return ""
+    return f"; list them in the order of the classes: [{argument}[name] for name in names]"
 
 
 def class_numbers(argument: str, value: Tensor | Sequence[float], input: Tensor) -> tuple[Tensor, float | None]:
@@ -320,7 +337,10 @@ def check_class_target(input: Tensor, target: object, *, allow_soft: bool) -> Te
             "class indices must be integers: convert them with .long()"
         )
     if target.dtype is not torch.int64 and target.dtype not in _INDEX_DTYPES:
-        raise TypeError(f"target must hold integer class indices, got {describe(target)}; convert them with .long()")
+        one_hot = _proposed_shapes(input, target, shape, allow_soft) if target.shape == input.shape else ""
+        raise TypeError(
+            f"target must hold integer class indices, got {describe(target)}{one_hot or '; convert them with .long()'}"
+        )
     if target.shape != shape:
         raise ValueError(
             f"target must have shape {tuple(shape)} for input of shape {tuple(input.shape)}, got {tuple(target.shape)}"
@@ -333,7 +353,8 @@ def _proposed_shapes(input: Tensor, target: Tensor, shape: tuple[int, ...], allo
     """Return `"; ..."` with code that makes input and target fit together, `""` if none is known."""
     if target.shape == input.shape:
         soft = ", or pass class probabilities with target.float()" if allow_soft else ""
-        return f"; turn one-hot labels into class indices with target.argmax(1){soft}"
+        ordered = "target.int()" if target.dtype is torch.bool else "target"  # torch orders no truth values
+        return f"; turn one-hot labels into class indices with {ordered}.argmax(1){soft}"
     if target.shape == (shape[0], 1, *shape[1:]):
         return "; drop the class dimension with target.squeeze(1)"
     if input.dim() > 2 and target.shape == input.shape[:-1]:

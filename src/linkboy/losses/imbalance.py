@@ -245,9 +245,7 @@ def _amounts(
         return _amounts_of_rows(labels, sample_weight, num_classes)
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         if labels.numel():
-            raise TypeError(
-                f"targets must hold integer class indices, got {describe(labels)}; convert them with .long()"
-            )
+            raise TypeError(f"targets must hold integer class indices, got {describe(labels)}{_as_indices(labels)}")
         labels = labels.long()
     weight = None
     kept = labels != ignore_index
@@ -266,6 +264,14 @@ def _amounts(
     if amount is None:
         amount = torch.zeros(classes, dtype=weight.dtype, device=labels.device).index_add_(0, labels, weight)  # type: ignore[union-attr]
     return _refuse_empty(amount.to(wide_dtype(amount.device)))
+
+
+def _as_indices(labels: Tensor) -> str:
+    """Return `"; ..."` with code that makes class indices of labels: of rows of zeros and ones, their place."""
+    if labels.dim() != 2:
+        return "; convert them with .long()"
+    ordered = "targets.int()" if labels.dtype is torch.bool else "targets"  # torch orders no truth values
+    return f"; turn one-hot rows into class indices with {ordered}.argmax(1), or pass multi_hot=True"
 
 
 def _amounts_of_rows(labels: Tensor, sample_weight: PerClass | None, num_classes: int | None) -> Tensor:

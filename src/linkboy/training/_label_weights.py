@@ -5,9 +5,11 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_OPTIONS = ("ignore_index", "weight", "alpha", "normalizer", "gamma_positive")
 _BY_LABEL = (F.cross_entropy, F.nll_loss)
 _NO_WEIGHT = (
     "{loss} has ignore_index={index} and some labels are {index}; whether its mean counts them cannot be known: "
@@ -19,8 +21,9 @@ class LabelWeights:
     """The weights in the mean that a loss would take if it were reduced: `reduction="none"` has lost them.
 
     `nn.CrossEntropyLoss` and `nn.NLLLoss`, or a `functools.partial` of their functions, divide by the class weights of the
-    labels that are not `ignore_index`; linkboy's losses divide by the number of these labels. Another loss that has an
-    `ignore_index` is understood only where no label is ignored.
+    labels that are not `ignore_index`, and so do linkboy's focal losses by `alpha` with `normalizer="weights"`; linkboy's
+    other losses divide by the number of these labels. Another loss that has an `ignore_index` is understood only where no
+    label is ignored.
 
     Args:
         loss_fn: function of `(output, target)` that returns losses not reduced.
@@ -35,10 +38,11 @@ class LabelWeights:
     def __init__(self, loss_fn: Any) -> None:
         self.name = type(loss_fn).__name__
         options, torchs, ours = _options_of(loss_fn)
-        index, weight = options.get("ignore_index"), options.get("weight")
+        index = options.get("ignore_index")
         self.ignore_index = index if isinstance(index, int) else None
         self.understood = torchs or ours
-        self.weight: Tensor | None = weight.detach() if torchs and isinstance(weight, Tensor) else None
+        weight = options.get("weight") if torchs else _alpha_of(options) if ours else None
+        self.weight: Tensor | None = weight.detach() if isinstance(weight, Tensor) else None
 
     def __call__(self, target: Any, *, weighted: bool = False) -> Tensor | None:
         """Return what each label counts, where the labels are; `None` where each counts 1.
@@ -76,10 +80,17 @@ def _options_of(loss_fn: Any) -> tuple[Mapping[str, Any], bool, bool]:
         return defaults | loss_fn.keywords, torchs, ours
     if isinstance(loss_fn, nn.Module):
         ours = _is_ours(type(loss_fn))
-        options = getattr(loss_fn, "options", {}) if ours else {}
-        own = {name: getattr(loss_fn, name) for name in ("ignore_index", "weight") if hasattr(loss_fn, name)}
-        return {**options, **own}, isinstance(loss_fn, (nn.CrossEntropyLoss, nn.NLLLoss)), ours
+        options = {name: getattr(loss_fn, name) for name in _OPTIONS if hasattr(loss_fn, name)}
+        return options, isinstance(loss_fn, (nn.CrossEntropyLoss, nn.NLLLoss)), ours
     return {}, False, False
+
+
+def _alpha_of(options: Mapping[str, Any]) -> Tensor | None:
+    """Return the weights per class by which a loss of linkboy's divides its mean, `None` where it divides by none."""
+    alpha = options.get("alpha")
+    if alpha is None or options.get("normalizer") != "weights" or "gamma_positive" in options:  # the binary loss
+        return None
+    return alpha if isinstance(alpha, Tensor) else torch.tensor(alpha)
 
 
 def _is_ours(thing: Any) -> bool:
