@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linkboy.classify.reading._content import opened
-from linkboy.classify.reading._findings import number_key
+from linkboy.classify.reading._findings import value_key
 from linkboy.classify.reading.labelled import read_labelled
 
 ENGLISH = [
@@ -419,9 +419,26 @@ def test_one_and_one_point_zero_are_one_class_and_it_is_said(tmp_path):
     }.items():
         data = read(tmp_path, name, content.encode())
         assert list(data.labels[:4]) == ["1", "1", "0", "0"]
-        assert "'1' and '1.0' are the same number and are one class, '1'" in data.notes
-    assert number_key("-2.00") == "-2"
-    assert number_key("01") == "01"
+        assert "'1' and '1.0' are the same value and are one class, '1'" in data.notes
+    assert value_key("-2.00") == "-2"
+    assert value_key("01") == "01"
+
+
+def test_truth_values_are_the_same_classes_whatever_wrote_them(tmp_path):
+    """A spreadsheet writes TRUE, pandas True and JSON true: a classifier of one file can be evaluated on another."""
+    rows = [(f"text {n}", n % 2 == 0) for n in range(20)]
+    table = lambda spelled: "text,label\n" + "".join(f"{text},{spelled(label)}\n" for text, label in rows)  # noqa: E731
+    files = {
+        "json.jsonl": "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows),
+        "pandas.csv": table(str),
+        "sheet.csv": table(lambda label: str(label).upper()),
+        "mixed.csv": table(lambda label: str(label).upper() if label else "false"),
+    }
+    read_ones = {name: read(tmp_path, name, content.encode()) for name, content in files.items()}
+    assert {tuple(data.labels) for data in read_ones.values()} == {("true", "false") * 10}
+    assert "the label 'True' is a truth value, and is read as 'true'" in read_ones["pandas.csv"].notes
+    words = read(tmp_path, "words.csv", b"text,label\n" + b"a,True\nb,False\nc,unknown\n" * 5)
+    assert set(words.labels) == {"True", "False", "unknown"}
 
 
 FINDINGS = {
@@ -434,6 +451,11 @@ FINDINGS = {
     "space": (lambda n, t, l: (t, ("no go", "nogo")[n % 4 == 0] if l == "pos" else "go"),
         "the labels 'no go', 'nogo' differ only in case, spaces or width, and are 2 classes; join them with label_map if that is "
         "not meant"),
+    "unseen": (lambda n, t, l: (t, ("go", "go\u200b")[n % 4 == 0] if l == "pos" else "no"),
+        "the labels 'go', 'go\\u200b' differ only in case, spaces or width, and are 2 classes; join them with label_map if that "
+        "is not meant"),
+    "missing": (lambda n, t, l: (t, ("pos", "nan")[n % 4 == 0] if l == "pos" else "no"),
+        "labels such as 'nan' may stand for a missing value, and count as a class; leave their rows out if so"),
     "fractions": (lambda n, t, l: (t, {"pos": "4.5", "neg": "1"}[l]),
         "labels are numbers with fractions, such as '4.5': each different number is a class of its own, and their order is not "
         "used"),

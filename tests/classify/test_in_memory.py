@@ -185,3 +185,16 @@ def test_a_signal_saves_and_ends_the_call(tmp_path, monkeypatch, name):
     monkeypatch.setattr(learning, "fit", real)
     resumed = lb.train_classifier((TEXTS, LABELS), tmp_path / "m", options=QUICK, resume=True)
     assert "test" in resumed.metrics
+
+
+@pytest.mark.parametrize("rows", [np.eye(2, dtype=int), np.array([[1, 1, 0], [0, 1, 0]]), np.eye(3)[:2] > 0], ids=str)
+def test_labels_as_rows_of_zeros_and_ones_are_refused(rows):
+    """Read as lists of names every text would have the labels `0` and `1`."""
+    labels = np.tile(rows, (10, 1))
+    with pytest.raises(ValueError, match=r"must hold names, got rows of 0 and 1 .*argmax\(1\)"):
+        lb.read_labelled(([f"text {n}" for n in range(20)], labels))
+
+
+def test_one_column_of_labels_is_one_label_a_text():
+    data = lb.read_labelled((["a text", "b text", "c text"], np.array([["p"], ["q"], ["p"]])))
+    assert list(data.labels) == ["p", "q", "p"]

@@ -258,3 +258,11 @@ def test_numbers_of_classes_are_found():
     table, unknown = memberships_of(made([("0", "b"), ("7",)]), ["a", "b"], numbered=True)
     assert table.tolist() == [[True, True], [False, False]]
     assert unknown == {"7": 1}
+
+
+def test_lists_of_zeros_and_ones_in_json_are_refused(tmp_path):
+    rows = "".join(f'{{"text": "text {n}", "labels": {[n % 2, 1 - n % 2, 0]}}}\n' for n in range(20))
+    with pytest.raises(ValueError, match="must hold names, got rows of 0 and 1"):
+        read_labelled(written(tmp_path, "rows.jsonl", rows))
+    numbers = "".join(f'{{"text": "text {n}", "labels": {[0, 1][: 1 + n % 2]}}}\n' for n in range(20))
+    assert read_labelled(written(tmp_path, "numbers.jsonl", numbers)).labels[:2] == [("0",), ("0", "1")]

@@ -33,6 +33,8 @@ _PLACEHOLDERS = frozenset(
         "undefined",
     )
 )
+_TRUTH = ("true", "false")
+_MISSING = frozenset(("nan", "null", "n/a", "#n/a", "<na>", "nat", "None"))  # `none` may well be a class
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 _FRACTION = re.compile(r"-?\d*\.\d*[1-9]\d*")
 # What UTF-8 looks like when its bytes are read as cp1252 or Latin-1: a lead byte and a byte that goes on.
@@ -41,23 +43,32 @@ _MOJIBAKE = re.compile(
 )
 
 
-def number_key(label: str) -> str:
-    """Return a label, where it is a whole number without the zeros behind the point, so that `1` and `1.0` are one class.
+def value_key(label: str) -> str:
+    """Return a label, where it is a number or a truth value in one spelling, so that `1` and `1.0` are one class.
 
     Examples:
-        >>> number_key("1.0"), number_key("1"), number_key("1.5"), number_key("pos")
-        ('1', '1', '1.5', 'pos')
+        >>> value_key("1.0"), value_key("1"), value_key("1.5"), value_key("True"), value_key("pos")
+        ('1', '1', '1.5', 'true', 'pos')
     """
     match = _WHOLE.fullmatch(label)
-    return match[1] if match else label
+    return match[1] if match else label.lower() if label.lower() in _TRUTH else label
 
 
-def same_numbers(labels: Iterable[str]) -> dict[str, list[str]]:
-    """Return the labels that are one whole number in several spellings, by the number."""
+def spellings(labels: Iterable[str]) -> dict[str, str]:
+    """Return the labels that get another spelling, with it: of one whole number the shortest, of truth values that of JSON.
+
+    Spreadsheets write `TRUE`, Python `True` and JSON `true`; where other labels stand beside them, they are words.
+
+    Examples:
+        >>> spellings(["1", "1.0", "2.0"]), spellings(["True", "False"]), spellings(["True", "other"])
+        ({'1.0': '1'}, {'False': 'false', 'True': 'true'}, {})
+    """
     groups: dict[str, list[str]] = {}
+    truth = all(label.lower() in _TRUTH for label in labels)
     for label in sorted(labels):
-        groups.setdefault(number_key(label), []).append(label)
-    return {key: group for key, group in groups.items() if len(group) > 1}
+        groups.setdefault(value_key(label) if truth or label.lower() not in _TRUTH else label, []).append(label)
+    one_of = {label: key if key in _TRUTH else min(group, key=len) for key, group in groups.items() for label in group}
+    return {label: one for label, one in one_of.items() if label != one}
 
 
 def label_findings(counts: Mapping[str, int]) -> Iterator[str]:
@@ -68,16 +79,25 @@ def label_findings(counts: Mapping[str, int]) -> Iterator[str]:
     """
     groups: dict[str, list[str]] = {}
     for label in counts:
-        groups.setdefault("".join(unicodedata.normalize("NFKC", label).casefold().split()), []).append(label)
+        groups.setdefault(_seen(label), []).append(label)
     for group in groups.values():
         if len(group) > 1:
             yield say("spelling", names=_quoted(group), count=len(group))
+    missing = next((label for label in counts if label in _MISSING or label.lower() in _MISSING), None)
+    if missing is not None:
+        yield say("missing labels", example=missing)
     fraction = next((label for label in counts if _FRACTION.fullmatch(label)), None)
     if fraction is not None:
         yield say("fractions", example=fraction)
     small = [label for label, count in counts.items() if count < SMALL]
     if small:
         yield say("small classes", classes=_are(len(small), "class", "classes"), names=_quoted(small))
+
+
+def _seen(label: str) -> str:
+    """Return what a reader takes a label for: without case, width, spaces and characters that are not seen."""
+    plain = unicodedata.normalize("NFKC", label).casefold()
+    return "".join(each for each in plain if not each.isspace() and unicodedata.category(each) != "Cf")
 
 
 def text_findings(texts: Sequence[str], labels: Sequence[Any]) -> Iterator[str]:

@@ -82,6 +82,8 @@ def _columns_of(frame: Any) -> tuple[list[str], list[list[Any]]]:
 
 def _values(column: Any) -> list[Any]:
     """Return the values of a list, an array or a series, with `None` where pandas has nothing."""
+    if getattr(column, "ndim", 1) == 2 and column.shape[1] == 1 and not hasattr(column, "columns"):
+        column = column[:, 0]  # as `frame[["label"]].values` gives it
     if hasattr(column, "notna"):
         column = column.astype(object).where(column.notna(), None)
     values = column.to_list() if hasattr(column, "to_list") else list(column)

@@ -7,7 +7,7 @@ from typing import Any
 
 from linkboy._report import plural
 from linkboy.classify.reading._columns import Roles
-from linkboy.classify.reading._findings import number_key
+from linkboy.classify.reading._findings import value_key
 from linkboy.classify.reading._json import MISSING
 from linkboy.classify.reading._sentences import say
 from linkboy.classify.reading._tables import TextTable
@@ -15,6 +15,7 @@ from linkboy.classify.reading._tables import TextTable
 Label = str | tuple[str, ...]
 _TRUTH = {"0": False, "1": True, "false": False, "true": True}
 _SIGNS = ("|", ",", ";", "，", "、", "；", "/", "+")  # that people write between labels
+_ZEROS_AND_ONES = frozenset(("0", "1", "0.0", "1.0", "True", "False"))
 _LONGEST_LIST = 100_000  # characters of a cell that is read as a list
 
 
@@ -28,7 +29,7 @@ class LabelCells:
         as_string: turns a cell into text.
 
     Raises:
-        ValueError: the labels are lists or columns, and a separator was given as well.
+        ValueError: the labels are lists or columns, and a separator was given as well, or the lists are rows of 0 and 1.
     """
 
     def __init__(
@@ -38,6 +39,8 @@ class LabelCells:
         self._separator, self._as_string = separator, as_string
         self._getters = [table.getter(place) for place in self.places]
         lists = table.lists or (len(self.places) == 1 and _are_lists(table, self.places[0]))
+        if lists:
+            _check_names(table, self.places[0])
         self.kind = "columns" if len(self.places) > 1 else "lists" if lists else "separated" if separator else "one"
         self._doubled = self._loose = self._split = 0
         if separator is not None and self.kind != "separated":
@@ -93,7 +96,7 @@ class LabelCells:
         labels = []
         for name, get in zip(self.names, self._getters, strict=True):
             raw = get(record)
-            held = _TRUTH.get(number_key(self._as_string(raw).lower()))
+            held = _TRUTH.get(value_key(self._as_string(raw).lower()))
             if held is None:
                 return (), f"the label column {name!r} must hold 0 or 1, got {None if raw is MISSING else raw!r}"
             if held:
@@ -145,6 +148,21 @@ def _are_lists(table: TextTable, place: int) -> bool:
     cells = [row[place].strip() for row in table.head if place < len(row) and row[place].strip()]
     lists = sum(listed_in(cell) is not None for cell in cells)
     return 2 * lists > len(cells) if table.keyed else 0 < lists == len(cells)
+
+
+def _check_names(table: TextTable, place: int) -> None:
+    """Raise if the lists of a column are as long as each other and hold 0 and 1 alone: places, not names.
+
+    Read as names, every text would have the labels `0` and `1`.
+    """
+    lists = [values for row in table.head if place < len(row) and (values := listed_in(row[place].strip())) is not None]
+    long = len(lists[0]) if lists else 0
+    if long < 2 or any(len(each) != long or not {*map(str, each)} <= _ZEROS_AND_ONES for each in lists):
+        return
+    raise ValueError(
+        f"{table.path}: the lists of labels must hold names, got rows of 0 and 1 such as {lists[0]}: write the names of the "
+        "labels that hold, or, where exactly one does, its number alone, as argmax(1) gives it"
+    )
 
 
 def listed_in(cell: object) -> list[object] | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from linkboy._checks import did_you_mean
 from linkboy._reading import read_lines
 from linkboy._report import Block, Printable, Table, format_count, format_percent, listed, plural
-from linkboy.classify.reading._findings import number_key
+from linkboy.classify.reading._findings import value_key
 from linkboy.classify.reading._proportions import most_different, other_proportions
 from linkboy.classify.reading.labelled import LabelledTexts, label_counts
 
@@ -332,8 +332,8 @@ def _class_names(train: LabelledTexts, given: Sequence[str] | None) -> list[str]
     labels = set(label_counts(train.labels))
     if not labels:
         raise ValueError(f"{train.source}: no row has a label; training needs rows with labels")
-    if all(re.fullmatch(r"-?[0-9]{1,18}", number_key(label)) for label in labels):
-        return sorted(labels, key=lambda label: int(number_key(label)))
+    if all(re.fullmatch(r"-?[0-9]{1,18}", value_key(label)) for label in labels):
+        return sorted(labels, key=lambda label: int(value_key(label)))
     return sorted(labels)
 
 
@@ -374,11 +374,11 @@ def numbers_of(class_names: Sequence[str], *, numbered: bool) -> Callable[[str],
     """Return a function from a label to the number of its class, `None` where there is no such class."""
     index = {str(number): number for number in range(len(class_names))} if numbered else {}
     index |= {name: number for number, name in enumerate(class_names)}
-    by_number = {number_key(name): number for number, name in enumerate(class_names)}
+    by_number = {value_key(name): number for number, name in enumerate(class_names)}
 
     def number_of(label: str) -> int | None:
         number = index.get(label)
-        return by_number.get(number_key(label)) if number is None else number  # 1.0 is the class 1
+        return by_number.get(value_key(label)) if number is None else number  # 1.0 is the class 1
 
     return number_of
 

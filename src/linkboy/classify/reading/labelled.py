@@ -19,7 +19,7 @@ from linkboy.classify.reading._findings import (
     encoding_finding,
     label_findings,
     repeated_header_finding,
-    same_numbers,
+    spellings,
     text_findings,
 )
 from linkboy.classify.reading._frames import ACCEPTED, is_frame, is_pair, table_in_memory
@@ -466,16 +466,19 @@ def columns_named(table: TextTable, places: Sequence[int]) -> str:
 
 
 def _one_spelling(labels: list[Label]) -> tuple[Counter[str], list[Label], list[str]]:
-    """Give each whole number one spelling, the shortest; return rows by label, the labels, and what to say about it."""
+    """Give each number and truth value one spelling; return rows by label, the labels, and what to say about it."""
     counts = label_counts(labels)
-    groups = same_numbers(counts)
-    if not groups:
+    one_of = spellings(counts)
+    if not one_of:
         return counts, labels, []
-    of = {label: min(group, key=len) for group in groups.values() for label in group}
+    groups: dict[str, list[str]] = {}
+    for label, one in one_of.items():
+        groups.setdefault(one, [one] if one in counts else []).append(label)
     notes = [
-        say("same number", names=" and ".join(map(repr, group)), one=min(group, key=len)) for group in groups.values()
+        say("same number" if len(group) > 1 else "truth", names=" and ".join(map(repr, sorted(group))), one=one)
+        for one, group in groups.items()
     ]
-    labels = [_renamed(label, of) for label in labels]
+    labels = [_renamed(label, one_of) for label in labels]
     return label_counts(labels), labels, notes
 
 
