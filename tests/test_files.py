@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import linkboy as lb
 from linkboy._files import LOCK, atomic_write, locked_directory, read_bounded, sync_directory, sync_file
 
 
@@ -145,3 +146,19 @@ def test_a_forked_process_does_not_hold_the_lock_of_one_that_was_killed(tmp_path
         holder.wait()
         with locked_directory(tmp_path, "taken"):  # the forked process is alive
             os.killpg(holder.pid, signal.SIGKILL)
+
+
+def test_a_path_may_begin_with_the_home_directory_and_is_no_address(tmp_path, monkeypatch):
+    """`Checkpointer("~/run")` made a directory called `~` where the program stood."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "rows.csv").write_text("text,label\n" + "good,p\nbad,q\n" * 3)
+    assert list(lb.read_labelled("~/rows.csv").labels[:2]) == ["p", "q"]
+    assert lb.Checkpointer("~/run").directory == tmp_path / "run"
+    for name, read in {"path": lb.read_labelled, "directory": lb.load_classifier}.items():
+        with pytest.raises(ValueError) as caught:
+            read("https://example.org/rows.csv")
+        assert str(caught.value) == (
+            f"{name} must be a path on this machine, got 'https://example.org/rows.csv'; download it first, linkboy downloads "
+            "nothing"
+        )

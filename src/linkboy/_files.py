@@ -6,12 +6,31 @@ All code that depends on the operating system is here.
 import contextlib
 import functools
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 LOCK = ".lock"  # the file in a directory that a run holds
+
+
+def local_path(argument: str, path: str | os.PathLike[str]) -> Path:
+    """Return a path on this machine, with `~` as the home directory, as a shell reads it.
+
+    Raises:
+        ValueError: it is an address of the web; the message keeps it as it is written.
+
+    Examples:
+        >>> local_path("path", "rows.csv").name, str(local_path("path", "~")) == os.path.expanduser("~")
+        ('rows.csv', True)
+    """
+    name = os.fspath(path)
+    if re.match(r"[a-z][a-z0-9+.-]+://", name, re.IGNORECASE):
+        raise ValueError(
+            f"{argument} must be a path on this machine, got {name!r}; download it first, linkboy downloads nothing"
+        )
+    return Path(name).expanduser()
 
 
 @contextlib.contextmanager

@@ -461,7 +461,7 @@ def test_a_tilde_is_expanded_and_an_address_is_not_downloaded(tmp_path, monkeypa
     with pytest.raises(ValueError) as caught:
         load_embeddings("https://example.org/glove.zip", ["a"])
     assert str(caught.value) == (
-        "path must be a file on this machine, got 'https://example.org/glove.zip'; download it first, linkboy downloads nothing"
+        "path must be a path on this machine, got 'https://example.org/glove.zip'; download it first, linkboy downloads nothing"
     )
 
 

@@ -370,5 +370,33 @@ def test_a_missing_or_foreign_directory_says_so(tmp_path):
     assert str(caught.value) == (
         f"tokenizer_class in {str(config)!r} must be one whose tokenizer is BERT's, BertTokenizer, DistilBertTokenizer, "
         "ElectraTokenizer, MobileBertTokenizer, LayoutLMTokenizer, SqueezeBertTokenizer, ConvBertTokenizer, LxmertTokenizer, "
-        "RetriBertTokenizer, RealmTokenizer, got 'GPT2Tokenizer'"
+        "RetriBertTokenizer, RealmTokenizer, DPRQuestionEncoderTokenizer, DPRContextEncoderTokenizer, got 'GPT2Tokenizer'"
     )
+
+
+@pytest.mark.parametrize("between", [" ", "\t"])
+def test_a_list_of_tokens_with_counts_is_refused_as_that(tmp_path, between):
+    """SentencePiece and scripts that count words write a number behind each token; `needs the token [UNK]` says nothing of it."""
+    path = write(
+        tmp_path / "counts.txt", "".join(f"{token}{between}{n}\n" for n, token in enumerate(["[UNK]", "a", "b"]))
+    )
+    with pytest.raises(
+        ValueError, match=r"one token per line, and in .* a number follows each token, such as '\[UNK\]"
+    ):
+        BertTokenizer(path)
+
+
+def test_a_file_where_a_directory_is_due_names_what_reads_it(tmp_path):
+    for name, reader in {"vocab.txt": "BertTokenizer", "tokenizer.json": "BertTokenizer.from_tokenizer_json"}.items():
+        with pytest.raises(NotADirectoryError) as caught:
+            BertTokenizer.from_pretrained(write(tmp_path / name, "[UNK]\n"))
+        assert str(caught.value).endswith(f"{name}'; {reader} reads a file")
+
+
+@pytest.mark.parametrize("name", ["encode_plus", "batch_encode_plus", "prepare_for_model"])
+def test_methods_of_other_tokenizers_are_told_the_call(name):
+    """`did you mean 'batch_decode'` is no answer to `batch_encode_plus`."""
+    with pytest.raises(
+        AttributeError, match=rf"has no attribute '{name}': (call the tokenizer itself, )?tokenizer\(text"
+    ):
+        getattr(BertTokenizer(["[UNK]", "[CLS]", "[SEP]"]), name)

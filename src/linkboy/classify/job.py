@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
+from linkboy._files import local_path
 from linkboy._language import Language, chosen_language
 from linkboy._progress import progress_shown
 from linkboy._report import Block, Report, Table, format_count, format_percent, format_seconds
@@ -199,7 +200,7 @@ def train_classifier(
         >>> lb.load_classifier(again.directory).predict(["真好吃"]).labels
         ['1']
     """
-    options, out = _given_once(options or TrainingOptions(), encoder, folds), Path(out)
+    options, out = _given_once(options or TrainingOptions(), encoder, folds), local_path("out", out)
     started, language = time.perf_counter(), chosen_language(lang)
     train = labelled_of("train", train)
     valid, test = (
@@ -399,7 +400,7 @@ def _given_once(options: TrainingOptions, encoder: str | os.PathLike[str] | None
     options = dataclasses.replace(options, **given)
     if options.encoder is None:
         return options
-    return dataclasses.replace(options, encoder=str(Path(options.encoder).absolute()))
+    return dataclasses.replace(options, encoder=str(local_path("encoder", options.encoder).absolute()))
 
 
 def _point(metrics: ClassificationMetrics) -> str:

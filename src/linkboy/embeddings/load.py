@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from linkboy._checks import check_choice, check_number
+from linkboy._files import local_path
 from linkboy._random import check_generator
 from linkboy._reading import codec_of, read_lines
 from linkboy._report import format_count
@@ -162,12 +162,7 @@ def _located(
     path: str | os.PathLike[str], words: Sequence[str | None] | str | os.PathLike[str] | None, asked: _Asked
 ) -> tuple[Path, _Asked]:
     """Return the file to read, and the words of its rows where they stand somewhere else."""
-    name = os.fspath(path)
-    if re.match(r"[a-z][a-z0-9+.-]+://", name, re.IGNORECASE):
-        raise ValueError(
-            f"path must be a file on this machine, got {name!r}; download it first, linkboy downloads nothing"
-        )
-    path = Path(name).expanduser()
+    path = local_path("path", path)
     if isinstance(words, str | os.PathLike):
         words = read_lines(Path(words).expanduser(), MOST_WORDS)
     if words is not None:

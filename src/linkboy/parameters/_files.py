@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeGuard
 
+from linkboy._files import local_path
 from linkboy._reading import SmallReads
 from linkboy._report import format_count, listed
 from linkboy.parameters._packed_files import numel_behind
@@ -44,7 +45,7 @@ Sections = dict[str, Tensors]
 
 def count_file(path: str | os.PathLike[str], by: By) -> ParameterCount:
     """Count the checkpoint in a file or folder; see `count_parameters`."""
-    path = Path(path)
+    path = local_path("path", path)
     notes: list[str] = []
     if path.is_dir():
         path = _choose(path, notes)

@@ -18,6 +18,7 @@ from linkboy.text._tokenizer_json import read_json, read_tokenizer_json, token_o
 SAME = (
     "BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "LayoutLMTokenizer",
     "SqueezeBertTokenizer", "ConvBertTokenizer", "LxmertTokenizer", "RetriBertTokenizer", "RealmTokenizer",
+    "DPRQuestionEncoderTokenizer", "DPRContextEncoderTokenizer",
 )  # fmt: skip
 CLASSES = tuple(name + end for name in SAME for end in ("", "Fast"))
 WITHOUT_TYPES = tuple(name + end for name in ("DistilBertTokenizer", "RetriBertTokenizer") for end in ("", "Fast"))
@@ -63,7 +64,12 @@ def read_directory(
         directory: the directory.
         ignore: entries of `tokenizer_config.json` to pass over.
     """
-    folder = Path(directory)
+    folder = Path(directory).expanduser()
+    if folder.is_file():
+        reader = "BertTokenizer" if folder.suffix != ".json" else "BertTokenizer.from_tokenizer_json"
+        raise NotADirectoryError(
+            f"from_pretrained reads a model directory, got the file {os.fspath(directory)!r}; {reader} reads a file"
+        )
     if not folder.is_dir():
         raise FileNotFoundError(
             f"no directory {os.fspath(directory)!r}; from_pretrained reads local files and never downloads"
@@ -296,7 +302,7 @@ def write_directory(
         "tokenizer.json": _dump(content),
         "tokenizer_config.json": _dump(config),
     }
-    folder = Path(directory)
+    folder = Path(directory).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     # All are written before the first one takes its name, so that old and new files are never mixed.
     with contextlib.ExitStack() as stack:

@@ -31,6 +31,16 @@ def _token_id(name: str) -> Any:
     return property(get, set_, doc=f"The id of `{name}`, `None` where no token is that.")
 
 
+# Methods that scripts for other tokenizers call, and what is called here.
+_OF_OTHERS = {
+    "encode_plus": "call the tokenizer itself, tokenizer(text)",
+    "batch_encode_plus": "call the tokenizer itself, tokenizer(texts)",
+    "build_inputs_with_special_tokens": "tokenizer(text) adds them",
+    "prepare_for_model": "tokenizer(text) makes the inputs of the model",
+    "create_token_type_ids_from_sequences": "tokenizer(text, text_pair) gives token_type_ids",
+}
+
+
 class TokenNames:
     """Tokens, their ids and their tasks; `BertTokenizer` builds on it."""
 
@@ -58,7 +68,9 @@ class TokenNames:
                 return special.names[name]
             if name.removesuffix("_id") in special.names:
                 return special.id_for(name.removesuffix("_id"))
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{did_you_mean(name, dir(type(self)))}")
+        instead = _OF_OTHERS.get(name)
+        hint = f": {instead}" if instead else did_you_mean(name, dir(type(self)))
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         kind = type(self)

@@ -22,7 +22,7 @@ def is_tokenizer_json(data: bytes) -> bool:
 
 def read_tokenizer_json(path: str | os.PathLike[str]) -> tuple[dict[str, int], dict[str, Any]]:
     """Return the vocabulary of a `tokenizer.json` and the options of the `BertTokenizer` it describes."""
-    content = read_json(Path(path))
+    content = read_json(Path(path).expanduser())
     model = _model(content, path)
     normalizer = _part(content, "normalizer", "BertNormalizer", path)
     _part(content, "pre_tokenizer", "BertPreTokenizer", path)

@@ -1,6 +1,7 @@
 """A vocabulary as a mapping from token to id, from a file, a sequence or a mapping; no id ever shifts."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ MOST_BYTES, MOST_LINES = 1 << 26, 1 << 21  # of a file: fifty times the size of 
 UNK, CLS, SEP, PAD, MASK = "[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"
 SPECIAL = (PAD, UNK, CLS, SEP, MASK)
 
+_LOOKED_AT = 100  # lines
+_COUNTED = re.compile(r"\S+[ \t]+-?\d+(\.\d+)?")
 Vocabulary = str | os.PathLike[str] | Sequence[str] | Mapping[str, int]
 
 
@@ -38,7 +41,8 @@ def load_vocabulary(vocab: Vocabulary, unknown: str = UNK) -> tuple[dict[str, in
 
 def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
     r"""Return the tokens of a `vocab.txt`: split at `\n` alone, so that a token U+2028 does not shift what follows."""
-    if Path(path).is_dir():
+    path = Path(path).expanduser()
+    if path.is_dir():
         raise IsADirectoryError(
             f"vocab must be the path of a vocab.txt, got the directory {os.fspath(path)!r}; "
             "BertTokenizer.from_pretrained reads a model directory"
@@ -54,7 +58,18 @@ def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
             f"vocab must be the path of a vocab.txt, one token per line, and {os.fspath(path)!r} holds JSON; "
             "BertTokenizer.from_tokenizer_json reads a tokenizer.json"
         )
+    counted = next((line for line in lines if line.strip()), "") if all(map(_is_counted, lines[:_LOOKED_AT])) else ""
+    if counted:
+        raise ValueError(
+            f"vocab must be the path of a vocab.txt, one token per line, and in {os.fspath(path)!r} a number follows each token, "
+            f"such as {counted!r}; keep the tokens alone"
+        )
     return [_token_on(line) for line in lines]
+
+
+def _is_counted(line: str) -> bool:
+    """Return whether a line is a token with its count or score, as SentencePiece and scripts that count words write it."""
+    return not line.strip() or _COUNTED.fullmatch(line.strip()) is not None
 
 
 def _token_on(line: str) -> str:

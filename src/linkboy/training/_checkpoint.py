@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from linkboy._checks import check_choice, check_number, describe
-from linkboy._files import atomic_write, locked_directory, read_bounded, sync_directory, sync_file
+from linkboy._files import atomic_write, local_path, locked_directory, read_bounded, sync_directory, sync_file
 from linkboy._report import format_bytes
 from linkboy.training import _processes
 from linkboy.training._packing import pack, unpack
@@ -85,7 +85,7 @@ class Checkpointer:
             raise TypeError(f"keep_best must be the name of a figure, got {describe(keep_best)}")
         if not isinstance(directory, (str, os.PathLike)):
             raise TypeError(f"directory must be a path, got {describe(directory)}")
-        self.directory = Path(directory)
+        self.directory = local_path("directory", directory)
         if self.directory.is_file():
             raise NotADirectoryError(f"{self.directory} is a file; name a directory for the checkpoints")
         self.every_steps, self.every_minutes, self.keep = every_steps, every_minutes, keep

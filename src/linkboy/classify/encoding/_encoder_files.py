@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from linkboy._files import read_bounded
+from linkboy._files import local_path, read_bounded
 
 CONFIG, MODULES, WEIGHTS, INDEX = "config.json", "modules.json", "model.safetensors", "model.safetensors.index.json"
 MOST_CONFIG = 2**22
@@ -83,7 +83,7 @@ def read_encoder(directory: str | os.PathLike[str]) -> EncoderFiles:
         NotADirectoryError: it is a file.
         ValueError: it holds no encoder that can be used; the message says why.
     """
-    directory = Path(directory).absolute()
+    directory = local_path("encoder", directory).absolute()
     if directory.is_file():
         raise NotADirectoryError(
             f"encoder must name a directory, got the file {directory}; name the directory it is in"

@@ -20,7 +20,8 @@ SENTENCES = {
     "that is not meant",
     "same number": "{names} are the same value and are one class, {one!r}",
     "truth": "the label {names} is a truth value, and is read as {one!r}",
-    "missing labels": "labels such as {example!r} may stand for a missing value, and count as a class; leave their rows out if so",
+    "missing labels": "labels such as {example!r} may stand for a missing value, and count as a class; leave their rows out "
+    "if so",
     "fractions": "labels are numbers with fractions, such as {example!r}: each different number is a class of its own, and "
     "their order is not used",
     "small classes": "{classes} fewer than 5 rows: {names}",

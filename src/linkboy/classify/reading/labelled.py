@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from linkboy._checks import check_choice, check_flag, did_you_mean
+from linkboy._files import local_path
 from linkboy._report import Block, Printable, Table, format_count, listed, plural
 from linkboy.classify.reading._columns import FIELD, ColumnName, Roles, wanted_columns
 from linkboy.classify.reading._content import opened
@@ -277,12 +278,13 @@ def existing_file(path: object) -> Path:
         TypeError: it is no path at all.
         FileNotFoundError: there is no such file; the message names one of nearly that name.
         IsADirectoryError: it is a directory.
+        ValueError: it is an address of the web.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(
             f"path must be the path of a file, a polars or pandas frame, or (texts, labels), got {path!r:.60}"
         )
-    path = Path(path)
+    path = local_path("path", path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; name the file with the labelled texts in it")
     if not path.exists():

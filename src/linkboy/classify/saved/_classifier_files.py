@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from linkboy._files import atomic_write, read_bounded
+from linkboy._files import atomic_write, local_path, read_bounded
 from linkboy._version import __version__
 
 FORMAT = "linkboy-classifier"
@@ -28,7 +28,7 @@ def write_files(directory: str | os.PathLike[str], files: Mapping[str, bytes]) -
 
     The configuration is taken away first and written last; each file appears whole or not at all.
     """
-    directory = Path(directory)
+    directory = local_path("directory", directory)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / CONFIG).unlink(missing_ok=True)
     for name in sorted(files, key=lambda name: name == CONFIG):

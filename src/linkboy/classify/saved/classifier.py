@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from linkboy._checks import check_number, did_you_mean
+from linkboy._files import local_path
 from linkboy._version import __version__
 from linkboy.classify.encoding._dataset import Encoder
 from linkboy.classify.encoding._features import FlatFeatures, NgramEncoder
@@ -450,7 +451,7 @@ def load_classifier(
         Traceback (most recent call last):
         FileNotFoundError: there is no directory no-such-directory; ...
     """
-    directory = Path(directory)
+    directory = local_path("directory", directory)
     config = read_config(directory)
     tensors = read_weights(directory, config)
     arrays = {name.removeprefix(ENCODER_PREFIX): t for name, t in tensors.items() if name.startswith(ENCODER_PREFIX)}
