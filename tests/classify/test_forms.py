@@ -576,3 +576,44 @@ def test_a_pipe_is_read_like_a_file(tmp_path):
     with opened(path) as content:
         assert content.head == HEADED(ENGLISH)
     writer.join()
+
+
+@pytest.mark.parametrize("separator", [";", ",", "|"])
+def test_the_line_that_tells_excel_the_separator_is_no_header(tmp_path, separator):
+    """Read as the header, the column `sep=` was the text, and `label` a class."""
+    rows = [("a good room, really", "pos"), ("a bad room, really", "neg")] * 5
+    table = "".join(f'"{text}"{separator}{label}\n' for text, label in [("text", "label"), *rows])
+    data = read(tmp_path, "rows.csv", f"sep={separator}\n{table}".encode())
+    assert list(zip(data.texts, data.labels, strict=True)) == rows
+    assert data.lines[0] == 3
+
+
+@pytest.mark.parametrize("separator", ["^", "~", "\x01"])
+def test_a_separator_that_is_not_usual_is_named(tmp_path, separator):
+    """Hive writes \\x01; the message said that the column `text\\x01label` could be a row."""
+    content = f"text{separator}label\n" + f"a good room{separator}pos\na bad room{separator}neg\n" * 10
+    with pytest.raises(ValueError, match="seems to stand between columns") as caught:
+        read(tmp_path, "rows.csv", content.encode())
+    assert str(caught.value).endswith(f"pass separator={separator!r}")
+    assert set(read(tmp_path, "rows.csv", content.encode(), separator=separator).labels) == {"pos", "neg"}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"text": {"0": "good", "1": "bad"}, "label": {"0": "p", "1": "q"}},
+        {"version": "1", "data": [{"text": "good", "label": "p"}, {"text": "bad", "label": "q"}]},
+        {"pos": ["good", "fine"], "neg": ["bad", "poor"]},
+    ],
+)
+def test_rows_inside_one_object_on_one_line_are_said(tmp_path, document):
+    """`frame.to_json(path)` writes columns: each row was taken for a column of its own."""
+    with pytest.raises(ValueError, match="holds one object with rows under"):
+        read(tmp_path, "rows.json", json.dumps(document).encode())
+
+
+def test_columns_of_json_are_not_told_of_a_header(tmp_path):
+    rows = "".join(json.dumps({"a": n, "b": n % 2}) + "\n" for n in range(20))
+    with pytest.raises(ValueError, match="cannot tell which column is the text") as caught:
+        read(tmp_path, "rows.jsonl", rows.encode())
+    assert "header" not in str(caught.value)

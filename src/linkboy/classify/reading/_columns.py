@@ -34,6 +34,7 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _NAME = re.compile(r"[^\W\d][\w.\-/()]{0,30}(?: [\w.\-/()]{1,30}){0,2}")  # as people call a column
 
 ColumnName = str | int
+Header = bool | Literal["row"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +221,7 @@ def label_comes_first(rows: Sequence[Sequence[str]]) -> bool | None:
 
 
 def choose_columns(
-    path: object, names: Sequence[str], rows: Sequence[Sequence[str]], wanted: Wanted, *, header: bool
+    path: object, names: Sequence[str], rows: Sequence[Sequence[str]], wanted: Wanted, *, header: Header
 ) -> Roles:
     """Decide which column is what.
 
@@ -229,7 +230,7 @@ def choose_columns(
         names: the columns: their names, or their numbers where the file has no header.
         rows: the first rows.
         wanted: what was asked for.
-        header: whether the names are from the file.
+        header: whether the names are from the file, `"row"` where its first row was taken for them.
 
     Raises:
         ValueError: a column that was asked for is not there, or the roles cannot be told; the message lists what they
@@ -308,7 +309,7 @@ def name_key(name: str) -> str:
 
 
 def _by_name(
-    names: Sequence[str], text: tuple[int, ...] | None, label: tuple[int, ...], taken: set[int], *, header: bool
+    names: Sequence[str], text: tuple[int, ...] | None, label: tuple[int, ...], taken: set[int], *, header: Header
 ) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
     """Find columns by their usual names, then the one that is left of two."""
     keys = [name_key(name) for name in names] if header else []
@@ -337,7 +338,7 @@ def _by_content(
     taken: set[int],
     wanted: Wanted,
     *,
-    header: bool,
+    header: Header,
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Find columns by what is in them; where two could be it, refuse and name both."""
     left = [place for place, column in enumerate(columns) if place not in taken and column.filled]
@@ -368,7 +369,7 @@ def _only(
     names: Sequence[str],
     columns: Sequence[ColumnTraits],
     *,
-    header: bool,
+    header: Header,
 ) -> int:
     """Return the one column that can have a role.
 
@@ -389,13 +390,25 @@ def _only(
     first = left[0] if left else 0
     if header:
         it_has = f"it has the columns {', '.join(map(repr, names))}"
-        row = ", or if that is a row, pass header=False"
+        row = "" if header != "row" else _split_by(names, columns) or ", or if that is a row, pass header=False"
     else:
         cells = ", ".join(f"{place} {column.cells[0][:20]!r}" for place, column in enumerate(columns) if column.cells)
         it_has, row = f"it has no header, and its columns begin with {cells}", ", or write a header above it"
     raise ValueError(
         f"{path}: cannot tell which column is the {role}; {it_has}: name one, such as {option(first)}{row}"
     )
+
+
+def _split_by(names: Sequence[str], columns: Sequence[ColumnTraits]) -> str:
+    """Return what to say where another character than a usual separator stands in the header and as often in each row."""
+    if len(names) > 1:
+        return ""
+    signs = (sign for sign in dict.fromkeys(names[0]) if not (sign.isalnum() or sign.isspace() or sign in "_\"'"))
+    for sign in signs:
+        cells = columns[0].filled
+        if cells and all(cell.count(sign) == names[0].count(sign) for cell in cells):
+            return f"; or, as {sign!r} seems to stand between columns, pass separator={sign!r}"
+    return "; or name what stands between the columns with separator=, or if that is a row, pass header=False"
 
 
 def _other_texts(

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import itertools
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ SEPARATORS = (",", "\t", ";", "|")
 SEPARATOR_NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "|"}
 _SPELLINGS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "pipe": "|", "space": " "}
 FASTTEXT = "__label__"
+_EXCEL = re.compile(r'"?sep=([,;|])"?', re.IGNORECASE)
 _HEAD_CHARACTERS = 1 << 20
 
 Quotes = Literal["csv", "lines", "none"]
@@ -176,6 +178,17 @@ def look_at_first(path: object, first: str, *, wanted: Wanted, separator: str | 
         )
     quotes: Quotes = "lines" if separator == "\t" else "csv"
     return with_header(path, [names], separator, quotes, wanted, header is not False, usual_header=True)
+
+
+def excel_separator(line: str) -> str | None:
+    """Return the separator that a first line such as `sep=;` tells to Excel, `None` where a line is something else.
+
+    Examples:
+        >>> excel_separator("sep=;"), excel_separator("text;label")
+        (';', None)
+    """
+    match = _EXCEL.fullmatch(line.strip())
+    return match[1] if match else None
 
 
 def _is_fasttext(head: Sequence[str]) -> bool:

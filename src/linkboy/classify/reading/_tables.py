@@ -12,12 +12,13 @@ from typing import Any
 
 from linkboy._reading import LONGEST_LINE, Line, check_unpacked, decoded_lines
 from linkboy._report import listed
-from linkboy.classify.reading._columns import Roles, Wanted, choose_columns
+from linkboy.classify.reading._columns import TEXT_NAMES, Roles, Wanted, choose_columns, name_key
 from linkboy.classify.reading._content import HEAD_LINES, Content, whole
 from linkboy.classify.reading._dialect import (
     FASTTEXT,
     Dialect,
     cut_line,
+    excel_separator,
     filled,
     header_words,
     is_blank_row,
@@ -71,7 +72,8 @@ class TextTable:
         """
         if self.fixed is not None and not wanted.all:
             return self.fixed
-        return choose_columns(self.path, self.names, self.head, wanted, header=self.header)
+        header = "row" if header_words(True) in self.form else self.header
+        return choose_columns(self.path, self.names, self.head, wanted, header=header)
 
     def getter(self, place: int) -> Callable[[Record], object]:
         """Return a function that takes the cell of a column out of a record; of JSON it may be `MISSING`."""
@@ -252,7 +254,8 @@ def json_table(
 
     stream = records()
     head = list(islice(stream, looked_at))
-    if len(head) == 1 and form == "JSON" and (lists := [key for key, value in head[0][1].items() if _is_rows(value)]):
+    lists = [key for key, value in head[0][1].items() if _is_rows(value)] if len(head) == 1 and looked_at > 1 else []
+    if lists and (form == "JSON" or not _has_text(head[0][1])):
         raise ValueError(
             f"{path} holds one object with rows under {', '.join(map(repr, lists))}, got no array of rows at its top; write "
             "that array, or one object per line, into a file of its own"
@@ -260,6 +263,11 @@ def json_table(
     names = list(dict.fromkeys(name for _, record in head for name in names_in(record)))
     cells = [[cell_text(value_at(record, name)) for name in names] for _, record in head]
     return TextTable(path, f"{form}, {encoding.upper()}", names, True, cells, chain(head, stream), keyed=True)
+
+
+def _has_text(record: dict[str, Any]) -> bool:
+    """Return whether a record is itself a row: it has a text under a usual name."""
+    return any(isinstance(value, str) and name_key(name) in TEXT_NAMES for name, value in record.items())
 
 
 def _is_rows(value: object) -> bool:
@@ -279,6 +287,11 @@ def delimited_table(
     bad_row: BadRow,
 ) -> TextTable:
     """Return delimited text, whose first lines were looked at, as a table."""
+    (first, line), *more = [each for each in head if each[1] is not None and each[1].strip()]
+    separator = excel_separator(line or "")
+    if separator is not None and more:  # a line for Excel above the table
+        asked = dataclasses.replace(asked, separator=asked.separator or separator)
+        head, lines = [each for each in head if each[0] != first], (each for each in lines if each[0] != first)
     texts = [line for _, line in head if line is not None]
     options = {"wanted": asked.wanted, "separator": asked.separator, "header": asked.header}
     dialect = (
