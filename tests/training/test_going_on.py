@@ -94,6 +94,61 @@ def test_the_same_call_says_nothing_whatever_a_schedule_did_to_the_rate(tmp_path
     assert (history.notes, history.exact) == ((), True)
 
 
+SCHEDULES = torch.optim.lr_scheduler
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "note"),
+    [
+        (
+            lambda o: SCHEDULES.StepLR(o, 2, gamma=0.1),
+            lambda o: SCHEDULES.StepLR(o, 2, gamma=0.5),
+            "gamma of the scheduler is 0.5 in this call and was 0.1 when the run began, which goes on as it began; set it on the "
+            "scheduler in a callback, or use another directory",
+        ),
+        (
+            lambda o: SCHEDULES.OneCycleLR(o, 0.1, total_steps=8),
+            lambda o: SCHEDULES.OneCycleLR(o, 0.1, total_steps=16),
+            "total_steps of the scheduler is 16 in this call and was 8",
+        ),
+        (
+            lambda o: SCHEDULES.MultiStepLR(o, [2, 4]),
+            lambda o: SCHEDULES.MultiStepLR(o, [3, 4]),
+            "milestones of the scheduler is [3, 4] in this call and was [2, 4]",
+        ),
+        (
+            lambda o: SCHEDULES.SequentialLR(o, [SCHEDULES.LinearLR(o), SCHEDULES.ExponentialLR(o, 0.9)], [2]),
+            lambda o: SCHEDULES.SequentialLR(o, [SCHEDULES.LinearLR(o), SCHEDULES.ExponentialLR(o, 0.8)], [2]),
+            "schedulers.1.gamma of the scheduler is 0.8 in this call and was 0.9",
+        ),
+        (
+            lambda o: SCHEDULES.ReduceLROnPlateau(o, patience=1),
+            lambda o: SCHEDULES.ReduceLROnPlateau(o, patience=5),
+            "patience of the scheduler is 5 in this call and was 1",
+        ),
+    ],
+)
+def test_a_schedule_that_a_resumed_run_is_asked_otherwise_is_said(tmp_path, first, second, note):
+    def once(make, **options):
+        model = small()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        return run(tmp_path, model=model, make=lambda _: optimizer, scheduler=make(optimizer), **options)
+
+    once(first, max_steps=3)
+    assert once(first, max_steps=4).notes == ()
+    (said,) = (said for said in once(second).notes if "of the scheduler" in said)
+    assert said.startswith(note)
+
+
+def test_a_scheduler_that_goes_on_in_the_same_process_is_the_same_schedule(tmp_path):
+    model = small()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = SCHEDULES.CosineAnnealingWarmRestarts(optimizer, 2, T_mult=2)
+    for steps in (3, 5):
+        history = run(tmp_path, model=model, make=lambda _: optimizer, scheduler=schedule, max_steps=steps)
+    assert history.notes == ()
+
+
 def test_a_finished_run_says_that_nothing_was_trained(tmp_path):
     run(tmp_path)
     history = run(tmp_path, lr=0.001)

@@ -2,9 +2,10 @@
 
 import functools
 import hashlib
+import math
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,14 +15,18 @@ from torch.optim import Optimizer
 from linkboy.training._settings import Settings
 
 _MOVED = ("lr", "momentum", "betas")  # what schedules change
+# Of a scheduler's state: what its steps move, and the rates, which are those of the groups.
+_STEPPED = ("last_epoch", "_step_count", "_last_lr", "base_lrs", "_get_lr_called_within_step", "_is_initial", "T_cur", "T_i",
+            "best", "num_bad_epochs", "cooldown_counter")  # fmt: skip
 _COMPARED = ("loss_fn", "clip_grad_norm", "ema", "on_nan", "sample_weight", "unpack")
 
 
 def recipe_of(settings: Settings, optimizer: Optimizer) -> dict[str, Any]:
-    """Return the loss, the options and the optimizer's groups of a call, before a checkpoint changes them."""
+    """Return the loss, the options, the optimizer's groups and the schedule of a call, before a checkpoint changes them."""
     options = {name: getattr(settings, name) for name in ("clip_grad_norm", "ema", "on_nan")}
     functions = {name: describe(getattr(settings, name)) for name in ("loss_fn", "sample_weight", "unpack")}
-    return {**options, **functions, "groups": [_plain(group) for group in optimizer.param_groups]}
+    schedule = {} if settings.scheduler is None else dict(_asked_of(settings.scheduler.state_dict()))
+    return {**options, **functions, "groups": [_plain(group) for group in optimizer.param_groups], "schedule": schedule}
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> list[str]:
@@ -43,12 +48,22 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> list[
             for name in before
             if name in after and not _same(before[name], after[name])
         ]
+    before, after = then.get("schedule", {}), now["schedule"]
+    other = [name for name in before if name in after and not _same(before[name], after[name])]
+    if other:  # one of them often decides the rest, as the number of all steps does
+        name, more = other[0], f" (and {', '.join(other[1:])} with it)" if len(other) > 1 else ""
+        notes.append(
+            f"{name} of the scheduler is {after[name]!r} in this call and was {before[name]!r} when the run began{more}, which "
+            f"goes on as it began; set it on the scheduler in a callback, or use another directory"
+        )
     return notes
 
 
 def joined(then: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the run is from here on: the groups as it began, the rest as this call has it."""
-    return dict(now) if then is None else {**now, "groups": then.get("groups", now["groups"])}
+    """Return what the run is from here on: groups and schedule as it began, the rest as this call has it."""
+    return (
+        dict(now) if then is None else {**now, **{name: then.get(name, now[name]) for name in ("groups", "schedule")}}
+    )
 
 
 def describe(thing: Any) -> str | None:
@@ -84,6 +99,20 @@ def _plain(group: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, (tuple, list)) and all(isinstance(part, (bool, int, float)) for part in value):
             kept[name] = list(value)
     return {name: value for name, value in kept.items() if name not in ("train_mode", "k", "weight_sum", "lr_max")}
+
+
+def _asked_of(schedule: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what a scheduler was asked for by its names: plain values of its state, without those that its steps move."""
+    if isinstance(schedule, (bool, int, str)) or (isinstance(schedule, float) and math.isfinite(schedule)):
+        yield name, schedule
+    elif isinstance(schedule, (list, tuple)) and all(isinstance(part, (int, float)) for part in schedule):
+        yield name, list(schedule)
+    elif isinstance(schedule, Mapping) and schedule and all(isinstance(key, int) for key in schedule):
+        yield name, sorted(schedule)  # the milestones of MultiStepLR
+    elif isinstance(schedule, (Mapping, list, tuple)):
+        for key, value in schedule.items() if isinstance(schedule, Mapping) else enumerate(schedule):
+            if key not in _STEPPED:
+                yield from _asked_of(value, f"{name}.{key}".lstrip("._"))
 
 
 def _same(first: Any, second: Any) -> bool:
