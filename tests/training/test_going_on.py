@@ -222,6 +222,20 @@ class Counting:
         self.calls = state["calls"]
 
 
+class Averaging(nn.Module):
+    """Has a mean of its inputs in a buffer that state_dict leaves out, and that only moves with a weight."""
+
+    def __init__(self, weight=0.1):
+        super().__init__()
+        self.norm, self.layer, self.weight = nn.BatchNorm1d(4), nn.Linear(4, 3), weight
+        self.register_buffer("mean", torch.zeros(4), persistent=False)
+
+    def forward(self, x):
+        if self.weight:
+            self.mean.lerp_(x.detach().mean(0), self.weight)
+        return self.layer(self.norm(x - self.mean))
+
+
 class Caller(nn.Module):
     def __init__(self):
         super().__init__()
@@ -279,6 +293,7 @@ def scaled():
         (lambda: {"callbacks": [count_globally]}, "callbacks[0].COUNT[0]"),
         (lambda: {"unpack": scaled()}, "unpack.steps['n']"),
         (lambda: {"model": Caller()}, "model.calls"),
+        (lambda: {"model": Averaging()}, "model.mean"),
         (lambda: {"loss_fn": Annealed()}, "loss_fn.factor"),
     ],
 )
@@ -290,6 +305,11 @@ def test_state_of_what_is_passed_is_found_and_named(tmp_path, options, path):
     )
     assert not history.exact
     assert not run(tmp_path, **{**options(), "epochs": 3}).exact  # it is not exact for ever after
+
+
+def test_buffers_that_are_saved_or_stay_are_exact(tmp_path):
+    history = run(tmp_path, model=Averaging(weight=0))
+    assert (history.exact, history.exact_reason) == (True, "")
 
 
 def test_what_is_passed_as_state_and_what_has_none_is_exact(tmp_path):

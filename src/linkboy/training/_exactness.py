@@ -1,9 +1,9 @@
 """Whether what the caller passed keeps state that no checkpoint holds, so that a resumed run may not have the same bits.
 
 The objects that take part in the training (the data set, callbacks, the loss, functions of the batch, the model's plain
-attributes) are walked at the start of a run and again at each save: attributes, items of containers, the variables that a
-function closes over and the global ones that it names, random generators. What changed in between is state. Nothing is
-copied: of a tensor its version is kept, of an array and of a generator a digest.
+attributes and the buffers that it does not save) are walked at the start of a run and again at each save: attributes, items
+of containers, the variables that a function closes over and the global ones that it names, random generators. What changed
+in between is state. Nothing is copied: of a tensor its version is kept, of an array and of a generator a digest.
 """
 
 import functools
@@ -116,6 +116,7 @@ def _parts(thing: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(thing, nn.Module):
         if type(thing).get_extra_state is nn.Module.get_extra_state:  # otherwise it says itself what its state is
             yield from ((f".{name}", value) for name, value in vars(thing).items() if name not in _OF_TORCH)
+            yield from ((f".{name}", thing._buffers[name]) for name in thing._non_persistent_buffers_set)
         yield from ((f".{name}", part) for name, part in thing.named_children())
     else:
         yield from ((f".{name}", value) for name, value in getattr(thing, "__dict__", {}).items())

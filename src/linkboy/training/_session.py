@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from linkboy import _random
@@ -335,9 +335,18 @@ def _saved(loop: Loop) -> list[Any]:
     """Return the objects whose state a checkpoint holds, and those that have none."""
     settings = loop.settings
     modules = [module for module in (loop.model, settings.loss_fn) if isinstance(module, nn.Module)]
-    tensors = [t for module in modules for t in (*module.parameters(), *module.buffers())]
+    tensors = [t for module in modules for t in (*module.parameters(), *_persistent(module))]
     others = [loop, loop.optimizer, settings.scheduler, *settings.state.values(), loop.source.loader]
     return [thing for thing in (*tensors, *others, *settings.metrics.values()) if thing is not None]
+
+
+def _persistent(model: nn.Module) -> list[Tensor | None]:
+    return [
+        buffer
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if name not in module._non_persistent_buffers_set
+    ]
 
 
 def _versions() -> dict[str, str]:
