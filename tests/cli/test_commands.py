@@ -225,9 +225,10 @@ def test_a_file_given_as_a_text_is_noticed(model, tmp_path, capsys, monkeypatch)
     assert cli.run(["predict", str(model), "texts.txt", "x" * 5000]) == 0
     printed = capsys.readouterr()
     assert len(printed.out.splitlines()) == 2
-    assert printed.err == (
-        "linkboy: 'texts.txt' is read as a text; to predict the texts of that file pass --file texts.txt\n"
-    )
+    assert printed.err.splitlines() == [
+        "linkboy: 'texts.txt' is read as a text; to predict the texts of that file pass --file texts.txt",
+        "linkboy: 2 texts hold nothing that the classifier knows; what is likeliest without a text was given",
+    ]
 
 
 def test_a_broken_line_in_a_file_to_predict_is_named(capsys, model, tmp_path):

@@ -434,7 +434,8 @@ def _overlaps(
 
 def _test_proportions(classes: Sequence[str], targets: Mapping[str, NDArray[Any]]) -> Iterator[str]:
     """Yield what to know about a test part whose classes have other proportions than those that the model takes."""
-    counts = {part: np.bincount(targets[part], minlength=len(classes)) for part in PARTS}
+    known = {part: targets[part][targets[part] >= 0] for part in PARTS}  # a fold may lack a class of its test part
+    counts = {part: np.bincount(rows, minlength=len(classes)) for part, rows in known.items()}
     learned = "valid" if other_proportions(counts["train"], counts["valid"]) else "train"
     different = most_different(counts[learned], counts["test"])
     if different is not None:

@@ -23,6 +23,8 @@ def other_proportions(counts: NDArray[Any], others: NDArray[Any]) -> bool:
 
 def most_different(counts: NDArray[Any], others: NDArray[Any]) -> tuple[int, float, float] | None:
     """Return the class whose share differs most, with both its shares; `None` where the proportions are much the same."""
+    if not others.sum():
+        return None
     first, second = counts / counts.sum(), others / others.sum()
     difference = np.abs(first - second)
     if difference.sum() / 2 < LEAST_DIFFERENCE or not other_proportions(counts, others):
