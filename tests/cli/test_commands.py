@@ -121,7 +121,7 @@ def test_predict_says_how_many_texts_hold_nothing_that_it_knows(model, tmp_path,
     assert cli.run(["predict", str(model), *given, *more]) == 0
     printed = capsys.readouterr().err
     assert printed.endswith(
-        "linkboy: 2 texts hold nothing that the classifier knows; what is likeliest without a text was given\n"
+        "linkboy: 2 texts hold nothing that the classifier knows, and got the answer for an empty one\n"
     )
     assert cli.run(["predict", str(model), "太吵"]) == 0
     assert capsys.readouterr().err == ""
@@ -227,7 +227,7 @@ def test_a_file_given_as_a_text_is_noticed(model, tmp_path, capsys, monkeypatch)
     assert len(printed.out.splitlines()) == 2
     assert printed.err.splitlines() == [
         "linkboy: 'texts.txt' is read as a text; to predict the texts of that file pass --file texts.txt",
-        "linkboy: 2 texts hold nothing that the classifier knows; what is likeliest without a text was given",
+        "linkboy: 2 texts hold nothing that the classifier knows, and got the answer for an empty one",
     ]
 
 

@@ -74,7 +74,7 @@ def test_each_line_is_answered_before_the_next_one_is_written(model, monkeypatch
 def test_lines_are_texts_blank_ones_too(predict, dash):
     status, lines, said = predict("\ufeff干净\r\n\r\n \n太吵", dash=dash)
     assert (status, texts(lines)) == (0, ["干净", "", " ", "太吵"])
-    assert said == ["2 texts hold nothing that the classifier knows; what is likeliest without a text was given"]
+    assert said == ["2 texts hold nothing that the classifier knows, and got the answer for an empty one"]
     assert (labels(lines)[0], labels(lines)[3]) == ("好评", "差评")
 
 

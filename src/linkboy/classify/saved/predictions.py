@@ -22,8 +22,8 @@ class Predictions(Report):
             have several labels, a tuple of those that it is given, the likeliest first.
         probabilities: the probability of the likeliest class; or a tuple of those of the labels.
         top: for each text, its likeliest classes with their probabilities, the likeliest first.
-        known: whether the classifier knows anything in the text; a blank text, or one of n-grams that training did not have,
-            gets what is likeliest without a text.
+        known: whether there is any n-gram or token of the classifier's in the text; where there is none, as in a blank text,
+            the answer is that for an empty one.
     """
 
     texts: Sequence[str]
@@ -57,7 +57,7 @@ def unknown_texts(count: int) -> str:
     if not count:
         return ""
     which = "text holds nothing" if count == 1 else "texts hold nothing"
-    return f"{format_count(count)} {which} that the classifier knows; what is likeliest without a text was given"
+    return f"{format_count(count)} {which} that the classifier knows, and got the answer for an empty one"
 
 
 def label_text(label: str | tuple[str, ...] | None) -> str:
