@@ -238,9 +238,13 @@ def test_other_proportions_are_told_from_chance():
 @pytest.mark.parametrize(
     ("valid", "test", "note"),
     [
-        ((40, 40, 20), (20, 20, 60), "than training: 'c' is 60.00% of it and 20.00% of training; no model can know"),
-        ((20, 20, 60), (60, 20, 20), "than valid: 'a' is 60.00% of it and 20.00% of valid; no model can know"),
-        ((20, 20, 60), (20, 20, 60), None),  # the model takes the proportions of the validation part
+        (
+            (40, 40, 20),
+            (20, 20, 60),
+            "than training: 'c' is 60.00% of it and 20.00% of training; figures and probabilities",
+        ),
+        ((20, 20, 60), (20, 20, 60), "than training: 'c' is 60.00% of it and 20.00% of training"),
+        ((20, 20, 60), (40, 40, 20), None),
         ((40, 40, 20), (39, 38, 23), None),
         ((40, 40, 20), (0, 2, 3), None),  # by chance
     ],

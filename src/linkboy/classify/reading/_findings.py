@@ -51,7 +51,9 @@ def value_key(label: str) -> str:
         ('1', '1', '1.5', 'true', 'pos')
     """
     match = _WHOLE.fullmatch(label)
-    return match[1] if match else label.lower() if label.lower() in _TRUTH else label
+    if match:
+        return match[1]
+    return label.lower() if label.lower() in _TRUTH else label
 
 
 def spellings(labels: Iterable[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from linkboy._checks import did_you_mean
 from linkboy._reading import read_lines
 from linkboy._report import Block, Printable, Table, format_count, format_percent, listed, plural
 from linkboy.classify.reading._findings import value_key
-from linkboy.classify.reading._proportions import most_different, other_proportions
+from linkboy.classify.reading._proportions import most_different
 from linkboy.classify.reading.labelled import LabelledTexts, label_counts
 
 PARTS = ("train", "valid", "test")
@@ -374,11 +374,11 @@ def numbers_of(class_names: Sequence[str], *, numbered: bool) -> Callable[[str],
     """Return a function from a label to the number of its class, `None` where there is no such class."""
     index = {str(number): number for number in range(len(class_names))} if numbered else {}
     index |= {name: number for number, name in enumerate(class_names)}
-    by_number = {value_key(name): number for number, name in enumerate(class_names)}
+    by_value = {value_key(name): number for number, name in enumerate(class_names)}
 
     def number_of(label: str) -> int | None:
         number = index.get(label)
-        return by_number.get(value_key(label)) if number is None else number  # 1.0 is the class 1
+        return by_value.get(value_key(label)) if number is None else number  # 1.0 is the class 1, TRUE the class true
 
     return number_of
 
@@ -433,17 +433,17 @@ def _overlaps(
 
 
 def _test_proportions(classes: Sequence[str], targets: Mapping[str, NDArray[Any]]) -> Iterator[str]:
-    """Yield what to know about a test part whose classes have other proportions than those that the model takes."""
-    known = {part: targets[part][targets[part] >= 0] for part in PARTS}  # a fold may lack a class of its test part
+    """Yield what to know about a test part whose classes have other proportions than the training part."""
+    known = {
+        part: targets[part][targets[part] >= 0] for part in ("train", "test")
+    }  # a fold may lack a class of its test part
     counts = {part: np.bincount(rows, minlength=len(classes)) for part, rows in known.items()}
-    learned = "valid" if other_proportions(counts["train"], counts["valid"]) else "train"
-    different = most_different(counts[learned], counts["test"])
+    different = most_different(counts["train"], counts["test"])
     if different is not None:
         most, there, here = different
-        where = "valid" if learned == "valid" else "training"
         yield (
-            f"test has other proportions of classes than {where}: {classes[most]!r} is {format_percent(here)} of it and "
-            f"{format_percent(there)} of {where}; no model can know, so its figures and probabilities are off there"
+            f"test has other proportions of classes than training: {classes[most]!r} is {format_percent(here)} of it and "
+            f"{format_percent(there)} of training; figures and probabilities on it depend on that"
         )
 
 

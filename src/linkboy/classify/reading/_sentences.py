@@ -18,7 +18,7 @@ SENTENCES = {
     # checks of the labels
     "spelling": "the labels {names} differ only in case, spaces or width, and are {count} classes; join them with label_map if "
     "that is not meant",
-    "same number": "{names} are the same value and are one class, {one!r}",
+    "same value": "{names} are the same value and are one class, {one!r}",
     "truth": "the label {names} is a truth value, and is read as {one!r}",
     "missing labels": "labels such as {example!r} may stand for a missing value, and count as a class; leave their rows out "
     "if so",

@@ -477,7 +477,7 @@ def _one_spelling(labels: list[Label]) -> tuple[Counter[str], list[Label], list[
     for label, one in one_of.items():
         groups.setdefault(one, [one] if one in counts else []).append(label)
     notes = [
-        say("same number" if len(group) > 1 else "truth", names=" and ".join(map(repr, sorted(group))), one=one)
+        say("same value" if len(group) > 1 else "truth", names=" and ".join(map(repr, sorted(group))), one=one)
         for one, group in groups.items()
     ]
     labels = [_renamed(label, one_of) for label in labels]
