@@ -578,7 +578,7 @@ def test_a_pipe_is_read_like_a_file(tmp_path):
     writer.join()
 
 
-@pytest.mark.parametrize("separator", [";", ",", "|"])
+@pytest.mark.parametrize("separator", [";", ",", "|", "\t"])
 def test_the_line_that_tells_excel_the_separator_is_no_header(tmp_path, separator):
     """Read as the header, the column `sep=` was the text, and `label` a class."""
     rows = [("a good room, really", "pos"), ("a bad room, really", "neg")] * 5

@@ -28,7 +28,7 @@ SEPARATORS = (",", "\t", ";", "|")
 SEPARATOR_NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "|"}
 _SPELLINGS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "pipe": "|", "space": " "}
 FASTTEXT = "__label__"
-_EXCEL = re.compile(r'"?sep=([,;|])"?', re.IGNORECASE)
+_EXCEL = re.compile(r'"?sep=([,;|\t])"?', re.IGNORECASE)
 _HEAD_CHARACTERS = 1 << 20
 
 Quotes = Literal["csv", "lines", "none"]
@@ -187,7 +187,7 @@ def excel_separator(line: str) -> str | None:
         >>> excel_separator("sep=;"), excel_separator("text;label")
         (';', None)
     """
-    match = _EXCEL.fullmatch(line.strip())
+    match = _EXCEL.fullmatch(line.strip(" \r\n"))
     return match[1] if match else None
 
 

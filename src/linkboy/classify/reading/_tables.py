@@ -12,7 +12,7 @@ from typing import Any
 
 from linkboy._reading import LONGEST_LINE, Line, check_unpacked, decoded_lines
 from linkboy._report import listed
-from linkboy.classify.reading._columns import TEXT_NAMES, Roles, Wanted, choose_columns, name_key
+from linkboy.classify.reading._columns import TEXT_NAMES, Header, Roles, Wanted, choose_columns, name_key
 from linkboy.classify.reading._content import HEAD_LINES, Content, whole
 from linkboy.classify.reading._dialect import (
     FASTTEXT,
@@ -46,7 +46,7 @@ class TextTable:
         path: the file.
         form: what it is, in a few words.
         names: of the columns, or their numbers.
-        header: whether the names are from the file.
+        header: whether the names are from the file, `"row"` where its first row was taken for them.
         head: the cells of the first rows as text.
         records: line and record of each row.
         fixed: the roles, where the form itself gives them.
@@ -57,7 +57,7 @@ class TextTable:
     path: Path
     form: str
     names: Sequence[str]
-    header: bool
+    header: Header
     head: Sequence[Sequence[str]]
     records: Iterator[tuple[int, Record]]
     fixed: Roles | None = None
@@ -72,8 +72,7 @@ class TextTable:
         """
         if self.fixed is not None and not wanted.all:
             return self.fixed
-        header = "row" if header_words(True) in self.form else self.header
-        return choose_columns(self.path, self.names, self.head, wanted, header=header)
+        return choose_columns(self.path, self.names, self.head, wanted, header=self.header)
 
     def getter(self, place: int) -> Callable[[Record], object]:
         """Return a function that takes the cell of a column out of a record; of JSON it may be `MISSING`."""
@@ -312,7 +311,7 @@ def delimited_table(
     else:
         records = line_records(lines, dialect, bad_row)
     form = f"{dialect.shown}, {encoding.upper()}"
-    named = dialect.header or dialect.fasttext
+    named: Header = "row" if dialect.header else dialect.fasttext
     return TextTable(content.path, form, dialect.names, named, dialect.rows, records, fixed, lists=lists)
 
 
@@ -509,4 +508,4 @@ def workbook_table(content: Content, asked: Reading) -> TextTable:
     )
     records = iter(numbered[1:] if dialect.header else numbered)
     form = f"Excel, {header_words(dialect.header)}"
-    return TextTable(path, form, dialect.names, dialect.header, dialect.rows, records)
+    return TextTable(path, form, dialect.names, "row" if dialect.header else False, dialect.rows, records)
