@@ -61,9 +61,9 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> list[
 
 def joined(then: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the run is from here on: groups and schedule as it began, the rest as this call has it."""
-    return (
-        dict(now) if then is None else {**now, **{name: then.get(name, now[name]) for name in ("groups", "schedule")}}
-    )
+    if then is None:
+        return dict(now)
+    return {**now, "groups": then.get("groups", now["groups"]), "schedule": then.get("schedule", now["schedule"])}
 
 
 def describe(thing: Any) -> str | None:
