@@ -54,9 +54,11 @@ PHRASES = {
     "part": ("valid", "test"),
     "FASTTEXT": ("__label__",),
     "names@unknown_labels": ("'7' of 7 rows, '7' of 1 row; did you mean '7'? and 7 more",),
-    "advice@not_in": (
+    "advice@of": (
         ", but the line reads '7' with encoding='7'",
         ", but the line reads '7' with encoding='7' or '7' with encoding='7'",
+        ", but the line, unlike most others, reads '7' with encoding='7'",
+        ", but the line, unlike most others, reads '7' with encoding='7' or '7' with encoding='7'",
         "",
     ),
 }

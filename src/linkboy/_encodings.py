@@ -1,6 +1,7 @@
 """Which encoding bytes that are not UTF-8 most likely have, as advice that the reader can check with their own eyes."""
 
 import codecs
+import functools
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -25,9 +26,21 @@ _KOREAN = (
     "이다는에의가을를은한고하지도로서나사인그아것시자기리어대있해들라보과일정수으게만전부제상면주장원여구동스마없요우안거오무조성방습니까네했좋빠비음식맛"
     "와중년관국공진점선신물세문경내화소영때위유연당분간적발회실결모생저더같말잘너최별감품질배송"
 )
-_ACCENTS = "àâäáãåçèéêëìíîïñòóôöõøùúûüÿýæœßÀÂÄÁÃÅÇÈÉÊËÍÎÓÔÖÕØÙÚÛÜÑÆŒ€£§°©®«»“”‘’–—…•·¿¡½¼²™"
-_CENTRAL = "ąćęłńóśźżĄĆĘŁŃÓŚŹŻáčďéěíňóřšťúůýžÁČĎÉĚÍŇÓŘŠŤÚŮÝŽäôĺľŕăâîșțşţőűöüŐŰÖÜ„”“’–—…€§°"
-_TURKISH = "çğıöşüÇĞİÖŞÜâîû“”‘’–—…€"
+# The letters beside those of ASCII of each language: a file is mostly in one, and another code page mixes several.
+_WESTERN = (
+    "àâçéèêëîïôùûüÿœæ",
+    "äöüß",
+    "áéíóúüñªº",
+    "áâãàçéêíóôõúü",
+    "àèéìíîòóù",
+    "åäöæøéü",
+    "áðéíóúýþæö",
+    "éèëïöüçñàêáí",
+)
+_CENTRAL = ("ąćęłńóśźż", "áčďéěíňóřšťúůýžäôĺľŕ", "áéíóöőúüű", "ăâîșțşţ", "čćšžđ", "äöüß")
+_TURKISH = ("çğıöşüâîûİ",)
+_BALTIC = ("ąčęėįšųūž", "āčēģīķļņšūž", "äõöüšž")
+_SIGNS = "€£§°©®«»“”„‘’‚–—…•·¿¡½¼²™"
 # The most frequent letters of other alphabets, then the rest, capitals left out: code pages of one script swap the two.
 _RUSSIAN = ("оеаинтсрвлк", "мдпуяыьгзбчйхжшюцщэфъё")
 _GREEK = ("αοιετσνηυρπςόύίά", "κμλέήωώθδγχφβξζψ")
@@ -36,7 +49,17 @@ _ARABIC = ("اليمنوتربة", "ثجحخدذزسشصضطظعغفقكهىءأ
 _THAI = ("านรกอเงมยลวดท่้ี", "".join(map(chr, range(0x0E01, 0x0E5C))))
 _PUNCTUATION = ",。!?:;、()「」『』“”‘’…—·《》【】~".translate({ord(c): ord(c) + 0xFEE0 for c in ",!?:;()~"})
 
-_LATIN = {"cp1252": _ACCENTS, "cp1250": _CENTRAL, "cp1254": _TURKISH, "mac_roman": _ACCENTS}
+# The languages of each, and how much less likely a file is to be in it than in the first.
+_LATIN = {
+    "cp1252": (_WESTERN, 0.0),
+    "cp1250": (_CENTRAL, 0.02),
+    "cp1254": (_TURKISH, 0.02),
+    "mac_roman": (_WESTERN, 0.1),
+    "iso8859_2": (_CENTRAL, 0.02),
+    "cp1257": (_BALTIC, 0.04),
+    "cp850": (_WESTERN, 0.13),
+    "cp852": (_CENTRAL, 0.13),
+}
 _ALPHABETS = {
     "cp1255": _HEBREW,
     "cp1256": _ARABIC,
@@ -44,6 +67,8 @@ _ALPHABETS = {
     "cp1253": _GREEK,
     "cp1251": _RUSSIAN,
     "koi8_r": _RUSSIAN,
+    "iso8859_5": _RUSSIAN,
+    "cp866": _RUSSIAN,
 }
 _WIDE = {"gb18030": _CHINESE, "big5": _TRADITIONAL, "cp949": _KOREAN, "shift_jis": "", "euc_jp": ""}
 _CODECS = {"big5": "cp950", "shift_jis": "cp932"}  # the supersets that Windows writes under these names
@@ -54,11 +79,14 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_SHIFTS = {"iso2022_jp": b"\x1b$", "iso2022_kr": b"\x1b$)C", "hz": b"~{"}
 _CONTROLS = tuple({*range(32)} - {*b"\t\n\v\f\r\x1a\x1b"})  # no text has them, whatever its encoding
 _MANY_CONTROLS = 0.02
 _CUT = 3  # bytes of a character that the end of the head may cut
 _LEAST = 0.45  # below it nothing is advised
 _NEAR = 0.12  # what is so near the best is named too
+_SHOWN = 20
+_EVIDENCE = 4000  # bytes that are looked at for the encoding of a whole file
 
 
 def encoding_of_mark(head: bytes) -> str | None:
@@ -81,6 +109,22 @@ def unmarked_utf16(head: bytes) -> str | None:
     for name, zeros in (("utf-16-le", head[1::2]), ("utf-16-be", head[::2])):
         others = head[::2] if name == "utf-16-le" else head[1::2]
         if len(zeros) > 3 and zeros.count(0) > 0.4 * len(zeros) and others.count(0) < 0.05 * len(others):
+            return name
+    return None
+
+
+def escaped_encoding(head: bytes) -> str | None:
+    r"""Return the encoding whose shift sequences a file's start holds: its bytes are ASCII, its text is not.
+
+    Examples:
+        >>> escaped_encoding("部屋".encode("iso2022_jp")), escaped_encoding(b"~{ and \x1b[1m are no text")
+        ('iso2022_jp', None)
+    """
+    if not head.isascii():
+        return None
+    whole = head[: head.rfind(b"\n") + 1] or head
+    for name, sequence in _SHIFTS.items():
+        if sequence in whole and not (decoded(whole, name) or "").isascii():
             return name
     return None
 
@@ -122,6 +166,50 @@ def likely_encodings(raw: bytes) -> list[tuple[str, str]]:
     return near[:1] + [other for other in near[1:] if other[1] != near[0][1]][:1]
 
 
+class EncodingAdvice:
+    r"""What to say of the lines of a file that are not in its encoding.
+
+    All such lines of the file's start tell together how each of them reads: one line is rarely enough to tell two code pages
+    apart. Where most lines are in the encoding, another one for the whole file is no advice.
+
+    Args:
+        encoding: what the file is read in.
+        head: its first bytes.
+
+    Examples:
+        >>> EncodingAdvice("utf-8").of("很好,正".encode("gb18030"), 0)
+        "byte 1 is not UTF-8 (0xba), but the line reads '很好,正' with encoding='gb18030'"
+    """
+
+    def __init__(self, encoding: str, head: bytes = b"") -> None:
+        self._encoding, self._head = encoding, head
+
+    def of(self, raw: bytes, place: int) -> str:
+        """Return what is wrong with a line whose byte at `place` is not in the encoding, and how the line most likely reads."""
+        exception, names = self._seen
+        texts = {decoded(raw, _CODECS.get(name, name)): name for name in reversed(names)}
+        found = [(name, text) for text, name in reversed(texts.items()) if text is not None] or likely_encodings(raw)
+        shown = [f"{text.strip()[:_SHOWN]!r} with encoding={name!r}" for name, text in found]
+        line = "the line, unlike most others," if exception else "the line"
+        advice = f", but {line} reads {' or '.join(shown)}" if shown else ""
+        return f"byte {place + 1} is not {self._encoding.upper()} (0x{raw[place]:02x}){advice}"
+
+    @functools.cached_property
+    def _seen(self) -> tuple[bool, list[str]]:
+        """Return whether most lines are in the encoding, and the likeliest encodings of the others."""
+        lines = [line for line in self._head.split(b"\n")[:-1] if not line.isascii()]
+        bad = [line for line in lines if decoded(line, self._encoding) is None]
+        return 2 * len(bad) < len(lines), [name for name, _ in likely_encodings(b"\n".join(bad)[:_EVIDENCE])]
+
+
+def decoded(raw: bytes, encoding: str) -> str | None:
+    """Return bytes as text, `None` where they are not in the encoding."""
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+
+
 def _damaged_utf8(raw: bytes) -> bool:
     kept = raw.decode("utf-8", "ignore").encode()
     foreign, left = (sum(byte > 127 for byte in each) for each in (raw, kept))
@@ -130,15 +218,13 @@ def _damaged_utf8(raw: bytes) -> bool:
 
 def _scores(raw: bytes) -> Iterator[tuple[float, str, str]]:
     for name in (*_WIDE, *_LATIN, *_ALPHABETS):
-        try:
-            text = raw.decode(_CODECS.get(name, name))
-        except UnicodeDecodeError:
-            continue
+        text = decoded(raw, _CODECS.get(name, name)) or ""
         foreign = [character for character in text if ord(character) > 127]
         if not foreign or any(not (character.isprintable() or character.isspace()) for character in text):
             continue
         if name in _LATIN:
-            yield _latin_score(text, _LATIN[name]) - (0 if name == "cp1252" else 0.02), name, text
+            languages, less = _LATIN[name]
+            yield _latin_score(text, languages) - less, name, text
         elif name in _ALPHABETS:
             yield _alphabet_score(text, foreign, *_ALPHABETS[name]), name, text
         else:
@@ -146,12 +232,25 @@ def _scores(raw: bytes) -> Iterator[tuple[float, str, str]]:
             yield score / len(foreign), name, text
 
 
-def _latin_score(text: str, frequent: str) -> float:
+def _latin_score(text: str, languages: Sequence[str]) -> float:
     """Accents stand alone or in pairs between Latin letters; bytes of wide encodings come in long runs."""
-    runs = re.findall(r"[^\x00-\x7f]+", text)
-    good = sum(len(run) for run in runs if len(run) <= 3 and all(character in frequent for character in run))
+    runs = list(re.finditer(r"[^\x00-\x7f]+", text))
+    words = [run[0] for run in runs if len(run[0]) <= 3 and _in_latin_word(run)]
+    good = max(
+        sum(len(word) for word in words if all(c in letters or c.lower() in letters or c in _SIGNS for c in word))
+        for letters in languages
+    )
     upper = sum(character.isupper() and before.islower() for before, character in itertools.pairwise(text))
-    return (0.9 * good - 0.5 * upper) / sum(map(len, runs))
+    return (0.9 * good - 0.5 * upper) / sum(len(run[0]) for run in runs)
+
+
+def _in_latin_word(run: re.Match[str]) -> bool:
+    """Return whether characters outside ASCII may stand where they do: several letters are no word, and no sign is in one."""
+    before, after = (run.string[place : place + 1].isalpha() for place in (run.start() - 1, run.end()))
+    letters = [character.isalpha() for character in run[0]]
+    if sum(letters) > 1 and not (before or after):
+        return False
+    return any(letters) or run[0] == "’" or not (before and after)
 
 
 def _alphabet_score(text: str, foreign: Sequence[str], frequent: str, rest: str) -> float:

@@ -223,6 +223,8 @@ BAD = {
     "header only": ("rows.csv", b"text,label\n", "{path} holds no labelled text; it has a header and no rows"),
     "utf-16": ("rows.tsv", "good\tyes\n".encode("utf-16-le"),
         "{path} is UTF-16 without a byte order mark; read it with encoding='utf-16-le'"),
+    "iso-2022": ("rows.tsv", "良い\tyes\n".encode("iso2022_jp"),
+        "{path} is ASCII that stands for other characters; read it with encoding='iso2022_jp'"),
     "not parquet": ("rows.parquet", b"PAR0 nothing", "{path} is not a complete Parquet file; write it again"),
 }  # fmt: skip
 

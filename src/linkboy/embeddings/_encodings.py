@@ -1,6 +1,6 @@
 """In which encoding the words of a text file are: told by a byte order mark, asked for, or suggested."""
 
-from linkboy._encodings import encoding_of_mark, likely_encodings, unmarked_utf16
+from linkboy._encodings import decoded, encoding_of_mark, likely_encodings, unmarked_utf16
 from linkboy.embeddings._source import BUFFER, Source
 
 _SHOWN = 20
@@ -31,14 +31,10 @@ def encoding_note(source: Source, codec: str) -> str | None:
     if content.isascii():
         return None
     content = content[: content.rfind(b"\n") + 1] or content
-    try:
-        content.decode(codec)
-    except UnicodeDecodeError:
-        pass
-    else:
+    if decoded(content, codec) is not None:
         return None
     words = [line.split(None, 1)[0] for line in content.split(b"\n") if line.strip() and not line.isascii()]
-    bad = [word for word in words if not _decodes(word, codec)]
+    bad = [word for word in words if decoded(word, codec) is None]
     if not bad or 2 * len(bad) < len(words):
         return None
     likely = likely_encodings(b"\n".join(bad[:_LOOKED_AT]))
@@ -47,11 +43,3 @@ def encoding_note(source: Source, codec: str) -> str | None:
         return f"{shown}; pass the encoding that they are in"
     name, text = likely[0]
     return f"{shown}; pass encoding={name!r} if {text.split()[0][:_SHOWN]!r} is right"
-
-
-def _decodes(word: bytes, codec: str) -> bool:
-    try:
-        word.decode(codec)
-    except UnicodeDecodeError:
-        return False
-    return True

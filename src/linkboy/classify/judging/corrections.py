@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from linkboy._checks import did_you_mean
-from linkboy._encodings import encoding_of_mark, likely_encodings
+from linkboy._encodings import decoded, encoding_of_mark, likely_encodings
 from linkboy._report import Block, Report, Table, format_count, plural
 from linkboy.classify.judging.suspects import shortened
 from linkboy.classify.reading._columns import wanted_columns
@@ -243,11 +243,7 @@ def _likely_encoding(content: Content) -> str | None:
     lines = content.head.rpartition(b"\n")[0]  # the last one may be cut
     if content.kind != "text" or encoding_of_mark(content.head):
         return None
-    try:
-        lines.decode()
-    except UnicodeDecodeError:
-        return next((name for name, _ in likely_encodings(lines)), None)
-    return None
+    return next((name for name, _ in likely_encodings(lines)), None) if decoded(lines, "utf-8") is None else None
 
 
 def _refuse(path: Path, row: _Row, reason: str) -> NoReturn:

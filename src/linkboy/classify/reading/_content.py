@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal
 
-from linkboy._encodings import encoding_of_mark, looks_binary, unmarked_utf16
+from linkboy._encodings import encoding_of_mark, escaped_encoding, looks_binary, unmarked_utf16
 from linkboy._reading import (
     PIECE,
     BoundedText,
@@ -65,13 +65,18 @@ class Content:
         """Return the encoding to read with: a byte order mark decides, then what was asked for, then UTF-8.
 
         Raises:
-            ValueError: the encoding is unknown, contradicts the mark, or the file is UTF-16 without a mark.
+            ValueError: the encoding is unknown, contradicts the mark, or the file is UTF-16 without a mark, or ISO-2022.
         """
         mark = encoding_of_mark(self.head)
         if asked is None:
             wide = unmarked_utf16(self.head)
             if mark is None and wide is not None:
                 raise ValueError(f"{self.path} is UTF-16 without a byte order mark; read it with encoding={wide!r}")
+            escaped = escaped_encoding(self.head)
+            if escaped is not None:
+                raise ValueError(
+                    f"{self.path} is ASCII that stands for other characters; read it with encoding={escaped!r}"
+                )
             if mark is None and looks_binary(self.head):
                 raise ValueError(
                     f"{self.path} is not text (it begins with {self.head[:16]!r}), and nothing else that holds labelled text; "

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from linkboy._encodings import likely_encodings
+from linkboy._encodings import EncodingAdvice
 from linkboy._reading import LONGEST_LINE, PIECE, Reader, codec_of
 
 MISSING = object()
@@ -72,7 +72,7 @@ class _Text:
             line = self.line + self._text.count("\n", self._place) + piece.count(b"\n", 0, error.start)
             start = piece.rfind(b"\n", 0, error.start) + 1
             raw = piece[max(start, error.start - 100) : error.start + 100].split(b"\n")[0]
-            reason = not_in(self._encoding, raw, error.start - max(start, error.start - 100))
+            reason = EncodingAdvice(self._encoding).of(raw, error.start - max(start, error.start - 100))
             raise ValueError(f"{self._path} line {line}: {reason}; correct it") from None
         self._text, self._place = self._text[self._place :] + decoded, 0
         return bool(piece) or bool(decoded)
@@ -116,13 +116,6 @@ class _Text:
 
     def refusal(self, problem: str) -> ValueError:
         return ValueError(f"{self._path} line {self.line}: {problem}; correct it")
-
-
-def not_in(encoding: str, raw: bytes, place: int) -> str:
-    """Say that a byte of a line is not in an encoding, and what the line says in the encoding that it most likely has."""
-    found = " or ".join(f"{text.strip()[:20]!r} with encoding={name!r}" for name, text in likely_encodings(raw))
-    advice = f", but the line reads {found}" if found else ""
-    return f"byte {place + 1} is not {encoding.upper()} (0x{raw[place]:02x}){advice}"
 
 
 def names_in(record: dict[str, Any], before: str = "", depth: int = _DEPTH) -> Iterator[str]:

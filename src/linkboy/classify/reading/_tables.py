@@ -10,6 +10,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from linkboy._encodings import EncodingAdvice
 from linkboy._reading import LONGEST_LINE, Line, check_unpacked, decoded_lines
 from linkboy._report import listed
 from linkboy.classify.reading._columns import TEXT_NAMES, Header, Roles, Wanted, choose_columns, name_key
@@ -29,7 +30,7 @@ from linkboy.classify.reading._dialect import (
     tsv_fields,
     with_header,
 )
-from linkboy.classify.reading._json import cell_text, names_in, not_in, value_at, values_of
+from linkboy.classify.reading._json import cell_text, names_in, value_at, values_of
 
 BadRow = Callable[[int, str], None]  # called with line and reason
 Record = Any  # cells by position, or an object of JSON
@@ -169,8 +170,10 @@ def text_lines(
         ValueError: the encoding is unknown or plainly another one, a line is too long, or all lines are blank.
     """
 
+    advice = EncodingAdvice(encoding, content.head)
+
     def bad_line(number: int, error: UnicodeDecodeError, raw: bytes) -> None:
-        undecoded[number] = not_in(encoding, raw, error.start)
+        undecoded[number] = advice.of(raw, error.start)
 
     something = may_be_blank
     lines = decoded_lines(
