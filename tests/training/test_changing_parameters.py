@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -120,6 +121,23 @@ class Counting(nn.Linear):
 
     def set_extra_state(self, state):
         self.calls = state["calls"]
+
+
+@pytest.mark.parametrize(("state", "kind"), [(b"bytes", "bytes"), (np.ones(2), "ndarray"), ({"seen": [{1, 2}]}, "set")])
+def test_extra_state_that_no_checkpoint_can_hold_is_refused_before_the_first_step(tmp_path, state, kind):
+    class Odd(nn.Linear):
+        def get_extra_state(self):
+            return state
+
+    model = Odd(4, 3)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(TypeError) as caught:
+        fit(model, CROSS_ENTROPY, optimizer, points(), checkpoint=tmp_path, progress=False)
+    assert str(caught.value).startswith("state.model._extra_state")
+    assert str(caught.value).endswith(f"must be a tensor, a plain value or a dict, list or tuple of them, got {kind}")
+    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
+    fit(model, CROSS_ENTROPY, optimizer, points(), max_steps=1, progress=False)  # nothing is to be saved
 
 
 def test_extra_state_is_restored_by_a_resume_by_the_best_epoch_and_by_lr_find(tmp_path):

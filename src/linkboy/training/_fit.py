@@ -104,7 +104,7 @@ def fit(
             metric that fails on it is tried on all batches, as it may need more rows.
         scheduler: a learning-rate scheduler, stepped once after each optimizer step on any number of processes; a
             `ReduceLROnPlateau` once after each epoch, with the figure that `early_stopping` names, else `val_loss`, else
-            `train_loss`.
+            `train_loss`. One whose length fits the number of epochs gets a note.
         sample_weight: function of the batch that returns weights with the dimensions of the losses, each equal or 1.
         unpack: function of the batch that returns `(input, target)` or `(input, target, weight)`; `None` when the batch is
             that already. A tuple or list of inputs is passed as `model(*inputs)`, a mapping as `model(**inputs)`.

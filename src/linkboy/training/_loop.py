@@ -131,6 +131,17 @@ class Loop:
         self._figures: tuple[int, dict[str, Any]] = -1, {}  # of the last validation, and its step
         self._first = True  # the step to come is the first of this start
 
+    def steps_per_epoch(self) -> int | None:
+        """Return how many steps an epoch most likely has, `None` where the loader does not say."""
+        batches = self.source.length()
+        return None if batches is None else -(-batches // self.settings.accumulate)
+
+    def steps(self) -> int | None:
+        """Return how many steps the whole run most likely has."""
+        most, epochs, each = self.settings.max_steps, self.settings.last_epoch, self.steps_per_epoch()
+        known = [most, None if epochs is None or each is None else epochs * each]
+        return min((steps for steps in known if steps is not None), default=None)
+
     def run(self, observer: Observer) -> None:
         """Train until the totals are reached or something stops the run."""
         at = self.at

@@ -21,18 +21,6 @@ def pack(state: Any) -> tuple[dict[str, Tensor], Any]:
         if value is None or isinstance(value, (bool, int, float, str)):
             # A NumPy or torch scalar that is a float by inheritance must not come back as another type.
             return value if type(value) in (type(None), bool, int, float, str) else _plain_number(value)
-        if isinstance(value, Tensor):
-            if value.is_meta or value.layout is not strided:
-                kind = "on the meta device, without values" if value.is_meta else f"of layout {value.layout}"
-                raise TypeError(f"state{path.replace('/', '.')} must be a dense tensor, got one {kind}")
-            local = value.detach().cpu().contiguous()
-            storage = local.untyped_storage().data_ptr()
-            if storage in used or local.untyped_storage().nbytes() != local.nbytes:
-                local = local.clone()
-            used.add(local.untyped_storage().data_ptr())
-            name = str(len(tensors)) + path
-            tensors[name] = local
-            return {_TENSOR: name}
         if isinstance(value, Mapping):
             plain = all(isinstance(key, str) and not key.startswith("__") for key in value)
             if plain:
@@ -42,12 +30,42 @@ def pack(state: Any) -> tuple[dict[str, Tensor], Any]:
             return {_TUPLE: [walk(item, f"{path}/{index}") for index, item in enumerate(value)]}
         if isinstance(value, list):
             return [walk(item, f"{path}/{index}") for index, item in enumerate(value)]
-        raise TypeError(
-            f"state{path.replace('/', '.')} must be a tensor, a plain value or a dict, list or tuple of them, "
-            f"got {type(value).__name__}"
-        )
+        _check_leaf(value, path)
+        local = value.detach().cpu().contiguous()
+        storage = local.untyped_storage().data_ptr()
+        if storage in used or local.untyped_storage().nbytes() != local.nbytes:
+            local = local.clone()
+        used.add(local.untyped_storage().data_ptr())
+        name = str(len(tensors)) + path
+        tensors[name] = local
+        return {_TENSOR: name}
 
     return tensors, walk(state, "")
+
+
+def check_packable(state: Any, path: str = "") -> None:
+    """Raise what `pack` would raise, and copy nothing."""
+    if isinstance(state, Mapping):
+        for key, item in state.items():
+            check_packable(key, path)
+            check_packable(item, f"{path}/{key}")
+    elif isinstance(state, (list, tuple)):
+        for index, item in enumerate(state):
+            check_packable(item, f"{path}/{index}")
+    elif state is not None and not isinstance(state, (bool, int, float, str)):
+        _check_leaf(state, path)
+
+
+def _check_leaf(value: Any, path: str) -> None:
+    """Raise unless a value that is neither plain nor holds others is a dense tensor."""
+    name = f"state{path.replace('/', '.')}"
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name} must be a tensor, a plain value or a dict, list or tuple of them, got {type(value).__name__}"
+        )
+    if value.is_meta or value.layout is not strided:
+        kind = "on the meta device, without values" if value.is_meta else f"of layout {value.layout}"
+        raise TypeError(f"{name} must be a dense tensor, got one {kind}")
 
 
 def unpack(tensors: dict[str, Tensor], packed: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from linkboy import _random
 from linkboy._progress import Progress
@@ -21,9 +22,10 @@ from linkboy.training._exactness import Unsaved
 from linkboy.training._logs import Logs
 from linkboy.training._loop import PAUSED, GroupTotals, Loop
 from linkboy.training._recipe import changes, joined, recipe_of
+from linkboy.training._schedules import check_reach, reach_note
 from linkboy.training._settings import Settings
 from linkboy.training._sources import IterableSource, MapSource, fingerprint
-from linkboy.training._state import from_state, reasons, to_state
+from linkboy.training._state import check_can_be_saved, from_state, reasons, to_state
 from linkboy.training.report import History
 
 
@@ -128,6 +130,10 @@ class Session:
 
     def begin(self, loop: Loop) -> None:
         """Restore a resumed run, say what it was asked otherwise, and open the logs."""
+        if self.checkpointer is not None:
+            check_can_be_saved(loop)
+        if self.settings.scheduler is not None:
+            self._check_schedule(self.settings.scheduler, loop)
         asked = recipe_of(self.settings, loop.optimizer)
         asked["data"] = fingerprint(loop.source) if self.checkpointer is not None or self._parts is not None else None
         then: dict[str, Any] | None = None
@@ -151,6 +157,14 @@ class Session:
             self._logs = Logs(self.settings.log, self.checkpointer.directory, step=loop.at.step)
             self.stack.callback(self._logs.close)
         self.notes += _processes.broadcast(self._logs.notes if self._logs is not None else [])
+
+    def _check_schedule(self, scheduler: LRScheduler, loop: Loop) -> None:
+        """Refuse a schedule that ends before the run, and note one that was made for epochs."""
+        steps = loop.steps()
+        check_reach(scheduler, scheduler.state_dict() if self._parts is None else self._parts[1]["scheduler"], steps)
+        if self._parts is None:
+            note = reach_note(scheduler, self.settings.last_epoch, steps, loop.steps_per_epoch())
+            self.notes += [] if note is None else [note]
 
     def why_not_exact(self, loop: Loop) -> str:
         """Return why a run that is resumed from here may not be bit-identical, or an empty string."""

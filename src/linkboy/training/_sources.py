@@ -123,7 +123,15 @@ class MapSource:
         if self.reason and order is None:
             drawn = _processes.broadcast(list(drawn))
         self.order, self.epoch = drawn, epoch
-        first = -(-len(drawn) // self.world)  # what process 0 takes, and no other takes more
+        return self._count(len(drawn))
+
+    def length(self) -> int | None:
+        """Return how many micro-batches an epoch most likely has, `None` where its sampler does not say."""
+        samples = _length(self.sampler)
+        return None if samples is None else self._count(samples)
+
+    def _count(self, samples: int) -> int:
+        first = -(-samples // self.world)  # what process 0 takes, and no other takes more
         return first // self.batch_size if self.drop_last else -(-first // self.batch_size)
 
     def indices(self, number: int) -> Any:
@@ -184,6 +192,9 @@ class IterableSource:
         for part in (self.loader, getattr(self.loader, "dataset", None), getattr(self.loader, "sampler", None)):
             if callable(advance := getattr(part, "set_epoch", None)):
                 advance(epoch)
+
+    def length(self) -> None:
+        """What a loader says of its length is no promise."""
 
     def indices(self, number: int) -> None:
         """Samples have no indices here."""

@@ -14,6 +14,7 @@ from linkboy import _random
 from linkboy._checks import did_you_mean
 from linkboy.training import _processes
 from linkboy.training._loop import Loop, Progression
+from linkboy.training._packing import check_packable
 from linkboy.training._placement import local_part
 
 
@@ -39,6 +40,18 @@ def to_state(loop: Loop, seed: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
     frozen = {name: value for name, value in model.items() if name in still and isinstance(value, Tensor)}
     state |= {"model": {name: value for name, value in model.items() if name not in frozen}}
     return state | _training_state(loop) | _weights_beside(loop, frozen), frozen
+
+
+def check_can_be_saved(loop: Loop) -> None:
+    """Raise if a checkpoint could not hold what the run was given: now, and not when the first one is written.
+
+    Raises:
+        TypeError: the extra state of a module, or part of a `state_dict`, is neither a tensor nor a plain value.
+    """
+    loss, settings = _stateful(loop.settings.loss_fn), loop.settings
+    given = {"model": loop.model, "loss": loss, "optimizer": loop.optimizer, "scheduler": settings.scheduler}
+    state = {name: thing.state_dict() for name, thing in given.items() if thing is not None}
+    check_packable(state | {"state": {name: thing.state_dict() for name, thing in settings.state.items()}})
 
 
 def _training_state(loop: Loop) -> dict[str, Any]:
