@@ -400,3 +400,24 @@ def test_methods_of_other_tokenizers_are_told_the_call(name):
         AttributeError, match=rf"has no attribute '{name}': (call the tokenizer itself, )?tokenizer\(text"
     ):
         getattr(BertTokenizer(["[UNK]", "[CLS]", "[SEP]"]), name)
+
+
+def test_an_address_of_the_web_is_no_path(tmp_path, monkeypatch):
+    """`save_pretrained` made directories named `https:`."""
+    monkeypatch.chdir(tmp_path)
+    address = "https://huggingface.co/bert-base-chinese"
+    calls = {
+        "vocab": BertTokenizer,
+        "path": BertTokenizer.from_tokenizer_json,
+        "directory": BertTokenizer.from_pretrained,
+    }
+    for argument, call in calls.items():
+        with pytest.raises(ValueError) as caught:
+            call(address)
+        told = (
+            f"{argument} must be a path on this machine, got {address!r}; download it first, linkboy downloads nothing"
+        )
+        assert str(caught.value) == told
+    with pytest.raises(ValueError, match="directory must be a path on this machine"):
+        BertTokenizer(SMALL).save_pretrained(address)
+    assert not list(tmp_path.iterdir())

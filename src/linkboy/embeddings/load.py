@@ -164,7 +164,7 @@ def _located(
     """Return the file to read, and the words of its rows where they stand somewhere else."""
     path = local_path("path", path)
     if isinstance(words, str | os.PathLike):
-        words = read_lines(Path(words).expanduser(), MOST_WORDS)
+        words = read_lines(local_path("words", words), MOST_WORDS)
     if words is not None:
         words = list(words)
     if not path.is_dir():

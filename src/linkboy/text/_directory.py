@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from linkboy._files import atomic_write
+from linkboy._files import atomic_write, local_path
 from linkboy.text._added_tokens import FLAGS, AddedToken
 from linkboy.text._characters import Rules
 from linkboy.text._special_tokens import DEFAULTS, EXTRA, SpecialTokens
@@ -64,7 +64,7 @@ def read_directory(
         directory: the directory.
         ignore: entries of `tokenizer_config.json` to pass over.
     """
-    folder = Path(directory).expanduser()
+    folder = local_path("directory", directory)
     if folder.is_file():
         reader = "BertTokenizer" if folder.suffix != ".json" else "BertTokenizer.from_tokenizer_json"
         raise NotADirectoryError(
@@ -302,7 +302,7 @@ def write_directory(
         "tokenizer.json": _dump(content),
         "tokenizer_config.json": _dump(config),
     }
-    folder = Path(directory).expanduser()
+    folder = local_path("directory", directory)
     folder.mkdir(parents=True, exist_ok=True)
     # All are written before the first one takes its name, so that old and new files are never mixed.
     with contextlib.ExitStack() as stack:

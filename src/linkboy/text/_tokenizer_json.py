@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from linkboy._files import read_bounded
+from linkboy._files import local_path, read_bounded
 from linkboy.text._added_tokens import FLAGS, AddedToken
 from linkboy.text._characters import Rules
 from linkboy.text._special_tokens import SpecialTokens
@@ -22,7 +22,7 @@ def is_tokenizer_json(data: bytes) -> bool:
 
 def read_tokenizer_json(path: str | os.PathLike[str]) -> tuple[dict[str, int], dict[str, Any]]:
     """Return the vocabulary of a `tokenizer.json` and the options of the `BertTokenizer` it describes."""
-    content = read_json(Path(path).expanduser())
+    content = read_json(local_path("path", path))
     model = _model(content, path)
     normalizer = _part(content, "normalizer", "BertNormalizer", path)
     _part(content, "pre_tokenizer", "BertPreTokenizer", path)

@@ -3,8 +3,8 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
+from linkboy._files import local_path
 from linkboy._reading import read_lines
 
 MOST_IDS = (1 << 24) - 1
@@ -41,7 +41,7 @@ def load_vocabulary(vocab: Vocabulary, unknown: str = UNK) -> tuple[dict[str, in
 
 def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
     r"""Return the tokens of a `vocab.txt`: split at `\n` alone, so that a token U+2028 does not shift what follows."""
-    path = Path(path).expanduser()
+    path = local_path("vocab", path)
     if path.is_dir():
         raise IsADirectoryError(
             f"vocab must be the path of a vocab.txt, got the directory {os.fspath(path)!r}; "
