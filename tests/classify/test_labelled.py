@@ -113,6 +113,22 @@ def test_quotes_in_a_tsv_with_a_header_never_join_rows(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("rule", ["|------|:-----:|", "| --- | ---: |"])
+def test_the_ruler_of_a_markdown_table_is_no_row(tmp_path, rule):
+    rows = [(f"film number {i}", "good" if i % 2 else "bad") for i in range(30)]
+    table = ["| text | label |", rule, *(f"| {text} | {label} |" for text, label in rows)]
+    assert pairs(read_labelled(written(tmp_path, "rows.md", "\n".join(table).encode()))) == rows
+    bare = [line.strip("| ") for line in table]
+    assert pairs(read_labelled(written(tmp_path, "bare.txt", "\n".join(bare).encode()))) == rows
+
+
+def test_a_text_of_dashes_is_a_row(tmp_path):
+    data = read_labelled(written(tmp_path, "rows.csv", b"text,label\n---,dash\na,plain\n---,dash\nb,plain\n"))
+    assert pairs(data) == [("---", "dash"), ("a", "plain"), ("---", "dash"), ("b", "plain")]
+    with pytest.raises(ValueError, match="line 3: the label is empty"):
+        read_labelled(written(tmp_path, "rows.csv", b"text,label\na,plain\n---,\n"))
+
+
 def test_blank_lines_inside_quotes_stay_and_those_between_rows_go(tmp_path):
     path = written(tmp_path, "rows.csv", 'text,label\n\n"one\n\nthree",a\n\nb,b\n')
     assert pairs(read_labelled(path)) == [("one\n\nthree", "a"), ("b", "b")]

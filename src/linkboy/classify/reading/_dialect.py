@@ -270,11 +270,16 @@ def _parsed(head: Sequence[str], whole: bool, separator: str, *, escaped: bool) 
 
 
 def is_blank_row(fields: Sequence[str], *, first: bool) -> bool:
-    """Return whether a row is only space between rows: a blank line, or the `,,,` that spreadsheets write for an empty row.
+    """Return whether a row is only what stands between rows: a blank line, or the `,,,` of spreadsheets or `---|---` of Markdown.
 
     A single cell, written `""`, is a row whose text is empty, unless it would be the `first` row of the file.
     """
-    return not any(map(str.strip, fields)) and (len(fields) != 1 or first)
+    if fields and fields[-1].strip().strip("-:"):
+        return False
+    cells = [cell for field in fields if (cell := field.strip())]
+    if not cells:
+        return len(fields) != 1 or first
+    return len(cells) > 1 and all(re.fullmatch(":?-{3,}:?", cell) for cell in cells)
 
 
 def _tab_dialect(
