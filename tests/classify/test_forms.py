@@ -221,7 +221,7 @@ REFUSED = {
     "two texts": ("rows.csv", table("a,b,label\n", lambda n, t, l: f'"{t}","also {t}",{l}\n'),
         "FILE: 2 columns could be the text: 'a' (60 values: 'the room was great, ', 'the room was awful, ', "
         "'the food was great, '); 'b' (60 values: 'also the room was gr', 'also the room was aw', 'also the food was gr'); "
-        "choose one: text_column='a' or text_column='b'"),
+        "choose one: text_column='a' or text_column='b', or read both: text_column='a,b'"),
     "header or row": ("rows.tsv", table("words\tkind\n", lambda n, t, l: f"{t}\t{l}\n"),
         "FILE: the first line, 'words', 'kind', could name the columns or be a row; choose one: header=True or header=False"),
     "two separators": ("rows.csv", table("", lambda n, t, l: f"{l};text {n},{l}\n"),

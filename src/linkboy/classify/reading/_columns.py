@@ -384,9 +384,11 @@ def _only(
 
     if found:
         choices = "; ".join(f"{names[place]!r} ({columns[place].shown})" for place in found[:4])
-        raise ValueError(
-            f"{path}: {len(found)} columns could be the {role}: {choices}; choose one: {' or '.join(map(option, found[:4]))}"
-        )
+        several = [str(names[place] if header else place) for place in found]
+        joined = role == "text" and len(found) == 2 and not any("," in name for name in several)
+        both = f", or read both: text_column={','.join(several)!r}" if joined else ""
+        one = " or ".join(map(option, found[:4]))
+        raise ValueError(f"{path}: {len(found)} columns could be the {role}: {choices}; choose one: {one}{both}")
     first = left[0] if left else 0
     if header:
         it_has = f"it has the columns {', '.join(map(repr, names))}"
