@@ -199,7 +199,7 @@ class EncodingAdvice:
         """Return whether most lines are in the encoding, and the likeliest encodings of the others."""
         lines = [line for line in self._head.split(b"\n")[:-1] if not line.isascii()]
         bad = [line for line in lines if decoded(line, self._encoding) is None]
-        return 2 * len(bad) < len(lines), [name for name, _ in likely_encodings(b"\n".join(bad)[:_EVIDENCE])]
+        return len(lines) > max(2 * len(bad), 2), [name for name, _ in likely_encodings(b"\n".join(bad)[:_EVIDENCE])]
 
 
 def decoded(raw: bytes, encoding: str) -> str | None:

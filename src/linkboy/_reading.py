@@ -6,6 +6,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import sys
 import zipfile
 import zlib
@@ -43,9 +44,15 @@ _FOREIGN = (
     (b"sqlite format 3", "a SQLite database", "export the table as CSV"),
     (b"arrow1", "an Arrow file", "write it as Parquet"),
     (b"obj\x01", "an Avro file", "write it as Parquet"),
+    (b"\x93numpy", "a NumPy array", "write what is needed from it as text"),
+    (b"@relation ", "an ARFF file of Weka", "save it as CSV"),
     (b"\x89hdf", "an HDF5 file", "export what is needed from it"),
     (b"7z\xbc\xaf", "a 7z archive", "unpack it"),
     (b"rar!", "a RAR archive", "unpack it"),
+)
+_SQL = re.compile(
+    rb"(--[^\n]*\n\s*)*(((create|drop) table|insert into)( if( not)? exists)? [`\"\w.]+\s*([(;]|values\b)|pragma \w+ *=)",
+    re.IGNORECASE,
 )
 _ENTRY = b"PK\x01\x02"  # how each entry in the directory of a zip archive begins
 # Text packs to a tenth of its size, seldom to less than a hundredth; a file of one byte repeated packs to a thousandth.
@@ -66,7 +73,10 @@ def foreign_kind(head: bytes) -> tuple[str, str] | None:
     """
     if head[257:262] == b"ustar":
         return "a tar archive", "unpack it"
-    start = head.removeprefix(codecs.BOM_UTF8).lstrip()[:32].lower()
+    begin = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    if _SQL.match(begin[:2048]):
+        return "a dump of a database in SQL", "load it there, and export the table as CSV"
+    start = begin[:32].lower()
     return next(((what, advice) for magic, what, advice in _FOREIGN if start.startswith(magic)), None)
 
 

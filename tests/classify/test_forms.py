@@ -243,6 +243,12 @@ REFUSED = {
     "packed twice": ("rows.csv.gz", gzip.compress(bz2.compress(b"text,label\na,b\n")),
         "FILE is packed twice, inside by bz2; unpack it once"),
     "PDF": ("rows.csv", b"%PDF-1.7\n%", "FILE is a PDF file (it begins with b'%PDF-1.7\\n%'), which holds no labelled text; convert it first"),
+    "no tab at all": ("rows.txt", b"DESC:manner How did it go ?\nLOC:city Where is it ?\n",
+        "FILE: none of its first lines has a tab between text and label, such as 'DESC:manner How did it go ?'; say what stands "
+        "between them with separator=, or write a tab there"),
+    "SQL": ("rows.sql", b"-- a dump\n\nINSERT INTO `reviews` VALUES ('fine','good'),\n('bad','poor');\n",
+        "FILE is a dump of a database in SQL (it begins with b'-- a dump\\n\\nINSER'), which holds no labelled text; load it there, and "
+        "export the table as CSV"),
     "LFS": ("rows.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
         "FILE is a Git LFS pointer, not the file itself (it begins with b'version https://'), which holds no labelled text; fetch "
         "it with: git lfs pull"),
@@ -476,6 +482,17 @@ def test_each_finding_is_printed(tmp_path, finding):
     data = read(tmp_path, "rows.csv", delimited(row, first="text,label")(ENGLISH))
     assert sentence in data.notes
     assert sentence in str(data)
+
+
+def test_tags_of_words_are_printed(tmp_path):
+    words = [("EU", "B-ORG"), ("rejects", "O"), ("German", "B-MISC"), ("call", "O"), ("York", "I-LOC")]
+    tagged = "".join(f"{word}\t{tag}\n" for word, tag in words * 8).encode()
+    sentence = (
+        "the labels, such as 'B-ORG', are tags of the words of a sentence: each line is learned as a text of its own"
+    )
+    assert sentence in read(tmp_path, "words.tsv", tagged).notes
+    plain = tagged.replace(b"\tO\n", b"\tother\n")
+    assert not any("tags of the words" in note for note in read(tmp_path, "words.tsv", plain).notes)
 
 
 def test_repeated_texts_are_printed(tmp_path):

@@ -308,12 +308,11 @@ def test_a_weight_is_a_number_of_at_least_zero(tmp_path, weight):
 
 
 def test_all_rows_bad_is_an_error_even_when_skipping(tmp_path):
-    path = written(tmp_path, "rows.tsv", "no tab\nno tab either\n")
+    path = written(tmp_path, "rows.csv", "text,label\ngood,\n,bad\n")
     with pytest.raises(ValueError) as caught:
         read_labelled(path, on_bad_row="skip")
     assert str(caught.value) == (
-        f"{path} holds no labelled text: all 2 rows were skipped, the first (line 1) since "
-        "there is no tab between text and label"
+        f"{path} holds no labelled text: all 2 rows were skipped, the first (line 2) since the label is empty"
     )
 
 

@@ -161,8 +161,8 @@ def test_a_line_that_is_not_utf8_is_named_behind_the_answers_before_it(predict):
     status, lines, said = predict("干净\n太吵\n".encode() + b"b\xe4d\n" + "干净\n".encode())
     assert (status, texts(lines)) == (2, ["干净", "太吵"])
     assert said == [
-        "standard input line 3: byte 2 is not UTF-8 (0xe4), but the line reads 'bäd' with --encoding cp1252; correct the line "
-        "or pass --on-bad-row skip"
+        "standard input line 3: byte 2 is not UTF-8 (0xe4), but the line, unlike most others, reads 'bäd' with --encoding "
+        "cp1252; correct the line or pass --on-bad-row skip"
     ]
     status, lines, said = predict(b"b\xe4d\n" * 15 + "干净\n".encode(), "--on-bad-row", "skip")
     assert (status, texts(lines)) == (0, ["干净"])

@@ -345,6 +345,11 @@ def _two_columns(path: object, full: Sequence[str], wanted: Wanted, header: bool
     text_first, label_first = (
         [f for line in full if (f := cut_line(line, side, quotes))] for side in ("last", "first")
     )
+    if full and not text_first:
+        raise ValueError(
+            f"{path}: none of its first lines has a tab between text and label, such as {full[0][:40]!r}; say what stands "
+            "between them with separator=, or write a tab there"
+        )
     verdict = first_row(text_first[0], text_first[1:]) if header is None and text_first else "row"
     if verdict == "both":
         raise _header_or_row(path, text_first[0])

@@ -37,6 +37,7 @@ _TRUTH = ("true", "false")
 _MISSING = frozenset(("nan", "null", "n/a", "#n/a", "<na>", "nat", "None"))  # `none` may well be a class
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 _FRACTION = re.compile(r"-?\d*\.\d*[1-9]\d*")
+_WORD_TAG = re.compile(r"O|[BIESLUM]-\S+")  # where names and the like begin, go on and end
 # What UTF-8 looks like when its bytes are read as cp1252 or Latin-1: a lead byte and a byte that goes on.
 _MOJIBAKE = re.compile(
     "[\u00c2-\u00f4][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
@@ -91,6 +92,9 @@ def label_findings(counts: Mapping[str, int]) -> Iterator[str]:
     fraction = next((label for label in counts if _FRACTION.fullmatch(label)), None)
     if fraction is not None:
         yield say("fractions", example=fraction)
+    tag = next((label for label in counts if label.startswith("B-")), None)
+    if tag is not None and all(_WORD_TAG.fullmatch(label) for label in counts):
+        yield say("word tags", example=tag)
     small = [label for label, count in counts.items() if count < SMALL]
     if small:
         yield say("small classes", classes=_are(len(small), "class", "classes"), names=_quoted(small))

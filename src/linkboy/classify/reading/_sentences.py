@@ -24,6 +24,8 @@ SENTENCES = {
     "if so",
     "fractions": "labels are numbers with fractions, such as {example!r}: each different number is a class of its own, and "
     "their order is not used",
+    "word tags": "the labels, such as {example!r}, are tags of the words of a sentence: each line is learned as a text of "
+    "its own",
     "small classes": "{classes} fewer than 5 rows: {names}",
     "mapped": "label_map renamed {labels}",
     "unmapped": "label_map names {names}, which no row has as its label",
