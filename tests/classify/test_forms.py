@@ -378,7 +378,18 @@ def test_options_of_text_are_refused_for_other_forms(tmp_path):
 # --- several columns, labels ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("day", ["2026年{}月3日", "2026-{:02}-03T08:15Z", "2026/{}/3 9:05", "3.{}.2026"])
+WRITTEN = ["Mon Apr 0{} 22:19:45 PDT 2009", "June {}, 2016", "{} Jan 2019 12:30", "Dec {}, 2020, 10:03 PM"]
+
+
+@pytest.mark.parametrize("day", WRITTEN)
+def test_dates_in_words_are_no_text(tmp_path, day):
+    rows = [(*pair, day.format(1 + n % 9)) for n, pair in enumerate(ENGLISH)]
+    content = "".join(f'"{label}","{when}","{text}"\n' for text, label, when in rows).encode()
+    data = read(tmp_path, "rows.csv", content)
+    assert (data.texts, data.labels) == ([text for text, _ in ENGLISH], [label for _, label in ENGLISH])
+
+
+@pytest.mark.parametrize("day", ["2026年{}月3日", "2026-{:02}-03T08:15Z", "2026/{}/3 9:05", "3.{}.2026", "{} Jan 2019"])
 def test_days_that_rows_share_are_no_label(tmp_path, day):
     content = delimited(lambda n, t, l: (day.format(n % 6 + 1), t, l), first="opened,words,kind")(ENGLISH)
     assert read(tmp_path, "rows.csv", content).label_columns == ("kind",)

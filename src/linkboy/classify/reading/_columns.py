@@ -30,6 +30,13 @@ ENOUGH = 10  # rows from which on what is in a column says what it is
 LONGEST_LABEL = 60  # characters
 _NOT_PROSE = re.compile(r"https?://|[\[{].*[\]}]$|\d{1,4}[-/.:]\d{1,2}[-/.:]\d{1,4}|\S+@\S+$", re.DOTALL)
 _DATE = re.compile(r"(19|20)\d\d[-/.年]\d{1,2}([-/.月]|$)|\d{1,2}[-/.]\d{1,2}[-/.](19|20)\d\d")
+_MONTH = "(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+_CLOCK = r"\d\d?:\d\d(:\d\d)?( ?[ap]m)?( ([a-z]{2,5}|[+-]\d{4}))?"
+_WRITTEN_DATE = re.compile(
+    rf"((mon|tue|wed|thu|fri|sat|sun)[a-z]*,? )?(\d{{1,2}}(st|nd|rd|th)?[ -]{_MONTH},?[ -]\d{{2,4}}"
+    rf"|{_MONTH} \d{{1,2}}(st|nd|rd|th)?,?( {_CLOCK})? \d{{4}})(,? {_CLOCK})?",
+    re.IGNORECASE,
+)
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _NAME = re.compile(r"[^\W\d][\w.\-/()]{0,30}(?: [\w.\-/()]{1,30}){0,2}")  # as people call a column
 
@@ -131,7 +138,7 @@ class ColumnTraits:
     @cached_property
     def dated(self) -> bool:
         """Whether nearly all cells are days, which many rows share as they would a label."""
-        return self._share(lambda cell: _DATE.match(cell) is not None) > 0.9
+        return self._share(lambda cell: (_DATE.match(cell) or _WRITTEN_DATE.fullmatch(cell)) is not None) > 0.9
 
     @cached_property
     def prose(self) -> bool:
@@ -168,7 +175,7 @@ class ColumnTraits:
 
 
 def _is_prose(cell: str) -> bool:
-    if _NOT_PROSE.match(cell):
+    if _NOT_PROSE.match(cell) or _WRITTEN_DATE.fullmatch(cell):
         return False
     words = [word for word in cell.split() if any(character.isalpha() for character in word)]
     return len(words) > 1 or sum(map(is_unspaced, cell)) >= 4
