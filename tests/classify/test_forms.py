@@ -378,6 +378,15 @@ def test_options_of_text_are_refused_for_other_forms(tmp_path):
 # --- several columns, labels ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "head", ["Title,Review Text,Rating", "标题,正文,类别", "Title,Body,label", "headline,comment_text,class"]
+)
+def test_a_title_does_not_go_before_the_text_it_stands_beside(tmp_path, head):
+    content = delimited(lambda n, t, l: (t[:9], t, l), first=head)(ENGLISH)
+    data = read(tmp_path, "rows.csv", content)
+    assert (data.text_columns, data.label_columns) == ((head.split(",")[1],), (head.split(",")[2],))
+
+
 WRITTEN = ["Mon Apr 0{} 22:19:45 PDT 2009", "June {}, 2016", "{} Jan 2019 12:30", "Dec {}, 2020, 10:03 PM"]
 
 

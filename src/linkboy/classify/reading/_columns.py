@@ -12,10 +12,12 @@ from linkboy.classify.reading._sentences import say
 from linkboy.text._scripts import is_unspaced
 
 # The first of these that a file has is its column, so a general name stands behind a special one.
+# Those of whole texts before those of titles, which often stand beside one.
 TEXT_NAMES = (
-    "text", "sentence", "content", "review", "comment", "query", "question", "title", "tweet", "document", "review_text",
-    "文本", "内容", "句子", "评论", "message", "utterance", "headline", "description", "comment_text", "review_body", "body",
-    "phrase", "post", "sms", "abstract", "正文", "标题", "评价", "评论内容", "文本内容", "留言", "问题", "短信",
+    "text", "sentence", "content", "review", "comment", "query", "question", "tweet", "document", "review_text",
+    "文本", "内容", "句子", "评论", "message", "utterance", "comment_text", "review_body", "body", "正文", "title",
+    "headline", "description", "phrase", "post", "sms", "abstract", "标题", "评价", "评论内容", "文本内容", "留言", "问题",
+    "短信",
 )  # fmt: skip
 LABEL_NAMES = (
     "label", "class", "category", "target", "intent", "sentiment", "stars", "polarity", "标签", "类别", "分类", "labels",
