@@ -509,6 +509,31 @@ def test_a_compiled_loss_has_all_digits_of_float32_at_every_gap(gamma, backend):
 
 
 @traced
+@pytest.mark.parametrize(
+    ("classes", "backend"),
+    [(32, "aot_eager"), *(pytest.param(n, "inductor", marks=pytest.mark.slow) for n in (32, 300, 9000))],
+)
+def test_a_compiled_loss_has_all_digits_of_float32_with_many_classes(classes, backend):
+    """The rounding of a sum over the classes counts five times where gamma is 5."""
+    torch._dynamo.reset()
+    rows = 4096 if classes < 1000 else 64
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(rows, classes, generator=generator).mul(4).requires_grad_()
+    target = torch.randint(classes, (rows,), generator=generator)
+    loss = torch.compile(lambda x, t: focal_loss(x, t, gamma=5, reduction="none"), fullgraph=True, backend=backend)(
+        logits, target
+    )
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    exact = logits.detach().double().requires_grad_()
+    others = exact.masked_fill(F.one_hot(target, classes).bool(), -torch.inf).logsumexp(1)
+    gap = others - exact.gather(1, target.unsqueeze(1)).squeeze(1)
+    value = gap.sigmoid() ** 5 * F.softplus(gap)
+    (slope,) = torch.autograd.grad(value.sum(), exact)
+    torch.testing.assert_close(loss.double(), value, rtol=5e-7, atol=0)
+    torch.testing.assert_close(gradient.double(), slope, rtol=5e-7, atol=1e-30)
+
+
+@traced
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_compiled_loss_equals_the_plain_one_at_every_edge(dtype):
     inf, nan = torch.inf, torch.nan
