@@ -67,7 +67,7 @@ HOSTILE = {
     "prose": (
         b"Call me Ishmael.\n",
         "{path} holds no vectors that can be read: its rows must be a word and numbers, most of its first rows are not, "
-        "got 'Call me Ishmael.' in line 1",
+        "got 'Call me Ishmael.' in line 1; write a word and its numbers in each line",
     ),
     "a pickle": (
         pickle.dumps(Bomb()),

@@ -107,6 +107,25 @@ REFUSED = {
         "{path} must begin each row with a word, got numbers alone, '0.5 1.5 2.5'; put the words in front, or save the numbers "
         "as .npy and pass words",
     ),
+    "the word behind its numbers": (
+        "0.5 1.5 cat\n2.5 3.5 dog\n",
+        "{path} holds no vectors that can be read: its rows must be a word and numbers, most of its first rows are not, got "
+        "'0.5 1.5 cat' in line 1; put each word in front of its numbers",
+    ),
+    "the minus sign of typography": (
+        "cat \u22120.5 \u22121.5\ndog \u22122.5 \u22123.5\n",
+        "{path} holds no vectors that can be read: its rows must be a word and numbers, most of its first rows are not, got "
+        "'cat \u22120.5 \u22121.5' in line 1; its minus signs are U+2212: replace them by hyphens",
+    ),
+    "lines that end in a carriage return": (
+        "cat 0.5 1.5\rdog 2.5 3.5\r",
+        "{path} ends its lines with a carriage return alone; write them with line feeds, as tr '\\r' '\\n' does",
+    ),
+    "a whole number behind each word": (
+        "2 2\niphone 4 0.5 1.5\nboeing 747 2.5 3.5\n",
+        "{path} can be read in two ways: its header claims 2 numbers per row, and each row holds one more, a whole one, "
+        "behind its word, got 'iphone 4 0.5 1.5'; pass dim=2 where that is part of the word, or dim=3",
+    ),
     "one decimal or two numbers": (
         "cat 1,2\ndog 3,4\n",
         "{path} can be read in two ways: rows of 1 number with decimal commas, or of 2 numbers separated by commas, got "
@@ -115,7 +134,7 @@ REFUSED = {
     "prose with a year": (
         "Call me Ishmael.\nSome years ago\nin 1851\nnever mind\nhow long\n",
         "{path} holds no vectors that can be read: its rows must be a word and numbers, most of its first rows are not, got "
-        "'Call me Ishmael.' in line 1",
+        "'Call me Ishmael.' in line 1; write a word and its numbers in each line",
     ),
     "a pointer of Git LFS": (
         f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d' * 32}\nsize 12345\n",
@@ -152,6 +171,36 @@ def test_dim_settles_whether_a_comma_is_a_decimal_one(tmp_path):
     path.write_text("cat 1,2\ndog 3,4\n")
     assert torch.equal(load_embeddings(path, dim=1)[0], torch.tensor([[1.2], [3.4]]))
     assert load_embeddings(path, dim=2)[0].tolist() == [[1, 2], [3, 4]]
+
+
+def test_dim_or_the_header_settles_where_words_end_that_end_in_numbers(tmp_path):
+    path = tmp_path / "vectors"
+    rows = "".join(f"model {n} {n}.5 {n}.25\n" for n in range(30))
+    path.write_text(rows)
+    weight, report = load_embeddings(path, ["model 7"], dim=2)
+    assert (weight.tolist(), report.dim) == ([[7.5, 7.25]], 2)
+    path.write_text("32 2\nwheel 31.5 1.5\n" + rows + "engine 1.5 2.5\n")
+    weight, report = load_embeddings(path, ["model 29", "wheel", "engine"])
+    assert (weight.tolist(), report.dim) == ([[29.5, 29.25], [31.5, 1.5], [1.5, 2.5]], 2)
+    path.write_text("40 5\n" + "".join(f"w{n} " + " ".join([f"{n}.5"] * 6) + "\n" for n in range(40)))
+    assert load_embeddings(path)[1].dim == 6  # the header lies, and no word ends in a number with a point
+
+
+def test_numbers_as_names_of_columns_are_left_out_beside_numbers_of_rows(tmp_path):
+    path = tmp_path / "vectors.csv"
+    for head in (",word,0,1,2\n", ",word,1,2,3\n", "index,word,0,1,2\n"):
+        path.write_text(head + "0,cat,0.5,1.5,2.5\n1,dog,3.5,4.5,5.5\n2,cow,6.5,7.5,8.5\n")
+        weight, report = load_embeddings(path)
+        assert list(report.words) == ["cat", "dog", "cow"]
+        assert weight.tolist() == [[0.5, 1.5, 2.5], [3.5, 4.5, 5.5], [6.5, 7.5, 8.5]]
+
+
+def test_words_in_quotes_lose_them_between_spaces_too(tmp_path):
+    path = tmp_path / "vectors"
+    path.write_text('"cat" 0.5 1.5\n"new york" 2.5 3.5\n')
+    assert list(load_embeddings(path)[1].words) == ["cat", "new york"]
+    path.write_text('" 0.5 1.5\n"" 2.5 3.5\nthe 4.5 5.5\n')
+    assert list(load_embeddings(path)[1].words) == ['"', '""', "the"]
 
 
 def test_a_file_most_of_whose_rows_are_bad_is_refused(tmp_path):

@@ -296,7 +296,17 @@ def test_an_array_that_is_no_matrix_is_refused(tmp_path):
     with pytest.raises(ValueError) as caught:
         load_embeddings(tmp_path / "v.npy", ["a"])
     assert str(caught.value) == (
-        f"{str(tmp_path / 'v.npy')!r} must hold a matrix, a row for each word, got an array of the shape (6,)"
+        f"{str(tmp_path / 'v.npy')!r} must hold a matrix, a row for each word, got an array of the shape (6,); save it "
+        "as (words, numbers)"
+    )
+
+
+def test_complex_numbers_are_refused(tmp_path):
+    np.save(tmp_path / "v.npy", np.ones((2, 3), np.complex64))
+    with pytest.raises(ValueError) as caught:
+        load_embeddings(tmp_path / "v.npy", ["a", "b"])
+    assert str(caught.value) == (
+        f"{str(tmp_path / 'v.npy')!r} must hold real numbers, got complex64; save its real and imaginary parts side by side"
     )
 
 

@@ -200,13 +200,64 @@ def test_a_state_dict_that_does_not_fit_is_refused_and_nothing_is_taken():
     assert ours.load_state_dict({}, strict=False).missing_keys == ["weight"]
 
 
-def test_a_module_on_meta_does_not_pretend_to_take_a_state_dict():
+@pytest.mark.parametrize("freeze", [True, False, FROZEN], ids=["all", "none", "some"])
+@pytest.mark.parametrize("way", ["assign", "to_empty"])
+def test_a_module_made_on_meta_takes_a_state_dict(freeze, way):
     with torch.device("meta"):
-        ours = PretrainedEmbedding(ROWS, DIM, freeze=False)
-    with pytest.raises(
-        RuntimeError, match="weight cannot be loaded on the meta device, where it is unknown which rows"
-    ):
-        ours.load_state_dict({"weight": table()}, assign=True)
+        ours = PretrainedEmbedding(ROWS, DIM, freeze=freeze, padding_idx=2)
+    with pytest.raises(RuntimeError, match=r"weight cannot be copied to the meta device; pass assign=True"):
+        ours.load_state_dict({"weight": table()})
+    if way == "to_empty":
+        ours.to_empty(device="cpu")
+    ours.load_state_dict({"weight": table()}, assign=way == "assign")
+    expected = PretrainedEmbedding(table(), freeze=freeze, padding_idx=2)
+    assert torch.equal(ours.weight, expected.weight)
+    assert torch.equal(ours.is_frozen, expected.is_frozen)
+    ids = torch.arange(ROWS)
+    assert torch.equal(ours(ids), expected(ids))
+
+
+@pytest.mark.parametrize("freeze", [True, False, FROZEN], ids=["all", "none", "some"])
+def test_to_empty_forgets_values_and_not_which_rows_are_frozen(freeze):
+    ours = PretrainedEmbedding(table(), freeze=freeze).to_empty(device="cpu")
+    ours.load_state_dict({"weight": table(1)})
+    assert torch.equal(ours.weight, table(1))
+    assert torch.equal(ours.is_frozen, torch.as_tensor(freeze).expand(ROWS))
+
+
+def test_vmap_and_the_meta_device_look_rows_up():
+    ours = PretrainedEmbedding(table(), freeze=FROZEN)
+    ids = torch.arange(ROWS)[:, None].expand(ROWS, 2)
+    assert torch.equal(torch.vmap(ours)(ids), table()[ids])
+    assert ours.to("meta")(ids.to("meta")).shape == (ROWS, 2, DIM)
+
+
+def test_the_weight_cannot_be_assigned():
+    ours = PretrainedEmbedding(table(), freeze=FROZEN)
+    message = (
+        "weight is put together from the trainable and the frozen rows and cannot be assigned; "
+        "load_state_dict({'weight': table}) takes the rows of another table"
+    )
+    for value in (table(1), nn.Parameter(table(1))):
+        with pytest.raises(AttributeError) as caught:
+            ours.weight = value
+        assert str(caught.value) == message
+    assert torch.equal(ours.weight, table())
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([1, 2], "input must be int64 or int32 ids, got list; pass a tensor"),
+        (torch.tensor([1.0]), "input must be int64 or int32 ids, got f32[1]; convert them with .long()"),
+        (torch.tensor([True]), "input must be int64 or int32 ids, got bool[1]; convert them with .long()"),
+    ],
+)
+@pytest.mark.parametrize("freeze", [True, False, FROZEN], ids=["all", "none", "some"])
+def test_ids_of_another_type_are_refused(freeze, ids, message):
+    with pytest.raises(TypeError) as caught:
+        PretrainedEmbedding(table(), freeze=freeze)(ids)
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("way", ["deepcopy", "pickle", "torch.save"])
@@ -281,6 +332,25 @@ def test_compiled_without_a_break_it_gives_the_same(freeze):
         (
             (3, 2), {"freeze": torch.zeros(3)}, TypeError,
             "freeze must be True, False or a bool per row, got f32[3]; write mask.bool()",
+        ),
+        (
+            (3, 2), {"freeze": [0, 2]}, TypeError,
+            "freeze must be True, False or a bool per row, got i64[2]; to freeze some rows write "
+            "mask = torch.zeros(num_embeddings, dtype=torch.bool); mask[rows] = True",
+        ),
+        (
+            (3, 2), {"freeze": [0, 2, 1]}, TypeError,
+            "freeze must be True, False or a bool per row, got i64[3]; to freeze some rows write "
+            "mask = torch.zeros(num_embeddings, dtype=torch.bool); mask[rows] = True",
+        ),
+        (
+            (3, 2), {"freeze": slice(2)}, TypeError,
+            "freeze must be True, False or a bool per row, got slice; to freeze some rows write "
+            "mask = torch.zeros(num_embeddings, dtype=torch.bool); mask[rows] = True",
+        ),
+        (
+            ([[1.0, 2.0]],), {}, TypeError,
+            "weight must be a tensor or a number of rows, got list; write torch.as_tensor(weight)",
         ),
         (
             (3, 2), {"padding_idx": 3}, ValueError,

@@ -1,7 +1,10 @@
 """Every awkward word comes out right, from text and from binary files, alone, among others, and in a full load."""
 
+import bz2
 import gzip
+import zipfile
 
+import numpy as np
 import pytest
 from tests.embeddings.cases import AWKWARD, DIM, text_row, vector, write_binary, write_text
 
@@ -222,3 +225,71 @@ def test_binary_records_that_cross_chunks(tmp_path, monkeypatch):
         weight, report = load_embeddings(path)
         assert report.words == words
         assert weight.tolist() == [vector(number, DIM) for number in range(len(words))]
+
+
+def records(dtype: str, words: list[bytes], dim: int = 8) -> bytes:
+    rows = np.random.default_rng(0).normal(size=(len(words), dim)).astype(dtype)
+    return b"".join(word + b" " + row.tobytes() + b"\n" for word, row in zip(words, rows, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "claimed"), [("<f2", 8), ("<f8", 8), ("<f4", 7), ("<f4", 16)], ids=["half", "double", "fewer", "more"]
+)
+@pytest.mark.parametrize("on_bad_row", ["raise", "skip"])
+def test_binary_records_of_another_size_than_the_header_says_are_refused(dtype, claimed, on_bad_row, tmp_path):
+    path = tmp_path / "v.bin"
+    path.write_bytes(b"200 %d\n" % claimed + records(dtype, [b"w%d" % n for n in range(200)]))
+    with pytest.raises(ValueError) as caught:
+        load_embeddings(path, ["w0"], on_bad_row=on_bad_row)
+    start = f"{str(path)!r} does not hold {plural(claimed, 'float32 number')} per word as its header claims: behind the first "
+    assert str(caught.value).startswith(start + "there are words such as b")
+    assert str(caught.value).endswith(
+        "; its numbers may be of another size or another count, so write it again as text"
+    )
+
+
+def test_binary_numbers_of_the_other_byte_order_are_refused(tmp_path):
+    path = tmp_path / "v.bin"
+    path.write_bytes(b"50 8\n" + records(">f4", [b"w%d" % n for n in range(50)]))
+    with pytest.raises(ValueError) as caught:
+        load_embeddings(path, ["w0"])
+    assert str(caught.value) == (
+        f"{str(path)!r} holds its numbers with the highest byte first; write it again as text or with the lowest byte first"
+    )
+
+
+def test_binary_words_in_another_encoding_are_said(tmp_path):
+    path = tmp_path / "v.bin"
+    words = ["\u4e2d\u6587", "\u5317\u4eac", "\u4e0a\u6d77", "\u5929\u6c14"]
+    path.write_bytes(b"5 8\n" + records("<f4", [b"plain", *(word.encode("gb18030") for word in words)]))
+    _, report = load_embeddings(path, ["plain", *words])
+    assert report.found == 1
+    assert report.notes == (
+        "words such as b'\\xd6\\xd0\\xce\\xc4' are not in UTF-8; pass encoding='gb18030' if '\u4e2d\u6587' is right",
+    )
+    _, report = load_embeddings(path, words, encoding="gb18030")
+    assert (report.found, report.notes) == (4, ())
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_binary_numbers_of_any_size_are_read(scale, tmp_path):
+    path = tmp_path / "v.bin"
+    rows = (np.random.default_rng(0).normal(size=(9, 8)) * scale).astype("<f4")
+    content = b"".join(b"w%d " % n + row.tobytes() + b"\n" for n, row in enumerate(rows))
+    path.write_bytes(b"9 8\n" + content)
+    assert np.array_equal(load_embeddings(path)[0].numpy(), rows)
+
+
+@pytest.mark.parametrize("outer", ["gzip", "bz2", "zip"])
+def test_a_file_that_is_packed_twice_is_told(outer, tmp_path):
+    path, inner = tmp_path / "v", gzip.compress(b"a 1 2\nb 3 4\n")
+    if outer == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("v.txt.gz", inner)
+    else:
+        path.write_bytes({"gzip": gzip, "bz2": bz2}[outer].compress(inner))
+    with pytest.raises(ValueError) as caught:
+        load_embeddings(path)
+    assert str(caught.value) == (
+        f"{str(path)!r} is packed twice, inside by gzip; unpack it once and name what comes out"
+    )

@@ -43,7 +43,8 @@ def read_npy(source: Source, collector: VocabularyRows | AllRows) -> None:
     array = _npy_header(source, source.stream, "the file")
     if len(array.shape) != 2:
         raise ValueError(
-            f"{str(source.path)!r} must hold a matrix, a row for each word, got an array of the shape {array.shape}"
+            f"{str(source.path)!r} must hold a matrix, a row for each word, got an array of the shape {array.shape}; "
+            "save it as (words, numbers)"
         )
     _read_rows(source, array, _given_words(source, array.shape[0], collector), collector)
 
@@ -142,6 +143,11 @@ def _read_rows(
     weights: NDArray[Any] | None = None,
 ) -> None:
     rows, dim = array.shape
+    if isinstance(array.dtype, np.dtype) and array.dtype.kind == "c":
+        raise ValueError(
+            f"{str(source.path)!r} must hold real numbers, got {array.dtype.name}; save its real and imaginary parts side "
+            "by side"
+        )
     if not 0 < dim <= MOST_NUMBERS:
         raise ValueError(
             f"{str(source.path)!r} must hold 1 to {MOST_NUMBERS:,} numbers per row, got {format_count(dim)}"

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from linkboy._encodings import decoded
+from linkboy._report import plural
 from linkboy.embeddings._collect import AllRows, VocabularyRows, rows_of_core
+from linkboy.embeddings._encodings import note_on_words
 from linkboy.embeddings._layout import MOST_NUMBERS, Layout
 from linkboy.embeddings._source import Source
 
@@ -16,6 +19,8 @@ _CHUNK = 1 << 20
 _LONGEST_WORD = 4096
 _CONTROL = bytes({*range(32)} - set(b"\t\n\r"))
 _LOOKED_AT = 4  # numbers at the start of a record
+_START = 1 << 16  # bytes of records that show what a file is
+_SHOWN = 20
 _SMALL, _LARGE = 1e-10, 1e6  # between these, or zero, are the numbers of word vectors
 
 
@@ -33,6 +38,8 @@ def read_binary(source: Source, layout: Layout, collector: VocabularyRows | AllR
     number, held, at_end = 1, b"", False
     while not at_end:
         more = source.stream.read(max(_CHUNK, 16 * dim))
+        if number == 1 and not held:
+            _check_start(source, records, more, dim, collector)
         chunk, at_end = held + more, not more
         found = core.records(chunk, at_end) if core else None
         values, words, positions, count, stop = found or records.choose(chunk, at_end, collector.wanted)
@@ -49,6 +56,43 @@ def read_binary(source: Source, layout: Layout, collector: VocabularyRows | AllR
     if held.strip(b"\n"):
         collector.bad(number, held.lstrip(b"\n").partition(b" ")[0], "the file ends within its numbers")
     collector.findings.row_count = number - 1
+
+
+def _check_start(
+    source: Source, records: "_Records", start: bytes, dim: int, collector: VocabularyRows | AllRows
+) -> None:
+    """Raise where the first records are not what the header says, and note words that are not in the encoding."""
+    looked_at = start[: max(_START, 8 * dim)]
+    words, starts, _ = records.cut(looked_at, at_end=len(looked_at) == len(start) < _CHUNK)
+    if not words:
+        return
+    numbers = _floats_at(looked_at, starts, min(_LOOKED_AT, dim))
+    odd = [word for word, some in zip(words, numbers, strict=True) if _is_odd(word, some, collector.codec)]
+    if 2 * len(odd) > len(words):
+        raise ValueError(
+            f"{str(source.path)!r} does not hold {plural(dim, 'float32 number')} per word as its header claims: behind the "
+            f"first there are words such as {odd[0][:_SHOWN]!r}; its numbers may be of another size or another count, so "
+            "write it again as text"
+        )
+    swapped = numbers.view(">f4").astype("<f4")
+    if _share(numbers) < 0.5 < _share(swapped):
+        raise ValueError(
+            f"{str(source.path)!r} holds its numbers with the highest byte first; write it again as text or with the "
+            "lowest byte first"
+        )
+    if note := note_on_words([word for word in words if not word.isascii()], collector.codec):
+        collector.findings.notes.append(note)
+
+
+def _is_odd(word: bytes, numbers: NDArray[Any], codec: str) -> bool:
+    """Return whether this is no word, or hardly one before numbers that are hardly those of vectors."""
+    if b"\n" in word.strip(b"\n") or len(word.translate(None, _CONTROL)) < len(word):
+        return True
+    return decoded(word, codec) is None and not _usual(numbers)
+
+
+def _share(numbers: NDArray[Any]) -> float:
+    return float(np.mean([bool(_usual(row)) for row in numbers]))
 
 
 class _Records:

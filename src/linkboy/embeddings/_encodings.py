@@ -1,5 +1,7 @@
 """In which encoding the words of a text file are: told by a byte order mark, asked for, or suggested."""
 
+from collections.abc import Sequence
+
 from linkboy._encodings import decoded, encoding_of_mark, likely_encodings, unmarked_utf16
 from linkboy.embeddings._source import BUFFER, Source
 
@@ -33,7 +35,13 @@ def encoding_note(source: Source, codec: str) -> str | None:
     content = content[: content.rfind(b"\n") + 1] or content
     if decoded(content, codec) is not None:
         return None
-    words = [line.split(None, 1)[0] for line in content.split(b"\n") if line.strip() and not line.isascii()]
+    return note_on_words(
+        [line.split(None, 1)[0] for line in content.split(b"\n") if line.strip() and not line.isascii()], codec
+    )
+
+
+def note_on_words(words: Sequence[bytes], codec: str) -> str | None:
+    """Return what to say where most of these words, all outside ASCII, are not in the encoding."""
     bad = [word for word in words if decoded(word, codec) is None]
     if not bad or 2 * len(bad) < len(words):
         return None

@@ -5,7 +5,7 @@ import re
 import struct
 from pathlib import Path
 
-from linkboy._reading import foreign_kind
+from linkboy._reading import compression_of, foreign_kind
 
 FASTTEXT_MAGIC = 793712314
 # dim, ws, epoch, minCount, neg, wordNgrams, loss, model, bucket, minn, maxn, lrUpdateRate, t
@@ -27,6 +27,8 @@ _OF_NUMBERS = b"0123456789.,;:|+-eE \t\r\n"
 
 def check_is_vectors(path: Path, head: bytes) -> None:
     """Raise a `ValueError` where the first bytes are those of something that is known and holds no vectors."""
+    if (inner := compression_of(head)) != "none":
+        raise ValueError(f"{str(path)!r} is packed twice, inside by {inner}; unpack it once and name what comes out")
     found = foreign_kind(head) or next(((what, fix) for magic, what, fix in _MAGIC if head.startswith(magic)), None)
     if found is None and _PAGE.match(head):
         found = ("an HTML page", "download the file itself, not the page that shows it")

@@ -14,6 +14,8 @@ MOST_NUMBERS = 1 << 20  # in one row
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SAMPLE = 16
 _LOOKED_AT = 1 << 16  # bytes behind a header, to tell text from numbers
+_COLUMNS = (b"", b"word", b"token", b"words", b"index")  # of what is no number of a vector
+_WORD_LAST = re.compile(rb"[ \t]*([-+]?\d*\.\d+(e[-+]?\d+)?[ \t,;]+){2,}[^\d\s.+-]\S*\s*")
 _MAY_STAND_AFTER_WORD = re.compile(rb"[:=,;|\t]")
 
 
@@ -70,6 +72,11 @@ def look_at(source: Source, *, format: str, dim: int | None) -> Layout:
     unless the rows hold one number each and the second integer is not 1: then it is a row, whose word is a number.
     """
     start, lines = _first_lines(source)
+    if len(lines) == 1 and b"\r" in lines[0].rstrip(b"\r"):
+        raise ValueError(
+            f"{str(source.path)!r} ends its lines with a carriage return alone; write them with line feeds, as "
+            "tr '\\r' '\\n' does"
+        )
     matched = HEADER.fullmatch(lines[0]) if format != "glove" else None
     rows = lines[1:] if matched else lines
     if matched and _is_binary(start[len(lines[0]) + 1 :], format):
@@ -109,6 +116,15 @@ def _is_binary(rest: bytes, format: str) -> bool:
 
 def _choose(source: Source, rows: Sequence[bytes], dim: int | None, claimed: int | None) -> tuple[Separators, int, int]:
     """Return the dialect in which the rows hold most numbers, how many a row holds, and how many rows hold so many."""
+    wanted = claimed if dim is None else dim
+    if wanted is not None and (held := _behind_numbered_words(rows, wanted)):
+        if dim is None and set(held) == {wanted + 1}:
+            raise ValueError(
+                f"{str(source.path)!r} can be read in two ways: its header claims {plural(wanted, 'number')} per row, and "
+                f"each row holds one more, a whole one, behind its word, got {_shown(rows[0])!r}; pass dim={wanted} "
+                f"where that is part of the word, or dim={wanted + 1}"
+            )
+        return PLAIN, wanted, len(held)
     plain = vote(PLAIN, rows, dim)
     if _is_surely_plain(rows, *plain):
         return PLAIN, *plain
@@ -126,6 +142,21 @@ def _choose(source: Source, rows: Sequence[bytes], dim: int | None, claimed: int
             f"{plural(most, 'number')} separated by commas, got {_shown(rows[0])!r}; pass dim={rival} or dim={most}"
         )
     return chosen, *fitting[chosen]
+
+
+def _behind_numbered_words(rows: Sequence[bytes], dim: int) -> list[int]:
+    """Return how many numbers each row ends in, where what there is beyond `dim` are whole numbers that can end words.
+
+    An empty list where no word can end in a number, or the numbers behind the words are whole too.
+    """
+    counts, whole, numbers = [], [], []
+    for row in rows:
+        fields = PLAIN.trimmed(row).split(b" ")
+        count = PLAIN.count(PLAIN.trimmed(row))
+        counts.append(count)
+        whole += [field.isdigit() for field in fields[len(fields) - count : -dim]] if count >= dim else [False]
+        numbers += [field.isdigit() for field in fields[-dim:]]
+    return counts if whole and all(whole) and 2 * sum(numbers) < len(numbers) else []
 
 
 def _fitting(rows: Sequence[bytes], dim: int | None, claimed: int | None) -> dict[Separators, tuple[int, int]]:
@@ -179,7 +210,8 @@ def _details(source: Source, rows: Sequence[bytes], layout: Layout) -> Layout:
         notes.append("its first column numbers the rows and was left out")
         layout = layout._replace(numbered=True)
         fields = [field.partition(separator)[2] for field in fields]
-    if separator not in (b" ", RUNS) and fields and all(len(f) > 1 and f[:1] == b'"' == f[-1:] for f in fields):
+    enough = 1 if separator not in (b" ", RUNS) else 2  # one word in quotes may be a word of GloVe's
+    if len(fields) >= enough and all(len(f) > 1 and f[:1] == b'"' == f[-1:] for f in fields):
         notes.append("its words are in quotes, which were left out")
         layout = layout._replace(quoted=True)
     if len(fields) > 1 and all(b"." in field and is_number(field) for field in fields):
@@ -199,7 +231,8 @@ def _names_columns(rows: Sequence[bytes], dialect: Separators, dim: int) -> bool
         return len(text.split(dialect.separator)) > dim and dialect.count(dialect.trimmed(rows[1])) >= dim
     word, numbers = dialect.cut(text, dim)
     counted = [[b"%d" % number for number in range(start, start + dim)] for start in (0, 1)]
-    return dim > 1 and numbers in counted and word.strip(b'" ').lower() in (b"", b"word", b"token", b"words", b"index")
+    names = [name.strip(b'" ').lower() for name in word.split(dialect.separator)]
+    return dim > 1 and numbers in counted and all(name in _COLUMNS for name in names)
 
 
 def _are_row_numbers(fields: Sequence[bytes], separator: bytes) -> bool:
@@ -217,7 +250,7 @@ def check_layout(source: Source, layout: Layout, dim: int | None) -> None:
         lines = bytes(source.stream.peek(BUFFER)[:4096]).split(b"\n")
         if not lines[0] and layout.header:
             raise ValueError(f"{name!r} holds a header and no rows; get the file again")
-        hint = next(_guesses(lines), "")
+        hint = next(_guesses(lines), "; write a word and its numbers in each line")
         raise ValueError(
             f"{name!r} holds no vectors that can be read: its rows must be a word and numbers, most of its first rows are "
             f"not, got {_shown(lines[0])!r} in line {layout.skipped + 1}" + hint
@@ -237,6 +270,10 @@ def _guesses(lines: Sequence[bytes]) -> Iterator[str]:
             yield "; pairs of index and value are sparse vectors: write every number of a row"
         if re.search(rb"\[ *-?\d", line):
             yield "; write the numbers of a row without brackets, separated by spaces"
+        if "\N{MINUS SIGN}".encode() in line:
+            yield "; its minus signs are U+2212: replace them by hyphens"
+        if _WORD_LAST.fullmatch(line):
+            yield "; put each word in front of its numbers"
         if b"\0" in line:
             yield "; it holds bytes that text does not, so pass its format, or its encoding if it is UTF-16"
 

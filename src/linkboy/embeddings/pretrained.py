@@ -1,15 +1,21 @@
 """An embedding with frozen rows that no optimizer can move."""
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from linkboy._checks import check_number, describe
+from linkboy._tensors import transforms_active
 
 _WEIGHT = "weight"
+_MASK = "to freeze some rows write mask = torch.zeros(num_embeddings, dtype=torch.bool); mask[rows] = True"
+_NOT_ASSIGNED = (
+    "weight is put together from the trainable and the frozen rows and cannot be assigned; "
+    "load_state_dict({'weight': table}) takes the rows of another table"
+)
 
 
 class _Rows(nn.Embedding):
@@ -29,7 +35,8 @@ class PretrainedEmbedding(nn.Module):
     """`nn.Embedding` with rows that cannot move: not by weight decay, momentum, `requires_grad_(True)` or a sparse update.
 
     Frozen rows are a buffer, trainable ones the parameter `trainable.weight`, so the state of an optimizer is that of the
-    trainable rows alone. The state dict is that of `nn.Embedding`, in both directions: one entry, `weight`.
+    trainable rows alone. The state dict is that of `nn.Embedding`, in both directions: one entry, `weight`. The attribute
+    `weight` is a copy: what is written into it changes no row, `load_state_dict({"weight": table})` does.
 
     Args:
         weight: `(num_embeddings, embedding_dim)`, floating point, which is copied; or `num_embeddings`, for rows drawn from
@@ -45,7 +52,7 @@ class PretrainedEmbedding(nn.Module):
 
     Raises:
         IndexError: an id is out of range (on the CPU).
-        TypeError: `weight` is not floating point, or `freeze` is neither a bool nor bools.
+        TypeError: `weight` is not floating point, `freeze` is neither a bool nor bools, or ids are not int64 or int32.
         ValueError: a shape does not fit, or `padding_idx` is out of range.
 
     Examples:
@@ -85,7 +92,8 @@ class PretrainedEmbedding(nn.Module):
             is_frozen[self.padding_idx] = True  # where all rows are trained it has no gradient, as in nn.Embedding
         order = is_frozen.to(torch.uint8).argsort(stable=True)
         self._trainable_rows = int((~is_frozen).sum())
-        self.register_buffer("position", order.argsort().to(table.device), persistent=False)
+        self._places = order.argsort()  # on the CPU: the buffer has no values on the meta device and after `to_empty`
+        self.register_buffer("position", self._places.to(table.device), persistent=False)
         trainable, frozen = self._split(table)
         own_padding = self.padding_idx if not len(frozen) else None
         self.trainable = _Rows(trainable, padding_idx=own_padding, sparse=sparse) if len(trainable) else None
@@ -98,6 +106,16 @@ class PretrainedEmbedding(nn.Module):
         rows = [part for part in (trainable, self.frozen) if part is not None]
         return torch.cat(rows).index_select(0, self.position)
 
+    @weight.setter
+    def weight(self, value: object) -> None:
+        raise AttributeError(_NOT_ASSIGNED)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Register a parameter; `weight` is not one."""
+        if name == _WEIGHT:
+            raise AttributeError(_NOT_ASSIGNED)
+        super().register_parameter(name, param)
+
     @property
     def is_frozen(self) -> Tensor:
         """A bool for each row, `True` where it is frozen."""
@@ -105,6 +123,9 @@ class PretrainedEmbedding(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the rows of the ids, `(*, embedding_dim)`."""
+        if not isinstance(input, Tensor) or input.dtype not in (torch.int64, torch.int32):
+            fix = "convert them with .long()" if isinstance(input, Tensor) else "pass a tensor"
+            raise TypeError(f"input must be int64 or int32 ids, got {describe(input)}; {fix}")
         if self.trainable is None:
             return F.embedding(input, cast("Tensor", self.frozen))
         if self.frozen is None:
@@ -112,7 +133,8 @@ class PretrainedEmbedding(nn.Module):
         place = self.position.index_select(0, input.flatten())  # unlike indexing, refuses ids below 0
         is_trainable = place < self._trainable_rows
         rows = F.embedding((place - self._trainable_rows).clamp_min(0), self.frozen)
-        if torch.compiler.is_compiling() and not self.sparse:
+        no_values = torch.compiler.is_compiling() or place.is_meta or transforms_active()
+        if no_values and not self.sparse:
             # No shape may depend on values here; the row looked up in place of a frozen one gets a gradient of zero.
             trained = self.trainable(place.clamp_max(self._trainable_rows - 1))
             rows = torch.where(is_trainable[:, None], trained, rows)
@@ -131,8 +153,13 @@ class PretrainedEmbedding(nn.Module):
         table = table.detach()
         if self.padding_idx is not None:
             table = table.index_fill(0, torch.tensor([self.padding_idx], device=table.device), 0)
-        rows = table.index_select(0, self.position.to(table.device).argsort())
+        rows = table.index_select(0, self._places.to(table.device).argsort())
         return rows[: self._trainable_rows], rows[self._trainable_rows :]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self.position = self._places.to(self.position.device)
+        return self
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         weight = self.weight
@@ -159,11 +186,13 @@ class PretrainedEmbedding(nn.Module):
         if not isinstance(table, Tensor) or table.shape != expected:
             error_msgs.append(f"{key} must have the shape {expected}, got {describe(table)}")
             return
-        if self.position.is_meta:
-            error_msgs.append(f"{key} cannot be loaded on the meta device, where it is unknown which rows are frozen")
+        assign = local_metadata.get("assign_to_params_buffers", False)
+        if self.position.is_meta and not assign:
+            error_msgs.append(f"{key} cannot be copied to the meta device; pass assign=True")
             return
         trainable, frozen = self._split(table)
-        if local_metadata.get("assign_to_params_buffers", False):
+        if assign:
+            self.position = self._places.to(table.device)
             if self.trainable is not None:
                 self.trainable.weight = nn.Parameter(trainable, self.trainable.weight.requires_grad)
             if self.frozen is not None:
@@ -187,6 +216,10 @@ def _table(
         if weight.dim() != 2:
             raise ValueError(f"weight must have the shape (num_embeddings, embedding_dim), got {describe(weight)}")
         return weight.detach()
+    if not isinstance(weight, int):
+        raise TypeError(
+            f"weight must be a tensor or a number of rows, got {describe(weight)}; write torch.as_tensor(weight)"
+        )
     check_number("num_embeddings", weight, minimum=1, integer=True)
     check_number("embedding_dim", embedding_dim, minimum=1, integer=True)
     return torch.randn(weight, embedding_dim or 0, device=device, dtype=dtype)
@@ -195,9 +228,13 @@ def _table(
 def _mask(freeze: bool | Tensor | Sequence[bool], rows: int) -> Tensor:
     if isinstance(freeze, bool):
         return torch.full((rows,), freeze, device="cpu")
-    mask = torch.as_tensor(freeze, device="cpu")
+    try:
+        mask = torch.as_tensor(freeze, device="cpu")
+    except (RuntimeError, TypeError, ValueError):
+        raise TypeError(f"freeze must be True, False or a bool per row, got {describe(freeze)}; {_MASK}") from None
     if mask.dtype != torch.bool:
-        raise TypeError(f"freeze must be True, False or a bool per row, got {describe(mask)}; write mask.bool()")
+        fix = "write mask.bool()" if mask.shape == (rows,) and not (mask > 1).any() else _MASK
+        raise TypeError(f"freeze must be True, False or a bool per row, got {describe(mask)}; {fix}")
     if mask.shape != (rows,):
         raise ValueError(f"freeze must have one bool for each of the {rows} rows, got {describe(mask)}")
     return mask.clone()
