@@ -14,7 +14,7 @@ MOST_NUMBERS = 1 << 20  # in one row
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SAMPLE = 16
 _LOOKED_AT = 1 << 16  # bytes behind a header, to tell text from numbers
-_COLUMNS = (b"", b"word", b"token", b"words", b"index")  # of what is no number of a vector
+_COLUMNS = (b"", b"word", b"token", b"words", b"index")  # beside those of the numbers
 _WORD_LAST = re.compile(rb"[ \t]*([-+]?\d*\.\d+(e[-+]?\d+)?[ \t,;]+){2,}[^\d\s.+-]\S*\s*")
 _MAY_STAND_AFTER_WORD = re.compile(rb"[:=,;|\t]")
 
