@@ -12,7 +12,7 @@ WAITS_FOR = {
         "test_a_number_that_equals_the_depth_by_chance_is_left_alone",
         "test_a_dropped_layer_is_gone_from_every_config_and_saving_keeps_the_model[gemma3]",
         "test_one_random_sequence_of_legal_edits_for_ten_architectures[vit]",
-        "test_a_depth_written_per_stage_is_a_warning",
+        "test_the_depth_of_one_stage_follows[Swin]",
     ],
     "a cache that is an object, and its errors": [
         "test_the_same_edit_by_hand_leaves_a_cache_that_disagrees",

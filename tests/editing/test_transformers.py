@@ -371,14 +371,6 @@ def test_a_depth_that_no_field_holds_is_a_warning():
     assert any("would be filled at random when the model is saved and loaded again" in text for text in report.notes)
 
 
-def test_a_depth_written_per_stage_is_a_warning():
-    sizes = {"image_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 2], "window_size": 4}
-    model = hf.SwinModel(hf.SwinConfig(**sizes)).eval()
-    report = remove_layer(model, "encoder.layers.0.blocks.1", example={"pixel_values": torch.ones(1, 3, 32, 32)})
-    assert model.config.depths == [2, 2]
-    assert any("would be filled at random when the model is saved and loaded again" in text for text in report.notes)
-
-
 BACKBONE = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
 
 
@@ -395,7 +387,9 @@ def test_the_stages_that_a_vision_backbone_names_follow_its_depth(tmp_path):
 def test_a_config_that_could_not_be_loaded_again_is_a_warning():
     model = hf.Dinov2Model(hf.Dinov2Config(**BACKBONE, out_features=["stage3", "stage4"])).eval()
     layers = next(name for name, part in model.named_modules() if len(list(part.children())) == 4)
-    report = keep_layers(model, layers, [1, 3], example={"pixel_values": torch.ones(1, 3, 16, 16)})
+    example = {"pixel_values": torch.ones(1, 3, 16, 16)}
+    given = {"num_hidden_layers": 2, "stage_names": ["stem", "stage1", "stage2"]}
+    report = keep_layers(model, layers, [1, 3], example=example, config=given)
     assert any(
         note.startswith("Dinov2Model could not be built again from its config: out_features must be a subset")
         for note in report.notes

@@ -14,6 +14,7 @@ from linkboy.editing._names import kind_of
 _DEPTH = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth", "num_blocks", "layers")
 _ENCODER_DEPTH = ("encoder_layers", "num_encoder_layers", "encoder_num_hidden_layers")
 _DECODER_DEPTH = ("decoder_layers", "num_decoder_layers", "decoder_num_hidden_layers")
+_STAGE_DEPTHS = ("depths", "block_sizes")  # a number for each stage, as in Swin, ResNet and Funnel
 _LEADING = ("first_k_dense_replace", "num_dense_layers")  # so many layers at the front are of another sort
 _LISTS_PER_LAYER = frozenset(("attention_window",))  # those that do not say "layer"
 _LISTS_OF_POSITIONS = frozenset((
@@ -55,7 +56,8 @@ def _collect(config: Any, found: dict[int, Any]) -> None:
 def configs_for(model: nn.Module, name: str) -> list[HeldConfig]:
     """Return the configs of the modules on the way to `name`, each with its outermost holder, plus their inner twins.
 
-    A composite config may hold its own copy of an inner config; it is recognised by its class.
+    A composite config may hold its own copy of an inner config; it is recognised by its class, and by its name where an
+    encoder and a decoder have configs of one class.
     """
     found: dict[int, HeldConfig] = {}
     holder, parts = model, name.split(".") if name else []
@@ -68,10 +70,15 @@ def configs_for(model: nn.Module, name: str) -> list[HeldConfig]:
             if holder is None:
                 break
     for held in list(found.values()):
-        twins = [deeper for deeper in found.values() if type(deeper.config) is not type(held.config)]
-        for inner in vars(held.config).values():
+        fields = vars(held.config)
+        own = {id(inner) for inner in fields.values()}
+        twins = [
+            one for one in found.values() if type(one.config) is not type(held.config) and id(one.config) not in own
+        ]
+        for field, inner in fields.items():
             twin = next((deeper for deeper in twins if type(deeper.config) is type(inner)), None)
-            if twin is not None:
+            alike = sum(type(other) is type(inner) for other in fields.values())
+            if twin is not None and (alike == 1 or field in parts):
                 found.setdefault(id(inner), HeldConfig(inner, twin.holder, twin.path))
     return list(found.values())
 
@@ -123,6 +130,8 @@ def set_depth(changes: Changes, stack: StackChange) -> None:
     held = configs_for(changes.model, stack.name)
     if changes.config != "auto":
         return
+    for one in held:
+        _set_stage_depth(changes, one, stack)
     held = [
         one for one in held if not any(part.isdigit() for part in one.path.split("."))
     ]  # a stack in a layer is no depth
@@ -180,16 +189,32 @@ def _set_lists(changes: Changes, config: Any, stack: StackChange) -> None:
 
 
 def _set_stages(changes: Changes, config: Any, stack: StackChange) -> None:
-    """Name the layers that a vision backbone can return, `stem` and `stage1` to the last, and return the last where it did."""
+    """Name the layers that a vision backbone can return, and return those it did, or the last."""
     names, chosen = vars(config).get("stage_names"), vars(config).get("_out_features")
-    last = f"stage{len(stack.old)}"
     if names != ["stem", *(f"stage{number + 1}" for number in range(len(stack.old)))]:
         return
     new = ["stem", *(f"stage{number + 1}" for number in range(len(stack.new)))]
     set_field(changes, config, "stage_names", new)
-    if chosen == [last]:
-        set_field(changes, config, "_out_features", new[-1:])
-        set_field(changes, config, "_out_indices", [len(stack.new)])
+    if chosen:
+        later = {"stem": 0} | {names[old + 1]: number + 1 for number, old in enumerate(origins_of(changes, stack))}
+        kept = sorted({later[name] for name in chosen if name in later}) or [len(stack.new)]
+        set_field(changes, config, "_out_features", [new[number] for number in kept])
+        set_field(changes, config, "_out_indices", kept)
+
+
+def _set_stage_depth(changes: Changes, held: HeldConfig, stack: StackChange) -> None:
+    """Set the depth of one stage, where the config has a list of them and the stack is in a list of as many stages."""
+    parts = held.path.split(".")
+    numbered = [place for place, part in enumerate(parts) if part.isdigit()]
+    if len(numbered) != 1:
+        return
+    stages = list(held.holder.get_submodule(".".join(parts[: numbered[0]]))._modules)
+    stage = stages.index(parts[numbered[0]])
+    for field in _STAGE_DEPTHS:
+        depths = vars(held.config).get(field)
+        if isinstance(depths, (list, tuple)) and len(depths) == len(stages) and depths[stage] == len(stack.old):
+            new = [len(stack.new) if place == stage else depth for place, depth in enumerate(depths)]
+            set_field(changes, held.config, field, type(depths)(new))
 
 
 def _set_leading(changes: Changes, config: Any, field: str, stack: StackChange, leading: list[bool]) -> None:

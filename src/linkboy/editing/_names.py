@@ -113,7 +113,7 @@ def find(model: nn.Module, name: str) -> ModulePlace:
     """Return the place of a qualified name; the last part may count from the end of a stack (`"layer.-1"`).
 
     Raises:
-        TypeError: `name` is not a string.
+        TypeError: `name` is not a string, or is inside of a scripted module.
         ValueError: `name` is empty: the model itself cannot be replaced in place.
         KeyError: there is no such module; the message lists the modules there are.
     """
@@ -130,6 +130,8 @@ def find(model: nn.Module, name: str) -> ModulePlace:
         if child is None:
             raise _unknown(model, name, parent, path)
         parent, path = child, f"{path}.{part}" if path else part
+        if isinstance(parent, torch.jit.ScriptModule):
+            raise TypeError(f"{path!r} is a {kind_of(parent)}, which cannot be edited; edit before scripting it")
     if is_stack(parent) and last.startswith("-") and last[1:].isdigit() and 0 < int(last[1:]) <= len(parent._modules):
         last = list(parent._modules)[-int(last[1:])]
     if parent._modules.get(last) is None:

@@ -84,7 +84,9 @@ def _resize_table(
     else:
         _resize_rows(changes, place, count, fill, generator)
     for output in outputs:
-        if output.weight is not table.weight and output.weight.shape[0] == old:
+        # An encoder and a decoder may each have a table; the output layer then follows the one that it is tied to.
+        tied = any(isinstance(other.owner, TABLES) for other in distinct_places(changes.model, output.weight))
+        if output.weight is not table.weight and not tied and output.weight.shape[0] == old:
             _resize_outputs(changes, output, "out_features", count, fill, generator)
     changes.sizes.append(("vocabulary", table, old, count))
     changes.edits.append(f"resized {place.name}: {old} -> {count} rows")

@@ -14,6 +14,7 @@ from linkboy._checks import check_choice, did_you_mean
 from linkboy._compat import check_transformers
 from linkboy.editing import _edits, _followers, _sizes
 from linkboy.editing._adapters import adapter_configs, follow_layers
+from linkboy.editing._beside import note_beside
 from linkboy.editing._changes import Changes, Structure, changed_stacks
 from linkboy.editing._checks import check, check_ways, run_before
 from linkboy.editing._configs import all_configs, set_depth, set_given, set_owner_depth
@@ -165,6 +166,8 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         checked = check(changes, self._example, self._how, self._before)
         _followers.set_sizes_seen(changes, checked)
         check_config(changes)
+        for stack in stacks:
+            note_beside(changes, stack, checked)
         note_references(changes)
         return make_report(changes, checked)
 
