@@ -536,3 +536,92 @@ def test_tensors_in_mappings_and_dataclasses_are_differentiated():
     wrong = check_op(lambda batch: wrong_sine()(batch["x"]), collections.UserDict(x=matrix()), compile=False)
     assert "gradient" in outcomes(wrong, "failed")
     assert "args[0].x" in wrong.row("gradient").found
+
+
+# --- forms of an operator that are right, or right but for one use -------------------------------------------------------------
+
+
+def function(forward, backward, **more):
+    """Make an autograd.Function of its parts; `setup_context` among them makes it one of the new style."""
+    parts = {"forward": forward, "backward": backward} | {name: part for name, part in more.items() if callable(part)}
+    statics = {name: staticmethod(part) for name, part in parts.items()}
+    rest = {name: part for name, part in more.items() if not callable(part)}
+    return type("Made", (torch.autograd.Function,), statics | rest).apply
+
+
+def product(ctx, x, y):
+    ctx.save_for_backward(x, y)
+    return x * y
+
+
+def test_saved_tensors_read_twice_are_a_limit_of_checkpointing():
+    op = function(product, lambda ctx, grad: (grad * ctx.saved_tensors[1], grad * ctx.saved_tensors[0]))
+    report = check_op(op, matrix(4, 3), matrix(4, 3), compile=False)
+    assert report.ok, report
+    row = next(row for row in report.rows if row.check == "checkpointing")
+    assert row.outcome == "limited"
+    assert row.fix == "read it once: x, y = ctx.saved_tensors"
+    wrong = function(product, lambda ctx, grad: (grad * ctx.saved_tensors[0], grad * ctx.saved_tensors[1]))
+    assert outcomes(check_op(wrong, matrix(4, 3), 2 * matrix(4, 3), compile=False), "failed") == ["gradient"]
+
+
+def test_an_output_that_is_not_differentiable_may_have_a_dtype_of_its_own():
+    def forward(ctx, x):
+        mask = (x > 0).float()
+        ctx.mark_non_differentiable(mask)
+        return x * 2, mask
+
+    report = check_op(function(forward, lambda ctx, grad, _: grad * 2), matrix(4, 3), compile=False)
+    assert report.ok, report
+    fixed = check_op(function(lambda ctx, x: x.float() * 2, lambda ctx, grad: grad * 2), matrix(4, 3), compile=False)
+    assert outcomes(fixed, "failed")[0] == "dtypes"
+
+
+def test_a_vmap_rule_that_raises_is_a_failure():
+    def save(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    def backward(ctx, grad):
+        x, y = ctx.saved_tensors
+        return grad * y, grad * x
+
+    def rule(info, in_dims, x, y):  # takes the batch for the first dimension, wherever it is
+        x = x if in_dims[0] is not None else x[None]
+        return x * (y if in_dims[1] is not None else y[None]), 0
+
+    op = function(lambda x, y: x * y, backward, setup_context=save, vmap=rule)
+    report = check_op(op, matrix(4, 3), matrix(4, 3), compile=False)
+    assert outcomes(report, "failed") == ["vmap"]
+    found = "over the last dimension of one input, the vmap rule raises RuntimeError: The size of tensor a"
+    assert report.failures[0].found.startswith(found)
+    assert report.failures[0].fix
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "cause"),
+    [
+        (lambda ctx, x: x * 2, lambda ctx, grad: 2.0, "backward returns something that is not a tensor"),
+        (lambda ctx, x: x * 1j, lambda ctx, grad: grad * -1j, "the gradient of a real input is complex"),
+        (product, lambda ctx, grad: [grad, grad], "backward does not return one value per argument of forward"),
+    ],
+    ids=["a number", "complex", "a list"],
+)
+def test_what_backward_must_not_return_is_explained(forward, backward, cause):
+    inputs = [matrix(4, 3)] * (2 if forward is product else 1)
+    failure = check_op(function(forward, backward), *inputs, compile=False).failures[0]
+    assert failure.check == "backward"
+    assert failure.cause == cause
+    assert failure.fix
+
+
+def test_a_factor_is_a_plain_number_where_it_is_real():
+    def forward(ctx, z):
+        ctx.save_for_backward(z)
+        return z.abs()
+
+    z = torch.randn(4, 3, dtype=torch.complex64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    twice_too_much = function(forward, lambda ctx, grad: 2 * grad * ctx.saved_tensors[0].sgn())
+    assert check_op(twice_too_much, z, compile=False).failures[0].cause == "backward gives 2 times the derivative"
+    nothing = function(product, lambda ctx, grad: (None, None))
+    report = check_op(nothing, matrix(4, 3), matrix(4, 3), compile=False)
+    assert report.failures[0].cause == "backward gives 0 times the derivative"

@@ -1,10 +1,27 @@
 """From the text of an exception to what is wrong in the operator, and what to write instead."""
 
+ONCE = "already unpacked"  # torch.utils.checkpoint, of what it has recomputed and given to backward
+
 CAUSES = [  # part of the text, likely cause, fix
     (
         "incorrect number of gradients",
         "backward does not return one value per argument of forward",
-        "return one value per argument of forward, in order, None for those that are not tensors",
+        "return one value per argument of forward, in order, as a tuple, None for those that are not tensors",
+    ),
+    (
+        "expected Variable or None",
+        "backward returns something that is not a tensor",
+        "return a tensor or None for each argument of forward",
+    ),
+    (
+        "input_is_complex",
+        "the gradient of a real input is complex",
+        "return grad.real for an input that is real",
+    ),
+    (
+        ONCE,
+        "backward reads ctx.saved_tensors more than once, and a checkpoint gives them once",
+        "read it once: x, y = ctx.saved_tensors",
     ),
     (
         "view size is not compatible",

@@ -137,5 +137,7 @@ def _numeric_slope(
 def _factor(analytic: Tensor, numeric: Tensor) -> str:
     ratios = (analytic / numeric)[numeric.abs() > 1e-3 * numeric.abs().max().clamp(min=1e-3)]
     if ratios.numel() and torch.isclose(ratios, ratios[0], rtol=1e-3).all():
-        return f"backward gives {ratios[0].item():.4g} times the derivative"
+        ratio = ratios[0].item()
+        ratio = ratio.real if abs(complex(ratio).imag) <= 1e-3 * abs(ratio) else ratio
+        return f"backward gives {ratio + 0.0:.4g} times the derivative"  # 0.0: not -0
     return "backward is not the derivative"

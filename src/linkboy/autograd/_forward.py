@@ -177,7 +177,10 @@ def dtypes(trial: Trial) -> Verdict:
         except Exception as error:  # noqa: BLE001 - a dtype that is not supported may raise anything
             notes.append(f"no {_name_of(dtype)} ({said(error)})")
             continue
+        ends = differentiable(outputs)
         for place, y in enumerate(outputs):
+            if ends and not y.requires_grad:
+                continue  # a mask or statistics beside the result may have a dtype of their own
             if y.is_floating_point() and y.dtype != dtype:
                 if dtype == WIDE:
                     trial.dtype = trial.native  # finite differences of what is rounded to float32 say nothing

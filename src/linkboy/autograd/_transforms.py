@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, func
+from torch.autograd import Function
 
 from linkboy.autograd._explain import explain
 from linkboy.autograd._forward import rolled
@@ -18,6 +19,11 @@ from linkboy.autograd._trial import (
     said,
 )
 from linkboy.autograd._verdict import Verdict, failed, limited, passed, skipped
+
+_RULE = (
+    "the vmap rule is not the operator in a loop",
+    "set generate_vmap_rule = True, or move in_dims to the front before anything else",
+)
 
 
 def unsupported(error: BaseException) -> Verdict:
@@ -40,15 +46,22 @@ def vmap(trial: Trial) -> Verdict:
         try:
             got = func.vmap(_with_leaves(trial, first, chosen), in_dims=dim)(*stacks)
         except Exception as error:  # noqa: BLE001 - support is optional
+            if explain(error) == ("", "") and _has_vmap_rule(trial):
+                return failed(f"over {way}, the vmap rule raises {said(error)}", *_RULE)
             return unsupported(error)
         found = difference(got, [torch.stack(pair) for pair in zip(*loop, strict=True)], trial.tolerance)
         if found:
             return failed(
                 f"over {way}, output {found} as a loop gives",
-                "the vmap rule is not the operator in a loop",
-                "set generate_vmap_rule = True, or move in_dims to the front before anything else",
+                *_RULE,
             )
     return passed()
+
+
+def _has_vmap_rule(trial: Trial) -> bool:
+    """Return whether an autograd.Function behind the outputs comes with a rule of its own for vmap."""
+    kinds = [getattr(ctx, "_forward_cls", Function) for ctx in functions_behind(trial.call(trial.fresh()))]
+    return any(kind.vmap is not Function.vmap and not kind.generate_vmap_rule for kind in kinds)
 
 
 def _another_sample(trial: Trial, first: Leaves, batched: list[int]) -> tuple[Leaves, list[list[Tensor]]]:
