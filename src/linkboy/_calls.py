@@ -469,7 +469,7 @@ def _gradients_kept(parameters: list[nn.Parameter]) -> Iterator[None]:
 def _scripts_kept(modules: list[nn.Module]) -> Iterator[None]:
     """Restore the modes and buffers of scripted modules, whose attributes Python does not hold."""
     scripts = [module for module in modules if isinstance(module, torch.jit.ScriptModule)]
-    modes = [(script, script.training) for script in scripts]
+    modes = [(script, script.training) for script in scripts if hasattr(script, "training")]  # a frozen one has none
     buffers = [(buffer, buffer.clone()) for script in scripts for buffer in script.buffers(recurse=False)]
     try:
         yield

@@ -244,3 +244,66 @@ def test_a_mask_of_a_row_against_itself_is_no_hazard():
 def test_a_grid_as_long_as_the_batch_of_a_probe_is_no_hazard():
     report = check_batch(lambda x: (x[..., None] - torch.linspace(-2, 2, 5)).exp(), rows(6))
     assert report.ok, str(report)
+
+
+# ---------------------------------------------------------------- outputs, transforms and batches of other kinds
+def packed(x, n):
+    return nn.utils.rnn.pack_padded_sequence(x, n, batch_first=True, enforce_sorted=False)
+
+
+def nested(x, n):
+    return torch.nested.nested_tensor([row[:length] for row, length in zip(x, n.tolist(), strict=True)])
+
+
+def with_lengths(batch):
+    return torch.randn(batch, 6, 4), torch.randint(1, 7, (batch,))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("ragged", [packed, nested])
+def test_an_output_that_is_packed_or_nested_is_compared_sample_by_sample(ragged):
+    report = check_batch(ragged, with_lengths)
+    assert report.ok, str(report)
+    found = check_batch(lambda x, n: ragged(x - x.mean(0), n), with_lengths).findings
+    assert [(each.kind, each.code) for each in found] == [("mixing", "x.mean(0)")]
+
+
+@pytest.mark.parametrize(
+    ("model", "code"),
+    [
+        (lambda x: torch.vmap(lambda row: row * 2)(x - x.mean(0)), "x.mean(0)"),
+        (lambda x: torch.vmap(lambda row: row - row.mean(), in_dims=1, out_dims=1)(x), ""),
+    ],
+)
+def test_mixing_around_and_inside_vmap_is_found(model, code):
+    """What vmap hands on has no values of its own; comparing it raised, and the finding was lost."""
+    found = check_batch(model, lambda batch: torch.randn(batch, 4)).findings
+    assert [(each.kind, each.code) for each in found] == [("mixing", code)]
+
+
+def test_the_jacobian_of_a_linear_layer_is_no_fault():
+    layer = nn.Linear(4, 3)
+    report = check_batch(torch.vmap(torch.func.jacrev(layer)), lambda batch: torch.randn(batch, 4))
+    assert report.ok, str(report)
+
+
+def capacity(x):
+    """Serve only the first two samples that ask, as an expert with a capacity does."""
+    asks = x[:, 0] > 0
+    return torch.where((asks & (asks.cumsum(0) <= 2))[:, None], 2 * x, x)
+
+
+@pytest.mark.parametrize(
+    "model", [lambda x: x * 2 if len(x) > 6 else x, lambda x: x * (torch.cdist(x, x) < 1e-3).sum(1, True), capacity]
+)
+def test_what_only_a_large_batch_shows_is_found(model):
+    found = check_batch(model, lambda batch: torch.randn(batch, 4)).findings
+    assert [(each.kind, each.got) for each in found] == [
+        ("batch-size", "another result for sample 0 with a batch of 8")
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+def test_a_frozen_script_can_be_checked():
+    model = torch.jit.freeze(torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval()))
+    assert check_batch(model, lambda batch: torch.randn(batch, 4)).ok

@@ -20,7 +20,7 @@ from linkboy.shapes._fit import FittedShape, batch_dims, shape_text
 from linkboy.shapes._predict import DRAWS, Runs, at_row, from_error, lists_of_samples, samples_in_lists
 from linkboy.shapes._recorder import CallRecorder, Pick, cropped, differ
 from linkboy.shapes._rows import ShapeRow
-from linkboy.shapes._runs import MakeInputs, draw
+from linkboy.shapes._runs import MakeInputs, draw, padded
 from linkboy.shapes.report import Finding, FindingKind
 
 BATCH = 3
@@ -28,6 +28,7 @@ _SEEDS = 16  # a mask of 0.9 that is drawn for each of three samples keeps all o
 _ROTATED: Pick = (1, 2, 0)  # no sample keeps its place
 _REARRANGED: tuple[tuple[FindingKind, Pick], ...] = (
     ("place", _ROTATED), ("batch-size", (0,)), ("batch-size", (1,)), ("batch-size", (2,)), ("batch-size", (0, 1)),
+    ("batch-size", (0, 1, 2, 0, 1, 2, 0, 1)),  # room for all, and special cases for large batches
 )  # fmt: skip
 _EXPECTED: dict[FindingKind, str] = {
     "mixing": "samples that do not depend on each other",
@@ -110,7 +111,7 @@ class _Test:
 
     def __init__(self, model: Model, make_inputs: MakeInputs, runs: Runs, tested: Tested) -> None:
         self._model, self._make_inputs, self._runs, self._tested = model, make_inputs, runs, tested
-        self._trains = isinstance(model, nn.Module) and any(module.training for module in model.modules())
+        self._trains = isinstance(model, nn.Module) and any(_trains(module) for module in model.modules())
         self._lists = self._lists_of_samples()
         # At every size, as a model may return as many tensors as a batch has samples.
         self._in_lists = lists_of_samples(runs)
@@ -186,6 +187,7 @@ class _Test:
             before = _random_state()
             with mode or contextlib.nullcontext():
                 output = run.call() if after is None else arguments.call(self._model)
+            output = padded(output)
             tensors = tensors_in(output)
             if any(type(tensor).__name__ == "FakeTensor" for tensor in tensors):
                 raise _UntestedError(
@@ -472,7 +474,11 @@ def _items(arguments: Arguments) -> list[tuple[int | str, Any]]:
 
 def _in_training(model: Model, kind: type[nn.Module]) -> list[tuple[str, nn.Module]]:
     named = model.named_modules() if isinstance(model, nn.Module) else ()
-    return [(name, module) for name, module in named if isinstance(module, kind) and module.training]
+    return [(name, module) for name, module in named if isinstance(module, kind) and _trains(module)]
+
+
+def _trains(module: nn.Module) -> bool:
+    return getattr(module, "training", False)  # a frozen script has no such attribute
 
 
 def _entries(values: Sequence[Any], pick: Pick) -> list[Any]:

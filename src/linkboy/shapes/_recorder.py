@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from linkboy._tensors import transforms_active
 from linkboy.shapes._calls import Call, CallMode, shapes_of
 from linkboy.shapes._fit import FittedShape, batch_dims
 from linkboy.shapes._predict import Key, Runs
@@ -45,6 +46,8 @@ class CallRecorder(CallMode):
 
     def called(self, call: Call) -> None:
         """Keep the result of a call, or compare it with the one kept."""
+        if transforms_active():  # what vmap hands on holds all samples behind the shape of one, and cannot be compared
+            return
         place = call.place = self.places.current()
         if place is None:
             return

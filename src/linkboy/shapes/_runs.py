@@ -5,7 +5,9 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from linkboy._calls import Arguments, Model, Way, arguments_of, model_run, named_tensors, tensors_in
 from linkboy._random import same_random_numbers, seed
@@ -54,12 +56,25 @@ def run_once(model: Model, make_inputs: MakeInputs, batch: int, way: Way, *, num
     inputs, input_names = _shapes_in(given), tuple(name for name, _ in named_tensors(given))
     trace, outputs, names, error = ShapeTrace(), (), (), None
     try:
-        with model_run(model, arguments, way, seed=number) as run, trace_shapes(hazards="collect", ops="all") as trace:
-            output = run.call()
+        with model_run(model, arguments, way, seed=number) as run:
+            with trace_shapes(hazards="collect", ops="all") as trace:
+                output = run.call()
+            output = padded(output)
             outputs, names = _shapes_in(output), tuple(name for name, _ in named_tensors(output))
     except Exception as raised:  # noqa: BLE001 - whatever a model raises at some batch size is a finding
         error = raised
     return Run(batch, inputs, trace, outputs, input_names, names, error)
+
+
+def padded(output: Any) -> Any:
+    """Return an output with its packed sequences and nested tensors padded, so that their samples lie along a dim."""
+    if isinstance(output, PackedSequence):
+        return pad_packed_sequence(output, batch_first=True)
+    if isinstance(output, Tensor):
+        return torch.nested.to_padded_tensor(output, 0.0) if output.is_nested else output
+    if type(output) in (tuple, list):
+        return type(output)(map(padded, output))
+    return {key: padded(value) for key, value in output.items()} if type(output) is dict else output
 
 
 def seen_on_shapes(arguments: Arguments) -> str:

@@ -46,7 +46,7 @@ def check_batch(
             the model caches is real; `"values"` compares on real data; `"auto"` turns to real data if the run on fake
             tensors raises, as it does at a data-dependent `.item()`.
         mixing: whether to test that the result of a sample depends on it alone, with three draws of real data: one sample
-            of three is replaced, the samples change places, and are run alone and in a smaller batch.
+            of three is replaced, the samples change places, and are run alone, in a smaller batch and in one of eight.
         output_batch_dim: the dim of the first output that must be the batch; `None` accepts any.
 
     Returns:
