@@ -1,5 +1,6 @@
 """Find the projections that write into a residual stream: the last layer of each branch of a repeated block."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ from torch import nn
 
 # What reads the stream for attention, under the names that are in use.
 _READS = re.compile(
-    r"(w?[qkv]|w?qkv|w?kv|to_(q|k|v|kv|qkv)|query|key|value|query_key_value|c_attn|q_attn)(_.*)?|in_proj.*",
+    r"(.*_)?(w?(q|k|v|kv|qkv)|quer(y|ies)|keys?|values?|receptance)(_.*)?|(c_attn|q_attn)(_.*)?|in_proj.*",
     re.IGNORECASE,
 )
 
@@ -65,7 +66,8 @@ def residual_projections(model: nn.Module) -> list[nn.Module]:
 
     A block is a numbered module (`layers.3`), or the model itself if it has none; the width of its stream is what its first
     layer takes. Of the layers that give this width, those are projections that close a branch: they follow another layer since
-    the last one, and are not named like queries, keys or values.
+    the last one, and are not named like queries, keys or values. Of layers of one shape that are numbered in one list, such as
+    the four of an attention, it is the last.
 
     Args:
         model: the model.
@@ -103,10 +105,17 @@ def _leaves(model: nn.Module) -> Iterator[_Leaf]:
 def _closing(leaves: list[_Leaf]) -> Iterator[nn.Module]:
     width = leaves[0].inputs if leaves else 0
     branch_begun = False
-    for leaf in leaves:
-        reads = _READS.fullmatch(leaf.name.rpartition(".")[2]) is not None
+    for leaf, following in itertools.zip_longest(leaves, leaves[1:]):
+        reads = _READS.fullmatch(leaf.name.rpartition(".")[2]) is not None or _goes_on(leaf, following)
         if leaf.outputs == width and branch_begun and not reads:
             yield leaf.module
             branch_begun = False
         else:
             branch_begun = True
+
+
+def _goes_on(leaf: _Leaf, following: _Leaf | None) -> bool:
+    """Return whether the next layer is another of the same shape in the same list."""
+    (path, _, number), (other, _, another) = leaf.name.rpartition("."), (following or leaf).name.rpartition(".")
+    alike = following is not None and (leaf.inputs, leaf.outputs) == (following.inputs, following.outputs)
+    return alike and path == other and number.isdecimal() and another.isdecimal()

@@ -2,7 +2,8 @@
 
 import contextlib
 import math
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from linkboy.init.report import ActivationAudit, ActivationRow
 
 _RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold)
 _NOT_LAYERS = (nn.Dropout, nn.Identity, torch.jit.ScriptModule)  # what these give is what came before them
+_GIVE_ZERO = frozenset(("relu", *[kind.__name__ for kind in _RECTIFIERS]))
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _WEIGHTED_SUMS = (nn.Linear, nn.Bilinear, _ConvNd)
 
@@ -44,7 +46,7 @@ def audit_activations(
 
     Raises:
         TypeError: `model` is not a module, or `batch` is a bare shape.
-        ValueError: `loss` does not give a scalar, or the model is lazy or on the meta device.
+        ValueError: `loss` does not give a scalar with a gradient, or the model is lazy, a script or on the meta device.
 
     Examples:
         >>> import torch
@@ -61,13 +63,16 @@ def audit_activations(
     if without_values(model):
         raise ValueError("model must have values, got one on the meta device; load its weights first")
     probe = _Probe()
+    layers = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    if not layers:
+        raise ValueError("model must have layers that can be looked at, got a script; pass the module it was made of")
     with model_run(model, arguments_of(batch, model, name="batch"), "values", grad=loss is not None) as run:
         for name, module in model.named_modules():
             if not (any(True for _ in module.children()) or isinstance(module, _NOT_LAYERS)):
                 module.register_forward_hook(probe.hook(name))
                 if isinstance(module, _RECURRENT):
                     module.register_forward_pre_hook(probe.open_gates)
-        with probe:
+        with probe, _named_in_errors(model):
             output = run.call()
         if loss is not None:
             _backward(model, loss(output))
@@ -76,12 +81,28 @@ def audit_activations(
     return ActivationAudit(found is None, () if found is None else found[:1], found and found[1], tuple(rows))
 
 
+@contextlib.contextmanager
+def _named_in_errors(model: nn.Module) -> Iterator[None]:
+    """Add the layer that raised to an exception."""
+    try:
+        yield
+    except Exception as error:
+        names = {id(module): name for name, module in model.named_modules()}
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        layer = next((own for frame in reversed(frames) if id(own := frame.f_locals.get("self")) in names), None)
+        if layer is not None:
+            error.add_note(f"raised in {names[id(layer)] or 'the model'} ({type(layer).__name__})")
+        raise
+
+
 def _backward(model: nn.Module, value: object) -> None:
     if not isinstance(value, Tensor) or value.numel() != 1:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"loss must give a scalar tensor, got {got}")
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if parameters and value.requires_grad:
+    if parameters and not value.requires_grad:
+        raise ValueError("loss must depend on trained parameters, got a value without a gradient; leave out .detach()")
+    if parameters:
         # grad, not backward: the hooks on the way run, and no gradient is kept
         torch.autograd.grad(value.reshape(()), parameters, allow_unused=True)
 
@@ -109,7 +130,8 @@ class _Probe(TorchFunctionMode):
         kind = _FUNCTIONS.get(getattr(func, "__name__", ""))
         if kind is not None and type(out) is Tensor and self.gates is None:
             behind = self.records[-1]["name"] if self.records else "the input"
-            if (record := self._observe(f"{kind} behind {behind}", kind, out)) is not None:
+            given = args[0] if args and isinstance(args[0], Tensor) else None
+            if (record := self._observe(f"{kind} behind {behind}", kind, out, given)) is not None:
                 record["of"] = out
         return out
 
@@ -118,21 +140,29 @@ class _Probe(TorchFunctionMode):
         self.gates = self.open.enter_context(_Gates())
 
     def hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def observe(module: nn.Module, _: Any, output: Any) -> None:
+        def observe(module: nn.Module, args: Any, output: Any) -> None:
             if isinstance(module, _WEIGHTED_SUMS):
                 self.channels_first = isinstance(module, _ConvNd)
             gates, self.gates = self.gates, None
             self.open.close()
+            called: dict[str, Any] = {}
             if self.records and self.records[-1].get("of") is output:  # the layer called a function that was seen
-                self.records.pop()
+                called = self.records.pop()
             for index, tensor in enumerate(tensors_in(output)):
-                self._observe(f"{name}[{index}]" if index else name or "(root)", module, tensor)
+                given = args[0] if args and isinstance(args[0], Tensor) else None
+                record = self._observe(f"{name}[{index}]" if index else name or "(root)", module, tensor, given)
+                if record is not None and not index:  # of a class of its own the function tells what is dead
+                    record |= {
+                        key: called[key] for key in ("dead", "saturated") if record.get(key) is None and key in called
+                    }
                 if gates is not None and not index:
                     self.records[-1]["saturated"] = gates.share()  # its first output is a float, so it has a record
 
         return observe
 
-    def _observe(self, name: str, module: nn.Module | str, tensor: Tensor) -> dict[str, Any] | None:
+    def _observe(
+        self, name: str, module: nn.Module | str, tensor: Tensor, given: Tensor | None = None
+    ) -> dict[str, Any] | None:
         if not tensor.is_floating_point() or tensor.numel() == 0:
             return None
         kind = module if isinstance(module, str) else type(module).__name__
@@ -143,7 +173,9 @@ class _Probe(TorchFunctionMode):
             values = in_work_dtype(tensor.detach())
             record["mean"], record["std"] = values.mean(), _std(values)
             if isinstance(module, _RECTIFIERS) or kind == "relu":
-                record["dead"] = self._dead(values)
+                record["dead"] = self._share_of_units(values == 0)
+            elif given is not None and (flat := _flat(module, given, tensor)) is not None:
+                record["dead"] = self._share_of_units(flat)
             record["saturated"] = _saturated(module, values)
             if weighted:
                 record["layer"], record["pair"] = module, self._first_two_alike(values)
@@ -161,12 +193,13 @@ class _Probe(TorchFunctionMode):
         # (N, C, ...) behind a convolution, (..., C) behind a Linear: a unit is a channel
         return 1 if values.dim() > 3 or self.channels_first else values.dim() - 1
 
-    def _dead(self, values: Tensor) -> Tensor:
-        if values.dim() < 2:
-            return (values == 0).float().mean()
-        unit = self._unit_of(values)
-        others = [dim for dim in range(values.dim()) if dim != unit]
-        return (torch.count_nonzero(values, dim=others) == 0).float().mean()
+    def _share_of_units(self, flat: Tensor) -> Tensor:
+        """Return the share of units that are flat in the whole batch."""
+        if flat.dim() < 2:
+            return flat.float().mean()
+        unit = self._unit_of(flat)
+        others = [dim for dim in range(flat.dim()) if dim != unit]
+        return (torch.count_nonzero(~flat, dim=others) == 0).float().mean()
 
     def rows(self) -> list[ActivationRow]:
         return [_row(record) for record in self.records]
@@ -255,9 +288,30 @@ def _std(tensor: Tensor) -> Tensor:
 
 
 _FUNCTIONS = {
-    "relu": "relu", "relu_": "relu", "relu6": "relu", "sigmoid": "sigmoid", "sigmoid_": "sigmoid", "tanh": "tanh",
-    "tanh_": "tanh",
+    "relu": "relu", "relu_": "relu", "relu6": "relu", "threshold": "relu", "threshold_": "relu", "sigmoid": "sigmoid",
+    "sigmoid_": "sigmoid", "special_expit": "sigmoid", "expit": "sigmoid", "tanh": "tanh", "tanh_": "tanh", "gelu": "gelu",
+    "silu": "silu", "mish": "mish", "elu": "elu", "celu": "elu", "selu": "elu", "softplus": "softplus",
+    "hardswish": "hardswish", "hardsigmoid": "hardsigmoid", "hardtanh": "hardtanh",
 }  # fmt: skip
+# Below these inputs (and above, for the last two) a function hardly changes any more: its slope is under a thousandth.
+_FLAT = {
+    "gelu": (-4.0, math.inf), "silu": (-10.0, math.inf), "mish": (-10.0, math.inf), "elu": (-8.0, math.inf),
+    "softplus": (-8.0, math.inf), "hardswish": (-3.0, math.inf), "hardsigmoid": (-3.0, 3.0), "hardtanh": (-1.0, 1.0),
+}  # fmt: skip
+_ACTIVATIONS = {
+    nn.GELU: "gelu", nn.SiLU: "silu", nn.Mish: "mish", nn.ELU: "elu", nn.CELU: "elu", nn.SELU: "elu",
+    nn.Softplus: "softplus", nn.Hardswish: "hardswish", nn.Hardsigmoid: "hardsigmoid", nn.Hardtanh: "hardtanh",
+}  # fmt: skip
+
+
+def _flat(module: nn.Module | str, given: Tensor, output: Tensor) -> Tensor | None:
+    """Return where an activation is flat at its input, `None` for any other layer, or if it wrote over its input."""
+    kind = module if isinstance(module, str) else _ACTIVATIONS.get(type(module), "")
+    if kind not in _FLAT or given.data_ptr() == output.data_ptr():
+        return None
+    low, high = _FLAT[kind]
+    values = given.detach()
+    return values < low if math.isinf(high) else (values < low) | (values > high)
 
 
 def _saturated(module: nn.Module | str, values: Tensor) -> Tensor | None:
@@ -298,7 +352,8 @@ def _not_finite(rows: list[ActivationRow]) -> Found:
 def _dead_or_saturated(rows: list[ActivationRow]) -> Found:
     for row in rows:
         if "dead" in row.notes:
-            return f"dies: {row.dead:.0%} of the units of {row.name} are zero for the whole batch", row.name
+            how = "zero" if row.kind in _GIVE_ZERO else "flat"
+            return f"dies: {row.dead:.0%} of the units of {row.name} are {how} for the whole batch", row.name
         if "saturated" in row.notes:
             what = "gates" if row.kind in _GATED else "values"
             return f"saturates: {row.saturated:.0%} of the {what} of {row.name} are at the end of its range", row.name

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from linkboy._checks import check_choice, did_you_mean
+from linkboy._checks import check_choice, describe, did_you_mean
 from linkboy._random import check_generator
 from linkboy._report import listed
 from linkboy._tensors import work_dtype
@@ -27,7 +27,7 @@ from linkboy.init._residual import Projections, ResidualProjections
 from linkboy.init._slots import Slot, find_slots, write
 from linkboy.init.audit import audit_activations
 from linkboy.init.report import InitReport, InitRow
-from linkboy.init.rules import FAN_BASED, Rule, fan_scale, name_of
+from linkboy.init.rules import FAN_BASED, Rule, fan_scale, name_of, truncated_normal_
 
 
 @dataclasses.dataclass
@@ -236,7 +236,7 @@ def _no_match(rule: Rule, slots: list[Slot]) -> str:
 
 def _job(slot: Slot, found: list[Rule]) -> _Job:
     rule = found[0]
-    _refuse_unfillable(slot)
+    _refuse_unfillable(slot, rule)
     module, key = _matching_place(rule, slot) or slot.places[0]
     notes = ["padding row kept at zero"] * any(_padding(module) is not None for module, _ in slot.places)
     if len(slot.names) > 1 and any(not other.optional for other in found[1:]):
@@ -251,13 +251,28 @@ def _job(slot: Slot, found: list[Rule]) -> _Job:
     return _Job(slot, rule, blocks, notes)
 
 
-def _refuse_unfillable(slot: Slot) -> None:
+def _refuse_unfillable(slot: Slot, rule: Rule) -> None:
     tensor = slot.tensor
+    if tensor.layout is not torch.strided:
+        raise ValueError(f"{slot.name!r} is sparse: initialise a dense weight and make it sparse afterwards")
+    if callable(rule.init) and not (tensor.is_floating_point() or tensor.is_complex()):
+        raise ValueError(
+            f"{slot.name!r} is {describe(tensor)}, in which {name_of(rule.init)} cannot draw: initialise the model before it "
+            "is quantised, or name the tensor in skip"
+        )
+    if tensor.is_complex() and rule.init in _OF_REAL_NUMBERS:
+        raise ValueError(
+            f"{slot.name!r} is {describe(tensor)}, which {name_of(rule.init)} cannot fill: give it a rule with another "
+            "function, such as xavier_normal_"
+        )
     expanded = any(step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True))
     if expanded and not slot.originals:
         raise ValueError(f"{slot.name!r} is expanded: its elements share memory and cannot be filled one by one")
     if hasattr(tensor, "_local_tensor"):
         raise ValueError(f"{slot.name!r} is a DTensor: initialise the model before it is sharded")
+
+
+_OF_REAL_NUMBERS = (nn.init.orthogonal_, nn.init.trunc_normal_, truncated_normal_)
 
 
 def _checked_fan(fan: Any, name: str) -> tuple[float, float]:
@@ -281,9 +296,14 @@ def _no_fan(rule: Rule, slot: Slot) -> str:
 def _write_all(jobs: list[_Job], generator: torch.Generator | None, undo: contextlib.ExitStack) -> list[InitRow]:
     base = None if generator is None else int(torch.randint(2**62, (), generator=generator, device=generator.device))
     rows: list[InitRow] = []
+    written: dict[int, str] = {}
     with torch.no_grad():
         for job in jobs:
             slot = job.slot
+            if not slot.originals:
+                first = written.setdefault(slot.tensor.untyped_storage()._cdata, slot.name)
+                if first != slot.name:
+                    job.notes.append(f"shares memory with {first}, which it overwrote")
             for tensor in slot.originals or [slot.tensor]:
                 undo.callback(_restore, tensor, tensor.detach().clone())
             if slot.legacy is not None:  # the weight is an attribute that only a forward pass would compute again
@@ -322,7 +342,7 @@ def _to_fill(slot: Slot, generator: torch.Generator | None) -> Tensor:
     exact = tensor.dtype in (torch.float32, torch.float64)
     if exact and not slot.originals and tensor.is_contiguous() and generator is None:
         return tensor
-    half = tensor.dtype in (torch.float16, torch.bfloat16)
+    half = tensor.is_floating_point() and tensor.dtype.itemsize < 4
     device = tensor.device if generator is None else generator.device
     return torch.empty(tensor.shape, dtype=work_dtype(tensor) if half else tensor.dtype, device=device)
 
@@ -353,9 +373,14 @@ def _draw(job: _Job, values: Tensor, generator: torch.Generator | None) -> tuple
             scale = fan_scale(rule, nn.init._calculate_fan_in_and_fan_out(target), fan)
             if scale != 1:
                 part.mul_(scale)
-    if rule.scale != 1:
-        values.mul_(rule.scale)
+    # torch draws both parts of a complex number with the variance asked for the whole, except where it is normal.
+    scale = rule.scale * (math.sqrt(0.5) if values.is_complex() and init in _UNIFORM else 1)
+    if scale != 1:
+        values.mul_(scale)
     return fan
+
+
+_UNIFORM = (nn.init.xavier_uniform_, nn.init.kaiming_uniform_)
 
 
 def _call(rule: Rule, values: Tensor, generator: torch.Generator | None, name: str) -> None:
@@ -393,6 +418,8 @@ def _std(tensor: Tensor) -> float:
     if tensor.is_meta or tensor.numel() == 0:
         return float("nan")
     values = tensor.detach()
+    if values.is_complex():  # of both parts together, as in torch.std
+        return math.hypot(_std(values.real), _std(values.imag))
     if values.dtype not in (torch.float32, torch.float64):
         values = values.to(torch.float32)
     # torch.std on a CPU takes ten times as long. One pass, and a second where the squares would cancel.

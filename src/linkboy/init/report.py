@@ -25,7 +25,7 @@ class ActivationRow:
         kind: class of the layer, or name of the function.
         mean: mean of the output.
         std: standard deviation of the output.
-        dead: share of units that are zero for the whole batch, after ReLU and its variants.
+        dead: share of units that are zero for the whole batch after ReLU, or flat after GELU, SiLU and other activations.
         saturated: share of values beyond 95 % of the range of sigmoid or tanh, also of the gates of a recurrent layer, or of
             rows of a softmax whose maximum is above 0.99.
         gradient_std: standard deviation of the gradient at the output; `nan` where there is none.

@@ -1,0 +1,160 @@
+"""Weights and activations of other kinds: numbers of the right size, or a refusal that says what to do."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from linkboy import Rule, audit_activations, initialize
+from linkboy.init import kaiming, orthogonal, trunc_normal, xavier
+from linkboy.init._residual import residual_projections
+
+
+# ---------------------------------------------------------------- rules
+@pytest.mark.parametrize(
+    ("rules", "variance"),
+    [(xavier(), 2 / 400), (xavier(uniform=False), 2 / 400), (kaiming(uniform=True), 2 / 200), (kaiming(), 2 / 200)],
+)
+def test_a_complex_weight_has_the_variance_of_a_real_one(rules, variance):
+    """torch draws both parts of a complex number from the uniform distribution of the whole: twice the variance."""
+    layer = nn.Linear(200, 200, dtype=torch.complex64)
+    report = initialize(layer, rules, generator=torch.Generator().manual_seed(0))
+    assert layer.weight.detach().abs().square().mean().item() == pytest.approx(variance, rel=0.03)
+    assert report.rows[0].std_after ** 2 == pytest.approx(variance, rel=0.03)
+
+
+def test_a_float8_weight_is_drawn_in_float32_and_rounded():
+    layer = nn.Linear(400, 400)
+    layer.weight = nn.Parameter(torch.zeros(400, 400).to(torch.float8_e4m3fn), requires_grad=False)
+    initialize(layer, xavier())
+    assert layer.weight.float().std().item() == pytest.approx(0.05, rel=0.02)
+
+
+def with_weight(weight):
+    layer = nn.Linear(4, 4)
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layer", "rules", "why"),
+    [
+        (with_weight(torch.eye(4).to_sparse()), xavier(),
+         "'weight' is sparse: initialise a dense weight and make it sparse afterwards"),
+        (with_weight(torch.zeros(4, 4, dtype=torch.int8)), xavier(),
+         "'weight' is i8[4, 4], in which xavier_uniform_ cannot draw: initialise the model before it is quantised, or name "
+         "the tensor in skip"),
+        (nn.Linear(4, 4, dtype=torch.complex64), orthogonal(),
+         "'weight' is c64[4, 4], which orthogonal_ cannot fill: give it a rule with another function, such as "
+         "xavier_normal_"),
+        (nn.Linear(4, 4, dtype=torch.complex64), trunc_normal(),
+         "'weight' is c64[4, 4], which truncated_normal_ cannot fill: give it a rule with another function, such as "
+         "xavier_normal_"),
+    ],
+    ids=["sparse", "int8", "complex orthogonal", "complex truncated"],
+)  # fmt: skip
+def test_a_weight_that_cannot_be_filled_is_refused_before_the_first_write(layer, rules, why):
+    bias = layer.bias.detach().clone()
+    with pytest.raises(ValueError, match="weight") as caught:
+        initialize(layer, rules)
+    assert str(caught.value) == why
+    assert torch.equal(layer.bias, bias)
+
+
+def test_an_integer_weight_takes_a_number():
+    layer = with_weight(torch.zeros(4, 4, dtype=torch.int8))
+    initialize(layer, [Rule("weight", init=3), Rule("bias", init=0)])
+    assert layer.weight.unique().tolist() == [3]
+
+
+def test_a_decoder_that_is_a_view_of_its_encoder_is_noted():
+    """`nn.Parameter(encoder.weight.t())` is a parameter of its own on the same memory: the last rule wins for both."""
+    model = nn.ModuleDict({"encoder": nn.Linear(4, 8, bias=False), "decoder": nn.Linear(8, 4, bias=False)})
+    model["decoder"].weight = nn.Parameter(model["encoder"].weight.detach().t())
+    notes = [row.notes for row in initialize(model, xavier()).rows]
+    assert notes == [(), ("shares memory with encoder.weight, which it overwrote",)]
+
+
+def square(*names):
+    return nn.ModuleDict({name: nn.Linear(8, 8) for name in names})
+
+
+@pytest.mark.parametrize(
+    "attention",
+    [
+        square("W_Q", "W_K", "W_V", "out"), square("fc_q", "fc_k", "fc_v", "out"),
+        square("linear_q", "linear_k", "linear_v", "out"), square("queries", "key_s", "value_s", "out"),
+        square("key", "value", "receptance", "out"), square("proj_q", "proj_k", "proj_v", "out"),
+        nn.ModuleList(nn.Linear(8, 8) for _ in range(4)),
+    ],
+)  # fmt: skip
+def test_what_reads_the_stream_is_no_residual_projection_whatever_its_name(attention):
+    block = nn.ModuleDict({"attention": attention, "up": nn.Linear(8, 32), "down": nn.Linear(32, 8)})
+    found = residual_projections(nn.ModuleList([block]))
+    assert [id(layer) for layer in found] == [id(list(attention.children())[-1]), id(block["down"])]
+
+
+# ---------------------------------------------------------------- audit
+class Called(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "bias"),
+    [
+        (nn.GELU(), F.gelu, -60), (nn.SiLU(), F.silu, -60), (nn.Mish(), F.mish, -60), (nn.ELU(), F.elu, -60),
+        (nn.CELU(), F.celu, -60), (nn.SELU(), F.selu, -60), (nn.Softplus(), F.softplus, -60),
+        (nn.Hardswish(), F.hardswish, -60), (nn.Hardsigmoid(), F.hardsigmoid, 60), (nn.Hardtanh(), F.hardtanh, 60),
+    ],
+)  # fmt: skip
+def test_units_where_an_activation_is_flat_are_dead(module, function, bias):
+    """A unit that GELU maps to nothing for a whole batch learns as little as one behind a ReLU."""
+    for activation in (module, Called(function)):
+        first = nn.Linear(8, 8)
+        model = nn.Sequential(first, activation, nn.Linear(8, 4))
+        assert audit_activations(model, torch.randn(16, 8)).ok
+        nn.init.constant_(first.bias, bias)
+        assert audit_activations(model, torch.randn(16, 8)).notes == (
+            "dies: 100% of the units of 1 are flat for the whole batch",
+        )
+
+
+def test_units_of_zero_before_a_smooth_activation_are_alive():
+    """GELU and SiLU have a slope of a half at zero: a layer that begins with zeros learns behind them."""
+    first = nn.Linear(8, 8)
+    nn.init.zeros_(first.weight)
+    nn.init.zeros_(first.bias)
+    rows = audit_activations(nn.Sequential(first, nn.SiLU(), nn.Linear(8, 4)), torch.randn(16, 8)).rows
+    assert rows[1].dead == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+def test_a_script_has_no_layers_to_look_at():
+    script = torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+    with pytest.raises(ValueError, match="script") as caught:
+        audit_activations(script, torch.randn(2, 4))
+    assert (
+        str(caught.value)
+        == "model must have layers that can be looked at, got a script; pass the module it was made of"
+    )
+
+
+def test_a_loss_without_a_gradient_is_refused():
+    with pytest.raises(ValueError, match="loss") as caught:
+        audit_activations(nn.Linear(4, 4), torch.randn(2, 4), loss=lambda output: output.detach().mean())
+    assert (
+        str(caught.value)
+        == "loss must depend on trained parameters, got a value without a gradient; leave out .detach()"
+    )
+
+
+def test_the_layer_that_raised_is_named():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(5, 2)))
+    with pytest.raises(RuntimeError) as caught:
+        audit_activations(model, torch.randn(2, 4))
+    assert caught.value.__notes__ == ["raised in 1.0 (Linear)"]
