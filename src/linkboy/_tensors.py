@@ -1,6 +1,6 @@
 """What rooms ask about a tensor or a module: whether it is one, in which dtype to compute, where its memory is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,11 +39,30 @@ def check_module(argument: str, value: object) -> nn.Module:
     Examples:
         >>> check_module("model", nn.Linear)
         Traceback (most recent call last):
-        TypeError: model must be an nn.Module, got type
+        TypeError: model must be an nn.Module, got the class Linear; build it first
     """
     if not isinstance(value, nn.Module):
-        raise TypeError(f"{argument} must be an nn.Module, got {describe(value)}")
+        raise TypeError(f"{argument} must be an nn.Module, got {described(value)}")
     return value
+
+
+def described(value: object) -> str:
+    """Describe what came in place of a module, and what would make a module of it.
+
+    Examples:
+        >>> described(nn.Linear(1, 1).state_dict())
+        'a state dict; load it into its model with load_state_dict'
+    """
+    if isinstance(value, type):
+        return f"the class {value.__name__}; build it first"
+    if isinstance(value, Mapping) and any(isinstance(each, Tensor) for each in value.values()):
+        return "a state dict; load it into its model with load_state_dict"
+    if isinstance(value, torch.export.ExportedProgram):
+        return "an ExportedProgram; pass its .module()"
+    for attribute in ("model", "module"):  # of pipelines and trainers
+        if isinstance(getattr(value, attribute, None), nn.Module):
+            return f"{describe(value)}; pass its .{attribute}"
+    return describe(value)
 
 
 def work_dtype(tensor: Tensor) -> torch.dtype:

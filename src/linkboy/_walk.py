@@ -1,5 +1,6 @@
 """The tensors of a model with every name they have, and what its modules are: norms, lazy ones, wrappers."""
 
+import collections
 import itertools
 import re
 from collections.abc import Iterator
@@ -170,14 +171,20 @@ def _kept_aside(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module |
         return
     prefix = f"{path}." if path else ""
     for key, value in attributes.items():
-        if key not in _OF_EVERY_MODULE and type(value) not in _HOLD_NOTHING:
+        if key not in _OF_EVERY_MODULE and type(value) not in _HOLD_NOTHING and not _is_computed(module, key):
             yield from _things_in(prefix + key, value, 2)
+
+
+def _is_computed(module: nn.Module, key: str) -> bool:
+    """Return whether a hook computes an attribute before each forward pass, as those of pruning and weight_norm do."""
+    table = module._parameters
+    return f"{key}_orig" in table or (f"{key}_g" in table and f"{key}_v" in table)
 
 
 def _things_in(name: str, value: Any, levels: int) -> Iterator[tuple[str, nn.Module | Tensor]]:
     if isinstance(value, (nn.Module, Tensor)):
         yield name, value
-    elif levels and isinstance(value, (list, tuple, set, dict)):
+    elif levels and isinstance(value, (list, tuple, set, frozenset, dict, collections.deque)):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in itertools.islice(items, 1000):  # a plain attribute may be a vocabulary
             if type(item) not in _HOLD_NOTHING:

@@ -145,7 +145,7 @@ def test_dynamically_quantised_weights_are_found_though_parameters_hides_them(mo
     model = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(256, 256)), {nn.Linear}, dtype=torch.qint8)
     count = count_parameters(model)
     assert (count.total, count.logical, count.nbytes) == (0, 65_792, 65_536 + 256 * 4)
-    assert count.notes == ("65,792 quantised weights are outside model.parameters()",)
+    assert count.notes == ("65,792 weights, quantised or of a frozen script, are outside model.parameters()",)
     lstm = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.LSTM(8, 8)), {nn.LSTM}, dtype=torch.qint8)
     assert count_parameters(lstm).logical == sum(p.numel() for p in nn.LSTM(8, 8).parameters())
 

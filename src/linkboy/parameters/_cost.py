@@ -17,6 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from linkboy._calls import Arguments, How, ModelRun, model_run, tensors_in, ways
+from linkboy._compat import autocast_enabled
+from linkboy._tensors import dense_parts
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -85,17 +87,19 @@ def _observe(run: ModelRun, cost: Cost) -> None:
     saved: dict[int, Any] = {}  # storages, kept alive so that no key is used twice
 
     def note_saved(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        saved[storage._cdata] = storage
+        for part in dense_parts(tensor):
+            storage = part.untyped_storage()
+            saved[storage._cdata] = storage
         return tensor
 
     model: Any = run.model
-    counter = _Counter(cost)
+    counter = _Counter(cost, run)
     saving = torch.autograd.graph.saved_tensors_hooks(note_saved, lambda tensor: tensor)
     with _plain_kernels(), counter.seeing_modules(), saving, counter:
         kept = run.call()
     for tensor in [*model.parameters(), *run.originals]:
-        saved.pop(tensor.untyped_storage()._cdata, None)
+        for part in dense_parts(tensor):
+            saved.pop(part.untyped_storage()._cdata, None)
     cost.saved_nbytes = sum(storage.nbytes() for storage in saved.values())
     del kept
 
@@ -129,9 +133,12 @@ class _Counter(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
-    def __init__(self, cost: Cost) -> None:
+    def __init__(self, cost: Cost, run: ModelRun) -> None:
         super().__init__()
         self.cost = cost
+        # What autocast would compute in another dtype if it ran there; inside an operator its state cannot be seen.
+        devices = {tensor.device for tensor in run.originals.values()} if run.way == "meta" else set()
+        self.devices = set() if torch.device("meta") in devices else devices
         self.running: tuple[int, ...] = ()
         self.thread = threading.get_ident()
         self.raised: BaseException | None = None
@@ -154,6 +161,8 @@ class _Counter(TorchDispatchMode):
     def _enter(self, module: nn.Module, args: Any) -> None:
         if threading.get_ident() != self.thread:
             return
+        if any(map(autocast_enabled, self.devices)):
+            raise RuntimeError("autocast goes by the device of a tensor, and leaves those on the meta device alone")
         key = id(module)
         self.running += (key,)
         calls = self.cost.calls
@@ -188,6 +197,9 @@ class _Counter(TorchDispatchMode):
         if known is not None:
             self._add(known.flops)
             return known.again()
+        if not isinstance(kind, str):
+            _check_dtypes(func, args)
+            kind = _HEAVY if any(map(_is_sparse, args)) else kind  # the formulas are those of dense tensors
         out = _grouped_mm(*args, **kwargs) if _is_grouped_on_shapes(func, args) else func(*args, **kwargs)
         flops = 0
         if not isinstance(kind, str):
@@ -278,8 +290,28 @@ def _all_meta(out: Any) -> list[Look] | None:
     return [(tuple(part.shape), part.stride(), part.dtype) for part in parts]
 
 
+def _without_values(value: Any) -> bool:
+    return isinstance(value, Tensor) and (value.is_meta or type(value).__name__ == "FakeTensor")
+
+
+def _is_sparse(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout not in (torch.strided, torch.jagged)
+
+
+def _check_dtypes(func: Any, args: Any) -> None:
+    """Raise for a product of two floating dtypes, which kernels refuse and the shape functions of torch do not see."""
+    if func._overloadpacket.__name__ in _OF_ONE_DTYPE:
+        dtypes = {arg.dtype for arg in args[:3] if _without_values(arg) and arg.is_floating_point()}
+        if len(dtypes) > 1:
+            got = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+            raise RuntimeError(f"expected inputs and weights of one dtype, got {got}")
+
+
+_OF_ONE_DTYPE = frozenset(("mm", "addmm", "bmm", "baddbmm", "convolution"))
+
+
 def _is_grouped_on_shapes(func: Any, args: Any) -> bool:
-    return func is _GROUPED_MM and (args[0].is_meta or type(args[0]).__name__ == "FakeTensor")
+    return func is _GROUPED_MM and _without_values(args[0])
 
 
 # --------------------------------------------------------------------------------------------------- kinds of operators

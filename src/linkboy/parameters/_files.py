@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ _SCALE_NAMES = frozenset((
     "weight_scale", "weight_scale_inv", "input_scale", "weight_shape", "weight_zero_point", "weight_g_idx",
     "weight_global_scale", "input_global_scale", "weight_scale_2",
 ))  # fmt: skip
+_OF_QUANTISED = ("scale", "zero_point")  # of the output of a layer of torch.ao
 _WEIGHT_KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
 _SAFETENSORS_DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
@@ -34,6 +36,9 @@ _SAFETENSORS_DTYPES = {
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
 _NO_TIES = "a safetensors file does not record tied weights; each tensor in it was counted"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)(\.\w+)")
+_UNREAD = "unread"  # the dtype of an object that holds numbers this module cannot see
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _MOST_NODES = 500_000
 _MOST_ENTRIES = 100_000  # of an archive, one a storage; zipfile takes about half a kilobyte for each
@@ -47,39 +52,74 @@ def count_file(path: str | os.PathLike[str], by: By) -> ParameterCount:
     """Count the checkpoint in a file or folder; see `count_parameters`."""
     path = local_path("path", path)
     notes: list[str] = []
+    shards: list[str] = []
     if path.is_dir():
-        path = _choose(path, notes)
-    if not path.is_file():
+        path, shards = _choose(path, notes)
+    elif path.is_file() and (part := _SHARD.fullmatch(path.name)):
+        notes.append(f"shard {int(part[2])} of {int(part[3])}; for all of them name the folder")
+    if not shards and not path.is_file():
         raise FileNotFoundError(f"no file {str(path)!r}")
     try:
-        sections, aliases = _read(path, notes)
+        sections, aliases = _read_shards(path, dict.fromkeys(shards, ()), notes) if shards else _read(path, notes)
     except ValueError as error:
         raise ValueError(f"{str(path)!r} cannot be read as a checkpoint: {error}") from None
     return _summed(path, sections, aliases, by, notes)
 
 
-def _choose(folder: Path, notes: list[str]) -> Path:
-    """Pick the one checkpoint of a folder, safetensors before pickles and an index before the shards it names."""
-    for suffixes in ((".safetensors",), (".bin", ".pt", ".pth")):
+def _choose(folder: Path, notes: list[str]) -> tuple[Path, list[str]]:
+    """Pick the one checkpoint of a folder, safetensors before pickles and an index before the shards it names.
+
+    Returns:
+        Its path, and the names of its shards if they have no index; the path is then a pattern for them.
+    """
+    for suffixes in ((".safetensors",), _PICKLES):
         indexes = sorted(p for suffix in suffixes for p in folder.glob(f"*{suffix}.index.json"))
         found = indexes or sorted(p for suffix in suffixes for p in folder.glob(f"*{suffix}"))
+        if pattern := _pattern_of_shards(folder, [p.name for p in found]):
+            notes.append("its shards have no index; all were counted")
+            return folder / pattern, [p.name for p in found]
         if len(found) > 1:
             raise ValueError(
                 f"folder {str(folder)!r} holds {len(found)} checkpoints: {listed([p.name for p in found])}; name one"
             )
         if found:
-            others = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
+            others = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLES)
             if others and suffixes == (".safetensors",):
                 notes.append(f"{found[0].name} was counted; the folder also holds {listed(others)}")
-            return found[0]
-    raise FileNotFoundError(f"folder {str(folder)!r} holds no .safetensors, .bin, .pt or .pth file")
+            return found[0], []
+    raise FileNotFoundError(
+        f"folder {str(folder)!r} holds no .safetensors, .bin, .pt, .pth or .ckpt file{_where_instead(folder)}"
+    )
+
+
+def _pattern_of_shards(folder: Path, names: list[str]) -> str:
+    """Return a pattern for files that are the shards of one checkpoint, an empty one if they are not."""
+    parts = [_SHARD.fullmatch(name) for name in names]
+    patterns = {f"{part[1]}-*-of-{part[3]}{part[4]}" if part else "" for part in parts}
+    if len(patterns) != 1 or "" in patterns:
+        return ""
+    count = int(names[0].rpartition("-of-")[2].partition(".")[0])
+    if len(names) != count:
+        raise FileNotFoundError(f"folder {str(folder)!r} holds {len(names)} of {count} shards: {listed(names)}")
+    return patterns.pop()
+
+
+def _where_instead(folder: Path) -> str:
+    """Return where the weights of a folder without a checkpoint may be, as the end of a message."""
+    if next(folder.glob("*.distcp"), None) is not None:
+        return "; join its .distcp shards with torch.distributed.checkpoint.format_utils.dcp_to_torch_save"
+    below = sorted({p.parent.name for s in (".safetensors", *_PICKLES) for p in folder.glob(f"*/*{s}")})
+    return f"; name one of the folders in it: {listed(below)}" if below else ""
 
 
 def _read(path: Path, notes: list[str]) -> tuple[Sections, dict[str, str]]:
     if path.suffix == ".json":
         return _read_index(path, notes)
     with path.open("rb") as file:
-        magic = file.read(len(_LEGACY_MAGIC))
+        head = file.read(64)
+    if another := _another_kind(head):
+        raise ValueError(another)
+    magic = head[: len(_LEGACY_MAGIC)]
     if magic.startswith(b"PK\x03\x04"):
         return _read_archive(path, notes), {}
     if magic == _LEGACY_MAGIC:
@@ -90,6 +130,25 @@ def _read(path: Path, notes: list[str]) -> tuple[Sections, dict[str, str]]:
             notes.append(_NO_TIES)
         return {"": tensors}, aliases
     raise ValueError("it is neither a safetensors file nor one that torch.save wrote")
+
+
+def _another_kind(head: bytes) -> str:
+    """Return what a file is that was taken for a checkpoint, and what to do, given its first bytes."""
+    if not head:
+        return "it is empty; copy or download it again"
+    if head.startswith(b"\x80") and not _LEGACY_MAGIC.startswith(head[:14]):
+        return "it is a plain pickle; write it with torch.save or safetensors"
+    return next((text for start, text in _KINDS.items() if head.lower().startswith(start)), "")
+
+
+_KINDS = {
+    b"version https://git-lfs": "it is a pointer of Git LFS, not the weights; run git lfs pull",
+    b"<!doctype": "it is a web page, not the weights; download it again",
+    b"<html": "it is a web page, not the weights; download it again",
+    b"\x1f\x8b": "it is compressed with gzip; unpack it first",
+    b"gguf": "it is a GGUF file; name one in safetensors format, or one that torch.save wrote",
+    b"\x89hdf": "it is an HDF5 file; name one in safetensors format, or one that torch.save wrote",
+}
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, FileTensor], dict[str, str]]:
@@ -105,7 +164,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, FileTensor], dict[str, str]
                 tensors[name] = alike.get(look) or alike.setdefault(look, _described(*look))
             metadata = file.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(f"{error}; if it was cut off, copy or download it again") from None
     return tensors, {name: kept for name, kept in metadata.items() if kept in tensors and name not in tensors}
 
 
@@ -127,16 +186,40 @@ def _nbytes(numel: int, dtype: str) -> int:
 
 def _read_index(path: Path, notes: list[str]) -> tuple[Sections, dict[str, str]]:
     wanted = _weight_map(path)
-    tensors: Tensors = {}
-    aliases: dict[str, str] = {}
-    for shard in sorted(set(wanted.values())):
-        part, names = _read(_shard_path(path, shard), [])
-        for section in part.values():
-            tensors |= {name: _in_shard(tensor, shard) for name, tensor in section.items()}
-        aliases |= names
+    sections, aliases = _read_shards(path, dict.fromkeys(sorted(set(wanted.values())), wanted), notes)
+    tensors = sections[""]
     if missing := [name for name in wanted if name not in tensors and name not in aliases]:
         raise ValueError(f"its shards lack {len(missing)} tensors that it names: {listed(missing)}")
-    if not aliases and any(name.endswith(".safetensors") for name in wanted.values()):
+    if extra := [name for name in tensors if name not in wanted]:
+        notes.append(f"counted, though the index does not name them: {listed(extra)}")
+    return sections, aliases
+
+
+def _read_shards(
+    path: Path, shards: Mapping[str, Mapping[str, str] | tuple[()]], notes: list[str]
+) -> tuple[Sections, dict[str, str]]:
+    """Read files beside `path` as one checkpoint; of a tensor in two of them the one that the index means.
+
+    Args:
+        path: of the index, or a pattern.
+        shards: from the name of a shard to what the index says, from the name of a tensor to its shard.
+        notes: what is good to know.
+    """
+    tensors: Tensors = {}
+    aliases: dict[str, str] = {}
+    for shard, wanted in shards.items():
+        place = _shard_path(path, shard)
+        try:
+            part, names = _read(place, [])
+        except ValueError as error:
+            raise ValueError(f"its shard {shard!r}: {error}") from None
+        for section in part.values():
+            tensors |= {
+                name: _in_shard(tensor, shard) for name, tensor in section.items()
+                if not wanted or wanted.get(name, shard) == shard  # type: ignore[union-attr]
+            }  # fmt: skip
+        aliases |= names
+    if not aliases and any(shard.endswith(".safetensors") for shard in shards):
         notes.append(_NO_TIES)
     return {"": tensors}, aliases
 
@@ -218,6 +301,9 @@ def _tensors(value: object) -> dict[str, FileTensor]:
         if isinstance(item, FileTensor):
             found[name] = item if is_parameter is None else item._replace(is_parameter=is_parameter)
             continue
+        if isinstance(item, Opaque) and _holds_numbers(item):
+            found[name] = FileTensor((), _UNREAD, 0, 0)
+            continue
         width = len(item) if isinstance(item, (dict, list, tuple)) else 3
         left -= 1 + width + len(name) // 64  # before the children are listed: they may be many
         if left < 0:
@@ -226,6 +312,14 @@ def _tensors(value: object) -> dict[str, FileTensor]:
         prefix = f"{name}." if name else ""
         todo += [(f"{prefix}{key}" if key else name, child, kind) for key, child, kind in reversed(children)]
     return found
+
+
+def _holds_numbers(item: Opaque) -> bool:
+    """Return whether an object is an array of NumPy, or the packed weights of a quantised recurrent layer."""
+    function = item.function
+    if not isinstance(function, Global):
+        return False
+    return function.name == "ScriptObject" or (function.name == "_reconstruct" and function.module.startswith("numpy"))
 
 
 def _children(item: object, kind: bool | None) -> list[tuple[str, object, bool | None]]:
@@ -317,7 +411,8 @@ def _is_parameter(name: str, tensor: FileTensor, weights: Tensors) -> bool:
     last = name[name.rfind(".") + 1 :]
     packed_state = "quant_state." in name and name.partition(".quant_state.")[0] in weights
     beside_blocks = name.endswith("_scales") and f"{name[:-7]}_blocks" in weights  # MXFP4
-    scale = beside_blocks or (last in _SCALE_NAMES and last != name)
+    quantised = last in _OF_QUANTISED and all(f"{name[: -len(last)]}{each}" in weights for each in _OF_QUANTISED)
+    scale = beside_blocks or quantised or (last in _SCALE_NAMES and last != name)
     return not (packed_state or last in _BUFFER_NAMES or scale)
 
 
@@ -337,6 +432,8 @@ def _all_names(weights: Tensors, aliases: dict[str, str]) -> list[list[str]]:
 
 def _summed(path: Path, sections: Sections, aliases: dict[str, str], by: By, notes: list[str]) -> ParameterCount:
     weights = _weights(sections, notes)
+    unread = [name for name, each in weights.items() if each.dtype == _UNREAD]
+    weights = {name: each for name, each in weights.items() if each.dtype != _UNREAD}
     names = _all_names(weights, aliases)
     parameters, scales, buffers = _sorted({known[0]: weights[known[0]] for known in names}, weights)
     total, scale_nbytes = _numel(parameters), _nbytes_of(scales)
@@ -347,6 +444,8 @@ def _summed(path: Path, sections: Sections, aliases: dict[str, str], by: By, not
     elif stated not in (None, total + behind):
         notes.append(f"the index states a total of {format_count(stated or 0)} parameters")
     notes += _assumptions(buffers, unknown)
+    if unread:
+        notes.append(f"not counted, as they are not tensors: {listed(unread)}")
     return ParameterCount(
         source=path.name,
         total=total,
@@ -360,7 +459,7 @@ def _summed(path: Path, sections: Sections, aliases: dict[str, str], by: By, not
         tied=tuple(tuple(known) for known in names if len(known) > 1),
         by=by,
         rows=_rows(parameters, by) if by else (),
-        uncounted=tuple(unknown),
+        uncounted=(*unknown, *unread),
         notes=tuple(notes),
     )
 

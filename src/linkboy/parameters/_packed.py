@@ -24,6 +24,10 @@ def hidden_weights(module: nn.Module) -> list[Tensor] | None:
         return _recurrent_parts(module)
     if (unpack := getattr(kind, "_weight_bias", None)) is not None:  # torch.ao: quantised Linear and convolutions
         return [part for part in unpack(module) if isinstance(part, Tensor)]
+    if kind.__name__ == "EmbeddingPackedParams" and hasattr(module, "_weight"):
+        return [module._weight()]  # type: ignore[operator]
+    if isinstance(module, torch.jit.ScriptModule):
+        return _constants(module)
     return None if "qweight" in module._buffers else []
 
 
@@ -37,6 +41,15 @@ def _recurrent_parts(module: nn.Module) -> list[Tensor] | None:
         return [part for each in objects for part in each.unpack() if isinstance(part, Tensor)]
     except (AttributeError, RuntimeError):  # an object that torch does not unpack
         return None
+
+
+def _constants(module: torch.jit.ScriptModule) -> list[Tensor]:
+    """Return the weights of a frozen script, which are constants of its code; any other script has parameters."""
+    if hasattr(module, "training"):
+        return []
+    constants: Any = module.code_with_constants[1].const_mapping.values()
+    parts = [part for each in constants for part in (each if isinstance(each, list) else [each])]
+    return [part for part in parts if isinstance(part, Tensor) and part.is_floating_point()]
 
 
 def _objects_in(state: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from linkboy._checks import check_choice
 from linkboy._report import format_count, listed
-from linkboy._tensors import dense_parts, is_plain
+from linkboy._tensors import dense_parts, described, is_plain
 from linkboy._walk import NamedTensor, unregistered, unwrapped, walk
 from linkboy.parameters._files import count_file
 from linkboy.parameters._packed import hidden_weights, logical_numel, numel_behind
@@ -22,7 +22,7 @@ def count_parameters(
     """Count what a model or a checkpoint holds: each tensor once, however it is shared, packed or sharded.
 
     A file is read by its header only (`.safetensors`, `*.safetensors.index.json`, a folder with either) or by the
-    opcodes of its pickle (`.pt`, `.pth`, `.bin`): no tensor is loaded and nothing in the file is executed.
+    opcodes of its pickle (`.pt`, `.pth`, `.bin`, `.ckpt`): no tensor is loaded and nothing in the file is executed.
 
     Args:
         model: a module, or the path of a checkpoint or of a folder that holds one.
@@ -61,7 +61,7 @@ def count_parameters(
         return _count_module(model, by)
     if isinstance(model, (str, os.PathLike)):
         return count_file(model, by)
-    raise TypeError(f"model must be an nn.Module or the path of a checkpoint, got {type(model).__name__}")
+    raise TypeError(f"model must be an nn.Module or the path of a checkpoint, got {described(model)}")
 
 
 # Most modules of most models: known to hide nothing.
@@ -216,7 +216,9 @@ def _notes(lazy: Sequence[str], unreadable: Sequence[str], hidden_count: int, as
     if lazy:
         notes.append(f"not yet materialised, so the total is a lower bound: {listed(lazy)}")
     if hidden_count:
-        notes.append(f"{format_count(hidden_count)} quantised weights are outside model.parameters()")
+        notes.append(
+            f"{format_count(hidden_count)} weights, quantised or of a frozen script, are outside model.parameters()"
+        )
     if unreadable:
         notes.append(f"packed weights that cannot be counted: {listed(unreadable)}")
     return tuple(notes)

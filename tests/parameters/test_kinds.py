@@ -1,0 +1,210 @@
+"""Models and files of other kinds: the count is exact or says that it is a lower bound, and a refusal says what to do."""
+
+import collections
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.ao.quantization as quantization
+import torch.nn.utils.prune as prune
+from safetensors.torch import save_file
+from torch import nn
+
+from linkboy import count_parameters, summarize
+
+# What torch says of its own quantisation, scripts and hooks that it gives up.
+pytestmark = pytest.mark.filterwarnings("ignore:.*(torch.ao|deprecated|reduce_range|CSR)")
+
+
+def frozen(model):
+    return torch.jit.freeze(torch.jit.script(model.eval()))
+
+
+# ---------------------------------------------------------------- models
+def test_the_weights_of_a_frozen_script_are_counted():
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.LSTM(8, 3))
+    count = count_parameters(frozen(model))
+    assert count.logical == sum(parameter.numel() for parameter in model.parameters())
+    assert count.notes == ("196 weights, quantised or of a frozen script, are outside model.parameters()",)
+    summary = summarize(frozen(model), torch.zeros(2, 4))
+    assert summary.flops == 2 * 2 * 4 * 8 + 2 * 2 * 4 * 3 * (8 + 3)
+
+
+@pytest.mark.parametrize("layer", [nn.Embedding(10, 4), nn.EmbeddingBag(10, 4, mode="sum")])
+def test_a_quantised_embedding_is_counted(layer):
+    model = nn.Sequential(layer)
+    model.qconfig = quantization.float_qparams_weight_only_qconfig
+    assert count_parameters(quantization.convert(quantization.prepare(model))).logical == 40
+
+
+def test_a_product_with_a_sparse_matrix_makes_flops_a_lower_bound():
+    """The formula of a dense product would count the zeros: 10,000 nodes of a graph give 200 million for each feature."""
+
+    class Graph(nn.Module):
+        def __init__(self, adjacency):
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+            self.register_buffer("adjacency", adjacency)
+
+        def forward(self, x):
+            return self.adjacency @ self.linear(x)
+
+    for adjacency in (torch.eye(5).to_sparse(), torch.eye(5).to_sparse_csr()):
+        for run in ("auto", "values"):
+            summary = summarize(Graph(adjacency), torch.zeros(5, 4), run=run)
+            assert (summary.flops, summary.flops_are_lower_bound, summary.notes) == (2 * 5 * 4 * 4, True, ())
+
+
+def test_a_weight_that_a_hook_computes_is_no_plain_tensor():
+    model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)])
+    prune.l1_unstructured(model[0], "weight", 0.5)
+    nn.utils.spectral_norm(model[1])
+    nn.utils.weight_norm(model[2])
+    assert summarize(model, torch.zeros(2, 4)).notes == ()
+
+
+def test_layers_in_a_deque_are_named():
+    model = nn.Module()
+    model.last = collections.deque([nn.Linear(2, 2)])
+    assert "last.0 (Linear)" in count_parameters(model).notes[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+@pytest.mark.parametrize("run", ["auto", "shapes"])
+def test_an_input_of_another_dtype_fails_as_it_does_in_a_run(run, dtype):
+    """The shape functions of torch multiply matrices of any two dtypes; a kernel does not."""
+    model, x = nn.Linear(4, 4), torch.zeros(2, 4, dtype=dtype)
+    with pytest.raises(RuntimeError, match="dtype"):
+        model(x)
+    summary = summarize(model, x, run=run)
+    assert summary.flops is None
+    assert "dtype" in summary.notes[0]
+
+
+def test_autocast_counts_what_it_keeps_in_its_dtype():
+    """16 inputs of 8 in bfloat16 are kept for the weight's gradient; on the meta device autocast does nothing."""
+
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, x):
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.linear(x)
+
+    kept = [summarize(Half(), torch.zeros(16, 8), run=run).activation_nbytes for run in ("auto", "shapes", "values")]
+    assert kept == [16 * 8 * 2] * 3
+    with torch.autocast("cpu", torch.bfloat16):
+        assert summarize(nn.Linear(8, 8, device="meta"), torch.zeros(16, 8)).flops == 2 * 16 * 8 * 8
+
+
+@pytest.mark.parametrize(
+    ("given", "described"),
+    [
+        (nn.Linear(1, 1).state_dict(), "a state dict; load it into its model with load_state_dict"),
+        (nn.Linear, "the class Linear; build it first"),
+        (torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),)), "an ExportedProgram; pass its .module()"),
+        ([1], "list"),
+    ],
+    ids=["state dict", "class", "exported", "list"],
+)
+def test_what_is_no_model_is_refused_with_what_makes_one(given, described):
+    with pytest.raises(TypeError) as caught:
+        summarize(given)
+    assert str(caught.value) == f"model must be an nn.Module, got {described}"
+    with pytest.raises(TypeError) as caught:
+        count_parameters(given)
+    assert str(caught.value) == f"model must be an nn.Module or the path of a checkpoint, got {described}"
+
+
+# ---------------------------------------------------------------- files
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "it is empty; copy or download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 1\n",
+         "it is a pointer of Git LFS, not the weights; run git lfs pull"),
+        (b"<!DOCTYPE html><html></html>", "it is a web page, not the weights; download it again"),
+        (b"\x1f\x8b\x08\x00", "it is compressed with gzip; unpack it first"),
+        (b"GGUF\x03\x00", "it is a GGUF file; name one in safetensors format, or one that torch.save wrote"),
+        (b"\x89HDF\r\n", "it is an HDF5 file; name one in safetensors format, or one that torch.save wrote"),
+        (b"\x80\x04}.", "it is a plain pickle; write it with torch.save or safetensors"),
+    ],
+    ids=["empty", "lfs", "page", "gzip", "gguf", "hdf5", "pickle"],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_file_of_another_kind_is_refused_with_what_it_is(tmp_path, name, content, why):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match="cannot be read") as caught:
+        count_parameters(tmp_path)
+    assert str(caught.value) == f"{str(tmp_path / name)!r} cannot be read as a checkpoint: {why}"
+
+
+def test_a_shard_that_was_cut_off_is_named(tmp_path):
+    shard = tmp_path / "a.safetensors"
+    save_file({"w": torch.zeros(10, 10)}, shard)
+    shard.write_bytes(shard.read_bytes()[:-50])
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"w": "a.safetensors"}}))
+    with pytest.raises(
+        ValueError, match=r"its shard 'a.safetensors': .*; if it was cut off, copy or download it again$"
+    ):
+        count_parameters(tmp_path)
+
+
+def shards(folder, *numbers, of):
+    for number in numbers:
+        save_file({f"w{number}": torch.zeros(4)}, folder / f"model-{number:05}-of-{of:05}.safetensors")
+
+
+def test_shards_without_an_index_are_one_checkpoint(tmp_path):
+    shards(tmp_path, 1, 2, of=2)
+    count = count_parameters(tmp_path)
+    assert (count.total, count.source) == (8, "model-*-of-00002.safetensors")
+    assert count.notes[0] == "its shards have no index; all were counted"
+
+
+def test_a_shard_by_itself_is_said_to_be_one(tmp_path):
+    shards(tmp_path, 1, of=2)
+    count = count_parameters(tmp_path / "model-00001-of-00002.safetensors")
+    assert (count.total, count.notes[0]) == (4, "shard 1 of 2; for all of them name the folder")
+    with pytest.raises(FileNotFoundError) as caught:
+        count_parameters(tmp_path)
+    assert str(caught.value) == f"folder {str(tmp_path)!r} holds 1 of 2 shards: model-00001-of-00002.safetensors"
+
+
+def test_of_a_tensor_in_two_shards_the_one_that_the_index_names_counts(tmp_path):
+    save_file({"a": torch.zeros(4), "b": torch.zeros(9)}, tmp_path / "1.safetensors")
+    save_file({"b": torch.zeros(3), "c": torch.zeros(5)}, tmp_path / "2.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    for shard, numel in (("1.safetensors", 9), ("2.safetensors", 3)):
+        index.write_text(json.dumps({"weight_map": {"a": "1.safetensors", "b": shard, "c": "2.safetensors"}}))
+        assert count_parameters(tmp_path).total == 4 + numel + 5
+    index.write_text(json.dumps({"weight_map": {"a": "1.safetensors"}}))
+    assert count_parameters(tmp_path).notes[-1] == "counted, though the index does not name them: b"
+
+
+def test_arrays_and_packed_objects_make_the_total_a_lower_bound(tmp_path):
+    torch.save({"w": np.zeros((4, 4)), "b": torch.zeros(4)}, tmp_path / "array.pt")
+    count = count_parameters(tmp_path / "array.pt")
+    assert (count.total, count.uncounted) == (4, ("w",))
+    assert str(count).startswith("array.pt: at least 4 parameters")
+    assert count.notes[-1] == "not counted, as they are not tensors: w"
+    model = quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 8), nn.LSTM(8, 2)), {nn.Linear, nn.LSTM})
+    torch.save(model.state_dict(), tmp_path / "packed.pt")
+    count = count_parameters(tmp_path / "packed.pt")
+    assert (count.total, count.buffer_count) == (4 * 8 + 8, 2)  # the scale and zero point of the Linear's output
+    assert str(count).startswith("packed.pt: at least 40 parameters")
+
+
+def test_a_folder_of_lightning_is_read_and_one_of_parts_names_them(tmp_path):
+    (tmp_path / "run").mkdir()
+    torch.save({"state_dict": nn.Linear(2, 2).state_dict()}, tmp_path / "run" / "last.ckpt")
+    assert count_parameters(tmp_path / "run").total == 6
+    with pytest.raises(FileNotFoundError, match=r"\.ckpt file; name one of the folders in it: run$"):
+        count_parameters(tmp_path)
+    (tmp_path / "__0_0.distcp").write_bytes(b"x")
+    with pytest.raises(FileNotFoundError, match=r"; join its \.distcp shards with .*dcp_to_torch_save$"):
+        count_parameters(tmp_path)
