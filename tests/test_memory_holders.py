@@ -1,6 +1,7 @@
 """Holders that the collector does not show, advice run in a real notebook, and full memory in every device's words."""
 
 import asyncio
+import concurrent.futures
 import contextvars
 import functools
 import os
@@ -38,6 +39,31 @@ def keeper():
     globals()["KEEPER"] = keeper
     yield keeper
     del globals()["KEEPER"]
+
+
+def test_an_array_whose_memory_a_tensor_shows_holds_it(keeper):
+    keeper.array = np.zeros(100_000, np.float32)
+    keeper.other = np.zeros(100_000, np.float32)
+
+    def held():
+        return paths(torch.from_numpy(keeper.array[50_000:]))
+
+    found = held()
+    assert any(path.endswith("KEEPER.array (a NumPy array over its memory)") for path in found), found
+    assert not any("KEEPER.other" in path for path in found), found
+
+
+def test_what_an_array_of_objects_holds_is_found(keeper):
+    keeper.column = np.empty((2, 3), object)
+    keeper.column[1, 2] = torch.zeros(1000)
+    keeper.nested = np.empty(2, object)
+    keeper.nested[1] = [torch.zeros(2000)]
+    for get, path in (
+        (lambda: keeper.column[1, 2].untyped_storage(), "KEEPER.column[1, 2]"),
+        (lambda: keeper.nested[1][0].untyped_storage(), "KEEPER.nested[1][0]"),
+    ):
+        found = paths(get())
+        assert any(held.endswith(path) for held in found), found
 
 
 @pytest.mark.slow
@@ -358,6 +384,8 @@ async def stream(batch_size, accumulate):
         (Method(), "coroutine function"),
         (lambda batch_size, accumulate: generator(batch_size, accumulate), "generator"),
         (lambda batch_size, accumulate: coroutine(batch_size, accumulate), "coroutine"),
+        (lambda batch_size, accumulate: map(abs, [batch_size]), "map"),
+        (lambda batch_size, accumulate: filter(None, [batch_size]), "filter"),
     ],
 )
 def test_what_has_not_run_is_not_reported_as_run(function, what):
@@ -365,6 +393,33 @@ def test_what_has_not_run_is_not_reported_as_run(function, what):
         lb.retry_on_oom(function, 16)
     assert str(caught.value) == (
         f"fn must do its work when it is called, got a {what}, of which nothing has run; let fn itself go through it"
+    )
+
+
+def test_a_future_is_not_reported_as_run():
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, pytest.raises(TypeError) as caught:
+        lb.retry_on_oom(lambda batch_size, accumulate: pool.submit(abs, batch_size), 16)
+    assert str(caught.value) == (
+        "fn must do its work when it is called, got a Future, whose work may still run; return its result()"
+    )
+
+
+def of_one(batch_size):
+    return batch_size
+
+
+def by_name(*, batch_size, accumulate):
+    return batch_size
+
+
+@pytest.mark.parametrize(
+    ("function", "signature"), [(of_one, "(batch_size)"), (by_name, "(*, batch_size, accumulate)")]
+)
+def test_a_function_of_other_arguments_is_refused_before_it_is_called(function, signature):
+    with pytest.raises(TypeError) as caught:
+        lb.retry_on_oom(function, 16)
+    assert str(caught.value) == (
+        f"fn must be a function of (batch_size, accumulate), got one of {signature}; write lambda batch_size, accumulate: ..."
     )
 
 

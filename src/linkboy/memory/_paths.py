@@ -11,6 +11,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,6 +98,8 @@ def _step(holder: Any, child: Any, above: Any, named: bool) -> tuple[str, bool]:
         return "", False  # its closure or its defaults, which the next step names
     if isinstance(holder, (types.CellType, list, tuple, deque, set, frozenset)):
         return _item_step(holder, child, above), False
+    if isinstance(holder, np.ndarray):
+        return _array_step(holder, child), False
     if type(holder) is functools._lru_cache_wrapper:
         return " -> its lru_cache", False
     return _attribute_step(holder, child)
@@ -127,6 +130,11 @@ def _item_step(holder: Any, child: Any, above: Any) -> str:
             name = code.co_varnames[code.co_argcount - len(holder) + index]
             return f" -> {above.__name__}'s default of {name}"
     return "[...]" if index is None else f"[{index}]"
+
+
+def _array_step(holder: Any, child: Any) -> str:
+    index = next((i for i, item in enumerate(holder.flat) if item is child), None)
+    return "[...]" if index is None else f"[{', '.join(map(str, np.unravel_index(index, holder.shape)))}]"
 
 
 def _dict_step(holder: dict[Any, Any], child: Any, above: Any, named: bool) -> tuple[str, bool]:

@@ -108,7 +108,8 @@ class HolderSearch:
                 yield Node(edge.holder, node.key, node, edge, node.hops + 1)
             for container in self.arrays.held_by.get(id(node.held), ()) if self.arrays else ():
                 yield Node(container, node.key, node, None, node.hops + (type(container) is not dict))
-            for array in self.arrays.over.get(id(node.held), ()) if self.arrays else ():
+            under = self.arrays.around(_address(node.held)) if self.arrays and node.child is None else ()
+            for array in [*self.arrays.over.get(id(node.held), ()), *under] if self.arrays else ():
                 yield Node(array, node.key, node, Edge(array, _ARRAY_TEXT, node.held, "array"), node.hops + 1)
             if id(node.held) in self.thread_locals:
                 owner = self.thread_locals[id(node.held)]
@@ -141,6 +142,16 @@ class HolderSearch:
         if isinstance(node.held, type):
             return f"class {node.held.__module__}.{node.held.__qualname__}"
         return of_ipython(node.held)
+
+
+def _address(item: Any) -> int:
+    """Return where the memory of a tensor or storage on the CPU begins; 0 for anything else."""
+    if isinstance(item, torch.UntypedStorage):
+        return item.data_ptr() if item.device.type == "cpu" else 0
+    if not isinstance(item, Tensor):
+        return 0
+    with torch._C.DisableTorchFunctionSubclass():
+        return next((address for (device, address), _ in storages(item) if device == "cpu"), 0)
 
 
 def _first_tracebacks(links: list[Any]) -> dict[int, list[Any]]:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 _LOOKED_AT = {np.ndarray, np.memmap, tuple, dict}
+_PLAIN = {str, bytes, int, float, bool, type(None)}
+_MOST_OBJECTS = 1_000_000  # in an array: a column of a table may have any number, which are seldom tensors
 _TOGETHER = 4096  # objects whose references are listed at a time
 _ENDLESS = (3, 12) <= sys.version_info < (3, 12, 6)  # python/cpython#122695
 SHELL = "IPython's"
@@ -28,7 +30,7 @@ def askable(objects: list[Any]) -> list[Any]:
 
 
 class Arrays:
-    """NumPy arrays that show the memory of something else, which the collector does not know.
+    """NumPy arrays, whose memory and objects the collector does not know: over a tensor, under one, or holding objects.
 
     They are found in what holds them: the containers that the collector does know, and tuples and dicts of arrays alone, which
     it has ceased to look at.
@@ -41,9 +43,14 @@ class Arrays:
         self.over: dict[int, list[Any]] = {}  # id of an object -> the arrays that show its memory
         self.held_by: dict[int, list[Any]] = {}  # id of an object -> containers that the collector does not know
         self._seen: set[int] = set()
+        self._owners: list[tuple[int, int, Any]] = []  # start and end of the memory of each array that has its own
         objects = askable(objects)
         for start in range(0, len(objects), _TOGETHER):
             self._look_through(gc.get_referents(*objects[start : start + _TOGETHER]))
+
+    def around(self, address: int) -> list[Any]:
+        """Return the arrays whose own memory an address is in, as that of a tensor from `torch.from_numpy` is."""
+        return [array for start, end, array in self._owners if start <= address < end]
 
     def _look_through(self, items: list[Any]) -> None:
         for item in itertools.compress(items, map(_LOOKED_AT.__contains__, map(type, items))):
@@ -66,7 +73,18 @@ class Arrays:
             self._seen.add(id(array))
             if array.base is not None:
                 self.over.setdefault(id(array.base), []).append(array)
+            elif array.nbytes:
+                start = array.__array_interface__["data"][0]
+                self._owners.append((start, start + array.nbytes, array))
+            if array.dtype == object and array.size <= _MOST_OBJECTS:
+                self._add_objects(array)
             array = array.base
+
+    def _add_objects(self, array: Any) -> None:
+        inside = [item for item in array.flat if type(item) not in _PLAIN]
+        for item in inside:
+            self.held_by.setdefault(id(item), []).append(array)
+        self._look_through(inside)
 
 
 def thread_local_dicts(objects: Iterable[Any]) -> tuple[dict[int, Any], set[int]]:

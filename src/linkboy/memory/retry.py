@@ -1,5 +1,6 @@
 """Try again with half the batch when memory runs out."""
 
+import concurrent.futures
 import functools
 import inspect
 import time
@@ -48,8 +49,8 @@ def retry_on_oom(
         A `RetryReport`: `.result`, `.batch_size`, `.accumulate`, `.effective_batch`, `.attempts`.
 
     Raises:
-        TypeError: `fn` cannot be called, or gives a generator or coroutine, of which nothing has run; or a size is not an
-            integer.
+        TypeError: `fn` cannot be called with two numbers, or gives a generator, a coroutine, a `map` or a future, which have
+            not run; or a size is not an integer.
         ValueError: a size is below 1, or `minimum` is above `batch_size`.
         Exception: memory runs out at `minimum` too: the exception of that attempt, with a note on all of them. Any
             other exception of `fn` passes through untouched.
@@ -96,6 +97,17 @@ def _check_runs_when_called(fn: object) -> None:
     for kind, what in _NOT_RUN.items():
         if kind(inner) or kind(vars(type(inner)).get("__call__")):
             raise TypeError(_not_run(what))
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):
+        return  # of a builtin, whose arguments are not known
+    try:
+        signature.bind(0, 0)
+    except TypeError:
+        raise TypeError(
+            f"fn must be a function of (batch_size, accumulate), got one of {signature}; "
+            "write lambda batch_size, accumulate: ..."
+        ) from None
 
 
 def _not_run(what: str) -> str:
@@ -123,6 +135,12 @@ def _attempt(
         if inspect.isgenerator(result) or inspect.iscoroutine(result):
             result.close()  # a coroutine that was never awaited would warn
         raise TypeError(_not_run(what))
+    if isinstance(result, (map, filter)):
+        raise TypeError(_not_run(type(result).__name__))
+    if isinstance(result, concurrent.futures.Future):
+        raise TypeError(
+            "fn must do its work when it is called, got a Future, whose work may still run; return its result()"
+        )
     verdict = _agree(FINE)
     if verdict == OTHER_ERROR:
         raise RuntimeError("another process stopped with an error that is not out of memory; its own message says why")
