@@ -238,6 +238,25 @@ def weight_key(place: Place) -> str:
     return path.rpartition(".")[2] if isinstance(owner, ParametrizationList) else key
 
 
+def computed_name(place: Place) -> str | None:
+    """Return the name of the weight that is computed from a tensor, `None` for a tensor that is used as it is.
+
+    Examples:
+        >>> layer = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
+        >>> [computed_name(found.places[0]) for found in named_tensors(nn.Sequential(layer))]
+        [None, '0.weight', '0.weight']
+    """
+    path, owner, key = place
+    if isinstance(owner, ParametrizationList):
+        above, _, weight = path.rpartition(".")
+        prefix = above.removesuffix("parametrizations")
+        return prefix + weight
+    weight = re.sub("_(g|v|orig)$", "", key)
+    if weight == key or not _is_computed(owner, weight):
+        return None
+    return f"{path}.{weight}" if path else weight
+
+
 def wrapped_under(module: object) -> str | None:
     """Return the attribute under which a wrapper holds its model, `None` for anything else.
 

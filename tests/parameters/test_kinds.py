@@ -11,7 +11,7 @@ import torch.nn.utils.prune as prune
 from safetensors.torch import save_file
 from torch import nn
 
-from linkboy import count_parameters, summarize
+from linkboy import compare_models, count_parameters, freeze, summarize
 
 # What torch says of its own quantisation, scripts and hooks that it gives up.
 pytestmark = pytest.mark.filterwarnings("ignore:.*(torch.ao|deprecated|reduce_range|CSR)")
@@ -117,6 +117,71 @@ def test_what_is_no_model_is_refused_with_what_makes_one(given, described):
     with pytest.raises(TypeError) as caught:
         count_parameters(given)
     assert str(caught.value) == f"model must be an nn.Module or the path of a checkpoint, got {described}"
+
+
+# ---------------------------------------------------------------- comparing and freezing
+def holding(weight):
+    model = nn.Module()
+    model.register_buffer("weight", weight)
+    return model
+
+
+def quantised(scale):
+    model = nn.Sequential(nn.Linear(2, 2, bias=False))
+    nn.init.constant_(model[0].weight, scale)
+    return quantization.quantize_dynamic(model, {nn.Linear})
+
+
+def script(scale):
+    model = nn.Sequential(nn.Linear(2, 2, bias=False))
+    nn.init.constant_(model[0].weight, scale)
+    return frozen(model)
+
+
+@pytest.mark.parametrize(
+    ("make", "largest"),
+    [
+        (lambda scale: holding((scale * torch.eye(2)).to_sparse()), 1),
+        (lambda scale: holding((scale * torch.eye(2)).to_sparse_csr()), 1),
+        (lambda scale: holding(torch.quantize_per_tensor(torch.full((2,), scale), 0.5, 0, torch.qint8)), 1),
+        (lambda scale: holding(torch.tensor([2**60 + int(scale)])), 1),
+        (lambda scale: holding(torch.tensor([int(scale)], dtype=torch.uint16)), 1),
+        (quantised, 1),
+        (script, 1),
+    ],
+    ids=["sparse", "csr", "quantised", "large integers", "uint16", "quantised layer", "frozen script"],
+)
+def test_weights_of_every_kind_are_compared(make, largest):
+    """Layers that keep their weights outside of `parameters()` were identical with whatever weights."""
+    same = compare_models(make(1.0), make(1.0))
+    assert same.ok
+    assert same.equal_count
+    (difference,) = compare_models(make(1.0), make(2.0)).differences
+    assert (difference.what, difference.largest) == ("value", pytest.approx(largest, rel=0.01))
+
+
+def test_a_sparse_and_a_dense_weight_differ_in_layout():
+    (difference,) = compare_models(holding(torch.eye(2).to_sparse()), holding(torch.eye(2))).differences
+    assert (difference.what, difference.first, difference.second) == ("layout", "torch.sparse_coo", "torch.strided")
+
+
+@pytest.mark.parametrize(
+    ("wrap", "frozen_names"),
+    [
+        (nn.utils.parametrizations.weight_norm, ["parametrizations.weight.original0", "parametrizations.weight.original1"]),
+        (nn.utils.parametrizations.orthogonal, ["parametrizations.weight.original"]),
+        (nn.utils.weight_norm, ["weight_g", "weight_v"]),
+        (nn.utils.spectral_norm, ["weight_orig"]),
+        (lambda layer: prune.l1_unstructured(layer, "weight", 0.5), ["weight_orig"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("prefix", ["", "0."])
+def test_a_computed_weight_is_frozen_by_its_own_name(wrap, frozen_names, prefix):
+    layer = wrap(nn.Linear(2, 2))
+    model = nn.Sequential(layer) if prefix else layer
+    freeze(model, f"{prefix}weight")
+    still = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    assert still == [prefix + name for name in frozen_names]
 
 
 # ---------------------------------------------------------------- files

@@ -122,3 +122,9 @@ def test_under_python_o_nothing_is_checked():
     optimized = {}
     exec(compile(inspect.getsource(axes), axes.__file__, "exec", optimize=1), optimized)
     assert optimized["assert_shape"](torch.zeros(2), "a b c") == {}
+
+
+def test_a_lazy_parameter_has_no_shape_to_check():
+    with pytest.raises(TypeError, match="shape") as caught:
+        assert_shape(torch.nn.LazyLinear(2).weight, "a b")
+    assert str(caught.value) == "x has no shape yet; run one batch through the model first"

@@ -7,13 +7,15 @@ from torch.nn.parameter import is_lazy
 from linkboy._checks import describe
 from linkboy._tensors import check_module
 from linkboy._walk import NamedTensor, walk
+from linkboy.parameters._packed import hidden_weights
 from linkboy.parameters.report import Difference, ModelComparison
 
 
 def compare_models(model_a: nn.Module, model_b: nn.Module) -> ModelComparison:
     """Return what differs between two models: names, shapes, dtypes, values, ties and what is trainable.
 
-    Parameters and buffers are compared under every name they have, aliases included. Two NaN are equal, 0.0 and -0.0
+    Parameters and buffers are compared under every name they have, aliases included, and so are the weights that quantised
+    layers and frozen scripts keep outside of them, as `layer.packed.0`. Two NaN are equal, 0.0 and -0.0
     too. Values are compared on the CPU, one tensor at a time.
 
     Args:
@@ -71,13 +73,18 @@ def _by_name(model: nn.Module) -> dict[str, NamedTensor]:
         [(path, module._parameters) for path, module in modules],
         [(path, module._buffers) for path, module in modules],
     ]
-    return {
+    named = {
         f"{path}.{key}" if path else key: known[id(tensor)]
         for kind in tables
         for path, table in kind
         for key, tensor in table.items()
         if tensor is not None
     }
+    for path, module in modules:
+        for number, weight in enumerate(hidden_weights(module) or ()):
+            key = f"packed.{number}"
+            named[f"{path}.{key}" if path else key] = NamedTensor(weight, False, (path, module, key))
+    return named
 
 
 def _without_values(a: Tensor, b: Tensor) -> bool:
@@ -90,10 +97,14 @@ def _difference(name: str, first: NamedTensor, second: NamedTensor) -> Differenc
         return Difference(name, "shape", describe(a), describe(b))
     if a.dtype != b.dtype:
         return Difference(name, "dtype", describe(a), describe(b))
-    a_values, b_values = a.detach().cpu(), b.detach().cpu()
+    if a.layout != b.layout:
+        return Difference(name, "layout", str(a.layout), str(b.layout))
+    a_values, b_values = _values(a), _values(b)
     same = (a_values == b_values) | ((a_values != a_values) & (b_values != b_values))
     if not bool(same.all()):
         wide = torch.complex128 if a.is_complex() else torch.float64
+        if wide is torch.float64 and a_values.dtype == torch.int64:  # which has more digits
+            wide = torch.int64
         gaps = (a_values.to(wide) - b_values.to(wide)).abs()[~same]
         return Difference(name, "value", describe(a), describe(b), gaps.max().item())
     if a.requires_grad != b.requires_grad:
@@ -102,3 +113,10 @@ def _difference(name: str, first: NamedTensor, second: NamedTensor) -> Differenc
     if first.names != second.names:
         return Difference(name, "tie", " = ".join(first.names), " = ".join(second.names))
     return None
+
+
+def _values(tensor: Tensor) -> Tensor:
+    values = tensor.detach().cpu()
+    if values.is_quantized:
+        return values.dequantize()
+    return values if values.layout in (torch.strided, torch.jagged) else values.to_dense()

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from linkboy._checks import check_choice, did_you_mean
 from linkboy._optimizers import Taken, put_back, take_out
-from linkboy._walk import NamedTensor, keeps_statistics, plain_name, walk
+from linkboy._walk import NamedTensor, computed_name, keeps_statistics, plain_name, walk
 from linkboy.parameters.report import FreezeReport
 
 # The records live in the modules themselves, as plain values under these keys: they survive deepcopy and pickle.
@@ -34,7 +34,7 @@ def freeze(
     Args:
         model: the module whose parameters to freeze, in place.
         names: qualified names, one or several, aliases included; each may be a pattern: `"encoder.*"`, where `*` also
-            matches dots.
+            matches dots. That of a weight that is computed (`weight_norm`, pruning) means what it is computed from.
         batchnorm: `"eval"` holds running statistics still, also after `model.train()`, in the normalisation layers that this
             call reaches and that have nothing left to train; `"keep"` lets them move.
         optimizer: the frozen tensors are taken out of its groups, in place, and their state is kept for `unfreeze`. Not
@@ -154,7 +154,7 @@ def _match(model: nn.Module, names: str | Sequence[str]) -> _Found:
     matched: dict[str, int] = {}
     for given in globs:
         glob = plain_name(given, model)
-        hits = {id(each) for each in parameters if any(fnmatchcase(name, glob) for name in each.names)}
+        hits = {id(each) for each in parameters if any(fnmatchcase(name, glob) for name in _all_names(each))}
         touched = {path: module for path, module in modules if _is_norm_hit(path, module, glob)}
         if not hits and not touched:
             raise ValueError(_no_match(glob, parameters, modules))
@@ -162,6 +162,11 @@ def _match(model: nn.Module, names: str | Sequence[str]) -> _Found:
         hit |= hits
         norms |= touched
     return _Found([each for each in parameters if id(each) in hit], norms, matched)
+
+
+def _all_names(tensor: NamedTensor) -> list[str]:
+    """Return the names of a tensor, and that of the weight that a parametrisation computes from it."""
+    return [*tensor.names, *filter(None, map(computed_name, tensor.places))]
 
 
 def _is_norm_hit(path: str, module: nn.Module, glob: str) -> bool:

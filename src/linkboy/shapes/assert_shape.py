@@ -89,7 +89,10 @@ class _Check:
     """One tensor against its spec; names that it meets first are bound."""
 
     def __init__(self, name: str, tensor: object, spec: object, bound: Bound) -> None:
-        shape = getattr(tensor, "shape", None)
+        try:
+            shape = getattr(tensor, "shape", None)
+        except RuntimeError:  # of a lazy parameter
+            raise TypeError(f"{name} has no shape yet; run one batch through the model first") from None
         if shape is None or isinstance(tensor, type):
             raise TypeError(f"{name} must be a tensor or an array, got {type(tensor).__name__}")
         self._name, self._shape, self._spec, self._bound = name, tuple(shape), spec, bound
