@@ -158,3 +158,59 @@ def test_the_layer_that_raised_is_named():
     with pytest.raises(RuntimeError) as caught:
         audit_activations(model, torch.randn(2, 4))
     assert caught.value.__notes__ == ["raised in 1.0 (Linear)"]
+
+
+class Reading(nn.Module):
+    """A layer that gives its first output to a Linear of two."""
+
+    def __init__(self, layer, call, width):
+        super().__init__()
+        self.layer, self.call, self.head = layer, call, nn.Linear(width, 2)
+
+    def forward(self, x):
+        return self.head(self.call(self.layer, x))
+
+
+@pytest.mark.parametrize(
+    ("layer", "call", "width"),
+    [
+        (nn.LSTM(4, 8), lambda layer, x: layer(x)[0], 8),
+        (nn.GRUCell(4, 8), lambda layer, x: layer(x[0]), 8),
+        (nn.MultiheadAttention(4, 2), lambda layer, x: layer(x, x, x)[0], 4),
+    ],
+    ids=["lstm", "gru cell", "attention"],
+)
+def test_units_of_a_layer_with_gates_or_heads_that_are_alike_are_seen(layer, call, width):
+    model = Reading(layer, call, width)
+    assert audit_activations(model, torch.randn(6, 3, 4)).ok
+    for parameter in layer.parameters():
+        nn.init.constant_(parameter, 0.1)
+    assert audit_activations(model, torch.randn(6, 3, 4)).notes == (
+        "symmetric: all units of layer have the same weights, and stay alike",
+    )
+
+
+def test_a_model_that_ignores_its_input_is_seen():
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    tokens = torch.arange(5)
+    assert audit_activations(model, tokens).ok
+    nn.init.constant_(model[0].weight, 0.1)
+    assert audit_activations(model, tokens).notes == (
+        "dies: 1 gives the same for every sample, and so does all that follows",
+    )
+    assert audit_activations(model, torch.ones(5, dtype=torch.long)).ok  # there it is the input that is the same
+
+
+def test_a_layer_with_a_computed_weight_has_a_row_of_its_output():
+    """The step that computes the weight has none: its mean and deviation say nothing of the signal."""
+    wrapped = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))
+    model = nn.Sequential(wrapped, nn.ReLU(), nn.Linear(4, 2))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    x = torch.randn(16, 4)
+    rows = audit_activations(model, x).rows
+    assert [row.name for row in rows] == ["0", "1", "2"]
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert rows[0].std == pytest.approx(audit_activations(model.eval(), x).rows[0].std, rel=0.3)
+    wrapped.parametrizations.weight.original.data.copy_(torch.ones(4, 4))
+    nn.init.zeros_(wrapped.bias)
+    assert "symmetric" in audit_activations(model, x).verdict

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from linkboy._calls import arguments_of, model_run, tensors_in, without_values
 from linkboy._tensors import check_module, in_work_dtype
 from linkboy._walk import unwrapped
+from linkboy.init._slots import read_computed
 from linkboy.init.report import ActivationAudit, ActivationRow
 
 _RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold)
@@ -66,9 +68,10 @@ def audit_activations(
     layers = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
     if not layers:
         raise ValueError("model must have layers that can be looked at, got a script; pass the module it was made of")
-    with model_run(model, arguments_of(batch, model, name="batch"), "values", grad=loss is not None) as run:
-        for name, module in model.named_modules():
-            if not (any(True for _ in module.children()) or isinstance(module, _NOT_LAYERS)):
+    arguments = arguments_of(batch, model, name="batch")
+    with model_run(model, arguments, "values", grad=loss is not None) as run:
+        for name, module in _layers(model):
+            if not isinstance(module, _NOT_LAYERS):
                 module.register_forward_hook(probe.hook(name))
                 if isinstance(module, _RECURRENT):
                     module.register_forward_pre_hook(probe.open_gates)
@@ -77,8 +80,28 @@ def audit_activations(
         if loss is not None:
             _backward(model, loss(output))
     rows = probe.rows()
-    found = _judge(rows)
+    alike = all(map(_all_alike, tensors_in((arguments.args, arguments.kwargs))))
+    found = _judge(rows, set() if alike else probe.same_for_all)
     return ActivationAudit(found is None, () if found is None else found[:1], found and found[1], tuple(rows))
+
+
+def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules that are looked at: those without others inside, but for steps that compute a weight."""
+    steps = {
+        id(step)
+        for module in model.modules()
+        if parametrize.is_parametrized(module)
+        for step in module.parametrizations.modules()  # type: ignore[union-attr]
+    }
+    for name, module in model.named_modules():
+        inside = any(id(child) not in steps for child in module.children())
+        # An attention reads the weight of its projection without calling it.
+        if id(module) not in steps and (not inside or isinstance(module, nn.MultiheadAttention)):
+            yield name, module
+
+
+def _all_alike(tensor: Tensor) -> bool:
+    return tensor.dim() == 0 or bool((tensor == tensor[:1]).all())
 
 
 @contextlib.contextmanager
@@ -179,6 +202,9 @@ class _Probe(TorchFunctionMode):
             record["saturated"] = _saturated(module, values)
             if weighted:
                 record["layer"], record["pair"] = module, self._first_two_alike(values)
+                record["same"] = (values == values[:1]).all() if values.dim() > 1 and len(values) > 1 else None
+            elif isinstance(module, (*_RECURRENT, nn.MultiheadAttention)) and values.shape[-1] > 1:
+                record["alike"] = (values == values[..., :1]).all()
         if tensor.requires_grad:
             tensor.register_hook(lambda gradient: record.update(gradient=_std(gradient), rms=_rms(gradient)))
         return record
@@ -203,6 +229,11 @@ class _Probe(TorchFunctionMode):
 
     def rows(self) -> list[ActivationRow]:
         return [_row(record) for record in self.records]
+
+    @property
+    def same_for_all(self) -> set[str]:
+        """Names of the layers that gave all samples the same."""
+        return {record["name"] for record in self.records if record.get("same") is not None and bool(record["same"])}
 
 
 class _Gates(TorchDispatchMode):
@@ -252,9 +283,9 @@ def _row(record: dict[str, Any]) -> ActivationRow:
         note = "dead"
     elif saturated > 0.5:
         note = "saturated"
-    elif record.get("pair") is not None and std > 0 and bool(record["pair"]) and _units_alike(record["layer"]):
+    elif std > 0 and _all_units_alike(record):
         note = "units alike"
-    elif record["weighted"] and std == 0 and not record["layer"].weight.any():
+    elif record["weighted"] and (std == 0 or bool(record.get("same"))) and not _weight(record["layer"]).any():
         note = "zero weights"
     return ActivationRow(
         name=record["name"],
@@ -270,9 +301,19 @@ def _row(record: dict[str, Any]) -> ActivationRow:
     )
 
 
+def _all_units_alike(record: dict[str, Any]) -> bool:
+    if record.get("alike") is not None:
+        return bool(record["alike"])
+    return record.get("pair") is not None and bool(record["pair"]) and _units_alike(record["layer"])
+
+
+def _weight(layer: Any) -> Tensor:
+    return read_computed(layer, "weight") if parametrize.is_parametrized(layer, "weight") else layer.weight.detach()
+
+
 def _units_alike(layer: Any) -> bool:
     """Return whether all units of a layer have the same weights, so that they compute the same and learn the same."""
-    weight = layer.weight.detach()
+    weight = _weight(layer)
     if type(layer).__name__ == "Conv1D" or getattr(layer, "transposed", False):
         weight = weight.transpose(0, 1)
     return len(weight) > 1 and bool((weight == weight[:1]).all())
@@ -331,13 +372,13 @@ def _ended(kind: str, values: Tensor) -> Tensor | None:
 Found = tuple[str, str] | None  # what is wrong, and at which layer
 
 
-def _judge(rows: list[ActivationRow]) -> Found:
+def _judge(rows: list[ActivationRow], same_for_all: set[str]) -> Found:
     weighted = [row for row in rows if row.weighted] or rows
     return (
         _not_finite(rows)
         or _dead_or_saturated(rows)
-        or _symmetric(weighted)
-        or _constant(weighted)
+        or _symmetric(rows, weighted[-1:])
+        or _constant(weighted, same_for_all)
         or _changing_signal(weighted)
         or _gradient_not_finite(rows)
         or _changing_gradient(weighted)
@@ -363,21 +404,23 @@ def _dead_or_saturated(rows: list[ActivationRow]) -> Found:
 _GATED = frozenset(("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"))
 
 
-def _symmetric(weighted: list[ActivationRow]) -> Found:
+def _symmetric(rows: list[ActivationRow], last: list[ActivationRow]) -> Found:
     # Those of the last layer are told apart by their targets.
-    name = next((row.name for row in weighted[:-1] if "units alike" in row.notes), None)
+    name = next((row.name for row in rows if "units alike" in row.notes and row not in last), None)
     return None if name is None else (f"symmetric: all units of {name} have the same weights, and stay alike", name)
 
 
-def _constant(weighted: list[ActivationRow]) -> Found:
+def _constant(weighted: list[ActivationRow], same_for_all: set[str]) -> Found:
     """Find where the signal ends for good; a last layer that begins with zeros learns all the same, as authors intend."""
     first = len(weighted)
-    while first and weighted[first - 1].std == 0:
+    while first and (weighted[first - 1].std == 0 or weighted[first - 1].name in same_for_all):
         first -= 1
-    if not first or all("zero weights" in row.notes for row in weighted[first:]):
+    ended = weighted[first:]
+    if all("zero weights" in row.notes for row in ended) or (not first and all(row.std == 0 for row in ended)):
         return None
-    name = weighted[first].name
-    return f"dies: {name} gives the same value everywhere, and so does all that follows", name
+    name = ended[0].name
+    what = "value everywhere" if all(row.std == 0 for row in ended) else "for every sample"
+    return f"dies: {name} gives the same {what}, and so does all that follows", name
 
 
 def _changing_signal(weighted: list[ActivationRow]) -> Found:
