@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import contextvars
 import functools
+import gc
 import os
 import re
 import subprocess
@@ -424,6 +425,30 @@ def test_a_function_of_other_arguments_is_refused_before_it_is_called(function, 
 
 
 # --- loops ---
+
+
+def test_a_leak_that_the_collector_ends_is_called_a_reference_cycle(monkeypatch):
+    find = lb.LeakDetector._survivors
+
+    def survivors(self):
+        gc.collect()  # as may happen by itself between the verdict and the search
+        return find(self)
+
+    monkeypatch.setattr(lb.LeakDetector, "_survivors", survivors)
+    detector = lb.LeakDetector()
+    gc.disable()
+    try:
+        for _ in detector.watch(range(10)):
+            cycle = [torch.zeros(500_000)]
+            cycle.append(cycle)
+        report = detector.report()
+    finally:
+        gc.enable()
+    assert not report.ok
+    assert report.notes == (
+        "what grew was gone once the garbage collector ran: a reference cycle holds it until then; break the cycle, or call "
+        "gc.collect() after some steps",
+    )
 
 
 def test_batches_that_grow_are_not_called_a_leak_and_it_is_said():

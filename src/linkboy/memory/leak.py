@@ -213,6 +213,12 @@ class LeakDetector:
                 f"child processes grew by {format_bytes(_growth(self._children))}: workers copy each page of the parent's "
                 "objects that they touch; keep large lists of Python objects in arrays or tensors"
             )
+        survivors = self._survivors() if tensors_leak else ()
+        if tensors_leak and not survivors:
+            notes.append(
+                "what grew was gone once the garbage collector ran: a reference cycle holds it until then; break the cycle, or "
+                "call gc.collect() after some steps"
+            )
         return LeakReport(
             ok=not (tensors_leak or process_leaks or children_leak),
             step_count=max(self._steps - self._warmup, 0),
@@ -220,7 +226,7 @@ class LeakDetector:
             process_growth_nbytes=_growth(process) if process else None,
             children_growth_nbytes=_growth(self._children) if self._children else None,
             tolerance_nbytes=int(self._tolerance),
-            survivors=self._survivors() if tensors_leak else (),
+            survivors=survivors,
             notes=tuple(notes),
         )
 
