@@ -214,3 +214,18 @@ def test_a_layer_with_a_computed_weight_has_a_row_of_its_output():
     wrapped.parametrizations.weight.original.data.copy_(torch.ones(4, 4))
     nn.init.zeros_(wrapped.bias)
     assert "symmetric" in audit_activations(model, x).verdict
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_and_sparse_inputs_have_the_figures_of_their_dense_rows():
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.randn(5, 4)
+    dense = audit_activations(model, x, loss=lambda output: output.sum()).rows
+    parts = [x[:2], x[2:]]
+    for given in (
+        torch.nested.nested_tensor(parts, layout=torch.jagged),
+        torch.nested.nested_tensor(parts),
+        x.to_sparse(),
+    ):
+        rows = audit_activations(model, (given,)).rows
+        assert [row.mean for row in rows] == pytest.approx([row.mean for row in dense])
+        assert [row.std for row in rows] == pytest.approx([row.std for row in dense])

@@ -56,6 +56,15 @@ def test_a_product_with_a_sparse_matrix_makes_flops_a_lower_bound():
             assert (summary.flops, summary.flops_are_lower_bound, summary.notes) == (2 * 5 * 4 * 4, True, ())
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("run", ["auto", "shapes", "values"])
+def test_a_jagged_input_has_the_flops_of_its_rows(run):
+    """torch asked a jagged tensor for its dims without end: a RecursionError in the note."""
+    rows = torch.nested.nested_tensor([torch.zeros(2, 4), torch.zeros(3, 4)], layout=torch.jagged)
+    summary = summarize(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), rows, run=run)
+    assert (summary.flops, summary.notes) == (2 * 5 * (4 * 8 + 8 * 2), ())
+
+
 def test_a_weight_that_a_hook_computes_is_no_plain_tensor():
     model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)])
     prune.l1_unstructured(model[0], "weight", 0.5)

@@ -101,7 +101,15 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _all_alike(tensor: Tensor) -> bool:
+    tensor = _dense(tensor)
     return tensor.dim() == 0 or bool((tensor == tensor[:1]).all())
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """Return the rows of a nested tensor one below the other, and a sparse one with its zeros."""
+    if tensor.is_nested:
+        return torch.cat(tensor.unbind())
+    return tensor if tensor.layout is torch.strided else tensor.to_dense()
 
 
 @contextlib.contextmanager
@@ -193,7 +201,7 @@ class _Probe(TorchFunctionMode):
         record: dict[str, Any] = {"name": name, "kind": kind, "weighted": weighted}
         self.records.append(record)
         with torch._C.DisableTorchFunction():  # what is computed here is not the model's
-            values = in_work_dtype(tensor.detach())
+            values = in_work_dtype(_dense(tensor.detach()))
             record["mean"], record["std"] = values.mean(), _std(values)
             if isinstance(module, _RECTIFIERS) or kind == "relu":
                 record["dead"] = self._share_of_units(values == 0)
@@ -320,11 +328,11 @@ def _units_alike(layer: Any) -> bool:
 
 
 def _rms(tensor: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(tensor.detach().float()) / math.sqrt(max(tensor.numel(), 1))
+    return torch.linalg.vector_norm(_dense(tensor.detach()).float()) / math.sqrt(max(tensor.numel(), 1))
 
 
 def _std(tensor: Tensor) -> Tensor:
-    values = tensor.detach().float()  # torch.std on a CPU takes thirty times as long as these two passes
+    values = _dense(tensor.detach()).float()  # torch.std on a CPU takes thirty times as long as these two passes
     return torch.linalg.vector_norm(values - values.mean()) / math.sqrt(values.numel())
 
 
@@ -351,7 +359,7 @@ def _flat(module: nn.Module | str, given: Tensor, output: Tensor) -> Tensor | No
     if kind not in _FLAT or given.data_ptr() == output.data_ptr():
         return None
     low, high = _FLAT[kind]
-    values = given.detach()
+    values = _dense(given.detach())
     return values < low if math.isinf(high) else (values < low) | (values > high)
 
 

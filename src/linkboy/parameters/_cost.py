@@ -186,6 +186,8 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if any(kind.__name__ == "NestedTensor" for kind in types):
+            return NotImplemented  # it calls the operator for its rows, and that call comes here
         kind = self.kinds.get(func)
         if kind is None:
             kind = self.kinds[func] = _kind_of(func)
@@ -219,8 +221,13 @@ class _Counter(TorchDispatchMode):
 
 def _shapes(value: Any) -> Shapes:
     if isinstance(value, Tensor):
-        return (tuple(value.shape),)
-    return tuple(tuple(tensor.shape) for tensor in tensors_in(value))
+        return (_shape(value),)
+    return tuple(map(_shape, tensors_in(value)))
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    # Of a nested tensor that is not jagged torch tells only how many tensors are in it.
+    return (tensor.size(0),) if tensor.is_nested and tensor.layout is torch.strided else tuple(tensor.shape)
 
 
 # ------------------------------------------------------------------------------------- the same operator on the same shapes

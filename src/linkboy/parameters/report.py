@@ -338,7 +338,7 @@ class Difference:
 
     Attributes:
         name: the name under which both models have it.
-        what: what differs: `"shape"`, `"dtype"`, `"value"`, `"tie"` or `"requires_grad"`.
+        what: what differs: `"shape"`, `"dtype"`, `"layout"`, `"value"`, `"tie"` or `"requires_grad"`.
         first: what the first model has, as `f32[2, 3]`; all names of the tensor for a tie.
         second: what the second model has.
         largest: the greatest absolute difference of two values; `None` where values were not compared.
@@ -351,7 +351,7 @@ class Difference:
     """
 
     name: str
-    what: Literal["shape", "dtype", "value", "tie", "requires_grad"]
+    what: Literal["shape", "dtype", "layout", "value", "tie", "requires_grad"]
     first: str
     second: str
     largest: float | None = None
