@@ -48,7 +48,7 @@ def test_a_parquet_file_in_a_gzip_bomb_is_refused(tmp_path, refusal):
 
 
 def test_a_bomb_is_refused_where_bad_rows_are_skipped_too(tmp_path, refusal):
-    path = bomb(tmp_path / "rows.tsv.gz", b"\0" * 1000 + b"\n")
+    path = bomb(tmp_path / "rows.tsv.gz", b"\0" * 1000 + b"\t\n")
     assert refusal(lambda: read_labelled(path, on_bad_row="skip")) == f"{str(path)!r} {TIMES}"
 
 

@@ -97,6 +97,7 @@ def test_the_same_call_says_nothing_whatever_a_schedule_did_to_the_rate(tmp_path
 SCHEDULES = torch.optim.lr_scheduler
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter")  # SequentialLR of torch 2.6 passes it
 @pytest.mark.parametrize(
     ("first", "second", "note"),
     [

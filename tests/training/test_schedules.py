@@ -29,6 +29,7 @@ FOR_EPOCHS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter")  # SequentialLR of torch 2.6 passes it
 @pytest.mark.parametrize("name", FOR_EPOCHS)
 def test_a_schedule_that_fits_the_epochs_is_told_to_count_steps(name):
     make, option = FOR_EPOCHS[name]

@@ -77,8 +77,9 @@ def configs_for(model: nn.Module, name: str) -> list[HeldConfig]:
         ]
         for field, inner in fields.items():
             twin = next((deeper for deeper in twins if type(deeper.config) is type(inner)), None)
-            alike = sum(type(other) is type(inner) for other in fields.values())
-            if twin is not None and (alike == 1 or field in parts):
+            alike = [name for name, other in fields.items() if type(other) is type(inner)]
+            side = next((part for part in parts if part in alike), None)  # the first: a decoder may hold an `encoder`
+            if twin is not None and (len(alike) == 1 or field == side):
                 found.setdefault(id(inner), HeldConfig(inner, twin.holder, twin.path))
     return list(found.values())
 
@@ -138,7 +139,7 @@ def set_depth(changes: Changes, stack: StackChange) -> None:
     fields = [(one, field) for one in held for field in _depth_fields(one, stack)]
     for one, field in fields:
         set_field(changes, one.config, field, len(stack.new))
-        _set_stages(changes, one.config, stack)
+        _set_stages(changes, one, stack)
     if held and not fields and len(stack.new) != len(stack.old):
         changes.notes.append(
             f"no field of {kind_of(held[0].config)} holds the old depth {len(stack.old)} of {stack.name}: saving and "
@@ -188,18 +189,25 @@ def _set_lists(changes: Changes, config: Any, stack: StackChange) -> None:
             _set_leading(changes, config, field, stack, [old < value for old in origins])
 
 
-def _set_stages(changes: Changes, config: Any, stack: StackChange) -> None:
-    """Name the layers that a vision backbone can return, and return those it did, or the last."""
-    names, chosen = vars(config).get("stage_names"), vars(config).get("_out_features")
+def _set_stages(changes: Changes, held: HeldConfig, stack: StackChange) -> None:
+    """Name the layers that a vision backbone can return, and return those it did, or the last.
+
+    Backbones of transformers 4 keep all three beside their config, too.
+    """
+    names, chosen = vars(held.config).get("stage_names"), vars(held.config).get("_out_features")
     if names != ["stem", *(f"stage{number + 1}" for number in range(len(stack.old)))]:
         return
     new = ["stem", *(f"stage{number + 1}" for number in range(len(stack.new)))]
-    set_field(changes, config, "stage_names", new)
+    values: dict[str, object] = {"stage_names": new}
     if chosen:
         later = {"stem": 0} | {names[old + 1]: number + 1 for number, old in enumerate(origins_of(changes, stack))}
         kept = sorted({later[name] for name in chosen if name in later}) or [len(stack.new)]
-        set_field(changes, config, "_out_features", [new[number] for number in kept])
-        set_field(changes, config, "_out_indices", kept)
+        values |= {"_out_features": [new[number] for number in kept], "_out_indices": kept}
+    for field, value in values.items():
+        set_field(changes, held.config, field, value)
+        if field in held.holder.__dict__:
+            changes.snapshot.keep(held.holder)
+            setattr(held.holder, field, value)
 
 
 def _set_stage_depth(changes: Changes, held: HeldConfig, stack: StackChange) -> None:
