@@ -204,6 +204,30 @@ def test_a_custom_function_is_seen_with_what_its_context_keeps():
     assert held_by(extra)[0] == ".loss -> DoubleBackward.extra"
 
 
+FREED = {
+    "index": lambda x: x[torch.tensor([0, 2])],
+    "index_put": lambda x: x.index_put((torch.tensor([0]),), torch.zeros(1, 3)),
+    "cat": lambda x: torch.cat([x, x]) * x.repeat(2, 1),
+    "stack": lambda x: torch.stack([x, x]).exp(),
+    "lstm": lambda x: torch.nn.LSTM(3, 2)(x)[0],
+}
+
+
+@pytest.mark.parametrize("name", FREED)
+def test_a_graph_that_a_backward_pass_has_freed_can_be_searched(name):
+    """A list of tensors that was saved raises once it is freed, where a single one reads as `None`."""
+    leaf = torch.randn(4, 3, requires_grad=True)
+    kept = [FREED[name](leaf).sum()]
+    kept[0].backward()
+    assert lb.memory_report(top=1).largest
+    assert lb.who_holds(kept[0]).holders
+    watch = weakref.ref(leaf)
+    del leaf
+    assert not lb.release_memory(watch).watched[0].gone  # the graph of the loss still leads to it
+    kept.clear()
+    assert lb.release_memory(watch).watched[0].gone
+
+
 def test_looking_at_a_graph_runs_no_saved_tensor_hook():
     calls = []
 

@@ -112,13 +112,11 @@ def saved_by(node: Any) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors that a node of an autograd graph saved and a backward pass has not freed, with their attributes."""
     for name in _saved_names(type(node)):
         attribute = name.removeprefix("_raw")
-        if _READS_RAW:
-            saved = getattr(node, name)
-        else:
-            try:
-                saved = getattr(node, attribute if hasattr(type(node), attribute) else attribute.removeprefix("_"))
-            except RuntimeError:  # freed
-                continue
+        readable = attribute if hasattr(type(node), attribute) else attribute.removeprefix("_")
+        try:
+            saved = getattr(node, name if _READS_RAW else readable)
+        except RuntimeError:  # freed: a single raw one reads as `None` then, a list of them raises
+            continue
         for item in saved if isinstance(saved, (list, tuple)) else [saved]:
             tensor = item.data if _READS_RAW and item is not None else item
             if tensor is not None:
