@@ -394,3 +394,10 @@ def test_impossible_options_are_refused():
     with pytest.raises(TypeError) as caught:
         CapsuleLinear(6, 4, 3.0, 5)
     assert str(caught.value) == "num_out must be an integer of at least 1, got 3.0 of type float"
+
+
+@pytest.mark.parametrize("lead", [(), (1,), (7,), (2, 3)])
+def test_the_output_can_be_flattened_by_view(lead):
+    out = CapsuleLinear(6, 4, 3, 5)(torch.randn(*lead, 6, 4))
+    assert out.is_contiguous()
+    assert out.view(*lead, 15).shape == (*lead, 15)

@@ -513,3 +513,15 @@ def test_a_map_of_labels_is_pairs(tsv, tmp_path, capsys):
     assert refused(capsys, "train", tsv, "--label-map", "好评", "--out", tmp_path / "m") == (
         "--label-map must be pairs such as 1=bad,2=good, got '好评'"
     )
+
+
+def test_training_goes_on_where_the_reader_of_its_output_has_gone(tmp_path):
+    rows = "".join(f"{word} {n}\t{label}\n" for n in range(30) for word, label in (("干净", "好评"), ("太吵", "差评")))
+    (tmp_path / "rows.tsv").write_text(rows, "utf-8")
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "linkboy", "train", str(tmp_path / "rows.tsv"), "--out", str(tmp_path / "model")]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(write)
+    assert done.returncode == 0, done.stderr
+    assert lb.load_classifier(tmp_path / "model").predict(["干净"]).labels[0] == "好评"

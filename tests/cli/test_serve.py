@@ -82,6 +82,53 @@ def test_it_says_where_it_is_answers_and_stops(model, monkeypatch):
     assert serving.status == 0
 
 
+@pytest.fixture(scope="module")
+def of_columns(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("columns")
+    rows = "".join(
+        f"{'sparks' if n % 2 else 'parcel'} {n},{'it burns' if n % 2 else 'it is late'} {n},{n % 2}\n"
+        for n in range(80)
+    )
+    (folder / "rows.csv").write_text(f"subject,message,team\n{rows}", "utf-8")
+    data = lb.classify.read_labelled(folder / "rows.csv", text_column="subject,message", label_column="team")
+    lb.train_classifier(data, folder / "model")
+    return folder / "model"
+
+
+READS = "the classifier reads the columns 'subject' and 'message', and text 0 has 1 part: pass a table or JSON objects with these"
+
+
+def test_a_text_of_several_columns_is_never_taken_for_the_first(of_columns, capsys, monkeypatch):
+    classifier = lb.load_classifier(of_columns)
+    for call in (classifier.predict, classifier.explain, lambda texts: list(classifier.predict_stream(texts))):
+        with pytest.raises(ValueError) as caught:
+            call(["it burns"])
+        assert str(caught.value) == f"{READS} columns, or join the parts with ' \\x01 '"
+    assert classifier.predict([" \x01 it burns", ""]).labels[0] == "1"
+    for command in ("predict", "explain"):
+        assert cli.run([command, str(of_columns), "it burns"]) == 2
+        assert capsys.readouterr().err.startswith(f"linkboy: {READS}")
+
+
+def test_the_page_has_a_field_for_each_column(of_columns, monkeypatch):
+    serving = Serving(of_columns, monkeypatch)
+    try:
+        _, page = request(serving.port, "GET", "/")
+        assert re.findall(rb'<textarea id="text\d" name="(\w+)"', page) == [b"subject", b"message"]
+        asked = {"text": {"message": "it burns", "subject": ""}, "explain": True}
+        status, answer = request(serving.port, "POST", "/predict", asked)
+        assert (status, json.loads(answer)["label"]) == (200, "1")
+        assert json.loads(request(serving.port, "GET", "/model")[1])["text_columns"] == ["subject", "message"]
+        told = (
+            'a text must be an object with a string for "subject" and "message", the columns that the classifier reads'
+        )
+        for wrong in ("it burns", {"message": "it burns"}, {"subject": 1, "message": "it burns"}):
+            status, answer = request(serving.port, "POST", "/predict", {"texts": [wrong]})
+            assert (status, json.loads(answer)["error"]) == (400, told)
+    finally:
+        serving.stop()
+
+
 def test_other_names_and_addresses_are_allowed_by_an_option(model, monkeypatch):
     serving = Serving(model, monkeypatch, "--host", "0.0.0.0", "--allow-host", "models.example")
     try:

@@ -50,6 +50,7 @@ def test_a_schedule_that_fits_the_epochs_is_told_to_count_steps(name):
             "ExponentialLR(gamma=0.9) is stepped after each of the 120 steps",
         ),
         (lambda o: lr_scheduler.StepLR(o, 2, 0.5), "StepLR(gamma=0.5) is stepped after each of the 120 steps"),
+        (lambda o: lr_scheduler.LambdaLR(o, lambda n: 0.8**n), "LambdaLR is stepped after each of the 120 steps"),
     ],
 )
 def test_a_rate_that_vanishes_is_told(make, told):
@@ -79,6 +80,7 @@ def test_a_rate_that_vanishes_is_told(make, told):
         lambda o: lr_scheduler.OneCycleLR(o, 0.1, total_steps=120),
         lambda o: lr_scheduler.OneCycleLR(o, 0.1, epochs=6, steps_per_epoch=20),
         lambda o: lr_scheduler.LambdaLR(o, lambda step: 1.0),
+        lambda o: lr_scheduler.LambdaLR(o, lambda step: max(0.0, 1 - step / 120)),
         lambda o: lr_scheduler.ReduceLROnPlateau(o),
     ],
 )

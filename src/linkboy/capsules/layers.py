@@ -97,7 +97,8 @@ class CapsuleLinear(nn.Module):
         else:
             coupling = self._couple(weight, input)
         output = squash(weighted_sum(weight, coupling, input))  # (C, B, O)
-        return output.transpose(0, 1).reshape(*lead, self.num_out, self.out_dim)
+        # Contiguous, as copied decoders flatten it with `view`.
+        return output.transpose(0, 1).reshape(*lead, self.num_out, self.out_dim).contiguous()
 
     def _couple(self, weight: Tensor, input: Tensor) -> Tensor:
         """Return the couplings of the last weighted sum, `(num_out, B, num_in)` in the input's dtype."""

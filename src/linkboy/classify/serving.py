@@ -14,6 +14,7 @@ from linkboy._checks import did_you_mean
 from linkboy._language import LANGUAGES, Language
 from linkboy._page import environment
 from linkboy._version import __version__
+from linkboy.classify.reading._columns import FIELD
 from linkboy.classify.results._page import PIECES, shades
 from linkboy.classify.saved.classifier import Classifier
 from linkboy.classify.saved.explain import Explanation
@@ -68,8 +69,12 @@ class Question:
     explain: bool
 
 
-def asked_of(body: bytes) -> Question:
+def asked_of(body: bytes, columns: Sequence[str] = ()) -> Question:
     """Return what the body of a request asks for.
+
+    Args:
+        body: the body.
+        columns: those that the texts are made of; where there are several, a text is an object with a string for each.
 
     Raises:
         RefusedError: it is not what `POST /predict` takes.
@@ -95,11 +100,25 @@ def asked_of(body: bytes) -> Question:
         raise RefusedError(400, f"there is no {unknown[:60]!r} to ask for{did_you_mean(unknown[:60], _KEYS)}")
     one = "text" in given
     texts = [given["text"]] if one else given["texts"]
+    if len(columns) > 1 and isinstance(texts, list):
+        texts = [_joined(text, columns) for text in texts]
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise RefusedError(400, '"text" must be a string, and "texts" a list of strings')
     asked = Question(texts, one, given.get("top", 1), given.get("explain", False))
     _check(asked)
     return asked
+
+
+def _joined(text: Any, columns: Sequence[str]) -> str:
+    """Return a text of several columns as the classifier reads it."""
+    if not (
+        isinstance(text, dict) and set(text) == set(columns) and all(isinstance(part, str) for part in text.values())
+    ):
+        names = " and ".join(json.dumps(column, ensure_ascii=False) for column in columns)
+        raise RefusedError(
+            400, f"a text must be an object with a string for {names}, the columns that the classifier reads"
+        )
+    return f" {FIELD} ".join(text[column] for column in columns) if any(text.values()) else ""
 
 
 def _check(asked: Question) -> None:
@@ -344,13 +363,15 @@ class _Site:
     async def model(self, request: Any) -> Any:
         classifier = self._classifier
         about = {"name": self._name, "kind": classifier.kind, "class_names": classifier.class_names}
+        about["text_columns"] = classifier.text_columns
         return _json({**about, "linkboy": __version__, "most_texts": MOST_TEXTS, "most_characters": MOST_TEXT})
 
     async def predict(self, request: Any) -> Any:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise RefusedError(415, f"the body must be of the type application/json, got {kind[:60]!r}")
-        return _json(await self._gathered.answer(asked_of(await self._body(request))))
+        asked = asked_of(await self._body(request), self._classifier.text_columns)
+        return _json(await self._gathered.answer(asked))
 
     async def _body(self, request: Any) -> bytes:
         """Return the body of a request, within bounds of size and time."""
@@ -382,6 +403,7 @@ class _Site:
             name=self._name,
             kind=self._classifier.kind,
             classes=len(self._classifier.class_names),
+            columns=self._classifier.text_columns,
             several=self._classifier.several,
             top=min(TOP_ON_PAGE, len(self._classifier.class_names)),
             most=MOST_EXPLAINED,

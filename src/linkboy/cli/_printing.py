@@ -24,11 +24,14 @@ def printer() -> Callable[[Printable | str], None]:
         if not is_first_process():
             return
         shown = visible(block) if isinstance(block, str) else _Worded(block)
-        if sys.stdout.isatty():
-            console.print(shown, markup=False)
-        else:
-            print(shown)
-        print(flush=True)
+        try:
+            if sys.stdout.isatty():
+                console.print(shown, markup=False)
+            else:
+                print(shown)
+            print(flush=True)
+        except BrokenPipeError:  # the reader (`| head`) has had enough, and what is reported on goes on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     return show
 

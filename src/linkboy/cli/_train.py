@@ -1,5 +1,6 @@
 """`linkboy train`: from a file of labelled text to a directory with a classifier."""
 
+import json
 import os
 import shlex
 import shutil
@@ -113,7 +114,11 @@ def train(
     if demo:
         _show_demo(directory, show)
     else:
-        show(f'try next:  {_program()} predict {directory} "a text"    {_program()} evaluate {directory} FILE')
+        columns = parts["train"].text_columns
+        one = json.dumps(dict.fromkeys(columns, "..."), ensure_ascii=False)
+        text = f"echo {shlex.quote(one)} | {_program()} predict {directory} -"
+        text = text if len(columns) > 1 else f'{_program()} predict {directory} "a text"'
+        show(f"try next:  {text}    {_program()} evaluate {directory} FILE")
     return 0
 
 

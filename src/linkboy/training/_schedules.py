@@ -50,6 +50,10 @@ def reach_note(scheduler: LRScheduler, epochs: int | None, steps: int | None, ea
             left = part.gamma ** (steps // every)
             if every <= epochs and left < _GONE <= part.gamma ** (epochs // every):
                 return f"{name}(gamma={part.gamma:g}) {told}: the learning rate ends at {left:.2g} of the first one"
+        elif isinstance(part, lr_scheduler.LambdaLR):
+            left, at_epochs = (max(function(n) for function in part.lr_lambdas) for n in (steps, epochs))
+            if 0 < left < _GONE <= at_epochs:
+                return f"{name} {told}: the learning rate ends at {left:.2g} of the first one"
     return None
 
 

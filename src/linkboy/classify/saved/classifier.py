@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from linkboy._checks import check_number, did_you_mean
 from linkboy._files import local_path
+from linkboy._report import plural
 from linkboy._version import __version__
 from linkboy.classify.encoding._dataset import Encoder
 from linkboy.classify.encoding._features import FlatFeatures, NgramEncoder
@@ -26,6 +27,7 @@ from linkboy.classify.judging.multilabel import MultilabelMetrics, multilabel_me
 from linkboy.classify.models._kinds import ENCODERS, restored_model
 from linkboy.classify.models._models import NgramAndVectorClassifier, TextModel
 from linkboy.classify.reading._arriving import batches_of
+from linkboy.classify.reading._columns import FIELD
 from linkboy.classify.reading._parts import memberships_of, targets_of, unknown_labels
 from linkboy.classify.reading.labelled import LabelledTexts, labelled_of
 from linkboy.classify.recipe import Model
@@ -98,6 +100,19 @@ class Classifier:
         names = self.about.get(key)
         return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
+    def _check_columns(self, texts: Sequence[str]) -> None:
+        """Raise if a text is not made of the columns that the classifier reads: alone it would be taken for the first one."""
+        columns = self.text_columns
+        if len(columns) < 2:
+            return
+        for number, text in enumerate(texts):
+            if text and text.count(FIELD) != len(columns) - 1:
+                raise ValueError(
+                    f"the classifier reads the columns {' and '.join(map(repr, columns))}, and text {number} has "
+                    f"{plural(text.count(FIELD) + 1, 'part')}: pass a table or JSON objects with these columns, or join the "
+                    f"parts with ' \\x01 '"
+                )
+
     @property
     def several(self) -> bool:
         """Whether a text may have any number of labels."""
@@ -142,9 +157,11 @@ class Classifier:
 
         Raises:
             TypeError: `texts` is a single string, or holds something that is not a string.
-            ValueError: `top` is less than 1, `threshold` is not a probability, or `abstain` cannot be reached.
+            ValueError: `top` is less than 1, `threshold` is not a probability, `abstain` cannot be reached, or the classifier
+                reads several columns and a text is not made of as many.
         """
         check_texts("predict", texts)
+        self._check_columns(texts)
         check_number("top", top, minimum=1, integer=True)
         return self._predictions(texts, self._encode(texts), top, self._least(threshold, abstain))
 
@@ -264,6 +281,7 @@ class Classifier:
                     batch = next(remaining, None)
                     if batch is not None:
                         check_texts("predict_stream", batch)
+                        self._check_columns(batch)
                         waiting.append((batch, encoding.submit(self._encode, batch)))
                 except Exception as error:  # noqa: BLE001 (raised again, behind the answers)
                     batch, failed = None, error
@@ -295,6 +313,7 @@ class Classifier:
             ValueError: `label` or `against` is not among the classes, or both are the same.
         """
         check_texts("explain", texts)
+        self._check_columns(texts)
         for argument, name in (("label", label), ("against", against)):
             if name is not None and name not in self.class_names:
                 near = did_you_mean(name, self.class_names)

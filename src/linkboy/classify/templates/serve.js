@@ -35,7 +35,10 @@ place("form").addEventListener("submit", async (event) => {
   button.disabled = true;
   let problem = "";
   try {
-    const body = JSON.stringify({ text: place("text").value, top: Number(place("answer").dataset.top), explain: true });
+    const fields = [...document.querySelectorAll("textarea")];
+    const columns = () => Object.fromEntries(fields.map(({ name, value }) => [name, value]));
+    const text = fields.length > 1 ? columns() : fields[0].value;
+    const body = JSON.stringify({ text, top: Number(place("answer").dataset.top), explain: true });
     const response = await fetch("predict", { method: "POST", headers: { "content-type": "application/json" }, body });
     const answer = await response.json();
     response.ok ? show(answer) : (problem = answer.error);
