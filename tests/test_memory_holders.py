@@ -451,15 +451,24 @@ def test_a_leak_that_the_collector_ends_is_called_a_reference_cycle(monkeypatch)
     )
 
 
+GROWING = """
+import torch, linkboy as lb
+detector = lb.LeakDetector()
+for size in detector.watch(range(1, 21)):
+    batch = torch.zeros(200_000 * size)
+    hidden = batch * 2
+del batch, hidden
+report = detector.report()
+print(report.ok, report.survivors, *report.notes)
+"""
+
+
 def test_batches_that_grow_are_not_called_a_leak_and_it_is_said():
-    detector = lb.LeakDetector()
-    for size in detector.watch(range(1, 21)):
-        batch = torch.zeros(200_000 * size)
-        hidden = batch * 2
-    del batch, hidden
-    report = detector.report()
-    assert (report.ok, report.survivors) == (True, ())
-    assert report.notes == ("the tensors of each step are larger than those before, and none outlives its step",)
+    """In a process of its own: what the heap does with blocks of many sizes depends on what was allocated before."""
+    done = subprocess.run([sys.executable, "-c", GROWING], capture_output=True, text=True, timeout=120)
+    assert (
+        done.stdout == "True () the tensors of each step are larger than those before, and none outlives its step\n"
+    ), done
 
 
 def test_growth_below_the_tolerance_is_said_with_the_tolerance():
