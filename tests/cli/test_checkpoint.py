@@ -31,7 +31,7 @@ def test_the_command_shows_steps_options_and_figures(directory, capsys):
     path, _ = directory
     assert cli.run(["checkpoint", str(path)]) == 0
     text = capsys.readouterr().out
-    for part in ("step-2", "step-4", "whole", "exact", "AdamW", "67", "27", "clip_grad_norm", "last train_loss"):
+    for part in ("step-2", "step-4", "whole", "exact", "AdamW", "67", "27", "clip_grad_norm", "train_loss of epoch 1"):
         assert part in text
     assert cli.run(["checkpoint", str(path / "step-2"), "--json"]) == 0
     content = json.loads(capsys.readouterr().out)

@@ -225,7 +225,7 @@ class CheckpointContents(Report):
         rows: a `CheckpointReport` for each checkpoint, oldest first.
         best: path of the checkpoint that `keep_best` keeps, if there is one.
         seed: the seed of the run; this field and those below are of the newest whole checkpoint that `fit` saved, else `None`.
-        epochs: epochs finished.
+        epochs: epochs finished; a checkpoint at the end of an epoch is saved before its validation, and does not count it.
         optimizer: class of the optimizer.
         recipe: what the run was asked to do: loss, clipping, groups of the optimizer.
         figures: the last epoch's row.
@@ -270,12 +270,17 @@ class CheckpointContents(Report):
         if self.seed is not None:
             known = {
                 "seed": self.seed,
+                "step": next((row.step for row in reversed(self.rows) if row.ok), None),
                 "epochs finished": self.epochs,
                 "optimizer": self.optimizer,
                 "parameters": format_count(self.parameter_count or 0),
                 "of these train": format_count(self.trainable_count or 0),
-                **{name: value for name, value in self.recipe.items() if name != "groups" and value is not None},
-                **{f"last {name}": value for name, value in self.figures.items() if value is not None},
+                **{name: value for name, value in self.recipe.items() if name != "groups" and value not in (None, {})},
+                **{
+                    f"{name} of epoch {self.figures.get('epoch')}": value
+                    for name, value in self.figures.items()
+                    if name != "epoch" and value is not None
+                },
             }
             yield Table(("", ""), [[name, value] for name, value in known.items()])
         yield "\n".join(self.notes)
