@@ -997,3 +997,24 @@ def test_a_wrong_rule_is_refused(changes, message):
     with pytest.raises(ValueError) as caught:
         EarlyStopping(**changes)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (torch.tensor([0, 5, 1]), "loss_fn was called with f32[3, 3] and i64[3] from 0 to 5"),
+        (torch.tensor([0.0, 1.0, 2.0]), "loss_fn was called with f32[3, 3] and f32[3]"),
+    ],
+)
+def test_an_error_of_a_loss_says_what_it_was_called_with(target, told):
+    model = nn.Linear(2, 3)
+    loader = DataLoader(TensorDataset(torch.zeros(3, 2), target), batch_size=3)
+    with pytest.raises((IndexError, RuntimeError)) as caught:
+        fit(
+            model,
+            nn.CrossEntropyLoss(reduction="none"),
+            torch.optim.SGD(model.parameters(), 0.1),
+            loader,
+            progress=False,
+        )
+    assert caught.value.__notes__ == [told]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from linkboy._calls import tensors_in
 from linkboy._checks import describe
+from linkboy._tensors import values_visible
 from linkboy.training import _batches
 from linkboy.training._label_weights import LabelWeights
 
@@ -51,7 +52,11 @@ class Objective:
     def losses(self, output: Any, target: Any) -> Tensor:
         """Return the losses of a batch, not reduced but for a model's own; nothing where it may and does not return one."""
         if self.loss_fn is not None:
-            losses = self.loss_fn(output, target)
+            try:
+                losses = self.loss_fn(output, target)
+            except Exception as error:
+                error.add_note(f"loss_fn was called with {describe(output)} and {describe(target)}{_range_of(target)}")
+                raise
             _batches.check_losses(losses)
             return losses
         loss = _loss_of(output)
@@ -99,6 +104,16 @@ def without_loss(output: Any, rows: int) -> Any:
         if isinstance(value, Tensor) and value.ndim and value.shape[0] == rows
     }
     return type(output)(**kept) if len(kept) < len(output) else output  # type: ignore[call-arg]
+
+
+def _range_of(target: Any) -> str:
+    """Return what integer labels are from and to, since most errors of a loss are about them."""
+    if not isinstance(target, Tensor) or target.is_floating_point() or target.dtype is torch.bool or not target.numel():
+        return ""
+    if target.is_complex() or not values_visible(target):
+        return ""
+    low, high = target.aminmax()
+    return f" from {low.item()} to {high.item()}"
 
 
 def _loss_of(output: Any) -> Tensor | None:
