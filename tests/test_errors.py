@@ -177,6 +177,7 @@ MEETINGS = [
     lambda: read("rows.csv", "id,heading,kind\n1,a,b\n"),
     lambda: read("rows.tsv", "".join(f"a text {n}\t{'PN'[n % 2]}\t{'pn'[n % 2]}\n" for n in range(10))),
     lambda: read("rows.tsv", "heading\tkind\n" + "".join(f"text {n}\t{'ab'[n % 2]}\n" for n in range(30))),
+    lambda: read("rows.csv", "Tickets of 2026,,\nid,heading,kind\n1,a,b\n"),
     lambda: train(label_separator="|"),
     abstain_where_the_surest_is_wrong,
     lambda: read("rows.tsv", "good\tyes\nno tab\n"),

@@ -424,6 +424,24 @@ def test_predict_reads_the_column_of_texts_of_a_table(model, table, capsys):
     assert printed.err == "linkboy: text from column '评论'; comma, with header, UTF-8\n"
 
 
+def test_a_title_above_the_names_is_left_out_by_predict_and_evaluate(model, table, capsys):
+    table.write_text(f"客服工单汇总表,,\n{table.read_text('utf-8')}", "utf-8")
+    form = "comma, with header in line 2 below '客服工单汇总表', UTF-8"
+    assert cli.run(["predict", str(model), "--file", str(table)]) == 0
+    printed = capsys.readouterr()
+    assert [line.split("\t")[2] for line in printed.out.splitlines()] == [text for _, text, _ in GIVEN]
+    assert printed.err == f"linkboy: text from column '评论'; {form}\n"
+    assert cli.run(["evaluate", str(model), str(table)]) == 0
+    assert form in capsys.readouterr().out
+    table.write_text(table.read_text("utf-8").replace("评论", "说法"), "utf-8")
+    assert cli.run(["predict", str(model), "--file", str(table)]) != 0
+    assert capsys.readouterr().err == (
+        f"linkboy: {table}: only one cell is filled above line 2, '客服工单汇总表', and several in that line, 'id', '说法', "
+        "'标签'; if it is a title, delete the lines above the names of the columns, else pass --header where it names a "
+        "column, or --no-header where it is a row\n"
+    )
+
+
 def test_predict_reads_the_file_that_it_was_trained_on(model, tsv, capsys):
     assert cli.run(["predict", str(model), "--file", str(tsv)]) == 0
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]

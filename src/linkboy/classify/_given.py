@@ -19,6 +19,7 @@ from linkboy.classify.reading._dialect import FASTTEXT, SEPARATOR_NAMES, SEPARAT
 from linkboy.classify.reading._json import MISSING, cell_text
 from linkboy.classify.reading._sentences import say
 from linkboy.classify.reading._tables import BadRow, Reading, TextTable, json_form, table_of, text_lines
+from linkboy.classify.reading._titles import Title, title_of_lines
 from linkboy.classify.reading.labelled import as_string, columns_named, existing_file, text_getter
 from linkboy.classify.saved.classifier import Classifier
 from linkboy.classify.saved.predictions import Predictions
@@ -148,12 +149,20 @@ def _is_table(content: Content, asked: Reading) -> bool:
     lines = [line for line in text.split("\n")[:1000] if line.strip()]
     lines = lines[:-1] if len(lines) > 1 and len(content.head) > 1 << 15 else lines  # the last one may be cut off
     first = lines[0] if lines else ""
+    title = title_of_lines(list(enumerate(lines, 1)), asked.wanted, separator=None, header=None)
+    if title is not None and (title.plain or (content.ending in (".csv", ".tsv") and _has_columns(title))):
+        return True
     if content.ending in (".csv", ".tsv"):
         return any(separator in first for separator in SEPARATORS) or name_key(first.strip('" \r')) in TEXT_NAMES
     if any(_has_header(lines, separator, asked.wanted.known) for separator in SEPARATORS):
         return True
     tabs = {line.count("\t") for line in lines}
     return first.startswith(FASTTEXT) or (len(lines) > 1 and len(tabs) == 1 and 0 not in tabs)
+
+
+def _has_columns(title: Title) -> bool:
+    """Return whether what is below is columns, not texts with a comma each."""
+    return len(title.names) > 2 or any(name_key(name) in TEXT_NAMES for name in title.names)
 
 
 def _has_header(lines: Sequence[str], separator: str, known: Sequence[str]) -> bool:

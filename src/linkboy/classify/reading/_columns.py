@@ -189,6 +189,16 @@ def looks_like_header(names: Sequence[str]) -> bool:
     return bool(keys & set(TEXT_NAMES)) and bool(keys & set(LABEL_NAMES))
 
 
+def names_columns(names: Sequence[str], wanted: Wanted) -> bool:
+    """Return whether a row names columns that are usual, that were asked for by name, or that a classifier knows."""
+    given = [name for name in wanted.all if isinstance(name, str) and not name.replace(",", "").isdecimal()]
+    asked = bool(given) and all(
+        name in names or {part.strip() for part in name.split(",")} <= set(names) for name in given
+    )
+    known = bool(wanted.known) and {*wanted.known, *wanted.known_label} <= set(names)
+    return len(names) > 1 and (looks_like_header(names) or asked or known)
+
+
 FirstRow = Literal["row", "header", "both", "unknown"]
 
 
@@ -253,6 +263,11 @@ def choose_columns(
         taken = _places(text, label, weight)
         text, label = _by_content(path, names, columns, text, label, taken, wanted, header=header)
     for place in _places(text, label, weight) if header else ():
+        if not names[place] and names.count("") > 1:
+            raise ValueError(
+                f"{path} has {names.count('')} columns without a name in its first row; write the names there, or if they are "
+                "in a later line, delete the lines above it"
+            )
         if names.count(names[place]) > 1:
             raise ValueError(
                 f"{path} has {names.count(names[place])} columns named {names[place]!r}; rename all but one"

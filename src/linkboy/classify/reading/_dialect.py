@@ -21,6 +21,7 @@ from linkboy.classify.reading._columns import (
     label_comes_first,
     looks_like_header,
     name_key,
+    names_columns,
 )
 from linkboy.classify.reading._content import HEAD_LINES
 
@@ -48,6 +49,7 @@ class Dialect:
         escaped: whether a quote inside a field is written with a backslash, not doubled.
         fasttext: whether labels are written as `__label__x`.
         rows: the first rows, without the header.
+        header_place: where the header is below a title, in a few words.
     """
 
     separator: str
@@ -58,6 +60,7 @@ class Dialect:
     escaped: bool = False
     fasttext: bool = False
     rows: Sequence[Sequence[str]] = ()
+    header_place: str = ""
 
     @property
     def shown(self) -> str:
@@ -65,12 +68,14 @@ class Dialect:
         if self.fasttext:
             return "fastText's __label__"
         name = SEPARATOR_NAMES.get(self.separator, repr(self.separator))
-        return f"{name}, {header_words(self.header)}" + (", quotes escaped by \\" if self.escaped else "")
+        return f"{name}, {header_words(self.header, self.header_place)}" + (
+            ", quotes escaped by \\" if self.escaped else ""
+        )
 
 
-def header_words(header: bool) -> str:
-    """Return whether there is a header, in a few words."""
-    return "with header" if header else "no header (columns count from 0)"
+def header_words(header: bool, place: str = "") -> str:
+    """Return whether there is a header, and where below a title, in a few words."""
+    return f"with header{place}" if header else "no header (columns count from 0)"
 
 
 def separator_of(given: str | None) -> str | None:
@@ -140,7 +145,7 @@ def look(
         ValueError: there are two ways to read it; the message names the arguments that choose.
     """
     full = [line for line in head if line.strip()]
-    if separator is None and header is None and _is_fasttext(full):
+    if separator is None and header is None and is_fasttext(full):
         return Dialect(" ", False, ("label", "text"), "none", fasttext=True)
     chosen = separator or _separator(path, head, full, whole, ending, wanted)
     if chosen == "\t" and ending != ".csv":
@@ -162,7 +167,7 @@ def look_at_first(path: object, first: str, *, wanted: Wanted, separator: str | 
     Raises:
         ValueError: one line does not tell.
     """
-    if separator is None and header is None and _is_fasttext([first]):
+    if separator is None and header is None and is_fasttext([first]):
         return Dialect(" ", False, ("label", "text"), "none", fasttext=True)
     if separator is None:
         raise ValueError(
@@ -191,7 +196,8 @@ def excel_separator(line: str) -> str | None:
     return match[1] if match else None
 
 
-def _is_fasttext(head: Sequence[str]) -> bool:
+def is_fasttext(head: Sequence[str]) -> bool:
+    """Return whether lines begin with fastText's labels."""
     starts = sum(line.lstrip().startswith(FASTTEXT) for line in head)
     return bool(head) and head[0].lstrip().startswith(FASTTEXT) and starts > 0.8 * len(head)
 
@@ -220,9 +226,7 @@ def _separator(path: object, head: Sequence[str], full: Sequence[str], whole: bo
 
 def _names_columns(first: str, separator: str, wanted: Wanted) -> bool:
     """Return whether the first line, cut at a separator, names the columns that are usual or asked for."""
-    names = [name.strip() for name in next(csv.reader([first], delimiter=separator), [])]
-    given = {name for name in wanted.all if isinstance(name, str) and not name.isdecimal()}
-    return len(names) > 1 and (looks_like_header(names) or (bool(given) and given <= set(names)))
+    return names_columns([name.strip() for name in next(csv.reader([first], delimiter=separator), [])], wanted)
 
 
 def _is_usual(usual: str, even: Sequence[str], full: Sequence[str]) -> bool:

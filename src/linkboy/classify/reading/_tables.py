@@ -31,6 +31,7 @@ from linkboy.classify.reading._dialect import (
     with_header,
 )
 from linkboy.classify.reading._json import cell_text, names_in, value_at, values_of
+from linkboy.classify.reading._titles import title_of_lines, title_of_rows
 
 BadRow = Callable[[int, str], None]  # called with line and reason
 Record = Any  # cells by position, or an object of JSON
@@ -294,6 +295,15 @@ def delimited_table(
     if separator is not None and more:  # a line for Excel above the table
         asked = dataclasses.replace(asked, separator=asked.separator or separator)
         head, lines = [each for each in head if each[0] != first], (each for each in lines if each[0] != first)
+    title = None
+    if not content.live:
+        title = title_of_lines(head, asked.wanted, separator=asked.separator, header=asked.header)
+    if title is not None and not title.plain:
+        raise title.refusal(content.path)
+    if title is not None:
+        above = title.lines
+        asked = dataclasses.replace(asked, separator=title.separator, header=True)
+        head, lines = [each for each in head if each[0] not in above], (each for each in lines if each[0] not in above)
     texts = [line for _, line in head if line is not None]
     options = {"wanted": asked.wanted, "separator": asked.separator, "header": asked.header}
     dialect = (
@@ -301,6 +311,8 @@ def delimited_table(
         if content.live
         else look(content.path, texts, all_read, ending=content.ending, **options)
     )
+    if title is not None:
+        dialect = dataclasses.replace(dialect, header_place=title.shown)
     fixed, lists = None, False
     if dialect.fasttext:
         lists = any(line.count(FASTTEXT) > 1 and len(_fasttext_labels(line)) > 1 for line in texts)
@@ -506,9 +518,16 @@ def workbook_table(content: Content, asked: Reading) -> TextTable:
         )
     rows = [[_cell(cell) for cell in row] for row in next(iter(frames.values())).iter_rows()]
     numbered = [(number, row) for number, row in enumerate(rows, 1) if any(map(str.strip, row))]
+    title = title_of_rows(
+        (((number,), row) for number, row in numbered[:HEAD_LINES]), asked.wanted, header=asked.header
+    )
+    if title is not None and not title.plain:
+        raise title.refusal(path)
+    if title is not None:
+        numbered = [each for each in numbered if each[0] not in title.lines]
     dialect = with_header(
         path, [row for _, row in numbered[:HEAD_LINES]], ",", "csv", asked.wanted, asked.header, usual_header=True
     )
     records = iter(numbered[1:] if dialect.header else numbered)
-    form = f"Excel, {header_words(dialect.header)}"
+    form = f"Excel, {header_words(dialect.header, '' if title is None else title.shown)}"
     return TextTable(path, form, dialect.names, "row" if dialect.header else False, dialect.rows, records)
