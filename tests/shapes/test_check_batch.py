@@ -8,6 +8,8 @@ import inspect
 import json
 import logging
 import re
+import subprocess
+import sys
 import warnings
 from importlib.metadata import version
 
@@ -17,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from tests.shapes import architectures, mutations, seeded
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import Variable
 
 from linkboy import assert_batch_safe, check_batch, cli
 
@@ -715,6 +719,109 @@ def test_mixed_samples_are_followed_back_past_what_sorts_them_on_the_way():
         return h - h.mean(dim=0)  # BUG
 
     report = check_batch(forward, rows(4))
+    lines, first = inspect.getsourcelines(forward)
+    assert report.findings[0].line == first + next(n for n, line in enumerate(lines) if line.endswith("# BUG\n"))
+
+
+# Made inside of forward, by what torch functions see (`.detach()`) and what they do not (`Variable(...)`).
+MADE = {
+    "Variable(zeros)": lambda y: y + Variable(torch.zeros(1, 4)),
+    "Variable(data)": lambda y: y + Variable(y.data),
+    "data": lambda y: y + y.data,
+    "detach": lambda y: y + y.detach(),
+    "tensor(tensor)": lambda y: y + torch.tensor(torch.ones(4)),
+    "tensor(list)": lambda y: y + torch.tensor([1.0, 2.0, 3.0, 4.0]),
+    "Parameter": lambda y: y + nn.Parameter(torch.zeros(1, 4)),
+    "Tensor(list)": lambda y: y + torch.Tensor([1, 2, 3, 4]),
+    "Tensor(tensor)": lambda y: y + torch.Tensor(torch.ones(4)),
+    "FloatTensor": lambda y: y + torch.FloatTensor(4).zero_(),
+    "new": lambda y: y + Variable(y.data.new(y.size(0), 4).zero_()),
+    "from_numpy": lambda y: y + torch.from_numpy(np.zeros((1, 4), np.float32)),
+    "index": lambda y: y * Variable(torch.eye(4)).index_select(0, Variable(y.max(dim=1)[1].data)),
+    "scatter": lambda y: y * Variable(torch.zeros(y.size(0), 4)).scatter_(1, y.max(1)[1].data.view(-1, 1), 1.0),
+}
+
+
+@pytest.mark.filterwarnings("ignore:To copy construct from a tensor:UserWarning")  # what is tested is the copy
+@pytest.mark.parametrize("name", MADE)
+def test_a_tensor_made_in_forward_is_no_finding_whatever_ran_before(name):
+    torch.manual_seed(0)
+    layer = nn.Linear(8, 4)
+    FakeTensorMode.cache_clear()  # as in a new process
+    first, second = (check_batch(lambda x: MADE[name](layer(x)), rows(8)) for _ in range(2))
+    assert (first.ok, first.run, str(first)) == (True, "shapes", str(second))
+
+
+@pytest.mark.slow
+def test_a_tensor_made_in_forward_is_no_finding_in_a_new_process():
+    code = (
+        "import torch\n"
+        "from linkboy import check_batch\n"
+        "from torch.autograd import Variable\n"
+        "layer = torch.nn.Linear(8, 4)\n"
+        "for forward in (lambda x: layer(x) + Variable(torch.zeros(1, 4)), lambda x: layer(x) + torch.FloatTensor(4).zero_()):\n"
+        "    print(str(check_batch(forward, lambda n: torch.rand(n, 8))).splitlines()[0])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["batch check: no finding   3 calls compared on fake tensors"] * 2
+
+
+def test_a_special_case_with_a_variable_is_still_found():
+    def forward(x):
+        if x.shape[0] == 3:  # BUG
+            return Variable(x).sigmoid()
+        return Variable(x).tanh()
+
+    FakeTensorMode.cache_clear()
+    lines, first = inspect.getsourcelines(forward)
+    found = [(finding.kind, finding.line) for finding in check_batch(forward, rows(4), mixing=False).findings]
+    assert found == [("control-flow", first + next(n for n, line in enumerate(lines) if line.endswith("# BUG\n")))]
+
+
+@pytest.mark.parametrize(
+    "passed",
+    [lambda i: i, lambda i: i.data, Variable, lambda i: Variable(i.data), lambda i: torch.from_numpy(i.numpy())],
+    ids=["itself", "data", "Variable", "Variable-data", "numpy"],
+)
+def test_mixed_samples_are_followed_back_past_what_no_call_made(passed):
+    def forward(x):
+        c = F.softmax(x, dim=0)  # BUG
+        i = c.max(dim=1)[1]
+        return x * torch.eye(10).index_select(0, passed(i))
+
+    report = check_batch(forward, rows(10))
+    lines, first = inspect.getsourcelines(forward)
+    assert report.findings[0].line == first + next(n for n, line in enumerate(lines) if line.endswith("# BUG\n"))
+
+
+def _rows_of_the_input(x):
+    first = x.unbind(0)[0]
+    assert first.shape == x.shape[1:]
+    return x.softmax(dim=0)  # BUG
+
+
+def _rows_of_data(x):
+    y = torch.sin(x)
+    first = y.unbind(0)[0]
+    assert first.shape == x.shape[1:]
+    return y.data.softmax(dim=0)  # BUG
+
+
+def _in_place(x):
+    y = torch.sin(x)
+    y.sub_(y.mean(dim=0))  # BUG
+    return Variable(y.data).cos()
+
+
+def _in_place_on_a_view(x):
+    y = torch.sin(x)
+    y.view(-1, 5, 2).sub_(x.view(-1, 5, 2).mean(dim=0))  # BUG
+    return Variable(y.data).cos()
+
+
+@pytest.mark.parametrize("forward", [_rows_of_the_input, _rows_of_data, _in_place, _in_place_on_a_view])
+def test_memory_belongs_to_the_call_that_made_or_wrote_it(forward):
+    report = check_batch(forward, rows(10))
     lines, first = inspect.getsourcelines(forward)
     assert report.findings[0].line == first + next(n for n, line in enumerate(lines) if line.endswith("# BUG\n"))
 

@@ -13,6 +13,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import Variable
 
 from linkboy import trace_shapes
 
@@ -511,3 +513,14 @@ def test_sparse_tensors_have_shapes_and_no_strides():
     with pytest.raises(RuntimeError) as caught, trace_shapes():
         x.view(9, 1)
     assert caught.value.__notes__[0].endswith("view of (3, 3)")
+
+
+def test_on_fakes_a_call_of_torch_itself_is_no_row_whatever_ran_before():
+    traces = []
+    FakeTensorMode.cache_clear()  # as in a new process
+    for _ in range(2):
+        with FakeTensorMode(), trace_shapes(ops="all") as trace:
+            torch.relu(Variable(torch.zeros(1, 4)))
+            torch.ops.aten.neg.default(torch.FloatTensor(4))
+        traces.append([row.op for row in trace.rows])
+    assert traces == [["zeros", "relu", "neg.default"]] * 2

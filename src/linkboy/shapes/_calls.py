@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ Shape = tuple[Any, ...]
 
 _functorch: Any = torch._C._functorch  # type: ignore[attr-defined]  # private, as _is_alias_of is
 _is_alias: Callable[[Tensor, Tensor], bool] | None = getattr(torch._C, "_is_alias_of", None)
+_count_dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
 
 
 # These read or set something and return no tensor of their own; they are half of what a forward pass calls.
@@ -76,6 +77,12 @@ class CallMode(TorchFunctionMode):
         super().__init__()
         self.places = Places()
         self._names: dict[Any, str] = {}
+        self._dispatch_modes = 0
+
+    def __enter__(self) -> Self:
+        self._dispatch_modes = _count_dispatch_modes()
+        super().__enter__()
+        return self
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -84,7 +91,9 @@ class CallMode(TorchFunctionMode):
         name = self._names.get(func)
         if name is None:
             name = self._names[func] = _name_of(func)
-        if not name:
+        # A mode such as FakeTensorMode is off the stack while it works. Its own calls are seen if what the user called is
+        # not, such as `Variable(x)` or `torch.from_numpy(a)`, and come only where its cache has no answer yet.
+        if not name or _count_dispatch_modes() < self._dispatch_modes:
             return func(*args, **kwargs)
         inputs = _operands(args)
         if kwargs:

@@ -43,6 +43,8 @@ class CallRecorder(CallMode):
         self._passed: Counter[Key] = Counter()
         self._nodes: list[_Node] = []
         self._maker: dict[int, int] = {}  # the node of a tensor, by id; the nodes keep the tensors alive
+        # The node that made or wrote a storage, by its address; `None` for what no call made.
+        self._memory: dict[int | None, int | None] = {None: None}
 
     def called(self, call: Call) -> None:
         """Keep the result of a call, or compare it with the one kept."""
@@ -62,8 +64,15 @@ class CallRecorder(CallMode):
         befores = self._base._kept.get((key, nth), [])
         differs = any(self._differs(*three) for three in zip(befores, call.outputs, fits, strict=False))
         follows = any(fit and fit.per_sample for fitted in fits for fit in fitted or ())
-        sources = tuple(self._maker[id(tensor)] for tensor in call.inputs if id(tensor) in self._maker)
-        self._maker |= {id(output): len(self._nodes) for output in call.outputs}
+        sources = tuple(node for node in map(self._made_by, call.inputs) if node is not None)
+        for tensor in call.inputs:
+            self._memory.setdefault(_storage_address(tensor), None)
+        for output in call.outputs:
+            self._maker[id(output)] = len(self._nodes)
+            if any(output is tensor for tensor in call.inputs):  # written in place: whoever reads the memory reads this
+                self._memory[_storage_address(output)] = len(self._nodes)
+            else:  # a view adds nothing to the memory, and that of an input of the model belongs to no call
+                self._memory.setdefault(_storage_address(output), len(self._nodes))
         self._nodes.append(_Node(call, follows, differs, sources))
 
     @property
@@ -76,7 +85,7 @@ class CallRecorder(CallMode):
 
         If the calls that made the outputs agree, values decided which calls run, and it is the first of all that differ.
         """
-        made_by = (self._maker.get(id(output)) for output in outputs)
+        made_by = map(self._made_by, outputs)
         at = next((node for node in made_by if node is not None and self._nodes[node].differs), None)
         if at is None:  # other calls made the output: a value that differs decided which
             at = next((number for number, node in enumerate(self._nodes) if node.differs), None)
@@ -88,6 +97,11 @@ class CallRecorder(CallMode):
         if call.place is None:
             return None
         return Step(call.name, call.place, call.before, shapes_of(call.outputs), "", 0, ()).row()
+
+    def _made_by(self, tensor: Tensor) -> int | None:
+        """Return the node of a tensor; what no call made, such as `x.data` or `Variable(x)`, is found by its memory."""
+        node = self._maker.get(id(tensor))
+        return self._memory.get(_storage_address(tensor)) if node is None else node
 
     def _differs(self, before: Tensor, after: Tensor, fitted: FittedShape | None) -> bool:
         """Return whether samples differ, however they may be laid out along the dims that follow the batch.
@@ -125,6 +139,14 @@ class CallRecorder(CallMode):
                 yield one.reshape(old, -1), other.reshape(new, -1)  # all of a sample side by side
                 if each > 1:
                     yield _in_turn(one, each, old), _in_turn(other, each, new)
+
+
+def _storage_address(tensor: Tensor) -> int | None:
+    """Return where the memory of a tensor starts, `None` where it is empty or in several pieces, as that of a sparse one."""
+    try:
+        return tensor.untyped_storage().data_ptr() or None
+    except (NotImplementedError, RuntimeError):
+        return None
 
 
 def _in_turn(tensor: Tensor, each: int, size: int) -> Tensor:
