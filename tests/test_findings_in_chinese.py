@@ -12,6 +12,7 @@ import pytest
 
 from linkboy._language import translate_filled
 from linkboy._watch._graph import _STEEP
+from linkboy.shapes._mixing import _ADVICE, _ADVICE_FOR
 
 SOURCES = Path(__file__).parents[1] / "src/linkboy"
 DOCTOR = (*sorted((SOURCES / "_watch").glob("*.py")), *sorted((SOURCES / "doctor").glob("*.py")))
@@ -35,6 +36,7 @@ PHRASES = {
     "bad.reason": tuple(what for _, what in _STEEP.values()),
     "first.before": ("softmax", "sigmoid"),
     "first.after": ("log-softmax", "softmax", "sigmoid", "sigmoid of the loss"),
+    "each.mixing_fix": (*_ADVICE.values(), _ADVICE_FOR["mixing"]),
     "holder": ("net.blocks", "the list net.blocks", "a Linear made inside forward", ""),
     "how": ("equals the target", "is the target times one number plus another"),
     "what@unscaled_input": ("column 7",),

@@ -473,6 +473,11 @@ def exploding(record: Record) -> Answer:
             fix = "initialise the layers so that activations keep their size (lb.initialize, lb.audit_activations)"
             loud = max(record.leaves.values(), key=lambda leaf: leaf.gain, default=None)
             cause = loud.place if loud is not None and loud.gain > 3 else ""
+            size = record.extra.get("input_rms", 0.0)
+            if size > max(10, loud.gain if loud is not None else 0):
+                sentence += f"; the inputs are {size:.3g} in size"
+                fix = "bring the inputs to a size of about 1: divide bytes by 255, or standardise each column"
+                cause = ""
             return finding("exploding", "FAULT", sentence, fix, [cause, place], first_loss=first.value, guess=guess)
     return None
 

@@ -120,31 +120,55 @@ class Walked:
         leaves: the tensors that will get a gradient, each with the nodes that use it.
         nodes: every node that was visited.
         losses: the known losses with their nodes and targets.
-        embedded: ids that rows were read with, and the table.
+        scale: the factor of a GradScaler on the way from the roots down, 1 where there is none.
     """
 
     leaves: dict[int, tuple[Tensor, list[Node]]] = dataclasses.field(default_factory=dict)
     nodes: list[Node] = dataclasses.field(default_factory=list)
     losses: list[tuple[Node, LossCall, Tensor | None, Tensor | None]] = dataclasses.field(default_factory=list)
+    scale: float = 1.0
 
 
-def walk(roots: Iterable[Tensor], *, deep: bool, most: int = 100_000) -> Walked:
+SCALE = "linkboy scale"  # in the metadata of a node: by what a GradScaler multiplied there
+
+
+def mark_scaled(scaled: Tensor, factor: float) -> None:
+    """Write into the graph of a tensor that a GradScaler has made by what it multiplied."""
+    if scaled.grad_fn is not None:
+        scaled.grad_fn.metadata[SCALE] = factor  # type: ignore[index]  # a dict, whatever its annotation
+
+
+def _factor_at(node: Node) -> float | None:
+    return node.metadata.get(SCALE)
+
+
+def below_scale(node: Node) -> Node:
+    """Return the node that a GradScaler multiplied; any other node is returned as it is."""
+    return node.next_functions[0][0] if op_of(node) == "Mul" and _factor_at(node) else node
+
+
+def walk(roots: Iterable[Tensor], *, deep: bool, scaled: bool = False, most: int = 100_000) -> Walked:
     """Visit the nodes from some losses down.
 
     Args:
         roots: the tensors that `backward` was called on.
         deep: visit every node; otherwise only those of the head, down to the known losses.
+        scaled: look for the factors of a GradScaler.
         most: visit no more nodes than these.
     """
     found = Walked()
     begin = [root.grad_fn for root in roots if root.grad_fn is not None]
-    seen, waiting = set(begin), list(begin)
+    seen, waiting = set(begin), [(node, 1.0) for node in begin]
     while waiting and len(found.nodes) < most:
-        node = waiting.pop()
+        node, scale = waiting.pop()
         found.nodes.append(node)
         op = op_of(node)
+        if scaled and op == "Mul" and (factor := _factor_at(node)):
+            scale *= factor
+            found.scale = factor if found.scale == 1 else found.scale
         if op in LOSSES:
             found.losses.append(_loss_of(node, LOSSES[op]))
+            found.losses[-1][1].scale = scale
         if not deep and (op in LOSSES or op not in _HEAD):
             continue
         for below, _ in node.next_functions:
@@ -154,7 +178,7 @@ def walk(roots: Iterable[Tensor], *, deep: bool, most: int = 100_000) -> Walked:
                 found.leaves.setdefault(id(variable), (variable, []))[1].append(node)
             elif below not in seen:
                 seen.add(below)
-                waiting.append(below)
+                waiting.append((below, scale))
     for root in roots:
         if root.grad_fn is None and root.requires_grad:
             found.leaves.setdefault(id(root), (root, []))

@@ -343,11 +343,11 @@ class TrainingObserver:
             if measured(facts.steps):
                 asking = (t for group in optimizer.param_groups for t in group["params"] if t.requires_grad)
                 self._asked.update(map(id, asking))
-        walked = _graph.walk(roots, deep=deep)
+        walked = _graph.walk(roots, deep=deep, scaled=record.in_scaler)
         self._read_losses(walked, full=measured(record.steps))
         if deep:
             self._read_graph(walked, roots)
-        self._read_value(roots)
+        self._read_value(roots, walked.scale)
         record.backwards += 1
 
     def look_at_graph(self, losses: Tensor, optimizer: Optimizer, *, leaves: bool) -> None:
@@ -450,7 +450,7 @@ class TrainingObserver:
             if not leaf.optimizers and leaf.registered and not leaf.feeds_trained:
                 leaf.feeds_trained = _graph.reaches(users, lambda other: bool(self.leaf(other).optimizers))
 
-    def _read_value(self, roots: Sequence[Tensor]) -> None:
+    def _read_value(self, roots: Sequence[Tensor], scale: float) -> None:
         record = self.record
         if not roots or roots[0].numel() != 1 or roots[0].is_meta:
             return
@@ -458,7 +458,7 @@ class TrainingObserver:
             return  # reading would wait for the device
         value = roots[0].detach().item()
         if isinstance(value, (int, float)):
-            record.loss_values.append(float(value))
+            record.loss_values.append(float(value) / scale)
             if not math.isfinite(value) and record.not_finite is None:
                 what, place = next(iter(self._steep), ("", ""))
                 record.not_finite = NotFinite("loss", "the loss", record.steps, place or user_line(), what)
@@ -678,12 +678,12 @@ def _coefficient_into(call: LossCall) -> Callable[[Any], None]:
         if gradient is None:
             return
         if gradient.numel() == 1:
-            call.coefficient = float(gradient)
+            call.coefficient = float(gradient) / call.scale
         else:
             rows = gradient.detach().reshape(gradient.shape[0], -1)
             silent = (rows == 0).all(1)
             call.silent = tuple(silent.nonzero().flatten().tolist())
-            call.coefficient = float(gradient.detach().float().sum())
+            call.coefficient = float(gradient.detach().float().sum()) / call.scale
 
     return note
 

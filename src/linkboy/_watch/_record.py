@@ -126,6 +126,8 @@ class OptimizerFacts:
         place_step: where it is stepped.
         place_zero: where the gradients were emptied last.
         place_again: where it was stepped a second time on one gradient.
+        by_hand: for each early step after several backward passes, by what the program multiplied the gradients after
+            them, clips and scalers left out.
     """
 
     kind: str
@@ -147,6 +149,7 @@ class OptimizerFacts:
     place_step: str = ""
     place_zero: str = ""
     place_again: str = ""
+    by_hand: list[float] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -161,7 +164,9 @@ class LossCall:
         reduction: `"none"`, `"mean"` or `"sum"`.
         shape: shape of the input.
         value: the mean of the loss; `None` where it was not computed.
-        coefficient: what the gradient of the loss was multiplied by; `None` where the backward pass never came.
+        scale: the factor of a GradScaler that stands on the loss.
+        coefficient: what the gradient of the loss was multiplied by, without that factor; `None` where the backward pass
+            never came.
         classes: how often each class was the target; `None` where the target is not classes.
         class_count: how many classes the input has.
         ignored: how many of the labels that were looked at do not count.
@@ -183,6 +188,7 @@ class LossCall:
     reduction: str = "mean"
     shape: tuple[int, ...] = ()
     value: float | None = None
+    scale: float = 1.0
     coefficient: float | None = None
     classes: Counter[int] | None = None
     class_count: int = 0
@@ -327,7 +333,7 @@ class Record:
         backwards: how many backward passes there were.
         walks: how many graphs were walked in full.
         steps: how many optimizer steps there were.
-        loss_values: the value of each backward pass's root, as far as it was read.
+        loss_values: the value of each backward pass's root without the factor of a GradScaler, as far as it was read.
         in_scaler: whether a GradScaler was in use.
         fit: whether the record comes from `fit`.
         extra: what parts above this package add, by name.

@@ -8,9 +8,9 @@ from torch.optim import Optimizer
 
 from linkboy._calls import tensors_in
 from linkboy._walk import is_norm
-from linkboy._watch import TrainingObserver
+from linkboy._watch import Record, TrainingObserver
 from linkboy._watch._places import user_line
-from linkboy.doctor._facts import Facts
+from linkboy.doctor._facts import facts_of
 
 
 class CallObserver(TrainingObserver):
@@ -42,7 +42,7 @@ class CallObserver(TrainingObserver):
             self._first_layer = False
             if torch.is_grad_enabled() and not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
                 with self.watcher.looking():
-                    note_input(self.watcher.facts, module, args[0])
+                    note_input(self.record, module, args[0])
 
     def called(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> int | None:
         number = None
@@ -115,12 +115,14 @@ def broken_ties(model: nn.Module) -> list[tuple[str, str, int, int]]:
     return found
 
 
-def note_input(facts: Facts, module: nn.Module, given: Tensor) -> None:
+def note_input(record: Record, module: nn.Module, given: Tensor) -> None:
     """Note an input of the first layer that has weights, if its numbers are far from the scale a layer is made for."""
+    facts = facts_of(record)
     facts.inputs_asked += 1
     given = given.detach()
     if is_norm(module) or not given.is_floating_point() or given.dim() < 2 or not given.numel() or given.requires_grad:
         return
+    record.extra.setdefault("input_rms", float(given.float().square().mean().sqrt()))
     high = float(given.abs().max())
     if high < 100 or high != high:
         return

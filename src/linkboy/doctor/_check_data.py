@@ -77,7 +77,7 @@ def unscaled_target(record: Record) -> Answer:
             return _unscaled(target, output, place)
     known_residuals = facts_of(record).residuals
     if len(known_residuals) >= 3:
-        residual, output = median(r for r, _, _ in known_residuals), median(o for _, _, o in known_residuals)
+        residual, output = median(r for r, _ in known_residuals), median(o for _, o in known_residuals)
         if residual > 1e3 and residual > 50 * output and not _halved(record):
             return _unscaled(residual, output, "")
     return None
@@ -260,7 +260,7 @@ def batch_mixing(record: Record) -> Answer:
             f"{root.name}, in eval mode: samples are mixed; right where a model compares the samples of a batch on "
             "purpose"
         )
-        fix = (
+        fix = each.mixing_fix or (
             "use transpose or permute, not view, to exchange dims; pass batch_first=True to recurrent and "
             "attention layers"
         )

@@ -7,6 +7,7 @@ from statistics import median
 from linkboy._watch import Record, TrainingFinding, check
 from linkboy._watch._checks import Answer, by_site, finding, stepped
 from linkboy.doctor._facts import facts_of
+from linkboy.doctor._rates import FEWEST_SUMMED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +103,8 @@ def accumulate_scale(record: Record) -> Answer:
         if not factors or _several_losses(record):
             continue
         factor = median(factors)
-        if per_step >= 3 and abs(factor - 1) < 1e-3 and len(factors) >= 0.8 * record.backwards and not record.in_scaler:
+        undivided = abs(factor * _constant(facts.by_hand) - 1) < 1e-3
+        if per_step >= FEWEST_SUMMED and undivided and len(factors) >= 0.8 * record.backwards:
             sentence = (
                 f"each step sums {per_step:g} backward passes of a mean loss that is not divided: the gradient is "
                 f"{per_step:g} times that of one batch"
@@ -122,6 +124,11 @@ def accumulate_scale(record: Record) -> Answer:
                 "accumulate-scale", "LIKELY", sentence, fix, [place, facts.place_step], passes=per_step, factor=factor
             )
     return None
+
+
+def _constant(factors: list[float]) -> float:
+    """Return the factor of all steps, as a division by hand has it; 1 where they differ, as those of a clip do."""
+    return median(factors) if factors and max(factors) <= 1.01 * min(factors) else 1.0
 
 
 def _power_of_two(factor: float) -> bool:

@@ -99,6 +99,7 @@ class Rerun:
         independent: whether a sample's result depends on that sample alone; `None` where that could not be asked.
         mixed: how many other samples changed with sample 0.
         mixing_place: the line that mixes them.
+        mixing_fix: what to do about that line.
         one_shape: shape of the output for a batch of one.
         many_shape: shape of the output for the batch.
         carries: whether the second call on the same batch gave another result.
@@ -122,6 +123,7 @@ class Rerun:
     independent: bool | None = None
     mixed: int = 0
     mixing_place: str = ""
+    mixing_fix: str = ""
     one_shape: tuple[int, ...] | None = None
     one_error: str = ""
     many_shape: tuple[int, ...] = ()
@@ -198,9 +200,7 @@ class Facts:
     twin_items: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     items_asked: int = 0
     workers_asked: int = 0
-    residuals: list[tuple[float, float, float]] = dataclasses.field(
-        default_factory=list
-    )  # loss, target rms, output rms
+    residuals: list[tuple[float, float]] = dataclasses.field(default_factory=list)  # rms of differences, of outputs
     loss_uses: list[tuple[str, int, int]] = dataclasses.field(default_factory=list)  # line, calls, calls that were used
     written: list[str] = dataclasses.field(default_factory=list)
 

@@ -167,7 +167,7 @@ def _mixing_places(watcher: Watcher) -> None:
             for found in report.findings:
                 place = f"{os.path.basename(found.file)}:{found.line}  {found.code}" if found.file else ""  # noqa: PTH119
                 if found.kind == "mixing" and not each.mixing_place:
-                    each.mixing_place = place
+                    each.mixing_place, each.mixing_fix = place, found.advice if place else ""
                 elif lost and not each.squeeze_place:
                     each.squeeze_place = place
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from linkboy._watch._graph import op_of
+from linkboy._watch._graph import below_scale, op_of
 from linkboy._watch._places import user_frame
 from linkboy.doctor._lines import holder
 from linkboy.doctor._part import Part
@@ -36,20 +36,21 @@ class Graphs(Part):
 
     def _note_head(self, root: Tensor) -> None:
         """Note whether a loss is divided as a whole, and how large the differences of a mean of squares are."""
-        node: Any = root.grad_fn
+        node: Any = below_scale(root.grad_fn)
+        if node is None:
+            return
         if op_of(node) == "Div" and len([below for below, _ in node.next_functions if below is not None]) == 1:
             extra = self.record.extra
             extra["divided_roots"] = extra.get("divided_roots", 0) + 1
         while node is not None and op_of(node) in ("Mean", "Sum", "Div"):
-            node = node.next_functions[0][0]
+            below = node.next_functions[0][0]
+            node = below if below is None else below_scale(below)
         if node is None or op_of(node) not in ("Pow", "Mul", "Abs") or self.record.steps % 10 > 3:
             return
         saved = getattr(node, "_saved_self", None)
         if isinstance(saved, Tensor) and saved.numel() > 1 and self.observer.output_rms is not None:
             residual = float(saved.detach().float().square().mean().sqrt())
-            self.facts.residuals.append(
-                (float(root.detach()) if root.numel() == 1 else 0.0, residual, self.observer.output_rms)
-            )
+            self.facts.residuals.append((residual, self.observer.output_rms))
 
     def count(self) -> None:
         """Count the graphs of earlier steps that are alive."""

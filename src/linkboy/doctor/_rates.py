@@ -9,11 +9,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from linkboy._calls import tensors_in
+from linkboy._watch import OptimizerFacts
+from linkboy._watch._graph import mark_scaled
 from linkboy._watch._places import user_line
 from linkboy.doctor._facts import SchedulerFacts
 from linkboy.doctor._part import Part
 
 EARLY_STEPS = 12
+FEWEST_SUMMED = 3  # backward passes in a step that is taken for an accumulation
 
 
 class Rates(Part):
@@ -24,7 +28,10 @@ class Rates(Part):
         self.schedulers: dict[int, tuple[Any, SchedulerFacts]] = {}
         self.scaled = False  # whether gradients carry the factor of a GradScaler
         self.in_scaler = False
-        self._scaled_sizes: dict[int, float] = {}  # of the gradients as backward left them, by id of their optimizer
+        # By id of an optimizer: the size of its gradients as torch left them last, and by what the program multiplied them since
+        # the last backward pass.
+        self._sizes: dict[int, float] = {}
+        self._by_hand: dict[int, float] = {}
         self._scheduling = 0
 
     def patch(self) -> None:
@@ -99,8 +106,12 @@ class Rates(Part):
                 return original(parameters, *args, **kwargs)
             given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
             self._note_clip(given)
-            with self.quiet():
-                return original(given, *args, **kwargs)
+            self._look_at_sizes()
+            try:
+                with self.quiet():
+                    return original(given, *args, **kwargs)
+            finally:
+                self._keep_sizes()
 
         return clip
 
@@ -118,10 +129,15 @@ class Rates(Part):
 
     def _scale(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def scale(scaler: Any, outputs: Any) -> Any:
+            scaled = original(scaler, outputs)
             if self.on() and scaler.is_enabled():
                 self.scaled = True
                 self.record.in_scaler = True
-            return original(scaler, outputs)
+                with self.looking():
+                    factor = scaler.get_scale()
+                    for tensor in tensors_in(scaled):
+                        mark_scaled(tensor, factor)
+            return scaled
 
         return scale
 
@@ -131,20 +147,54 @@ class Rates(Part):
                 with self.looking():
                     self._note_changed(optimizer)
                 self.scaled = False
-            return original(scaler, optimizer)
+            try:
+                return original(scaler, optimizer)
+            finally:
+                if self.on():
+                    self._keep_sizes()
 
         return unscale_
 
     def backward_ended(self) -> None:
-        """Note the size of gradients that carry the factor of a scaler."""
-        if self.scaled and self.record.steps < EARLY_STEPS:
-            self._scaled_sizes = {id(each): _size(each) for each, _ in self.observer._live_optimizers()}
+        """Note the size of gradients that carry the factor of a scaler, or are summed over backward passes."""
+        self._sizes, self._by_hand = {}, {}
+        if self.record.steps < EARLY_STEPS:
+            for optimizer, facts in self.observer._live_optimizers():
+                if self.scaled or facts.since_step >= FEWEST_SUMMED:
+                    self._sizes[id(optimizer)], self._by_hand[id(optimizer)] = _size(optimizer), 1.0
+
+    def step_begins(self, optimizer: Optimizer, facts: OptimizerFacts) -> None:
+        """Note by what the program has multiplied the sum of the gradients of several backward passes."""
+        self._change(optimizer)
+        factor = self._by_hand.pop(id(optimizer), None)
+        if factor is not None and facts.since_step >= FEWEST_SUMMED:
+            facts.by_hand.append(factor)
+
+    def _change(self, optimizer: Any) -> float | None:
+        """Return by what gradients were multiplied since torch left them; hooks run within backward."""
+        before = self._sizes.pop(id(optimizer), 0.0)
+        if not 0 < before < math.inf or not math.isfinite(now := _size(optimizer)):
+            return None
+        self._by_hand[id(optimizer)] *= now / before
+        return now / before
 
     def _note_changed(self, optimizer: Any) -> None:
-        """Note by what the program has multiplied gradients between backward and unscale_; hooks run within backward."""
-        before = self._scaled_sizes.pop(id(optimizer), 0.0)
-        if self.scaled and 0 < before < math.inf and math.isfinite(now := _size(optimizer)):
-            self.facts.scaled_changes.append(now / before)
+        change = self._change(optimizer)
+        if self.scaled and change is not None:
+            self.facts.scaled_changes.append(change)
+
+    def _look_at_sizes(self) -> None:
+        if self._sizes:
+            with self.looking():
+                for optimizer, _ in self.observer._live_optimizers():
+                    self._change(optimizer)
+
+    def _keep_sizes(self) -> None:
+        if self._by_hand:
+            with self.looking():
+                for optimizer, _ in self.observer._live_optimizers():
+                    if id(optimizer) in self._by_hand:
+                        self._sizes[id(optimizer)] = _size(optimizer)
 
     def _scaler_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def step(scaler: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -162,5 +212,6 @@ class Rates(Part):
 def _size(optimizer: Optimizer) -> float:
     """Return the norm of all gradients of an optimizer."""
     gradients = [t.grad for group in optimizer.param_groups for t in group["params"] if t.grad is not None]
-    dense = [grad for grad in gradients if grad.layout is torch.strided and not grad.is_meta]
+    # The norm of a DTensor would wait for the other processes.
+    dense = [grad for grad in gradients if type(grad) is Tensor and grad.layout is torch.strided and not grad.is_meta]
     return math.hypot(*(float(norm) for norm in torch._foreach_norm(dense))) if dense else 0.0  # type: ignore[attr-defined]

@@ -255,6 +255,7 @@ class Watcher:
         )
         with self.looking():
             facts = self.observer.optimizer(optimizer)
+            self.rates.step_begins(optimizer, facts)
             if self.rates.scaled and not self.rates.in_scaler and facts.since_step:
                 self.facts.unscaled_steps += 1
                 self.facts.unscaled_place = self.facts.unscaled_place or user_line()
