@@ -3,7 +3,8 @@
 import contextlib
 import math
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -64,11 +65,11 @@ def audit_activations(
     model = unwrapped(model)  # a compiled graph has no layers to look at
     if without_values(model):
         raise ValueError("model must have values, got one on the meta device; load its weights first")
-    probe = _Probe()
     layers = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
     if not layers:
         raise ValueError("model must have layers that can be looked at, got a script; pass the module it was made of")
     arguments = arguments_of(batch, model, name="batch")
+    probe = _Probe(alike=all(map(_all_alike, tensors_in((arguments.args, arguments.kwargs)))))
     with model_run(model, arguments, "values", grad=loss is not None) as run:
         for name, module in _layers(model):
             if not isinstance(module, _NOT_LAYERS):
@@ -80,8 +81,7 @@ def audit_activations(
         if loss is not None:
             _backward(model, loss(output))
     rows = probe.rows()
-    alike = all(map(_all_alike, tensors_in((arguments.args, arguments.kwargs))))
-    found = _judge(rows, set() if alike else probe.same_for_all)
+    found = _judge(rows, set() if probe.alike else probe.same_for_all)
     return ActivationAudit(found is None, () if found is None else found[:1], found and found[1], tuple(rows))
 
 
@@ -143,10 +143,14 @@ class _Probe(TorchFunctionMode):
 
     Layers are seen by hooks, activations that `forward` calls as functions by this mode, the gates of recurrent layers by a
     dispatch mode for as long as such a layer runs.
+
+    Args:
+        alike: whether all samples of the batch are the same, so that it says nothing if their outputs are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, alike: bool) -> None:
         super().__init__()
+        self.alike = alike
         self.records: list[dict[str, Any]] = []
         self.channels_first = False
         self.gates: _Gates | None = None
@@ -181,7 +185,8 @@ class _Probe(TorchFunctionMode):
                 called = self.records.pop()
             for index, tensor in enumerate(tensors_in(output)):
                 given = args[0] if args and isinstance(args[0], Tensor) else None
-                record = self._observe(f"{name}[{index}]" if index else name or "(root)", module, tensor, given)
+                known = called if not index else {}
+                record = self._observe(f"{name}[{index}]" if index else name or "(root)", module, tensor, given, known)
                 if record is not None and not index:  # of a class of its own the function tells what is dead
                     record |= {
                         key: called[key] for key in ("dead", "saturated") if record.get(key) is None and key in called
@@ -192,8 +197,14 @@ class _Probe(TorchFunctionMode):
         return observe
 
     def _observe(
-        self, name: str, module: nn.Module | str, tensor: Tensor, given: Tensor | None = None
+        self,
+        name: str,
+        module: nn.Module | str,
+        tensor: Tensor,
+        given: Tensor | None = None,
+        known: Mapping[str, Any] = MappingProxyType({}),
     ) -> dict[str, Any] | None:
+        """Record what a layer or a function gave; of a function's result that a layer passes on, `known` has the figures."""
         if not tensor.is_floating_point() or tensor.numel() == 0:
             return None
         kind = module if isinstance(module, str) else type(module).__name__
@@ -202,15 +213,15 @@ class _Probe(TorchFunctionMode):
         self.records.append(record)
         with torch._C.DisableTorchFunction():  # what is computed here is not the model's
             values = in_work_dtype(_dense(tensor.detach()))
-            record["mean"], record["std"] = values.mean(), _std(values)
+            record["mean"], record["std"] = (known["mean"], known["std"]) if known else (values.mean(), _std(values))
             if isinstance(module, _RECTIFIERS) or kind == "relu":
-                record["dead"] = self._share_of_units(values == 0)
+                record["dead"] = self._share_of_units(values, 0.0, 0.0)
             elif given is not None and (flat := _flat(module, given, tensor)) is not None:
-                record["dead"] = self._share_of_units(flat)
+                record["dead"] = self._share_of_units(*flat)
             record["saturated"] = _saturated(module, values)
             if weighted:
                 record["layer"], record["pair"] = module, self._first_two_alike(values)
-                record["same"] = (values == values[:1]).all() if values.dim() > 1 and len(values) > 1 else None
+                record["same"] = True if self.alike else _same_rows(values)
             elif isinstance(module, (*_RECURRENT, nn.MultiheadAttention)) and values.shape[-1] > 1:
                 record["alike"] = (values == values[..., :1]).all()
         if tensor.requires_grad:
@@ -227,13 +238,19 @@ class _Probe(TorchFunctionMode):
         # (N, C, ...) behind a convolution, (..., C) behind a Linear: a unit is a channel
         return 1 if values.dim() > 3 or self.channels_first else values.dim() - 1
 
-    def _share_of_units(self, flat: Tensor) -> Tensor:
-        """Return the share of units that are flat in the whole batch."""
-        if flat.dim() < 2:
-            return flat.float().mean()
-        unit = self._unit_of(flat)
-        others = [dim for dim in range(flat.dim()) if dim != unit]
-        return (torch.count_nonzero(~flat, dim=others) == 0).float().mean()
+    def _share_of_units(self, values: Tensor, low: float, high: float) -> Tensor:
+        """Return the share of units whose values in the whole batch are outside of the range, or 0 where both ends are."""
+        if values.dim() < 2:
+            return _outside(values, low, high).float().mean()
+        unit = self._unit_of(values)
+        others = [dim for dim in range(values.dim()) if dim != unit]
+        if low == high == 0:
+            units = torch.count_nonzero(values, dim=others) == 0
+        elif math.isinf(high):  # one pass over an input that is as large as the layer's output
+            units = values.amax(others) < low
+        else:
+            units = torch.count_nonzero(~_outside(values, low, high), dim=others) == 0
+        return units.float().mean()
 
     def rows(self) -> list[ActivationRow]:
         return [_row(record) for record in self.records]
@@ -293,7 +310,7 @@ def _row(record: dict[str, Any]) -> ActivationRow:
         note = "saturated"
     elif std > 0 and _all_units_alike(record):
         note = "units alike"
-    elif record["weighted"] and (std == 0 or bool(record.get("same"))) and not _weight(record["layer"]).any():
+    elif record["weighted"] and (std == 0 or bool(record.get("same"))) and _is_zero(_weight(record["layer"])):
         note = "zero weights"
     return ActivationRow(
         name=record["name"],
@@ -317,6 +334,10 @@ def _all_units_alike(record: dict[str, Any]) -> bool:
 
 def _weight(layer: Any) -> Tensor:
     return read_computed(layer, "weight") if parametrize.is_parametrized(layer, "weight") else layer.weight.detach()
+
+
+def _is_zero(weight: Tensor) -> bool:
+    return not weight[:1].any() and not weight.any()  # nearly every weight is told by its first row
 
 
 def _units_alike(layer: Any) -> bool:
@@ -353,14 +374,28 @@ _ACTIVATIONS = {
 }  # fmt: skip
 
 
-def _flat(module: nn.Module | str, given: Tensor, output: Tensor) -> Tensor | None:
-    """Return where an activation is flat at its input, `None` for any other layer, or if it wrote over its input."""
+def _flat(module: nn.Module | str, given: Tensor, output: Tensor) -> tuple[Tensor, float, float] | None:
+    """Return the input of an activation and the range outside of which it is flat.
+
+    `None` for any other layer, or if it wrote over its input.
+    """
     kind = module if isinstance(module, str) else _ACTIVATIONS.get(type(module), "")
     if kind not in _FLAT or given.data_ptr() == output.data_ptr():
         return None
-    low, high = _FLAT[kind]
-    values = _dense(given.detach())
-    return values < low if math.isinf(high) else (values < low) | (values > high)
+    return _dense(given.detach()), *_FLAT[kind]
+
+
+def _outside(values: Tensor, low: float, high: float) -> Tensor:
+    return values == 0 if low == high == 0 else (values < low) | (values > high)
+
+
+def _same_rows(values: Tensor) -> Tensor | bool | None:
+    """Return whether all samples have the same values; looking at two of them first is free on a CPU only."""
+    if values.dim() < 2 or len(values) < 2:
+        return None
+    if values.device.type == "cpu" and not torch.equal(values[0], values[1]):
+        return False
+    return (values == values[:1]).all()
 
 
 def _saturated(module: nn.Module | str, values: Tensor) -> Tensor | None:
