@@ -14,7 +14,7 @@ from linkboy._checks import did_you_mean
 from linkboy._language import LANGUAGES, Language
 from linkboy._page import environment
 from linkboy._version import __version__
-from linkboy.classify.reading._columns import FIELD
+from linkboy.classify.reading._columns import join_columns
 from linkboy.classify.results._page import PIECES, shades
 from linkboy.classify.saved.classifier import Classifier
 from linkboy.classify.saved.explain import Explanation
@@ -118,7 +118,7 @@ def _joined(text: Any, columns: Sequence[str]) -> str:
         raise RefusedError(
             400, f"a text must be an object with a string for {names}, the columns that the classifier reads"
         )
-    return f" {FIELD} ".join(text[column] for column in columns) if any(text.values()) else ""
+    return join_columns([text[column] for column in columns])
 
 
 def _check(asked: Question) -> None:

@@ -327,6 +327,11 @@ def _position(path: object, name: ColumnName, names: Sequence[str]) -> int:
     )
 
 
+def join_columns(parts: Sequence[str]) -> str:
+    """Return the text that several columns are read as; blank ones alone are an empty text."""
+    return f" {FIELD} ".join(parts) if any(parts) else ""
+
+
 def name_key(name: str) -> str:
     """Return a name as the lists of usual names have it."""
     return re.sub(r"[\s_\-]+", "_", name.strip().lower())

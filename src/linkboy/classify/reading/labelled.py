@@ -12,7 +12,7 @@ from typing import Any, Literal
 from linkboy._checks import check_choice, check_flag, did_you_mean
 from linkboy._files import local_path
 from linkboy._report import Block, Printable, Table, format_count, listed, plural
-from linkboy.classify.reading._columns import FIELD, ColumnName, Roles, wanted_columns
+from linkboy.classify.reading._columns import FIELD, ColumnName, Roles, join_columns, wanted_columns
 from linkboy.classify.reading._content import opened
 from linkboy.classify.reading._dialect import label_separator_of, separator_of
 from linkboy.classify.reading._findings import (
@@ -329,8 +329,7 @@ def text_getter(table: TextTable, places: Sequence[int]) -> Callable[[Any], obje
         )
         if wrong is not None:
             return wrong
-        parts = [as_string(value) for value in raw]
-        return f" {FIELD} ".join(parts) if any(parts) else ""
+        return join_columns([as_string(value) for value in raw])
 
     return joined
 

@@ -36,8 +36,7 @@ place("form").addEventListener("submit", async (event) => {
   let problem = "";
   try {
     const fields = [...document.querySelectorAll("textarea")];
-    const columns = () => Object.fromEntries(fields.map(({ name, value }) => [name, value]));
-    const text = fields.length > 1 ? columns() : fields[0].value;
+    const text = fields.length > 1 ? Object.fromEntries(fields.map((each) => [each.name, each.value])) : fields[0].value;
     const body = JSON.stringify({ text, top: Number(place("answer").dataset.top), explain: true });
     const response = await fetch("predict", { method: "POST", headers: { "content-type": "application/json" }, body });
     const answer = await response.json();
