@@ -31,9 +31,14 @@ def printer() -> Callable[[Printable | str], None]:
                 print(shown)
             print(flush=True)
         except BrokenPipeError:  # the reader (`| head`) has had enough, and what is reported on goes on
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_output()
 
     return show
+
+
+def drop_output() -> None:
+    """Let what is printed from here on go nowhere, also at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Worded(Printable):

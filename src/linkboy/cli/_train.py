@@ -6,7 +6,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -114,11 +114,8 @@ def train(
     if demo:
         _show_demo(directory, show)
     else:
-        columns = parts["train"].text_columns
-        one = json.dumps(dict.fromkeys(columns, "..."), ensure_ascii=False)
-        text = f"echo {shlex.quote(one)} | {_program()} predict {directory} -"
-        text = text if len(columns) > 1 else f'{_program()} predict {directory} "a text"'
-        show(f"try next:  {text}    {_program()} evaluate {directory} FILE")
+        predict = _predict_command(directory, parts["train"].text_columns)
+        show(f"try next:  {predict}    {_program()} evaluate {directory} FILE")
     return 0
 
 
@@ -135,6 +132,14 @@ def _show_demo(directory: Path, show: Callable[[Printable | str], None]) -> None
         f"  {_program()} train your.csv   (a text and a label per row)\n"
         f"  {_program()} train --demo --model cnn --out demo-cnn   (the same task with convolutions)"
     )
+
+
+def _predict_command(directory: Path, columns: Sequence[str]) -> str:
+    """Return a command that predicts one text, which is an object of JSON where the classifier reads several columns."""
+    if len(columns) < 2:
+        return f'{_program()} predict {directory} "a text"'
+    row = json.dumps(dict.fromkeys(columns, "..."), ensure_ascii=False)
+    return f"echo {shlex.quote(row)} | {_program()} predict {directory} -"
 
 
 def _resume_command() -> str:

@@ -13,7 +13,7 @@ from linkboy.cli._checkpoint import checkpoint
 from linkboy.cli._classifier import evaluate, explain, export, predict
 from linkboy.cli._doctor import doctor
 from linkboy.cli._models import check_op, memory, shapes, summary
-from linkboy.cli._printing import is_first_process
+from linkboy.cli._printing import drop_output, is_first_process
 from linkboy.cli._serve import serve
 from linkboy.cli._text import tokenize, vectors
 from linkboy.cli._train import train
@@ -60,8 +60,7 @@ def run(arguments: list[str]) -> int:
         return _complain(" ".join(str(error).split()))
     except (ValueError, TypeError, OSError, ImportError, ArithmeticError, MemoryError) as error:
         if isinstance(error, BrokenPipeError):
-            # The reader (`| head`) has had enough; nothing may be written at exit either.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_output()  # the reader (`| head`) has had enough
             return 0
         if os.environ.get("LINKBOY_DEBUG"):
             raise
