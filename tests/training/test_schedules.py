@@ -116,3 +116,10 @@ def test_a_longer_run_that_goes_on_with_a_cycle_is_refused_and_changes_nothing(t
     with pytest.raises(ValueError, match="scheduler has total_steps=40, this run has 80 steps"):
         run(cycle(80), epochs=4, model=model, checkpoint=tmp_path)
     assert torch.equal(model.weight, before)
+
+
+def test_a_table_of_rates_that_ends_before_the_planned_steps_is_left_to_the_run():
+    rates = [0.5**n for n in range(51)]
+    assert run(lambda o: lr_scheduler.LambdaLR(o, lambda n: rates[n]), max_steps=50).notes[1:] == ()
+    with pytest.raises(IndexError):
+        run(lambda o: lr_scheduler.LambdaLR(o, lambda n: rates[n]))

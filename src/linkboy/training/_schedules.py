@@ -33,9 +33,9 @@ def check_reach(scheduler: LRScheduler, state: Mapping[str, Any] | None, steps: 
         )
 
 
-def reach_note(scheduler: LRScheduler, epochs: int | None, steps: int | None, each: int | None) -> str | None:
-    """Return what to say of a schedule that fits the number of epochs, but is stepped after each step, `each` in an epoch."""
-    if epochs is None or steps is None or each is None or steps <= epochs:
+def reach_note(scheduler: LRScheduler, epochs: int | None, steps: int | None, per_epoch: int | None) -> str | None:
+    """Return what to say of a schedule that fits the number of epochs, but is stepped after each step."""
+    if epochs is None or steps is None or per_epoch is None or steps <= epochs:
         return None
     for part in _parts(scheduler):
         name, option = type(part).__name__, _LENGTHS.get(type(part))
@@ -43,18 +43,27 @@ def reach_note(scheduler: LRScheduler, epochs: int | None, steps: int | None, ea
         if option is not None:
             value = getattr(part, option)
             value = sorted(value.elements()) if isinstance(value, Counter) else value
-            if max(value, default=0) <= epochs if isinstance(value, list) else value <= epochs:
-                return f"{name}({option}={value}) {told}: {option} counts steps, {each} of which are an epoch"
+            length = max(value, default=0) if isinstance(value, list) else value
+            if length <= epochs:
+                return f"{name}({option}={value}) {told}: {option} counts steps, {per_epoch} of which are an epoch"
         elif isinstance(part, (lr_scheduler.ExponentialLR, lr_scheduler.StepLR)):
             every = part.step_size if isinstance(part, lr_scheduler.StepLR) else 1
             left = part.gamma ** (steps // every)
             if every <= epochs and left < _GONE <= part.gamma ** (epochs // every):
                 return f"{name}(gamma={part.gamma:g}) {told}: the learning rate ends at {left:.2g} of the first one"
         elif isinstance(part, lr_scheduler.LambdaLR):
-            left, at_epochs = (max(function(n) for function in part.lr_lambdas) for n in (steps, epochs))
-            if 0 < left < _GONE <= at_epochs:
+            left = _factor(part, steps)
+            if 0 < left < _GONE <= _factor(part, epochs):
                 return f"{name} {told}: the learning rate ends at {left:.2g} of the first one"
     return None
+
+
+def _factor(scheduler: lr_scheduler.LambdaLR, step: int) -> float:
+    """Return the largest factor at a step; 0 where a function raises, as a table of rates does behind its end."""
+    try:
+        return max(function(step) for function in scheduler.lr_lambdas)
+    except Exception:  # noqa: BLE001 - it comes again, at the step that it is about
+        return 0.0
 
 
 def _parts(scheduler: LRScheduler) -> Iterator[LRScheduler]:
