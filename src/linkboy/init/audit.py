@@ -4,7 +4,6 @@ import contextlib
 import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -183,9 +182,9 @@ class _Probe(TorchFunctionMode):
             called: dict[str, Any] = {}
             if self.records and self.records[-1].get("of") is output:  # the layer called a function that was seen
                 called = self.records.pop()
+            given = args[0] if args and isinstance(args[0], Tensor) else None
             for index, tensor in enumerate(tensors_in(output)):
-                given = args[0] if args and isinstance(args[0], Tensor) else None
-                known = called if not index else {}
+                known = None if index else called
                 record = self._observe(f"{name}[{index}]" if index else name or "(root)", module, tensor, given, known)
                 if record is not None and not index:  # of a class of its own the function tells what is dead
                     record |= {
@@ -202,7 +201,7 @@ class _Probe(TorchFunctionMode):
         module: nn.Module | str,
         tensor: Tensor,
         given: Tensor | None = None,
-        known: Mapping[str, Any] = MappingProxyType({}),
+        known: Mapping[str, Any] | None = None,
     ) -> dict[str, Any] | None:
         """Record what a layer or a function gave; of a function's result that a layer passes on, `known` has the figures."""
         if not tensor.is_floating_point() or tensor.numel() == 0:
@@ -215,9 +214,9 @@ class _Probe(TorchFunctionMode):
             values = in_work_dtype(_dense(tensor.detach()))
             record["mean"], record["std"] = (known["mean"], known["std"]) if known else (values.mean(), _std(values))
             if isinstance(module, _RECTIFIERS) or kind == "relu":
-                record["dead"] = self._share_of_units(values, 0.0, 0.0)
-            elif given is not None and (flat := _flat(module, given, tensor)) is not None:
-                record["dead"] = self._share_of_units(*flat)
+                record["dead"] = self._dead(values)
+            elif given is not None and (steep := _steep(module, given, tensor)) is not None:
+                record["dead"] = self._dead(steep)
             record["saturated"] = _saturated(module, values)
             if weighted:
                 record["layer"], record["pair"] = module, self._first_two_alike(values)
@@ -238,19 +237,15 @@ class _Probe(TorchFunctionMode):
         # (N, C, ...) behind a convolution, (..., C) behind a Linear: a unit is a channel
         return 1 if values.dim() > 3 or self.channels_first else values.dim() - 1
 
-    def _share_of_units(self, values: Tensor, low: float, high: float) -> Tensor:
-        """Return the share of units whose values in the whole batch are outside of the range, or 0 where both ends are."""
-        if values.dim() < 2:
-            return _outside(values, low, high).float().mean()
-        unit = self._unit_of(values)
-        others = [dim for dim in range(values.dim()) if dim != unit]
-        if low == high == 0:
-            units = torch.count_nonzero(values, dim=others) == 0
-        elif math.isinf(high):  # one pass over an input that is as large as the layer's output
-            units = values.amax(others) < low
-        else:
-            units = torch.count_nonzero(~_outside(values, low, high), dim=others) == 0
-        return units.float().mean()
+    def _dead(self, alive: Tensor) -> Tensor:
+        """Return the share of units that are zero, or `False`, for the whole batch."""
+        if alive.dim() < 2:
+            return (alive == 0).float().mean()
+        unit = self._unit_of(alive)
+        others = [dim for dim in range(alive.dim()) if dim != unit]
+        if alive.dtype is not torch.bool:
+            return (torch.count_nonzero(alive, dim=others) == 0).float().mean()
+        return alive.any(others).logical_not().float().mean()  # for truth values the quicker one
 
     def rows(self) -> list[ActivationRow]:
         return [_row(record) for record in self.records]
@@ -374,19 +369,14 @@ _ACTIVATIONS = {
 }  # fmt: skip
 
 
-def _flat(module: nn.Module | str, given: Tensor, output: Tensor) -> tuple[Tensor, float, float] | None:
-    """Return the input of an activation and the range outside of which it is flat.
-
-    `None` for any other layer, or if it wrote over its input.
-    """
+def _steep(module: nn.Module | str, given: Tensor, output: Tensor) -> Tensor | None:
+    """Return where the input of an activation is not in a flat part; `None` for other layers, or if it wrote over its input."""
     kind = module if isinstance(module, str) else _ACTIVATIONS.get(type(module), "")
     if kind not in _FLAT or given.data_ptr() == output.data_ptr():
         return None
-    return _dense(given.detach()), *_FLAT[kind]
-
-
-def _outside(values: Tensor, low: float, high: float) -> Tensor:
-    return values == 0 if low == high == 0 else (values < low) | (values > high)
+    low, high = _FLAT[kind]
+    values = _dense(given.detach())
+    return values >= low if math.isinf(high) else (values >= low) & (values <= high)
 
 
 def _same_rows(values: Tensor) -> Tensor | bool | None:
