@@ -42,15 +42,15 @@ def check_module(argument: str, value: object) -> nn.Module:
         TypeError: model must be an nn.Module, got the class Linear; build it first
     """
     if not isinstance(value, nn.Module):
-        raise TypeError(f"{argument} must be an nn.Module, got {described(value)}")
+        raise TypeError(f"{argument} must be an nn.Module, got {describe_with_fix(value)}")
     return value
 
 
-def described(value: object) -> str:
+def describe_with_fix(value: object) -> str:
     """Describe what came in place of a module, and what would make a module of it.
 
     Examples:
-        >>> described(nn.Linear(1, 1).state_dict())
+        >>> describe_with_fix(nn.Linear(1, 1).state_dict())
         'a state dict; load it into its model with load_state_dict'
     """
     if isinstance(value, type):

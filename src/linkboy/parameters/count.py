@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from linkboy._checks import check_choice
 from linkboy._report import format_count, listed
-from linkboy._tensors import dense_parts, described, is_plain
+from linkboy._tensors import dense_parts, describe_with_fix, is_plain
 from linkboy._walk import NamedTensor, unregistered, unwrapped, walk
 from linkboy.parameters._files import count_file
 from linkboy.parameters._packed import hidden_weights, logical_numel, numel_behind
@@ -61,7 +61,7 @@ def count_parameters(
         return _count_module(model, by)
     if isinstance(model, (str, os.PathLike)):
         return count_file(model, by)
-    raise TypeError(f"model must be an nn.Module or the path of a checkpoint, got {described(model)}")
+    raise TypeError(f"model must be an nn.Module or the path of a checkpoint, got {describe_with_fix(model)}")
 
 
 # Most modules of most models: known to hide nothing.
