@@ -103,6 +103,61 @@ def test_a_text_below_the_threshold_gets_no_class(trained):
             classifier.predict(texts, threshold=wrong)
 
 
+@pytest.mark.parametrize(
+    "threshold", [{"q": 0.05}, {"q": 0.999}, {"q": 0.02, "p": 0.4}, {"q": 0.0, "p": 0.0, "g": 0.0}]
+)
+def test_a_class_with_a_threshold_is_given_from_there_on_and_only_there(trained, threshold):
+    classifier = lb.load_classifier(trained)
+    texts = ["good 1", "odd 2", "bad 3", "zzz", "odd good", *(f"odd {n}" for n in range(40))]
+    answered = classifier.predict(texts, threshold=threshold)
+    shares = classifier.logits(texts).softmax(1).tolist()
+    for label, probability, share in zip(answered.labels, answered.probabilities, shares, strict=True):
+        by_name = dict(zip(classifier.class_names, share, strict=True))
+        allowed = [name for name in threshold if by_name[name] >= threshold[name]] or by_name.keys() - threshold.keys()
+        assert label == max(allowed, key=by_name.get)
+        assert probability == pytest.approx(by_name[label])
+    assert answered.top == classifier.predict(texts).top
+    (streamed,) = classifier.predict_stream(texts, threshold=threshold)
+    assert streamed == answered
+
+
+def test_the_threshold_of_a_class_is_measured(trained):
+    classifier = lb.load_classifier(trained)
+    texts = [f"odd {n} {n + 3}" for n in range(30)]
+    data = lb.LabelledTexts("x", texts, ["q", "p"] * 15, range(30))
+    low, plain = classifier.evaluate(data, threshold={"q": 0.1}), classifier.evaluate(data)
+    given = classifier.predict(texts, threshold={"q": 0.1}).labels
+    counted = {each.label: each for each in low.per_class}
+    assert counted["q"].predicted_count == given.count("q") > {e.label: e for e in plain.per_class}["q"].predicted_count
+    assert low.accuracy == pytest.approx(np.mean(np.array(given) == np.array(data.labels)))
+    with pytest.raises(ValueError, match="leaves texts without a class, which cannot be measured; name the class"):
+        classifier.evaluate(data, threshold=0.5)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "message"),
+    [
+        ({}, "threshold names no class; pass a number, name a class, or leave it out"),
+        ({"Q": 0.5}, "threshold must be of one of the 4 classes, got one of 'Q'"),
+        ({"q": 1.5}, "threshold of 'q' must be a number of at least 0 and of at most 1, got 1.5"),
+        ({"q": float("nan")}, "threshold of 'q' must be a number of at least 0 and of at most 1, got nan"),
+        (
+            dict.fromkeys("gbpq", 0.1),
+            "threshold names every class, and a text that reaches none would get no class; leave one",
+        ),
+    ],
+)
+def test_a_threshold_that_means_nothing_is_refused(trained, threshold, message):
+    classifier = lb.load_classifier(trained)
+    data = lb.LabelledTexts("x", ["a"], ["q"], [1])
+    for ask in (
+        lambda: classifier.predict(["a"], threshold=threshold),
+        lambda: classifier.evaluate(data, threshold=threshold),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            ask()
+
+
 def test_a_precision_chooses_the_threshold_and_both_are_refused(trained):
     classifier = lb.load_classifier(trained)
     point = classifier.decision_for(0.95)
@@ -143,3 +198,52 @@ def test_the_command_decides_and_says_the_coverage(trained, capsys, tmp_path):
     assert capsys.readouterr().out.startswith("none of these\t")
     assert run(["predict", str(trained), "x", "--threshold", "0.5", "--abstain", "0.9"]) == 2
     assert "--threshold and --abstain cannot go together" in capsys.readouterr().err
+
+
+def test_the_command_takes_and_says_the_threshold_of_a_class(trained, capsys, tmp_path):
+    classifier, texts = lb.load_classifier(trained), [f"odd {n}" for n in range(20)]
+    wanted = classifier.predict(texts, threshold={"q": 0.1, "p": 0.9}).labels
+    options = ["--threshold", "q=0.1", "--threshold", "p=0.9"]
+    assert run(["predict", str(trained), *texts, *options]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split("\t")[0] for line in out.splitlines()] == wanted
+    note = "'q' is given from a probability of 0.1 on, 'p' is given from a probability of 0.9 on; otherwise the likeliest of the"
+    assert note in err
+    assert run(["predict", str(trained), *texts, *options, "--out", str(tmp_path / "o.csv")]) == 0
+    assert [line.split(",")[1] for line in (tmp_path / "o.csv").read_text("utf-8").splitlines()[1:]] == wanted
+    file = tmp_path / "labelled.csv"
+    file.write_text("text,label\n" + "".join(f"{text},q\n" for text in texts), "utf-8")
+    for json_form in ([], ["--json"]):
+        capsys.readouterr()
+        assert run(["evaluate", str(trained), str(file), *options, *json_form]) == 0
+        out, err = capsys.readouterr()
+        assert note in (err if json_form else out)
+        assert f"{wanted.count('q') / 20:.2%}" in out or f'"accuracy": {wanted.count("q") / 20}' in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["x"], "--threshold must be a probability, or CLASS=PROBABILITY, got 'x'"),
+        (["q="], "--threshold must be a probability, or CLASS=PROBABILITY, got 'q='"),
+        (["0.1", "q=0.1"], "--threshold must be one probability, or CLASS=PROBABILITY for each, got 0.1 and q=0.1"),
+        (["0.1", "0.2"], "--threshold must be one probability, or CLASS=PROBABILITY for each, got 0.1 and 0.2"),
+        (["q=0.1", "q=0.2"], "--threshold names 'q' twice; leave one out"),
+        (["-0.5"], "must be a number of at least 0 and of at most 1, got -0.5"),
+        (["=0.5"], "got one of ''"),
+    ],
+)
+def test_the_command_refuses_a_threshold_that_means_nothing(trained, capsys, options, message):
+    options = [word for option in options for word in ("--threshold", option)]
+    assert run(["predict", str(trained), "x", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_likeliest_classes_do_not_hide_what_the_threshold_gives(trained, capsys):
+    assert run(["predict", str(trained), "odd 2", "--top", "2", "--threshold", "q=0"]) == 2
+    assert (
+        "--top prints the likeliest classes whatever the threshold; add --json, which shows both"
+        in capsys.readouterr().err
+    )
+    assert run(["predict", str(trained), "odd 2", "--top", "2", "--threshold", "q=0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["label"] == "q"

@@ -213,6 +213,11 @@ def test_what_is_loaded_gives_the_same_labels(trained):
     assert evaluated.micro_f1 == pytest.approx(f1_score(target, given, average="micro"), abs=1e-12)
     assert classifier.predict(["zzz"], threshold=1.0).labels == [()]
     assert len(classifier.predict(["zzz"], threshold=0.0).labels[0]) == len(classifier.class_names)
+    every = classifier.predict(["zzz"], threshold=dict.fromkeys(classifier.class_names, 0.0))
+    assert len(every.labels[0]) == len(classifier.class_names)
+    rare = classifier.class_names[-1]
+    plain, more = classifier.predict(["zzz"]).labels[0], classifier.predict(["zzz"], threshold={rare: 0.0}).labels[0]
+    assert set(more) == {*plain, rare}
 
 
 def test_labels_that_the_classifier_does_not_have_are_said_in_evaluation(trained):

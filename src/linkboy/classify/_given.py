@@ -21,6 +21,7 @@ from linkboy.classify.reading._sentences import say
 from linkboy.classify.reading._tables import BadRow, Reading, TextTable, json_form, table_of, text_lines
 from linkboy.classify.reading._titles import Title, title_of_lines
 from linkboy.classify.reading.labelled import as_string, columns_named, existing_file, text_getter
+from linkboy.classify.saved._thresholds import Threshold
 from linkboy.classify.saved.classifier import Classifier
 from linkboy.classify.saved.predictions import Predictions
 
@@ -208,7 +209,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 def answers(
-    classifier: Classifier, given: GivenTexts, *, top: int, threshold: float | None = None
+    classifier: Classifier, given: GivenTexts, *, top: int, threshold: Threshold | None = None
 ) -> Iterator[Predictions]:
     """Yield the predictions of one batch of texts after the other; of texts that come over time, as soon as they are there."""
     texts = given.texts(keep=False)
@@ -224,7 +225,7 @@ def _counted(given: GivenTexts, answered: Iterator[Predictions]) -> Iterator[Pre
         yield predictions
 
 
-def write_answers(classifier: Classifier, given: GivenTexts, out: Path, *, threshold: float | None = None) -> int:
+def write_answers(classifier: Classifier, given: GivenTexts, out: Path, *, threshold: Threshold | None = None) -> int:
     """Write the given columns with the predicted label and its probability, in the form that the ending says.
 
     Text is written row by row; Parquet is gathered in memory. The file appears whole or not at all.
@@ -256,7 +257,7 @@ def write_answers(classifier: Classifier, given: GivenTexts, out: Path, *, thres
         )
 
 
-def _answered(classifier: Classifier, given: GivenTexts, threshold: float | None) -> Iterator[list[list[Any]]]:
+def _answered(classifier: Classifier, given: GivenTexts, threshold: Threshold | None) -> Iterator[list[list[Any]]]:
     """Yield the rows of one batch after the other, with label and probability behind them."""
     for predictions in _counted(given, classifier.predict_stream(given.texts(keep=True), threshold=threshold)):
         yield [

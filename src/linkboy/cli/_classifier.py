@@ -1,10 +1,12 @@
 """What can be done with a directory that `linkboy train` has written: predict, evaluate, explain, export."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from linkboy._report import plural, visible
 from linkboy.cli._lines import json_lines, tab_lines
@@ -14,8 +16,10 @@ from linkboy.cli._wording import as_options
 
 if TYPE_CHECKING:
     from linkboy.classify._given import GivenTexts
+    from linkboy.classify.saved._thresholds import Threshold
     from linkboy.classify.saved.export import Form
 
+Thresholds = Annotated[tuple[str, ...], Parameter(allow_leading_hyphen=True, show_default=False)]
 _FILES: "dict[Form, str]" = {"onnx": "model.onnx", "torchscript": "model.pt", "torch-export": "model.pt2"}
 
 
@@ -26,7 +30,7 @@ def predict(
     file: Path | None = None,
     out: Path | None = None,
     top: int = 1,
-    threshold: float | None = None,
+    threshold: Thresholds = (),
     abstain: float | None = None,
     json: bool = False,
     encoder: Path | None = None,
@@ -49,8 +53,9 @@ def predict(
     top
         How many classes to print for each text.
     threshold
-        Give no class to a text whose likeliest one is below this probability; where a text may have several labels, give
-        those that are at or above it.
+        Give no class to a text whose likeliest one is below this probability, such as 0.8; where a text may have several
+        labels, give those that are at or above it. With the name of a class, such as fraud=0.2, a text gets that class from
+        there on, even where another is likelier, and below it the likeliest of the others; once for each class.
     abstain
         Give no class where that is needed for this precision, such as 0.95; the threshold is chosen on rows that the model
         has not learned from, and its coverage is said.
@@ -61,9 +66,15 @@ def predict(
     """
     from linkboy import load_classifier
     from linkboy.classify._given import answers, texts_by_hand, write_answers
+    from linkboy.classify.saved._thresholds import check_threshold, threshold_note
     from linkboy.classify.saved.predictions import unknown_texts
 
     _check_predict(texts, file, out, printed=json or top != 1, reading=reading)
+    least = _threshold_of(threshold)
+    if least is not None and top != 1 and not json:
+        raise ValueError(
+            "--top prints the likeliest classes whatever the threshold; add --json, which shows both, or leave one out"
+        )
     classifier = load_classifier(directory, encoder=encoder)
     for text in texts:
         if _names_a_file(text):
@@ -74,19 +85,22 @@ def predict(
         if given.note:
             say(given.note)
         if abstain is not None:
-            if threshold is not None:
+            if least is not None:
                 raise ValueError(
                     "--threshold and --abstain cannot go together: --abstain chooses a threshold; leave one out"
                 )
             decided = classifier.decision_for(abstain)
             say(str(decided))
-            threshold = decided.threshold
+            least = decided.threshold
+        elif least is not None:
+            check_threshold(least, classifier.class_names, several=classifier.several)
+            say(threshold_note(least, several=classifier.several))
         if out is not None:
-            count = write_answers(classifier, given, out, threshold=threshold)
+            count = write_answers(classifier, given, out, threshold=least)
             say(f"{plural(count, 'row')} in {out}")
         else:
             write = json_lines if json else tab_lines
-            for predictions in answers(classifier, given, top=top, threshold=threshold):
+            for predictions in answers(classifier, given, top=top, threshold=least):
                 sys.stdout.write(write(predictions))
                 sys.stdout.flush()
         if given.unknown_count:
@@ -137,6 +151,30 @@ def _opened(file: Path, reading: ReadingOptions, known: list[str]) -> "Iterator[
         say(f"{plural(len(skipped), 'row')} skipped")
 
 
+def _threshold_of(given: Sequence[str]) -> "Threshold | None":
+    """Return the threshold that `0.8` gives, or those that `fraud=0.2` and others of its form give."""
+    pairs = [text.rpartition("=") for text in given]  # the name of a class may hold an =
+    if len(pairs) > 1 and not all(equals for _, equals, _ in pairs):
+        raise ValueError(
+            f"--threshold must be one probability, or CLASS=PROBABILITY for each, got {' and '.join(given)}"
+        )
+    names = [name for name, _, _ in pairs]
+    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if twice is not None:
+        raise ValueError(f"--threshold names {twice!r} twice; leave one out")
+    values = [_probability(number, text) for (_, _, number), text in zip(pairs, given, strict=True)]
+    if pairs and pairs[0][1]:
+        return dict(zip(names, values, strict=True))
+    return values[0] if values else None
+
+
+def _probability(number: str, given: str) -> float:
+    try:
+        return float(number)
+    except ValueError:
+        raise ValueError(f"--threshold must be a probability, or CLASS=PROBABILITY, got {given!r}") from None
+
+
 def _names_a_file(text: str) -> bool:
     try:
         return Path(text).is_file()
@@ -149,6 +187,7 @@ def evaluate(
     file: Path,
     /,
     *,
+    threshold: Thresholds = (),
     json: bool = False,
     encoder: Path | None = None,
     reading: Reading = ReadingOptions(),  # noqa: B008 (frozen)
@@ -161,18 +200,26 @@ def evaluate(
         A directory that linkboy train has written.
     file
         Labelled texts, in a form that linkboy train reads.
+    threshold
+        Measure what predict gives with --threshold CLASS=PROBABILITY; where a text may have several labels, also one
+        probability for all.
     json
         Print one JSON object.
     encoder
         Where the pretrained encoder is now that the classifier was trained with, if it has been moved.
     """
     from linkboy import load_classifier
+    from linkboy.classify.saved._thresholds import threshold_note
 
+    least = _threshold_of(threshold)
     classifier = load_classifier(directory, encoder=encoder)
     data = reading.read(file, known=classifier.text_columns, known_label=classifier.label_columns)
+    metrics = classifier.evaluate(data, threshold=least)
     if not json:
         printer()(data)
-    show_report(classifier.evaluate(data), json=json)
+    if least is not None:
+        (say if json else printer())(threshold_note(least, several=classifier.several))
+    show_report(metrics, json=json)
 
 
 def explain(

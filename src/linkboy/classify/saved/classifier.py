@@ -42,6 +42,7 @@ from linkboy.classify.saved._classifier_files import (
     read_weights,
     write_files,
 )
+from linkboy.classify.saved._thresholds import Threshold, check_threshold, chosen_classes, label_thresholds
 from linkboy.classify.saved.explain import Explanation, Explanations, explain_text
 from linkboy.classify.saved.export import ExportReport, Form, export_model, padded_inputs
 from linkboy.classify.saved.predictions import Predictions, predicted_classes, predicted_labels
@@ -140,15 +141,17 @@ class Classifier:
             self.model.train(was_training)
 
     def predict(
-        self, texts: Sequence[str], *, top: int = 1, threshold: float | None = None, abstain: float | None = None
+        self, texts: Sequence[str], *, top: int = 1, threshold: Threshold | None = None, abstain: float | None = None
     ) -> Predictions:
         """Predict the class of each text, or its labels where it may have several.
 
         Args:
             texts: a list of strings; an empty list gives empty predictions.
             top: how many classes to return for each text, at most as many as there are.
-            threshold: the least probability of a class, below which a text gets none; where a text may have several labels,
-                the probability from which on each is given, instead of those chosen in training.
+            threshold: the least probability of a class, below which a text gets none; or those of some classes, such as
+                `{"fraud": 0.2}`, each of which a text is given from there on, even where another is likelier, and below it
+                the likeliest of the others. Where a text may have several labels, the probability from which on each is
+                given, or those of some labels, instead of those chosen in training.
             abstain: the precision that the classes given shall have; the threshold is chosen for it by rows that the model has
                 not learned from, as `decision_for` does.
 
@@ -157,8 +160,8 @@ class Classifier:
 
         Raises:
             TypeError: `texts` is a single string, or holds something that is not a string.
-            ValueError: `top` is less than 1, `threshold` is not a probability, `abstain` cannot be reached, or the classifier
-                reads several columns and a text is not made of as many.
+            ValueError: `top` is less than 1, `threshold` is not a probability or names a class that there is not, `abstain`
+                cannot be reached, or the classifier reads several columns and a text is not made of as many.
         """
         check_texts("predict", texts)
         self._check_columns(texts)
@@ -190,23 +193,23 @@ class Classifier:
             )
         return self.decisions.for_precision(precision)
 
-    def _least(self, threshold: float | None, abstain: float | None) -> float | None:
+    def _least(self, threshold: Threshold | None, abstain: float | None) -> Threshold | None:
         """Return the least probability that was asked for, directly or by a precision."""
         if abstain is not None:
             if threshold is not None:
                 raise ValueError("threshold and abstain cannot go together: abstain chooses a threshold; leave one out")
             return self.decision_for(abstain).threshold
-        if threshold is not None:
-            check_number("threshold", threshold, minimum=0, maximum=1)
+        check_threshold(threshold, self.class_names, several=self.several)
         return threshold
 
-    def _predictions(self, texts: Sequence[str], features: FlatFeatures, top: int, least: float | None) -> Predictions:
+    def _predictions(
+        self, texts: Sequence[str], features: FlatFeatures, top: int, least: Threshold | None
+    ) -> Predictions:
         logits, known = self._logits_of(features), self._known(texts, features)
         if self.thresholds is None:
             return predicted_classes(texts, known, logits, self.class_names, top, least)
-        return predicted_labels(
-            texts, known, logits, self.class_names, top, self.thresholds if least is None else least
-        )
+        thresholds = label_thresholds(self.thresholds, self.class_names, least)
+        return predicted_labels(texts, known, logits, self.class_names, top, thresholds)
 
     def _known(self, texts: Sequence[str], features: FlatFeatures) -> list[bool]:
         """Return whether there is anything in each text that the model answers to."""
@@ -220,7 +223,7 @@ class Classifier:
         texts: Iterable[str],
         *,
         top: int = 1,
-        threshold: float | None = None,
+        threshold: Threshold | None = None,
         abstain: float | None = None,
         batch_size: int = 4096,
     ) -> Iterator[Predictions]:
@@ -255,7 +258,7 @@ class Classifier:
         batches: Iterable[Sequence[str]],
         *,
         top: int = 1,
-        threshold: float | None = None,
+        threshold: Threshold | None = None,
         more: Callable[[], bool],
     ) -> Iterator[Predictions]:
         """Predict batches as they come, and encode the next one meanwhile where there is one.
@@ -382,11 +385,13 @@ class Classifier:
         check_texts("export_inputs", texts)
         return padded_inputs(self.encoder, self._encode(texts))
 
-    def evaluate(self, data: Any) -> ClassificationMetrics | MultilabelMetrics:
+    def evaluate(self, data: Any, *, threshold: Threshold | None = None) -> ClassificationMetrics | MultilabelMetrics:
         """Measure the classifier on labelled texts.
 
         Args:
             data: labelled texts: `LabelledTexts`, or what `read_labelled` takes, such as a path or a frame.
+            threshold: as for `predict`; where a text has one class, only those of named classes, since a text without a class
+                is neither right nor wrong.
 
         Returns:
             Accuracy, macro-F1, and precision, recall and F1 of each class; or the figures of several labels, where a text may
@@ -394,15 +399,25 @@ class Classifier:
 
         Raises:
             TypeError: `data` is none of these.
-            ValueError: a label is not among the classes; the message names its line.
+            ValueError: a label is not among the classes, and the message names its line; or `threshold` is refused.
         """
+        check_threshold(threshold, self.class_names, several=self.several)
+        if not self.several and isinstance(threshold, (int, float)):
+            raise ValueError(
+                f"threshold={threshold:g} leaves texts without a class, which cannot be measured; name the class that it is of, "
+                "or leave it out"
+            )
         data = labelled_of("data", data, known=self.text_columns, known_label=self.label_columns)
         if self.several:
-            return self._evaluate_labels(data)
+            return self._evaluate_labels(data, threshold)
         target = targets_of(data, self.class_names, "evaluation", numbered=self.numbered)
-        return classification_metrics(target, self.logits(data.texts).argmax(1).numpy(), self.class_names)
+        logits = self.logits(data.texts)
+        predicted = logits.numpy().argmax(1)
+        if isinstance(threshold, Mapping):
+            predicted = chosen_classes(logits.softmax(1).numpy(), self.class_names, threshold)
+        return classification_metrics(target, predicted, self.class_names)
 
-    def _evaluate_labels(self, data: LabelledTexts) -> MultilabelMetrics:
+    def _evaluate_labels(self, data: LabelledTexts, threshold: Threshold | None) -> MultilabelMetrics:
         if not data.several:
             raise ValueError(
                 f"{data.source}: the classifier gives any number of labels, and a text of this file has one; say how several are "
@@ -410,7 +425,7 @@ class Classifier:
             )
         target, unknown = memberships_of(data, self.class_names, numbered=self.numbered)
         shares = self.logits(data.texts).double().sigmoid().numpy()
-        thresholds = list(self.thresholds or ())
+        thresholds = label_thresholds(self.thresholds or (), self.class_names, threshold)
         metrics = multilabel_metrics(
             target, shares >= np.array(thresholds), shares, self.class_names, thresholds=thresholds
         )

@@ -1,13 +1,14 @@
 """What a classifier answers: the likeliest classes of each text, or all its labels."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from linkboy._report import Block, Report, Table, format_count, format_percent
+from linkboy.classify.saved._thresholds import Threshold, chosen_classes
 
 NONE = "none of these"  # what is printed where no class or label is given
 
@@ -18,9 +19,9 @@ class Predictions(Report):
 
     Attributes:
         texts: the texts.
-        labels: the likeliest class of each text, `None` where it is below the threshold that was asked for; where a text may
-            have several labels, a tuple of those that it is given, the likeliest first.
-        probabilities: the probability of the likeliest class; or a tuple of those of the labels.
+        labels: the likeliest class of each text, or that of which it reaches the threshold, `None` where it is below the one
+            that was asked for; where a text may have several labels, a tuple of those that it is given, the likeliest first.
+        probabilities: the probability of that class; or a tuple of those of the labels.
         top: for each text, its likeliest classes with their probabilities, the likeliest first.
         known: whether there is any n-gram or token of the classifier's in the text; where there is none, as in a blank text,
             the answer is that for an empty one.
@@ -71,9 +72,9 @@ def share_text(share: float | tuple[float, ...]) -> str:
 
 
 def predicted_classes(
-    texts: Sequence[str], known: Sequence[bool], logits: Tensor, names: list[str], top: int, least: float | None
+    texts: Sequence[str], known: Sequence[bool], logits: Tensor, names: list[str], top: int, least: Threshold | None
 ) -> Predictions:
-    """Give each text its likeliest class, or none where that is less likely than `least`.
+    """Give each text its likeliest class, or none where that is less likely than `least`, or that whose threshold it reaches.
 
     Args:
         texts: the texts.
@@ -81,19 +82,23 @@ def predicted_classes(
         logits: `(B, C)` of them.
         names: the C classes.
         top: how many classes to return in `top` for each text, at most as many as there are.
-        least: the least probability of a class that is given; `None` gives every text one.
+        least: the least probability of a class that is given, or those of some classes; `None` gives every text the likeliest.
     """
-    kept = min(top, len(names))
-    best = logits.softmax(1).topk(kept)
+    kept, shares = min(top, len(names)), logits.softmax(1)
+    best = shares.topk(kept)
     # Flat lists cut at the end: a list of tuples per text, made one by one, would take longer than the model.
     labels = [names[number] for number in best.indices.flatten().tolist()]
     probabilities = best.values.flatten().tolist()
     pairs = list(zip(labels, probabilities, strict=True))
     rows = [pairs[start : start + kept] for start in range(0, len(pairs), kept)]
     first: list[Any] = labels[::kept]
-    if least is not None:
-        first = [label if share >= least else None for label, share in zip(first, probabilities[::kept], strict=True)]
-    return Predictions(list(texts), first, probabilities[::kept], rows, known)
+    firsts = probabilities[::kept]
+    if isinstance(least, Mapping):
+        chosen = chosen_classes(shares.numpy(), names, least)
+        first, firsts = [names[number] for number in chosen], shares[range(len(chosen)), chosen].tolist()
+    elif least is not None:
+        first = [label if share >= least else None for label, share in zip(first, firsts, strict=True)]
+    return Predictions(list(texts), first, firsts, rows, known)
 
 
 def predicted_labels(
@@ -102,7 +107,7 @@ def predicted_labels(
     logits: Tensor,
     names: list[str],
     top: int,
-    thresholds: float | Sequence[float],
+    thresholds: Sequence[float],
 ) -> Predictions:
     """Give each text the labels that are likely enough, each by itself.
 
@@ -112,7 +117,7 @@ def predicted_labels(
         logits: `(B, C)` of them.
         names: the C labels.
         top: how many labels to return in `top` for each text, at most as many as there are.
-        thresholds: from which probability on a label is given: one for all, or one for each.
+        thresholds: from which probability on each label is given.
     """
     shares = logits.double().sigmoid().numpy()
     given = shares >= np.array(thresholds)
