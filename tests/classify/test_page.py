@@ -86,6 +86,18 @@ def test_the_page_is_well_formed_and_holds_every_part(report):
     assert ("the shares add up" if "ngram model" in text else "such figures do not add up") in text
 
 
+def test_the_page_shows_what_training_by_gradients_takes_for_models_that_were_trained_so(report):
+    shown = written(report.directory)
+    assert ("AdamW states" in shown) == ("training memory" in shown) == (report.history is not None)
+
+
+def test_a_model_that_was_solved_needs_no_memory_for_an_optimizer_in_any_language(tmp_path, make_rows):
+    for lang in ("en", "zh"):
+        made = lb.train_classifier(make_rows(120), tmp_path / lang, lang=lang)
+        assert made.history is None
+        assert "AdamW" not in written(made.directory)
+
+
 def test_the_page_needs_nothing_but_itself(report):
     outline = Outline(written(report.directory))
     for tag, attributes in outline.elements:

@@ -198,7 +198,8 @@ class ModelSummary(Report):
         activation_nbytes: what autograd keeps for the backward pass, each storage once, apart from parameters, buffers and
             inputs; `None` where nothing ran. Attention is computed the plain way, which keeps its matrix, so this is an
             upper bound for fused attention.
-        training_memory: bytes of weights, buffers, gradients and the two states of AdamW, and of activations where known.
+        training_memory: bytes of weights, buffers, gradients and the two states of AdamW, and of activations where known;
+            empty for a model that was not trained so, and not shown then.
         failed: path of the module in which the forward pass failed; empty for the model itself, `None` where none did.
         columns: what the printed table shows, `None` for what `summarize` shows by itself.
         notes: why something is missing, or how the model was run.
@@ -236,8 +237,9 @@ class ModelSummary(Report):
             lines.append(f"FLOPs of one forward pass (a multiply-add counts 2): {at_least}{format_count(self.flops)}")
             if self.ops_without_flops:
                 lines.append(f"not counted, no formula: {listed(self.ops_without_flops, 8)}")
-        parts = ", ".join(f"{part} {format_bytes(nbytes)}" for part, nbytes in self.training_memory.items())
-        lines.append(f"training memory {format_bytes(sum(self.training_memory.values()))}: {parts}")
+        if self.training_memory:
+            parts = ", ".join(f"{part} {format_bytes(nbytes)}" for part, nbytes in self.training_memory.items())
+            lines.append(f"training memory {format_bytes(sum(self.training_memory.values()))}: {parts}")
         lines += [f"note: {note}" for note in self.notes]
         yield "\n".join(lines)
 

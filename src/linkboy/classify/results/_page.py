@@ -115,7 +115,7 @@ def report_page(
                 ("Data", parts),
                 ("Model" if isinstance(judged.outcome.settings, LinearReport) else "Settings", judged.outcome.settings),
                 *([("Budget", judged.outcome.search)] if judged.outcome.search else []),
-                ("Parameters", summarize(classifier.model)),
+                ("Parameters", _parameters(classifier, in_epochs=history is not None)),
             ],
             parts_table=(_label_parts_table if parts.several else _parts_table)(metrics),
             seconds=[(what, format_seconds(time)) for what, time in seconds.items()],
@@ -153,6 +153,12 @@ def _template(lang: Language) -> Any:
 
 def _blocks(report: Printable) -> list[Any]:
     return [block for block in report._blocks() if block]
+
+
+def _parameters(classifier: Classifier, *, in_epochs: bool) -> Printable:
+    """Return what the model holds; one that was solved needed neither gradients nor states of an optimizer."""
+    summary = summarize(classifier.model)
+    return summary if in_epochs else dataclasses.replace(summary, training_memory={})
 
 
 def _figures(
