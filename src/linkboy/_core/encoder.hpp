@@ -111,23 +111,27 @@ inline PyObject* encode_into(const Encoder& self, PyObject* list, Row row, bool 
   return out.missing.empty() ? Py_None : list_of_numbers(out.missing);
 }
 
-// flat(texts, mark, spans) -> pages | (ids, splits, references, spans | None)
-inline PyObject* encoder_flat(PyObject* object, PyObject* arguments) {
-  auto& self = held_by<Encoder>(object);
-  PyObject* list;
-  int mark, spans;
-  if (!PyArg_ParseTuple(arguments, "Oip:flat", &list, &mark, &spans)) return nullptr;
+// Returns what goes around texts, of three numbers among the arguments: two ids, and how much is kept, -1 for all.
+inline Row row_of(const Py_ssize_t* numbers) {
+  return {int(numbers[0]), int(numbers[1]), numbers[2] < 0 ? SIZE_MAX : size_t(numbers[2])};
+}
+
+// flat(texts, first, last, room, spans, wide) -> pages | (ids, splits, references, spans | None); `wide`: ids of 64 bits
+inline PyObject* encoder_flat(PyObject* object, PyObject* const* given, Py_ssize_t count) {
+  Py_ssize_t numbers[5];
+  if (!expects(6, count) || !read_numbers(given + 1, numbers)) return nullptr;
   return guarded([&]() -> PyObject* {
     Output out;
-    PyObject* state = encode_into(self, list, {mark, mark, SIZE_MAX}, spans, out);
+    const bool spans = numbers[3], wide = numbers[4];
+    PyObject* state = encode_into(held_by<Encoder>(object), given[0], row_of(numbers), spans, out);
     if (state != Py_None) return state;
-    std::vector<int64_t> borders{0};
-    borders.insert(borders.end(), out.ends.begin(), out.ends.end());
-    Reference ids(bytes_of(out.ids.data, out.ids.size)), splits(bytes_of(borders.data(), borders.size()));
+    out.ends.insert(out.ends.begin(), 0);
+    Reference ids(wide ? new_bytes(8 * out.ids.size) : bytes_of(out.ids.data, out.ids.size)), splits(bytes_of(out.ends));
     Reference ranges(spans ? bytes_of(out.spans.data, out.spans.size) : Py_NewRef(Py_None));
-    Reference numbers(list_of_numbers(out.references));
-    if (!ids || !splits || !ranges || !numbers) return nullptr;
-    return PyTuple_Pack(4, ids.object, splits.object, numbers.object, ranges.object);
+    Reference references(list_of_numbers(out.references));
+    if (!ids || !splits || !ranges || !references) return nullptr;
+    if (wide) std::copy_n(out.ids.data, out.ids.size, reinterpret_cast<int64_t*>(PyByteArray_AS_STRING(ids.object)));
+    return PyTuple_Pack(4, ids.object, splits.object, references.object, ranges.object);
   });
 }
 
@@ -145,45 +149,83 @@ inline void spread(const Output& out, size_t width, int64_t pad, bool left, int6
   }
 }
 
-// padded(texts, first, last, pad, room, width, multiple, left, capsules) -> pages | None | (ids, mask, width) or, as
-// capsules, (ids, mask, zeros). `width`: the least that rows are padded to, -1 for rows that must be of one length already.
-// None: a text is to be read by the reference, or the rows differ.
-inline PyObject* encoder_padded(PyObject* object, PyObject* arguments) {
-  auto& self = held_by<Encoder>(object);
-  PyObject* list;
-  int first, last, pad, left, capsules;
-  Py_ssize_t room, least, multiple;
-  if (!PyArg_ParseTuple(arguments, "Oiiinnnpp:padded", &list, &first, &last, &pad, &room, &least, &multiple, &left, &capsules))
+// Returns rows of equal width, as `encoder_padded` says.
+inline PyObject* padded_rows(const Encoder& self, PyObject* list, const Py_ssize_t (&numbers)[7], PyObject* take) {
+  Output out;
+  PyObject* state = encode_into(self, list, row_of(numbers), false, out);
+  if (state != Py_None) return state;
+  if (!out.references.empty()) Py_RETURN_NONE;
+  const Py_ssize_t pad = numbers[3], least = numbers[4], multiple = numbers[5];
+  const size_t rows = out.ends.size();
+  size_t start = 0, longest = 0, shortest = SIZE_MAX;
+  for (size_t end : out.ends) {
+    longest = std::max(longest, end - start), shortest = std::min(shortest, end - start);
+    start = end;
+  }
+  if (least < 0 && rows && longest != shortest) Py_RETURN_NONE;
+  size_t width = std::max(longest, size_t(std::max<Py_ssize_t>(least, 0)));
+  if (multiple > 1) width = (width + size_t(multiple) - 1) / size_t(multiple) * size_t(multiple);
+  if (rows && width > size_t(PY_SSIZE_T_MAX) / 16 / rows) return PyErr_NoMemory();
+  int64_t* filled[3];
+  Reference made(PyTuple_New(3));
+  for (int n = 0; made && n < 3; ++n) {
+    PyObject* array = nullptr;
+    if (take != Py_None) {
+      Reference capsule(Tensor::make(rows, width, n == 1, &filled[n]));
+      if (capsule) array = PyObject_CallOneArg(take, capsule.object);
+    } else if (n == 1) {
+      array = PyLong_FromSize_t(width);
+    } else if ((array = new_bytes(8 * rows * width))) {
+      filled[n] = reinterpret_cast<int64_t*>(PyByteArray_AS_STRING(array));
+    }
+    if (!array) return nullptr;
+    PyTuple_SET_ITEM(made.object, n, array);
+  }
+  if (made) spread(out, width, pad, numbers[6], filled[0], filled[2]);
+  return made.release();
+}
+
+// padded(texts, first, last, room, pad, width, multiple, left, take) -> pages | None | (ids, width, mask) or, with a function
+// that takes capsules, (ids, zeros, mask) as it makes them. `width`: the least that rows are padded to, -1 for rows that must
+// be of one length already. None: a text is to be read by the reference, or the rows differ.
+inline PyObject* encoder_padded(PyObject* object, PyObject* const* given, Py_ssize_t count) {
+  Py_ssize_t numbers[7];
+  if (!expects(9, count) || !read_numbers(given + 1, numbers)) return nullptr;
+  return guarded([&] { return padded_rows(held_by<Encoder>(object), given[0], numbers, given[8]); });
+}
+
+// again(text, asked, plan) -> dict | None. A call like the last one, which left its plan: what was asked of it, the numbers and
+// the function for `padded`, the names of what that gives, None for what is not wanted, and of the attribute for details,
+// the class of the dict, and what its details are beside the texts. None: no plan is for such a call, which goes the usual way.
+inline PyObject* encoder_again(PyObject* object, PyObject* const* given, Py_ssize_t count) {
+  if (!expects(3, count)) return nullptr;
+  PyObject *text = given[0], *asked = given[1], *plan = given[2], *last, *rows, *take, *names, *type, *details;
+  if (!PyTuple_Check(plan)) Py_RETURN_NONE;
+  if (!PyArg_ParseTuple(plan, "O!O!OO!OO:again", &PyTuple_Type, &last, &PyTuple_Type, &rows, &take, &PyTuple_Type, &names, &type, &details))
+    return nullptr;
+  // By identity, so that 1 is not taken for True, and nothing is asked of objects of the caller.
+  const auto items = [](PyObject* tuple) { return PySequence_Fast_ITEMS(tuple); };
+  if (!PyTuple_Check(asked) || PyTuple_GET_SIZE(asked) != PyTuple_GET_SIZE(last) ||
+      !std::equal(items(asked), items(asked) + PyTuple_GET_SIZE(asked), items(last)))
+    Py_RETURN_NONE;
+  if (!PyUnicode_Check(text) && !PyList_CheckExact(text)) Py_RETURN_NONE;
+  Py_ssize_t numbers[7];
+  if (!expects(7, PyTuple_GET_SIZE(rows)) || !expects(4, PyTuple_GET_SIZE(names)) || !read_numbers(items(rows), numbers))
     return nullptr;
   return guarded([&]() -> PyObject* {
-    Output out;
-    PyObject* state = encode_into(self, list, {first, last, room < 0 ? SIZE_MAX : size_t(room)}, false, out);
-    if (state != Py_None) return state;
-    if (!out.references.empty()) Py_RETURN_NONE;
-    const size_t rows = out.ends.size();
-    size_t start = 0, longest = 0, shortest = SIZE_MAX;
-    for (size_t end : out.ends) {
-      longest = std::max(longest, end - start), shortest = std::min(shortest, end - start);
-      start = end;
+    Reference texts(PyUnicode_Check(text) ? PyList_New(1) : PyList_GetSlice(text, 0, PY_SSIZE_T_MAX));
+    if (texts && PyUnicode_Check(text)) PyList_SET_ITEM(texts.object, 0, Py_NewRef(text));
+    Reference arrays(texts ? padded_rows(held_by<Encoder>(object), texts.object, numbers, take) : nullptr);
+    if (!arrays && !PyErr_ExceptionMatches(PyExc_TypeError)) return nullptr;
+    if (!arrays || !PyTuple_Check(arrays.object)) {  // not texts, or pages are missing, or rows differ
+      PyErr_Clear();
+      Py_RETURN_NONE;
     }
-    if (least < 0 && rows && longest != shortest) Py_RETURN_NONE;
-    size_t width = std::max(longest, size_t(std::max<Py_ssize_t>(least, 0)));
-    if (multiple > 1) width = (width + size_t(multiple) - 1) / size_t(multiple) * size_t(multiple);
-    if (rows && width > size_t(PY_SSIZE_T_MAX) / 16 / rows) return PyErr_NoMemory();
-    int64_t *id, *one, *zero;
-    if (capsules) {
-      Reference ids(Tensor::make(rows, width, false, &id)), mask(Tensor::make(rows, width, false, &one));
-      Reference zeros(Tensor::make(rows, width, true, &zero));
-      if (!ids || !mask || !zeros) return nullptr;
-      spread(out, width, pad, left, id, one);
-      return PyTuple_Pack(3, ids.object, mask.object, zeros.object);
-    }
-    Reference ids(new_bytes(8 * rows * width)), mask(new_bytes(8 * rows * width));
-    if (!ids || !mask) return nullptr;
-    id = reinterpret_cast<int64_t*>(PyByteArray_AS_STRING(ids.object));
-    one = reinterpret_cast<int64_t*>(PyByteArray_AS_STRING(mask.object));
-    spread(out, width, pad, left, id, one);
-    return Py_BuildValue("OOn", ids.object, mask.object, Py_ssize_t(width));
+    Reference made(PyObject_CallNoArgs(type)), known(PyTuple_Pack(2, details, texts.object));
+    bool fine = made && known && PyObject_SetAttr(made.object, items(names)[3], known.object) == 0;
+    for (int n = 0; fine && n < 3; ++n)
+      if (items(names)[n] != Py_None) fine = PyDict_SetItem(made.object, items(names)[n], items(arrays.object)[n]) == 0;
+    return fine ? made.release() : nullptr;
   });
 }
 
@@ -195,15 +237,13 @@ inline PyObject* number_of(Encoder& self, int32_t id) {
 }
 
 // lists(texts, first, last, room) -> pages | (lists of ids, references)
-inline PyObject* encoder_lists(PyObject* object, PyObject* arguments) {
+inline PyObject* encoder_lists(PyObject* object, PyObject* const* given, Py_ssize_t count) {
   auto& self = held_by<Encoder>(object);
-  PyObject* list;
-  int first, last;
-  Py_ssize_t room;
-  if (!PyArg_ParseTuple(arguments, "Oiin:lists", &list, &first, &last, &room)) return nullptr;
+  Py_ssize_t numbers[3];
+  if (!expects(4, count) || !read_numbers(given + 1, numbers)) return nullptr;
   return guarded([&]() -> PyObject* {
     Output out;
-    PyObject* state = encode_into(self, list, {first, last, room < 0 ? SIZE_MAX : size_t(room)}, false, out);
+    PyObject* state = encode_into(self, given[0], row_of(numbers), false, out);
     if (state != Py_None) return state;
     Reference lists(PyList_New(Py_ssize_t(out.ends.size())));
     if (!lists) return nullptr;
@@ -218,8 +258,8 @@ inline PyObject* encoder_lists(PyObject* object, PyObject* arguments) {
         PyList_SET_ITEM(ids, n, number);
       }
     }
-    Reference numbers(list_of_numbers(out.references));
-    return numbers ? PyTuple_Pack(2, lists.object, numbers.object) : nullptr;
+    Reference references(list_of_numbers(out.references));
+    return references ? PyTuple_Pack(2, lists.object, references.object) : nullptr;
   });
 }
 

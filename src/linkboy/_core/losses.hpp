@@ -533,12 +533,6 @@ PyObject* sum_of_errors_at(PyObject* const* given) {
   return sum_of(batch, batch.size);
 }
 
-inline bool expects(Py_ssize_t wanted, Py_ssize_t count) {
-  if (count == wanted) return true;
-  PyErr_Format(PyExc_TypeError, "expected %zd arguments, got %zd", wanted, count);
-  return false;
-}
-
 inline PyObject* label_sum(PyObject*, PyObject* const* given, Py_ssize_t count) {
   if (!expects(12, count)) return nullptr;
   return PyObject_IsTrue(given[0]) ? sum_of_labels_at<double>(given) : sum_of_labels_at<float>(given);

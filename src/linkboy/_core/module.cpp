@@ -8,10 +8,17 @@ namespace {
 
 using namespace linkboy;
 
+template <class Function>
+PyCFunction as_method(Function* function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
 PyMethodDef encoder_methods[] = {
-    {"flat", encoder_flat, METH_VARARGS, "flat(texts, mark, spans)"},
-    {"padded", encoder_padded, METH_VARARGS, "padded(texts, first, last, pad, room, width, multiple, left)"},
-    {"lists", encoder_lists, METH_VARARGS, "lists(texts, first, last, room)"},
+    {"flat", as_method(encoder_flat), METH_FASTCALL, "flat(texts, first, last, room, spans, wide)"},
+    {"padded", as_method(encoder_padded), METH_FASTCALL,
+     "padded(texts, first, last, room, pad, width, multiple, left, take)"},
+    {"again", as_method(encoder_again), METH_FASTCALL, "again(text, asked, plan)"},
+    {"lists", as_method(encoder_lists), METH_FASTCALL, "lists(texts, first, last, room)"},
     {"fill", encoder_fill, METH_VARARGS, "fill(page, kinds, lengths, folded, classes)"},
     {"fill_flags", encoder_fill_flags, METH_VARARGS, "fill_flags(page, flags)"},
     {"with_literals", encoder_with_literals, METH_VARARGS, "with_literals(texts, ids)"},
@@ -60,11 +67,6 @@ PyType_Slot rows_slots[] = {
 
 PyType_Spec rows_spec = {"linkboy._core.Rows", sizeof(Holder<Rows>), 0, Py_TPFLAGS_DEFAULT, rows_slots};
 
-template <class Function>
-PyCFunction as_method(Function* function) {
-  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
-}
-
 PyMethodDef functions[] = {
     {"label_sum", as_method(label_sum), METH_FASTCALL,
      "label_sum(wide, logits, target, weight, class_weight, shift, gradient, samples, classes, positions, gamma, divisor)"},
@@ -85,7 +87,7 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT, "linkboy._core", "The compiled 
                           nullptr, nullptr, nullptr, nullptr};
 
 // Raised with every change of what a function or a class takes or gives, here and in linkboy/_compiled.py.
-constexpr long INTERFACE = 3;
+constexpr long INTERFACE = 4;
 
 bool add_type(PyObject* module, const char* name, PyType_Spec* spec) {
   Reference type(PyType_FromSpec(spec));

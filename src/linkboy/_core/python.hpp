@@ -86,6 +86,20 @@ PyObject* guarded(Body body) noexcept {
   }
 }
 
+inline bool expects(Py_ssize_t wanted, Py_ssize_t count) {
+  if (count == wanted) return true;
+  PyErr_Format(PyExc_TypeError, "expected %zd arguments, got %zd", wanted, count);
+  return false;
+}
+
+// Reads arguments that are numbers; on an error sets it and returns false.
+template <size_t N>
+bool read_numbers(PyObject* const* given, Py_ssize_t (&numbers)[N]) {
+  for (size_t n = 0; n < N; ++n)
+    if ((numbers[n] = PyLong_AsSsize_t(given[n])) == -1 && PyErr_Occurred()) return false;
+  return true;
+}
+
 inline PyObject* list_of_numbers(const std::vector<size_t>& numbers) {
   Reference list(PyList_New(Py_ssize_t(numbers.size())));
   if (!list) return nullptr;

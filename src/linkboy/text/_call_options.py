@@ -26,15 +26,17 @@ WIDEST = 1 << 24  # tokens that rows may be padded to; a mistyped number beyond 
 
 
 class QuickOptions(NamedTuple):
-    """What the core is asked for: lists, or rows as `CoreEngine.arrays` has them after the three ids.
+    """What the core is asked for.
 
     Attributes:
-        lists: whether rows are lists that need not be of one length.
-        rows: the most ids of a text, the least width, a number of which the width becomes a multiple, whether to pad left.
+        kind: rows of one length, lists that need not be, or all ids end to end.
+        room: the most ids of a text, -1 for all.
+        shape: of rows: the least width, a number of which the width becomes a multiple, whether to pad left.
     """
 
-    lists: bool
-    rows: tuple[int, int, int, bool]
+    kind: Literal["rows", "lists", "flat"]
+    room: int
+    shape: tuple[int, int, bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,22 +61,23 @@ class CallOptions:
 
     @functools.cached_property
     def quick(self) -> QuickOptions | None:
-        """What of this `quick_rows` needs; `None` where the call asks for more than that can do."""
-        cuts = self.truncation is not None and self.max_length is not None
-        if self.overflow or self.offsets or self.special_mask or self.tensors in ("flat", "flat_np"):
+        """What of this `quick_rows` needs; `None` where the call asks for more than that can do, or for what is refused."""
+        room = -1
+        if self.truncation is not None and self.max_length is not None:
+            room = min(self.max_length - 2 * self.specials, sys.maxsize)
+            if room < 0 or self.cuts_left or self.truncation == "only_second":
+                return None
+        if self.overflow or self.offsets or self.special_mask:
             return None
-        if cuts and self.cuts_left:
-            return None
-        room = min((self.max_length or 0) - 2 * self.specials, sys.maxsize) if cuts else -1
         width = -1 if self.padding is None else self.max_length or 0 if self.padding == "max_length" else 0
-        lists = self.tensors is None and self.padding is None
-        return QuickOptions(lists, (room, width, self.multiple or 1, self.pads_left))
+        flat, lists = self.tensors in ("flat", "flat_np"), self.tensors is None and self.padding is None
+        kind = "flat" if flat else "lists" if lists else "rows"
+        return QuickOptions(kind, room, (width, self.multiple or 1, self.pads_left))
 
 
 # Calls differ in their texts and rarely in their options. `typed`, so that 1 is not taken for a True seen before.
 @functools.lru_cache(maxsize=256, typed=True)
 def check_options(
-    pair: bool,
     specials: bool,
     padding: Padding,
     truncation: Truncation,
@@ -127,17 +130,28 @@ def check_options(
         mask,
         length,
     )
-    _check_length(options, pair)
+    _check_length(options)
     _check_overflow(options)
     _check_padding(options)
     return options
 
 
-def _check_length(options: CallOptions, pair: bool) -> None:
-    """Raise unless `max_length` has an effect and leaves room for the special tokens."""
-    length, cut, padded = options.max_length, options.truncation, options.padding == "max_length"
+def check_room(options: CallOptions, pair: bool) -> None:
+    """Raise unless `max_length` leaves room for the special tokens, and what is to be cut is there."""
+    length = options.max_length
+    least = (3 if pair else 2) if options.specials else 0
+    if options.truncation and length is not None and length < least:
+        names = "[CLS], [SEP] and [SEP]" if pair else "[CLS] and [SEP]"
+        raise ValueError(f"max_length must leave room for the {least} special tokens {names}, got {length}")
+    if options.truncation == "only_second" and not pair:
+        raise ValueError("truncation='only_second' needs a text_pair")
+
+
+def _check_length(options: CallOptions) -> None:
+    """Raise unless `max_length` has an effect."""
+    length, padded = options.max_length, options.padding == "max_length"
     if length is not None:
-        if not cut and not padded:
+        if not options.truncation and not padded:
             raise ValueError(f"max_length={length} has no effect without truncation=True or padding='max_length'")
         check_number("max_length", length, minimum=1, integer=True)
         if padded and length > WIDEST:
@@ -145,12 +159,6 @@ def _check_length(options: CallOptions, pair: bool) -> None:
                 f"padding='max_length' needs max_length of at most {WIDEST}, got {length}: "
                 "padding=True pads to the longest row"
             )
-        least = (3 if pair else 2) if options.specials else 0
-        if cut and length < least:
-            names = "[CLS], [SEP] and [SEP]" if pair else "[CLS] and [SEP]"
-            raise ValueError(f"max_length must leave room for the {least} special tokens {names}, got {length}")
-    if cut == "only_second" and not pair:
-        raise ValueError("truncation='only_second' needs a text_pair")
 
 
 def _check_overflow(options: CallOptions) -> None:

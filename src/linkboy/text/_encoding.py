@@ -1,7 +1,7 @@
 """What a tokenizer returns: rows padded or not, as lists, arrays or tensors."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,7 +45,9 @@ class Encoding(dict[str, Any]):
         [[101, 102]]
     """
 
-    _details: "Details | Callable[[], Details] | None" = None
+    _details: "Details | tuple[Any, ...] | None" = (
+        None  # or what they are made from: a function with arguments, and the texts
+    )
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -155,14 +157,16 @@ class Encoding(dict[str, Any]):
         return other
 
     def _need(self) -> "Details":
-        if self._details is None:
+        details = self._details
+        if details is None:
             raise ValueError(
                 "this Encoding does not know its texts: it was unpickled, padded or made by hand; "
                 "ask the one that the tokenizer returned"
             )
-        if callable(self._details):
-            self._details = self._details()
-        return self._details
+        if isinstance(details, tuple):
+            (make, *known), given = details
+            details = self._details = make(*known, given)
+        return details
 
     def _row_and(self, first: int, second: int | None) -> tuple[RowDetails, int]:
         row, inner = (0, first) if second is None else (first, second)

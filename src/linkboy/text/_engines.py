@@ -77,6 +77,7 @@ class CoreEngine:
         # Longer tokens are in no word that is cut at all, and each of their characters would be a node.
         short = {token: number for token, number in reader.vocabulary.items() if len(token) <= limit + len("##")}
         self._core = core().Encoder(short, limit, reader.unknown_id)
+        self.again = self._core.again  # what a plain call after another like it does, with the plan of that one
 
     def with_literals(self, added: Mapping[AddedToken, int]) -> Self | None:
         """Return an engine that finds these tokens, too; `None` where they ask for more than the core can."""
@@ -84,11 +85,12 @@ class CoreEngine:
             return None
         other = copy.copy(self)
         other._core = self._core.with_literals([token.content for token in added], list(added.values()))
+        other.again = other._core.again
         return other
 
     def encode(self, texts: list[str], *, spans: bool = False) -> FlatIds:
         """Return the ids of all texts, and their spans."""
-        ids, splits, unread, ranges = self._ask(self._core.flat, texts, MARK, spans)
+        ids, splits, unread, ranges = self._ask(self._core.flat, texts, MARK, MARK, -1, spans, False)
         splits = np.frombuffer(splits, np.int64)
         flat = FlatIds(
             np.frombuffer(ids, np.int32),
@@ -111,34 +113,32 @@ class CoreEngine:
         return rows
 
     def arrays(self, texts: list[str], *rows: int) -> tuple[Array, Array, Array] | None:
-        """Return ids, mask and zeros, `(N, L)` int64.
+        """Return ids, zeros and mask, `(N, L)` int64.
 
         Args:
             texts: the texts.
-            *rows: the id before each text and the one after it, -1 for none; the id that fills up rows; the most ids of a
-                text, -1 for all; the least width, -1 where rows may not be padded; a number of which the width becomes a
+            *rows: the id before each text and the one after it, -1 for none; the most ids of a text, -1 for all; the id
+                that fills up rows; the least width, -1 where rows may not be padded; a number of which the width becomes a
                 multiple; whether to pad at the left.
 
         Returns:
             `None` where rows that may not be padded differ, or a text is one for the reader.
         """
-        asked = self._ask(self._core.padded, texts, *rows, False)
+        asked = self._ask(self._core.padded, texts, *rows, None)
         if asked is None:
             return None
-        ids, mask, width = asked
+        ids, width, mask = asked
         shape = len(texts), width
-        return np.ndarray(shape, np.int64, ids), np.ndarray(shape, np.int64, mask), np.zeros(shape, np.int64)
+        return np.ndarray(shape, np.int64, ids), np.zeros(shape, np.int64), np.ndarray(shape, np.int64, mask)
 
     def tensors(self, texts: list[str], *rows: int) -> tuple[Any, Any, Any] | None:
         """Return the same as tensors of torch, which takes them over in a third of the time that arrays need."""
-        asked = self._core.padded(texts, *rows, True)
-        if type(asked) is list:
-            asked = self._ask(self._core.padded, texts, *rows, True)
-        if asked is None:
-            return None
-        take = _from_dlpack()
-        ids, mask, zeros = asked
-        return take(ids), take(mask), take(zeros)
+        return self._ask(self._core.padded, texts, *rows, take_capsule())
+
+    def flat(self, texts: list[str], first: int, last: int, room: int) -> tuple[Array, Array] | None:
+        """Return the ids of all texts end to end, and where each begins and ends; `None` where one is for the reader."""
+        ids, splits, unread, _ = self._ask(self._core.flat, texts, first, last, room, False, True)
+        return None if unread else (np.frombuffer(ids, np.int64), np.frombuffer(splits, np.int64))
 
     def _ask(self, method: Any, *arguments: Any) -> Any:
         """Call the core until it has all the pages that these texts need."""
@@ -163,7 +163,8 @@ class CoreEngine:
 
 
 @functools.cache
-def _from_dlpack() -> Any:
+def take_capsule() -> Any:
+    """Return the function of torch that makes a tensor of a capsule of DLPack."""
     import torch.utils.dlpack
 
     # What the public function calls with a capsule, after looks at it that take as long as the rest.

@@ -2,36 +2,72 @@
 
 from typing import Any
 
-from linkboy.text._call_options import CallOptions
+import numpy as np
+
+from linkboy.text._call_options import CallOptions, QuickOptions
 from linkboy.text._encoding import Encoding
-from linkboy.text._engines import CoreEngine
+from linkboy.text._engines import CoreEngine, take_capsule
 from linkboy.text._rows import Around
 
 
-def quick_rows(
-    core: CoreEngine, texts: list[str], options: CallOptions, around: Around, pad_id: int, *, single: bool
-) -> Encoding | None:
-    """Return the encoding of texts, or `None` where the call asks for more than this.
+def quick_rows(core: CoreEngine, text: Any, options: CallOptions, around: Around, pad_id: int) -> Encoding | None:
+    """Return the encoding of one text or a list of texts, or `None` where a call asks for more, or gives something else.
 
     Args:
         core: the compiled engine.
-        texts: the texts.
+        text: what was given.
         options: what the call asks for.
         around: the special tokens.
         pad_id: the id that fills up rows.
-        single: whether one text was given, so that lists have no list around them.
+    """
+    quick, single = options.quick, isinstance(text, str)
+    if quick is None or not (single or type(text) is list):
+        return None
+    texts: Any = [text] if single else text
+    row = _row(options, quick, around)
+    try:
+        if quick.kind == "lists":
+            return _lists(core.rows(texts, *row), options, single)
+        if quick.kind == "flat":
+            return _flat(core.flat(texts, *row), options)
+        read = core.tensors if options.tensors == "pt" else core.arrays
+        return _rows(read(texts, *row, pad_id, *quick.shape), options, single)
+    except TypeError:  # something in the list is not a string, which the reader of all inputs can tell more about
+        return None
+
+
+def make_plan(asked: tuple[Any, ...], options: CallOptions, around: Around, pad_id: int, details: Any) -> Any:
+    """Return what the core needs to do such a call again by itself; `None` where it cannot.
+
+    Args:
+        asked: what the call asked for, in which one like it is the same, object by object.
+        options: what this means.
+        around: the special tokens.
+        pad_id: the id that fills up rows.
+        details: what an encoding keeps for its details, beside the texts.
     """
     quick = options.quick
-    if quick is None:
+    if quick is None or quick.kind != "rows" or options.tensors != "pt" or options.length:
         return None
+    names = (
+        "input_ids",
+        "token_type_ids" if options.types else None,
+        "attention_mask" if options.mask else None,
+        "_details",
+    )
+    row = (*_row(options, quick, around), pad_id, *quick.shape)
+    return asked, row, take_capsule(), names, Encoding, details
+
+
+def _row(options: CallOptions, quick: QuickOptions, around: Around) -> tuple[int, int, int]:
     first, last = around if options.specials else (-1, -1)
-    if quick.lists:
-        return _lists(core.rows(texts, first, last, quick.rows[0]), options, single)
-    read = core.tensors if options.tensors == "pt" else core.arrays
-    made = read(texts, first, last, pad_id, *quick.rows)
+    return first, last, quick.room
+
+
+def _rows(made: tuple[Any, Any, Any] | None, options: CallOptions, single: bool) -> Encoding | None:
     if made is None:
         return None
-    ids, mask, zeros = made
+    ids, zeros, mask = made
     rows = Encoding(input_ids=ids)
     if options.types:
         rows["token_type_ids"] = zeros
@@ -53,3 +89,17 @@ def _lists(rows: list[list[int]], options: CallOptions, single: bool) -> Encodin
     if options.length:
         lists["length"] = list(map(len, rows))
     return Encoding({key: values[0] for key, values in lists.items()} if single else lists)
+
+
+def _flat(made: tuple[Any, Any] | None, options: CallOptions) -> Encoding | None:
+    if made is None:
+        return None
+    ids, splits = made
+    rows = {"input_ids": ids, "row_splits": splits if len(ids) >= 1 << 31 else splits.astype(np.int32)}
+    if options.length:
+        rows["length"] = np.diff(splits)
+    if options.tensors == "flat_np":
+        return Encoding(rows)
+    import torch
+
+    return Encoding({key: torch.from_numpy(value) for key, value in rows.items()})

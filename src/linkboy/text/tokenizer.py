@@ -1,7 +1,6 @@
 """BertTokenizer: texts to what a BERT model takes, exact and at array speed."""
 
 import dataclasses
-import functools
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import SimpleNamespace
@@ -10,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Self
 from linkboy._checks import check_choice, check_flag, check_number
 from linkboy.text._added_tokens import AddedToken
 from linkboy.text._arguments import as_text, check_never_split, check_texts, make_rules
-from linkboy.text._call_options import CallOptions, Padding, Side, Tensors, Truncation, check_options
+from linkboy.text._call_options import CallOptions, Padding, Side, Tensors, Truncation, check_options, check_room
 from linkboy.text._characters import Han, Rules
 from linkboy.text._decode import Spaces, clean_up_text, decode_tokens
 from linkboy.text._directory import INPUTS, read_directory, write_directory
@@ -19,7 +18,7 @@ from linkboy.text._explain import explain_texts
 from linkboy.text._flat import join_words
 from linkboy.text._inputs import Inputs, Text, Texts, read_inputs, words_of
 from linkboy.text._padding import pad_rows
-from linkboy.text._quick_rows import quick_rows
+from linkboy.text._quick_rows import make_plan, quick_rows
 from linkboy.text._rows import Around, TokenRows, make_rows
 from linkboy.text._special_tokens import SpecialTokens
 from linkboy.text._text_encoder import TextEncoder
@@ -177,7 +176,7 @@ class BertTokenizer(TokenNames):
 
     def _take(self, special: SpecialTokens) -> None:
         self._tokens = self._in_file | {number: token.content for token, number in special.matched.items()}
-        self._special = special
+        self._special, self._plan = special, None
         cls_id, sep_id = special.id_for("cls_token"), special.id_for("sep_token")
         self._known_around = None if cls_id is None or sep_id is None else Around(cls_id, sep_id)
         self._known_pad = special.id_for("pad_token")
@@ -319,9 +318,7 @@ class BertTokenizer(TokenNames):
             ValueError: options contradict each other, `max_length` has no room for the special tokens, or rows of
                 different length are to become a tensor without padding.
         """
-        inputs = read_inputs(text, text_pair, is_split_into_words)
-        options = check_options(  # by position, which takes a microsecond less
-            inputs.pair,
+        asked = (
             add_special_tokens,
             padding,
             truncation,
@@ -339,15 +336,24 @@ class BertTokenizer(TokenNames):
             self._returns_mask if return_attention_mask is None else return_attention_mask,
             return_length,
         )
+        core = self._encoder.core if text_pair is None and is_split_into_words is False else None
+        if core is not None and (encoding := core.again(text, asked, self._plan)) is not None:
+            return encoding
+        options = check_options(*asked)
         around = self._around() if add_special_tokens else Around(0, 0)
         pad_id = self._pad_id() if options.padding else 0
-        encoder, encoding = self._encoder, None
-        if encoder.core is not None and not inputs.pair and inputs.word_counts is None:
-            encoding = quick_rows(encoder.core, inputs.texts, options, around, pad_id, single=inputs.single)
+        known = _make_details, self._encoder, options, around, pad_id, self._tokens
+        encoding, given = None, text
+        if core is not None:
+            given = text.copy() if type(text) is list else text  # the caller may write into theirs
+            encoding = quick_rows(core, given, options, around, pad_id)
+            self._plan = make_plan(asked, options, around, pad_id, known)
         if encoding is None:
-            rows = _make_rows(encoder, inputs, options, around)
-            encoding = to_encoding(rows, options, pad_id, single=inputs.single, numbers=encoder.numbers)
-        encoding._details = functools.partial(_make_details, encoder, inputs, options, around, pad_id, self._tokens)
+            given = read_inputs(text, text_pair, is_split_into_words)
+            check_room(options, given.pair)
+            rows = _make_rows(self._encoder, given, options, around)
+            encoding = to_encoding(rows, options, pad_id, single=given.single, numbers=self._encoder.numbers)
+        encoding._details = known, given
         return encoding
 
     def encode(
@@ -671,9 +677,10 @@ class BertTokenizer(TokenNames):
 
 
 def _make_details(
-    encoder: TextEncoder, inputs: Inputs, options: CallOptions, around: Around, pad_id: int, names: Mapping[int, str]
+    encoder: TextEncoder, options: CallOptions, around: Around, pad_id: int, names: Mapping[int, str], given: Any
 ) -> Details:
     """Return where the tokens of an encoding come from."""
+    inputs = given if isinstance(given, Inputs) else read_inputs(given, None, False)
     full = dataclasses.replace(options, offsets=True, special_mask=True)
     return Details(_make_rows(encoder, inputs, full, around, words=True), options, pad_id, names)
 
