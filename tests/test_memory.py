@@ -456,6 +456,13 @@ def test_trim_can_be_left_out():
     assert "heap trim not done: trim=False" in report.notes
 
 
+def test_the_collector_can_be_left_out(monkeypatch):
+    monkeypatch.setattr(gc, "collect", lambda: pytest.fail("the collector ran"))
+    report = lb.release_memory(collect=False)
+    assert [step.name for step in report.steps] == ["heap trim"]
+    assert "garbage collector not run: collect=False" in report.notes
+
+
 def test_without_proc_the_figures_come_from_psutil_and_without_both_they_are_unknown(monkeypatch, tmp_path):
     monkeypatch.setattr(_process, "STATUS", tmp_path / "absent")
     monkeypatch.setattr(_process, "STATM", tmp_path / "absent")
@@ -899,6 +906,7 @@ def test_reports_are_plain_json():
             "batch_size must be an integer of at least 1, got nan of type float",
         ),
         (lambda: lb.release_memory(trim=1), TypeError, "trim must be True or False, got 1"),
+        (lambda: lb.release_memory(collect=0), TypeError, "collect must be True or False, got 0"),
         (lambda: lb.who_holds([1]), TypeError, "target must be a tensor, a module or a storage, got list"),
         (
             lambda: lb.who_holds(torch.zeros(1), depth=0),

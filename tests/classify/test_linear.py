@@ -114,6 +114,16 @@ def test_classes_in_blocks_come_to_the_same_weights(monkeypatch):
     torch.testing.assert_close(dense_solution(problem(features, targets), "squared-hinge", "log-odds", 1.0, 20), whole)
 
 
+@pytest.mark.parametrize("loss", ["squared-hinge", "cross-entropy"])
+def test_n_grams_in_pieces_come_to_the_same_weights(loss, monkeypatch):
+    features, _, targets = draw()
+    whole = dense_solution(problem(features, targets), loss, "idf", 1.0, 5)
+    monkeypatch.setattr("linkboy.classify.linear._solver.TILE", 7)
+    torch.testing.assert_close(
+        dense_solution(problem(features, targets), loss, "idf", 1.0, 5), whole, atol=1e-5, rtol=1e-4
+    )
+
+
 def test_a_mix_is_at_its_minimum_and_never_below_zero():
     generator = torch.Generator().manual_seed(0)
     targets = torch.randint(4, (500,), generator=generator)

@@ -281,7 +281,7 @@ def _run(
         wait_for_everyone()
     gone = [weakref.ref(part) for part in inputs.data.values()]
     del inputs
-    memory = release_memory(*gone)
+    memory = release_memory(*gone, collect=any(part() is not None for part in gone))
     seconds["total"] = time.perf_counter() - started
     return _report(out, judged, seconds, memory)
 

@@ -12,7 +12,7 @@ from linkboy.memory.holders import describe_target, holders_of
 from linkboy.memory.report import DeviceMemory, ProcessMemory, ReleaseReport, ReleaseStep, WatchedObject
 
 
-def release_memory(*watched: "weakref.ref[Any]", trim: bool = True) -> ReleaseReport:
+def release_memory(*watched: "weakref.ref[Any]", trim: bool = True, collect: bool = True) -> ReleaseReport:
     """Give memory back to the system and the devices, and report what came back and who still holds the rest.
 
     Runs the garbage collector, empties the cache of each device allocator that is in use, and asks the heap for its
@@ -25,13 +25,15 @@ def release_memory(*watched: "weakref.ref[Any]", trim: bool = True) -> ReleaseRe
             takes. `weakref.ref(tensor.untyped_storage())` watches the memory itself, whichever view holds it.
         trim: whether to return free heap pages to the system (10 to 50 ms if there are many); `False` leaves them to
             the heap, which is better between two steps that allocate the same amount again.
+        collect: whether to run the garbage collector, which looks at every object of the process (0.1 to 0.2 s once
+            torch is loaded); `False` where all that should be gone is, since nothing was in a cycle.
 
     Returns:
         A `ReleaseReport`: `.freed_nbytes`, before and after for process and devices, each step's share, the watched
         objects with the paths to their holders, and `.summary` in one line.
 
     Raises:
-        TypeError: `watched` holds something that is not a weak reference, or `trim` is not a bool.
+        TypeError: `watched` holds something that is not a weak reference, or `trim` or `collect` is not a bool.
 
     Examples:
         >>> import torch, weakref
@@ -50,15 +52,19 @@ def release_memory(*watched: "weakref.ref[Any]", trim: bool = True) -> ReleaseRe
     """
     _check_watched(watched)
     check_flag("trim", trim)
+    check_flag("collect", collect)
     labels = [_label(reference) for reference in watched]
     before, devices_before = read_process_memory(), read_devices()
     steps, notes = [], []
 
-    start = time.perf_counter()
-    collected = gc.collect()
-    now = read_process_memory()
-    note = plural(collected, "unreachable object")
-    steps.append(ReleaseStep("collector", _fall(before, now), time.perf_counter() - start, (note,)))
+    if collect:
+        start = time.perf_counter()
+        collected = gc.collect()
+        now = read_process_memory()
+        note = plural(collected, "unreachable object")
+        steps.append(ReleaseStep("collector", _fall(before, now), time.perf_counter() - start, (note,)))
+    else:
+        notes.append("garbage collector not run: collect=False")
 
     for old, new, seconds in _empty_caches():
         steps.append(ReleaseStep(f"{new.device} cache", old.reserved_nbytes - new.reserved_nbytes, seconds))

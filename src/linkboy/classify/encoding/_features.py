@@ -132,11 +132,10 @@ class NgramEncoder:
         chunks = in_threads(lambda chunk: np.sort(_ngrams(chunk, longest, words)[1]), _chunks(texts))
         # What occurs in min_df texts occurs at least min_df times: most n-grams are gone before rows are looked at.
         candidates = _kept(np.sort(np.concatenate(chunks)) if len(chunks) > 1 else chunks[0], min_df)
-        index = HashIndex(candidates)
+        encoder = cls(longest, words, candidates, np.ones(len(candidates), np.float32), binary=True)
         df = np.zeros(len(candidates), np.int64)
         for chunk in _chunks(texts):
-            _, ids, _ = _counted(chunk, longest, words, index)
-            np.add.at(df, ids, 1)
+            df += np.bincount(encoder._encode_chunk(chunk)[0], minlength=len(df))
         kept = df >= min_df
         idf = np.log((1 + len(texts)) / (1 + df[kept])) + 1
         return cls(longest, words, candidates[kept], idf.astype(np.float32), binary)

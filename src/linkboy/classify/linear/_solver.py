@@ -24,6 +24,7 @@ SCALES: tuple[Scale, ...] = ("idf", "presence", "log-odds", "idf x log-odds")
 FEWEST_ROWS = 2  # in which an n-gram must occur, to have a weight
 NEWTON_STEPS, CLOSE_ENOUGH = 5, 1e-3  # for the step along a direction, and when fewer do
 BLOCK = 2**25  # numbers in one working array of the solver
+TILE = 2**17  # of them at once, which stay in the cache
 Line = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
@@ -247,13 +248,13 @@ class Problem:
         cost = strength * self.weights
 
         def slopes(margins: Tensor) -> Tensor:
-            return cost * (margins.softmax(1) - own)
+            return cost * (_softmax(margins) - own)
 
         def line(margins: Tensor, moved: Tensor) -> Line:
             squares, of_own = moved.square(), (own * moved).sum(1, keepdim=True)
 
             def at(step: Tensor) -> tuple[Tensor, Tensor]:
-                shares = (margins + step * moved).softmax(1)
+                shares = _softmax(margins + step * moved)
                 mean = (shares * moved).sum(1, keepdim=True)
                 second = (shares * squares).sum(1, keepdim=True) - mean.square()
                 return (cost * (mean - of_own)).sum(), (cost * second).sum()
@@ -286,33 +287,52 @@ class Problem:
         independent, columns = len(shape) == 1, shape[-1]
 
         def dot(one: Tensor, two: Tensor) -> Tensor:
-            product = torch.linalg.vecdot(one, two, dim=0)
-            return product if independent else product.sum()
+            return (one * two).sum(0) if independent else one.flatten() @ two.flatten()
 
         weights = torch.zeros(self.rows.vocabulary + 1, columns)
         margins = torch.zeros(len(self.rows), columns)
-        direction, former, former_size = torch.zeros_like(weights), None, torch.zeros(())
+        direction, former, ahead, scaled = (torch.zeros_like(weights) for _ in range(4))
+        none = torch.zeros(columns if independent else ())
+        former_size = none + torch.inf  # so that the first direction is along the gradient
+        tiles = _tiles(*weights.shape)
         for _ in range(steps):
-            gradient = self.rows.transposed_times(slopes(margins)).mul_(scale).add_(weights)
-            ahead = gradient / curvature
-            size = dot(gradient, ahead)
-            if former is not None:
-                turn = ((size - dot(former, ahead)) / former_size.clamp_min(1e-30)).clamp_min_(0)
-                direction.mul_(turn)
-            direction -= ahead
+            gradient = self.rows.transposed_times(slopes(margins))
+            size, aside, along, length = none, none, none, none
+            for tile in tiles:
+                here = gradient[tile].mul_(scale[tile]).add_(weights[tile])
+                torch.div(here, curvature[tile], out=ahead[tile])
+                size = size + dot(here, ahead[tile])
+                aside = aside + dot(former[tile], ahead[tile])
+            turn = ((size - aside) / former_size.clamp_min(1e-30)).clamp_min_(0)
             former, former_size = gradient, size
-            moved = self.rows.times(scale * direction)
-            along, length, at = dot(weights, direction), dot(direction, direction), line(margins, moved)
-            step = torch.zeros_like(length)
+            for tile in tiles:
+                here = direction[tile].mul_(turn).sub_(ahead[tile])
+                torch.mul(here, scale[tile], out=scaled[tile])
+                along = along + dot(weights[tile], here)
+                length = length + dot(here, here)
+            moved = self.rows.times(scaled)
+            at, step = line(margins, moved), none
             for _ in range(NEWTON_STEPS):
                 slope, bend = at(step)
                 change = (along + step * length + slope) / (length + bend).clamp_min(1e-30)
                 step = step - change
                 if (change.abs() <= CLOSE_ENOUGH * step.abs()).all():
                     break
-            weights += step * direction
-            margins += step * moved
+            weights.addcmul_(step, direction)
+            margins.addcmul_(step, moved)
         return weights
+
+
+def _tiles(rows: int, columns: int) -> list[slice]:
+    """Return runs of rows with so many numbers that all that is done to them is done in the cache."""
+    size = max(1, TILE // columns)
+    return [slice(start, start + size) for start in range(0, rows, size)]
+
+
+def _softmax(margins: Tensor) -> Tensor:
+    """Return the softmax of each row; torch's own takes several times as long where there are few classes."""
+    shares = (margins - margins.amax(1, keepdim=True)).exp_()
+    return shares.div_(shares.sum(1, keepdim=True))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
@@ -136,6 +137,7 @@ def command_line() -> str:
     return shlex.join([*start, *sys.argv[1:]])
 
 
+@cache  # to compile it takes longer than to fill it in
 def _template(lang: Language) -> Any:
     made = environment(
         "linkboy.classify",
