@@ -1,7 +1,9 @@
 """Every result has one look: text, terminal, notebook, dict, JSON."""
 
+import ast
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +117,63 @@ def test_a_shortened_text_takes_no_more_columns_than_it_may():
 
 def test_the_summary_is_the_first_line():
     assert EXAMPLE.summary == str(EXAMPLE).splitlines()[0]
+
+
+# --- a count and its noun ---
+
+SOURCES = Path(__file__).parents[1] / "src/linkboy"
+NOUN = re.compile(
+    r" ([a-z-]+ )?(rows|texts|labels|classes|columns|words|tokens|numbers|values|elements|entries|fields|steps|epochs|batches"
+    r"|samples|layers|modules|tensors|parameters|units|weights|files|shards|objects|calls|processes|questions|losses|others)\b"
+)
+# Counts that are two at least where the sentence is said, and the size of a whole of which more than one thing is told.
+TWO_AT_LEAST = {
+    "classify/reading/_columns.py": ["len(found)"],
+    "classify/reading/_parts.py": ["len(counts)", "len(classes)", "len(train)", "len(class_names)"],
+    "classify/saved/_thresholds.py": ["len(names)"],
+    "classify/saved/classifier.py": ["len(self.class_names)"],
+    "doctor/_check_data.py": ["len(facts.padding)", "len(facts.batch_hashes)", "len(looked)"],
+    "doctor/_check_rates.py": ["format_count(round(0.01 / max(median(steps), 1e-12)))", "len(optimizer.lrs)"],
+    "doctor/_check_steps.py": ["len(changed)"],
+    "embeddings/_members.py": ["len(names)"],
+    "training/_findings.py": ["format_count(ignored.numel())"],
+    "_watch/_checks.py": ["len(root.training)"],
+}
+# Rooms of which some sentences still say it.
+LEFT_OUT = ("classify/linear", "classify/learning", "classify/judging", "text", "losses")
+
+
+def counts_before_plurals(source):
+    """The expressions of counts that an f-string writes before a noun that is always plural."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.JoinedStr):
+            for value, after in zip(node.values, node.values[1:], strict=False):
+                if (
+                    isinstance(value, ast.FormattedValue)
+                    and isinstance(after, ast.Constant)
+                    and NOUN.match(after.value)
+                ):
+                    said = ast.unparse(value.value)
+                    if re.match(r"format_count\(|len\([^()]*\)$|self\.(epochs|steps)$", said):
+                        yield said
+
+
+def test_a_count_before_a_plural_is_seen():
+    assert list(counts_before_plurals("f'{len(x)} rows', f'{plural(n, \"row\")} {n} rows', f'{self.epochs} whole epochs'")) == [
+        "len(x)", "self.epochs"
+    ]  # fmt: skip
+
+
+def test_no_sentence_speaks_of_1_rows():
+    found = {}
+    for path in sorted(SOURCES.rglob("*.py")):
+        name = path.relative_to(SOURCES).as_posix()
+        if not name.startswith(LEFT_OUT):
+            said = [
+                each
+                for each in counts_before_plurals(path.read_text("utf-8"))
+                if each not in TWO_AT_LEAST.get(name, ())
+            ]
+            if said:
+                found[name] = said
+    assert found == {}

@@ -17,6 +17,7 @@ from linkboy._checks import check_choice
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 _SLOT = re.compile(r"%\((\w+)\)s")
+_COUNTED = re.compile(r"\A(\\? \w{2,}?)(es|s)\b")  # the noun behind a slot
 _LIST = re.compile(r"(.*?)( and [\d,]+ more)?", re.DOTALL)
 _ITEM = re.compile(
     r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?!, ).)+""", re.DOTALL
@@ -106,7 +107,13 @@ def _patterns() -> list[tuple[re.Pattern[str], str]]:
 
 
 def _expression(key: str) -> str:
+    """Return what a sentence with this key looks like; the noun of a count may be singular, which Chinese does not tell."""
     parts: list[Any] = _SLOT.split(key)
     return "".join(
-        f"(?P<{part}>.*?)" if at % 2 else re.escape(part.replace("%%", "%")) for at, part in enumerate(parts)
+        f"(?P<{part}>.*?)" if at % 2 else _COUNTED.sub(_either, re.escape(part.replace("%%", "%")))
+        for at, part in enumerate(parts)
     )
+
+
+def _either(noun: re.Match[str]) -> str:
+    return f"{noun[1]}(?:es)?" if noun[1].endswith(("ss", "ch")) else f"{noun[1]}{noun[2][:-1]}s?"

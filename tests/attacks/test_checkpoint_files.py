@@ -263,4 +263,4 @@ def test_indexes_that_lie(tmp_path, refused):
         count_parameters(index)
     assert str(caught.value) == f"index {str(index)!r} names shard 'a.safetensors', which is not beside it"
     save_file({"v": torch.zeros(1)}, tmp_path / "a.safetensors")
-    assert refused(index) == "its shards lack 1 tensors that it names: w"
+    assert refused(index) == "its shards lack 1 tensor that it names: w"

@@ -312,7 +312,7 @@ def test_all_rows_bad_is_an_error_even_when_skipping(tmp_path):
     with pytest.raises(ValueError) as caught:
         read_labelled(path, on_bad_row="skip")
     assert str(caught.value) == (
-        f"{path} holds no labelled text: all 2 rows were skipped, the first (line 2) since the label is empty"
+        f"{path} holds no labelled text: 2 rows were skipped, the first (line 2) since the label is empty"
     )
 
 

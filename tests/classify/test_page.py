@@ -253,6 +253,24 @@ def test_the_page_is_chinese_where_the_language_is(kind, tmp_path, make_rows):
     assert english == set()
 
 
+@pytest.mark.parametrize(
+    ("english", "chinese"),
+    [
+        ("1 step watched", "观察了 1 步"),
+        ("a loader of 1 batch, 1 pass", "loader 每遍 1 个批次，共 1 遍"),
+        ("mean over 1 class", "1 个类别的平均"),
+        ("1 test text (50.00%) also occurs in training", "测试集有 1 条文本（50.00%）也在训练集里出现"),
+        ("1 training row (4.76%) repeats a text", "训练集有 1 行（4.76%）与别的行文本相同"),
+        ("1 training text occurs with other labels", "训练集有 1 条文本在别处带有不同的标签"),
+        ("2 training texts occur with other labels", "训练集有 2 条文本在别处带有不同的标签"),
+    ],
+)
+def test_one_thing_has_the_sentence_of_many_in_chinese(english, chinese):
+    from linkboy._language import translate_filled
+
+    assert translate_filled(english, "zh") == chinese
+
+
 def test_every_finding_about_data_has_its_sentence_in_chinese():
     from linkboy._language import translate_filled
     from linkboy.classify.reading._sentences import SENTENCES

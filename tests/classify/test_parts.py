@@ -61,11 +61,11 @@ def test_texts_in_two_parts_and_under_two_labels_are_reported():
     seen = labelled([("text 1", "b"), ("new", "a")])
     parts = make_parts(rows, valid=seen, test=seen)
     assert list(parts.notes) == [
-        "1 valid texts (50.00%) also occur in training",
-        "1 test texts (50.00%) also occur in training",
+        "1 valid text (50.00%) also occurs in training",
+        "1 test text (50.00%) also occurs in training",
         "2 test texts (100.00%) also occur in valid",
-        "1 training rows (4.76%) repeat a text",
-        "1 training texts occur with more than one label",
+        "1 training row (4.76%) repeats a text",
+        "1 training text occurs with more than one label",
     ]
 
 
@@ -203,11 +203,11 @@ def test_leaked_and_repeated_texts_are_marked_and_counted():
     assert parts.overlap["valid"].tolist() == [False, True]
     assert parts.overlap["test"].tolist() == [True, False, False, False]
     assert list(parts.notes) == [
-        "1 valid texts (50.00%) also occur in training",
-        "1 test texts (25.00%) also occur in training",
-        "1 test texts (25.00%) also occur in valid",
-        "1 training rows (25.00%) repeat a text",
-        "1 training texts occur with more than one label",
+        "1 valid text (50.00%) also occurs in training",
+        "1 test text (25.00%) also occurs in training",
+        "1 test text (25.00%) also occurs in valid",
+        "1 training row (25.00%) repeats a text",
+        "1 training text occurs with more than one label",
     ]
 
 

@@ -134,7 +134,7 @@ def test_bert_cut_to_three_layers_equals_the_hidden_state_it_ended_in():
         s.truncate("encoder.layer.2")
     assert torch.equal(outputs(model, example)[0], expected)
     assert model.config.num_hidden_layers == 3
-    assert s.report.edits == ("truncated after encoder.layer.2: 1 modules dropped",)
+    assert s.report.edits == ("truncated after encoder.layer.2: 1 module dropped",)
 
 
 def test_a_number_that_equals_the_depth_by_chance_is_left_alone():

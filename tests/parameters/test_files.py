@@ -74,7 +74,7 @@ def test_a_training_checkpoint_never_adds_its_optimizer(tmp_path):
     torch.save(loose, tmp_path / "loose.pt")
     count = count_parameters(tmp_path / "loose.pt")
     agree(count, model)
-    assert "'loss' (1 elements)" in count.notes[0]
+    assert "'loss' (1 element)" in count.notes[0]
     torch.save(model.state_dict() | {"norm._extra_state": {"seen": torch.ones(2)}}, tmp_path / "extra.pt")
     assert count_parameters(tmp_path / "extra.pt").total == 48 + 2
     torch.save({"optimizer": optimizer.state_dict()}, tmp_path / "only.pt")

@@ -161,7 +161,7 @@ def test_bf16_returns_float32():
         ),
         (
             ValueError,
-            "the model must return one row per sample: 2 samples gave 1 rows",
+            "the model must return one row per sample: 2 samples gave 1 row",
             lambda: predict(nn.Flatten(0), DataLoader(Numbered(2), batch_size=2), unpack=lambda b: (b[0][:1],)),
         ),
         (

@@ -121,9 +121,10 @@ def unoptimized(record: Record) -> Answer:
     count = sum(leaf.numel for leaf in missing)
     stale = _stale_leaves(record)
     are = "is" if len(missing) == 1 else "are"
+    change = "changes" if len(missing) == 1 else "change"
     sentence = (
-        f"{plural(len(missing), 'parameter')} of the loss {are} in no optimizer and never change: {few(missing)} "
-        f"({format_count(count)} of {format_count(total)} numbers)"
+        f"{plural(len(missing), 'parameter')} of the loss {are} in no optimizer and never {change}: {few(missing)} "
+        f"({format_count(count)} of {plural(total, 'number')})"
     )
     if stale:
         sentence += f"; the optimizer holds {plural(len(stale), 'tensor')} that no model has any more"
@@ -192,9 +193,9 @@ def unregistered(record: Record) -> Answer:
     count = sum(leaf.numel for leaf in missing)
     what = f" in {holder}" if holder else ""
     sentence = (
-        f"{plural(len(missing), 'tensor')} with a gradient{what} ({format_count(count)} numbers) "
+        f"{plural(len(missing), 'tensor')} with a gradient{what} ({plural(count, 'number')}) "
         f"{'is' if len(missing) == 1 else 'are'} not registered in the model, so that neither optimizer, state_dict "
-        "nor to(device) sees them"
+        f"nor to(device) sees {'it' if len(missing) == 1 else 'them'}"
     )
     fix = "hold modules in nn.ModuleList or nn.ModuleDict, and tensors in nn.Parameter as an attribute of the module"
     if len(late) > len(missing) // 2 and len(late) > 1:
@@ -239,7 +240,7 @@ def cut(record: Record) -> Answer:
     count = sum(leaf.numel for leaf in lost)
     sentence = (
         f"{plural(len(lost), 'parameter')} of layers that run {'gets' if len(lost) == 1 else 'get'} no gradient from "
-        f"any loss: {few(lost)} ({format_count(count)} numbers); between the layer and the loss the graph is cut"
+        f"any loss: {few(lost)} ({plural(count, 'number')}); between the layer and the loss the graph is cut"
     )
     fix = (
         "look for detach, no_grad, .data, .item(), numpy, argmax or a new tensor between the layer and the loss; if "
@@ -260,7 +261,7 @@ def unused(record: Record) -> Answer:
     owners = list(dict.fromkeys(leaf.owner or leaf.name for leaf in idle))
     sentence = (
         f"{listed(owners, 4)} {'is' if len(owners) == 1 else 'are'} in the optimizer and never called: "
-        f"{plural(len(idle), 'parameter')} ({few(idle)}), {format_count(count)} numbers; right where a later phase of the "
+        f"{plural(len(idle), 'parameter')} ({few(idle)}), {plural(count, 'number')}; right where a later phase of the "
         "program uses it"
     )
     return finding(

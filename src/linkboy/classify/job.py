@@ -13,7 +13,7 @@ from typing import Any, cast
 from linkboy._files import local_path
 from linkboy._language import Language, chosen_language
 from linkboy._progress import progress_shown
-from linkboy._report import Block, Report, Table, format_count, format_percent, format_seconds
+from linkboy._report import Block, Report, Table, format_percent, format_seconds, plural
 from linkboy._version import __version__
 from linkboy.classify.encoding._pretrained import OWNED
 from linkboy.classify.encoding._tokens import TokenEncoder
@@ -231,7 +231,7 @@ def train_classifier(
 def _interruption(history: History, out: Path) -> BaseException:
     """Return what ends a training that a signal has stopped, as that signal ends a program; a note says what was saved."""
     number = signal.Signals[history.stopped or "SIGINT"]
-    said = f"stopped by {number.name} after {format_count(history.steps)} steps; the state is saved in {out}"
+    said = f"stopped by {number.name} after {plural(history.steps, 'step')}; the state is saved in {out}"
     by_hand = number == signal.SIGINT
     stopped = KeyboardInterrupt(f"{said}; go on with resume=True") if by_hand else SystemExit(128 + number)
     stopped.add_note(said)

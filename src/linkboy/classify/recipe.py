@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 from linkboy._checks import check_choice, check_number
-from linkboy._report import Block, Printable
+from linkboy._report import Block, Printable, plural
 
 Model = Literal["ngram", "cnn", "capsule", "transformer"]
 Loss = Literal["auto", "cross-entropy", "squared-hinge", "focal", "logit-adjusted"]
@@ -329,7 +329,8 @@ class Recipe(Printable):
         smoothing = f" with label smoothing {self.label_smoothing:g}" if self.label_smoothing else ""
         scaled = ", n-grams scaled by their log-odds (naive Bayes)" if self.scaled else ""
         yield (
-            f"training: {self.epochs} epochs in batches of {self.batch_size}, AdamW with peak rate {self.lr:g} and weight "
+            f"training: {plural(self.epochs, 'epoch')} in batches of {self.batch_size}, AdamW with peak rate "
+            f"{self.lr:g} and weight "
             f"decay {self.weight_decay:g}, {self.loss} loss{smoothing}{scaled}; the {self.keep} epoch is kept"
         )
         yield "\n".join(self.notes)

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from linkboy._report import plural
 from linkboy.cli._printing import show_report
 
 
@@ -27,5 +28,5 @@ def checkpoint(path: Path, /, *, weights: Path | None = None, json: bool = False
     show_report(report, json=json)
     if weights is not None:
         count = write_weights(path, weights)
-        print(f"wrote {count} tensors to {weights}", file=sys.stderr)
+        print(f"wrote {plural(count, 'tensor')} to {weights}", file=sys.stderr)
     return 0 if report.ok else 1

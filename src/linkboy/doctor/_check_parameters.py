@@ -56,7 +56,7 @@ def reset_optimizer(record: Record) -> Answer:
         if (len(group) >= 4 and median(steps) <= 2) or (len(group) >= 3 and max(steps[:-1]) < 200 and sum(steps) >= 12):
             sentence = (
                 f"{group[0].kind} was made {len(group)} times over the same {plural(len(shared), 'tensor')}, for "
-                f"{median(steps):g} steps each: its averages begin at zero every time"
+                f"{median(steps):g} {'step' if median(steps) == 1 else 'steps'} each: its averages begin at zero every time"
             )
             fix = "make the optimizer once, before the loop"
             return finding("reset-optimizer", "FAULT", sentence, fix, [place], made=len(group), steps=median(steps))
@@ -76,7 +76,8 @@ def unloaded(record: Record) -> Answer:
     for taken, offered, place in facts_of(record).loads:
         if taken == 0 and offered:
             sentence = (
-                f"load_state_dict took none of the {offered} tensors it was given: no name matches, and strict is off"
+                f"load_state_dict took none of the {plural(offered, 'tensor')} it was given: no name "
+                "matches, and strict is off"
             )
             fix = "compare the names (a prefix such as 'module.' is common), and load with strict=True"
             return finding("unloaded", "FAULT", sentence, fix, [place], offered=offered)
@@ -87,7 +88,7 @@ def unloaded(record: Record) -> Answer:
 def checkpoint(record: Record) -> Answer:
     """A state that is the model itself, kept as if it were a copy."""
     for age, made, used in facts_of(record).stale_loads:
-        after = f"used {age} steps later" if used else f"still held {age} steps later"
+        after = f"{'used' if used else 'still held'} {plural(age, 'step')} later"
         sentence = (
             f"a state_dict that was made as a snapshot and {after} shares the memory of the model: it went on "
             "training with it"

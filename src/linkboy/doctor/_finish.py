@@ -10,7 +10,7 @@ from torch import Tensor
 
 from linkboy._calls import tensors_in
 from linkboy._checks import did_you_mean
-from linkboy._report import format_count, plural
+from linkboy._report import plural
 from linkboy._watch import CHECKS, Record, TrainingFinding, ask, causes
 from linkboy.doctor import (  # noqa: F401 - the checks register themselves
     _check_data,
@@ -96,7 +96,7 @@ def _seen(record: Record, facts: Facts) -> Iterable[str]:
     if kinds:
         yield f"losses {', '.join(kinds)}"
     for loader in facts.loaders[:4]:
-        size = "" if loader.batches is None else f" of {format_count(loader.batches)} batches"
+        size = "" if loader.batches is None else f" of {plural(loader.batches, 'batch', 'batches')}"
         yield f"a loader{size}, {plural(loader.passes, 'pass', 'passes')}"
     if record.loss_values:
         yield f"first loss {record.loss_values[0]:.4g}, last {record.loss_values[-1]:.4g}"

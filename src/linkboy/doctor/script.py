@@ -184,7 +184,8 @@ class _Run:
         if cut:
             passes = plural(cut, "pass", "passes")
             self.notes.append(
-                f"{passes} over a DataLoader ended after {watcher.batches} batches; batches=0 lets each run to its end"
+                f"{passes} over a DataLoader ended after {plural(watcher.batches, 'batch', 'batches')}; batches=0 "
+                "lets each run to its end"
             )
         if facts.written:
             names = list(dict.fromkeys(facts.written))

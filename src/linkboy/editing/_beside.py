@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from linkboy._report import plural
 from linkboy.editing._changes import Changes, StackChange
 from linkboy.editing._checks import Checked
 from linkboy.editing._configs import origins_of
@@ -24,7 +25,8 @@ def note_beside(changes: Changes, stack: StackChange, checked: Checked) -> None:
     for name in _entries(changes, changes.model.get_submodule(path), stack, checked):
         where = f"{path}.{name}" if path else name
         changes.notes.append(
-            f"{where} beside {stack.name} still has {len(stack.old)} entries, one for each layer before the edit, and layer "
+            f"{where} beside {stack.name} still has {plural(len(stack.old), 'entry', 'entries')}, one for each "
+            "layer before the edit, and layer "
             f"{moved} was layer {origins[moved]}; if they belong to the layers, keep its entries {origins}"
         )
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from linkboy._checks import did_you_mean
+from linkboy._report import plural
 from linkboy.editing._changes import Changes, StackChange
 from linkboy.editing._names import kind_of
 
@@ -143,7 +144,7 @@ def set_depth(changes: Changes, stack: StackChange) -> None:
     if held and not fields and len(stack.new) != len(stack.old):
         changes.notes.append(
             f"no field of {kind_of(held[0].config)} holds the old depth {len(stack.old)} of {stack.name}: saving and "
-            f"reloading may not rebuild the {len(stack.new)} layers there are now"
+            f"reloading may not rebuild the {plural(len(stack.new), 'layer')} there are now"
         )
     for one in {id(one.config): one for one, _ in fields}.values() if fields else held:
         _set_lists(changes, one.config, stack)

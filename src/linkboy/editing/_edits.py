@@ -40,7 +40,7 @@ def remove(changes: Changes, names: str | Iterable[str], kind: Kind | None) -> N
     gone = {id(place.module) for place in places}
     if all(id(child) in gone for _, child in children_of(changes.model)):
         raise ValueError(
-            f"names must leave at least one of the {len(children_of(changes.model))} modules of the model, and "
+            f"names must leave at least one of the {plural(len(children_of(changes.model)), 'module')} of the model, and "
             f"{names!r} stands for all of them; kind= selects among what a pattern matches"
         )
     changes.edits += [f"removed {place.name} ({kind_of(place.module)})" for place in places]
@@ -150,7 +150,7 @@ def keep_layers(changes: Changes, name: str, indices: Iterable[int], *, copy: bo
         layers.append((key, layer))
     changes.hold(*(layer for _, layer in old))
     set_children(stack, layers)
-    changes.edits.append(f"kept {len(chosen)} of {len(old)} layers of {where}: {', '.join(map(str, chosen))}")
+    changes.edits.append(f"kept {len(chosen)} of {plural(len(old), 'layer')} of {where}: {', '.join(map(str, chosen))}")
 
 
 def truncate(changes: Changes, name: str) -> None:
@@ -174,7 +174,7 @@ def truncate(changes: Changes, name: str) -> None:
         place = find(changes.model, path)
     if not dropped:
         raise ValueError(f"nothing follows {name!r}, so there is nothing to truncate")
-    changes.edits.append(f"truncated after {name}: {dropped} modules dropped")
+    changes.edits.append(f"truncated after {name}: {plural(dropped, 'module')} dropped")
 
 
 def exchange(changes: Changes, place: ModulePlace, module: nn.Module, *, like: bool, hooks: bool, tie: bool) -> None:
@@ -290,10 +290,12 @@ def _positions(indices: Iterable[int], length: int, name: str) -> list[int]:
     except TypeError:
         raise TypeError(f"indices must be integers, positions in {name!r}, got {indices!r}") from None
     if not chosen:
-        raise ValueError(f"indices must keep at least one of the {length} layers of {name!r}, got none")
+        raise ValueError(f"indices must keep at least one of the {plural(length, 'layer')} of {name!r}, got none")
     wrong = [index for index in chosen if not -length <= index < length]
     if wrong:
-        raise IndexError(f"indices must lie in [{-length}, {length}), as {name!r} has {length} layers, got {wrong}")
+        raise IndexError(
+            f"indices must lie in [{-length}, {length}), as {name!r} has {plural(length, 'layer')}, got {wrong}"
+        )
     return [index % length for index in chosen]
 
 

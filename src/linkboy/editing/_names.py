@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from linkboy._checks import did_you_mean
-from linkboy._report import listed
+from linkboy._report import listed, plural
 from linkboy._tensors import check_module
 from linkboy._walk import first_lazy, wrapped_under
 
@@ -270,7 +270,9 @@ def _matches(model: nn.Module, pattern: str, kind: Kind | None) -> list[ModulePl
     matches = [find(model, known) for known in names if fnmatchcase(known, pattern)]
     chosen = [find_editable(model, place.name) for place in matches if kind is None or is_kind(place.module, kind)]
     if not matches:
-        raise KeyError(f"pattern {pattern!r} matches none of the {len(names)} modules{did_you_mean(pattern, names)}")
+        raise KeyError(
+            f"pattern {pattern!r} matches none of the {plural(len(names), 'module')}{did_you_mean(pattern, names)}"
+        )
     if not chosen:
         kinds = ", ".join(sorted({kind_of(place.module) for place in matches}))
         raise KeyError(f"pattern {pattern!r} matches no {_kind_name(kind)}; what it matches is of type {kinds}")

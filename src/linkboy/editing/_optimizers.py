@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from linkboy._optimizers import append, exchange, take_out, torch_optimizer
+from linkboy._report import plural
 from linkboy.editing._changes import Changes
 
 
@@ -53,7 +54,8 @@ def rewire(changes: Changes, optimizer: Optimizer | None) -> None:
     for name, tensor in added.items():
         append(optimizer, _home(changes, home, name, tensor), name, tensor)
     changes.repairs.append(
-        f"optimizer: {removed} tensors removed, {exchanged} replaced in place, {len(added)} added; the state of all others is "
+        f"optimizer: {plural(removed, 'tensor')} removed, {exchanged} replaced in place, {len(added)} added; the "
+        "state of all others is "
         "unchanged, and an optimizer file saved before the edit no longer fits"
     )
 

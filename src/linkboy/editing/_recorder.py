@@ -18,6 +18,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from linkboy._calls import Arguments, Way, model_run, tensors_in
 from linkboy._checks import describe
 from linkboy._compat import autocast_enabled
+from linkboy._report import plural
 from linkboy.editing._names import kind_of, named_once
 
 _PRODUCTS = frozenset((
@@ -132,7 +133,7 @@ class Recorder(TorchFunctionMode):
         with unset_fake_temporarily():
             low, high = int(real.min()), int(real.max())
         if low < 0 or high >= weight.shape[0]:
-            raise Refused(f"ids from {low} to {high} do not fit its {weight.shape[0]} rows")
+            raise Refused(f"ids from {low} to {high} do not fit its {plural(weight.shape[0], 'row')}")
 
     def explain(self, error: Exception) -> str:
         """Name the edge at which a run failed: consumer, what it got, producer, and the reason."""

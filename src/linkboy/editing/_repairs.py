@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from linkboy._report import plural
 from linkboy.editing._changes import Changes, StackChange, TensorPlace
 from linkboy.editing._configs import configs_above, set_field
 from linkboy.editing._names import children_of, kind_of, named_once, places_of, references
@@ -26,7 +27,7 @@ def renumber(changes: Changes, stack: StackChange) -> None:
                     setattr(part, attribute, position + offset)
                     changed[attribute] = changed.get(attribute, 0) + 1
     for attribute, count in changed.items():
-        changes.repairs.append(f"{attribute} renumbered in {stack.name}: {count} values")
+        changes.repairs.append(f"{attribute} renumbered in {stack.name}: {plural(count, 'value')}")
     for attribute in sorted(stale):
         changes.notes.append(
             f"{attribute} in {stack.name} did not follow the positions before the edit and was left alone"

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from linkboy._checks import check_number
+from linkboy._report import plural
 from linkboy.editing._changes import Changes, distinct_places
 from linkboy.editing._edits import exchange
 from linkboy.editing._names import ModulePlace, find_editable, kind_of, refuse_adapted, saved_by_adapter
@@ -47,7 +48,7 @@ def _resize_head(
     old = weight.shape[0]
     _resize_outputs(changes, head, attribute, out_features, fill, generator)
     changes.sizes.append(("labels", head, old, out_features))
-    changes.edits.append(f"resized {place.name}: {old} -> {out_features} outputs")
+    changes.edits.append(f"resized {place.name}: {old} -> {plural(out_features, 'output')}")
 
 
 def resize_embeddings(
@@ -89,7 +90,7 @@ def _resize_table(
         if output.weight is not table.weight and not tied and output.weight.shape[0] == old:
             _resize_outputs(changes, output, "out_features", count, fill, generator)
     changes.sizes.append(("vocabulary", table, old, count))
-    changes.edits.append(f"resized {place.name}: {old} -> {count} rows")
+    changes.edits.append(f"resized {place.name}: {old} -> {plural(count, 'row')}")
 
 
 def _resize_rows(

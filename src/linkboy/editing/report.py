@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from linkboy._report import Block, Report, Table, and_more, format_count
+from linkboy._report import Block, Report, Table, and_more, format_count, plural
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +129,7 @@ class SurgeryReport(Report):
         return {new: state_dict[old] for new, old in self.keys.items()}
 
     def _blocks(self) -> Iterable[Block]:
-        count = f"{format_count(self.parameter_count_before)} -> {format_count(self.parameter_count_after)} parameters"
+        count = f"{format_count(self.parameter_count_before)} -> {plural(self.parameter_count_after, 'parameter')}"
         yield "\n".join([f"{self.model}: {count}", *_indented(self.edits)])
         if self.modules:
             rows = [(change.what, change.before, change.after, change.kind) for change in self.modules]

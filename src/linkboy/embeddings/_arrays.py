@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from linkboy._report import format_count, listed
+from linkboy._report import format_count, listed, plural
 from linkboy._tensors import work_dtype
 from linkboy.embeddings._collect import AllRows, VocabularyRows
 from linkboy.embeddings._layout import MOST_NUMBERS
@@ -60,8 +60,8 @@ def read_npz(source: Source, collector: VocabularyRows | AllRows) -> None:
         return
     if len(texts) > 1 or texts[0].shape[0] != matrix.shape[0]:
         raise ValueError(
-            f"{str(source.path)!r} must hold one word for each of the {matrix.shape[0]} rows of its matrix, got arrays of "
-            f"{', '.join(str(text.shape[0]) for text in texts)} words"
+            f"{str(source.path)!r} must hold one word for each of the {plural(matrix.shape[0], 'row')} of its matrix, "
+            f"got arrays of {', '.join(str(text.shape[0]) for text in texts)} words"
         )
     _read_rows(source, matrix, _string_chunks(source, texts[0]), collector)
 
@@ -108,7 +108,7 @@ def _beside(
     expected = rows if mapping is None else len(mapping)
     if weights is not None and len(weights) != expected:
         raise ValueError(
-            f"{str(source.path)!r} must hold one weight for each of its {format_count(expected)} tokens, got "
+            f"{str(source.path)!r} must hold one weight for each of its {plural(expected, 'token')}, got "
             f"{format_count(len(weights))}"
         )
     return weights, mapping
@@ -201,7 +201,7 @@ def _read_columns(
 
 def _cut_short(source: Source, rows: int, there: int) -> ValueError:
     return ValueError(
-        f"{str(source.path)!r} is cut short: its header claims {format_count(rows)} rows, {format_count(there)} "
+        f"{str(source.path)!r} is cut short: its header claims {plural(rows, 'row')}, {format_count(there)} "
         "are there; get the file again"
     )
 
@@ -221,7 +221,7 @@ def _given_words(source: Source, rows: int, collector: VocabularyRows | AllRows)
     given = source.words
     if given is None and vocabulary is None:
         raise ValueError(
-            f"{str(source.path)!r} holds no words; pass vocab, in the order of its {format_count(rows)} rows"
+            f"{str(source.path)!r} holds no words; pass vocab, in the order of its {plural(rows, 'row')}"
             + _words_beside(source.path, rows)
         )
     if given is None:
@@ -233,7 +233,7 @@ def _given_words(source: Source, rows: int, collector: VocabularyRows | AllRows)
         given = [*given, *[None] * (rows - len(given))]  # tables are often padded to a multiple of 64
     if len(given) != rows:
         raise ValueError(
-            f"{str(source.path)!r} holds no words, {what} {format_count(rows)} rows, got {format_count(len(given))}"
+            f"{str(source.path)!r} holds no words, {what} {plural(rows, 'row')}, got {format_count(len(given))}"
             + _words_beside(source.path, rows)
         )
     return (None if word is None else encode(word) for word in given)

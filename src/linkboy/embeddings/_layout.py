@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from linkboy._report import format_count, plural
+from linkboy._report import plural
 from linkboy.embeddings._dialect import AFTER_WORD, DIALECTS, HEADER, PADDING, PLAIN, RUNS, Separators, vote
 from linkboy.embeddings._foreign import is_text
 from linkboy.embeddings._numbers import is_number
@@ -256,9 +256,7 @@ def check_layout(source: Source, layout: Layout, dim: int | None) -> None:
             f"not, got {_shown(lines[0])!r} in line {layout.skipped + 1}" + hint
         )
     if layout.dim > MOST_NUMBERS:
-        raise ValueError(
-            f"{name!r} claims {format_count(layout.dim)} numbers per row, at most {MOST_NUMBERS:,} are read"
-        )
+        raise ValueError(f"{name!r} claims {plural(layout.dim, 'number')} per row, at most {MOST_NUMBERS:,} are read")
     if dim is not None and layout.dim != dim:
         raise ValueError(f"dim must be that of the file, {layout.dim} in {name!r}, got {dim}; leave dim out")
 

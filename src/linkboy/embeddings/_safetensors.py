@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from linkboy._files import atomic_write
+from linkboy._report import plural
 from linkboy.embeddings._source import Source
 from linkboy.embeddings._vocabulary import encode
 
@@ -99,7 +100,7 @@ def words_of(source: Source, metadata: Mapping[str, Any], rows: int) -> Iterator
         words, missing = None, set()
     if not isinstance(words, list) or len(words) != rows or not all(isinstance(w, str | None) for w in words):
         raise ValueError(
-            f"{str(source.path)!r} must name a word for each of its {rows} rows, and its metadata does not"
+            f"{str(source.path)!r} must name a word for each of its {plural(rows, 'row')}, and its metadata does not"
         )
     return (None if word is None or row in missing else encode(word) for row, word in enumerate(words))
 
@@ -114,7 +115,7 @@ def write_safetensors(
     header += b" " * (-len(header) % 8)
     if len(header) > _LONGEST_HEADER:
         raise ValueError(
-            f"the words take {len(header):,} bytes and a safetensors header holds at most {_LONGEST_HEADER:,}; "
+            f"the words take {plural(len(header), 'byte')} and a safetensors header holds at most {_LONGEST_HEADER:,}; "
             "pass a vocab with fewer words"
         )
     with atomic_write(path) as file:

@@ -15,7 +15,7 @@ from linkboy._checks import check_choice, check_number
 from linkboy._files import local_path
 from linkboy._random import check_generator
 from linkboy._reading import codec_of, read_lines
-from linkboy._report import format_count
+from linkboy._report import format_count, plural
 from linkboy.embeddings._arrays import read_npy, read_npz, read_safetensors
 from linkboy.embeddings._binary import read_binary
 from linkboy.embeddings._cache import Cache, Entry
@@ -136,7 +136,7 @@ def load_embeddings(
     known = entry.rank != NOT_FOUND
     if not known.any() and unk_init in ("match", "mean"):
         raise ValueError(
-            f"vocab must share a word with {str(path)!r}, got {len(known):,} words, none of which is in it; "
+            f"vocab must share a word with {str(path)!r}, got {plural(len(known), 'word')}, none of which is in it; "
             + "".join(f"{note}; " for note in entry.findings.notes)
             + "check the language and the tokens, or pass unk_init='zeros'"
         )
@@ -243,7 +243,7 @@ def _read_rows(source: Source, collector: VocabularyRows | AllRows, asked: _Aske
         first = min(findings.bad_rows, key=lambda row: row.line)
         raise ValueError(
             f"{str(source.path)!r} holds no vectors that can be read: {format_count(findings.bad_row_count)} of its "
-            f"{format_count(findings.row_count)} rows are bad, the first in line {first.line} (word {first.word!r}: "
+            f"{plural(findings.row_count, 'row is', 'rows are')} bad, the first in line {first.line} (word {first.word!r}: "
             f"{first.reason})"
         )
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from linkboy._checks import check_number, describe
+from linkboy._report import plural
 from linkboy._tensors import transforms_active
 
 _WEIGHT = "weight"
@@ -236,7 +237,7 @@ def _mask(freeze: bool | Tensor | Sequence[bool], rows: int) -> Tensor:
         fix = "write mask.bool()" if mask.shape == (rows,) and not (mask > 1).any() else _MASK
         raise TypeError(f"freeze must be True, False or a bool per row, got {describe(mask)}; {fix}")
     if mask.shape != (rows,):
-        raise ValueError(f"freeze must have one bool for each of the {rows} rows, got {describe(mask)}")
+        raise ValueError(f"freeze must have one bool for each of the {plural(rows, 'row')}, got {describe(mask)}")
     return mask.clone()
 
 

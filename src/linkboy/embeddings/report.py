@@ -94,7 +94,7 @@ class EmbeddingReport(Report):
         """The coverage in one line."""
         forms = ", ".join(f"{format_count(number)} {form}" for form, number in self.by_fallback.items() if number)
         total = self.found + len(self.missing)
-        line = f"found {format_count(self.found)} of {format_count(total)} words ({format_percent(self.coverage)})"
+        line = f"found {format_count(self.found)} of {plural(total, 'word')} ({format_percent(self.coverage)})"
         of_text = (
             f"; {format_percent(self.text_coverage)} of the running text" if self.text_coverage is not None else ""
         )

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from linkboy._report import plural
+
 # What reads the stream for attention, under the names that are in use.
 _READS = re.compile(
     r"(.*_)?(w?(q|k|v|kv|qkv)|quer(y|ies)|keys?|values?|receptance)(_.*)?|(c_attn|q_attn)(_.*)?|in_proj.*",
@@ -35,7 +37,8 @@ class ResidualProjections:
         remark = ""
         if len(found) < self.expected:
             remark = (
-                f"{len(found)} residual projections were found by the structure of the model, expected {self.expected} (2 * "
+                f"{plural(len(found), 'residual projection was', 'residual projections were')} found by the "
+                f"structure of the model, expected {self.expected} (2 * "
                 "layers); name those to scale with residual=, and check layers"
             )
         return Projections(frozenset(map(id, found)), remark)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from linkboy._checks import check_number, describe
-from linkboy._report import format_bytes, format_count
+from linkboy._report import format_bytes, plural
 from linkboy.memory._live import StorageKey, frozen_objects, storages
 from linkboy.memory._paths import Found, advise, kept_by_interpreter, render
 from linkboy.memory._search import HolderSearch
@@ -107,5 +107,5 @@ def _storages_below(target: Any) -> dict[StorageKey, int]:
 
 def _nothing_found() -> str:
     frozen = frozen_objects()
-    hidden = f"; gc.freeze() hides {format_count(frozen)} objects from the search" if frozen else ""
+    hidden = f"; gc.freeze() hides {plural(frozen, 'object')} from the search" if frozen else ""
     return f"nothing found in Python: held by C++, by a library, or by a reference cycle (gc.collect()){hidden}"

@@ -5,7 +5,7 @@ import sys
 import torch
 
 from linkboy._checks import check_number
-from linkboy._report import format_count, plural
+from linkboy._report import plural
 from linkboy.memory import _process
 from linkboy.memory._live import frozen_objects
 from linkboy.memory._process import read_devices, read_process_memory
@@ -55,7 +55,7 @@ def memory_report(*, top: int = 10, depth: int = 8) -> MemoryReport:
         shape, dtype = tuple(example.shape), str(example.dtype).removeprefix("torch.")
         largest.append(LiveStorage(nbytes, shape, dtype, key[0], len(tensors), *as_holders(found[key])))
     frozen = frozen_objects()
-    notes = [f"gc.freeze() hides {format_count(frozen)} objects, perhaps tensors among them"] if frozen else []
+    notes = [f"gc.freeze() hides {plural(frozen, 'object')}, perhaps tensors among them"] if frozen else []
     counted = tuple(LiveDevice(device, len(sizes), sum(sizes)) for device, sizes in sorted(live.items()))
     return MemoryReport(memory, devices, counted, tuple(largest), tuple(notes))
 

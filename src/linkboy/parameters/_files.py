@@ -11,7 +11,7 @@ from typing import Literal, TypeGuard
 
 from linkboy._files import local_path
 from linkboy._reading import SmallReads
-from linkboy._report import format_count, listed
+from linkboy._report import format_count, listed, plural
 from linkboy.parameters._packed_files import numel_behind
 from linkboy.parameters._pickles import DTYPES, MOST_BYTES, FileTensor, Global, Opaque, read_pickle
 from linkboy.parameters.report import ParameterCount, ParameterRow
@@ -189,7 +189,7 @@ def _read_index(path: Path, notes: list[str]) -> tuple[Sections, dict[str, str]]
     sections, aliases = _read_shards(path, dict.fromkeys(sorted(set(wanted.values())), wanted), notes)
     tensors = sections[""]
     if missing := [name for name in wanted if name not in tensors and name not in aliases]:
-        raise ValueError(f"its shards lack {len(missing)} tensors that it names: {listed(missing)}")
+        raise ValueError(f"its shards lack {plural(len(missing), 'tensor')} that it names: {listed(missing)}")
     if extra := [name for name in tensors if name not in wanted]:
         notes.append(f"counted, though the index does not name them: {listed(extra)}")
     return sections, aliases
@@ -378,7 +378,7 @@ def _classes(value: object) -> list[str]:
 def _weights(sections: Sections, notes: list[str]) -> Tensors:
     """Return the tensors of the sections that are the model; the others are named in a note and never added."""
     chosen = _model_sections(sections)
-    sizes = [f"{key!r} ({format_count(_numel(sections[key]))} elements)" for key in sections if key not in chosen]
+    sizes = [f"{key!r} ({plural(_numel(sections[key]), 'element')})" for key in sections if key not in chosen]
     if sizes:
         notes.append(f"beside the weights the file holds {listed(sizes)}, which are not counted")
     whole = len(chosen) == 1  # then the key of the section is not part of the names
@@ -442,7 +442,7 @@ def _summed(path: Path, sections: Sections, aliases: dict[str, str], by: By, not
     if unknown and stated is not None:
         behind, unknown = stated - total, []
     elif stated not in (None, total + behind):
-        notes.append(f"the index states a total of {format_count(stated or 0)} parameters")
+        notes.append(f"the index states a total of {plural(stated or 0, 'parameter')}")
     notes += _assumptions(buffers, unknown)
     if unread:
         notes.append(f"not counted, as they are not tensors: {listed(unread)}")

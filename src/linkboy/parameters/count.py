@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from linkboy._checks import check_choice
-from linkboy._report import format_count, listed
+from linkboy._report import listed, plural
 from linkboy._tensors import dense_parts, describe_with_fix, is_plain
 from linkboy._walk import NamedTensor, unregistered, unwrapped, walk
 from linkboy.parameters._files import count_file
@@ -217,7 +217,8 @@ def _notes(lazy: Sequence[str], unreadable: Sequence[str], hidden_count: int, as
         notes.append(f"not yet materialised, so the total is a lower bound: {listed(lazy)}")
     if hidden_count:
         notes.append(
-            f"{format_count(hidden_count)} weights, quantised or of a frozen script, are outside model.parameters()"
+            f"{plural(hidden_count, 'weight')}, quantised or of a frozen script, "
+            f"{'is' if hidden_count == 1 else 'are'} outside model.parameters()"
         )
     if unreadable:
         notes.append(f"packed weights that cannot be counted: {listed(unreadable)}")

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from linkboy._checks import check_choice, did_you_mean
 from linkboy._optimizers import Taken, put_back, take_out
+from linkboy._report import plural
 from linkboy._walk import NamedTensor, computed_name, keeps_statistics, plain_name, walk
 from linkboy.parameters.report import FreezeReport
 
@@ -179,7 +180,7 @@ def _is_norm_hit(path: str, module: nn.Module, glob: str) -> bool:
 
 def _no_match(glob: str, parameters: Sequence[NamedTensor], modules: Sequence[tuple[str, nn.Module]]) -> str:
     every = [name for each in parameters for name in each.names]
-    text = f"pattern {glob!r} matches none of the {len(every)} parameter names"
+    text = f"pattern {glob!r} matches none of the {plural(len(every), 'parameter name')}"
     if glob and any(glob == path for path, _ in modules):
         return f"{text}; did you mean '{glob}.*'?"
     if glob.partition("[")[0] in every:

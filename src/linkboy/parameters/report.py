@@ -111,7 +111,7 @@ class ParameterCount(Report):
             share = ", all trainable"
             if self.frozen:
                 share = f", {format_count(self.trainable)} trainable, {format_count(self.frozen)} frozen"
-        text = f"{self.source}: {at_least}{format_count(self.logical)} parameters{packed}{share}"
+        text = f"{self.source}: {at_least}{plural(self.logical, 'parameter')}{packed}{share}"
         text += f", {format_bytes(self.nbytes)}"
         if self.unique_storage_nbytes != self.nbytes:
             text += f" (in {format_bytes(self.unique_storage_nbytes)} of storage)"

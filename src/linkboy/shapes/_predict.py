@@ -236,7 +236,9 @@ def _first_missing(runs: Runs, run: Run) -> tuple[float, Finding | None]:
         predicted = None if count is None or key in runs.pieces else count.at(run.batch)
         if predicted is not None and passed[key] != predicted:
             expected = f"{row.op}, as at batch {runs.probe[0]}"
-            return at, _control_flow(run.batch, row, expected, f"{passed[key]} calls of it instead of {predicted}")
+            return at, _control_flow(
+                run.batch, row, expected, f"{plural(passed[key], 'call')} of it instead of {predicted}"
+            )
     return math.inf, None
 
 

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from linkboy._report import plural
+
 Bound = dict[str, tuple[int | tuple[int, ...], str]]  # size, or sizes of `*name`, and where they were met first
 
 _WORD = re.compile(r"\.\.\.|_|\*?[^\W\d]\w*|\d+|(?:\d+|[^\W\d]\w*)(?:\*(?:\d+|[^\W\d]\w*))+")
@@ -102,8 +104,8 @@ class _Check:
         open_at = next((at for at, word in enumerate(words) if word == "..." or word.startswith("*")), None)
         free = len(self._shape) - len(words) + (open_at is not None)
         if free < 0 or (open_at is None and free):
-            need = f"at least {len(words) - 1}" if open_at is not None else str(len(words))
-            self._fail(f"expected {need} dims, got {len(self._shape)}")
+            need = plural(len(words), "dim") if open_at is None else f"at least {plural(len(words) - 1, 'dim')}"
+            self._fail(f"expected {need}, got {len(self._shape)}")
         products: list[tuple[int, str]] = []
         dim = 0
         for at, word in enumerate(words):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from linkboy import _random
 from linkboy._calls import map_tensors, tensors_in
 from linkboy._checks import describe
+from linkboy._report import plural
 from linkboy.training import _batches, _processes
 from linkboy.training._objective import Objective, rows_of, without_loss
 from linkboy.training._placement import Accelerator, Device, Placement, Precision, placed, same_modes
@@ -286,7 +287,9 @@ def _keys(place: Tensor | int, count: int) -> Tensor:
     if isinstance(place, int):
         return (place << 32) + torch.arange(count)
     if len(place) != count:
-        raise ValueError(f"the model must return one row per sample: {len(place)} samples gave {count} rows")
+        raise ValueError(
+            f"the model must return one row per sample: {plural(len(place), 'sample')} gave {plural(count, 'row')}"
+        )
     return place
 
 

@@ -7,6 +7,8 @@ from typing import Any
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
+from linkboy._report import plural
+
 # What tells how far each reaches, in steps.
 _LENGTHS = {
     lr_scheduler.CosineAnnealingLR: "T_max",
@@ -28,7 +30,7 @@ def check_reach(scheduler: LRScheduler, state: Mapping[str, Any] | None, steps: 
     total = state.get("total_steps", scheduler.total_steps)
     if steps > total:
         raise ValueError(
-            f"scheduler has total_steps={total}, this run has {steps} steps, after each of which it is stepped; make "
+            f"scheduler has total_steps={total}, this run has {plural(steps, 'step')}, after each of which it is stepped; make "
             f"OneCycleLR with total_steps={steps}"
         )
 

@@ -278,7 +278,7 @@ class Session:
             self._say_notes(loop, self.notes[-1:])
         most, epochs = self.settings.max_steps, self.settings.last_epoch
         if most is not None and epochs is not None and loop.stopped is None and at.step < most:
-            self.notes.append(f"max_steps={most} was not reached: epochs={epochs} have {at.step} steps")
+            self.notes.append(f"max_steps={most} was not reached: epochs={epochs} have {plural(at.step, 'step')}")
         return History(
             steps=at.step, epochs=at.epoch, skipped_steps=at.skipped, rows=tuple(at.rows), log=tuple(at.log),
             stopped=loop.stopped, best_epoch=best.epoch if best else None, best_value=best.value if best else None,

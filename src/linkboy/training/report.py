@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from linkboy._files import atomic_write
-from linkboy._report import Block, Report, Table, format_bytes, format_count, format_seconds
+from linkboy._report import Block, Report, Table, format_bytes, format_count, format_seconds, plural
 from linkboy._watch import FIT, TrainingFinding
 
 
@@ -36,7 +36,7 @@ class Evaluation(Report):
     metrics: dict[str, float]
 
     def _blocks(self) -> Iterable[Block]:
-        yield f"{format_count(self.sample_count)} samples"
+        yield plural(self.sample_count, "sample")
         loss = {} if self.loss is None else {"loss": self.loss}
         yield Table(("", ""), list({**loss, **self.metrics}.items()))
 
@@ -128,7 +128,7 @@ class History(Report):
         ending = f"stopped by {self.stopped}" if self.stopped else "finished"
         skipped = f", {format_count(self.skipped_steps)} skipped" if self.skipped_steps else ""
         yield (
-            f"{ending} after {format_count(self.steps)} steps{skipped}, {self.epochs} epochs; seed {self.seed}, "
+            f"{ending} after {plural(self.steps, 'step')}{skipped}, {plural(self.epochs, 'epoch')}; seed {self.seed}, "
             f"{self.precision} on {self.process_count} x {self.device}"
         )
         if self.rows:

@@ -321,7 +321,7 @@ def _position(path: object, name: ColumnName, names: Sequence[str]) -> int:
     if isinstance(name, int) or name.isdecimal():
         if int(name) < len(names):
             return int(name)
-        raise ValueError(f"{path} has no column {int(name)}; it has {len(names)} columns, counted from 0")
+        raise ValueError(f"{path} has no column {int(name)}; it has {plural(len(names), 'column')}, counted from 0")
     raise ValueError(
         f"{path} has no column {name!r}{did_you_mean(name, names)}; it has the columns {', '.join(map(repr, names))}"
     )

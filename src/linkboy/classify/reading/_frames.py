@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from linkboy._report import plural
 from linkboy.classify.reading._content import HEAD_LINES
 from linkboy.classify.reading._tables import Reading, Record, Roles, TextTable
 
@@ -56,7 +57,9 @@ def table_in_memory(value: Any, asked: Reading) -> TextTable:
         raise ValueError(f"{wrong} has no meaning for {what if pair else 'a data frame'}; leave {wrong} out")
     names, columns = (("text", "label"), list(map(_values, value))) if pair else _columns_of(value)
     if pair and len(columns[0]) != len(columns[1]):
-        raise ValueError(f"there must be as many labels as texts, got {len(columns[1])} for {len(columns[0])} texts")
+        raise ValueError(
+            f"there must be as many labels as texts, got {len(columns[1])} for {plural(len(columns[0]), 'text')}"
+        )
     if pair and all(hasattr(column, "iloc") for column in value) and not value[0].index.equals(value[1].index):
         raise ValueError(
             "texts and labels are series with different indexes, so they can be matched by index or by place; take both from one "

@@ -64,7 +64,8 @@ class Parts(Printable):
         counts = self.class_counts
         least, most = int(counts.argmin()), int(counts.argmax())
         what = plural(len(counts), "label") if self.several else f"{len(counts)} classes"
-        each = f"; {counts.sum() / len(self.targets['train']):.2g} labels a row" if self.several else ""
+        mean = f"{counts.sum() / len(self.targets['train']):.2g}"
+        each = f"; {mean} {'label' if mean == '1' else 'labels'} a row" if self.several else ""
         yield (
             f"{what}, {format_count(int(counts[least]))} ({self.class_names[least]}) to "
             f"{format_count(int(counts[most]))} ({self.class_names[most]}) training rows each{each}"
@@ -119,7 +120,7 @@ def make_parts(
     if len(np.unique(targets["train"])) < 2:
         only = classes[int(targets["train"][0])]
         raise ValueError(
-            f"{train.source}: training needs rows of at least two classes, got {len(train)} rows of {only!r} only"
+            f"{train.source}: training needs rows of at least two classes, got {plural(len(train), 'row')} of {only!r} only"
         )
     texts = _cut(train, given, targets["train"], seed, notes)
     for part, rows in given.items():
@@ -405,6 +406,10 @@ def keys_of(texts: Sequence[str]) -> NDArray[np.int64]:
     return np.fromiter(map(hash, texts), np.int64, len(texts))
 
 
+def _occur(count: int) -> str:
+    return "occurs" if count == 1 else "occur"
+
+
 def _overlaps(
     train: LabelledTexts,
     keys: Mapping[str, NDArray[np.int64]],
@@ -414,22 +419,31 @@ def _overlaps(
     in_both = {part: int(rows.sum()) for part, rows in overlap.items()}
     for part, shared in in_both.items():
         if shared:
-            yield f"{format_count(shared)} {part} texts ({format_percent(shared / len(keys[part]))}) also occur in training"
+            yield (
+                f"{plural(shared, f'{part} text')} ({format_percent(shared / len(keys[part]))}) also "
+                f"{_occur(shared)} in training"
+            )
     shared = int(np.isin(keys["test"], keys["valid"]).sum())
     if shared:
-        yield f"{format_count(shared)} test texts ({format_percent(shared / len(keys['test']))}) also occur in valid"
+        yield f"{plural(shared, 'test text')} ({format_percent(shared / len(keys['test']))}) also {_occur(shared)} in valid"
     first = train.labels[0]
     if len(train) > 20 and train.lines[0] == 1 and list(train.labels).count(first) == 1:
         yield f"the label of the first line, {first!r}, occurs nowhere else: if that line is a header, name the text column"
     distinct, number = np.unique(keys["train"], return_inverse=True)
     repeated = len(train) - len(distinct)
     if repeated:
-        yield f"{format_count(repeated)} training rows ({format_percent(repeated / len(train))}) repeat a text"
+        yield (
+            f"{plural(repeated, 'training row')} ({format_percent(repeated / len(train))}) "
+            f"{'repeats' if repeated == 1 else 'repeat'} a text"
+        )
     _, label = np.unique(np.fromiter(map(hash, train.labels), np.int64, len(train)), return_inverse=True)
     pairs = np.unique(number * (label.max() + 1) + label) // (label.max() + 1)
     doubtful = int((np.unique(pairs, return_counts=True)[1] > 1).sum())
     if doubtful:
-        yield f"{format_count(doubtful)} training texts occur with {'other labels' if train.several else 'more than one label'}"
+        yield (
+            f"{plural(doubtful, 'training text')} {_occur(doubtful)} with "
+            f"{'other labels' if train.several else 'more than one label'}"
+        )
 
 
 def _test_proportions(classes: Sequence[str], targets: Mapping[str, NDArray[Any]]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from linkboy._encodings import EncodingAdvice
 from linkboy._reading import LONGEST_LINE, Line, check_unpacked, decoded_lines
-from linkboy._report import listed
+from linkboy._report import listed, plural
 from linkboy.classify.reading._columns import TEXT_NAMES, Header, Roles, Wanted, choose_columns, name_key
 from linkboy.classify.reading._content import HEAD_LINES, Content, whole
 from linkboy.classify.reading._dialect import (
@@ -378,7 +378,7 @@ def line_records(lines: Iterator[Line], dialect: Dialect, bad_row: BadRow) -> It
 
 
 def _wrong_count(count: int, dialect: Dialect) -> str:
-    return f"{count} fields where the {'header' if dialect.header else 'first row'} has {len(dialect.names)}"
+    return f"{plural(count, 'field')} where the {'header' if dialect.header else 'first row'} has {len(dialect.names)}"
 
 
 def csv_records(path: Path, lines: Iterator[Line], dialect: Dialect, bad_row: BadRow) -> Iterator[tuple[int, Record]]:

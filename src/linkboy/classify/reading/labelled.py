@@ -86,7 +86,7 @@ class LabelledTexts(Printable):
         for name, column in columns.items():
             if column is not None and len(column) != len(self.texts):
                 raise ValueError(
-                    f"{name} must have one entry for each text, got {len(column)} for {len(self.texts)} texts"
+                    f"{name} must have one entry for each text, got {len(column)} for {plural(len(self.texts), 'text')}"
                 )
         wrong = next((text for text in self.texts if not isinstance(text, str)), None)
         if wrong is not None:
@@ -425,8 +425,8 @@ def _nothing_read(table: TextTable, skipped: Sequence[SkippedRow]) -> ValueError
     if not skipped:
         return ValueError(f"{table.path} holds no labelled text; it has a header and no rows")
     return ValueError(
-        f"{table.path} holds no labelled text: all {len(skipped)} rows were skipped, the first (line {skipped[0].line}) "
-        f"since {skipped[0].reason}"
+        f"{table.path} holds no labelled text: {plural(len(skipped), 'row was', 'rows were')} skipped, the first "
+        f"(line {skipped[0].line}) since {skipped[0].reason}"
     )
 
 

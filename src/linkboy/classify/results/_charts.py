@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from linkboy._language import Language, translate, translate_filled
-from linkboy._report import display_width
+from linkboy._report import display_width, plural
 from linkboy.classify.judging._reliability import Reliability
 from linkboy.classify.judging.decisions import DecisionCurve
 
@@ -137,7 +137,7 @@ def reliability_chart(calibration: Reliability, before: Reliability | None = Non
     path = " ".join(f"{x(b.confidence):.1f},{y(b.accuracy):.1f}" for b in filled)
     parts.append(Markup('<polyline class="line s0" points="{}"/>').format(path))
     for b in filled:
-        bin_figures = f"mean confidence {b.confidence:.1%}, accuracy {b.accuracy:.1%}, {b.row_count:,} rows"
+        bin_figures = f"mean confidence {b.confidence:.1%}, accuracy {b.accuracy:.1%}, {plural(b.row_count, 'row')}"
         dot = '<circle class="dot s0" cx="{:.1f}" cy="{:.1f}" r="3"><title>{}</title></circle>'
         parts.append(Markup(dot).format(x(b.confidence), y(b.accuracy), translate_filled(bin_figures, lang)))
     parts.append(_axis_title(translate("probability of the predicted class", lang)))
@@ -202,7 +202,9 @@ def confusion_chart(confusion: Sequence[Sequence[int]], class_names: Sequence[st
     frame = '<rect class="frame" x="{0:.1f}" y="{0:.1f}" width="{1}" height="{1}"/>'
     parts.insert(0, Markup(frame).format(margin, side))
     right = sum(confusion[n][n] for n in range(classes))
-    said = f"confusion matrix of {classes} classes, {right} of {sum(map(sum, confusion))} rows on the diagonal"
+    said = (
+        f"confusion matrix of {classes} classes, {right} of {plural(sum(map(sum, confusion)), 'row')} on the diagonal"
+    )
     return _svg(margin + side + 2, margin + side + 2, translate_filled(said, lang), parts, natural=True)
 
 

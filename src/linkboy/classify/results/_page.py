@@ -18,7 +18,7 @@ import torch
 
 from linkboy._language import Language
 from linkboy._page import environment
-from linkboy._report import Printable, Table, format_count, format_percent, format_seconds
+from linkboy._report import Printable, Table, format_count, format_percent, format_seconds, plural
 from linkboy._version import __version__
 from linkboy.classify.judging._reliability import Reliability
 from linkboy.classify.judging._scored import Scored
@@ -177,7 +177,7 @@ def _figures(
     manner = "underconfident" if calibration.confidence < calibration.accuracy else "overconfident"
     return [
         ("Accuracy", format_percent(test.accuracy), f"95% interval {100 * low:.1f} to {100 * high:.1f}; {beside}"),
-        ("Macro-F1", format_percent(test.macro_f1), f"mean over {len(test.per_class)} classes"),
+        ("Macro-F1", format_percent(test.macro_f1), f"mean over {plural(len(test.per_class), 'class', 'classes')}"),
         ("Calibration error", format_percent(calibration.calibration_error), f"{manner} on average"),
         (
             "Training",
@@ -225,7 +225,7 @@ def _label_figures(
     beside = f"the same labels for all: {format_percent(test.constant_f1)}"
     return [
         ("Micro-F1", format_percent(test.micro_f1), beside),
-        ("Macro-F1", format_percent(test.macro_f1), f"mean over {len(test.per_class)} classes"),
+        ("Macro-F1", format_percent(test.macro_f1), f"mean over {plural(len(test.per_class), 'class', 'classes')}"),
         ("Mean average precision", format_percent(test.mean_average_precision), "whatever the thresholds"),
         (
             "All labels right",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from linkboy._files import LOCK, atomic_write, locked_directory
-from linkboy._report import json_text
+from linkboy._report import json_text, plural
 from linkboy.classify.encoding._dataset import Encoder
 from linkboy.classify.reading._parts import PARTS, Parts
 from linkboy.classify.saved._classifier_files import CONFIG, is_classifier
@@ -79,7 +79,7 @@ def check_same_run(out: Path, run: Mapping[str, Any]) -> None:
         )
     if processes != run["processes"]:
         raise ValueError(
-            f"cannot resume {out}: it was started with {processes} processes, and now there are "
+            f"cannot resume {out}: it was started with {plural(processes, 'process', 'processes')}, and now there are "
             f"{run['processes']}; start as many as before"
         )
     for name, value in run["options"].items():

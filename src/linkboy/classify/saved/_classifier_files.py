@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from linkboy._files import atomic_write, local_path, read_bounded
+from linkboy._report import plural
 from linkboy._version import __version__
 
 FORMAT = "linkboy-classifier"
@@ -140,7 +141,8 @@ def _check_header(directory: Path, config: Mapping[str, Any]) -> None:
         raise ValueError(f"{path} must hold {expected[wrong]} under {wrong!r}, got {dtypes[wrong]}; train it again")
     if any(classes not in shape for shape in heads):
         raise ValueError(
-            f"{directory} holds a classifier whose {CONFIG} and {WEIGHTS} do not belong together ({classes} classes, weights of "
+            f"{directory} holds a classifier whose {CONFIG} and {WEIGHTS} do not belong together "
+            f"({plural(classes, 'class', 'classes')}, weights of "
             f"shape {tuple(heads[0])}); train it again"
         )
     encoder = [shapes[name] for name in ("encoder.hashes", "encoder.idf") if name in shapes]

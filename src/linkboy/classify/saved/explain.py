@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from linkboy._report import Block, Report, Table, format_percent
+from linkboy._report import Block, Report, Table, format_percent, plural
 from linkboy.classify.encoding._dataset import Encoder
 from linkboy.classify.encoding._features import END, START, Ngram, NgramEncoder, is_word_character
 from linkboy.classify.models._centroids import CentroidClassifier
@@ -96,7 +96,7 @@ class Explanation(Report):
         rest = self.pieces[shown:]
         rows = rows[:shown]
         if rest and self.exact:
-            rows.append((f"{len(rest)} others", "", "", f"{sum(p.log_odds for p in rest):+.3f}"))
+            rows.append((plural(len(rest), "other"), "", "", f"{sum(p.log_odds for p in rest):+.3f}"))
         if self.base is not None:
             rows.append(("no piece (bias)", "", "", f"{self.base:+.3f}"))
         yield Table(("piece", "kind", "speaks for", "log-odds"), rows)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from linkboy._report import Block, Report, Table, format_count, format_percent
+from linkboy._report import Block, Report, Table, format_count, format_percent, plural
 from linkboy.classify.saved._thresholds import Threshold, chosen_classes
 
 NONE = "none of these"  # what is printed where no class or label is given
@@ -50,7 +50,7 @@ class Predictions(Report):
     @property
     def summary(self) -> str:
         """How many texts were predicted."""
-        return f"{format_count(len(self.texts))} texts predicted"
+        return f"{plural(len(self.texts), 'text')} predicted"
 
 
 def unknown_texts(count: int) -> str:
