@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from types import TracebackType
 
 from linkboy._checks import check_number
+from linkboy._report import plural
 from linkboy.doctor._finish import check_words, finish
 from linkboy.doctor._watcher import Watcher
 from linkboy.doctor.report import TrainingCheck
@@ -60,6 +61,11 @@ class watch_training:  # noqa: N801 - used like a function
         watcher.stop()
         notes = () if error is None else (f"the block ended by {type(error).__name__}: {error}",)
         self._report = finish(watcher, source="the block", ignore=self._ignore, notes=notes)
+
+    def __repr__(self) -> str:
+        if self._report is not None:
+            return f"<watch_training: {self._report.summary}; report() has the findings>"
+        return f"<watch_training: {plural(self._watcher.record.steps, 'step')} watched, and the block has not ended>"
 
     def report(self) -> TrainingCheck:
         """Return what was found, once the block has ended.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from linkboy._calls import HOW, How, arguments_of, refuse_lazy
 from linkboy._checks import check_choice, did_you_mean
 from linkboy._compat import check_transformers
+from linkboy._report import plural
 from linkboy.editing import _edits, _followers, _sizes
 from linkboy.editing._adapters import adapter_configs, follow_layers
 from linkboy.editing._beside import note_beside
@@ -143,6 +144,15 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         finally:
             self._changes = None
             _open.discard(self)
+
+    def __repr__(self) -> str:
+        if self._report is not None:
+            done = f"{plural(len(self._report.edits), 'edit')}; report has them"
+        elif self._changes is not None:
+            done = f"open, {plural(len(self._changes.edits), 'edit')} so far"
+        else:
+            done = "rolled back" if self._used else "not begun; use it in a with statement"
+        return f"<surgery on {type(self._model).__name__}: {done}>"
 
     def _commit(self, changes: Changes) -> SurgeryReport:
         _followers.note_replaced(changes)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from linkboy._checks import check_number
-from linkboy._report import format_bytes
+from linkboy._report import format_bytes, plural
 from linkboy.memory._live import Hidden, StorageKey, frozen_objects, memory_below, scan, storages
 from linkboy.memory._process import AnonymousMemory, in_mapped_files, read_children, read_malloc, trim_heap
 from linkboy.memory._search import HolderSearch
@@ -128,6 +128,15 @@ class LeakDetector:
         self._entered = self._froze = False
         self._last = self._judge()
         self._anonymous.close()
+
+    def __repr__(self) -> str:
+        watched = (
+            f"{plural(self._steps, 'step')} watched"
+            if self._entered or self._last is not None
+            else "no loop watched yet"
+        )
+        result = "" if self._last is None else f"; {self._last.summary}"
+        return f"<LeakDetector of growth above {format_bytes(self._tolerance)}: {watched}{result}>"
 
     def watch(self, items: Iterable[Item]) -> Iterator[Item]:
         """Yield the items, and take a step after each; `report()` has the result once the loop is over."""

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from linkboy._checks import check_number, describe
+from linkboy._report import plural
 from linkboy.memory._process import read_devices, read_process_memory
 from linkboy.memory.report import MemoryTimeline
 
@@ -60,6 +61,12 @@ class track_memory:  # noqa: N801  # used like a function: `with track_memory() 
         if self._thread is not None:
             self._thread.join()
         self._sample()
+
+    def __repr__(self) -> str:
+        seen = (
+            f"{plural(len(self._samples), 'sample')}; timeline() has them" if self._samples else "nothing recorded yet"
+        )
+        return f"<track_memory every {self._every:g} s: {seen}>"
 
     def _run(self) -> None:
         while not self._stop.wait(self._every):

@@ -118,6 +118,9 @@ class ShapeTrace(Report):
         rows, hazards = ([entry.to_dict() for entry in entries] for entries in (self.rows, self._hazards))
         return {"rows": rows, "hazards": hazards, "notes": list(self._notes), "deep": self.deep}
 
+    def __repr__(self) -> str:
+        return f"<ShapeTrace: {self.summary}>"
+
     def _blocks(self) -> Iterable[Block]:
         yield self.summary
         cells = [

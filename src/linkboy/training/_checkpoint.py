@@ -91,6 +91,12 @@ class Checkpointer:
         self.every_steps, self.every_minutes, self.keep = every_steps, every_minutes, keep
         self.keep_best, self.best_mode = keep_best, best_mode
 
+    def __repr__(self) -> str:
+        every = f", every_steps={self.every_steps}" if self.every_steps is not None else ""
+        every += f", every_minutes={self.every_minutes:g}" if self.every_minutes is not None else ""
+        best = f", keep_best={self.keep_best!r}, best_mode={self.best_mode!r}" if self.keep_best is not None else ""
+        return f"Checkpointer({str(self.directory)!r}{every}, keep={self.keep}{best})"
+
     def save(
         self,
         state: Mapping[str, Any],

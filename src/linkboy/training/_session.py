@@ -35,6 +35,9 @@ class TrainingState:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
 
+    def __repr__(self) -> str:
+        return f"<TrainingState after {plural(self.step, 'step')}, {plural(self.epoch, 'epoch')} finished>"
+
     @property
     def model(self) -> nn.Module:
         """The plain module that trains."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from linkboy._checks import check_number, did_you_mean
 from linkboy._files import local_path
-from linkboy._report import plural
+from linkboy._report import listed, plural
 from linkboy._version import __version__
 from linkboy.classify.encoding._dataset import Encoder
 from linkboy.classify.encoding._features import FlatFeatures, NgramEncoder
@@ -86,6 +86,10 @@ class Classifier:
         self.thresholds, self.decisions = None if thresholds is None else tuple(thresholds), decisions
         self.kind, self.model, self.encoder = kind, model, encoder
         self.class_names, self.numbered, self.about = list(class_names), numbered, dict(about or {})
+
+    def __repr__(self) -> str:
+        kind = "several labels" if self.several else "classes"
+        return f"<Classifier: {self.kind} model, {len(self.class_names)} {kind}: {listed(self.class_names)}>"
 
     @property
     def text_columns(self) -> list[str]:
