@@ -43,16 +43,16 @@ def test_no_key_stands_twice():
     assert len(pairs) == len(dict(pairs))
 
 
-def test_every_word_of_the_doctor_has_the_paragraph_of_its_page():
+@pytest.mark.parametrize(("lang", "path"), [("en", "docs/doctor.md"), ("zh", "docs/zh/doctor.md")])
+def test_every_word_of_the_doctor_has_the_paragraph_of_its_page(lang, path):
     from linkboy.doctor._finish import WORDS
 
-    page = (ROOT / "docs/zh/doctor.md").read_text("utf-8")
-    paragraphs = {
-        word: text.strip()
-        for word, text in re.findall(r"^#### (\S+)\n\n(.+?)\n(?=\n|\Z)", page, re.MULTILINE | re.DOTALL)
-    }
+    page = (ROOT / path).read_text("utf-8")
+    found = re.findall(r"^#### (\S+)\n\n(.+?)\n(?=\n|\Z)", page, re.MULTILINE | re.DOTALL)
+    paragraphs = {word: " ".join(text.split("\n")) for word, text in found}
     assert set(WORDS) == set(paragraphs)
-    assert {word: sentences().get(f"#{word}") for word in paragraphs} == paragraphs
+    assert {word: sentences(lang).get(f"#{word}") for word in paragraphs} == paragraphs
+    assert lang == "zh" or sentences("en").keys() == {f"#{word}" for word in WORDS}
 
 
 @pytest.mark.parametrize(
@@ -118,11 +118,22 @@ def test_the_doctors_page_is_chinese_where_the_language_is():
     page = check.to_html("zh")
     assert '<html lang="zh">' in page
     assert marked_code(sentences()["#double-softmax"]) in page
-    assert "docs/zh/doctor.md#double-softmax" in page
     headings = re.findall(r"<(?:h2|h3|dt)>(.+?)</", re.sub(r"<span.*?</span>", "", page))
     words = {found.word for found in check.findings}
     assert [line for line in headings if not re.search(r"[\u4e00-\u9fff]", line) and line.strip() not in words] == []
-    assert '<html lang="en">' in check.to_html("en")
+    english = check.to_html("en")
+    assert '<html lang="en">' in english
+    assert marked_code(sentences("en")["#double-softmax"]) in english
+
+
+def test_what_a_word_means_is_printed_in_both_languages(capsys):
+    from linkboy.cli.app import run
+
+    for lang in LANGUAGES:
+        assert run(["doctor", "--explain", "lr-low", "--lang", lang]) == 0
+        assert capsys.readouterr().out == sentences(lang)["#lr-low"] + "\n"
+    assert run(["doctor", "--explain", "lr-lov"]) == 2
+    assert "--explain must hold words of the doctor, got 'lr-lov'; did you mean 'lr-low'?" in capsys.readouterr().err
 
 
 # One thing has one word in Chinese; what stands first is another word for it.

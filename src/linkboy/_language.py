@@ -1,8 +1,8 @@
 """The language of the pages that people look at: English, or Chinese from one table of sentences.
 
 The table, `_templates/zh.json`, has the English sentence as its key, with `%(name)s` where a value goes. Templates ask for a
-sentence by its key, and for the paragraph about a word of the doctor by `#word`; a sentence that arrives with its values already
-in it is matched against the keys.
+sentence by its key; a sentence that arrives with its values already in it is matched against the keys. The paragraph about a
+word of the doctor has the key `#word`; `_templates/en.json` holds the English ones.
 """
 
 import json
@@ -41,9 +41,9 @@ def chosen_language(lang: str | None = None) -> Language:
 
 
 @cache
-def sentences() -> dict[str, str]:
-    """Return the table: a sentence of English to one of Chinese."""
-    return json.loads(files("linkboy").joinpath("_templates/zh.json").read_text("utf-8"))
+def sentences(lang: Language = "zh") -> dict[str, str]:
+    """Return the table of a language: a sentence of English to one of Chinese, and a key such as `#lr-low` to its paragraph."""
+    return json.loads(files("linkboy").joinpath(f"_templates/{lang}.json").read_text("utf-8"))
 
 
 def translate(message: str, lang: Language) -> str:
@@ -52,7 +52,7 @@ def translate(message: str, lang: Language) -> str:
     Raises:
         KeyError: if the table does not hold it.
     """
-    return message if lang == "en" else sentences()[message]
+    return sentences("en").get(message, message) if lang == "en" else sentences()[message]
 
 
 def translate_filled(text: str, lang: Language) -> str:

@@ -410,14 +410,14 @@ def test_a_planted_fault_is_found_under_its_word_and_no_other(word):
 
 
 @pytest.mark.parametrize("word", sorted(PLANTED))
-def test_a_finding_has_a_sentence_a_fix_and_a_page(word):
+def test_a_finding_has_a_sentence_a_fix_and_an_explanation(word):
     record = right()
     PLANTED[word](record)
     found = next(f for f in ask(record, CHECKS, strict=True)[0] if f.word == word)
     assert len(found.sentence) > 30
     assert len(found.fix) > 10
-    assert found.page == f"docs/doctor.md#{word}"
-    assert found.to_dict()["page"] == found.page
+    assert len(found.explanation) > 30
+    assert found.to_dict()["explanation"] == found.explanation
 
 
 def test_every_swallowed_word_exists_and_swallows_nothing_that_swallows_it_first():

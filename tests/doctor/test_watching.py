@@ -326,13 +326,19 @@ def test_the_command_writes_text_html_and_json_and_ends_with_the_code(script, tm
     shown = capsys.readouterr()
     assert shown.out == "x\n" * 9
     assert "FAULT   double-softmax" in shown.err
+    assert "more about a word: linkboy doctor --explain WORD" in shown.err
     written = json.loads((tmp_path / "page.json").read_text("utf8"))
     assert written["findings"][0]["word"] == "double-softmax"
+    assert "softmax" in written["findings"][0]["explanation"]
+    check = lb.check_script(path, steps=3)
+    assert "more about a word: the explanation of its finding" in str(check)
+    assert check.findings[0].explanation == written["findings"][0]["explanation"]
     assert written["exit_code"] == 1
     assert run(["doctor", "--ignore", "double-softmax", "--report", str(tmp_path / "page.html"), path]) == 0
     page = (tmp_path / "page.html").read_text("utf8")
     assert "Nothing was found" in page
     assert "http" not in page.replace("http-equiv", "")
+    assert "more about a word" not in capsys.readouterr().err
     assert run(["doctor"]) == 2
     assert "write: linkboy doctor train.py" in capsys.readouterr().err
     assert run(["doctor", str(tmp_path / "absent.py")]) == 2

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from linkboy._language import translate
 from linkboy._report import Block, Report
 
 Severity = Literal["FAULT", "LIKELY", "NOTE"]
@@ -25,7 +26,6 @@ class TrainingFinding(Report):
         >>> print(TrainingFinding("lr-low", "FAULT", "each step changes the weights by 1e-7 of their size", "raise the rate"))
         FAULT   lr-low  each step changes the weights by 1e-7 of their size
                 fix: raise the rate
-                docs/doctor.md#lr-low
     """
 
     word: str
@@ -36,16 +36,16 @@ class TrainingFinding(Report):
     evidence: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def page(self) -> str:
-        """Where the documentation explains the word."""
-        return f"docs/doctor.md#{self.word}"
+    def explanation(self) -> str:
+        """What the documentation says about the word."""
+        return translate(f"#{self.word}", "en")
 
     def _blocks(self) -> Iterable[Block]:
         lines = [f"{self.severity:<7} {self.word}  {self.sentence}"]
         lines += [f"        {place}" for place in self.places]
-        lines += [f"        fix: {self.fix}", f"        {self.page}"]
+        lines += [f"        fix: {self.fix}"]
         yield "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields and the page as plain values."""
-        return {**super().to_dict(), "page": self.page}
+        """Return the fields and the explanation of the word as plain values."""
+        return {**super().to_dict(), "explanation": self.explanation}

@@ -7,6 +7,8 @@ from cyclopts import Parameter
 
 from linkboy.cli._printing import is_first_process
 
+_MORE = "more about a word: linkboy doctor --explain WORD"
+
 
 def doctor(
     *script: Annotated[str, Parameter(allow_leading_hyphen=True)],
@@ -17,6 +19,7 @@ def doctor(
     lang: Literal["en", "zh"] | None = None,
     strict: bool = False,
     ignore: str = "",
+    explain: str | None = None,
     write: bool = False,
     m: Annotated[bool, Parameter(name="-m")] = False,
 ) -> int:
@@ -46,18 +49,27 @@ def doctor(
     report
         A file for the page: .html, .json, or text.
     lang
-        Language of the HTML page: en or zh; by default that of the environment (LC_ALL, LC_MESSAGES, LANG).
+        Language of the HTML page and of --explain: en or zh; by default that of the environment (LC_ALL, LC_MESSAGES, LANG).
     strict
         Let a LIKELY finding count as a fault in the exit status.
     ignore
         Words of findings to leave out, with commas between.
+    explain
+        Print what a word of a finding means, such as lr-low, and run nothing.
     write
         Let the script write its checkpoints; otherwise they go to a temporary folder.
     m
         Run a module, as python -m does.
     """
+    from linkboy._language import chosen_language, translate
     from linkboy.doctor import ScriptCheck, check_script
+    from linkboy.doctor._finish import check_words
+    from linkboy.doctor.report import MORE
 
+    if explain is not None:
+        (word,) = check_words("--explain", [explain])
+        print(translate(f"#{word}", chosen_language(lang)))
+        return 0
     if not script:
         raise ValueError("doctor needs a script to run; write: linkboy doctor train.py")
 
@@ -65,7 +77,7 @@ def doctor(
         if is_first_process():
             if report is not None:
                 result.save(report, lang=lang)
-            print(result, file=sys.stderr, flush=True)
+            print(str(result).replace(MORE, _MORE), file=sys.stderr, flush=True)
 
     words = [word.strip() for word in ignore.split(",") if word.strip()]
     result = check_script(

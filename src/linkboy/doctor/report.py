@@ -17,6 +17,7 @@ AUTHOR_ONLY = (
     "a wrong column of labels, augmentation that changes the label",
     "a split that should go by time or by person",
 )
+MORE = "more about a word: the explanation of its finding"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,8 @@ class TrainingCheck(Report):
         yield self.summary
         for found in self.findings:
             yield from found._blocks()
+        if self.findings:
+            yield MORE
         if self.seen:
             yield "seen: " + "; ".join(self.seen)
         if self.notes:
@@ -72,15 +75,15 @@ class TrainingCheck(Report):
         yield "only the author can answer: " + "; ".join(AUTHOR_ONLY)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values, each finding with the address of its page."""
+        """Return the fields as plain values, each finding with the explanation of its word."""
         return {**super().to_dict(), "findings": [found.to_dict() for found in self.findings]}
 
     def to_html(self, lang: Language | None = None) -> str:
         """Return the page as one HTML file that loads nothing from the network.
 
         Args:
-            lang: its language, `"en"` or `"zh"`; by default the environment's (`LC_ALL`, `LC_MESSAGES`, `LANG`). In Chinese, each
-                finding has a paragraph about its word in front.
+            lang: its language, `"en"` or `"zh"`; by default the environment's (`LC_ALL`, `LC_MESSAGES`, `LANG`). Each finding
+                has a paragraph about its word in front.
 
         Returns:
             The page.
