@@ -93,7 +93,7 @@ def test_the_command_takes_vectors(data, vectors, tmp_path, capsys):
     assert cli.run([*common, "--model", "cnn", "--freeze", "known"]) == 0
     assert "of the running text" in capsys.readouterr().out
     assert cli.run(common) == 2
-    assert capsys.readouterr().err == "linkboy: vectors are for --model cnn, got --model ngram; leave vectors out\n"
+    assert capsys.readouterr().err == "linkboy: --vectors are for --model cnn, got --model ngram; leave --vectors out\n"
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def test_an_unknown_option_value_names_the_choices(capsys, tsv):
         'Invalid value "focl" for --loss. Choose from: "auto", "cross-entropy", "squared-hinge", "focal", "logit-adjusted". '
         'Did you mean "focal"?'
     )
-    assert refused(capsys, "train", tsv, "--epochs", "0") == "epochs must be an integer of at least 1, got 0"
+    assert refused(capsys, "train", tsv, "--epochs", "0") == "--epochs must be an integer of at least 1, got 0"
     assert "--epoch" in refused(capsys, "train", tsv, "--epoch", "3")
 
 
@@ -252,7 +252,7 @@ def test_files_in_other_encodings_are_predicted(model, tmp_path, capsys):
         assert cli.run(["predict", str(model), "--file", str(path), "--encoding", encoding]) == 0
         assert [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()] == ["干净", "吵"]
     assert refused(capsys, "predict", model, "--file", path, "--encoding", "nosuch") == (
-        "encoding must be one that Python knows, such as 'utf-8' or 'gb18030', got 'nosuch'"
+        "--encoding must be one that Python knows, such as 'utf-8' or 'gb18030', got 'nosuch'"
     )
 
 
@@ -384,7 +384,7 @@ def test_a_vocabulary_goes_with_the_cnn_only(capsys, tsv, tmp_path):
     vocab = tmp_path / "vocab.txt"
     vocab.write_text("[PAD]\n[UNK]\n" + "\n".join("干净舒服热情方便脏吵冷漠破旧") + "\n", "utf-8")
     assert refused(capsys, "train", tsv, "--vocab", vocab) == (
-        "vocab is for a model that reads tokens, one of ('cnn', 'capsule', 'transformer'), got --model ngram; leave vocab out"
+        "--vocab is for a model that reads tokens, one of ('cnn', 'capsule', 'transformer'), got --model ngram; leave --vocab out"
     )
     arguments = [
         "train",
@@ -506,7 +506,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is(model, table, tmp_
         (
             "--out",
             tmp_path / "o.xls",
-        ): "out must end in one of ('.csv', '.tsv', '.jsonl', '.ndjson', '.parquet'), got 'o.xls'",
+        ): "--out must end in one of ('.csv', '.tsv', '.jsonl', '.ndjson', '.parquet'), got 'o.xls'",
         ("--out", tmp_path / "o.csv", "--json"): "--json and --top are for what is printed; leave them out with --out",
         ("--out", table): f"--out must be another file than the one that is read, got {table} for both",
         ("--label-map", "1=a"): "--label-map is for labels that are read, and predict reads none; leave it out",

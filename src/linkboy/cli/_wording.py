@@ -5,12 +5,20 @@ import shlex
 from collections.abc import Collection
 
 _ARGUMENT = re.compile(r"(\bwith )?\b([a-z][a-z_]*)=('[^']*'|\"[^\"]*\"|\.\.\.|[\w.+-]*\w)")
+_QUOTED = re.compile(r"""((?<!\w)'(?:\\.|[^'\\])*'|(?<!\w)"(?:\\.|[^"\\])*")""")
+# A name of two words is an argument wherever it stands alone; a single word is one at the start of a clause that says what it
+# must be, or as what to pass or leave out.
+_TWO_WORDS = re.compile(r"(?<![\w./\\`-])([a-z]+(?:_[a-z]+)+)(?![\w(\[=./\\`-])")
+_SUBJECT = re.compile(
+    r"(\A|[;:] (?:or )?)([a-z]+)(?= (?:must|is for|are for|needs|names|chooses|has no meaning)\b| of \Z)"
+)
+_OBJECT = re.compile(r"\b(pass|leave) ([a-z]+)(?: (or|and) ([a-z]+))?(?= out\b|[,;]|\Z)")
 
 _COMMANDS = {"train_classifier": "linkboy train"}
 
 
 def as_options(sentence: str, options: Collection[str]) -> str:
-    """Write each `name=value` of a sentence as the option of that name, where there is one.
+    """Write each argument that a sentence names, with a value or without, as the option of that name, where there is one.
 
     Args:
         sentence: a message of a room.
@@ -25,6 +33,10 @@ def as_options(sentence: str, options: Collection[str]) -> str:
         'it was started with --no-refit'
         >>> as_options("y=3 is text", ["--epochs"])
         'y=3 is text'
+        >>> as_options("class_weight is for one label a text; leave class_weight out", ["--class-weight"])
+        '--class-weight is for one label a text; leave --class-weight out'
+        >>> as_options("budget must be a time; a budget helps", ["--budget"])
+        '--budget must be a time; a budget helps'
         >>> as_options("name one that train_classifier has written", [])
         'name one that linkboy train has written'
     """
@@ -44,4 +56,17 @@ def as_options(sentence: str, options: Collection[str]) -> str:
 
     for function, command in _COMMANDS.items():
         sentence = sentence.replace(function, command)
-    return _ARGUMENT.sub(option, sentence)
+    pieces = _QUOTED.split(_ARGUMENT.sub(option, sentence))  # what is quoted is data, or what was asked for
+    return "".join(piece if at % 2 else _names_as_options(piece, options) for at, piece in enumerate(pieces))
+
+
+def _names_as_options(piece: str, options: Collection[str]) -> str:
+    def named(name: str | None) -> str:
+        option = f"--{(name or '').replace('_', '-')}"
+        return option if option in options else name or ""
+
+    piece = _TWO_WORDS.sub(lambda found: named(found[1]), piece)
+    piece = _SUBJECT.sub(lambda found: found[1] + named(found[2]), piece)
+    return _OBJECT.sub(
+        lambda found: f"{found[1]} {named(found[2])}" + (f" {found[3]} {named(found[4])}" if found[3] else ""), piece
+    )

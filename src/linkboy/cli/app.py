@@ -64,16 +64,16 @@ def run(arguments: list[str]) -> int:
             return 0
         if os.environ.get("LINKBOY_DEBUG"):
             raise
-        return _complain(as_options(_sentence(error), _options()))
+        return _complain(as_options(_sentence(error), _options(arguments[0])))
     except KeyboardInterrupt:
         print("linkboy: interrupted; no file was written", file=sys.stderr)
         return 128 + signal.SIGINT
 
 
-def _options() -> set[str]:
-    """Return the options of all commands."""
-    commands = (app[name] for name in app if not name.startswith("-"))
-    return {name for command in commands for each in command.assemble_argument_collection() for name in each.names}
+def _options(command: str) -> set[str]:
+    """Return the options of a command."""
+    arguments = app[command].assemble_argument_collection(default_parameter=app.default_parameter)
+    return {name for argument in arguments for name in argument.names}
 
 
 def _dash_as_file(arguments: list[str]) -> list[str]:
