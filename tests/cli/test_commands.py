@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -16,6 +17,7 @@ import pytest
 
 import linkboy as lb
 from linkboy import cli
+from linkboy.classify.reading._content import Content
 from linkboy.cli._lines import json_lines
 from linkboy.cli._train import DEMO_NAMES
 
@@ -254,6 +256,51 @@ def test_files_in_other_encodings_are_predicted(model, tmp_path, capsys):
     assert refused(capsys, "predict", model, "--file", path, "--encoding", "nosuch") == (
         "--encoding must be one that Python knows, such as 'utf-8' or 'gb18030', got 'nosuch'"
     )
+
+
+@pytest.mark.parametrize("out", ["answers.csv", "answers.tsv"])
+@pytest.mark.parametrize(
+    ("name", "encoding", "options", "marked"),
+    [
+        ("rows.csv", "utf-8", [], False),
+        ("rows.csv", "utf-8-sig", [], True),
+        ("rows.csv", "gb18030", ["--encoding", "gb18030"], True),
+        ("rows.csv", "utf-16", [], True),
+        ("rows.csv", "ascii", ["--encoding", "ascii"], False),
+        ("rows.csv", "utf-8", ["--bom"], True),
+        ("rows.csv", "utf-8-sig", ["--no-bom"], False),
+        ("lines.txt", "utf-8-sig", [], True),
+        ("lines.txt", "utf-8", [], False),
+    ],
+)
+def test_a_table_is_marked_where_the_program_of_its_texts_needs_it(
+    model, tmp_path, name, encoding, options, marked, out
+):
+    word = "clean" if encoding == "ascii" else "干净"
+    path, out = tmp_path / name, tmp_path / out
+    rows = f"{word}\n" if name.endswith("txt") else f"text,city\n{word},a\n"
+    path.write_bytes(rows.encode(encoding))
+    assert cli.run(["predict", str(model), "--file", str(path), "--out", str(out), *options]) == 0
+    content = out.read_bytes()
+    assert content.startswith(b"\xef\xbb\xbf") == marked
+    assert content.count(b"\xef\xbb\xbf") == marked
+    assert content.decode("utf-8-sig").splitlines()[1].startswith(word)
+    assert cli.run(["predict", str(model), "--file", str(out), "--text-column", "text"]) == 0
+
+
+@pytest.mark.parametrize(("kind", "marked"), [("xlsx", True), ("parquet", False)])
+def test_a_table_of_a_workbook_is_marked_and_one_of_parquet_is_not(kind, marked):
+    assert Content(Path("rows"), kind, io.BytesIO(), b"", packed=False).is_marked(None) == marked
+
+
+def test_other_forms_have_no_mark(model, capsys, tmp_path):
+    path, out = tmp_path / "rows.csv", tmp_path / "answers.jsonl"
+    path.write_bytes("text,city\n干净,a\n".encode("utf-8-sig"))
+    assert cli.run(["predict", str(model), "--file", str(path), "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(b'{"text"')
+    for arguments in (["--out", out, "--bom"], ["--bom"], ["--no-bom"]):
+        message = "--bom is for a .csv or .tsv file of --out; leave it out"
+        assert refused(capsys, "predict", model, "--file", path, *arguments) == message
 
 
 def test_a_rate_that_explodes_is_one_sentence(capsys, tsv, tmp_path):

@@ -7,6 +7,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,6 +39,7 @@ class GivenTexts:
         rows: text and cells of each row, the cells in the order of the names.
         note: what was taken; empty for lines.
         reader: what the rows are read from, where they come over time.
+        marked: whether a table of them begins with a byte order mark, as `Content.is_marked` says.
 
     Attributes:
         unknown_count: how many of the texts that were answered hold nothing that the classifier knows.
@@ -49,8 +51,11 @@ class GivenTexts:
         rows: Iterator[tuple[str, Sequence[Any]]],
         note: str = "",
         reader: LiveReader | None = None,
+        *,
+        marked: bool = False,
     ) -> None:
         self.names, self.note, self.reader, self._rows = _distinct(names), note, reader, rows
+        self.marked = marked
         self._given: deque[Sequence[Any]] = deque()
         self.unknown_count = 0
 
@@ -116,7 +121,8 @@ def _texts_of(content: Content, asked: Reading, bad_row: BadRow) -> GivenTexts:
     table = table_of(content, asked, bad_row)
     roles = _text_role(table, asked)
     note = say("took text", text=columns_named(table, roles.text), form=table.form)
-    return GivenTexts(table.shown_names, _table_rows(table, roles, bad_row), note)
+    marked = content.is_marked(asked.encoding)
+    return GivenTexts(table.shown_names, _table_rows(table, roles, bad_row), note, marked=marked)
 
 
 def _lines_of(content: Content, asked: Reading, bad_row: BadRow) -> GivenTexts:
@@ -136,7 +142,7 @@ def _lines_of(content: Content, asked: Reading, bad_row: BadRow) -> GivenTexts:
     first = content.beginning(encoding).partition("\n")[0]
     seen = next((each for each in SEPARATORS if _has_header([first], each, asked.wanted.known)), None)
     note = say("lines", separator=SEPARATOR_NAMES[seen]) if content.live and seen is not None else ""
-    return GivenTexts(("text",), rows(), note)
+    return GivenTexts(("text",), rows(), note, marked=content.is_marked(asked.encoding))
 
 
 def _is_table(content: Content, asked: Reading) -> bool:
@@ -225,7 +231,14 @@ def _counted(given: GivenTexts, answered: Iterator[Predictions]) -> Iterator[Pre
         yield predictions
 
 
-def write_answers(classifier: Classifier, given: GivenTexts, out: Path, *, threshold: Threshold | None = None) -> int:
+def write_answers(
+    classifier: Classifier,
+    given: GivenTexts,
+    out: Path,
+    *,
+    threshold: Threshold | None = None,
+    mark: bool | None = None,
+) -> int:
     """Write the given columns with the predicted label and its probability, in the form that the ending says.
 
     Text is written row by row; Parquet is gathered in memory. The file appears whole or not at all.
@@ -235,6 +248,7 @@ def write_answers(classifier: Classifier, given: GivenTexts, out: Path, *, thres
         given: the texts and their rows.
         out: the file.
         threshold: as for `Classifier.predict`.
+        mark: whether CSV and TSV begin with a byte order mark, by which Excel tells UTF-8; by default where `given` is marked.
 
     Returns:
         How many rows were written.
@@ -250,11 +264,11 @@ def write_answers(classifier: Classifier, given: GivenTexts, out: Path, *, thres
         raise ValueError(
             f"the given rows have a column {taken!r} already, which the answers need; rename it or leave it out"
         )
-    write = {".csv": _write_csv, ".tsv": _write_csv, ".parquet": _write_parquet}.get(form, _write_json)
+    encoding = "utf-8-sig" if (given.marked if mark is None else mark) else "utf-8"
+    table = partial(_write_csv, separator="\t" if form == ".tsv" else ",", encoding=encoding)
+    write = {".csv": table, ".tsv": table, ".parquet": _write_parquet}.get(form, _write_json)
     with atomic_write(out) as file:
-        return write(
-            file, [*given.names, *ANSWERS], _answered(classifier, given, threshold), "\t" if form == ".tsv" else ","
-        )
+        return write(file, [*given.names, *ANSWERS], _answered(classifier, given, threshold))
 
 
 def _answered(classifier: Classifier, given: GivenTexts, threshold: Threshold | None) -> Iterator[list[list[Any]]]:
@@ -274,9 +288,11 @@ def _pairs(predictions: Predictions) -> Iterator[tuple[Any, Any]]:
         yield label, round(probability, 6) if math.isfinite(probability) else None
 
 
-def _write_csv(file: BinaryIO, names: Sequence[str], batches: Iterator[list[list[Any]]], separator: str) -> int:
+def _write_csv(
+    file: BinaryIO, names: Sequence[str], batches: Iterator[list[list[Any]]], *, separator: str, encoding: str
+) -> int:
     count = 0
-    text = io.TextIOWrapper(file, "utf-8", newline="")
+    text = io.TextIOWrapper(file, encoding, newline="")
     writer = csv.writer(text, delimiter=separator, lineterminator="\n")
     writer.writerow(names)
     for rows in batches:
@@ -291,7 +307,7 @@ def _flat(cell: Any) -> str:
     return cell_text(cell) if cell is None or isinstance(cell, (bool, list, dict)) else str(cell)
 
 
-def _write_json(file: BinaryIO, names: Sequence[str], batches: Iterator[list[list[Any]]], separator: str) -> int:
+def _write_json(file: BinaryIO, names: Sequence[str], batches: Iterator[list[list[Any]]]) -> int:
     count = 0
     for rows in batches:
         lines = (json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False, default=str) for row in rows)
@@ -300,7 +316,7 @@ def _write_json(file: BinaryIO, names: Sequence[str], batches: Iterator[list[lis
     return count
 
 
-def _write_parquet(file: BinaryIO, names: Sequence[str], batches: Iterator[list[list[Any]]], separator: str) -> int:
+def _write_parquet(file: BinaryIO, names: Sequence[str], batches: Iterator[list[list[Any]]]) -> int:
     import polars as pl
 
     rows = [row for batch in batches for row in batch]

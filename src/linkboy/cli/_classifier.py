@@ -29,6 +29,7 @@ def predict(
     *texts: str,
     file: Path | None = None,
     out: Path | None = None,
+    bom: Annotated[bool | None, Parameter(negative="--no-bom")] = None,
     top: int = 1,
     threshold: Thresholds = (),
     abstain: float | None = None,
@@ -50,6 +51,9 @@ def predict(
         JSON object, or with --separator a row of a table.
     out
         Write the given columns with predicted_label and probability into this file: .csv, .tsv, .jsonl or .parquet.
+    bom
+        Whether a .csv or .tsv of --out begins with a byte order mark, by which Excel tells UTF-8; by default where the file
+        of texts is a workbook, begins with one, or is not UTF-8.
     top
         How many classes to print for each text.
     threshold
@@ -70,6 +74,8 @@ def predict(
     from linkboy.classify.saved.predictions import unknown_texts
 
     _check_predict(texts, file, out, printed=json or top != 1, reading=reading)
+    if bom is not None and (out is None or out.suffix.lower() not in (".csv", ".tsv")):
+        raise ValueError("--bom is for a .csv or .tsv file of --out; leave it out")
     least = _threshold_of(threshold)
     if least is not None and top != 1 and not json:
         raise ValueError(
@@ -96,7 +102,7 @@ def predict(
             check_threshold(least, classifier.class_names, several=classifier.several)
             say(threshold_note(least, several=classifier.several))
         if out is not None:
-            count = write_answers(classifier, given, out, threshold=least)
+            count = write_answers(classifier, given, out, threshold=least, mark=bom)
             say(f"{plural(count, 'row')} in {out}")
         else:
             write = json_lines if json else tab_lines

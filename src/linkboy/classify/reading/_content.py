@@ -90,6 +90,13 @@ class Content:
             )
         return asked
 
+    def is_marked(self, asked: str | None) -> bool:
+        """Return whether a program for tables wrote it that tells UTF-8 by a byte order mark alone: a workbook, or text with a
+        mark or in another encoding than UTF-8."""
+        if self.kind != "text":
+            return self.kind == "xlsx"
+        return encoding_of_mark(self.head) is not None or codec_of(self.encoding(asked)) not in ("utf-8", "ascii")
+
     def beginning(self, encoding: str) -> str:
         """Return the head as text, without a byte order mark and what cannot be decoded."""
         return self.head.decode(encoding, "ignore").removeprefix("\ufeff")
