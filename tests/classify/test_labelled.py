@@ -278,7 +278,10 @@ def test_a_missing_file_and_a_directory_are_named(tmp_path):
     assert str(missing.value) == f"there is no file {tmp_path / 'else' / 'xyz.tsv'}; check the path"
     with pytest.raises(IsADirectoryError) as directory:
         read_labelled(tmp_path)
-    assert str(directory.value) == f"{tmp_path} is a directory; name the file with the labelled texts in it"
+    assert str(directory.value) == (
+        f"{tmp_path} is a directory; name the file with the labelled texts in it, or a directory that has a folder for each "
+        "class, with a text in each file"
+    )
 
 
 def test_a_missing_column_names_those_that_exist_and_the_nearest(tmp_path):

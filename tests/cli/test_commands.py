@@ -189,7 +189,8 @@ def test_mistakes_are_one_sentence_and_exit_code_2(capsys, tmp_path, tsv, model)
     out = ("--out", tmp_path / "new")
     assert refused(capsys, "train", missing, *out) == f"there is no file {missing}; check the path"
     assert refused(capsys, "train", tmp_path, *out) == (
-        f"{tmp_path} is a directory; name the file with the labelled texts in it"
+        f"{tmp_path} is a directory; name the file with the labelled texts in it, or a directory that has a folder for each "
+        "class, with a text in each file"
     )
     assert refused(capsys, "train") == "name one FILE of labelled text to train on, or pass --demo"
     assert refused(capsys, "train", tsv, "--demo") == "name one FILE of labelled text to train on, or pass --demo"

@@ -43,8 +43,8 @@ def train(
     """Train a text classifier on labelled text and write it into a directory.
 
     FILE holds a text and a label per row: delimited text with or without a header, JSON, Parquet, an Excel workbook, or
-    fastText's __label__ lines, each also packed. What was read is printed first; where a file can be read in two ways, both
-    are listed with the option that chooses.
+    fastText's __label__ lines, each also packed; or FILE is a directory with a folder for each class and a text in each file.
+    What was read is printed first; where a file can be read in two ways, both are listed with the option that chooses.
 
     Train on several processes with `torchrun --nproc-per-node 2 -m linkboy train FILE`.
 

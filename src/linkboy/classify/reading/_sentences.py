@@ -7,6 +7,7 @@ SENTENCES = {
     # what was taken
     "took": "text from {text}, label from {label} ({classes}), {rows}; {form}",
     "took several": "text from {text}, labels from {label} ({labels}, {each} a row; {written}), {rows}; {form}",
+    "took folders": "a text from each file, its label from the folder that it is in ({classes}), {rows}",
     "took text": "text from {text}; {form}",
     "lines": "each line is read as a text; if the first one names columns, pass separator={separator!r}",
     "first row": "first row as read: {text} is {label}",

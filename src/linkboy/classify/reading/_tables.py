@@ -54,6 +54,7 @@ class TextTable:
         fixed: the roles, where the form itself gives them.
         keyed: whether a record is an object of JSON.
         lists: whether the label of a record is a list of labels, in a form that itself says so.
+        folders: whether a record is a file, and its label the folder it is in.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class TextTable:
     fixed: Roles | None = None
     keyed: bool = False
     lists: bool = False
+    folders: bool = False
 
     def roles(self, wanted: Wanted) -> Roles:
         """Return which column is what.

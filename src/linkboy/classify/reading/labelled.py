@@ -23,6 +23,7 @@ from linkboy.classify.reading._findings import (
     spellings,
     text_findings,
 )
+from linkboy.classify.reading._folders import table_of_folders
 from linkboy.classify.reading._frames import ACCEPTED, is_frame, is_pair, table_in_memory
 from linkboy.classify.reading._json import MISSING
 from linkboy.classify.reading._label_cells import Label, LabelCells, cell_problem
@@ -38,7 +39,7 @@ class SkippedRow:
     """A row that could not be read.
 
     Attributes:
-        line: the line it begins on, from 1; for Parquet, its row.
+        line: the line it begins on, from 1; for Parquet, its row; for a directory, its file.
         reason: why it could not be read.
     """
 
@@ -55,7 +56,8 @@ class LabelledTexts(Printable):
         texts: one text per row.
         labels: one label per row, as written; or, where a text may have several, a tuple of labels per row, which may be
             empty.
-        lines: the line of the file on which each row begins, from 1; for Parquet, the number of the row.
+        lines: the line of the file on which each row begins, from 1; for Parquet, the number of the row; for a directory, that
+            of the file.
         weights: one non-negative number per row, or `None`.
         skipped: the rows that were left out with `on_bad_row="skip"`.
         text_columns: names of the columns that the texts were read from; empty where they have none.
@@ -174,11 +176,14 @@ def read_labelled(
     the label. A byte order mark and CRLF are taken away. Only a line feed ends a line, so other line separators may occur
     inside a text.
 
+    A directory with a folder for each class, and a text in each file, is read in the order of the names.
+
     A text may have any number of labels, none too: separated by `label_separator`, as lists (of JSON and Parquet, or written
     in a cell as `['a', 'b']`), as several `__label__` of fastText, or in columns of 0 and 1.
 
     Args:
-        path: the file; or a polars or pandas frame; or a tuple of texts and labels, two sequences of equal length.
+        path: the file, or the directory; or a polars or pandas frame; or a tuple of texts and labels, two sequences of equal
+            length.
         text_column: the column that holds the text, by name or by number from 0; in JSON a dotted name for a value inside
             an object. Several, as a list or as `"title,body"`, are joined, and models tell them apart.
         label_column: the column that holds the label. Several, as a list or as `"toxic,insult"`, hold 0 or 1 each, and a
@@ -197,7 +202,7 @@ def read_labelled(
 
     Raises:
         FileNotFoundError: there is no such file.
-        IsADirectoryError: the path is a directory.
+        IsADirectoryError: the path is a directory without folders.
         ModuleNotFoundError: a workbook or a file packed by zstd needs a package that is not installed.
         TypeError: an argument has the wrong type.
         ValueError: the file is empty or damaged or can be read in two ways, a column is missing, or a row is bad and
@@ -257,7 +262,10 @@ def read_rows(
         table = table_in_memory(path, asked)
         bad_row = bad_row_of(table.path, on_bad_row, skipped)
         return _read(table, asked, renamed, skipped, bad_row)
-    path = existing_file(path)
+    path = existing_file(path, or_directory=True)
+    if path.is_dir():
+        bad_row = bad_row_of(path, on_bad_row, skipped, unit="file")
+        return _read(table_of_folders(path, asked, bad_row), asked, renamed, skipped, bad_row)
     bad_row = bad_row_of(path, on_bad_row, skipped)
     with opened(path) as content:
         return _read(table_of(content, asked, bad_row), asked, renamed, skipped, bad_row)
@@ -271,8 +279,12 @@ def _read(
     return _collect(table, roles, cells, renamed, skipped, bad_row, asked.encoding or "utf-8")
 
 
-def existing_file(path: object) -> Path:
+def existing_file(path: object, *, or_directory: bool = False) -> Path:
     """Return a path that names a file.
+
+    Args:
+        path: what was given.
+        or_directory: whether it may be a directory.
 
     Raises:
         TypeError: it is no path at all.
@@ -285,7 +297,7 @@ def existing_file(path: object) -> Path:
             f"path must be the path of a file, a polars or pandas frame, or (texts, labels), got {path!r:.60}"
         )
     path = local_path("path", path)
-    if path.is_dir():
+    if path.is_dir() and not or_directory:
         raise IsADirectoryError(f"{path} is a directory; name the file with the labelled texts in it")
     if not path.exists():
         near = did_you_mean(path.name, [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else [])
@@ -293,12 +305,14 @@ def existing_file(path: object) -> Path:
     return path
 
 
-def bad_row_of(path: Path, on_bad_row: Literal["raise", "skip"], skipped: list[SkippedRow]) -> BadRow:
-    """Return what is called for a row that cannot be read: it raises, or records the row."""
+def bad_row_of(
+    path: Path, on_bad_row: Literal["raise", "skip"], skipped: list[SkippedRow], *, unit: str = "line"
+) -> BadRow:
+    """Return what is called for a row that cannot be read: it raises, or records the row; a row is a line, or a file."""
 
     def bad_row(line: int, reason: str) -> None:
         if on_bad_row == "raise":
-            raise ValueError(f"{path} line {line}: {reason}; correct the line or pass on_bad_row='skip'")
+            raise ValueError(f"{path} {unit} {line}: {reason}; correct the {unit} or pass on_bad_row='skip'")
         skipped.append(SkippedRow(line, reason))
 
     return bad_row
@@ -439,7 +453,7 @@ def _what_was_taken(
     counts: Mapping[str, int],
 ) -> Iterator[str]:
     yield say(
-        "took several" if cells.several else "took",
+        "took several" if cells.several else "took folders" if table.folders else "took",
         text=columns_named(table, roles.text),
         label=columns_named(table, roles.label),
         classes=plural(len(counts), "class", "classes"),
