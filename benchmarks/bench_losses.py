@@ -44,7 +44,6 @@ SMALL_SHAPES = (
     (512, 1000),
 )
 SMALL_PEERS = ("F.cross_entropy", "kornia", "torchvision-style")
-COMPILED_SHAPES = ((32, 10), (4096, 6), (16384, 32))
 BINARY_SHAPES = ((32, 20), (512, 20), (4096, 10), (65536, 10))
 MOST_OF_THE_SNIPPET, MOST_OF_TORCHVISION, MOST_OF_TWO_LINES = 1.05, 0.7, 1.3
 QUICK_SHAPES = {(256, 6): (5, None, None), (2, 5, 16, 16): (5, None, None)}
@@ -110,7 +109,7 @@ def run(*, quick: bool) -> list[Row]:
     with limited_to(1):
         for shape in SMALL_SHAPES[:2] if quick else SMALL_SHAPES:
             rows += time_beside_the_snippet(shape)
-        for shape in () if quick else COMPILED_SHAPES:
+        for shape in () if quick else SMALL_SHAPES:
             rows.append(time_compiled(shape))
         for shape in BINARY_SHAPES[:1] if quick else BINARY_SHAPES:
             rows.append(time_binary(shape))

@@ -14,6 +14,9 @@ from torch.optim import Adagrad, Optimizer
 OLDEST_TORCH = "2.6"
 OLDEST_TRANSFORMERS = "4.46.3"
 
+# Whether torch.compiler.is_compiling() is true too where torch.compile runs a function that it does not read itself.
+SAYS_WHEN_IT_COMPILES = hasattr(torch.compiler, "_compile_session_context")
+
 
 def check_version(package: str, found: str, oldest: str) -> None:
     """Raise unless a package is as new as linkboy needs it.

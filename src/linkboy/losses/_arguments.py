@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from linkboy._checks import check_choice, check_number, describe
+from linkboy._compat import SAYS_WHEN_IT_COMPILES
 from linkboy._tensors import check_floating, in_work_dtype, transforms_active, values_visible, wide_dtype
 from linkboy.losses import _small
+from linkboy.losses._functions import loss_functions
 
 Reduction = Literal["none", "mean", "sum"]
 Normalizer = Literal["weights", "count", "positives"] | float | Tensor
@@ -85,17 +87,23 @@ class SampleRows(NamedTuple):
         return None if self.weight is None or self.zeros is False else self.weight == 0
 
 
-def other_names(**names: str) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
-    """Decorate a loss: a keyword that other libraries have is refused with the name that it has here."""
+def loss_function(**other_names: str) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
+    """Decorate a loss: one operation for torch.compile, and a keyword of other libraries is refused with its name here."""
 
     def decorate(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+        loss_functions.append(function)
+
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
             if kwargs:
-                refuse_other_names(function.__name__, kwargs, names)
+                refuse_other_names(function.__name__, kwargs, other_names)
+            if SAYS_WHEN_IT_COMPILES and torch.compiler.is_compiling():
+                from linkboy.losses._in_graph import in_graph
+
+                return in_graph[function](*args, **kwargs)
             return function(*args, **kwargs)
 
-        call.other_names = names  # type: ignore[attr-defined]
+        call.other_names = other_names  # type: ignore[attr-defined]
         return call
 
     return decorate

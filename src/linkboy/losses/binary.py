@@ -20,8 +20,8 @@ from linkboy.losses._arguments import (
     check_share,
     check_tensor,
     check_weight_values,
+    loss_function,
     number,
-    other_names,
     to_numbers,
 )
 from linkboy.losses._binary import Elements, can_be_summed_at_once, focal_of_negatives
@@ -32,7 +32,7 @@ from linkboy.losses._sums import loss_sum
 Factor = Tensor | float
 
 
-@other_names(weight="weights per element are sample_weight, the weight of label 1 is pos_weight")
+@loss_function(weight="weights per element are sample_weight, the weight of label 1 is pos_weight")
 def binary_focal_loss(
     input: Tensor,
     target: Tensor,

@@ -13,14 +13,14 @@ from linkboy.losses._arguments import (
     check_share,
     class_rows,
     denominator,
+    loss_function,
     number,
-    other_names,
 )
 from linkboy.losses._fused import margin_loss, margin_loss_sum
 from linkboy.losses._soft import soft_sum, soft_values
 
 
-@other_names(weight="weights per class are alpha, weights per sample sample_weight")
+@loss_function(weight="weights per class are alpha, weights per sample sample_weight")
 def focal_loss(
     input: Tensor,
     target: Tensor,

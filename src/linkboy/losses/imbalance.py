@@ -19,8 +19,8 @@ from linkboy.losses._arguments import (
     check_weight_values,
     class_numbers,
     class_rows,
+    loss_function,
     number,
-    other_names,
     to_numbers,
 )
 from linkboy.losses._small import KINDS, core_may_be_used, logarithms_by_core
@@ -29,7 +29,7 @@ from linkboy.losses.focal import reduce_rows
 Scheme = Literal["balanced", "sqrt", "inverse", "effective"]
 
 
-@other_names(weight="the loss has priors in place of weights per class; weights per sample are sample_weight")
+@loss_function(weight="the loss has priors in place of weights per class; weights per sample are sample_weight")
 def logit_adjusted_loss(
     input: Tensor,
     target: Tensor,

@@ -22,8 +22,8 @@ from linkboy.losses._arguments import (
     check_tensor,
     class_rows,
     denominator,
+    loss_function,
     number,
-    other_names,
 )
 from linkboy.losses._fused import deficit_and_shares, flat_index, loss_and_slope, write_gradient
 from linkboy.losses.focal import reduce_rows
@@ -31,7 +31,7 @@ from linkboy.losses.focal import reduce_rows
 _CHUNK_LOGITS = 2**23  # logits that exist at a time under chunk="auto": 32 MiB
 
 
-@other_names(
+@loss_function(
     weight="the weight of the layer is linear_weight, weights per class are alpha",
     bias="the bias of the layer is linear_bias",
 )

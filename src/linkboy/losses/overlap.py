@@ -20,14 +20,14 @@ from linkboy.losses._arguments import (
     check_tensor,
     class_numbers,
     class_rows,
+    loss_function,
     number,
-    other_names,
 )
 
 Over = Literal["sample", "batch"]
 
 
-@other_names(weight="weights per class are alpha, weights per position sample_weight")
+@loss_function(weight="weights per class are alpha, weights per position sample_weight")
 def tversky_loss(
     input: Tensor,
     target: Tensor,

@@ -17,15 +17,15 @@ from linkboy.losses._arguments import (
     check_real,
     check_tensor,
     check_weight_values,
+    loss_function,
     number,
-    other_names,
     proposed_expansion,
     to_numbers,
 )
 from linkboy.losses._errors import ABSOLUTE, SQUARE, ErrorCost, error_sum, huber, masked, pinball
 
 
-@other_names(weight="weights per element are sample_weight")
+@loss_function(weight="weights per element are sample_weight")
 def mse_loss(
     input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -57,7 +57,7 @@ def mse_loss(
     return _reduce(*_prepare(input, target, sample_weight, reduction), SQUARE, reduction)
 
 
-@other_names(weight="weights per element are sample_weight")
+@loss_function(weight="weights per element are sample_weight")
 def mae_loss(
     input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -87,7 +87,7 @@ def mae_loss(
     return _reduce(*_prepare(input, target, sample_weight, reduction), ABSOLUTE, reduction)
 
 
-@other_names(weight="weights per element are sample_weight")
+@loss_function(weight="weights per element are sample_weight")
 def rmse_loss(input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
     r"""Root of the weighted mean of squared errors, with a gradient of 0 (not NaN) at a perfect fit.
 
@@ -118,7 +118,7 @@ def rmse_loss(input: Tensor, target: Tensor, *, sample_weight: Tensor | None = N
     return error_sum(*_prepare(input, target, sample_weight, "mean"), SQUARE, mean=True, root=True)
 
 
-@other_names(weight="weights per element are sample_weight")
+@loss_function(weight="weights per element are sample_weight")
 def msle_loss(
     input: Tensor,
     target: Tensor,
@@ -158,7 +158,7 @@ def msle_loss(
     return _reduce(*_logs(output, truth, weight, log_input, log_target), weight, SQUARE, reduction)
 
 
-@other_names(weight="weights per element are sample_weight")
+@loss_function(weight="weights per element are sample_weight")
 def rmsle_loss(
     input: Tensor,
     target: Tensor,
@@ -197,7 +197,7 @@ def rmsle_loss(
     return error_sum(*_logs(output, truth, weight, log_input, log_target), weight, SQUARE, mean=True, root=True)
 
 
-@other_names(weight="weights per element are sample_weight", quantiles="one or several are quantile")
+@loss_function(weight="weights per element are sample_weight", quantiles="one or several are quantile")
 def quantile_loss(
     input: Tensor,
     target: Tensor,
@@ -265,7 +265,7 @@ def _quantiles(quantile: float | PerClass, input: Tensor) -> float | Tensor:
     return shares
 
 
-@other_names(weight="weights per element are sample_weight")
+@loss_function(weight="weights per element are sample_weight")
 def huber_loss(
     input: Tensor,
     target: Tensor,

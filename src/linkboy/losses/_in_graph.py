@@ -1,0 +1,34 @@
+"""The losses as torch.compile takes them: each is one operation of its graph.
+
+Otherwise torch.compile would read all their checks, and look at every call whether one of these functions has changed since:
+ten to twenty microseconds. A module of its own, because importing it imports all of torch.compile.
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from linkboy.losses._functions import loss_functions
+
+
+def _operation(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @functools.wraps(function)
+    def call(*args: object, **kwargs: object) -> Tensor:
+        args, kwargs = tree_map(_plain_number, (args, kwargs))
+        return function(*args, **kwargs)
+
+    torch.compiler.allow_in_graph(call)
+    return call
+
+
+def _plain_number(value: object) -> object:
+    """Return the number behind a symbol, which torch.compile makes of one that was another before: an option has one value."""
+    if isinstance(value, torch.SymInt):
+        return int(value)
+    return float(value) if isinstance(value, torch.SymFloat) else value
+
+
+in_graph = {function: _operation(function) for function in loss_functions}
