@@ -1,12 +1,16 @@
 """The solver of the n-gram model against scikit-learn and a plain objective, the mix, the folds, and what follows from them."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
+from scipy.special import logsumexp
 from sklearn.svm import LinearSVC
 
 from linkboy.classify.encoding._features import FlatFeatures
-from linkboy.classify.linear._linear import Task, fit_linear, folds
+from linkboy.classify.linear._linear import Judge, Member, Task, fit_linear, folds
 from linkboy.classify.linear._mixing import centred, mean_loss, mix
 from linkboy.classify.linear._solver import SCALES, Problem, SparseRows
 from linkboy.classify.models._centroids import MOST_OF_CLASSES, fit_centroids
@@ -67,8 +71,8 @@ def test_a_scale_gives_rows_of_unit_size_and_nothing_to_what_is_rare(kind, class
 def test_log_odds_are_those_of_naive_bayes():
     features, dense, targets = draw()
     found = problem(features, targets).scale("log-odds", 0, 3).double().numpy()[:-1]
-    inside = np.stack([(dense[targets == c] > 0).sum(0) for c in range(3)], 1) + 1.0
-    outside = np.stack([(dense[targets != c] > 0).sum(0) for c in range(3)], 1) + 1.0
+    inside = np.stack([(dense[targets == c] > 0).sum(0) for c in range(3)], 1) + 0.3
+    outside = np.stack([(dense[targets != c] > 0).sum(0) for c in range(3)], 1) + 0.3
     expected = np.log(inside / inside.sum(0)) - np.log(outside / outside.sum(0))
     expected[(dense > 0).sum(0) < 2] = 0
     ratio = found[expected != 0] / expected[expected != 0]
@@ -232,6 +236,41 @@ def test_a_budget_tries_other_strengths_and_never_ends_less_likely():
     assert tried.report.tried_count >= 8
     assert tried.report.judged_loss <= plain.report.judged_loss + 1e-9
     assert fit_linear(task, splits, everyone, deadline=0.0).report.tried_count == 0
+
+
+def test_all_strengths_that_were_tried_are_members():
+    task, everyone = task_of(), np.arange(300)
+    members = fit_linear(task, [(everyone[:200], everyone[200:])], everyone).report.members
+    tried = {loss: [m for m in members if m.loss == loss] for loss in ("squared-hinge", "cross-entropy")}
+    assert [m.scale for m in tried["squared-hinge"] if m.scale != "idf"] == ["presence", "idf x log-odds"]
+    assert {m.scale for m in tried["cross-entropy"]} == set(SCALES)
+    for found in tried.values():
+        path = [m for m in found if m.scale == found[0].scale]
+        losses = [m.judged_loss for m in path]
+        assert len(path) > 1
+        assert [m.strength for m in path] == [path[0].strength * 4**n for n in range(len(path))]
+        assert all(later < earlier for earlier, later in pairwise(losses[:-1]))
+        best = path[int(np.argmin(losses))].strength
+        assert {m.strength for m in found if m.scale != found[0].scale} == {best}
+
+
+def test_a_member_is_judged_with_the_proportions_of_the_judged_rows():
+    features, _, targets = draw(400, 3)
+    order = np.random.default_rng(2).permutation(400)
+    train = np.concatenate([order[:200][targets[order[:200]] != 0], order[:200][targets[order[:200]] == 0][:8]])
+    valid = order[200:]
+    task = Task(features, VOCABULARY, targets, 3, np.ones(400, np.float32))
+    ratio = (task.counts(valid) / len(valid)) / (task.counts(train) / len(train))
+    member, logits = Judge(task, [(train, valid)], ratio, 5).judge(Member("cross-entropy", "idf", 4.0))
+    z, own = logits.double().numpy(), targets[valid]
+
+    def loss(factors: np.ndarray) -> float:
+        moved = factors[0] * z + factors[1] * np.log(ratio)
+        return float((logsumexp(moved, axis=1) - moved[np.arange(len(own)), own]).mean())
+
+    best = minimize(loss, [1.0, 1.0], bounds=[(0, None)] * 2).fun
+    assert member.judged_loss == pytest.approx(best, abs=2e-3)
+    assert best < minimize(lambda factor: loss(np.array([factor[0], 0.0])), [1.0], bounds=[(0, None)]).fun - 0.01
 
 
 def test_the_final_rows_are_weighted_by_their_own_proportions():

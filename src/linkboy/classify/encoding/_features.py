@@ -223,19 +223,20 @@ def log_odds(
     return log_odds_of(counts, counts.sum(1, keepdim=True) - counts).float().numpy()
 
 
-def log_odds_of(inside: Tensor, outside: Tensor) -> Tensor:
+def log_odds_of(inside: Tensor, outside: Tensor, unseen: float = 1.0) -> Tensor:
     """Return `(V, C)`: how much likelier a text of a class is to hold an n-gram than a text of the other classes.
 
-    It is `ln(p / q)`, `p` the share of the n-gram among all n-grams of the texts of the class, each counted once more than
-    seen, `q` the same for the other classes: the weights of a naive Bayes classifier.
+    It is `ln(p / q)`, `p` the share of the n-gram among all n-grams of the texts of the class, each counted `unseen` more
+    than it was seen, `q` the same for the other classes: the weights of a naive Bayes classifier.
 
     Args:
         inside: `(V, C)`, how often each n-gram occurs in the texts of each class.
         outside: `(V, C)`, how often in those of the other classes.
+        unseen: what one that was never seen counts.
 
     Source: Wang & Manning 2012, "Baselines and bigrams", section 2.1, https://aclanthology.org/P12-2018.
     """
-    inside, outside = inside + 1, outside + 1
+    inside, outside = inside + unseen, outside + unseen
     return (inside / inside.sum(0)).log() - (outside / outside.sum(0)).log()
 
 

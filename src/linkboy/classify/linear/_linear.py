@@ -21,9 +21,14 @@ ENOUGH_JUDGED = 1000  # rows of a validation part; of a smaller one, folds of al
 FOLDS = 3
 HINGE_STRENGTHS = (0.25, 1.0, 4.0, 16.0)
 ENTROPY_STRENGTHS = (4.0, 16.0, 64.0)
+FIRST_SCALES: tuple[Scale, ...] = (
+    "idf",
+    "presence",
+    "idf x log-odds",
+)  # of the first loss; of the second all are tried
 STEPS, FEWER_STEPS, MUCH_WORK = 20, 12, 2e8
 STEPS_OF_VECTORS = 40
-LEAST_SHARE = 0.02  # of a member in the mix, by its coefficient
+LEAST_SHARE = 0.1  # of a member in the mix, by its coefficient
 MOST_JUDGED = 2**24  # logits of the judged rows of a member: more rows than these are not judged by
 Progress = Callable[[str], None]
 
@@ -39,7 +44,8 @@ class Member:
             further.
         strength: how much the losses count against the size of the weights, `C` of a support vector machine; 0 for an
             encoder that was trained further.
-        judged_loss: mean negative log-likelihood of the judged rows, after a temperature of its own.
+        judged_loss: mean negative log-likelihood of the judged rows, after a temperature of its own, and a shift where the
+            classes have other proportions there.
         coefficient: how much its logits count in the mix; 0 if it was left out.
     """
 
@@ -55,7 +61,7 @@ class LinearReport(Report):
     """What the n-gram model is made of.
 
     Attributes:
-        members: the linear models that were tried, the likeliest of each kind; those with a coefficient are in the sum.
+        members: the linear models that were tried; those with a coefficient are in the sum.
         judged_count: rows by which strengths and coefficients were chosen, and which the models judged had not seen.
         judged_by: what these rows are: `"validation part"` or `"folds"`.
         judged_loss: mean negative log-likelihood of these rows under the mix.
@@ -212,7 +218,8 @@ class Judge:
     Args:
         task: what to learn.
         splits: pairs of rows to learn from and rows to judge by.
-        class_weights: by which the rows to learn from are weighted.
+        class_weights: by which the rows to learn from are weighted, the proportions of the rows to judge by over theirs;
+            how much they move the logits is chosen with each member, and with the mix.
         steps: of the solver.
     """
 
@@ -233,6 +240,9 @@ class Judge:
         self.rows = np.concatenate([judged for _, judged in splits])
         self.targets = torch.from_numpy(task.targets[self.rows])
         self.weights = torch.from_numpy(task.weights[self.rows]).double()
+        self.shift: list[Tensor] = []
+        if class_weights is not None:
+            self.shift = [centred(torch.from_numpy(np.log(class_weights)).expand(len(self.rows), -1)).float()]
 
     @property
     def several(self) -> bool:
@@ -252,11 +262,11 @@ class Judge:
 
     def row_losses(self, logits: Sequence[Tensor]) -> Tensor:
         """Return the negative log-likelihood of each judged row under the best mix."""
-        return row_losses(mixed(logits, self.mix(logits).tolist()), self.targets)
+        return row_losses(mixed([*logits, *self.shift], self.mix(logits)), self.targets)
 
-    def mix(self, logits: Sequence[Tensor]) -> Tensor:
-        """Return the coefficients for which the judged rows are likeliest."""
-        return mix(logits, self.targets, self.weights)
+    def mix(self, logits: Sequence[Tensor]) -> list[float]:
+        """Return the coefficients for which the judged rows are likeliest, that of the shift last if there is one."""
+        return mix([*logits, *self.shift], self.targets, self.weights).tolist()
 
     def judge(self, member: Member) -> tuple[Member, Tensor]:
         """Return the member with its loss, and its logits."""
@@ -315,10 +325,7 @@ def fit_linear(
         tried, trials = _refined(judge, tried, deadline - (1 + len(tried)) * per_fit, progress)
     if given is not None:
         tried.append(judge.with_loss(given[0], centred(given[1]).float()))
-    shift = None
-    if prior is not None:
-        shift = centred(torch.from_numpy(np.log(_ratio(*prior))).expand(len(judge.rows), -1)).float()
-    coefficients, z = _mixed_members(judge, [logits for _, logits in tried], shift)
+    coefficients, z = _mixed_members(judge, [logits for _, logits in tried])
     members = [dataclasses.replace(m, coefficient=a) for (m, _), a in zip(tried, coefficients, strict=False)]
     towards = None if prior is None else _ratio(task.counts(final), prior[1])
     weights = _final(task, final, towards, judge.steps, members, progress)
@@ -339,47 +346,51 @@ def fit_linear(
     return LinearFit(weights, of_vectors, judge.rows, z.float(), report)
 
 
-def _mixed_members(judge: Judge, logits: Sequence[Tensor], shift: Tensor | None) -> tuple[list[float], Tensor]:
+def _mixed_members(judge: Judge, logits: Sequence[Tensor]) -> tuple[list[float], Tensor]:
     """Return the coefficients of the members, and of the shift if there is one, and the logits of the mix."""
-    columns = [*logits, *([] if shift is None else [shift])]
-    first = judge.mix(columns).tolist()
-    kept = [n for n, a in enumerate(first) if a >= LEAST_SHARE or n >= len(logits)]
-    kept = kept or [int(np.argmax(first))]  # where nothing can be learned, each has less than a share
-    coefficients = [0.0] * len(columns)
-    for n, a in zip(kept, judge.mix([columns[n] for n in kept]).tolist(), strict=True):
+    first = judge.mix(logits)
+    kept = [n for n in range(len(logits)) if first[n] >= LEAST_SHARE]
+    kept = kept or [int(np.argmax(first[: len(logits)]))]  # where nothing can be learned, each has less than a share
+    coefficients = [0.0] * len(first)
+    for n, a in zip([*kept, *range(len(logits), len(first))], judge.mix([logits[n] for n in kept]), strict=True):
         coefficients[n] = a
-    return coefficients, mixed(columns, coefficients)
+    return coefficients, mixed([*logits, *judge.shift], coefficients)
 
 
 def _members(judge: Judge, losses: Sequence[MemberLoss], progress: Progress) -> list[tuple[Member, Tensor]]:
-    """Return the members to mix, with the logits of the judged rows."""
+    """Return the members to mix, with the logits of the judged rows.
+
+    Of each loss these are one scale with several strengths, and the other scales with the best of them.
+    """
     found: list[tuple[Member, Tensor]] = []
-    scales: Sequence[Scale] = SCALES
+    scales: Sequence[Scale] = FIRST_SCALES
     for loss in losses:
-        best = _strongest(judge, loss, scales[0], progress)
-        found.append(best)
+        path = _path(judge, loss, scales[0], progress)
+        found += path
+        strength = _likeliest(path)[0].strength
         for scale in scales[1:]:
             progress(f"{loss}, {scale}")
-            found.append(judge.judge(Member(loss, scale, best[0].strength)))
-        likeliest = min(found, key=lambda pair: pair[0].judged_loss)[0].scale
-        scales = (likeliest, "presence" if likeliest == "log-odds" else "log-odds")
+            found.append(judge.judge(Member(loss, scale, strength)))
+        best = _likeliest(found)[0].scale
+        scales = (best, *(scale for scale in SCALES if scale != best))
     if judge.dense:
-        found.append(_strongest(judge, losses[-1], "vectors", progress))
+        found.append(_likeliest(_path(judge, losses[-1], "vectors", progress)))
     return found
 
 
-def _strongest(judge: Judge, loss: MemberLoss, scale: Scale, progress: Progress) -> tuple[Member, Tensor]:
-    """Return the member of the best strength, from weak to strong until one is worse than the one before."""
-    weakest, *stronger = HINGE_STRENGTHS if loss == "squared-hinge" else ENTROPY_STRENGTHS
-    progress(f"{loss}, {scale}")
-    best = judge.judge(Member(loss, scale, weakest))
-    for strength in stronger:
+def _path(judge: Judge, loss: MemberLoss, scale: Scale, progress: Progress) -> list[tuple[Member, Tensor]]:
+    """Return members of growing strength, the last of them the first that is worse than the one before."""
+    path: list[tuple[Member, Tensor]] = []
+    for strength in HINGE_STRENGTHS if loss == "squared-hinge" else ENTROPY_STRENGTHS:
         progress(f"{loss}, {scale}")
-        made = judge.judge(Member(loss, scale, strength))
-        if made[0].judged_loss >= best[0].judged_loss:
+        path.append(judge.judge(Member(loss, scale, strength)))
+        if path[-1] is not _likeliest(path):
             break
-        best = made
-    return best
+    return path
+
+
+def _likeliest(members: Sequence[tuple[Member, Tensor]]) -> tuple[Member, Tensor]:
+    return min(members, key=lambda pair: pair[0].judged_loss)
 
 
 def _refined(
@@ -449,7 +460,7 @@ def solve_vectors(
 ) -> tuple[Member, list[tuple[Tensor, Tensor]]]:
     """Return the member over vectors alone of the best strength, and its weights `(D, C)` and bias `(C,)` on each set of rows."""
     task = dataclasses.replace(task, vectors=vectors)
-    member, _ = _strongest(Judge(task, [split], None, STEPS), "cross-entropy", "vectors", lambda what: None)
+    member, _ = _likeliest(_path(Judge(task, [split], None, STEPS), "cross-entropy", "vectors", lambda what: None))
     alone = [dataclasses.replace(member, coefficient=1.0)]
     return member, [_of_vectors(task, vectors, rows, None, alone, lambda what: None) for rows in wanted]
 

@@ -22,6 +22,7 @@ Scale = Literal["presence", "idf", "log-odds", "idf x log-odds", "vectors", "fin
 MemberLoss = Literal["squared-hinge", "cross-entropy"]
 SCALES: tuple[Scale, ...] = ("idf", "presence", "log-odds", "idf x log-odds")
 FEWEST_ROWS = 2  # in which an n-gram must occur, to have a weight
+UNSEEN = 0.3  # what an n-gram counts more than it was seen, for its log-odds
 NEWTON_STEPS, CLOSE_ENOUGH = 5, 1e-3  # for the step along a direction, and when fewer do
 BLOCK = 2**25  # numbers in one working array of the solver
 TILE = 2**17  # of them at once, which stay in the cache
@@ -177,7 +178,7 @@ class Problem:
         rows = cast("SparseRows", self.rows)
         inside = rows.counts(self.one_of(first, last))
         outside = rows.counts(torch.ones(len(rows), 1)) - inside
-        return F.pad(log_odds_of(inside[:-1], outside[:-1]), (0, 0, 0, 1))  # the bias, which is scaled by 1
+        return F.pad(log_odds_of(inside[:-1], outside[:-1], UNSEEN), (0, 0, 0, 1))  # the bias, which is scaled by 1
 
     def solve(self, loss: MemberLoss, scale: Scale, strength: float, steps: int) -> Iterator[tuple[slice, Tensor]]:
         """Yield the columns of some classes and their weights `(V + 1, columns)`, until all classes are done.
