@@ -14,12 +14,13 @@ from linkboy._checks import check_choice, check_number, describe
 from linkboy._compat import SAYS_WHEN_IT_COMPILES
 from linkboy._tensors import check_floating, in_work_dtype, transforms_active, values_visible, wide_dtype
 from linkboy.losses import _small
-from linkboy.losses._functions import loss_functions
+from linkboy.losses._functions import loss_functions, refuse_other_names
 
 Reduction = Literal["none", "mean", "sum"]
 Normalizer = Literal["weights", "count", "positives"] | float | Tensor
 PerClass = Tensor | Sequence[float]
 P = ParamSpec("P")
+_compiling = torch.compiler.is_compiling if SAYS_WHEN_IT_COMPILES else lambda: False
 REDUCTIONS, NORMALIZERS = get_args(Reduction), ("weights", "count", "positives")
 # Rows that must all sum to 1 before they count as probabilities: so many do by chance in one of 10**9 batches.
 _TELLING_ROWS, _TELLING_ROWS_HALF = 2, 4
@@ -91,29 +92,25 @@ def loss_function(**other_names: str) -> Callable[[Callable[P, Tensor]], Callabl
     """Decorate a loss: one operation for torch.compile, and a keyword of other libraries is refused with its name here."""
 
     def decorate(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
-        loss_functions.append(function)
+        name = function.__name__
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-            if kwargs:
-                refuse_other_names(function.__name__, kwargs, other_names)
-            if SAYS_WHEN_IT_COMPILES and torch.compiler.is_compiling():
-                from linkboy.losses._in_graph import in_graph
+            if (
+                _compiling()
+            ):  # first, and in few names: torch.compile looks at every call whether they are still the same
+                from linkboy.losses import _in_graph
 
-                return in_graph[function](*args, **kwargs)
+                return getattr(_in_graph, name)(*args, **kwargs)
+            if kwargs:
+                refuse_other_names(name, kwargs, other_names)
             return function(*args, **kwargs)
 
         call.other_names = other_names  # type: ignore[attr-defined]
+        loss_functions.append(call)
         return call
 
     return decorate
-
-
-def refuse_other_names(called: str, given: Mapping[str, object], names: Mapping[str, str]) -> None:
-    """Raise if a keyword is one of `names`, whose values say what to write instead."""
-    for name in names:
-        if name in given:
-            raise TypeError(f"{called} has no argument {name!r}: {names[name]}")
 
 
 def is_learned(factor: object) -> bool:

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from linkboy.losses._functions import loss_functions
+from linkboy.losses._functions import loss_functions, refuse_other_names
 
 
-def _operation(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _operation(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    function, names = loss.__wrapped__, loss.other_names  # type: ignore[attr-defined]
+
     @functools.wraps(function)
     def call(*args: object, **kwargs: object) -> Tensor:
+        refuse_other_names(function.__name__, kwargs, names)
         args, kwargs = tree_map(_plain_number, (args, kwargs))
         return function(*args, **kwargs)
 
@@ -31,4 +34,4 @@ def _plain_number(value: object) -> object:
     return float(value) if isinstance(value, torch.SymFloat) else value
 
 
-in_graph = {function: _operation(function) for function in loss_functions}
+globals().update({loss.__name__: _operation(loss) for loss in loss_functions})

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from linkboy._checks import describe
-from linkboy.losses._arguments import Normalizer, PerClass, Reduction, refuse_other_names, to_numbers
+from linkboy.losses._arguments import Normalizer, PerClass, Reduction, to_numbers
+from linkboy.losses._functions import refuse_other_names
 from linkboy.losses.binary import binary_focal_loss
 from linkboy.losses.focal import focal_loss
 from linkboy.losses.imbalance import logit_adjusted_loss
