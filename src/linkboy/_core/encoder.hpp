@@ -358,6 +358,7 @@ inline PyObject* encoder_with_literals(PyObject* object, PyObject* arguments) {
       std::u32string characters;
       for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(text); ++i) characters += char32_t(PyUnicode_READ_CHAR(text, i));
       made->literals->of[characters[0]].push_back({characters, int32_t(id)});
+      made->literals->begins[characters[0]] = true;
     }
     for (auto& some : made->literals->of)
       std::stable_sort(some.begin(), some.end(),

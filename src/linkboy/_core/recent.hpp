@@ -13,17 +13,14 @@ namespace linkboy {
 // time, from another one of its hash: most new words never come again, and to write them down would cost more than it saves.
 class RecentWords {
  public:
-  static constexpr size_t LONGEST = 16, MOST = 10;  // bytes of a word, and ids
+  static constexpr size_t LONGEST = 16, MOST = 9;  // bytes of a word, and ids
 
-  struct Word {
-    uint64_t low, high;  // its bytes
-    uint32_t owner;      // the number of the tables that cut it, 0 for none
-    uint8_t bytes, width, count;
-    int32_t ids[MOST];
+  struct alignas(64) Word {  // in one line of the processor's cache
+    uint64_t low, high;        // its bytes
+    uint64_t kind;             // how many they are, of which width, and the number of the tables that cut it
+    int32_t count, ids[MOST];  // -1: not known yet
 
-    bool is(const Word& other) const {
-      return low == other.low && high == other.high && owner == other.owner && bytes == other.bytes && width == other.width;
-    }
+    bool is(const Word& other) const { return low == other.low && high == other.high && kind == other.kind; }
   };
 
   static RecentWords& of_this_thread() {
@@ -47,13 +44,13 @@ class RecentWords {
       std::memcpy(parts, text, bytes);
     }
     word.low = parts[0], word.high = parts[1];
-    word.owner = owner, word.bytes = uint8_t(bytes), word.width = uint8_t(width);
+    word.kind = uint64_t(owner) << 16 | width << 8 | bytes, word.count = -1;
     return word;
   }
 
   // Returns the place of a word that was asked for before, nullptr for one that is new.
   Word* place_of(const Word& word) {
-    const uint64_t hash = mix(word.low ^ word.high * GOLDEN ^ word.owner);
+    const uint64_t hash = mix(word.low ^ word.high * GOLDEN ^ word.kind);
     const size_t at = hash >> (64 - BITS);
     const uint16_t mark = uint16_t(hash) | 1;
     if (seen_[at] == mark) return &words_[at];
@@ -62,7 +59,7 @@ class RecentWords {
   }
 
  private:
-  static constexpr int BITS = 12;
+  static constexpr int BITS = 14;
 
   static bool little_endian() {
     const uint16_t one = 1;

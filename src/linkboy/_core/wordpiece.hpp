@@ -76,6 +76,7 @@ struct Literal {  // an added token such as [MASK], found in the raw text
 
 struct Literals {  // by their first character, which is an ASCII sign; the longest first
   std::vector<Literal> of[128];
+  bool begins[128] = {};  // whether there are some
 };
 
 struct Range {
@@ -141,7 +142,7 @@ class Reader {
       }
       if (out_.ids.size >= full) return;
       const uint32_t kind = entry >> KIND_AT;
-      if (kind == PUNCTUATION && literals_ && uint32_t(text[i]) < 128)
+      if (literals_ && uint32_t(text[i]) < 128 && literals_->begins[size_t(text[i])] && kind == PUNCTUATION)
         if (const Literal* literal = literal_at(text, i, size)) {
           push(literal->id, i, i + literal->text.size());
           part = i += literal->text.size();
@@ -208,12 +209,11 @@ class Reader {
     RecentWords::Word word = RecentWords::word_of(text, length * sizeof(Char), left * sizeof(Char), sizeof(Char), tables_.number);
     *place = recent_.place_of(word);
     if (!*place) return false;
-    if ((*place)->is(word)) {
+    if ((*place)->is(word) && (*place)->count >= 0) {
       std::copy_n((*place)->ids, RecentWords::MOST, out_.ids.data + out_.ids.size);
       out_.ids.size += (*place)->count;
       return true;
     }
-    word.owner = 0;  // until its ids are there
     **place = word;
     return false;
   }
@@ -223,7 +223,7 @@ class Reader {
     const size_t count = out_.ids.size - first;
     if (!place || count > RecentWords::MOST) return;
     std::copy_n(out_.ids.data + first, count, place->ids);
-    place->owner = tables_.number, place->count = uint8_t(count);
+    place->count = int32_t(count);
   }
 
   // Cuts a word into the longest pieces from the left. `symbol` and `source` say what stands at a place of the word, and where

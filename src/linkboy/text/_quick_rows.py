@@ -36,10 +36,13 @@ def quick_rows(core: CoreEngine, text: Any, options: CallOptions, around: Around
         return None
 
 
-def make_plan(asked: tuple[Any, ...], options: CallOptions, around: Around, pad_id: int, details: Any) -> Any:
-    """Return what the core needs to do such a call again by itself; `None` where it cannot.
+def make_plan(
+    core: CoreEngine, asked: tuple[Any, ...], options: CallOptions, around: Around, pad_id: int, details: Any
+) -> tuple[Any, Any] | None:
+    """Return what does such a call again in the core alone, and what that needs for it; `None` where it cannot.
 
     Args:
+        core: the compiled engine.
         asked: what the call asked for, in which one like it is the same, object by object.
         options: what this means.
         around: the special tokens.
@@ -56,7 +59,7 @@ def make_plan(asked: tuple[Any, ...], options: CallOptions, around: Around, pad_
         "_details",
     )
     row = (*_row(options, quick, around), pad_id, *quick.shape)
-    return asked, row, take_capsule(), names, Encoding, details
+    return core.again, (asked, row, take_capsule(), names, Encoding, details)
 
 
 def _row(options: CallOptions, quick: QuickOptions, around: Around) -> tuple[int, int, int]:

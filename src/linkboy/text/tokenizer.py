@@ -318,7 +318,26 @@ class BertTokenizer(TokenNames):
             ValueError: options contradict each other, `max_length` has no room for the special tokens, or rows of
                 different length are to become a tensor without padding.
         """
+        alone, plan = text_pair is None and is_split_into_words is False, self._plan
         asked = (
+            add_special_tokens,
+            padding,
+            truncation,
+            max_length,
+            stride,
+            pad_to_multiple_of,
+            padding_side,
+            return_tensors,
+            return_token_type_ids,
+            return_attention_mask,
+            return_overflowing_tokens,
+            return_special_tokens_mask,
+            return_offsets_mapping,
+            return_length,
+        )
+        if plan is not None and alone and (encoding := plan[0](text, asked, plan[1])) is not None:
+            return encoding
+        options = check_options(
             add_special_tokens,
             padding,
             truncation,
@@ -336,10 +355,7 @@ class BertTokenizer(TokenNames):
             self._returns_mask if return_attention_mask is None else return_attention_mask,
             return_length,
         )
-        core = self._encoder.core if text_pair is None and is_split_into_words is False else None
-        if core is not None and (encoding := core.again(text, asked, self._plan)) is not None:
-            return encoding
-        options = check_options(*asked)
+        core = self._encoder.core if alone else None
         around = self._around() if add_special_tokens else Around(0, 0)
         pad_id = self._pad_id() if options.padding else 0
         known = _make_details, self._encoder, options, around, pad_id, self._tokens
@@ -347,7 +363,7 @@ class BertTokenizer(TokenNames):
         if core is not None:
             given = text.copy() if type(text) is list else text  # the caller may write into theirs
             encoding = quick_rows(core, given, options, around, pad_id)
-            self._plan = make_plan(asked, options, around, pad_id, known)
+            self._plan = make_plan(core, asked, options, around, pad_id, known)
         if encoding is None:
             given = read_inputs(text, text_pair, is_split_into_words)
             check_room(options, given.pair)
@@ -572,6 +588,7 @@ class BertTokenizer(TokenNames):
     def model_max_length(self, length: int | None) -> None:
         if length is not None:
             check_number("model_max_length", length, minimum=1, integer=True)
+        self._plan = None
         self._model_max_length = length
 
     @property
@@ -582,6 +599,7 @@ class BertTokenizer(TokenNames):
     @padding_side.setter
     def padding_side(self, side: Side) -> None:
         check_choice("padding_side", side, ("left", "right"))
+        self._plan = None
         self._padding_side: Side = side
 
     @property
@@ -592,6 +610,7 @@ class BertTokenizer(TokenNames):
     @truncation_side.setter
     def truncation_side(self, side: Side) -> None:
         check_choice("truncation_side", side, ("left", "right"))
+        self._plan = None
         self._truncation_side: Side = side
 
     @property
@@ -607,6 +626,7 @@ class BertTokenizer(TokenNames):
             check_choice("model_input_names", name, INPUTS)
         if "input_ids" not in names:
             raise ValueError(f"model_input_names must hold 'input_ids', got {list(names)}")
+        self._plan = None
         self._model_input_names = tuple(names)
         self._returns_types, self._returns_mask = "token_type_ids" in names, "attention_mask" in names
 
