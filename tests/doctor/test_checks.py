@@ -8,7 +8,7 @@ from linkboy._watch import CHECKS, Leaf, LossCall, OptimizerFacts, Record, Root,
 from linkboy._watch._causes import SWALLOWS, causes
 from linkboy._watch._record import Broadcasted, NotFinite, OutputRows, SoftmaxDim, Squashed, Units
 from linkboy.doctor import _finish
-from linkboy.doctor._facts import LoaderFacts, Overlap, Rerun, SchedulerFacts, facts_of
+from linkboy.doctor._facts import InputScale, LoaderFacts, Overlap, Rerun, SchedulerFacts, facts_of
 
 STEPS = 20
 
@@ -48,6 +48,7 @@ def right() -> Record:
     facts.gradient_ratio = [(0.1, "body.weight", "head.weight")] * 12
     facts.rows_regrouped = True
     facts.inputs_asked, facts.functions_asked, facts.items_asked, facts.workers_asked = 6, 1, 1, 1
+    facts.scales = {(0, "x", 2): InputScale([1.0, 1.1, 0.9], [1.0, 1.3], "train.py:30")}
     facts.loads, facts.overlaps = [(4, 4, "train.py:3")], [Overlap(0, 64, True, "train.py:30")]
     facts.metric_dims, facts.leak_batches, facts.columns = Counter({"1  train.py:31": 4}), STEPS, 8
     facts.clips, facts.sequence_batches = STEPS, 0
@@ -223,6 +224,28 @@ def double_sigmoid(r):
 
 
 @plants
+def relu_logits(r):
+    r.squashed = [Squashed("relu-logits", "relu", "log-softmax", "train.py:20", "model.py:7")]
+
+
+@plants
+def heavy_dropout(r):
+    r.roots[0].heavy = (("Dropout drop", 0.99),)
+
+
+@plants
+def same_order(r):
+    facts = facts_of(r)
+    facts.loaders[0].in_order = True
+    facts.batch_hashes = [*range(STEPS // 2)] * 2
+
+
+@plants
+def eval_scale(r):
+    facts_of(r).scales = {(0, "x", 2): InputScale([1.0, 1.1, 0.9], [130.0, 120.0], "train.py:30")}
+
+
+@plants
 def raw_nll(r):
     set_all(r.losses, from_log_softmax=False, exp_sums=(4.0, 5.0), distribution=True)
 
@@ -386,10 +409,13 @@ def unknowns(r):
     facts_of(r).ids = [(1, 0.8, 80, False)] * STEPS
 
 
+ONLY_NOTES = ("same-order",)
+
+
 def words(record: Record) -> list[str]:
     findings, _, failed = ask(record, CHECKS, strict=True)
     assert not failed
-    return [found.word for found in causes(findings) if found.severity != "NOTE"]
+    return [found.word for found in causes(findings) if found.severity != "NOTE" or found.word in ONLY_NOTES]
 
 
 def test_a_right_training_has_no_finding_and_nearly_every_question_is_asked():
@@ -495,6 +521,39 @@ def test_guards_of_right_programs():
         halved_while_scaled, scaled_by_chance,
     ):  # fmt: skip
         assert guard(change) == [], change.__name__
+
+
+def test_an_order_is_the_same_where_a_sampler_gives_it_and_batches_come_again():
+    def again(r, *, in_order=True, batch_size=32, passes=2, hashes=(*range(10), *range(10))):
+        (loader,) = facts_of(r).loaders
+        loader.in_order, loader.batch_size, loader.passes = in_order, batch_size, passes
+        facts_of(r).batch_hashes = list(hashes)
+
+    assert guard(again) == ["same-order"]
+    for change in (
+        {"in_order": False},
+        {"batch_size": None},  # a sampler of batches
+        {"passes": 1},
+        {"hashes": range(20)},  # augmentation, or a dataset that is shuffled in place
+    ):
+        assert guard(lambda r, change=change: again(r, **change)) == []
+
+
+def test_scales_differ_where_training_has_one_and_evaluation_another():
+    def scales(r, trained=(1.0, 1.1, 0.9), evaluated=(130.0, 120.0), trains=True):
+        facts_of(r).scales = {(0, "x", 2): InputScale(list(trained), list(evaluated), "train.py:30")}
+        r.roots[0].training = r.roots[0].training if trains else []
+
+    assert guard(scales) == guard(lambda r: scales(r, evaluated=(0.01, 0.02))) == ["eval-scale"]
+    for change in (
+        {"trained": (0.2, 5.0, 40.0)},  # of no size of its own
+        {"trained": (1.0, 1.1)},
+        {"trained": (0.0, 0.0, 0.0)},
+        {"evaluated": (130.0,)},
+        {"evaluated": (9.0, 9.5)},
+        {"evaluated": (0.12, 0.2)},
+    ):
+        assert guard(lambda r, change=change: scales(r, **change)) == []
 
 
 def test_further_forms_of_a_fault_are_found_in_a_record():

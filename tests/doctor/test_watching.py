@@ -410,6 +410,85 @@ def test_a_module_runs_as_with_python_m(script, tmp_path, capsys):
     assert capsys.readouterr().out == "['--lr', '1']\n"
 
 
+# --------------------------------------------------------------------------------------------------- heads and dropout
+class Pooled(nn.Module):
+    """A head of convolutions whose ReLU stands before a mean, as that of SqueezeNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(1, 3, 1)
+
+    def forward(self, x):
+        return self.body(x[:, None, :, None]).relu().mean((2, 3))
+
+
+class Positive(nn.Module):
+    """A network whose last step is what it is given."""
+
+    def __init__(self, last) -> None:
+        super().__init__()
+        self.body, self.last = nn.Linear(6, 3), last
+
+    def forward(self, x):
+        return self.last(self.body(x))
+
+
+@pytest.mark.parametrize(
+    ("net", "loss", "found"),
+    [
+        (model(nn.ReLU()), nn.CrossEntropyLoss(), True),
+        (Positive(F.relu), nn.CrossEntropyLoss(), True),
+        (Positive(lambda x: F.relu(x).view(-1, 3)), nn.CrossEntropyLoss(label_smoothing=0.1), True),
+        (Positive(lambda x: F.log_softmax(F.relu(x), 1)), nn.NLLLoss(), True),
+        (Positive(F.relu), lambda out, y: F.binary_cross_entropy_with_logits(out, F.one_hot(y, 3).float()), True),
+        (model(), nn.CrossEntropyLoss(), False),
+        (model(nn.ReLU(), nn.Linear(3, 3)), nn.CrossEntropyLoss(), False),
+        (model(nn.GELU()), nn.CrossEntropyLoss(), False),
+        (Pooled(), nn.CrossEntropyLoss(), False),
+        (Positive(F.relu), lambda out, y: F.mse_loss(out, F.one_hot(y, 3).float()), False),
+    ],
+)
+def test_a_relu_directly_before_the_softmax_of_a_loss_is_named(net, loss, found):
+    torch.manual_seed(0)
+    batch = torch.randn(32, 6), torch.arange(32) % 3
+    check = lb.check_training(net, loss, torch.optim.SGD(net.parameters(), lr=0.1), batch)
+    assert ("relu-logits" in [each.word for each in check.findings]) == found, str(check)
+
+
+@pytest.mark.parametrize(("share", "found"), [(0.99, True), (0.9, True), (1.0, True), (0.89, False), (0.5, False)])
+def test_a_dropout_that_leaves_next_to_nothing_is_named(share, found):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Dropout(share), nn.Linear(64, 3))
+    batch = torch.randn(32, 6), torch.arange(32) % 3
+    check = lb.check_training(net, nn.CrossEntropyLoss(), torch.optim.SGD(net.parameters(), lr=0.1), batch)
+    (said,) = [each.sentence for each in check.findings if each.word == "heavy-dropout"] or [""]
+    assert said.startswith(f"Dropout 2 of net sets {share:.0%} of its values to zero in training" if found else ""), (
+        str(check)
+    )
+    assert bool(said) == found
+
+
+@pytest.mark.parametrize(("factor", "found"), [(255.0, True), (1 / 50, True), (1.0, False), (3.0, False)])
+def test_an_evaluation_on_inputs_of_another_size_is_named(factor, found):
+    torch.manual_seed(0)
+    net, x = model(), torch.rand(96, 6)
+    y = x[:, :3].argmax(1)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+    with lb.watch_training() as watch:
+        for _ in range(3):
+            net.train()
+            for start in range(0, 64, 16):
+                loss = F.cross_entropy(net(x[start : start + 16] - 0.5), y[start : start + 16])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            net.eval()
+            with torch.no_grad():
+                net((x[64:] - 0.5) * factor).argmax(1)
+    check = watch.report()
+    assert ("eval-scale" in [each.word for each in check.findings]) == found, str(check)
+
+
 # ------------------------------------------------------------------------------------------------------------ programs
 def word_of(path: Path) -> str:
     first = path.read_text("utf8").split("\n", 1)[0].lstrip("# ")

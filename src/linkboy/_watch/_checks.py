@@ -322,6 +322,23 @@ def double_sigmoid(record: Record) -> Answer:
     return _squashing(record, "double-sigmoid")
 
 
+@check("relu-logits", trained)
+def relu_logits(record: Record) -> Answer:
+    """A ReLU directly before the softmax or sigmoid of a loss."""
+    found = [each for each in record.squashed if each.loss == "relu-logits"]
+    if not found:
+        return None
+    sentence = (
+        "a ReLU stands before the softmax of the loss: what is below zero becomes zero and gets no gradient, and no class can "
+        "be ruled out"
+        if found[0].after == "log-softmax"
+        else "a ReLU stands before the sigmoid of the loss: what is below zero becomes zero and gets no gradient, and no "
+        "probability can be below one half"
+    )
+    fix = "return what the last layer gives; a ReLU belongs between layers"
+    return finding("relu-logits", "FAULT", sentence, fix, [found[0].before_place, found[0].place], graphs=len(found))
+
+
 def by_site(calls: Iterable[LossCall]) -> dict[tuple[str, str], list[LossCall]]:
     """Group calls of losses by their kind and line."""
     sites: dict[tuple[str, str], list[LossCall]] = defaultdict(list)
@@ -480,6 +497,21 @@ def exploding(record: Record) -> Answer:
                 fix = "bring the inputs to a size of about 1: divide bytes by 255, or standardise each column"
                 cause = ""
             return finding("exploding", "FAULT", sentence, fix, [cause, place], first_loss=first.value, guess=guess)
+    return None
+
+
+@check("heavy-dropout", lambda r: any(any(root.training) and root.noisy for root in r.roots))
+def heavy_dropout(record: Record) -> Answer:
+    """A dropout that leaves next to nothing."""
+    for root in record.roots:
+        if root.heavy and any(root.training):
+            name, share = root.heavy[0]
+            sentence = (
+                f"{name} of {root.name} sets {share:.0%} of its values to zero in training, and hardly anything is left to "
+                "learn from; right where values are hidden on purpose"
+            )
+            fix = "p is the share that is set to zero; where the share to keep was meant, pass 1 - p"
+            return finding("heavy-dropout", "LIKELY", sentence, fix, [root.place], share=share)
     return None
 
 

@@ -309,13 +309,15 @@ def _fill_input(call: LossCall, given: Tensor, target: Tensor | None) -> None:
 
 # ------------------------------------------------------------------------------------------------------- double squashing
 def squashed(nodes: Iterable[Node]) -> Iterator[Squashed]:
-    """Yield the losses and softmaxes whose input was squashed before."""
+    """Yield the losses and softmaxes whose input was squashed before, or cut at zero."""
     for node in nodes:
         op = op_of(node)
         if op == "LogSoftmax":
             before = _input_as_it_is(node)
             if before is not None and op_of(before) in ("Softmax", "Sigmoid"):
                 yield _squash("double-softmax", before, "log-softmax", node)
+            elif before is not None and op_of(before) == "Relu":
+                yield _squash("relu-logits", before, "log-softmax", node)
         elif op == "Softmax":
             before = input_of(node)
             if before is not None and op_of(before) == "Softmax" and before._saved_dim == node._saved_dim:
@@ -324,6 +326,8 @@ def squashed(nodes: Iterable[Node]) -> Iterator[Squashed]:
             before = _input_as_it_is(node)
             if before is not None and op_of(before) in ("Softmax", "Sigmoid"):
                 yield _squash("double-sigmoid", before, "sigmoid of the loss", node)
+            elif before is not None and op_of(before) == "Relu":
+                yield _squash("relu-logits", before, "sigmoid of the loss", node)
         elif op in ("Sigmoid", "LogSigmoid", "LogSigmoidForward"):
             before = input_of(node)
             if before is not None and op_of(before) == "Sigmoid":

@@ -29,6 +29,7 @@ from linkboy._watch import _graph
 from linkboy._watch._places import in_library, user_frame, user_line
 from linkboy._watch._record import Leaf, LossCall, NotFinite, OptimizerFacts, OutputRows, Record, Root, Units
 
+HEAVY = 0.9  # share of zeros from which on a dropout leaves next to nothing
 MOST_VALUES = 5_000_000  # parameters whose values are compared in full before and after a step
 EARLY, EVERY = 12, 10  # steps that are measured: the first ones, and then one in ten
 UNNAMED = "a tensor"
@@ -182,6 +183,11 @@ class TrainingObserver:
         facts = Root(name, kind, library=_is_library(module), place=user_line())
         facts.noisy = tuple(
             f"{type(each).__name__} {path}".strip() for path, each in module.named_modules() if _is_noisy(each)
+        )
+        facts.heavy = tuple(
+            (f"{type(each).__name__} {path}".strip(), each.p)
+            for path, each in module.named_modules()
+            if isinstance(each, _DropoutNd) and each.p >= HEAVY
         )
         self.record.roots.append(facts)
         self._root_of[id(module)] = (weakref.ref(module), number)

@@ -80,6 +80,7 @@ class Root:
         library: whether its class is one of an installed package.
         parameter_count: how many numbers its parameters hold.
         noisy: the names of the Dropout and BatchNorm modules in it that eval mode changes.
+        heavy: the names of the Dropout modules in it that leave little, each with its share of zeros.
         training: for each step that trained it, whether it was in training mode, all noisy modules in eval mode counting
             as `False` only where the model is too.
         eval_losses: calls of a loss without gradient on its output, while it was in training mode.
@@ -94,6 +95,7 @@ class Root:
     library: bool = False
     parameter_count: int = 0
     noisy: tuple[str, ...] = ()
+    heavy: tuple[tuple[str, float], ...] = ()
     training: list[bool] = dataclasses.field(default_factory=list)
     eval_losses: int = 0
     eval_place: str = ""
@@ -226,11 +228,11 @@ class OutputRows:
 
 @dataclasses.dataclass
 class Squashed:
-    """A loss that squashes what was squashed before.
+    """A loss that squashes what was squashed before, or cut at zero.
 
     Attributes:
         loss: the word of the finding.
-        before: what was applied before: `"softmax"` or `"sigmoid"`.
+        before: what was applied before: `"softmax"`, `"sigmoid"` or `"relu"`.
         after: what is applied on top.
         place: the line of the loss.
         before_place: the line of the first one.

@@ -406,6 +406,24 @@ def same_batch(record: Record) -> Answer:
     )
 
 
+@check("same-order", lambda r: len(facts_of(r).batch_hashes) >= 4 and bool(facts_of(r).loaders))
+def same_order(record: Record) -> Answer:
+    """A training loader that hands out the same batches in every pass."""
+    facts = facts_of(record)
+    loader = facts.loader_of_training()
+    if loader is None or not loader.in_order or loader.batch_size is None or loader.passes < 2:
+        return None
+    again = len(facts.batch_hashes) - len(set(facts.batch_hashes))
+    if len(set(facts.batch_hashes)) < 2 or not again:
+        return None
+    sentence = (
+        f"the training loader gave its rows in the same order in {loader.passes} passes; right where the order is a part of "
+        "the data, as in a series"
+    )
+    fix = "pass shuffle=True to the DataLoader of the training"
+    return finding("same-order", "NOTE", sentence, fix, [loader.made, loader.place], passes=loader.passes)
+
+
 @check("worker-seed", lambda r: facts_of(r).workers_asked > 0)
 def worker_seed(record: Record) -> Answer:
     """Workers that draw the same random numbers."""
@@ -494,6 +512,25 @@ def unscaled_input(record: Record) -> Answer:
         "with a norm"
     )
     return finding("unscaled-input", "FAULT", sentence, fix, [place], high=high)
+
+
+@check("eval-scale", lambda r: any(each.trained and each.evaluated for each in facts_of(r).scales.values()))
+def eval_scale(record: Record) -> Answer:
+    """Inputs of another size in evaluation than in training."""
+    for (number, name, _), each in facts_of(record).scales.items():
+        root, usual = record.roots[number], median(each.trained or [0.0])
+        if not root.training or len(each.trained) < 3 or len(each.evaluated) < 2 or usual <= 0:
+            continue
+        ratio = median(each.evaluated) / usual
+        if 0.1 < ratio < 10 or max(each.trained) > 3 * usual or min(each.trained) < usual / 3:
+            continue
+        sentence = (
+            f"the input {name} of {root.name} is {ratio:.3g} times as large in evaluation as in training: the two parts are "
+            "prepared in different ways; right where a model is tried on data of another kind"
+        )
+        fix = "prepare both parts by one function, with the mean and deviation of the training part"
+        return finding("eval-scale", "LIKELY", sentence, fix, [each.place], ratio=ratio)
+    return None
 
 
 @check("unknowns", lambda r: len(facts_of(r).ids) >= 3)

@@ -88,6 +88,21 @@ class Overlap:
 
 
 @dataclasses.dataclass
+class InputScale:
+    """How large an input of a model is, by its root mean square.
+
+    Attributes:
+        trained: of the first batches that it is trained on.
+        evaluated: of the first batches that it is evaluated on.
+        place: where it is evaluated first.
+    """
+
+    trained: list[float] = dataclasses.field(default_factory=list)
+    evaluated: list[float] = dataclasses.field(default_factory=list)
+    place: str = ""
+
+
+@dataclasses.dataclass
 class Rerun:
     """What running a model again showed, in eval mode and with the same random numbers.
 
@@ -193,6 +208,7 @@ class Facts:
     columns: int = 0
     raw_inputs: list[tuple[str, float, str]] = dataclasses.field(default_factory=list)  # what, maximum, place
     inputs_asked: int = 0
+    scales: dict[tuple[int, str, int], InputScale] = dataclasses.field(default_factory=dict)  # by root, name and dims
     batch_hashes: list[int] = dataclasses.field(default_factory=list)
     rows_regrouped: bool = False
     eval_changes: tuple[int, int] = (0, 0)  # evaluation batches with equal targets: other inputs, all

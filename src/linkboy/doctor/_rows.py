@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from linkboy._watch import LossCall
-from linkboy.doctor._facts import Facts
+from linkboy.doctor._facts import Facts, InputScale
 
 MOST_ELEMENTS = 256  # of a row that are hashed
 MOST_ROWS = 200_000
+MOST_SCALES = 8  # batches
 NamedTensors = list[tuple[str, Tensor]]
 
 
@@ -41,6 +42,7 @@ class Rows:
         """Note a call of a model: its rows are trained on at the next backward pass, or evaluated."""
         if not inputs:
             return
+        self._scales(inputs, trains=trains, root=root, place=place)
         hashes = row_hashes(inputs)
         if trains:
             self.inputs = inputs
@@ -53,6 +55,21 @@ class Rows:
             if len(calls) * len(hashes) < MOST_ROWS:
                 calls.append(hashes)
             self.eval_places.setdefault(key, place)
+
+    def _scales(self, inputs: NamedTensors, *, trains: bool, root: int, place: str) -> None:
+        for name, tensor in inputs:
+            if (
+                tensor.layout is not torch.strided
+                or not tensor.is_floating_point()
+                or tensor.dim() < 2
+                or len(tensor) < 8
+            ):
+                continue
+            scale = self.facts.scales.setdefault((root, name, tensor.dim()), InputScale())
+            kept = scale.trained if trains else scale.evaluated
+            if len(kept) < MOST_SCALES:
+                kept.append(float(tensor.detach().float().square().mean().sqrt()))
+            scale.place = scale.place or place
 
     def embedded(self, ids: Tensor, size: int, padding: int | None) -> None:
         """Note ids that rows of a table were read with."""
