@@ -285,6 +285,7 @@ def test_every_finding_about_data_has_its_sentence_in_chinese():
         if key in (
             "took",
             "took several",
+            "took folders",
             "took text",
         ):  # said after the name of the file, and about predictions
             continue

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linkboy._checks import check_number
-from linkboy._report import Block, Report, Table, format_count, format_percent
+from linkboy._report import Block, Report, Table, format_count, format_percent, plural
 from linkboy.classify.judging.metrics import ClassMetrics, weakest_first
 from linkboy.classify.judging.multilabel import MultilabelMetrics
 
@@ -36,7 +36,7 @@ class OperatingPoint(Report):
     def _blocks(self) -> Iterator[Block]:
         yield (
             f"from a probability of {self.threshold:.4g} on: precision {format_percent(self.precision)}, coverage "
-            f"{format_percent(self.coverage)}, on {format_count(self.row_count)} rows that the model has not learned from"
+            f"{format_percent(self.coverage)}, on {plural(self.row_count, 'row')} that the model has not learned from"
         )
 
 
@@ -61,7 +61,7 @@ class DecisionCurve(Report):
         yield Table(
             ("threshold", "coverage", "precision"),
             [(f"{p.threshold:g}", format_percent(p.coverage), format_percent(p.precision)) for p in points],
-            f"Decide only from a threshold on ({format_count(self.row_count)} rows)",
+            f"Decide only from a threshold on ({plural(self.row_count, 'row')})",
         )
 
     def at(self, threshold: float) -> OperatingPoint:

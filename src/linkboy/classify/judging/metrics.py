@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from linkboy._report import Block, Report, Table, format_count, format_percent
+from linkboy._report import Block, Report, Table, format_count, format_percent, plural
 
 MOST_IN_TABLE = 2000  # classes
 MOST_CONFUSED = 100
@@ -91,7 +91,7 @@ class ClassificationMetrics(Report):
         return (
             f"accuracy {format_percent(self.accuracy)} (95% interval {100 * low:.1f} to {100 * high:.1f}; largest class "
             f"{format_percent(self.largest_share)})   macro-F1 {format_percent(self.macro_f1)}   "
-            f"{format_count(self.row_count)} rows"
+            f"{plural(self.row_count, 'row')}"
         )
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from linkboy._report import Block, Report, Table, format_count, format_percent
+from linkboy._report import Block, Report, Table, format_count, format_percent, plural
 from linkboy.classify.judging.metrics import f1_of_counts, shown_of
 
 Flags = NDArray[np.bool_]
@@ -100,7 +100,7 @@ class MultilabelMetrics(Report):
             f"micro-F1 {format_percent(self.micro_f1)} (the same labels for all: {format_percent(self.constant_f1)})   "
             f"macro-F1 {format_percent(self.macro_f1)}   sample-F1 {format_percent(self.sample_f1)}   mean average precision "
             f"{format_percent(self.mean_average_precision)}   all labels right {format_percent(self.subset_accuracy)}   "
-            f"{format_count(self.row_count)} rows"
+            f"{plural(self.row_count, 'row')}"
         )
 
     @property
