@@ -92,17 +92,17 @@ def test_a_refusal_keeps_its_text(call, text):
 
 @pytest.mark.parametrize("shape", [(5, 15), (5, 16), (5, 17), (5, 40), (3, 20, 2), (2, 5, 3)])
 @pytest.mark.parametrize("dynamic", [None, True])
-def test_any_number_of_classes_gives_the_plain_loss_and_gradient(shape, dynamic):
+def test_any_number_of_classes_gives_the_loss_and_gradient_of_float64(shape, dynamic):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(shape, generator=generator).mul(9).requires_grad_()
     target = torch.randint(shape[1], (shape[0], *shape[2:]), generator=generator)
     target.view(-1)[0] = -100
     torch._dynamo.reset()
-    call = lambda x, t: lb.focal_loss(x, t, gamma=3.0)  # noqa: E731
-    expected, got = (
-        (loss, torch.autograd.grad(loss, logits)[0])
-        for loss in (
-            f(logits, target) for f in (call, torch.compile(call, fullgraph=True, backend="aot_eager", dynamic=dynamic))
-        )
+    call = lambda x: lb.focal_loss(x, target, gamma=3.0)  # noqa: E731
+    exact = logits.detach().double().requires_grad_()
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    expected, got = call(exact), compiled(logits)
+    torch.testing.assert_close(got.double(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        torch.autograd.grad(got, logits)[0].double(), torch.autograd.grad(expected, exact)[0], rtol=1e-6, atol=1e-37
     )
-    torch.testing.assert_close(got, expected, rtol=1e-6, atol=0)
