@@ -138,12 +138,12 @@ def test_the_threshold_of_a_class_is_measured(trained):
     ("threshold", "message"),
     [
         ({}, "threshold names no class; pass a number, name a class, or leave it out"),
-        ({"Q": 0.5}, "threshold must be of one of the 4 classes, got one of 'Q'"),
+        ({"Q": 0.5}, "threshold must name one of the 4 classes, got 'Q'"),
         ({"q": 1.5}, "threshold of 'q' must be a number of at least 0 and of at most 1, got 1.5"),
         ({"q": float("nan")}, "threshold of 'q' must be a number of at least 0 and of at most 1, got nan"),
         (
             dict.fromkeys("gbpq", 0.1),
-            "threshold names every class, and a text that reaches none would get no class; leave one",
+            "threshold names every class, so that a text that reaches none of them would get no class; leave",
         ),
     ],
 )
@@ -230,7 +230,7 @@ def test_the_command_takes_and_says_the_threshold_of_a_class(trained, capsys, tm
         (["0.1", "0.2"], "--threshold must be one probability, or CLASS=PROBABILITY for each, got 0.1 and 0.2"),
         (["q=0.1", "q=0.2"], "--threshold names 'q' twice; leave one out"),
         (["-0.5"], "must be a number of at least 0 and of at most 1, got -0.5"),
-        (["=0.5"], "got one of ''"),
+        (["=0.5"], "classes, got ''"),
     ],
 )
 def test_the_command_refuses_a_threshold_that_means_nothing(trained, capsys, options, message):

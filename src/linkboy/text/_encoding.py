@@ -45,9 +45,8 @@ class Encoding(dict[str, Any]):
         [[101, 102]]
     """
 
-    _details: "Details | tuple[Any, ...] | None" = (
-        None  # or what they are made from: a function with arguments, and the texts
-    )
+    # Or what they are made from: a function with arguments, and the texts.
+    _details: "Details | tuple[Any, ...] | None" = None
 
     def __getattr__(self, name: str) -> Any:
         try:

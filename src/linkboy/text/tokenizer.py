@@ -319,6 +319,7 @@ class BertTokenizer(TokenNames):
                 different length are to become a tensor without padding.
         """
         alone, plan = text_pair is None and is_split_into_words is False, self._plan
+        # A call that asks for the same as the last one, object by object, needs none of what follows.
         asked = (
             add_special_tokens,
             padding,

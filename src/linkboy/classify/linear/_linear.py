@@ -21,11 +21,8 @@ ENOUGH_JUDGED = 1000  # rows of a validation part; of a smaller one, folds of al
 FOLDS = 3
 HINGE_STRENGTHS = (0.25, 1.0, 4.0, 16.0)
 ENTROPY_STRENGTHS = (4.0, 16.0, 64.0)
-FIRST_SCALES: tuple[Scale, ...] = (
-    "idf",
-    "presence",
-    "idf x log-odds",
-)  # of the first loss; of the second all are tried
+# Of the first loss; of the second all are tried.
+FIRST_SCALES: tuple[Scale, ...] = ("idf", "presence", "idf x log-odds")
 STEPS, FEWER_STEPS, MUCH_WORK = 20, 12, 2e8
 STEPS_OF_VECTORS = 40
 LEAST_SHARE = 0.1  # of a member in the mix, by its coefficient

@@ -293,12 +293,12 @@ class Problem:
         weights = torch.zeros(self.rows.vocabulary + 1, columns)
         margins = torch.zeros(len(self.rows), columns)
         direction, former, ahead, scaled = (torch.zeros_like(weights) for _ in range(4))
-        none = torch.zeros(columns if independent else ())
-        former_size = none + torch.inf  # so that the first direction is along the gradient
+        zero = torch.zeros(columns if independent else ())
+        former_size = zero + torch.inf  # so that the first direction is along the gradient
         tiles = _tiles(*weights.shape)
         for _ in range(steps):
             gradient = self.rows.transposed_times(slopes(margins))
-            size, aside, along, length = none, none, none, none
+            size, aside, along, length = zero, zero, zero, zero
             for tile in tiles:
                 here = gradient[tile].mul_(scale[tile]).add_(weights[tile])
                 torch.div(here, curvature[tile], out=ahead[tile])
@@ -312,7 +312,7 @@ class Problem:
                 along = along + dot(weights[tile], here)
                 length = length + dot(here, here)
             moved = self.rows.times(scaled)
-            at, step = line(margins, moved), none
+            at, step = line(margins, moved), zero
             for _ in range(NEWTON_STEPS):
                 slope, bend = at(step)
                 change = (along + step * length + slope) / (length + bend).clamp_min(1e-30)

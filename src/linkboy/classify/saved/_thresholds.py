@@ -27,13 +27,13 @@ def check_threshold(threshold: Threshold | None, names: Sequence[str], *, severa
     for name, least in threshold.items():
         if name not in names:
             raise ValueError(
-                f"threshold must be of one of the {len(names)} classes, got one of {name!r}{did_you_mean(name, names)}"
+                f"threshold must name one of the {len(names)} classes, got {name!r}{did_you_mean(name, names)}"
             )
         check_number(f"threshold of {name!r}", least, minimum=0, maximum=1)
     if not several and len(threshold) == len(names):
         raise ValueError(
-            "threshold names every class, and a text that reaches none would get no class; leave one out, which the other texts "
-            "may get"
+            "threshold names every class, so that a text that reaches none of them would get no class; leave out the class that "
+            "such a text is to get"
         )
 
 

@@ -406,7 +406,7 @@ class Classifier:
             ValueError: a label is not among the classes, and the message names its line; or `threshold` is refused.
         """
         check_threshold(threshold, self.class_names, several=self.several)
-        if not self.several and isinstance(threshold, (int, float)):
+        if not self.several and threshold is not None and not isinstance(threshold, Mapping):
             raise ValueError(
                 f"threshold={threshold:g} leaves texts without a class, which cannot be measured; name the class that it is of, "
                 "or leave it out"
