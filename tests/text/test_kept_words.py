@@ -46,7 +46,7 @@ def shuffled(found, times, seed):
 @pytest.mark.parametrize("first", [5, 65_500, 70_000])  # ids of 16 bits, and of more
 def test_kept_words_have_the_ids_of_the_readable_path(first, monkeypatch):
     tokens = vocabulary(first, 0)
-    texts = shuffled(words(30_000, 1), 4, 2)
+    texts = shuffled(words(90_000, 1), 2, 2)
     expected = plain(tokens, monkeypatch)(texts, **CALL)["input_ids"]
     tokenizer = BertTokenizer(tokens)
     for _ in range(2):

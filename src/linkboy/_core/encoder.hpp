@@ -312,7 +312,7 @@ inline PyObject* encoder_fill(PyObject* object, PyObject* arguments) {
       class_at += length;
       page->entries[i] = kind << KIND_AT | payload;
     }
-    for (size_t i = 0; i < 256; ++i) page->narrow[i] = page->entries[i] < 256 ? uint8_t(page->entries[i]) : 0;
+    if (number == 0) page->ascii = tables.case_of(*page);
     tables.pages.publish(uint32_t(number), std::move(page));
     Py_RETURN_NONE;
   });
@@ -358,6 +358,7 @@ inline PyObject* encoder_with_literals(PyObject* object, PyObject* arguments) {
       std::u32string characters;
       for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(text); ++i) characters += char32_t(PyUnicode_READ_CHAR(text, i));
       made->literals->of[characters[0]].push_back({characters, int32_t(id)});
+      if (!made->literals->begins[characters[0]]) made->literals->first += char(characters[0]);
       made->literals->begins[characters[0]] = true;
     }
     for (auto& some : made->literals->of)

@@ -1,7 +1,13 @@
-// Hashes of 64 bits.
+// Hashes of 64 bits, and what helps to look for them.
 #pragma once
 
 #include <cstdint>
+
+#if defined(__GNUC__)
+#define LINKBOY_PREFETCH(address) __builtin_prefetch(address)
+#else
+#define LINKBOY_PREFETCH(address) (void)(address)
+#endif
 
 namespace linkboy {
 

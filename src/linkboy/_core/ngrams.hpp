@@ -8,12 +8,6 @@
 #include "encoder.hpp"
 #include "hash.hpp"
 
-#if defined(__GNUC__)
-#define LINKBOY_PREFETCH(address) __builtin_prefetch(address)
-#else
-#define LINKBOY_PREFETCH(address) (void)(address)
-#endif
-
 namespace linkboy {
 
 struct Grams {

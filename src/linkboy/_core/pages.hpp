@@ -28,10 +28,14 @@ constexpr uint32_t PAYLOAD = (1u << KIND_AT) - 1;
 constexpr uint32_t PAGES = 0x1100;  // 0x110000 code points
 constexpr uint8_t CASED = 1, IGNORABLE = 2;  // what the capital sigma asks of its neighbours
 
+// How the letters of ASCII stand in the first page, where all of ASCII is as in ordinary text: digits are letters, signs stand
+// alone, spaces end a word.
+enum class Case { other, kept, lower };
+
 struct Page {
   uint32_t entries[256];
-  uint8_t narrow[256];  // the symbols of plain letters that have one below 256, 0 for all else
   std::vector<uint32_t> several;
+  Case ascii = Case::other;  // of the first page
 };
 
 struct Flags {

@@ -136,7 +136,7 @@ class Trie {
 };
 
 // Whole words of up to eight symbols below 256, which are the most frequent ones. The word itself is the key, eight bits a
-// symbol, none of which is 0, so nothing needs to be compared but one number.
+// symbol, the first lowest, none of which is 0, so nothing needs to be compared but one number.
 class ShortWords {
  public:
   // `limit`: the most symbols of a word, where that is below eight.
@@ -145,7 +145,7 @@ class ShortWords {
     for (const Token& token : tokens) {
       uint64_t key = 0;
       uint32_t any = 0;
-      for (uint32_t i = token.begin; i < token.end; ++i) key = key << 8 | symbols[i], any |= symbols[i];
+      for (uint32_t i = token.begin; i < token.end; ++i) key |= uint64_t(symbols[i]) << (8 * (i - token.begin) & 63), any |= symbols[i];
       if (!token.continues && token.end - token.begin <= std::min<size_t>(limit, 8) && any < 256) found.push_back({key, &token});
     }
     bits_ = 4;

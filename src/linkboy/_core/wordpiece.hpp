@@ -9,10 +9,7 @@
 #include <utility>
 #include <vector>
 
-#ifdef _MSC_VER
-#include <intrin.h>
-#endif
-
+#include "ascii.hpp"
 #include "growing.hpp"
 #include "pages.hpp"
 #include "recent.hpp"
@@ -37,7 +34,7 @@ struct Tables {
     return at != symbols.end() && at->first == code ? at->second : PAYLOAD;
   }
 
-  // Numbers the characters by how many tokens they are in, so that those of most short words are below 256.
+  // Printable ASCII keeps its numbers, the rest is numbered by how many tokens it is in: most short words are below 256 then.
   void build(std::vector<uint32_t>& codes, std::vector<Token>& tokens) {
     std::vector<uint32_t> sorted(codes);
     std::sort(sorted.begin(), sorted.end());
@@ -47,27 +44,35 @@ struct Tables {
       counted.push_back({-int64_t(high - low), sorted[low]});
     }
     std::sort(counted.begin(), counted.end());
-    for (uint32_t n = 0; n < counted.size(); ++n) symbols.push_back({counted[n].second, n + 1});
+    uint32_t next = 1;
+    for (const auto& [count, code] : counted) {
+      const bool printable = code >= ' ' && code < 0x7F;
+      symbols.push_back({code, printable ? code : next});
+      if (!printable && ++next == ' ') next = 0x7F;
+    }
     std::sort(symbols.begin(), symbols.end());
     for (uint32_t& code : codes) code = symbol_of(code);
     short_words.build(codes, tokens, limit);
     trie.build(codes, tokens);
   }
-};
 
-// Returns how many bytes, from the highest on, come before the first that is zero.
-inline size_t bytes_before_zero(uint64_t value) {
-  constexpr uint64_t LOW = 0x7F7F7F7F7F7F7F7F;
-  const uint64_t zeros = ~(((value & LOW) + LOW) | value | LOW);  // the highest bit of each byte that is zero
-  if (!zeros) return 8;
-#ifdef _MSC_VER
-  unsigned long highest;
-  _BitScanReverse64(&highest, zeros);
-  return (63 - highest) / 8;
-#else
-  return size_t(__builtin_clzll(zeros)) / 8;
-#endif
-}
+  // Returns how ASCII stands in a first page.
+  Case case_of(const Page& page) const {
+    bool plain = true, lower = true, kept = true;
+    for (uint32_t code = '\t'; code < 0x7F; ++code) {
+      const uint32_t entry = page.entries[code], small = code | 32;
+      const bool is_letter = small >= 'a' && small <= 'z', is_digit = code >= '0' && code <= '9';
+      if (is_letter || is_digit)
+        kept &= entry == symbol_of(code), lower &= entry == symbol_of(is_letter ? small : code);
+      else if (code == ' ' || code == '\t' || code == '\n' || code == '\r')
+        plain &= entry >> KIND_AT == SPACE;
+      else if (code > ' ')
+        plain &= entry >> KIND_AT == PUNCTUATION;
+    }
+    if (!plain) return Case::other;
+    return lower ? Case::lower : kept ? Case::kept : Case::other;
+  }
+};
 
 struct Literal {  // an added token such as [MASK], found in the raw text
   std::u32string text;
@@ -77,6 +82,7 @@ struct Literal {  // an added token such as [MASK], found in the raw text
 struct Literals {  // by their first character, which is an ASCII sign; the longest first
   std::vector<Literal> of[128];
   bool begins[128] = {};  // whether there are some
+  std::string first;      // the characters for which there are
 };
 
 struct Range {
@@ -105,43 +111,33 @@ class Reader {
   template <class Char>
   void read(const Char* text, size_t size, size_t room) {
     const size_t begin = out_.ids.size, full = room > SIZE_MAX - begin ? SIZE_MAX : begin + room;
-    reserve(std::min(size, room) + limit_ + RecentWords::MOST + 1);
+    reserve((room < size ? std::min(size, room + MOST_AHEAD) : size) + limit_ + BLOCK + 2 * RecentWords::MOST);
     size_t part = 0;  // where the text begins, or the last literal ended: nothing looks over this border
     const auto entry_at = entries_of(text);
-    const uint8_t* const narrow = tables_.pages[0]->narrow;
     for (size_t i = 0; i < size;) {
+      if ((sizeof(Char) == 1 || is_letter(text[i])) && (i = read_plain(text, i, size, full)) == size) return;
       uint32_t entry = entry_at(i);
       if (entry >> KIND_AT < SPACE) {
         const size_t start = i;
         uint64_t key = 0;
         uint32_t any = 0;
-        // A word of plain letters, as nearly all are. The first eight without a branch, as where a word ends cannot be predicted.
-        if (sizeof(Char) == 1 && size - i > 8) {
-          const auto symbol = [&](size_t n) { return uint64_t(narrow[uint8_t(text[i + n])]) << (56 - 8 * n); };
-          key = ((symbol(0) | symbol(1)) | (symbol(2) | symbol(3))) | ((symbol(4) | symbol(5)) | (symbol(6) | symbol(7)));
-          const size_t length = bytes_before_zero(key);
-          key = length ? key >> (64 - 8 * length) : 0;  // none where the first character is no plain letter
-          i += length, entry = entry_at(i);
-        }
-        while (entry <= PAYLOAD) {
-          key = key << 8 | entry, any |= entry;
-          entry = ++i < size ? entry_at(i) : uint32_t(SPACE) << KIND_AT;
-        }
+        for (; entry <= PAYLOAD; entry = ++i < size ? entry_at(i) : uint32_t(SPACE) << KIND_AT)
+          key |= uint64_t(entry) << (8 * (i - start) & 63), any |= entry;
         int32_t id;
         if (const size_t length = i - start; entry >> KIND_AT < SPACE) {
           i = read_odd_word(text, start, part, size);
           if (i < size) entry = entry_at(i);
         } else if (length <= 8 && any < 256 && (id = tables_.short_words.find(key)) >= 0) {
           push(id, start, i);
-        } else if (RecentWords::Word* place = nullptr; !recall(text + start, length, size - start, &place)) {
-          const size_t first = out_.ids.size;
-          cut(length, [&](size_t n) { return entry_at(start + n); }, [&](size_t n) { return start + n; }, false);
-          keep(place, first);
+        } else {
+          const RecentWords::Key word = key_of(text, start, length, size);
+          read_rare_word(text, start, length, word, may_be_kept(word) ? recent_.place_of(word, false) : nullptr);
         }
         if (i == size) return;
       }
-      if (out_.ids.size >= full) return;
       const uint32_t kind = entry >> KIND_AT;
+      // Not where it is not known yet whether the last word ends here.
+      if (out_.ids.size >= full && kind <= PUNCTUATION) return;
       if (literals_ && uint32_t(text[i]) < 128 && literals_->begins[size_t(text[i])] && kind == PUNCTUATION)
         if (const Literal* literal = literal_at(text, i, size)) {
           push(literal->id, i, i + literal->text.size());
@@ -201,20 +197,160 @@ class Reader {
     if (SPANS) out_.spans.data[out_.spans.size++] = {int32_t(start), int32_t(end)};
   }
 
-  // Pushes the ids of a word that was cut a while ago, and returns whether it was. `left`: the characters
-  // from its first to the end of the text. `place`: where the ids of a word that comes for the second time belong. What a word becomes follows from its characters alone, but for a capital sigma.
+  // Reads on from `i` as far as there is nothing but plain ASCII, and returns how far that was. No branch depends on where words
+  // end, which cannot be predicted.
   template <class Char>
-  bool recall(const Char* text, size_t length, size_t left, RecentWords::Word** place) {
-    if (SPANS || length * sizeof(Char) > RecentWords::LONGEST) return false;
-    RecentWords::Word word = RecentWords::word_of(text, length * sizeof(Char), left * sizeof(Char), sizeof(Char), tables_.number);
-    *place = recent_.place_of(word);
-    if (!*place) return false;
-    if ((*place)->is(word) && (*place)->count >= 0) {
-      std::copy_n((*place)->ids, RecentWords::MOST, out_.ids.data + out_.ids.size);
-      out_.ids.size += (*place)->count;
+  size_t read_plain(const Char* text, size_t i, size_t size, size_t full) {
+#if LINKBOY_BLOCKS
+    const Case letters = tables_.pages[0]->ascii;
+    uint8_t copy[BLOCK + BEHIND];
+    while (letters != Case::other && i < size && out_.ids.size < full) {
+      const bool whole = sizeof(Char) == 1 && size - i >= sizeof copy;
+      const uint8_t* block = whole ? reinterpret_cast<const uint8_t*>(text + i) : narrowed(text + i, size - i, copy);
+      Kinds64 kinds(block);
+      if (kinds.odd) {
+        block = static_cast<uint8_t*>(std::memmove(copy, block, sizeof copy));
+        fold_odd(text + i, copy, kinds);
+      }
+      uint64_t stops = kinds.odd;
+      if (literals_)
+        for (char first : literals_->first) stops |= Kinds64::equal(block, first);
+      size_t end = stops ? trailing_zeros(stops) : BLOCK;
+      // A word that goes on behind the end is left for the next time.
+      if (end == BLOCK || kinds.odd >> end & 1)
+        while (end && kinds.letters >> (end - 1) & 1) --end;
+      if (!end) break;
+      read_block(text, i, block, kinds, ~uint64_t(0) >> (BLOCK - end));
+      i = std::min(i + end, size);
+      if (rare_count_ > MOST_RARE - BLOCK || (rare_count_ && out_.ids.size - rare_[0].number > MOST_IDS - BLOCK))
+        read_rare_words(text);
+    }
+    read_rare_words(text);
+#else
+    static_cast<void>(text), static_cast<void>(size), static_cast<void>(full);
+#endif
+    return i;
+  }
+
+  // Rare words that are asked for, with so many ids from the first of them on, before they are read; and their ids at most.
+  static constexpr size_t MOST_RARE = 2 * BLOCK, MOST_IDS = 4 * BLOCK, MOST_AHEAD = MOST_RARE * BLOCK;
+
+#if LINKBOY_BLOCKS
+  // Returns a copy of the next characters, with spaces behind the last; what does not fit a byte becomes 255.
+  template <class Char>
+  static const uint8_t* narrowed(const Char* text, size_t left, uint8_t (&copy)[BLOCK + BEHIND]) {
+    const size_t count = std::min(left, sizeof copy);
+    for (size_t n = 0; n < count; ++n) copy[n] = uint8_t(std::min<uint32_t>(text[n], 255));
+    std::memset(copy + count, ' ', sizeof copy - count);
+    return copy;
+  }
+
+  // Puts the letters of ASCII that others fold to in their places; other signs and spaces are told as such.
+  template <class Char>
+  void fold_odd(const Char* text, uint8_t* block, Kinds64& kinds) const {
+    for (; kinds.odd; kinds.odd &= kinds.odd - 1) {
+      const size_t at = trailing_zeros(kinds.odd);
+      const uint32_t entry = entry_of(uint32_t(text[at]));
+      if (entry >= 256 && entry >> KIND_AT != PUNCTUATION && entry >> KIND_AT != SPACE) return;
+      block[at] = entry < 256 ? uint8_t(entry) : 0;
+      (entry < 256 ? kinds.letters : entry >> KIND_AT == SPACE ? kinds.spaces : kinds.signs) |= kinds.odd & (~kinds.odd + 1);
+    }
+  }
+
+  // Reads those words and signs of a block that begin in `part`. What is not among the short words is in memory that no near
+  // cache holds: it is asked for here, and read later.
+  template <class Char>
+  void read_block(const Char* text, size_t i, const uint8_t* block, const Kinds64& kinds, uint64_t part) {
+    const bool lower = tables_.pages[0]->ascii == Case::lower;
+    const uint64_t starts = kinds.letters & ~(kinds.letters << 1);
+    int32_t* const ids = out_.ids.data;
+    size_t size = out_.ids.size;
+    for (uint64_t left = (starts | kinds.signs) & part; left; left &= left - 1) {
+      const size_t at = trailing_zeros(left);
+      size_t length = trailing_zeros(~(kinds.letters >> at));
+      length += !length;
+      uint64_t key = characters(block + at, std::min<size_t>(length, 8));
+      if (lower) key = in_lower_case(key);
+      int32_t id = length <= 8 ? tables_.short_words.find(key) : -1;
+      if (id < 0 && kinds.signs >> at & 1) {
+        id = int32_t(entry_of(uint32_t(text[i + at])) & PAYLOAD);
+      } else if (id < 0) {
+        uint64_t high = length > 8 ? characters(block + at + 8, std::min<size_t>(length - 8, 8)) : 0;
+        if (lower) high = in_lower_case(high);
+        const RecentWords::Key whole{key, high, RecentWords::kind_of(length, 0, tables_.number)};
+        rare_[rare_count_++] = {whole, may_be_kept(whole) ? recent_.place_of(whole, true) : nullptr, size, i + at, length};
+      }
+      if (SPANS) out_.spans.data[size] = {int32_t(i + at), int32_t(i + at + length)};
+      ids[size++] = id;
+    }
+    out_.ids.size = size, out_.spans.size = SPANS ? size : 0;
+  }
+
+  struct RareWord {
+    RecentWords::Key key;
+    RecentWords::Word* place;
+    size_t number, at, length;  // which of the ids it is, and where in the text
+  };
+  RareWord rare_[MOST_RARE];
+  size_t rare_count_ = 0;
+
+  // Puts the ids of the rare words that were passed over in their places.
+  template <class Char>
+  void read_rare_words(const Char* text) {
+    if (!rare_count_) return;
+    constexpr size_t AT_ONCE = RecentWords::MOST;  // mostly all that there are: then there is no branch for their number
+    int32_t ids[MOST_IDS + AT_ONCE];
+    Range spans[MOST_IDS + AT_ONCE];
+    const size_t first = rare_[0].number, all = out_.ids.size;
+    std::copy(out_.ids.data + first, out_.ids.data + all, ids);
+    if (SPANS) std::copy(out_.spans.data + first, out_.spans.data + all, spans);
+    out_.ids.size = first, out_.spans.size = SPANS ? first : 0;
+    const auto append = [&](size_t from, size_t to) {
+      for (size_t at = from; at < to; at += AT_ONCE) {
+        std::copy_n(ids + at - first, AT_ONCE, out_.ids.data + out_.ids.size + at - from);
+        if (SPANS) std::copy_n(spans + at - first, AT_ONCE, out_.spans.data + out_.spans.size + at - from);
+      }
+      out_.ids.size += to - from;
+      if (SPANS) out_.spans.size += to - from;
+    };
+    size_t done = first;
+    for (const RareWord* word = rare_; word < rare_ + rare_count_; ++word) {
+      append(done, word->number);
+      read_rare_word(text, word->at, word->length, word->key, word->place);
+      done = word->number + 1;
+    }
+    append(done, all);
+    rare_count_ = 0;
+  }
+#endif
+
+  // Reads a word of plain letters that is not among the short ones.
+  template <class Char>
+  void read_rare_word(const Char* text, size_t start, size_t length, const RecentWords::Key& key, RecentWords::Word* place) {
+    if (recall(key, place)) return;
+    const size_t first = out_.ids.size;
+    const auto entry_at = entries_of(text);
+    cut(length, [&](size_t n) { return entry_at(start + n); }, [&](size_t n) { return start + n; }, false);
+    keep(place, first);
+  }
+
+  template <class Char>
+  RecentWords::Key key_of(const Char* text, size_t start, size_t length, size_t size) const {
+    return RecentWords::key_of(text + start, length * sizeof(Char), (size - start) * sizeof(Char), sizeof(Char), tables_.number);
+  }
+
+  static bool may_be_kept(const RecentWords::Key& key) { return !SPANS && (key.kind & 255) <= RecentWords::LONGEST; }
+
+  // Pushes the ids of a word that was cut a while ago, and returns whether it was. `place`: where the ids of a word that comes
+  // for the second time belong. What a word becomes follows from its characters alone, but for a capital sigma.
+  bool recall(const RecentWords::Key& key, RecentWords::Word* place) {
+    if (!place) return false;
+    if (*place == key && place->count >= 0) {
+      std::copy_n(place->ids, RecentWords::MOST, out_.ids.data + out_.ids.size);
+      out_.ids.size += place->count;
       return true;
     }
-    **place = word;
+    static_cast<RecentWords::Key&>(*place) = key, place->count = -1;
     return false;
   }
 
@@ -258,8 +394,9 @@ class Reader {
     bool depends = false;  // on more than its characters
     for (uint32_t kind; end < size && (kind = entry_at(end) >> KIND_AT) < SPACE; ++end) depends |= kind == SIGMA;
     reserve(8 * (end - i) + (size - i) + RecentWords::MOST + 1);
-    RecentWords::Word* place = nullptr;
-    if (!depends && recall(text + i, end - i, size - i, &place)) return end;
+    const RecentWords::Key key = key_of(text, i, end - i, size);
+    RecentWords::Word* const place = !depends && may_be_kept(key) ? recent_.place_of(key, false) : nullptr;
+    if (recall(key, place)) return end;
     word_.resize(limit_ + 1), source_.resize(limit_ + 1), class_.resize(limit_ + 1);
     length_ = run_start_ = run_end_ = 0, shuffled_ = false;
     for (; i < end; ++i) append_all(text, i, part, size, entry_at(i));
