@@ -1,12 +1,14 @@
-// Hashes of 64 bits, and what helps to look for them.
+// Hashes of 64 bits, and what compilers are told.
 #pragma once
 
 #include <cstdint>
 
 #if defined(__GNUC__)
 #define LINKBOY_PREFETCH(address) __builtin_prefetch(address)
+#define LINKBOY_APART __attribute__((noinline))  // so that the loop it is called from keeps its registers
 #else
 #define LINKBOY_PREFETCH(address) (void)(address)
+#define LINKBOY_APART
 #endif
 
 namespace linkboy {

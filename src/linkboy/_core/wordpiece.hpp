@@ -200,7 +200,7 @@ class Reader {
   // Reads on from `i` as far as there is nothing but plain ASCII, and returns how far that was. No branch depends on where words
   // end, which cannot be predicted.
   template <class Char>
-  size_t read_plain(const Char* text, size_t i, size_t size, size_t full) {
+  LINKBOY_APART size_t read_plain(const Char* text, size_t i, size_t size, size_t full) {
 #if LINKBOY_BLOCKS
     const Case letters = tables_.pages[0]->ascii;
     uint8_t copy[BLOCK + BEHIND];
@@ -326,7 +326,7 @@ class Reader {
 
   // Reads a word of plain letters that is not among the short ones.
   template <class Char>
-  void read_rare_word(const Char* text, size_t start, size_t length, const RecentWords::Key& key, RecentWords::Word* place) {
+  LINKBOY_APART void read_rare_word(const Char* text, size_t start, size_t length, const RecentWords::Key& key, RecentWords::Word* place) {
     if (recall(key, place)) return;
     const size_t first = out_.ids.size;
     const auto entry_at = entries_of(text);
