@@ -4,7 +4,7 @@ It needs one call of softmax, over the classes *other* than the target; the resu
 mean the incoming gradient is known up to one factor, so forward turns the shares into the gradient, and nothing else of the
 size of the logits is ever made. For the loss of every sample it is not: forward keeps one number per sample, and backward
 computes the shares again. A second derivative and `torch.func` go through the differentiable operations of `_margin.py`,
-`torch.compile` through `_traced.py`.
+`torch.compile` through `_traced.py`, and many long rows on a CPU through `_core_in_graph.py`.
 
 Small batches on a CPU are computed with NumPy (`_small.py`). All others are computed in float32 and in chunks that stay in
 the cache.
@@ -129,7 +129,7 @@ class LabelBatch(NamedTuple):
             return label_sum_by_core(logits, target, weights, shift, divisor, gamma, wanted=wanted)
         rows = self.rows()
         if not (known and sum_by_arrays(logits, _SMALL, visible=visible)):
-            return _of_chunks(rows, divisor, gamma, wanted=wanted)
+            return of_chunks(rows, divisor, gamma, wanted=wanted)
         logits, weight = rows.logits, rows.weight
         total, gradient = label_sum(logits, target, weight, divisor, gamma, wanted=wanted)
         if rows.zeros is not False and not math.isfinite(total):
@@ -174,9 +174,7 @@ def _differentiable_gradient(
     return torch.autograd.grad(values, logits, grad, create_graph=True)[0]
 
 
-def _of_chunks(
-    rows: SampleRows, divisor: Tensor | float, gamma: float, *, wanted: bool
-) -> tuple[Tensor, Tensor | None]:
+def of_chunks(rows: SampleRows, divisor: Tensor | float, gamma: float, *, wanted: bool) -> tuple[Tensor, Tensor | None]:
     """Return sum and gradient, computed chunk by chunk."""
     logits, target, weight, masked = rows.logits, rows.target, rows.weight, rows.masked()
     gradient = torch.empty_like(logits, memory_format=torch.contiguous_format) if wanted else None

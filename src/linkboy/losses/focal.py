@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from linkboy._compat import SAYS_WHEN_IT_COMPILES
 from linkboy._tensors import result_dtype
 from linkboy.losses._arguments import (
     Normalizer,
@@ -102,4 +103,10 @@ def reduce_rows(
         return soft_sum(rows, label_smoothing, gamma, divisor, dtype)
     if reduction == "none":
         return margin_loss(rows, gamma).to(dtype)
+    if SAYS_WHEN_IT_COMPILES and torch.compiler.is_compiling():
+        # Imported here, because that tells torch of operations which nothing else needs.
+        from linkboy.losses._core_in_graph import core_sum, core_takes
+
+        if core_takes(rows):
+            return (core_sum(rows, gamma) / divisor).to(dtype)
     return margin_loss_sum(rows, divisor, gamma, dtype)
