@@ -145,7 +145,8 @@ class ShortWords {
     for (const Token& token : tokens) {
       uint64_t key = 0;
       uint32_t any = 0;
-      for (uint32_t i = token.begin; i < token.end; ++i) key |= uint64_t(symbols[i]) << (8 * (i - token.begin) & 63), any |= symbols[i];
+      for (uint32_t i = token.begin; i < token.end; ++i)
+        key |= uint64_t(symbols[i]) << (8 * (i - token.begin) & 63), any |= symbols[i];
       if (!token.continues && token.end - token.begin <= std::min<size_t>(limit, 8) && any < 256) found.push_back({key, &token});
     }
     bits_ = 4;

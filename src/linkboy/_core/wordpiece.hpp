@@ -170,6 +170,16 @@ class Reader {
   Output& out_;
   const size_t limit_;
   RecentWords& recent_ = RecentWords::of_this_thread();
+  // Words whose memory was asked for, and which are read a little later; so many, and so many ids from the first of them on, are
+  // there at most.
+  struct RareWord {
+    RecentWords::Key key;
+    RecentWords::Word* place;
+    size_t number, at, length;  // which of the ids it is, and where in the text
+  };
+  static constexpr size_t MOST_RARE = 2 * BLOCK, MOST_IDS = 4 * BLOCK, MOST_AHEAD = MOST_RARE * BLOCK;
+  RareWord rare_[MOST_RARE];
+  size_t rare_count_ = 0;
   // A word that is not of plain letters alone: its symbols, where each came from, and, for the run of combining marks at its
   // end, their classes.
   std::vector<uint32_t> word_;
@@ -232,9 +242,6 @@ class Reader {
     return i;
   }
 
-  // Rare words that are asked for, with so many ids from the first of them on, before they are read; and their ids at most.
-  static constexpr size_t MOST_RARE = 2 * BLOCK, MOST_IDS = 4 * BLOCK, MOST_AHEAD = MOST_RARE * BLOCK;
-
 #if LINKBOY_BLOCKS
   // Returns a copy of the next characters, with spaces behind the last; what does not fit a byte becomes 255.
   template <class Char>
@@ -245,7 +252,8 @@ class Reader {
     return copy;
   }
 
-  // Puts the letters of ASCII that others fold to in their places; other signs and spaces are told as such.
+  // Puts into a block what its odd letters fold to, as far as that is one symbol of a byte, and counts other signs and spaces
+  // among theirs. What is left is odd.
   template <class Char>
   void fold_odd(const Char* text, uint8_t* block, Kinds64& kinds) const {
     for (; kinds.odd; kinds.odd &= kinds.odd - 1) {
@@ -286,14 +294,6 @@ class Reader {
     out_.ids.size = size, out_.spans.size = SPANS ? size : 0;
   }
 
-  struct RareWord {
-    RecentWords::Key key;
-    RecentWords::Word* place;
-    size_t number, at, length;  // which of the ids it is, and where in the text
-  };
-  RareWord rare_[MOST_RARE];
-  size_t rare_count_ = 0;
-
   // Puts the ids of the rare words that were passed over in their places.
   template <class Char>
   void read_rare_words(const Char* text) {
@@ -326,7 +326,8 @@ class Reader {
 
   // Reads a word of plain letters that is not among the short ones.
   template <class Char>
-  LINKBOY_APART void read_rare_word(const Char* text, size_t start, size_t length, const RecentWords::Key& key, RecentWords::Word* place) {
+  LINKBOY_APART void read_rare_word(const Char* text, size_t start, size_t length, const RecentWords::Key& key,
+                                    RecentWords::Word* place) {
     if (recall(key, place)) return;
     const size_t first = out_.ids.size;
     const auto entry_at = entries_of(text);
