@@ -106,3 +106,23 @@ def test_any_number_of_classes_gives_the_loss_and_gradient_of_float64(shape, dyn
     torch.testing.assert_close(
         torch.autograd.grad(got, logits)[0].double(), torch.autograd.grad(expected, exact)[0], rtol=1e-6, atol=1e-37
     )
+
+
+@needs_one_operation
+@pytest.mark.parametrize("options", [{}, {"alpha": [1.0, 0.0, 3.0]}, {"gamma": 0.5, "reduction": "none"}], ids=str)
+def test_a_second_derivative_inside_the_graph_is_that_of_the_eager_loss(options):
+    if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
+        pytest.skip("this torch leaves derivatives out of its graphs")
+    logits = LOGITS.clone().requires_grad_()
+
+    def penalty(x):
+        (first,) = torch.autograd.grad(lb.focal_loss(x, TARGET, **options).sum(), x, create_graph=True)
+        return first.square().sum()
+
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(trace_autograd_ops=True):
+        compiled = torch.compile(penalty, fullgraph=True, backend="aot_eager")
+        (found,) = torch.autograd.grad(compiled(logits), logits)
+    (expected,) = torch.autograd.grad(penalty(logits), logits)
+    assert expected.abs().max() > 1e-3
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)

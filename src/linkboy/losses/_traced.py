@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from linkboy._compat import SAYS_WHEN_IT_COMPILES
 from linkboy._tensors import wide_dtype, work_dtype
 from linkboy.losses._arguments import along_classes
+from linkboy.losses._margin import plain_margin_loss
 
 # From here on q is 1 in every dtype, and the loss the straight line `log(odds)`; the exponential is still finite.
 _STRAIGHT_FROM = 60.0
@@ -23,7 +25,7 @@ class TracedMarginLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, gamma: float) -> Tensor:
-        wide = wide_dtype(logits.device)
+        wide, given = wide_dtype(logits.device), weight
         work = logits.to(work_dtype(logits))
         others = work.masked_fill(_is_target(target, work), -torch.inf)
         top = others.amax(1, keepdim=True)
@@ -38,11 +40,18 @@ class TracedMarginLoss(torch.autograd.Function):
             loss, slope = torch.where(masked, 0.0, weight * loss), torch.where(masked, 0.0, weight * slope)
             rest = torch.where(masked, 1.0, rest)
         ctx.save_for_backward(logits, target, top, slope.to(work.dtype), (slope / rest).to(work.dtype))
+        ctx.weight, ctx.gamma = given, gamma
         return loss.squeeze(1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         logits, target, top, slope, factor = ctx.saved_tensors
+        if SAYS_WHEN_IT_COMPILES and torch.is_grad_enabled():
+            # A second derivative inside the graph: to autograd, what forward made and saved is constant.
+            weight = ctx.weight
+            values = plain_margin_loss(logits, target, None if weight is None else weight == 0, ctx.gamma)
+            values = values if weight is None else values * weight
+            return *torch.autograd.grad(values, logits, grads[0], create_graph=True), None, None, None
         grad = grads[0].unsqueeze(1).to(slope.dtype)
         work = logits.to(work_dtype(logits))
         own, others = -slope * grad, factor * grad
