@@ -111,6 +111,24 @@ def test_the_cross_entropy_is_at_its_minimum():
     assert gradient.abs().max() < 1e-3
 
 
+def objective(made, strength, steps, scale="presence"):
+    """Return what the solver minimises for a cross-entropy, after some steps."""
+    weights = dense_solution(made, "cross-entropy", scale, strength, steps)
+    losses = torch.nn.functional.cross_entropy(made.rows.times(weights), made.targets, reduction="none").double()
+    scaled = weights.double() / made.scale(scale, 0, made.classes).double().clamp_min(1e-12)
+    return float(scaled.square().sum() / 2 + strength * losses.sum())
+
+
+@pytest.mark.parametrize("classes", [10, 20])
+@pytest.mark.parametrize("strength", [16.0, 64.0, 1024.0])
+def test_no_step_goes_beyond_the_minimum_and_back_where_the_loss_is_nearly_flat(classes, strength):
+    targets = np.repeat(np.arange(classes), 10)
+    made = problem(FlatFeatures(targets, None, np.arange(len(targets) + 1)), targets, classes)
+    found = [objective(made, strength, steps) for steps in range(12)]
+    assert all(later <= earlier * 1.001 for earlier, later in pairwise(found))
+    assert found[-1] == pytest.approx(objective(made, strength, 200), rel=0.02)
+
+
 def test_classes_in_blocks_come_to_the_same_weights(monkeypatch):
     features, _, targets = draw()
     whole = dense_solution(problem(features, targets), "squared-hinge", "log-odds", 1.0, 20)

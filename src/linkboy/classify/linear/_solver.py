@@ -312,16 +312,32 @@ class Problem:
                 along = along + dot(weights[tile], here)
                 length = length + dot(here, here)
             moved = self.rows.times(scaled)
-            at, step = line(margins, moved), zero
-            for _ in range(NEWTON_STEPS):
-                slope, bend = at(step)
-                change = (along + step * length + slope) / (length + bend).clamp_min(1e-30)
-                step = step - change
-                if (change.abs() <= CLOSE_ENOUGH * step.abs()).all():
-                    break
+            step = _step(line(margins, moved), along, length)
             weights.addcmul_(step, direction)
             margins.addcmul_(step, moved)
         return weights
+
+
+def _step(losses: Line, along: Tensor, length: Tensor) -> Tensor:
+    """Return the step along a direction to the minimum, by Newton's method within what is known to hold the minimum.
+
+    Where a cross-entropy is nearly flat, a step of Newton's alone goes far beyond the minimum, back, and farther.
+
+    Args:
+        losses: from a step to slope and curvature of the losses.
+        along: the weights times the direction.
+        length: the squared length of the direction.
+    """
+    step, low, high = torch.zeros_like(along), torch.full_like(along, -torch.inf), torch.full_like(along, torch.inf)
+    for _ in range(NEWTON_STEPS):
+        slope, bend = losses(step)
+        slope = along + step * length + slope
+        low, high = torch.where(slope < 0, step, low), torch.where(slope < 0, high, step)
+        former, step = step, step - slope / (length + bend).clamp_min(1e-30)
+        step = torch.where((low <= step) & (step <= high), step, (low + high) / 2)
+        if ((step - former).abs() <= CLOSE_ENOUGH * step.abs()).all():
+            break
+    return step
 
 
 def _tiles(rows: int, columns: int) -> list[slice]:
