@@ -129,6 +129,14 @@ def test_no_step_goes_beyond_the_minimum_and_back_where_the_loss_is_nearly_flat(
     assert found[-1] == pytest.approx(objective(made, strength, 200), rel=0.02)
 
 
+@pytest.mark.parametrize(("classes", "rows"), [(40, 600), (60, 1200)])
+def test_eight_steps_come_near_to_the_minimum_for_many_classes(classes, rows):
+    features, _, targets = draw(rows, classes)
+    made = problem(features, targets, classes)
+    before, after, least = (objective(made, 64.0, steps, "idf") for steps in (0, 8, 1000))
+    assert after - least < 0.035 * (before - least)
+
+
 def test_classes_in_blocks_come_to_the_same_weights(monkeypatch):
     features, _, targets = draw()
     whole = dense_solution(problem(features, targets), "squared-hinge", "log-odds", 1.0, 20)

@@ -262,8 +262,11 @@ class Problem:
 
             return at
 
-        share = (self.classes - 1) / self.classes**2
-        curvature = 1 + share * scale.square() * self.rows.squared_times(cost)
+        # The loss bends by p (1 - p), at the start by `share`. For the class of a row, whose p rises from there, the diagonal of
+        # the matrix that bounds the curvature whatever p is (Böhning 1992) leads nearer to the minimum in as many steps.
+        share, bound = (self.classes - 1) / self.classes**2, (self.classes - 1) / (2 * self.classes)
+        bends = self.rows.squared_times(cost * (share + (bound - share) * own))
+        curvature = bends.mul_(scale.square()).add_(1)
         return scale * self._descend(scale, curvature, slopes, line, steps, (1, self.classes))
 
     def _descend(
