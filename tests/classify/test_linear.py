@@ -1,5 +1,6 @@
 """The solver of the n-gram model against scikit-learn and a plain objective, the mix, the folds, and what follows from them."""
 
+import dataclasses
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.special import logsumexp
 from sklearn.svm import LinearSVC
 
 from linkboy.classify.encoding._features import FlatFeatures
-from linkboy.classify.linear._linear import Judge, Member, Task, fit_linear, folds
+from linkboy.classify.linear._linear import Judge, Member, Task, _path, fit_linear, folds
 from linkboy.classify.linear._mixing import centred, mean_loss, mix
 from linkboy.classify.linear._solver import SCALES, Problem, SparseRows
 from linkboy.classify.models._centroids import MOST_OF_CLASSES, fit_centroids
@@ -278,6 +279,18 @@ def test_all_strengths_that_were_tried_are_members():
         assert all(later < earlier for earlier, later in pairwise(losses[:-1]))
         best = path[int(np.argmin(losses))].strength
         assert {m.strength for m in found if m.scale != found[0].scale} == {best}
+
+
+def test_strengths_of_a_cross_entropy_grow_while_rows_become_likelier():
+    class Stronger(Judge):
+        def __init__(self):
+            pass
+
+        def judge(self, member):
+            return dataclasses.replace(member, judged_loss=1 / member.strength), torch.zeros(1, 2)
+
+    path = _path(Stronger(), "cross-entropy", "idf", lambda what: None)
+    assert [member.strength for member, _ in path] == [4, 16, 64, 256]
 
 
 def test_a_member_is_judged_with_the_proportions_of_the_judged_rows():

@@ -20,7 +20,7 @@ from linkboy.classify.linear._solver import SCALES, DenseRows, MemberLoss, Probl
 ENOUGH_JUDGED = 1000  # rows of a validation part; of a smaller one, folds of all rows judge
 FOLDS = 3
 HINGE_STRENGTHS = (0.25, 1.0, 4.0, 16.0)
-ENTROPY_STRENGTHS = (4.0, 16.0, 64.0)
+ENTROPY_STRENGTHS = (4.0, 16.0, 64.0, 256.0)
 # Of the first loss; of the second all are tried.
 FIRST_SCALES: tuple[Scale, ...] = ("idf", "presence", "idf x log-odds")
 STEPS, FEWER_STEPS, MUCH_WORK = 20, 12, 2e8
