@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "hash.hpp"
 #include "python.hpp"
 #include "tensor.hpp"
 #include "wordpiece.hpp"
@@ -12,8 +13,10 @@ namespace linkboy {
 
 constexpr size_t UNLOCK_FROM = 20000;  // characters from which the lock of Python is let go
 
-// Strings are read where they are. They never change, and the references keep them alive while the lock is let go.
+// Strings are read where they are. They never change, and the references keep them alive while the lock is let go. They lie all
+// over the memory: each is asked for while others are read.
 struct Texts {
+  static constexpr size_t AHEAD = 8;
   struct View {
     const void* data;
     size_t size;
@@ -28,9 +31,17 @@ struct Texts {
     const Py_ssize_t count = PySequence_Fast_GET_SIZE(texts);
     PyObject** items = PySequence_Fast_ITEMS(texts);
     views.reserve(size_t(count));
-    for (Py_ssize_t n = 0; n < count; ++n)
+    for (Py_ssize_t n = 0; n < count; ++n) {
+      if (count - n > Py_ssize_t(AHEAD)) LINKBOY_PREFETCH(items[n + Py_ssize_t(AHEAD)]);
       if (!add(items[n])) return false;
+    }
     return true;
+  }
+
+  void ask_for(size_t n) const {
+    if (n >= views.size()) return;
+    LINKBOY_PREFETCH(views[n].data);
+    LINKBOY_PREFETCH(static_cast<const char*>(views[n].data) + 64);
   }
 
   void hold(PyObject* texts) {
@@ -68,7 +79,9 @@ void encode_texts(const Tables& tables, const Literals* literals, const Texts& t
   Reader<SPANS> reader(tables, literals, out, texts.longest);
   out.ids.reserve(texts.characters / 4 + 4 * texts.views.size());
   out.ends.reserve(texts.views.size());
-  for (const Texts::View& text : texts.views) {
+  for (size_t n = 0; n < texts.views.size(); ++n) {
+    const Texts::View& text = texts.views[n];
+    texts.ask_for(n + Texts::AHEAD);
     if (row.first >= 0) reader.emit(row.first, 0, 0);
     const size_t start = out.ids.size;
     if (text.width == 1) reader.read(static_cast<const uint8_t*>(text.data), text.size, row.room);

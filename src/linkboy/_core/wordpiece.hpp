@@ -113,9 +113,19 @@ class Reader {
     const size_t begin = out_.ids.size, full = room > SIZE_MAX - begin ? SIZE_MAX : begin + room;
     reserve((room < size ? std::min(size, room + MOST_AHEAD) : size) + limit_ + BLOCK + 2 * RecentWords::MOST);
     size_t part = 0;  // where the text begins, or the last literal ended: nothing looks over this border
+    size_t count = begin;  // of ids: in a register, but where another function appends some
+    const auto put = [&](int32_t id, size_t start, size_t end) {
+      out_.ids.data[count] = id;
+      if (SPANS) out_.spans.data[count] = {int32_t(start), int32_t(end)};
+    };
+    const auto leave = [&] { out_.ids.size = count, out_.spans.size = SPANS ? count : 0; };
     const auto entry_at = entries_of(text);
     for (size_t i = 0; i < size;) {
-      if ((sizeof(Char) == 1 || is_letter(text[i])) && (i = read_plain(text, i, size, full)) == size) return;
+      if (sizeof(Char) == 1 || is_letter(text[i])) {
+        leave();
+        if ((i = read_plain(text, i, size, full)) == size) return;
+        count = out_.ids.size;
+      }
       uint32_t entry = entry_at(i);
       if (entry >> KIND_AT < SPACE) {
         const size_t start = i;
@@ -125,38 +135,42 @@ class Reader {
           key |= uint64_t(entry) << (8 * (i - start) & 63), any |= entry;
         int32_t id;
         if (const size_t length = i - start; entry >> KIND_AT < SPACE) {
+          leave();
           i = read_odd_word(text, start, part, size);
+          count = out_.ids.size;
           if (i < size) entry = entry_at(i);
         } else if (length <= 8 && any < 256 && (id = tables_.short_words.find(key)) >= 0) {
-          push(id, start, i);
+          put(id, start, i), ++count;
         } else {
           const RecentWords::Key word = key_of(text, start, length, size);
+          leave();
           read_rare_word(text, start, length, word, may_be_kept(word) ? recent_.place_of(word, false) : nullptr);
+          count = out_.ids.size;
         }
-        if (i == size) return;
+        if (i == size) break;
       }
       const uint32_t kind = entry >> KIND_AT;
       // Not where it is not known yet whether the last word ends here.
-      if (out_.ids.size >= full && kind <= PUNCTUATION) return;
-      if (literals_ && uint32_t(text[i]) < 128 && literals_->begins[size_t(text[i])] && kind == PUNCTUATION)
+      if (count >= full && kind <= PUNCTUATION) break;
+      if (uint32_t(text[i]) < 128 && literals_ && literals_->begins[size_t(text[i])] && kind == PUNCTUATION)
         if (const Literal* literal = literal_at(text, i, size)) {
-          push(literal->id, i, i + literal->text.size());
+          put(literal->id, i, i + literal->text.size()), ++count;
           part = i += literal->text.size();
           continue;
         }
       if (kind <= PUNCTUATION) {  // written for a space, too, and then forgotten, which is quicker than to ask
-        push(int32_t(entry & PAYLOAD), i, i + 1);
-        out_.ids.size -= kind == SPACE;
-        if (SPANS) out_.spans.size -= kind == SPACE;
+        put(int32_t(entry & PAYLOAD), i, i + 1);
+        count += kind != SPACE;
       } else if (kind == UNFILLED) {
         note(out_.missing, uint32_t(text[i]) >> 8);
       } else {
-        out_.ids.size = begin, out_.spans.size = SPANS ? begin : 0;
+        count = begin;
         out_.references.push_back(out_.ends.size());
-        return;
+        break;
       }
       ++i;
     }
+    leave();
   }
 
   void emit(int32_t id, size_t start, size_t end) {
