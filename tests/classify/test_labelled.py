@@ -225,6 +225,9 @@ BAD = {
         "name one, such as text_column='很好', or if that is a row, pass header=False"),
     "empty label": ("rows.tsv", b"good\tyes\nbad\t \n", "{path} line 2: the label is empty; {mend}"),
     "fields": ("rows.csv", b"text,label\na,b\na,b,c\n", "{path} line 3: 3 fields where the header has 2; {mend}"),
+    "row names": ("rows.tsv", b'"text"\t"label"\n"1"\t"a"\t"b"\n"2"\t"c"\t"d"\n',
+        "{path} line 2: 3 fields where the header has 2, as where R writes the names of rows without a heading "
+        "(row.names = FALSE leaves them out); {mend}"),
     "json": ("rows.jsonl", b'{"text": "a", "label": 1}\n{"text": \n',
         "{path} line 2: it is not JSON (Expecting value at column 10); {mend}"),
     "open quote": ("rows.csv", b'text,label\n"an open quote,p\nfine,p\n',

@@ -211,6 +211,15 @@ def test_a_model_whose_sizes_do_not_fit_is_refused(tmp_path):
     )
 
 
+@pytest.mark.parametrize("version", [0, 13, 99, -1])
+def test_a_model_of_a_version_that_nobody_knows_is_refused(version, tmp_path):
+    path = tmp_path / "model.bin"
+    path.write_bytes(Model(version=version).content())
+    with pytest.raises(ValueError) as caught:
+        load_embeddings(path, WORDS)
+    assert str(caught.value) == f"{str(path)!r} is a fastText model of version {version}; those up to 12 are read"
+
+
 # --- safetensors: a tensor by name, model2vec, folders with a tokenizer ---
 
 

@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Collection
 
-_ARGUMENT = re.compile(r"(\bwith )?\b([a-z][a-z_]*)=('[^']*'|\"[^\"]*\"|\.\.\.|[\w.+-]*\w)")
+_ARGUMENT = re.compile(r"(\bwith )?\b([a-z][a-z_]*)=('[^']*'|\"[^\"]*\"|\.\.\.|[\w.+-]*\w|(?=[,;]|\Z))")
 _QUOTED = re.compile(r"""((?<!\w)'(?:\\.|[^'\\])*'|(?<!\w)"(?:\\.|[^"\\])*")""")
 # A name of two words is an argument wherever it stands alone; a single word is one at the start of a clause that says what it
 # must be, or as what to pass or leave out.
@@ -31,6 +31,8 @@ def as_options(sentence: str, options: Collection[str]) -> str:
         'it was started without --epochs'
         >>> as_options("it was started with refit=False", ["--refit", "--no-refit"])
         'it was started with --no-refit'
+        >>> as_options("say what stands between them with separator=, or write a tab", ["--separator"])
+        'say what stands between them with --separator, or write a tab'
         >>> as_options("y=3 is text", ["--epochs"])
         'y=3 is text'
         >>> as_options("class_weight is for one label a text; leave class_weight out", ["--class-weight"])
@@ -49,7 +51,7 @@ def as_options(sentence: str, options: Collection[str]) -> str:
             return f"{before}--no-{name[2:]}"
         if value in ("None", "False"):
             return f"{'without' if before else 'no'} {name}"
-        if value == "True":
+        if value in ("True", ""):
             return f"{before}{name}"
         quoted = value[0] in ("'", '"')
         return f"{before}{name} {shlex.quote(value[1:-1]) if quoted else value}"

@@ -20,6 +20,7 @@ from linkboy.embeddings._vocabulary import SUBWORD, encode
 _LONGEST_WORD = 4096
 _LONGEST_PIECE = 255  # characters; fastText's own default is 6
 _SUPERVISED = 3
+_NEWEST_VERSION = 12  # of fastText 0.9, which refuses a newer one as well
 _END_OF_SENTENCE = b"</s>"
 _CHUNK = 1 << 20
 _WORDS_TOGETHER = 4096
@@ -67,6 +68,10 @@ def _read_header(source: Source) -> _Header:
     is_old = magic != FASTTEXT_MAGIC
     if not is_old:
         stream.read(8)
+        if not 0 < version <= _NEWEST_VERSION:
+            raise ValueError(
+                f"{str(source.path)!r} is a fastText model of version {version}; those up to {_NEWEST_VERSION} are read"
+            )
     try:
         dim, *_, model, bucket, shortest, longest, _, _ = FASTTEXT_ARGUMENTS.unpack(
             stream.read(FASTTEXT_ARGUMENTS.size)

@@ -376,11 +376,15 @@ def line_records(lines: Iterator[Line], dialect: Dialect, bad_row: BadRow) -> It
         if len(fields) == expected:
             yield number, fields
         else:
-            bad_row(number, _wrong_count(len(fields), dialect))
+            bad_row(number, _wrong_count(fields, dialect))
 
 
-def _wrong_count(count: int, dialect: Dialect) -> str:
-    return f"{plural(count, 'field')} where the {'header' if dialect.header else 'first row'} has {len(dialect.names)}"
+def _wrong_count(fields: Sequence[str], dialect: Dialect) -> str:
+    count, expected = len(fields), len(dialect.names)
+    said = f"{plural(count, 'field')} where the {'header' if dialect.header else 'first row'} has {expected}"
+    if dialect.header and count == expected + 1 and fields[0].strip('"') == "1":
+        said += ", as where R writes the names of rows without a heading (row.names = FALSE leaves them out)"
+    return said
 
 
 def csv_records(path: Path, lines: Iterator[Line], dialect: Dialect, bad_row: BadRow) -> Iterator[tuple[int, Record]]:
@@ -419,7 +423,7 @@ def csv_records(path: Path, lines: Iterator[Line], dialect: Dialect, bad_row: Ba
             awaits_header = False
         elif problem or len(fields) != expected:
             if not undecodable:
-                bad_row(numbers[0], problem or _wrong_count(len(fields), dialect))
+                bad_row(numbers[0], problem or _wrong_count(fields, dialect))
         elif not undecodable:
             yield numbers[0], fields  # a row may span lines; it is named by the one it begins on
 
