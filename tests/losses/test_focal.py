@@ -609,6 +609,8 @@ MESSAGES = [
     ({"alpha": [1.0, torch.inf, 1.0]}, "alpha must be finite, got inf"),
     ({"weight": torch.ones(3)},
      "focal_loss has no argument 'weight': weights per class are alpha, weights per sample sample_weight"),
+    *(({other: 1}, f"focal_loss has no argument {other!r}: it is called {name} here") for other, name in (
+        ("smoothing", "label_smoothing"), ("size_average", "reduction"), ("ignore_label", "ignore_index"), ("labels", "target"))),
     ({"alpha": "abc"}, "alpha must be a tensor or hold numbers, got str"),
     ({"sample_weight": torch.ones(4).cfloat()}, "sample_weight must hold real numbers, got c64[4]"),
     ({"sample_weight": torch.full((4,), torch.inf)}, "sample_weight must be finite, got inf"),

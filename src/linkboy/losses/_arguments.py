@@ -1,6 +1,7 @@
 """What every classification loss requires of its arguments, and the weights and divisor that follow from them."""
 
 import functools
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from linkboy._checks import check_choice, check_number, describe
 from linkboy._compat import SAYS_WHEN_IT_COMPILES
 from linkboy._tensors import check_floating, in_work_dtype, transforms_active, values_visible, wide_dtype
 from linkboy.losses import _small
-from linkboy.losses._functions import loss_functions, refuse_other_names
+from linkboy.losses._functions import loss_functions, names_elsewhere, refuse_other_names
 
 Reduction = Literal["none", "mean", "sum"]
 Normalizer = Literal["weights", "count", "positives"] | float | Tensor
@@ -93,6 +94,7 @@ def loss_function(**other_names: str) -> Callable[[Callable[P, Tensor]], Callabl
 
     def decorate(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
         name = function.__name__
+        names = {**names_elsewhere(inspect.signature(function).parameters), **other_names}
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
@@ -103,10 +105,10 @@ def loss_function(**other_names: str) -> Callable[[Callable[P, Tensor]], Callabl
 
                 return getattr(_in_graph, name)(*args, **kwargs)
             if kwargs:
-                refuse_other_names(name, kwargs, other_names)
+                refuse_other_names(name, kwargs, names)
             return function(*args, **kwargs)
 
-        call.other_names = other_names  # type: ignore[attr-defined]
+        call.other_names = names  # type: ignore[attr-defined]
         loss_functions.append(call)
         return call
 

@@ -32,7 +32,11 @@ from linkboy.losses._sums import loss_sum
 Factor = Tensor | float
 
 
-@loss_function(weight="weights per element are sample_weight, the weight of label 1 is pos_weight")
+@loss_function(
+    weight="weights per element are sample_weight, the weight of label 1 is pos_weight",
+    class_weight="the weight of label 1 is pos_weight",
+    class_weights="the weight of label 1 is pos_weight",
+)
 def binary_focal_loss(
     input: Tensor,
     target: Tensor,
