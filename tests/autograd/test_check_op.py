@@ -12,6 +12,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from tests.autograd.planted import BY_DESIGN, KNOWN, OWN, RIGHT, NeedsMixedUp, OldSquare, Square, matrix, twice
 from torch import nn
 
@@ -418,6 +419,27 @@ NOT_LINEAR = {
 def test_a_backward_that_is_not_linear_in_the_incoming_gradient_is_found(name, shape):
     report = check_op(identity_with(NOT_LINEAR[name]), matrix(*shape), compile=False)
     assert "linearity" in outcomes(report, "failed"), report
+
+
+WITHOUT_SLOPE = {
+    "sum of a softmax": lambda x: x.softmax(-1).sum(-1),
+    "sum of log-probabilities": lambda x: x.log_softmax(-1).exp().sum(-1),
+    "sum of a layer norm": lambda x: F.layer_norm(x, x.shape[-1:]).sum(-1),
+    "sum of the centred": lambda x: (x - x.mean(-1, keepdim=True)).sum(-1),
+    "norm of the normalised": lambda x: F.normalize(x, dim=-1).norm(dim=-1),
+    "cosine of itself": lambda x: F.cosine_similarity(x, 2 * x, -1),
+    "sine and cosine": lambda x: x.sin() ** 2 + x.cos() ** 2,
+    "quotient of itself": lambda x: x / x,
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_SLOPE)
+@pytest.mark.parametrize("shape", [(1, 3), (4, 3)])
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_a_gradient_that_is_zero_but_for_rounding_is_linear(name, shape, size):
+    for dtype in (torch.float64, torch.float32):
+        report = check_op(WITHOUT_SLOPE[name], size * matrix(*shape).to(dtype), compile=False)
+        assert report.row("linearity").outcome == "passed", report
 
 
 def test_a_backward_that_bounds_the_gradient_on_purpose_passes_beside_its_surrogate():

@@ -25,6 +25,8 @@ from linkboy.autograd._verdict import Verdict, failed, limited, passed, skipped
 
 ON_A_KINK = "beside the inputs given, which lie on a kink"
 SIZES = (2.0, -1.0, 1e3, 1e-3)
+# Of numbers of the size of the input, the output or 1, which may be left of a gradient that should be 0.
+ROUNDINGS = 64
 
 
 def backward(trial: Trial) -> Verdict:
@@ -85,9 +87,9 @@ def linearity(trial: Trial) -> Verdict:
             expected = [a + b for a, b in zip(first, second, strict=True)]
         else:
             expected = [size * a for a in first]
-        largest = max((x[x.isfinite()].abs().max().item() for x in expected if x.isfinite().any()), default=0.0)
-        unit = 1 / (largest or 1.0)
-        found = difference([x * unit for x in got], [x * unit for x in expected], 10 * trial.tolerance)
+        allowed = 10 * trial.tolerance
+        unit = 1 / (max(_largest(expected), _rounding(ends, trial.inputs(leaves), incoming) / allowed) or 1.0)
+        found = difference([x * unit for x in got], [x * unit for x in expected], allowed)
         if found:
             return failed(
                 f"for {way} an incoming gradient, relative to the largest number: {found}",
@@ -96,6 +98,16 @@ def linearity(trial: Trial) -> Verdict:
                 "function that bounds it in the same way",
             )
     return passed()
+
+
+def _largest(tensors: list[Tensor]) -> float:
+    return max((x[x.isfinite()].abs().max().item() for x in tensors if x.isfinite().any()), default=0.0)
+
+
+def _rounding(ends: list[Tensor], inputs: list[Tensor], incoming: list[Tensor]) -> float:
+    """Return how far from 0 rounding may leave the gradient of what does not change, such as the sum of a softmax."""
+    steepest = max(1.0, _largest(ends)) * max(1.0, 1 / (_largest(inputs) or 1.0))
+    return ROUNDINGS * max(torch.finfo(x.dtype).eps for x in ends) * steepest * _largest(incoming)
 
 
 def _handed_back(ends: list[Tensor], inputs: list[Tensor], incoming: list[Tensor]) -> list[Tensor]:

@@ -22,7 +22,9 @@ _ELSEWHERE = {
 def names_elsewhere(parameters: Iterable[str]) -> dict[str, str]:
     """Return what other libraries call the arguments of a loss, each with the name that it has here."""
     here = set(parameters)
-    known = {other: name for name, others in _ELSEWHERE.items() if name in here for other in others if other not in here}
+    known = {
+        other: name for name, others in _ELSEWHERE.items() if name in here for other in others if other not in here
+    }
     return {other: f"it is called {name} here" for other, name in known.items()}
 
 
