@@ -85,7 +85,7 @@ HOSTILE = {
     ),
     "a model of fastText": (
         b"\xba\x16\x4f\x2f" + bytes(100),
-        "{path} is a fastText model with a damaged header; get the file again",
+        "{path} is a fastText model of version 0; those up to 12 are read",
     ),
     "a model of fastText that claims all words of the world": (
         fasttext(2**31 - 1), "{path} is a fastText model that is cut short; get the file again",
