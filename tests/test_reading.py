@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 import os
+import pickle
 import sys
 import zipfile
 
@@ -96,6 +97,16 @@ def test_a_zstd_file_is_read_within_bounds_or_needs_a_package(monkeypatch):
         (b"CREATE TABLE IF NOT EXISTS r (t text, l text);\n", "a dump of a database in SQL"),
         (b"-- MySQL dump\n--\n-- Host: x\n\nDROP TABLE IF EXISTS `r`;\n", "a dump of a database in SQL"),
         (b"PRAGMA foreign_keys=OFF;\n", "a dump of a database in SQL"),
+        (pickle.dumps({"text": ["good"]}), "a pickle, which could run any code"),
+        (b"<stata_dta><header><release>118</release>", "a Stata file"),
+        (b"\x72\x02\x01\x00\x02\x00", "a Stata file"),
+        (b"$FL2@(#) SPSS DATA FILE", "an SPSS file"),
+        (bytes(12) + b"\xc2\xea\x81\x60\xb3\x14\x11\xcf", "a SAS file"),
+        (b"RDX3\nX\n\x00\x00\x00\x03", "a file of R (.rds, .RData)"),
+        (b"X\n\x00\x00\x00\x03", "a file of R (.rds, .RData)"),
+        (b"\xff\xff\xff\xff\xa0\x00\x00\x00\x10\x00", "an Arrow stream, as datasets saves it"),
+        (b'<table border="1" class="dataframe">', "an HTML page"),
+        (b"x\n0\n", None),
         (b"-- " * 600 + b"\n", None),
         (b"create table reservations for two\tbook\n", None),
         (b"insert into the slot\tdevice\n", None),

@@ -42,7 +42,30 @@ _FOREIGN = (
     (b"{\\rtf", "an RTF document", "save it as plain text"),
     (b"\xd0\xcf\x11\xe0", "a file of an old Office program (.xls, .doc)", "save it as .xlsx or .csv"),
     (b"sqlite format 3", "a SQLite database", "export the table as CSV"),
+    (b"<table", "an HTML page", "download the file itself, not the page that shows it"),
     (b"arrow1", "an Arrow file", "write it as Parquet"),
+    (
+        b"\xff\xff\xff\xff",
+        "an Arrow stream, as datasets saves it",
+        "write it as Parquet: to_parquet() of the loaded dataset",
+    ),
+    (b"fea1", "a Feather file", "write it as Parquet"),
+    *(
+        (bytes([0x80, version]), "a pickle, which could run any code", "export it as CSV or Parquet")
+        for version in range(2, 6)
+    ),
+    (b"<stata_dta>", "a Stata file", "export it as CSV"),
+    *((release + b"\x02\x01", "a Stata file", "export it as CSV") for release in (b"q", b"r", b"s")),
+    (b"$fl2@(#)", "an SPSS file", "export it as CSV"),
+    (b"$fl3@(#)", "an SPSS file", "export it as CSV"),
+    (bytes(12) + b"\xc2\xea\x81\x60", "a SAS file", "export it as CSV"),
+    (b"header record*******library", "a SAS file", "export it as CSV"),
+    (b"x\n\x00\x00\x00", "a file of R (.rds, .RData)", "export it as CSV: write.csv(data, row.names = FALSE)"),
+    *(
+        (form + b"\n", "a file of R (.rds, .RData)", "export it as CSV: write.csv(data, row.names = FALSE)")
+        for form in (b"rdx2", b"rdx3")
+    ),
+    (b"matlab 5.0 mat-file", "a MATLAB file", "export it as CSV"),
     (b"obj\x01", "an Avro file", "write it as Parquet"),
     (b"\x93numpy", "a NumPy array", "write what is needed from it as text"),
     (b"@relation ", "an ARFF file of Weka", "save it as CSV"),

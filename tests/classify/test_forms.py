@@ -53,6 +53,14 @@ def raw(row, first=""):
     return lambda rows: (first + "".join(row(number, *pair) for number, pair in enumerate(rows))).encode()
 
 
+def archive_of(*names):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(name, "text,label\n")
+    return file.getvalue()
+
+
 def records(**names):
     return lambda rows: [dict(zip(names["keys"], pair, strict=True)) for pair in rows]
 
@@ -239,7 +247,11 @@ REFUSED = {
     "weights": ("rows.csv", b"\x40\0\0\0\0\0\0\0" + bytes(range(256)) * 4,
         "FILE is not text (it begins with b'@\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x01\\x02\\x03\\x04\\x05\\x06\\x07'), and nothing "
         "else that holds labelled text; name another file, or pass its encoding if it is text"),
-    "two zipped": ("rows.zip", None, "FILE must hold one file, got 2: 'a.csv', 'b.csv'; unpack it and name the one to read"),
+    "docx": ("rows.docx", archive_of("[Content_Types].xml", "word/document.xml"),
+        "FILE is a Word document, which is not read as labelled text; save its table as .xlsx or .csv"),
+    "ods": ("rows.ods", archive_of("mimetype", "content.xml"),
+        "FILE is an OpenDocument file (.ods, .odt), which is not read as labelled text; save it as .xlsx or .csv"),
+    "two zipped": ("rows.zip", archive_of("a.csv", "b.csv"), "FILE must hold one file, got 2: 'a.csv', 'b.csv'; unpack it and name the one to read"),
     "packed twice": ("rows.csv.gz", gzip.compress(bz2.compress(b"text,label\na,b\n")),
         "FILE is packed twice, inside by bz2; unpack it once"),
     "PDF": ("rows.csv", b"%PDF-1.7\n%", "FILE is a PDF file (it begins with b'%PDF-1.7\\n%'), which holds no labelled text; convert it first"),
@@ -277,12 +289,6 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_can_be_read_in_two_ways_or_not_at_all_is_refused(tmp_path, case):
     name, content, sentence = REFUSED[case]
-    if content is None:
-        file = io.BytesIO()
-        with zipfile.ZipFile(file, "w") as archive:
-            archive.writestr("a.csv", "text,label\n")
-            archive.writestr("b.csv", "text,label\n")
-        content = file.getvalue()
     options = {"encoding": "gb18030"} if case.startswith("another encoding") else {}
     with pytest.raises(ValueError) as caught:
         read(tmp_path, name, content, **options)

@@ -29,6 +29,11 @@ def check_is_vectors(path: Path, head: bytes) -> None:
     """Raise a `ValueError` where the first bytes are those of something that is known and holds no vectors."""
     if (inner := compression_of(head)) != "none":
         raise ValueError(f"{str(path)!r} is packed twice, inside by {inner}; unpack it once and name what comes out")
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        raise ValueError(
+            f"{str(path)!r} is a pickle, which could run any code and is never opened; export its words and numbers "
+            "as text"
+        )
     found = foreign_kind(head) or next(((what, fix) for magic, what, fix in _MAGIC if head.startswith(magic)), None)
     if found is None and _PAGE.match(head):
         found = ("an HTML page", "download the file itself, not the page that shows it")
@@ -39,11 +44,6 @@ def check_is_vectors(path: Path, head: bytes) -> None:
             fix += " with `tar xf` and name the file of vectors in it"
         raise ValueError(f"{str(path)!r} is {what}, which holds no vectors to read; {fix}")
     head = head.removeprefix(codecs.BOM_UTF8)
-    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        raise ValueError(
-            f"{str(path)!r} is a pickle, which could run any code and is never opened; export its words and numbers "
-            "as text"
-        )
     if _JSON.match(head) and not _SPECIAL_WORDS.match(head):
         raise ValueError(f"{str(path)!r} is JSON and not a file of vectors; write a word and its numbers in each line")
 

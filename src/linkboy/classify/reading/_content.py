@@ -29,6 +29,14 @@ PACKED_ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 _MOST_DIRECTORY = 1 << 22  # bytes of the directory of a zip archive
 _MOST_ENTRIES = 10_000
 _WORKBOOK = "xl/workbook.xml"
+# An entry that the archives of a program have, what they are then, and what to do.
+_DOCUMENTS = {
+    "word/document.xml": ("a Word document", "save its table as .xlsx or .csv"),
+    "ppt/presentation.xml": ("a presentation", "save its table as .xlsx or .csv"),
+    "xl/workbook.bin": ("a binary Excel workbook (.xlsb)", "save it as .xlsx or .csv"),
+    "content.xml": ("an OpenDocument file (.ods, .odt)", "save it as .xlsx or .csv"),
+    "Index/Document.iwa": ("a file of Apple's Numbers or Pages", "export it as .xlsx or .csv"),
+}
 
 
 @dataclasses.dataclass
@@ -187,6 +195,9 @@ def _zip_content(path: Path) -> Iterator[Content]:
                 _check_size(path, file, archive)
                 yield Content(path, "xlsx", file, b"", packed=False)
                 return
+            known = next((_DOCUMENTS[entry.filename] for entry in entries if entry.filename in _DOCUMENTS), None)
+            if known is not None and len(entries) > 1:
+                raise ValueError(f"{path} is {known[0]}, which is not read as labelled text; {known[1]}")
             if len(entries) != 1:
                 names = ": " * bool(entries) + listed(repr(entry.filename) for entry in entries)
                 raise ValueError(
