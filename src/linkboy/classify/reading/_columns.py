@@ -29,6 +29,7 @@ LABEL_NAMES = (
 FIELD = "\x01"  # stands between the columns of a text
 FEWEST = 4  # rows from which on a value that occurs again says that a row is none of names
 ENOUGH = 10  # rows from which on what is in a column says what it is
+MANY = 20  # rows from which on a label should occur twice
 LONGEST_LABEL = 60  # characters
 _NOT_PROSE = re.compile(r"https?://|[\[{].*[\]}]$|\d{1,4}[-/.:]\d{1,2}[-/.:]\d{1,4}|\S+@\S+$", re.DOTALL)
 _DATE = re.compile(r"(19|20)\d\d[-/.年]\d{1,2}([-/.月]|$)|\d{1,2}[-/.]\d{1,2}[-/.](19|20)\d\d")
@@ -40,6 +41,8 @@ _WRITTEN_DATE = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_ROW_NAME = re.compile(r"[\w\-:/.?=&]*\d[\w\-:/.?=&]*")  # such as `test_17`, or an address
+_TRUTH = {"0", "1", "0.0", "1.0", "false", "true"}
 _NAME = re.compile(r"[^\W\d][\w.\-/()]{0,30}(?: [\w.\-/()]{1,30}){0,2}")  # as people call a column
 
 ColumnName = str | int
@@ -166,6 +169,22 @@ class ColumnTraits:
         """Whether the cells mostly differ, and are something else than numbers, as even short texts are."""
         return len(self.filled) >= ENOUGH and not self.numeric and self.distinct > len(self.filled) / 2
 
+    @cached_property
+    def why_no_label(self) -> str:
+        """Why the column can hardly be the label, in a few words, nothing where it can."""
+        if len(self.filled) < MANY:
+            return ""
+        if self.dated:
+            return "holds days"
+        unlike = self.distinct == len(self.filled)
+        odd = self.numeric or self.prose or self._share(lambda cell: _ROW_NAME.fullmatch(cell) is not None) > 0.9
+        return "has another value in each row" if unlike and odd else ""
+
+    @cached_property
+    def truth(self) -> bool:
+        """Whether every cell is 0 or 1."""
+        return bool(self.filled) and set(map(str.lower, self.filled)) <= _TRUTH
+
     @property
     def shown(self) -> str:
         """Return the number of different cells, and the first of them."""
@@ -258,7 +277,7 @@ def choose_columns(
     columns = [ColumnTraits([row[place] for row in rows if place < len(row)]) for place in range(len(names))]
     text, label, weight = _asked_for(path, names, wanted)
     asked_text, asked_label = text is not None, bool(label)
-    text, label = _by_name(names, text, label, _places(text, label, weight), header=header)
+    text, label = _by_name(names, columns, text, label, _places(text, label, weight), header=header)
     if text is None or (not label and wanted.needs_label):
         taken = _places(text, label, weight)
         text, label = _by_content(path, names, columns, text, label, taken, wanted, header=header)
@@ -338,7 +357,13 @@ def name_key(name: str) -> str:
 
 
 def _by_name(
-    names: Sequence[str], text: tuple[int, ...] | None, label: tuple[int, ...], taken: set[int], *, header: Header
+    names: Sequence[str],
+    columns: Sequence[ColumnTraits],
+    text: tuple[int, ...] | None,
+    label: tuple[int, ...],
+    taken: set[int],
+    *,
+    header: Header,
 ) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
     """Find columns by their usual names, then the one that is left of two."""
     keys = [name_key(name) for name in names] if header else []
@@ -353,6 +378,8 @@ def _by_name(
         label = (place,)
     chosen = taken | {*(text or ()), *label}
     left = [place for place in range(len(names)) if place not in chosen]
+    if len(left) == 1 and text is not None and columns[left[0]].why_no_label:
+        return text, label
     if len(left) == 1 and (text is None) == bool(label):
         text, label = text or (left[0],), label or (left[0],)
     return text, label
@@ -416,9 +443,17 @@ def _only(
         several = [str(names[place] if header else place) for place in found]
         joined = role == "text" and len(found) == 2 and not any("," in name for name in several)
         both = f", or read both: text_column={','.join(several)!r}" if joined else ""
+        if role == "label" and all(columns[place].truth for place in found):
+            flags = [str(names[place] if header else place) for place in left if columns[place].truth]
+            if not any("," in name for name in flags):
+                both = f", or where a text may have any of these labels, all: label_column={','.join(flags)!r}"
         one = " or ".join(map(option, found[:4]))
         raise ValueError(f"{path}: {len(found)} columns could be the {role}: {choices}; choose one: {one}{both}")
-    first = left[0] if left else 0
+    possible = [place for place in left if not columns[place].why_no_label]
+    first = (possible or left or [0])[0]
+    if role == "label" and left and not possible:
+        name = repr(names[first]) if header else f"column {first}"
+        raise no_label(path, name, columns[first].why_no_label, option(first))
     if header:
         it_has = f"it has the columns {', '.join(map(repr, names))}"
         row = "" if header != "row" else _split_by(names, columns) or ", or if that is a row, pass header=False"
@@ -427,6 +462,14 @@ def _only(
         it_has, row = f"it has no header, and its columns begin with {cells}", ", or write a header above it"
     raise ValueError(
         f"{path}: cannot tell which column is the {role}; {it_has}: name one, such as {option(first)}{row}"
+    )
+
+
+def no_label(path: object, name: str, why: str, option: str) -> ValueError:
+    """Return the refusal of a file without labels, whose one other column would be taken for them."""
+    return ValueError(
+        f"{path} has no column that could be the label: {name} {why}; name a file with labels, or if that is the label, pass "
+        f"{option}"
     )
 
 

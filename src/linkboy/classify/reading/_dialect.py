@@ -22,6 +22,7 @@ from linkboy.classify.reading._columns import (
     looks_like_header,
     name_key,
     names_columns,
+    no_label,
 )
 from linkboy.classify.reading._content import HEAD_LINES
 
@@ -368,6 +369,10 @@ def _two_columns(path: object, full: Sequence[str], wanted: Wanted, header: bool
             f"{path} could hold text and label or label and text: its first line is {shown[0][:40]!r} and "
             f"{shown[1][:40]!r}; choose one: label_column=1 or label_column=0"
         )
+    place, rows = (0, label_first) if reversed_ else (1, text_first)
+    why = ColumnTraits([row[place] for row in rows]).why_no_label
+    if why and wanted.needs_label and not wanted.label:
+        raise no_label(path, f"column {place}", why, f"label_column={place}")
     if reversed_:
         return Dialect("\t", False, ("0", "1"), quotes, "first", rows=label_first)
     return Dialect("\t", False, ("0", "1"), quotes, "last", rows=text_first)
