@@ -660,3 +660,24 @@ def test_columns_of_json_are_not_told_of_a_header(tmp_path):
     with pytest.raises(ValueError, match="cannot tell which column is the text") as caught:
         read(tmp_path, "rows.jsonl", rows.encode())
     assert "header" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.jsonl", "rows.json"])
+def test_a_byte_order_mark_inside_is_that_of_a_file_put_behind_another(tmp_path, name, encoding):
+    """`cat a.csv b.csv` of files that a spreadsheet wrote: the second header was a row of a class of its own."""
+    if name == "rows.csv":
+        parts = [
+            "文本,标签\n" + "".join(f"{text},{label}\n" for text, label in half)
+            for half in (CHINESE[:30], CHINESE[30:])
+        ]
+    elif name == "rows.tsv":
+        parts = ["".join(f"{text}\t{label}\n" for text, label in half) for half in (CHINESE[:30], CHINESE[30:])]
+    else:
+        indent = 1 if name == "rows.json" else None
+        parts = [
+            "".join(json.dumps({"text": text, "label": label}, indent=indent) + "\n" for text, label in half)
+            for half in (CHINESE[:30], CHINESE[30:])
+        ]
+    data = read(tmp_path, name, "".join("\ufeff" + part for part in parts).encode(encoding))
+    assert list(zip(data.texts, data.labels, strict=True)) == CHINESE

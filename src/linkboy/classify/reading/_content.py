@@ -107,7 +107,7 @@ class Content:
 
     def beginning(self, encoding: str) -> str:
         """Return the head as text, without a byte order mark and what cannot be decoded."""
-        return self.head.decode(encoding, "ignore").removeprefix("\ufeff")
+        return self.head.decode(encoding, "ignore").lstrip("\ufeff")
 
 
 def unpacked_name(path: Path) -> Path:

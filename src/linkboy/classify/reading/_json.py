@@ -12,7 +12,8 @@ from linkboy._reading import LONGEST_LINE, PIECE, Reader, codec_of
 
 MISSING = object()
 _DEPTH = 5
-_SPACE, _SPACE_OR_COMMA = re.compile(r"[ \t\r\n]*"), re.compile(r"[ \t\r\n]*,?[ \t\r\n]*")
+# A byte order mark stands where files were put together.
+_SPACE, _SPACE_OR_COMMA = re.compile("[ \t\r\n\ufeff]*"), re.compile("[ \t\r\n\ufeff]*,?[ \t\r\n\ufeff]*")
 
 
 def values_of(path: Path, file: Reader, encoding: str) -> Iterator[tuple[int, Any]]:

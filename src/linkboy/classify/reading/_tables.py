@@ -183,6 +183,8 @@ def text_lines(
         str(content.path), content.file, encoding, bad_line, carriage_returns=not content.live, longest=longest
     )
     for number, line in lines:
+        if line and line[0] == "\ufeff":  # of another file that was put behind this one
+            line = line.lstrip("\ufeff")
         something = something or line is None or bool(line.strip())
         yield number, line
     if not something:
