@@ -681,3 +681,29 @@ def test_a_byte_order_mark_inside_is_that_of_a_file_put_behind_another(tmp_path,
         ]
     data = read(tmp_path, name, "".join("\ufeff" + part for part in parts).encode(encoding))
     assert list(zip(data.texts, data.labels, strict=True)) == CHINESE
+
+
+QUOTED = {
+    "a space before the quotes": (("text, label\n", '"{}", "{}"\n'), "comma, with header, spaces before quotes"),
+    "a space, no header": (("", '"{}", "{}"\n'), "comma, no header (columns count from 0), spaces before quotes"),
+    "a space and semicolons": (("text; label\n", '"{}"; "{}"\n'), "semicolon, with header, spaces before quotes"),
+    "single quotes": (("text,label\n", "'{}','{}'\n"), "comma, with header, single quotes"),
+    "single quotes and a space": (("'text', 'label'\n", "'{}', '{}'\n"), "comma, with header, single quotes"),
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("case", QUOTED)
+def test_quotes_behind_a_space_and_single_ones_are_no_part_of_a_field(tmp_path, case, language):
+    rows = [(f"{text}, indeed", label) for text, label in LANGUAGES[language]]
+    (first, line), shown = QUOTED[case]
+    data = read(tmp_path, "rows.csv", (first + "".join(line.format(*row) for row in rows)).encode())
+    assert list(zip(data.texts, data.labels, strict=True)) == rows
+    assert data.notes[0].endswith(f"; {shown}, UTF-8")
+
+
+@pytest.mark.parametrize("text", ["'tis {}", ' "well" said {}', "{} 'and so on'"])
+def test_quotes_that_belong_to_a_text_stay_there(tmp_path, text):
+    rows = [(text.format(one.replace(",", "")), label) for one, label in ENGLISH]
+    data = read(tmp_path, "rows.csv", ("label,text\n" + "".join(f"{label},{one}\n" for one, label in rows)).encode())
+    assert list(zip(data.texts, data.labels, strict=True)) == [(one.strip(), label) for one, label in rows]

@@ -9,11 +9,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 from linkboy._reading import Line
 from linkboy.classify.reading._columns import (
     ENOUGH,
+    FEWEST,
     TEXT_NAMES,
     ColumnTraits,
     Wanted,
@@ -34,6 +35,20 @@ _EXCEL = re.compile(r'"?sep=([,;|\t])"?', re.IGNORECASE)
 _HEAD_CHARACTERS = 1 << 20
 
 Quotes = Literal["csv", "lines", "none"]
+# What the csv module has to know where quotes inside a field are escaped by a backslash and not doubled, a space stands in front
+# of the quotes, or fields are in single ones.
+QUOTING: dict[str, dict[str, Any]] = {
+    "": {},
+    "escaped": {"escapechar": "\\", "doublequote": False},
+    "spaced": {"skipinitialspace": True},
+    "single": {"skipinitialspace": True, "quotechar": "'"},
+}
+_QUOTING_SHOWN = {
+    "": "",
+    "escaped": ", quotes escaped by \\",
+    "spaced": ", spaces before quotes",
+    "single": ", single quotes",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +62,7 @@ class Dialect:
         quotes: `"csv"`: a quoted field may span lines; `"lines"`: a row is a line, and quotes count where a line is well-formed
             with them; `"none"`: a row is a line, and quotes are part of the text.
         cut: for two columns without quotes: the label is behind the last separator, or before the first one.
-        escaped: whether a quote inside a field is written with a backslash, not doubled.
+        quoting: one of `QUOTING`, how quotes are written beside the usual way.
         fasttext: whether labels are written as `__label__x`.
         rows: the first rows, without the header.
         header_place: where the header is below a title, in a few words.
@@ -58,7 +73,7 @@ class Dialect:
     names: tuple[str, ...]
     quotes: Quotes
     cut: Literal["last", "first"] | None = None
-    escaped: bool = False
+    quoting: str = ""
     fasttext: bool = False
     rows: Sequence[Sequence[str]] = ()
     header_place: str = ""
@@ -69,9 +84,7 @@ class Dialect:
         if self.fasttext:
             return "fastText's __label__"
         name = SEPARATOR_NAMES.get(self.separator, repr(self.separator))
-        return f"{name}, {header_words(self.header, self.header_place)}" + (
-            ", quotes escaped by \\" if self.escaped else ""
-        )
+        return f"{name}, {header_words(self.header, self.header_place)}{_QUOTING_SHOWN[self.quoting]}"
 
 
 def header_words(header: bool, place: str = "") -> str:
@@ -151,8 +164,8 @@ def look(
     chosen = separator or _separator(path, head, full, whole, ending, wanted)
     if chosen == "\t" and ending != ".csv":
         return _tab_dialect(path, head, full, whole, wanted, header)
-    rows, escaped, _ = _csv_rows(head, whole, chosen)
-    return with_header(path, rows, chosen, "csv", wanted, header, escaped=escaped, usual_header=True)
+    rows, quoting, _ = _csv_rows(head, whole, chosen)
+    return with_header(path, rows, chosen, "csv", wanted, header, quoting=quoting, usual_header=True)
 
 
 def look_at_first(path: object, first: str, *, wanted: Wanted, separator: str | None, header: bool | None) -> Dialect:
@@ -174,7 +187,7 @@ def look_at_first(path: object, first: str, *, wanted: Wanted, separator: str | 
         raise ValueError(
             f"{path} is read line by line, so say what stands between the columns: separator='tab', or another character"
         )
-    names = tsv_fields(first, -1) if separator == "\t" else _parsed([first], True, separator, escaped=False)[0][0]
+    names = tsv_fields(first, -1) if separator == "\t" else _parsed([first], True, separator)[0][0]
     stripped = [name.strip() for name in names]
     usual = any(name_key(name) in TEXT_NAMES for name in stripped)
     if header is None and not (usual or _names_wanted(stripped, wanted)):
@@ -248,21 +261,37 @@ def _is_even(head: Sequence[str], whole: bool, separator: str) -> bool:
     return sound and len({len(row) for row in rows}) == 1 and len(rows[0]) > 1
 
 
-def _csv_rows(head: Sequence[str], whole: bool, separator: str) -> tuple[list[list[str]], bool, bool]:
-    """Return the rows that the csv module finds, whether quotes are escaped by a backslash, and whether all is well."""
-    rows, sound = _parsed(head, whole, separator, escaped=False)
+def _csv_rows(head: Sequence[str], whole: bool, separator: str) -> tuple[list[list[str]], str, bool]:
+    """Return the rows that the csv module finds, how quotes are written (of `QUOTING`), and whether all is well."""
+    rows, sound = _parsed(head, whole, separator)
+    others = []
     if not sound and any('\\"' in line for line in head):
-        others, good = _parsed(head, whole, separator, escaped=True)
-        if good:
-            return others, True, True
-    return rows, False, sound
+        others.append("escaped")
+    elif separator != "\t" and any(separator + ' "' in line for line in head):
+        others.append("spaced")
+    elif _in_single_quotes(head):
+        others.append("single")
+    for quoting in others:
+        found, good = _parsed(head, whole, separator, quoting)
+        even = len(found) > 1 and len(found[0]) > 1 and len(set(map(len, found))) == 1
+        if good and (even or quoting == "escaped"):
+            return found, quoting, True
+    return rows, "", sound
 
 
-def _parsed(head: Sequence[str], whole: bool, separator: str, *, escaped: bool) -> tuple[list[list[str]], bool]:
+def _in_single_quotes(head: Sequence[str]) -> bool:
+    """Return whether every row, the first not counted, begins or ends with a single quote, as where fields are in such quotes."""
+    rows = [line.strip() for line in head if line.strip()][1:]
+    return len(rows) >= FEWEST and (
+        all(row.startswith("'") for row in rows) or all(row.endswith("'") and "'" in row[:-1] for row in rows)
+    )
+
+
+def _parsed(head: Sequence[str], whole: bool, separator: str, quoting: str = "") -> tuple[list[list[str]], bool]:
     """Return the rows up to the first that is wrongly quoted, and whether there is none."""
     rows: list[list[str]] = []
-    options = {"escapechar": "\\", "doublequote": False} if escaped else {}
-    reader = csv.reader((line.replace("\r", " ") + "\n" for line in head), delimiter=separator, strict=True, **options)
+    lines = (line.replace("\r", " ") + "\n" for line in head)
+    reader = csv.reader(lines, delimiter=separator, strict=True, **QUOTING[quoting])
     with long_fields():
         try:
             for row in reader:
@@ -326,7 +355,7 @@ def _rows_over_lines(
     """
     if not any('"' in line for line in head):
         return []
-    rows, sound = _parsed(head, whole, "\t", escaped=False)
+    rows, sound = _parsed(head, whole, "\t")
     fewer = len(rows) < len(full) - (0 if whole else 1)
     if not (sound and fewer and len(rows) > 1 and len(rows[0]) > 1 and len(set(map(len, rows))) == 1):
         return []
@@ -415,7 +444,7 @@ def with_header(
     wanted: Wanted,
     header: bool | None,
     *,
-    escaped: bool = False,
+    quoting: str = "",
     usual_header: bool,
 ) -> Dialect:
     """Decide whether the first row names the columns; where nothing shows it, `usual_header` does."""
@@ -428,8 +457,8 @@ def with_header(
         header = verdict == "header" or (usual_header and verdict != "row")
     if not header:
         kept = [row for row in rows if len(row) == len(names)]
-        return Dialect(separator, False, tuple(map(str, range(len(names)))), quotes, escaped=escaped, rows=kept)
-    return Dialect(separator, True, tuple(names), quotes, escaped=escaped, rows=rest)
+        return Dialect(separator, False, tuple(map(str, range(len(names)))), quotes, quoting=quoting, rows=kept)
+    return Dialect(separator, True, tuple(names), quotes, quoting=quoting, rows=rest)
 
 
 def tsv_fields(line: str, expected: int) -> list[str]:

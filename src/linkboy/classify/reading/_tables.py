@@ -17,6 +17,7 @@ from linkboy.classify.reading._columns import TEXT_NAMES, Header, Roles, Wanted,
 from linkboy.classify.reading._content import HEAD_LINES, Content, whole
 from linkboy.classify.reading._dialect import (
     FASTTEXT,
+    QUOTING,
     Dialect,
     cut_line,
     excel_separator,
@@ -402,8 +403,7 @@ def csv_records(path: Path, lines: Iterator[Line], dialect: Dialect, bad_row: Ba
             # A bare carriage return ends a line for the csv module, here it is a space in a text.
             yield (line or "").replace("\r", " ") + "\n"
 
-    escapes = {"escapechar": "\\", "doublequote": False} if dialect.escaped else {}
-    reader = csv.reader(fed(), delimiter=dialect.separator, strict=True, **escapes)
+    reader = csv.reader(fed(), delimiter=dialect.separator, strict=True, **QUOTING[dialect.quoting])
     expected, awaits_header, anything = len(dialect.names), dialect.header, False
     while True:
         numbers.clear()
