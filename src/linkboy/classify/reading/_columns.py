@@ -162,7 +162,13 @@ class ColumnTraits:
             len(self.filled) >= max(FEWEST, 0.95 * len(self.cells))
             and 2 <= self.distinct <= len(self.filled) / 2
             and max(map(len, self.filled)) <= LONGEST_LABEL
+            and not self.nested
         )
+
+    @cached_property
+    def nested(self) -> bool:
+        """Whether there are lists of objects, as of JSON."""
+        return any(cell.startswith("[{") for cell in self.filled)
 
     @cached_property
     def differs(self) -> bool:
@@ -460,6 +466,12 @@ def _only(
     else:
         cells = ", ".join(f"{place} {column.cells[0][:20]!r}" for place, column in enumerate(columns) if column.cells)
         it_has, row = f"it has no header, and its columns begin with {cells}", ", or write a header above it"
+    nested = [place for place in left if columns[place].nested]
+    if nested:
+        raise ValueError(
+            f"{path}: cannot tell which column is the {role}; {it_has}, and lists of objects, as in {names[nested[0]]!r}, are "
+            f"not looked into: write the {role} as a value of its own beside the others, as Label Studio does as JSON-MIN or CSV"
+        )
     raise ValueError(
         f"{path}: cannot tell which column is the {role}; {it_has}: name one, such as {option(first)}{row}"
     )

@@ -211,9 +211,16 @@ def excel_separator(line: str) -> str | None:
 
 
 def is_fasttext(head: Sequence[str]) -> bool:
-    """Return whether lines begin with fastText's labels."""
-    starts = sum(line.lstrip().startswith(FASTTEXT) for line in head)
-    return bool(head) and head[0].lstrip().startswith(FASTTEXT) and starts > 0.8 * len(head)
+    """Return whether lines begin or end with fastText's labels.
+
+    Examples:
+        >>> is_fasttext(["__label__good well done"]), is_fasttext(["well done __label__good"]), is_fasttext(["well done"])
+        (True, True, False)
+    """
+    labelled = [
+        any(word.startswith(FASTTEXT) for word in (*line.split(None, 1)[:1], *line.split(" ")[-1:])) for line in head
+    ]
+    return bool(head) and labelled[0] and sum(labelled) > 0.8 * len(head)
 
 
 def _separator(path: object, head: Sequence[str], full: Sequence[str], whole: bool, ending: str, wanted: Wanted) -> str:
@@ -274,7 +281,8 @@ def _csv_rows(head: Sequence[str], whole: bool, separator: str) -> tuple[list[li
     for quoting in others:
         found, good = _parsed(head, whole, separator, quoting)
         even = len(found) > 1 and len(found[0]) > 1 and len(set(map(len, found))) == 1
-        if good and (even or quoting == "escaped"):
+        same = found == [[cell.lstrip(" ") for cell in row] for row in rows]
+        if good and not same and (even or quoting == "escaped"):
             return found, quoting, True
     return rows, "", sound
 

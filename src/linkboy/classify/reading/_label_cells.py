@@ -7,6 +7,7 @@ from typing import Any
 
 from linkboy._report import plural
 from linkboy.classify.reading._columns import Roles
+from linkboy.classify.reading._dialect import FASTTEXT
 from linkboy.classify.reading._findings import value_key
 from linkboy.classify.reading._json import MISSING
 from linkboy.classify.reading._sentences import say
@@ -14,7 +15,7 @@ from linkboy.classify.reading._tables import TextTable
 
 Label = str | tuple[str, ...]
 _TRUTH = {"0": False, "1": True, "false": False, "true": True}
-_SIGNS = ("|", ",", ";", "，", "、", "；", "/", "+")  # that people write between labels
+_SIGNS = ("|", ",", ";", "，", "、", "；", "/", "+", "#", "&", "||")  # that people write between labels
 _ZEROS_AND_ONES = frozenset(("0", "1", "0.0", "1.0", "True", "False"))
 _LONGEST_LIST = 100_000  # characters of a cell that is read as a list
 
@@ -42,6 +43,8 @@ class LabelCells:
         if lists:
             _check_names(table, self.places[0])
         self.kind = "columns" if len(self.places) > 1 else "lists" if lists else "separated" if separator else "one"
+        prefixed = len(self.places) == 1 and self.kind == "one" and _have_prefix(table, self.places[0])
+        self._prefix = FASTTEXT if prefixed else ""
         self._doubled = self._loose = self._split = 0
         if separator is not None and self.kind != "separated":
             written = "in columns of their own" if self.kind == "columns" else "as lists"
@@ -61,7 +64,7 @@ class LabelCells:
             return self._from_columns(record)
         raw = self._getters[0](record)
         if self.kind == "one":
-            label = self._as_string(raw)
+            label = self._as_string(raw).removeprefix(self._prefix)
             return label, cell_problem("label", label, raw)
         if raw is MISSING:
             return (), "the label is missing"
@@ -143,9 +146,17 @@ def _made_of_others(counts: Mapping[str, int]) -> Iterator[str]:
             return
 
 
+def _have_prefix(table: TextTable, place: int) -> bool:
+    """Return whether the first cells of a column are each one label as fastText writes it."""
+    cells = [row[place].strip() for row in table.head if place < len(row) and row[place].strip()]
+    return bool(cells) and all(cell.startswith(FASTTEXT) and cell.count(FASTTEXT) == 1 for cell in cells)
+
+
 def _are_lists(table: TextTable, place: int) -> bool:
     """Return whether the first cells of a column are lists: all of them, or in JSON most of them."""
     cells = [row[place].strip() for row in table.head if place < len(row) and row[place].strip()]
+    if any(_choices_in(cell) is not None for cell in cells):  # where one of them was chosen, it stands there alone
+        return True
     lists = sum(listed_in(cell) is not None for cell in cells)
     return 2 * lists > len(cells) if table.keyed else 0 < lists == len(cells)
 
@@ -172,6 +183,8 @@ def listed_in(cell: object) -> list[object] | None:
         >>> listed_in("['a', 'b']"), listed_in('["a"]'), listed_in("[]"), listed_in("[a]")
         (['a', 'b'], ['a'], [], None)
     """
+    if (choices := _choices_in(cell)) is not None:
+        return choices
     if not isinstance(cell, str) or len(cell) > _LONGEST_LIST or not (cell.startswith("[") and cell.endswith("]")):
         return None
     for parse in (json.loads, ast.literal_eval):
@@ -181,6 +194,22 @@ def listed_in(cell: object) -> list[object] | None:
             continue
         return found if isinstance(found, list) else None
     return None
+
+
+def _choices_in(cell: object) -> list[object] | None:
+    """Return what was chosen in a cell as Label Studio writes it, `None` where it is another cell.
+
+    Examples:
+        >>> _choices_in('{"choices": ["a", "b"]}'), _choices_in({"choices": ["a"]}), _choices_in("a")
+        (['a', 'b'], ['a'], None)
+    """
+    if isinstance(cell, str) and cell.startswith("{") and len(cell) <= _LONGEST_LIST:
+        try:
+            cell = json.loads(cell)
+        except (ValueError, RecursionError):
+            return None
+    found = cell.get("choices") if isinstance(cell, dict) and len(cell) == 1 else None
+    return found if isinstance(found, list) else None
 
 
 def cell_problem(role: str, value: str, raw: object) -> str:
