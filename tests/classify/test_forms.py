@@ -475,17 +475,41 @@ def test_truth_values_are_the_same_classes_whatever_wrote_them(tmp_path):
 
 FINDINGS = {
     "case": (lambda n, t, l: (t, (l, l.title(), l.upper())[n // 2 % 3]),
-        "the labels 'POS', 'Pos', 'pos' differ only in case, spaces or width, and are 3 classes; join them with label_map if that "
+        "the labels 'POS', 'Pos', 'pos' differ only in case, spaces, width or signs that look alike, and are 3 classes; join them with label_map if that "
         "is not meant"),
     "width": (lambda n, t, l: (t, ("A", "Ａ")[n % 4 == 0] if l == "pos" else "B"),
-        "the labels 'A', 'Ａ' differ only in case, spaces or width, and are 2 classes; join them with label_map if that is not "
+        "the labels 'A', 'Ａ' differ only in case, spaces, width or signs that look alike, and are 2 classes; join them with label_map if that is not "
         "meant"),
     "space": (lambda n, t, l: (t, ("no go", "nogo")[n % 4 == 0] if l == "pos" else "go"),
-        "the labels 'no go', 'nogo' differ only in case, spaces or width, and are 2 classes; join them with label_map if that is "
+        "the labels 'no go', 'nogo' differ only in case, spaces, width or signs that look alike, and are 2 classes; join them with label_map if that is "
         "not meant"),
     "unseen": (lambda n, t, l: (t, ("go", "go\u200b")[n % 4 == 0] if l == "pos" else "no"),
-        "the labels 'go', 'go\\u200b' differ only in case, spaces or width, and are 2 classes; join them with label_map if that "
+        "the labels 'go', 'go\\u200b' differ only in case, spaces, width or signs that look alike, and are 2 classes; join them with label_map if that "
         "is not meant"),
+    "a sign that looks alike": (lambda n, t, l: (t, ("-1", "\u22121")[n % 4 == 0] if l == "pos" else "0"),
+        "the labels '-1', '\u22121' differ only in case, spaces, width or signs that look alike, and are 2 classes; join them with "
+        "label_map if that is not meant"),
+    "a letter of another alphabet": (lambda n, t, l: (t, ("ocean", "\u043ecean")[n % 4 == 0] if l == "pos" else "land"),
+        "the labels 'ocean', '\u043ecean' differ only in case, spaces, width or signs that look alike, and are 2 classes; join them "
+        "with label_map if that is not meant"),
+    "quotes around some": (lambda n, t, l: (t, ("sea", "'sea'")[n % 4 == 0] if l == "pos" else "land"),
+        "the labels \"'sea'\", 'sea' differ only in case, spaces, width or signs that look alike, and are 2 classes; join them with "
+        "label_map if that is not meant"),
+    "quotes around all": (lambda n, t, l: (t, f"`{l}`"),
+        "the labels, such as '`pos`', are read with the quotes or brackets that stand around them in the file: check how it was "
+        "written"),
+    "brackets around rows": (lambda n, t, l: (t, f"{l})"),
+        "the labels, such as 'pos)', are read with the quotes or brackets that stand around them in the file: check how it was "
+        "written"),
+    "plus": (lambda n, t, l: (t, ("1", "+1")[n % 4 == 0] if l == "pos" else "-1"), "'+1' and '1' are the same value and are one class, '1'"),
+    "exponent": (lambda n, t, l: (t, ("1", "1.000e+00")[n % 4 == 0] if l == "pos" else "0"),
+        "'1' and '1.000e+00' are the same value and are one class, '1'"),
+    "missing in R": (lambda n, t, l: (t, ("pos", "NA")[n % 4 == 0] if l == "pos" else "no"),
+        "labels such as 'NA' may stand for a missing value, and count as a class; leave their rows out if so"),
+    "missing in MySQL": (lambda n, t, l: (t, ("pos", r"\N")[n % 4 == 0] if l == "pos" else "no"),
+        "labels such as '\\\\N' may stand for a missing value, and count as a class; leave their rows out if so"),
+    "an error of Excel": (lambda n, t, l: (t, ("pos", "#REF!")[n % 4 == 0] if l == "pos" else "no"),
+        "labels such as '#REF!' may stand for a missing value, and count as a class; leave their rows out if so"),
     "missing": (lambda n, t, l: (t, ("pos", "nan")[n % 4 == 0] if l == "pos" else "no"),
         "labels such as 'nan' may stand for a missing value, and count as a class; leave their rows out if so"),
     "fractions": (lambda n, t, l: (t, {"pos": "4.5", "neg": "1"}[l]),

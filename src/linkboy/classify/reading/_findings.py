@@ -28,14 +28,45 @@ _PLACEHOLDERS = frozenset(
         "?",
         ".",
         "...",
+        "#name?",
+        "#ref!",
+        "#value!",
+        "\\n",
+        "(null)",
+        "<na>",
         "[deleted]",
         "[removed]",
         "undefined",
     )
 )
 _TRUTH = ("true", "false")
-_MISSING = frozenset(("nan", "null", "n/a", "#n/a", "<na>", "nat", "None"))  # `none` may well be a class
-_WHOLE = re.compile(r"(-?\d+)\.0+")
+_MISSING = frozenset(  # `none` may well be a class, and so may `Na`; R writes NA, SAS a dot, MySQL \N, Excel the rest
+    (
+        "nan",
+        "null",
+        "n/a",
+        "#n/a",
+        "<na>",
+        "nat",
+        "None",
+        "NA",
+        ".",
+        "\\n",
+        "(null)",
+        "<null>",
+        "[null]",
+        "#ref!",
+        "#name?",
+        "#value!",
+        "#div/0!",
+        "#num!",
+        "#null!",
+    )
+)
+_WHOLE = re.compile(r"\+?(-?\d+)(\.0*)?([eE][-+]?0+)?")
+# Signs and letters that look like one of ASCII, of Cyrillic and Greek as far as they are the same to see.
+_ALIKE = str.maketrans("−–—‐‑‒’‘“”`´аеорсухіјѕкмнтвοαρυικντχ", "------''\"\"''aeopcyxijskmhtboapuikvtx")
+_AROUND = "'\""  # quotes that some rows may have around a label
 _FRACTION = re.compile(r"-?\d*\.\d*[1-9]\d*")
 _WORD_TAG = re.compile(r"O|[BIESLUM]-\S+")  # where names and the like begin, go on and end
 # What UTF-8 looks like when its bytes are read as cp1252 or Latin-1: a lead byte and a byte that goes on.
@@ -50,10 +81,12 @@ def value_key(label: str) -> str:
     Examples:
         >>> value_key("1.0"), value_key("1"), value_key("1.5"), value_key("True"), value_key("pos")
         ('1', '1', '1.5', 'true', 'pos')
+        >>> value_key("+1"), value_key("1."), value_key("1.000e+00")
+        ('1', '1', '1')
     """
     match = _WHOLE.fullmatch(label)
     if match:
-        return match[1]
+        return "0" if match[1] == "-0" else match[1]
     return label.lower() if label.lower() in _TRUTH else label
 
 
@@ -89,6 +122,8 @@ def label_findings(counts: Mapping[str, int]) -> Iterator[str]:
     missing = next((label for label in counts if label in _MISSING or label.lower() in _MISSING), None)
     if missing is not None:
         yield say("missing labels", example=missing)
+    if counts and all(_is_enclosed(label) for label in counts):
+        yield say("enclosed", example=next(iter(counts)))
     fraction = next((label for label in counts if _FRACTION.fullmatch(label)), None)
     if fraction is not None:
         yield say("fractions", example=fraction)
@@ -100,9 +135,19 @@ def label_findings(counts: Mapping[str, int]) -> Iterator[str]:
         yield say("small classes", classes=_are(len(small), "class", "classes"), names=_quoted(small))
 
 
+def _is_enclosed(label: str) -> bool:
+    """Return whether a label is in quotes, or ends with a bracket that is not opened in it."""
+    if len(label) < 2:
+        return False
+    around = label[0] + label[-1]
+    unopened = label[-1] in ")]}" and not {*"([{"} & {*label}
+    return unopened or around in ("''", '""', "``", "“”", "‘’", "「」")
+
+
 def _seen(label: str) -> str:
-    """Return what a reader takes a label for: without case, width, spaces and characters that are not seen."""
-    plain = unicodedata.normalize("NFKC", label).casefold()
+    """Return what a reader takes a label for: without case, width, spaces, quotes around it, and characters that are not seen or
+    look like others."""
+    plain = unicodedata.normalize("NFKC", label).casefold().translate(_ALIKE).strip().strip(_AROUND)
     return "".join(each for each in plain if not each.isspace() and unicodedata.category(each) != "Cf")
 
 

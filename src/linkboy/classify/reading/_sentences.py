@@ -17,12 +17,14 @@ SENTENCES = {
     "also text (one)": "{names} holds texts too; to read both pass text_column={all!r}",
     "also label": "could be the label as well: {names}; to learn that one pass label_column={one!r}",
     # checks of the labels
-    "spelling": "the labels {names} differ only in case, spaces or width, and are {count} classes; join them with label_map if "
-    "that is not meant",
+    "spelling": "the labels {names} differ only in case, spaces, width or signs that look alike, and are {count} classes; join "
+    "them with label_map if that is not meant",
     "same value": "{names} are the same value and are one class, {one!r}",
     "truth": "the label {names} is a truth value, and is read as {one!r}",
     "missing labels": "labels such as {example!r} may stand for a missing value, and count as a class; leave their rows out "
     "if so",
+    "enclosed": "the labels, such as {example!r}, are read with the quotes or brackets that stand around them in the file: check "
+    "how it was written",
     "fractions": "labels are numbers with fractions, such as {example!r}: each different number is a class of its own, and "
     "their order is not used",
     "word tags": "the labels, such as {example!r}, are tags of the words of a sentence: each line is learned as a text of "
