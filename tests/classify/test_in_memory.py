@@ -198,3 +198,14 @@ def test_labels_as_rows_of_zeros_and_ones_are_refused(rows):
 def test_one_column_of_labels_is_one_label_a_text():
     data = lb.read_labelled((["a text", "b text", "c text"], np.array([["p"], ["q"], ["p"]])))
     assert list(data.labels) == ["p", "q", "p"]
+
+
+def test_texts_and_labels_the_other_way_round_are_refused():
+    texts = [f"the room was fine, {n}" for n in range(40)]
+    with pytest.raises(ValueError) as caught:
+        lb.read_labelled(([0, 1] * 20, texts))
+    assert str(caught.value) == (
+        "texts and labels seem to be the other way round: the text '0' occurs again and again, and no label "
+        "does; pass (texts, labels)"
+    )
+    assert lb.read_labelled((texts, [0, 1] * 20)).labels[:2] == ["0", "1"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from linkboy._report import plural
+from linkboy.classify.reading._columns import ColumnTraits
 from linkboy.classify.reading._content import HEAD_LINES
 from linkboy.classify.reading._tables import Reading, Record, Roles, TextTable
 
@@ -66,6 +67,13 @@ def table_in_memory(value: Any, asked: Reading) -> TextTable:
             "frame, or pass lists (texts.to_list(), labels.to_list()) to match them by place"
         )
     head = [[_shown(cell) for cell in row] for row in islice(zip(*columns, strict=True), HEAD_LINES)]
+    if pair and head:
+        texts, labels = (ColumnTraits(cells) for cells in zip(*head, strict=True))
+        if texts.repeats and labels.why_no_label:
+            raise ValueError(
+                f"texts and labels seem to be the other way round: the text {texts.cells[0][:40]!r} occurs again and again, and "
+                "no label does; pass (texts, labels)"
+            )
     fixed = Roles((0,), (1,), None) if pair else None
     return TextTable(Path(what), "in memory", names, True, head, _rows(columns), fixed)
 
