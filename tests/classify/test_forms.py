@@ -271,6 +271,15 @@ REFUSED = {
     "JSON object of rows": ("rows.json", b'{"version": 1,\n"data": [{"text": "a"}, {"text": "b"}]}',
         "FILE holds one object with rows under 'data', got no array of rows at its top; write that array, or one object per "
         "line, into a file of its own"),
+    "JSON of columns": ("rows.json", b'{"text": {"0": "a", "1": "b"}, "label": {"0": 1, "1": 0}}',
+        "FILE holds one object with a column under each of 'text', 'label', got no rows; write an object for each row, as "
+        "to_json(orient='records') of pandas does"),
+    "JSON of lists": ("rows.json", b'{"text": ["a", "b"],\n"label": [1, 0]}',
+        "FILE holds one object with a column under each of 'text', 'label', got no rows; write an object for each row, as "
+        "to_json(orient='records') of pandas does"),
+    "JSON of rows by number": ("rows.json", json.dumps({str(n): {"text": "a", "label": 1} for n in range(900)}).encode(),
+        "FILE holds one object with rows under '0', '1', '2', '3', '4' and 895 more, got no array of rows at its top; write that "
+        "array, or one object per line, into a file of its own"),
     "not JSON": ("rows.json", b"text,label\na,b\n",
         "FILE is not JSON: it begins with 'text,label\\na,b\\n'; rename it to what it is, such as .csv or .tsv"),
     "no label of fastText": ("rows.txt", b"__label__a text\n" * 5 + b"text\n",
@@ -312,7 +321,8 @@ def test_a_workbook_of_two_sheets_names_both_and_one_without_the_package_names_i
 
 ARGUMENTS = {
     "unknown separator": ({"separator": "tabs"}, ValueError,
-        "separator must be one character, or one of ('comma', 'tab', '\\\\t', 'semicolon', 'pipe', 'space'), got 'tabs'"),
+        "separator must be one character, or one of ('comma', 'tab', '\\\\t', 'semicolon', 'pipe', 'space'), got 'tabs'; put "
+        "one character in its place in the file, such as a tab"),
     "negative": ({"text_column": -1}, ValueError, "text_column must be the name of a column or its number from 0, got -1"),
     "no such number": ({"label_column": 5}, ValueError, "FILE has no column 5; it has 2 columns, counted from 0"),
     "the same twice": ({"text_column": "text", "label_column": "text"}, ValueError,
@@ -668,13 +678,12 @@ def test_a_separator_that_is_not_usual_is_named(tmp_path, separator):
 @pytest.mark.parametrize(
     "document",
     [
-        {"text": {"0": "good", "1": "bad"}, "label": {"0": "p", "1": "q"}},
         {"version": "1", "data": [{"text": "good", "label": "p"}, {"text": "bad", "label": "q"}]},
         {"pos": ["good", "fine"], "neg": ["bad", "poor"]},
     ],
 )
 def test_rows_inside_one_object_on_one_line_are_said(tmp_path, document):
-    """`frame.to_json(path)` writes columns: each row was taken for a column of its own."""
+    """Each row was taken for a column of its own."""
     with pytest.raises(ValueError, match="holds one object with rows under"):
         read(tmp_path, "rows.json", json.dumps(document).encode())
 
@@ -731,3 +740,20 @@ def test_quotes_that_belong_to_a_text_stay_there(tmp_path, text):
     rows = [(text.format(one.replace(",", "")), label) for one, label in ENGLISH]
     data = read(tmp_path, "rows.csv", ("label,text\n" + "".join(f"{label},{one}\n" for one, label in rows)).encode())
     assert list(zip(data.texts, data.labels, strict=True)) == [(one.strip(), label) for one, label in rows]
+
+
+@pytest.mark.parametrize(
+    ("first", "line", "last"),
+    [
+        (
+            "+----+------+-------+\n| id | text | label |\n+----+------+-------+\n",
+            "| {} | {} | {} |\n",
+            "+----+------+-------+\n",
+        ),
+        (" id | text | label \n----+------+-------\n", " {} | {} | {}\n", ""),
+    ],
+)
+def test_lines_that_a_database_draws_between_rows_are_left_out(tmp_path, first, line, last):
+    rows = "".join(line.format(n, *row) for n, row in enumerate(ENGLISH))
+    data = read(tmp_path, "rows.txt", (first + rows + last).encode())
+    assert list(zip(data.texts, data.labels, strict=True)) == ENGLISH

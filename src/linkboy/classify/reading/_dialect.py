@@ -31,6 +31,7 @@ SEPARATORS = (",", "\t", ";", "|")
 SEPARATOR_NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "|"}
 _SPELLINGS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "pipe": "|", "space": " "}
 FASTTEXT = "__label__"
+_RULER = re.compile(r"\+?(-{3,}\+)+(-{3,})?")
 _EXCEL = re.compile(r'"?sep=([,;|\t])"?', re.IGNORECASE)
 _HEAD_CHARACTERS = 1 << 20
 
@@ -102,7 +103,8 @@ def separator_of(given: str | None) -> str | None:
         return None
     separator = _SPELLINGS.get(given.lower(), given)
     if len(separator) != 1 or separator in '"\r\n':
-        raise ValueError(f"separator must be one character, or one of {tuple(_SPELLINGS)}, got {given!r}")
+        fix = "; put one character in its place in the file, such as a tab" if len(separator) > 1 else ""
+        raise ValueError(f"separator must be one character, or one of {tuple(_SPELLINGS)}, got {given!r}{fix}")
     return separator
 
 
@@ -312,15 +314,18 @@ def _parsed(head: Sequence[str], whole: bool, separator: str, quoting: str = "")
 
 
 def is_blank_row(fields: Sequence[str], *, first: bool) -> bool:
-    """Return whether a row is only what stands between rows: a blank line, or the `,,,` of spreadsheets or `---|---` of Markdown.
+    """Return whether a row is only what stands between rows: a blank line, the `,,,` of spreadsheets, or the `---|---` of
+    Markdown and the `---+---` of databases.
 
     A single cell, written `""`, is a row whose text is empty, unless it would be the `first` row of the file.
     """
-    if fields and fields[-1].strip().strip("-:"):
+    if fields and fields[-1].strip().strip("-:+"):
         return False
     cells = [cell for field in fields if (cell := field.strip())]
     if not cells:
         return len(fields) != 1 or first
+    if len(cells) == 1:
+        return _RULER.fullmatch(cells[0]) is not None
     return len(cells) > 1 and all(re.fullmatch(":?-{3,}:?", cell) for cell in cells)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from linkboy._encodings import EncodingAdvice
 from linkboy._reading import LONGEST_LINE, Line, check_unpacked, decoded_lines
 from linkboy._report import listed, plural
-from linkboy.classify.reading._columns import TEXT_NAMES, Header, Roles, Wanted, choose_columns, name_key
+from linkboy.classify.reading._columns import LABEL_NAMES, TEXT_NAMES, Header, Roles, Wanted, choose_columns, name_key
 from linkboy.classify.reading._content import HEAD_LINES, Content, whole
 from linkboy.classify.reading._dialect import (
     FASTTEXT,
@@ -264,8 +264,13 @@ def json_table(
     head = list(islice(stream, looked_at))
     lists = [key for key, value in head[0][1].items() if _is_rows(value)] if len(head) == 1 and looked_at > 1 else []
     if lists and (form == "JSON" or not _has_text(head[0][1])):
+        if _are_columns(head[0][1]):
+            raise ValueError(
+                f"{path} holds one object with a column under each of {listed(map(repr, lists))}, got no rows; write an object "
+                "for each row, as to_json(orient='records') of pandas does"
+            )
         raise ValueError(
-            f"{path} holds one object with rows under {', '.join(map(repr, lists))}, got no array of rows at its top; write "
+            f"{path} holds one object with rows under {listed(map(repr, lists))}, got no array of rows at its top; write "
             "that array, or one object per line, into a file of its own"
         )
     names = list(dict.fromkeys(name for _, record in head for name in names_in(record)))
@@ -276,6 +281,15 @@ def json_table(
 def _has_text(record: dict[str, Any]) -> bool:
     """Return whether a record is itself a row: it has a text under a usual name."""
     return any(isinstance(value, str) and name_key(name) in TEXT_NAMES for name, value in record.items())
+
+
+def _are_columns(record: dict[str, Any]) -> bool:
+    """Return whether an object holds columns of cells, as pandas writes a frame by itself: lists, or objects with equal keys."""
+    columns = [list(value.values()) if isinstance(value, dict) else value for value in record.values()]
+    usual = {*map(name_key, record)} & {*TEXT_NAMES, *LABEL_NAMES}
+    if not usual or not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
+        return False
+    return not any(isinstance(cell, (dict, list)) for column in columns for cell in column[:HEAD_LINES])
 
 
 def _is_rows(value: object) -> bool:
