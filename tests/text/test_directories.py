@@ -74,6 +74,27 @@ SAID = {
         {"added_tokens_decoder": {str(FREE): token("[E1]", special=False, single_word=True, normalized=True)}},
         {},
     ),
+    "a name with other flags than the added token": (
+        {
+            "mask_token": token("[E1]", lstrip=True, rstrip=True, __type="AddedToken"),
+            "added_tokens_decoder": {str(FREE): token("[E1]", special=True)},
+        },
+        {},
+    ),
+    "a name with other flags than a token that is no special one": (
+        {
+            "mask_token": token("[E1]", single_word=True, __type="AddedToken"),
+            "added_tokens_decoder": {str(FREE): token("[E1]", special=False, normalized=True, lstrip=True)},
+        },
+        {},
+    ),
+    "an extra token with other flags than the added one": (
+        {
+            "additional_special_tokens": [token("<e>", single_word=True, __type="AddedToken")],
+            "added_tokens_decoder": {str(FREE): token("<e>", special=True, rstrip=True)},
+        },
+        {},
+    ),
     "a token of the vocabulary": ({"added_tokens_decoder": {"7": token("tom", special=False, normalized=True)}}, {}),
     "cls and sep": ({"cls_token": "[unused0]", "sep_token": "[unused1]"}, {}),
     "cls that is new": ({"cls_token": "<e>"}, {}),

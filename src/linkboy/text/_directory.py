@@ -166,7 +166,7 @@ class _Tokens:
         place = str(self._folder / "tokenizer_config.json")
         extra = [token for key in EXTRA for token in self._extra(named.pop(key, None), named, f"{key} in {place!r}")]
         tokens = {
-            name: self._with_flags(token_of(value, place=f"{name} in {place!r}", special=True), value)
+            name: self._with_flags(token_of(value, place=f"{name} in {place!r}", special=True))
             for name, value in named.items()
             if value is not None
         }
@@ -233,14 +233,12 @@ class _Tokens:
             return []
         if value is not None and not isinstance(value, list):
             raise ValueError(f"{place} must be a list of tokens, got {value!r:.80}")
-        return [self._with_flags(token_of(token, place=place, special=True), token) for token in value or ()]
+        return [self._with_flags(token_of(token, place=place, special=True)) for token in value or ()]
 
-    def _with_flags(self, token: AddedToken, value: Any) -> AddedToken:
-        """Return the token with the flags that it has among the added ones, where the entry is no more than its name."""
+    def _with_flags(self, token: AddedToken) -> AddedToken:
+        """Return the token with the flags that it has among the added ones, which count where an entry has others."""
         known = self._added.get(token.content)
-        if known is None or isinstance(value, dict):
-            return token
-        return dataclasses.replace(known[0], special=True)
+        return token if known is None else dataclasses.replace(known[0], special=True)
 
 
 def _contents(value: Any) -> Any:
