@@ -57,7 +57,7 @@ class RecentWords {
   // were asked for; then there is no branch for which of its two places it is, which cannot be predicted.
   Word* place_of(const Key& key, bool soon) {
     const uint64_t hash = mix(key.low ^ key.high * GOLDEN ^ key.kind);
-    const uint8_t mark = uint8_t(hash) | 1;
+    const uint8_t mark = uint8_t(hash) + !uint8_t(hash);  // 0 is a place that nothing was seen at
     size_t at = hash >> (64 - BITS);
     if (!soon && seen_[at] == mark) return &words_[at];
     at ^= seen_[at] != mark;

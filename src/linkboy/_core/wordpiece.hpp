@@ -189,7 +189,8 @@ class Reader {
   struct RareWord {
     RecentWords::Key key;
     RecentWords::Word* place;
-    size_t number, at, length;  // which of the ids it is, and where in the text
+    size_t number, at;  // which of the ids it is, and where in the text
+    uint32_t length;
   };
   static constexpr size_t MOST_RARE = 2 * BLOCK, MOST_IDS = 4 * BLOCK, MOST_AHEAD = MOST_RARE * BLOCK;
   RareWord rare_[MOST_RARE];
@@ -300,7 +301,7 @@ class Reader {
         uint64_t high = length > 8 ? characters(block + at + 8, std::min<size_t>(length - 8, 8)) : 0;
         if (lower) high = in_lower_case(high);
         const RecentWords::Key whole{key, high, RecentWords::kind_of(length, 0, tables_.number)};
-        rare_[rare_count_++] = {whole, may_be_kept(whole) ? recent_.place_of(whole, true) : nullptr, size, i + at, length};
+        rare_[rare_count_++] = {whole, may_be_kept(whole) ? recent_.place_of(whole, true) : nullptr, size, i + at, uint32_t(length)};
       }
       if (SPANS) out_.spans.data[size] = {int32_t(i + at), int32_t(i + at + length)};
       ids[size++] = id;
