@@ -1,10 +1,14 @@
 """Labels as annotation tools write them: fastText's prefix in a column or at the end, Label Studio's choices, doccano's `#`."""
 
+import io
 import json
 
 import polars as pl
 import pytest
 
+from linkboy.classify._given import texts_of_file, texts_of_stream
+from linkboy.classify.reading._columns import wanted_columns
+from linkboy.classify.reading._tables import Reading
 from linkboy.classify.reading.labelled import read_labelled
 
 ROWS = [
@@ -42,6 +46,17 @@ def test_fasttexts_prefix_is_no_part_of_a_label_wherever_it_stands(tmp_path, nam
     assert list(zip(data.texts, data.labels, strict=True)) == ROWS
     frame = pl.DataFrame({"text": [text for text, _ in ROWS], "label": [f"__label__{label}" for _, label in ROWS]})
     assert read_labelled(frame).labels == list(data.labels)
+
+
+@pytest.mark.parametrize("line", ["__label__{label} {text}", "{text} __label__{label}"])
+def test_fasttexts_labels_are_no_part_of_a_text_to_predict(tmp_path, line):
+    path = tmp_path / "rows.txt"
+    path.write_text(lines(line), "utf-8")
+    asked = Reading(wanted_columns(None, None, None, needs_label=False))
+    with texts_of_file(path, asked, print) as given:
+        assert list(given.texts(keep=False)) == [text for text, _ in ROWS]
+    given = texts_of_stream(io.BytesIO(lines(line).encode()), asked, print, name="standard input")
+    assert list(given.texts(keep=False)) == [text for text, _ in ROWS]
 
 
 def test_a_prefix_that_only_some_labels_have_is_part_of_them(tmp_path):

@@ -16,7 +16,7 @@ from linkboy._reading import codec_of
 from linkboy.classify.reading._arriving import Arriving, LiveReader
 from linkboy.classify.reading._columns import TEXT_NAMES, ColumnTraits, Roles, looks_like_header, name_key
 from linkboy.classify.reading._content import Content, arriving, opened
-from linkboy.classify.reading._dialect import FASTTEXT, SEPARATOR_NAMES, SEPARATORS
+from linkboy.classify.reading._dialect import SEPARATOR_NAMES, SEPARATORS, is_fasttext
 from linkboy.classify.reading._json import MISSING, cell_text
 from linkboy.classify.reading._sentences import say
 from linkboy.classify.reading._tables import BadRow, Reading, TextTable, json_form, table_of, text_lines
@@ -152,7 +152,7 @@ def _is_table(content: Content, asked: Reading) -> bool:
         return True
     text = content.beginning(encoding)
     if content.live:  # what follows cannot be waited for
-        return text.lstrip().startswith(FASTTEXT)
+        return is_fasttext([text.partition("\n")[0]])
     lines = [line for line in text.split("\n")[:1000] if line.strip()]
     lines = lines[:-1] if len(lines) > 1 and len(content.head) > 1 << 15 else lines  # the last one may be cut off
     first = lines[0] if lines else ""
@@ -164,7 +164,7 @@ def _is_table(content: Content, asked: Reading) -> bool:
     if any(_has_header(lines, separator, asked.wanted.known) for separator in SEPARATORS):
         return True
     tabs = {line.count("\t") for line in lines}
-    return first.startswith(FASTTEXT) or (len(lines) > 1 and len(tabs) == 1 and 0 not in tabs)
+    return is_fasttext(lines) or (len(lines) > 1 and len(tabs) == 1 and 0 not in tabs)
 
 
 def _has_columns(title: Title) -> bool:

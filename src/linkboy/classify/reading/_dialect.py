@@ -220,7 +220,8 @@ def is_fasttext(head: Sequence[str]) -> bool:
         (True, True, False)
     """
     labelled = [
-        any(word.startswith(FASTTEXT) for word in (*line.split(None, 1)[:1], *line.split(" ")[-1:])) for line in head
+        any(word.startswith(FASTTEXT) for word in (*line.split(None, 1)[:1], *line.rstrip().split(" ")[-1:]))
+        for line in head
     ]
     return bool(head) and labelled[0] and sum(labelled) > 0.8 * len(head)
 

@@ -258,7 +258,7 @@ def json_table(
             if isinstance(value, dict):
                 yield line, value
             else:
-                bad_row(line, f"expected a JSON object, got {type(value).__name__}")
+                bad_row(line, f'expected a JSON object such as {{"text": "..."}}, got {type(value).__name__}')
 
     stream = records()
     head = list(islice(stream, looked_at))
