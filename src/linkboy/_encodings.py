@@ -72,6 +72,20 @@ _ALPHABETS = {
 }
 _WIDE = {"gb18030": _CHINESE, "big5": _TRADITIONAL, "cp949": _KOREAN, "shift_jis": "", "euc_jp": ""}
 _CODECS = {"big5": "cp950", "shift_jis": "cp932"}  # the supersets that Windows writes under these names
+# What to pass where a line is in none of these, but in what contains it, or is UTF-8 after all.
+_WIDER = {
+    "ascii": ("utf-8",),
+    "gb2312": ("utf-8", "gb18030"),
+    "gbk": ("utf-8", "gb18030"),
+    "gb18030": ("utf-8",),
+    "big5": ("utf-8", "cp950", "big5hkscs"),
+    "cp950": ("utf-8", "big5hkscs"),
+    "shift_jis": ("utf-8", "cp932"),
+    "cp932": ("utf-8",),
+    "euc_kr": ("utf-8", "cp949"),
+    "cp949": ("utf-8",),
+    "cp1252": ("utf-8",),
+}
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -187,6 +201,13 @@ class EncodingAdvice:
     def of(self, raw: bytes, place: int) -> str:
         """Return what is wrong with a line whose byte at `place` is not in the encoding, and how the line most likely reads."""
         exception, names = self._seen
+        if exception and self._encoding.lower() in ("utf-8", "utf8") and _is_cut(raw):
+            return (
+                f"byte {place + 1} is not {self._encoding.upper()} (0x{raw[place]:02x}), as where a file was cut off inside a "
+                "character"
+            )
+        wider = _WIDER.get(codecs.lookup(self._encoding).name, ())
+        names = [name for name in wider if decoded(raw, name) is not None][:1] or names
         texts = {decoded(raw, _CODECS.get(name, name)): name for name in reversed(names)}
         found = [(name, text) for text, name in reversed(texts.items()) if text is not None] or likely_encodings(raw)
         shown = [f"{text.strip()[:_SHOWN]!r} with encoding={name!r}" for name, text in found]
@@ -200,6 +221,15 @@ class EncodingAdvice:
         lines = [line for line in self._head.split(b"\n")[:-1] if not line.isascii()]
         bad = [line for line in lines if decoded(line, self._encoding) is None]
         return len(lines) > max(2 * len(bad), 2), [name for name, _ in likely_encodings(b"\n".join(bad)[:_EVIDENCE])]
+
+
+def _is_cut(raw: bytes) -> bool:
+    """Return whether bytes are UTF-8 but for a character at their end of which a part is missing."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"
+    return False
 
 
 def decoded(raw: bytes, encoding: str) -> str | None:

@@ -262,12 +262,15 @@ def codec_of(encoding: str) -> str:
     """Return Python's name of an encoding.
 
     Raises:
+        TypeError: it is not a string.
         ValueError: Python knows no such encoding of text.
 
     Examples:
         >>> codec_of("UTF8"), codec_of("gbk")
         ('utf-8', 'gbk')
     """
+    if not isinstance(encoding, str):
+        raise TypeError(f"encoding must be the name of one, such as 'utf-8' or 'gb18030', got {encoding!r}")
     try:
         codec = codecs.lookup(encoding)
         "".encode(encoding)  # raises for codecs of bytes, such as "hex"
@@ -346,7 +349,7 @@ def decoded_lines(
         ValueError: the encoding is unknown, the file plainly has another one, or a line is longer than `longest`.
     """
     codec = codec_of(encoding)
-    wide = len("\n".encode(codec)) > 1
+    wide = "\n".encode(codec) != b"\n"
     read = getattr(file, "read1", file.read)
     pieces = _recoded(name, read, codec, encoding) if wide else iter(lambda: read(PIECE), b"")
     first = 1
@@ -363,7 +366,7 @@ def decoded_lines(
 
 
 def _recoded(name: str, read: Callable[[int], bytes], codec: str, encoding: str) -> Iterator[bytes]:
-    """Yield as UTF-8 what is in an encoding whose line feed is more than one byte."""
+    """Yield as UTF-8 what is in an encoding whose line feed is another byte than that of ASCII, or several."""
     decoder = codecs.getincrementaldecoder(codec)()
     try:
         while piece := read(PIECE):

@@ -505,6 +505,9 @@ FINDINGS = {
     "quotes around some": (lambda n, t, l: (t, ("sea", "'sea'")[n % 4 == 0] if l == "pos" else "land"),
         "the labels \"'sea'\", 'sea' differ only in case, spaces, width or signs that look alike, and are 2 classes; join them with "
         "label_map if that is not meant"),
+    "text forced by Excel": (lambda n, t, l: (t, f'="{l}"'),
+        "the labels, such as '=\"pos\"', are read with the quotes or brackets that stand around them in the file: check how it was "
+        "written"),
     "quotes around all": (lambda n, t, l: (t, f"`{l}`"),
         "the labels, such as '`pos`', are read with the quotes or brackets that stand around them in the file: check how it was "
         "written"),

@@ -235,7 +235,7 @@ BAD = {
     "loose quote": ("rows.csv", b'text,label\n"Titanic" is great,p\n',
         "{path} line 2: a quote inside a field must be doubled and the field quoted (',' expected after '\"'); {mend}"),
     "two columns": ("rows.csv", b"text,text,label\na,b,c\n", "{path} has 2 columns named 'text'; rename all but one"),
-    "json list": ("rows.jsonl", b"[1]\n", '{path} line 1: expected a JSON object such as {{"text": "..."}}, got list; {mend}'),
+    "json list": ("rows.jsonl", b"[1]\n", "{path} line 1: expected a JSON object, got list; {mend}"),
     "json key": ("rows.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"}\n', "{path} line 2: there is no key 'label'; {mend}"),
     "empty file": ("rows.tsv", b"", "{path} holds no labelled text; it is empty"),
     "blank file": ("rows.csv", b"\n \n", "{path} holds no labelled text; it is empty"),

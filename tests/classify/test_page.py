@@ -277,7 +277,7 @@ def test_every_finding_about_data_has_its_sentence_in_chinese():
 
     counted = {  # the value that begins these sentences is a count with its noun and verb
         "small classes": "3 classes have", "placeholders": "3 texts hold", "duplicates": "3 rows repeat",
-        "mojibake": "1 text holds", "two labels": "3 texts occur", "replacement": "3 texts hold",
+        "mojibake": "1 text holds", "controls": "3 texts hold", "two labels": "3 texts occur", "replacement": "3 texts hold",
         "no label": "3 rows have", "loose separator": "1 row has", "doubled label": "3 rows name",
         "header again": "3 rows repeat", "other encoding": "3 skipped rows are",
     }  # fmt: skip

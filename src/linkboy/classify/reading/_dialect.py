@@ -250,7 +250,9 @@ def _separator(path: object, head: Sequence[str], full: Sequence[str], whole: bo
 
 def _names_columns(first: str, separator: str, wanted: Wanted) -> bool:
     """Return whether the first line, cut at a separator, names the columns that are usual or asked for."""
-    return names_columns([name.strip() for name in next(csv.reader([first], delimiter=separator), [])], wanted)
+    return names_columns(
+        [name.strip() for name in next(csv.reader([first.replace("\r", " ")], delimiter=separator), [])], wanted
+    )
 
 
 def _is_usual(usual: str, even: Sequence[str], full: Sequence[str]) -> bool:
@@ -306,7 +308,7 @@ def _parsed(head: Sequence[str], whole: bool, separator: str, quoting: str = "")
     with long_fields():
         try:
             for row in reader:
-                if not is_blank_row(row, first=not rows):
+                if not (is_blank_row(row, first=not rows) or is_blank_line(row)):
                     rows.append(row)
         except csv.Error as error:
             # The last row of a beginning may be cut inside its quotes.
@@ -473,6 +475,16 @@ def with_header(
         kept = [row for row in rows if len(row) == len(names)]
         return Dialect(separator, False, tuple(map(str, range(len(names)))), quotes, quoting=quoting, rows=kept)
     return Dialect(separator, True, tuple(names), quotes, quoting=quoting, rows=rest)
+
+
+def is_blank_line(fields: Sequence[str]) -> bool:
+    """Return whether a row is a line of white space, which is no field written as such.
+
+    Examples:
+        >>> is_blank_line(["  "]), is_blank_line([""]), is_blank_line([" ", " "])
+        (True, False, False)
+    """
+    return len(fields) == 1 and bool(fields[0]) and not fields[0].strip()
 
 
 def tsv_fields(line: str, expected: int) -> list[str]:

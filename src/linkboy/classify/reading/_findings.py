@@ -70,6 +70,7 @@ _AROUND = "'\""  # quotes that some rows may have around a label
 _FRACTION = re.compile(r"-?\d*\.\d*[1-9]\d*")
 _WORD_TAG = re.compile(r"O|[BIESLUM]-\S+")  # where names and the like begin, go on and end
 # What UTF-8 looks like when its bytes are read as cp1252 or Latin-1: a lead byte and a byte that goes on.
+_C1 = re.compile("[\u0080-\u0084\u0086-\u009f]")  # \x85 ends lines on some machines
 _MOJIBAKE = re.compile(
     "[\u00c2-\u00f4][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
 )
@@ -141,7 +142,9 @@ def _is_enclosed(label: str) -> bool:
         return False
     around = label[0] + label[-1]
     unopened = label[-1] in ")]}" and not {*"([{"} & {*label}
-    return unopened or around in ("''", '""', "``", "“”", "‘’", "「」")
+    return (
+        unopened or (label.startswith('="') and label.endswith('"')) or around in ("''", '""', "``", "“”", "‘’", "「」")
+    )
 
 
 def _seen(label: str) -> str:
@@ -163,6 +166,9 @@ def text_findings(texts: Sequence[str], labels: Sequence[Any]) -> Iterator[str]:
     garbled = [text for text in foreign if _is_mojibake(text)]
     if garbled:
         yield say("mojibake", texts=_have(len(garbled)), example=garbled[0][:40])
+    controls = [text for text in foreign if _C1.search(text) and not _is_mojibake(text)]
+    if controls:
+        yield say("controls", texts=_have(len(controls)), example=controls[0][:40])
     step = max(1, len(texts) // _LOOKED_AT)
     if all(isinstance(label, str) for label in labels[:1]):
         yield from _own_label(texts[::step], labels[::step])

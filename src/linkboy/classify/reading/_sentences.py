@@ -50,6 +50,8 @@ SENTENCES = {
     "two labels": "{texts} with more than one label",
     "replacement": "{texts} U+FFFD, which stands for characters that an earlier conversion lost",
     "mojibake": "{texts} what looks like UTF-8 read as another encoding, such as {example!r}: a part of the file is UTF-8",
+    "controls": "{texts} control characters, such as {example!r}, as where quotes and dashes of Windows are read as Latin-1: "
+    "read the file with encoding='cp1252' if so",
     "other encoding": "{rows} not {encoding} but probably {likely}: the file may have parts in two encodings",
 }
 

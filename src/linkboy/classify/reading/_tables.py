@@ -23,6 +23,7 @@ from linkboy.classify.reading._dialect import (
     excel_separator,
     filled,
     header_words,
+    is_blank_line,
     is_blank_row,
     long_fields,
     look,
@@ -37,6 +38,7 @@ from linkboy.classify.reading._titles import title_of_lines, title_of_rows
 BadRow = Callable[[int, str], None]  # called with line and reason
 Record = Any  # cells by position, or an object of JSON
 
+_ENDS = "\x1a\0"  # what some programs write behind the last line, to fill a block or to end the file
 _SHOWN = 500  # characters of a cell that are looked at
 BYTES_OF_A_ROW = 32  # of a text and a label in memory, their characters not counted
 
@@ -186,6 +188,8 @@ def text_lines(
     for number, line in lines:
         if line and line[0] == "\ufeff":  # of another file that was put behind this one
             line = line.lstrip("\ufeff")
+        if line and line[-1] in _ENDS and not line.strip(_ENDS):
+            line = ""
         something = something or line is None or bool(line.strip())
         yield number, line
     if not something:
@@ -258,7 +262,7 @@ def json_table(
             if isinstance(value, dict):
                 yield line, value
             else:
-                bad_row(line, f'expected a JSON object such as {{"text": "..."}}, got {type(value).__name__}')
+                bad_row(line, f"expected a JSON object, got {type(value).__name__}")
 
     stream = records()
     head = list(islice(stream, looked_at))
@@ -432,7 +436,7 @@ def csv_records(path: Path, lines: Iterator[Line], dialect: Dialect, bad_row: Ba
             if "unexpected end" in str(error):
                 raise ValueError(f"{path} line {numbers[0]}: a quote is opened and never closed; close it") from None
             problem = f"a quote inside a field must be doubled and the field quoted ({error})"
-        if not problem and is_blank_row(fields, first=not anything):
+        if not problem and (is_blank_row(fields, first=not anything) or (expected > 1 and is_blank_line(fields))):
             continue
         anything = True
         if awaits_header and not problem:
