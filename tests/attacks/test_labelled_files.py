@@ -82,7 +82,9 @@ def test_long_texts_and_zero_bytes_are_read_as_they_are(tmp_path):
 def test_a_pickle_and_an_archive_in_a_false_name_are_refused(tmp_path, refusal):
     path = tmp_path / "rows.tsv"
     path.write_bytes(pickle.dumps({"text": "a"}))
-    assert refusal(lambda: read_labelled(path)).startswith(f"{path} is not text (it begins with b'\\x80\\x04")
+    assert refusal(lambda: read_labelled(path)).startswith(
+        f"{path} is a pickle, which could run any code (it begins with b'\\x80\\x04"
+    )
     for content in (pickle.dumps({"text": "a"}), gzip.compress(b"a\tb\n")):
         parquet = tmp_path / "rows.parquet"
         parquet.write_bytes(content)
