@@ -152,7 +152,7 @@ def _is_table(content: Content, asked: Reading) -> bool:
         return True
     text = content.beginning(encoding)
     if content.live:  # what follows cannot be waited for
-        return is_fasttext([text.partition("\n")[0]])
+        return is_fasttext([text.lstrip().partition("\n")[0]])
     lines = [line for line in text.split("\n")[:1000] if line.strip()]
     lines = lines[:-1] if len(lines) > 1 and len(content.head) > 1 << 15 else lines  # the last one may be cut off
     first = lines[0] if lines else ""
