@@ -157,6 +157,8 @@ def test_what_a_directory_says_is_what_transformers_does(make, tmp_path, said):
         "a name of its own",
     ):
         pytest.skip("transformers 4 does not know this entry")
+    if VERSION < (5,) and said == "an extra token with other flags than the added one":
+        pytest.skip("transformers 4 takes the flags of the extra token")
     folder = make(config, **files)
     kind = config.get("tokenizer_class", "BertTokenizer").removesuffix("Fast")
     # In transformers 4 the class in pure Python has the name without "Fast"; 5 has one class, not always under both names.
