@@ -201,12 +201,13 @@ class EncodingAdvice:
     def of(self, raw: bytes, place: int) -> str:
         """Return what is wrong with a line whose byte at `place` is not in the encoding, and how the line most likely reads."""
         exception, names = self._seen
-        if exception and self._encoding.lower() in ("utf-8", "utf8") and _is_cut(raw):
+        codec = codecs.lookup(self._encoding).name
+        if exception and codec == "utf-8" and _is_cut(raw):
             return (
                 f"byte {place + 1} is not {self._encoding.upper()} (0x{raw[place]:02x}), as where a file was cut off inside a "
                 "character"
             )
-        wider = _WIDER.get(codecs.lookup(self._encoding).name, ())
+        wider = _WIDER.get(codec, ())
         names = [name for name in wider if decoded(raw, name) is not None][:1] or names
         texts = {decoded(raw, _CODECS.get(name, name)): name for name in reversed(names)}
         found = [(name, text) for text, name in reversed(texts.items()) if text is not None] or likely_encodings(raw)
@@ -224,11 +225,19 @@ class EncodingAdvice:
 
 
 def _is_cut(raw: bytes) -> bool:
-    """Return whether bytes are UTF-8 but for a character at their end of which a part is missing."""
+    """Return whether bytes are UTF-8 but for a character at their end of which a part is missing.
+
+    A single byte behind nothing but ASCII may as well be a letter of another encoding.
+
+    Examples:
+        >>> _is_cut("很好".encode()[:-1]), _is_cut("café".encode("latin-1"))
+        (True, False)
+    """
     try:
         raw.decode()
     except UnicodeDecodeError as error:
-        return error.reason == "unexpected end of data"
+        sure = len(raw) - error.start > 1 or not raw[: error.start].isascii()
+        return sure and error.reason == "unexpected end of data"
     return False
 
 

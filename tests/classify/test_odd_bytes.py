@@ -80,3 +80,11 @@ def test_what_fills_the_end_of_a_file_is_no_row(file, end, separator):
 def test_a_lone_carriage_return_in_the_header_is_a_space(file):
     data = read_labelled(file(TABLE.replace("text,", "review\rtext,").encode()))
     assert (data.text_columns, len(data)) == (("review text",), len(ROWS))
+
+
+def test_a_letter_of_another_encoding_at_the_end_of_a_line_is_no_cut(tmp_path):
+    path = tmp_path / "rows.csv"
+    rows = "".join(f"评论 {n},正\n" for n in range(30)).encode()
+    path.write_bytes(b"text,label\n" + rows + b"bon,caf\xe9\n" + rows)
+    with pytest.raises(ValueError, match="the line, unlike most others, reads 'bon,café' with encoding='cp1252'"):
+        read_labelled(path)
