@@ -271,6 +271,17 @@ def test_one_thing_has_the_sentence_of_many_in_chinese(english, chinese):
     assert translate_filled(english, "zh") == chinese
 
 
+@pytest.mark.parametrize(
+    ("quoting", "chinese"),
+    [("spaces before quotes", "引号前有空格"), ("single quotes", "单引号"), ("quotes escaped by \\", "引号用 \\ 转义")],
+)
+def test_how_quotes_are_written_is_said_in_chinese(quoting, chinese):
+    from linkboy._language import translate_filled
+
+    said = translate_filled(f"comma, with header, {quoting}, UTF-8", "zh")
+    assert said == f"逗号分隔，有表头，{chinese}，UTF-8"
+
+
 def test_every_finding_about_data_has_its_sentence_in_chinese():
     from linkboy._language import translate_filled
     from linkboy.classify.reading._sentences import SENTENCES
