@@ -11,11 +11,9 @@ _ELSEWHERE = {
     "input": ("inputs", "logits", "pred", "preds", "y_pred"),
     "target": ("targets", "label", "labels", "y_true"),
     "alpha": ("class_weight", "class_weights"),
-    "label_smoothing": ("smoothing", "label_smooth"),
-    "ignore_index": ("ignore_label", "ignored_index"),
-    "sample_weight": ("sample_weights",),
+    "label_smoothing": ("smoothing",),
+    "ignore_index": ("ignore_label",),
     "reduction": ("size_average", "reduce"),
-    "pos_weight": ("positive_weight",),
 }
 
 

@@ -103,7 +103,7 @@ def reduce_rows(
         return soft_sum(rows, label_smoothing, gamma, divisor, dtype)
     if reduction == "none":
         return margin_loss(rows, gamma).to(dtype)
-    if SAYS_WHEN_IT_COMPILES and torch.compiler.is_compiling():
+    if not rows.visible and SAYS_WHEN_IT_COMPILES and torch.compiler.is_compiling():
         # Imported here, because that tells torch of operations which nothing else needs.
         from linkboy.losses._core_in_graph import core_sum, core_takes
 
