@@ -60,8 +60,8 @@ test-sanitized: $(VENV)/.dev ## run the tests of the compiled core under Address
 		-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') src/linkboy/_core/module.cpp \
 		-o $(SANITIZED)/linkboy/_core$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
-		PYTHONPATH=$(SANITIZED) $(BIN)/python -m pytest -q -p no:cacheprovider tests/text/test_core.py tests/text/test_again.py tests/text/test_blocks.py \
-		tests/classify/test_features_core.py tests/embeddings/test_core.py tests/losses/test_core.py $(TESTS)
+		PYTHONPATH=$(SANITIZED) $(BIN)/python -m pytest -q -p no:cacheprovider tests/text/test_core.py tests/text/test_again.py \
+		tests/text/test_blocks.py tests/classify/test_features_core.py tests/embeddings/test_core.py tests/losses/test_core.py $(TESTS)
 
 test-oldest: ## run them beside the oldest versions of everything, on Python 3.11 (a download of about 3 GB)
 	$(PYTHON) -m venv .venv-oldest

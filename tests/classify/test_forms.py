@@ -485,25 +485,25 @@ def test_truth_values_are_the_same_classes_whatever_wrote_them(tmp_path):
 
 FINDINGS = {
     "case": (lambda n, t, l: (t, (l, l.title(), l.upper())[n // 2 % 3]),
-        "the labels 'POS', 'Pos', 'pos' differ only in case, spaces, width or signs that look alike, and are 3 classes; join them with label_map if that "
+        "the labels 'POS', 'Pos', 'pos' differ only in case, spaces, width, quotes or signs that look alike, and are 3 classes; join them with label_map if that "
         "is not meant"),
     "width": (lambda n, t, l: (t, ("A", "Ａ")[n % 4 == 0] if l == "pos" else "B"),
-        "the labels 'A', 'Ａ' differ only in case, spaces, width or signs that look alike, and are 2 classes; join them with label_map if that is not "
+        "the labels 'A', 'Ａ' differ only in case, spaces, width, quotes or signs that look alike, and are 2 classes; join them with label_map if that is not "
         "meant"),
     "space": (lambda n, t, l: (t, ("no go", "nogo")[n % 4 == 0] if l == "pos" else "go"),
-        "the labels 'no go', 'nogo' differ only in case, spaces, width or signs that look alike, and are 2 classes; join them with label_map if that is "
+        "the labels 'no go', 'nogo' differ only in case, spaces, width, quotes or signs that look alike, and are 2 classes; join them with label_map if that is "
         "not meant"),
     "unseen": (lambda n, t, l: (t, ("go", "go\u200b")[n % 4 == 0] if l == "pos" else "no"),
-        "the labels 'go', 'go\\u200b' differ only in case, spaces, width or signs that look alike, and are 2 classes; join them with label_map if that "
+        "the labels 'go', 'go\\u200b' differ only in case, spaces, width, quotes or signs that look alike, and are 2 classes; join them with label_map if that "
         "is not meant"),
     "a sign that looks alike": (lambda n, t, l: (t, ("-1", "\u22121")[n % 4 == 0] if l == "pos" else "0"),
-        "the labels '-1', '\u22121' differ only in case, spaces, width or signs that look alike, and are 2 classes; join them with "
+        "the labels '-1', '\u22121' differ only in case, spaces, width, quotes or signs that look alike, and are 2 classes; join them with "
         "label_map if that is not meant"),
     "a letter of another alphabet": (lambda n, t, l: (t, ("ocean", "\u043ecean")[n % 4 == 0] if l == "pos" else "land"),
-        "the labels 'ocean', '\u043ecean' differ only in case, spaces, width or signs that look alike, and are 2 classes; join them "
+        "the labels 'ocean', '\u043ecean' differ only in case, spaces, width, quotes or signs that look alike, and are 2 classes; join them "
         "with label_map if that is not meant"),
     "quotes around some": (lambda n, t, l: (t, ("sea", "'sea'")[n % 4 == 0] if l == "pos" else "land"),
-        "the labels \"'sea'\", 'sea' differ only in case, spaces, width or signs that look alike, and are 2 classes; join them with "
+        "the labels \"'sea'\", 'sea' differ only in case, spaces, width, quotes or signs that look alike, and are 2 classes; join them with "
         "label_map if that is not meant"),
     "text forced by Excel": (lambda n, t, l: (t, f'="{l}"'),
         "the labels, such as '=\"pos\"', are read with the quotes or brackets that stand around them in the file: check how it was "

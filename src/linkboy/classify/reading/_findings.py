@@ -69,8 +69,8 @@ _ALIKE = str.maketrans("−–—‐‑‒’‘“”`´аеорсухіјѕк�
 _AROUND = "'\""  # quotes that some rows may have around a label
 _FRACTION = re.compile(r"-?\d*\.\d*[1-9]\d*")
 _WORD_TAG = re.compile(r"O|[BIESLUM]-\S+")  # where names and the like begin, go on and end
-# What UTF-8 looks like when its bytes are read as cp1252 or Latin-1: a lead byte and a byte that goes on.
 _C1 = re.compile("[\u0080-\u0084\u0086-\u009f]")  # \x85 ends lines on some machines
+# What UTF-8 looks like when its bytes are read as cp1252 or Latin-1: a lead byte and a byte that goes on.
 _MOJIBAKE = re.compile(
     "[\u00c2-\u00f4][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
 )

@@ -17,8 +17,8 @@ SENTENCES = {
     "also text (one)": "{names} holds texts too; to read both pass text_column={all!r}",
     "also label": "could be the label as well: {names}; to learn that one pass label_column={one!r}",
     # checks of the labels
-    "spelling": "the labels {names} differ only in case, spaces, width or signs that look alike, and are {count} classes; join "
-    "them with label_map if that is not meant",
+    "spelling": "the labels {names} differ only in case, spaces, width, quotes or signs that look alike, and are {count} "
+    "classes; join them with label_map if that is not meant",
     "same value": "{names} are the same value and are one class, {one!r}",
     "truth": "the label {names} is a truth value, and is read as {one!r}",
     "missing labels": "labels such as {example!r} may stand for a missing value, and count as a class; leave their rows out "
