@@ -2,6 +2,7 @@
 
 import collections
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -282,3 +283,112 @@ def test_a_folder_of_lightning_is_read_and_one_of_parts_names_them(tmp_path):
     (tmp_path / "__0_0.distcp").write_bytes(b"x")
     with pytest.raises(FileNotFoundError, match=r"; join its \.distcp shards with .*dcp_to_torch_save$"):
         count_parameters(tmp_path)
+
+
+def test_a_safetensors_header_of_any_length_is_read(tmp_path):
+    lengths = set()
+    for count in range(
+        1, 60
+    ):  # the header is padded to eight bytes, so its length takes all 32 first bytes that there are
+        path = tmp_path / "model.safetensors"
+        save_file({f"layer.{number}": torch.zeros(number + 1) for number in range(count)}, path)
+        lengths.add(path.read_bytes()[0])
+        assert count_parameters(path).total == count * (count + 1) // 2
+    for padding in range(0, 256, 8):
+        save_file({"weight": torch.zeros(3)}, path, metadata={"note": "x" * padding})
+        lengths.add(path.read_bytes()[0])
+        assert count_parameters(path).total == 3
+    assert 0x80 in lengths  # which a pickle begins with as well
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_file_of_the_old_format_is_read_in_every_protocol(tmp_path, protocol):
+    torch.save(
+        nn.Linear(4, 3).state_dict(), tmp_path / "a.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=False
+    )
+    assert count_parameters(tmp_path / "a.pt").total == 15
+
+
+def test_the_directory_of_a_trainer_has_one_file_of_weights(tmp_path):
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    beside = ["optimizer.pt", "rng_state_0.pth", "scheduler.pt", "training_args.bin"]
+    for name in beside:
+        torch.save(optimizer.state_dict(), tmp_path / name)
+    count = count_parameters(tmp_path)
+    assert count.total == 15
+    assert count.notes == (f"pytorch_model.bin was counted; the folder also holds {', '.join(beside)}",)
+    (tmp_path / "pytorch_model.bin").unlink()
+    for name in beside[1:]:
+        (tmp_path / name).unlink()
+    with pytest.raises(
+        ValueError, match=r"holds the state of an optimizer and no weights; name the file of the model$"
+    ):
+        count_parameters(tmp_path)
+    (tmp_path / "optimizer.pt").unlink()
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "model_best.pth.tar")
+    assert count_parameters(tmp_path).total == 15
+
+
+def test_a_lazy_parameter_in_a_file_makes_the_total_a_lower_bound(tmp_path):
+    model = nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 2))
+    for each in (model, model.state_dict()):
+        torch.save(each, tmp_path / "lazy.pt")
+        count = count_parameters(tmp_path / "lazy.pt")
+        assert (count.total, count.uninitialized) == (10, ("0.weight", "0.bias"))
+        assert "at least 10 parameters" in str(count)
+        assert count.notes[-1] == "not yet materialised, so the total is a lower bound: 0.weight, 0.bias"
+
+
+def test_the_counter_of_an_averaged_model_is_no_parameter(tmp_path):
+    model = torch.optim.swa_utils.AveragedModel(nn.Linear(4, 3))
+    torch.save(model.state_dict(), tmp_path / "swa.pt")
+    assert count_parameters(tmp_path / "swa.pt").total == count_parameters(model).total == 15
+
+
+def test_an_archive_of_another_kind_is_refused_with_what_to_do(tmp_path):
+    np.savez(tmp_path / "a.npz", weight=np.zeros(3))
+    with pytest.raises(
+        ValueError, match=r"it holds arrays of NumPy, and is counted when they are saved with torch.save or s"
+    ):
+        count_parameters(tmp_path / "a.npz")
+    torch.save(nn.Linear(4, 3).state_dict(), tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "a.pt", "inside/a.pt")
+    with pytest.raises(ValueError, match=r"; unpack it first and name inside/a.pt$"):
+        count_parameters(tmp_path / "a.zip")
+    with zipfile.ZipFile(tmp_path / "a.pt2", "w") as archive:
+        archive.writestr("a/archive_format", "pt2")
+    with pytest.raises(
+        ValueError, match=r"a program of torch.export: load it with torch.export.load and pass its .module"
+    ):
+        count_parameters(tmp_path / "a.pt2")
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "meta-llama/Llama-2-7b-hf"])
+def test_a_name_on_a_hub_is_refused_with_what_to_do(name):
+    advice = "; if it is a name on a hub, download the model first, linkboy downloads nothing"
+    with pytest.raises(FileNotFoundError, match=f"^no file '{name}'{advice}$"):
+        count_parameters(name)
+    with pytest.raises(FileNotFoundError, match=r"^no file 'model.pt'$"):
+        count_parameters("model.pt")
+
+
+def test_a_tensor_to_be_trained_that_is_no_parameter_is_named():
+    model = nn.Linear(4, 3)
+    model.scale, model.table = torch.ones(3, requires_grad=True), torch.ones(3)
+    model.seen = model(torch.ones(1, 4))  # an activation that forward kept
+    assert count_parameters(model).notes == (
+        "not registered, so neither counted nor trained nor saved: scale (Tensor); use nn.ModuleList, nn.ModuleDict or "
+        "nn.Parameter",
+    )
+
+
+def test_what_is_packed_outside_of_the_parameters_is_not_called_trainable():
+    model = torch.jit.freeze(torch.jit.script(nn.Sequential(nn.Linear(4, 4)).eval()))
+    assert str(count_parameters(model)).startswith(
+        "RecursiveScriptModule: 20 parameters (packed in 0), 0 trainable, 80 B"
+    )

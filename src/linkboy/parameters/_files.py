@@ -19,7 +19,7 @@ from linkboy.parameters.report import ParameterCount, ParameterRow
 # Where nothing but the name tells a buffer from a parameter.
 _BUFFER_NAMES = frozenset((
     "running_mean", "running_var", "num_batches_tracked", "position_ids", "token_type_ids", "inv_freq",
-    "original_inv_freq", "masked_bias", "relative_position_index", "weight_mask", "bias_mask",
+    "original_inv_freq", "masked_bias", "relative_position_index", "weight_mask", "bias_mask", "n_averaged",
 ))  # fmt: skip
 # What packed weights keep beside themselves (bitsandbytes, GPTQ, AWQ): stored, but not a parameter.
 _SCALE_NAMES = frozenset((
@@ -36,10 +36,15 @@ _SAFETENSORS_DTYPES = {
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
 _NO_TIES = "a safetensors file does not record tied weights; each tensor in it was counted"
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pth.tar")
+# What trainers put beside the weights, under names that they choose themselves.
+_BESIDE_WEIGHTS = re.compile(
+    r"(optimizer|scheduler|sampler|scaler|training_args|rng_state|random_states|dl_state_dict)(_\d+)?\.(bin|pt|pth)"
+)
 _SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)(\.\w+)")
 _UNREAD = "unread"  # the dtype of an object that holds numbers this module cannot see
-_LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+_LAZY = "lazy"  # that of a parameter without a shape
+_LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # behind the protocol
 _MOST_NODES = 500_000
 _MOST_ENTRIES = 100_000  # of an archive, one a storage; zipfile takes about half a kilobyte for each
 
@@ -58,12 +63,19 @@ def count_file(path: str | os.PathLike[str], by: By) -> ParameterCount:
     elif path.is_file() and (part := _SHARD.fullmatch(path.name)):
         notes.append(f"shard {int(part[2])} of {int(part[3])}; for all of them name the folder")
     if not shards and not path.is_file():
-        raise FileNotFoundError(f"no file {str(path)!r}")
+        raise FileNotFoundError(f"no file {str(path)!r}{_name_on_the_hub(path)}")
     try:
         sections, aliases = _read_shards(path, dict.fromkeys(shards, ()), notes) if shards else _read(path, notes)
     except ValueError as error:
         raise ValueError(f"{str(path)!r} cannot be read as a checkpoint: {error}") from None
     return _summed(path, sections, aliases, by, notes)
+
+
+def _name_on_the_hub(path: Path) -> str:
+    """Return what to do about a name such as `org/model`, as the end of a message."""
+    if path.suffix in (".json", ".safetensors", ".tar", *_PICKLES) or path.is_absolute() or len(path.parts) > 2:
+        return ""
+    return "; if it is a name on a hub, download the model first, linkboy downloads nothing"
 
 
 def _choose(folder: Path, notes: list[str]) -> tuple[Path, list[str]]:
@@ -74,7 +86,7 @@ def _choose(folder: Path, notes: list[str]) -> tuple[Path, list[str]]:
     """
     for suffixes in ((".safetensors",), _PICKLES):
         indexes = sorted(p for suffix in suffixes for p in folder.glob(f"*{suffix}.index.json"))
-        found = indexes or sorted(p for suffix in suffixes for p in folder.glob(f"*{suffix}"))
+        found = indexes or _without_beside(sorted(p for suffix in suffixes for p in folder.glob(f"*{suffix}")))
         if pattern := _pattern_of_shards(folder, [p.name for p in found]):
             notes.append("its shards have no index; all were counted")
             return folder / pattern, [p.name for p in found]
@@ -83,13 +95,18 @@ def _choose(folder: Path, notes: list[str]) -> tuple[Path, list[str]]:
                 f"folder {str(folder)!r} holds {len(found)} checkpoints: {listed([p.name for p in found])}; name one"
             )
         if found:
-            others = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLES)
-            if others and suffixes == (".safetensors",):
+            others = sorted(p.name for p in folder.iterdir() if p.name.endswith(_PICKLES) and p not in found)
+            if others and not indexes:
                 notes.append(f"{found[0].name} was counted; the folder also holds {listed(others)}")
             return found[0], []
     raise FileNotFoundError(
         f"folder {str(folder)!r} holds no .safetensors, .bin, .pt, .pth or .ckpt file{_where_instead(folder)}"
     )
+
+
+def _without_beside(found: list[Path]) -> list[Path]:
+    """Leave out what a trainer put beside the weights, if anything is left then."""
+    return [path for path in found if not _BESIDE_WEIGHTS.fullmatch(path.name)] or found
 
 
 def _pattern_of_shards(folder: Path, names: list[str]) -> str:
@@ -119,10 +136,9 @@ def _read(path: Path, notes: list[str]) -> tuple[Sections, dict[str, str]]:
         head = file.read(64)
     if another := _another_kind(head):
         raise ValueError(another)
-    magic = head[: len(_LEGACY_MAGIC)]
-    if magic.startswith(b"PK\x03\x04"):
+    if head.startswith(b"PK\x03\x04"):
         return _read_archive(path, notes), {}
-    if magic == _LEGACY_MAGIC:
+    if _is_legacy(head):
         return _read_legacy(path, notes), {}
     if path.suffix == ".safetensors":
         tensors, aliases = _read_safetensors(path)
@@ -136,9 +152,16 @@ def _another_kind(head: bytes) -> str:
     """Return what a file is that was taken for a checkpoint, and what to do, given its first bytes."""
     if not head:
         return "it is empty; copy or download it again"
-    if head.startswith(b"\x80") and not _LEGACY_MAGIC.startswith(head[:14]):
+    if head[8:9] == b"{":  # a safetensors header behind its length, which may begin with any byte
+        return ""
+    if head.startswith(b"\x80") and not _is_legacy(head):
         return "it is a plain pickle; write it with torch.save or safetensors"
     return next((text for start, text in _KINDS.items() if head.lower().startswith(start)), "")
+
+
+def _is_legacy(head: bytes) -> bool:
+    """Return whether a file begins as torch.save wrote it before 1.6, in any protocol that has a byte for it."""
+    return head.startswith(b"\x80") and _LEGACY_MAGIC in head[:32]
 
 
 _KINDS = {
@@ -260,7 +283,7 @@ def _read_archive(path: Path, notes: list[str]) -> Sections:
             entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
             entry = entries.get("data.pkl")
             if entry is None:
-                raise ValueError("the archive holds no data.pkl, so torch.save did not write it")
+                raise ValueError(f"the archive holds no data.pkl, so torch.save did not write it{_in_archive(archive)}")
             if entry.compress_type != zipfile.ZIP_STORED:
                 raise ValueError("its data.pkl is compressed, which torch.save never does")
             if entry.file_size > MOST_BYTES:
@@ -272,6 +295,17 @@ def _read_archive(path: Path, notes: list[str]) -> Sections:
     held = {name.removeprefix("data/"): entry.file_size for name, entry in entries.items()}
     _check_storages(sections, held)
     return sections
+
+
+def _in_archive(archive: zipfile.ZipFile) -> str:
+    """Return what an archive that torch.save did not write holds, and what to do, as the end of a message."""
+    names = archive.namelist()
+    if names and all(name.endswith(".npy") for name in names):
+        return "; it holds arrays of NumPy, and is counted when they are saved with torch.save or safetensors"
+    if any(name.rpartition("/")[2] == "archive_format" for name in names):
+        return "; it is a program of torch.export: load it with torch.export.load and pass its .module()"
+    inside = [name for name in names if name.endswith((".safetensors", *_PICKLES))]
+    return f"; unpack it first and name {listed(inside, most=3)}" if inside else ""
 
 
 def _read_legacy(path: Path, notes: list[str]) -> Sections:
@@ -301,8 +335,8 @@ def _tensors(value: object) -> dict[str, FileTensor]:
         if isinstance(item, FileTensor):
             found[name] = item if is_parameter is None else item._replace(is_parameter=is_parameter)
             continue
-        if isinstance(item, Opaque) and _holds_numbers(item):
-            found[name] = FileTensor((), _UNREAD, 0, 0)
+        if isinstance(item, Opaque) and (hidden := _hidden_kind(item)):
+            found[name] = FileTensor((), hidden, 0, 0)
             continue
         width = len(item) if isinstance(item, (dict, list, tuple)) else 3
         left -= 1 + width + len(name) // 64  # before the children are listed: they may be many
@@ -314,12 +348,15 @@ def _tensors(value: object) -> dict[str, FileTensor]:
     return found
 
 
-def _holds_numbers(item: Opaque) -> bool:
-    """Return whether an object is an array of NumPy, or the packed weights of a quantised recurrent layer."""
+def _hidden_kind(item: Opaque) -> str:
+    """Return how to call an array of NumPy, the packed weights of a quantised recurrent layer, or a lazy parameter."""
     function = item.function
     if not isinstance(function, Global):
-        return False
-    return function.name == "ScriptObject" or (function.name == "_reconstruct" and function.module.startswith("numpy"))
+        return ""
+    if function == _LAZY_PARAMETER:
+        return _LAZY
+    array = function.name == "_reconstruct" and function.module.startswith("numpy")
+    return _UNREAD if array or function.name == "ScriptObject" else ""
 
 
 def _children(item: object, kind: bool | None) -> list[tuple[str, object, bool | None]]:
@@ -335,6 +372,7 @@ def _children(item: object, kind: bool | None) -> list[tuple[str, object, bool |
     return []
 
 
+_LAZY_PARAMETER = Global("torch.nn.parameter", "UninitializedParameter")
 _WALKED = (FileTensor, dict, Opaque, list, tuple)
 
 
@@ -350,6 +388,8 @@ def _sections(value: object, notes: list[str]) -> Sections:
     """Split a training checkpoint by its top-level keys; a plain state dict or module is one section named ''."""
     if isinstance(value, FileTensor):
         return {"": {"(tensor)": value}}
+    if isinstance(value, dict) and value.keys() >= {"state", "param_groups"} and value.keys().isdisjoint(_WEIGHT_KEYS):
+        raise ValueError("it holds the state of an optimizer and no weights; name the file of the model")
     parts = {str(key): item for key, item in value.items()} if _is_checkpoint(value) else {"": value}
     sections = {key: _tensors(item) for key, item in parts.items()}
     sections = {key: tensors for key, tensors in sections.items() if tensors}
@@ -372,7 +412,7 @@ def _is_checkpoint(value: object) -> TypeGuard[dict[object, object]]:
 def _classes(value: object) -> list[str]:
     top = list(value.values()) if isinstance(value, dict) else [value]
     opaque = [item.function for item in top if isinstance(item, Opaque)]
-    return sorted({f"{f.module}.{f.name}" for f in opaque if isinstance(f, Global)})
+    return sorted({f"{f.module}.{f.name}" for f in opaque if isinstance(f, Global) and f != _LAZY_PARAMETER})
 
 
 def _weights(sections: Sections, notes: list[str]) -> Tensors:
@@ -433,7 +473,8 @@ def _all_names(weights: Tensors, aliases: dict[str, str]) -> list[list[str]]:
 def _summed(path: Path, sections: Sections, aliases: dict[str, str], by: By, notes: list[str]) -> ParameterCount:
     weights = _weights(sections, notes)
     unread = [name for name, each in weights.items() if each.dtype == _UNREAD]
-    weights = {name: each for name, each in weights.items() if each.dtype != _UNREAD}
+    lazy = [name for name, each in weights.items() if each.dtype == _LAZY]
+    weights = {name: each for name, each in weights.items() if each.dtype not in (_UNREAD, _LAZY)}
     names = _all_names(weights, aliases)
     parameters, scales, buffers = _sorted({known[0]: weights[known[0]] for known in names}, weights)
     total, scale_nbytes = _numel(parameters), _nbytes_of(scales)
@@ -446,6 +487,8 @@ def _summed(path: Path, sections: Sections, aliases: dict[str, str], by: By, not
     notes += _assumptions(buffers, unknown)
     if unread:
         notes.append(f"not counted, as they are not tensors: {listed(unread)}")
+    if lazy:
+        notes.append(f"not yet materialised, so the total is a lower bound: {listed(lazy)}")
     return ParameterCount(
         source=path.name,
         total=total,
@@ -459,6 +502,7 @@ def _summed(path: Path, sections: Sections, aliases: dict[str, str], by: By, not
         tied=tuple(tuple(known) for known in names if len(known) > 1),
         by=by,
         rows=_rows(parameters, by) if by else (),
+        uninitialized=tuple(lazy),
         uncounted=(*unknown, *unread),
         notes=tuple(notes),
     )

@@ -125,11 +125,12 @@ def _count_module(model: nn.Module, by: Literal["module", "dtype"] | None) -> Pa
 
 
 def _aside(model: nn.Module) -> list[str]:
-    """Return the layers and parameters that the model does not register."""
+    """Return the layers and parameters that the model does not register, and tensors that are meant to be trained."""
     return [
         f"{name} ({type(thing).__name__})"
         for name, thing in unregistered(model)
-        if isinstance(thing, nn.Parameter)
+        if (isinstance(thing, Tensor) and thing.is_leaf and thing.requires_grad)
+        or isinstance(thing, nn.Parameter)
         or (isinstance(thing, nn.Module) and next(thing.parameters(), None) is not None)
     ]
 

@@ -111,6 +111,8 @@ class ParameterCount(Report):
             share = ", all trainable"
             if self.frozen:
                 share = f", {format_count(self.trainable)} trainable, {format_count(self.frozen)} frozen"
+            elif self.logical != self.total:  # what is packed outside of the parameters cannot be trained
+                share = f", {format_count(self.trainable)} trainable"
         text = f"{self.source}: {at_least}{plural(self.logical, 'parameter')}{packed}{share}"
         text += f", {format_bytes(self.nbytes)}"
         if self.unique_storage_nbytes != self.nbytes:
