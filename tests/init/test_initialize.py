@@ -491,6 +491,11 @@ def test_a_meta_model_with_something_nobody_fills_is_refused_untouched():
         "add a rule, or build the model on a real device"
     )
     assert all(p.is_meta for p in model.parameters())
+    del model["positions"]
+    with pytest.raises(
+        ValueError, match=r"would fill angles; build the model on a real device$"
+    ):  # a rule fills no buffer
+        initialize(model, Rule("linear.weight", init=0), on_unmatched="keep")
 
 
 def test_a_failure_after_materialising_gives_the_meta_model_back():
@@ -555,7 +560,29 @@ def test_a_sharded_parameter_is_refused():
             {},
             ValueError,
             "xavier_uniform_ needs a fan for 'bias' of shape (2,), which is not a weight of a known layer; give it another "
-            "rule, or restrict this one with param='weight'",
+            "rule before this one, or restrict this one to layers: Rule(nn.Linear, 'weight', ...)",
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(2, 2)),
+            lambda: Rule("0", init=0),
+            {},
+            ValueError,
+            "Rule('0', 0) matches no parameter; did you mean '0.*'?",
+        ),
+        (
+            lambda: nn.Linear(2, 2),
+            lambda: [Rule("bias", init=0), xavier()],
+            {},
+            TypeError,
+            "rules must be a Rule, a preset such as xavier(), or a sequence of rules, got list; put a preset among rules of "
+            "your own with a star: [Rule(...), *xavier()]",
+        ),
+        (
+            lambda: nn.Linear,
+            xavier,
+            {},
+            TypeError,
+            "model must be an nn.Module, got the class Linear; build it first",
         ),
         (
             lambda: nn.LazyLinear(2),

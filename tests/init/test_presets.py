@@ -1,6 +1,7 @@
 """Presets touch weights and biases of layers that linkboy knows, find residual projections, and see through wrappers."""
 
 import math
+import re
 import warnings
 
 import pytest
@@ -56,6 +57,50 @@ def test_a_fixed_table_of_positions_is_no_embedding_to_fill():
     assert initialize(frozen, xavier()).unmatched == ()
 
 
+@pytest.mark.parametrize("preset", PRESETS[:-1])
+def test_presets_leave_what_is_frozen_beside_trained_parameters(preset):
+    model = nn.ModuleDict({
+        "words": nn.Embedding.from_pretrained(torch.ones(8, 4)), "body": nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)),
+        "head": nn.Linear(4, 2),
+    })  # fmt: skip
+    freeze(model, "body.*")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.warns(UserWarning, match="presets leave what is frozen") as caught:
+        report = initialize(model, preset())
+    left = ("words.weight", "body.0.weight", "body.0.bias", "body.1.weight", "body.1.bias")
+    assert str(caught[0].message) == (
+        f"presets leave what is frozen beside trained parameters, {', '.join(left)}; they stay unchanged"
+    )
+    assert report.unmatched == left
+    assert all(torch.equal(before[name], model.state_dict()[name]) for name in left)
+    assert not torch.equal(before["head.weight"], model.head.weight)
+    model.new = nn.Parameter(torch.ones(3))
+    message = (
+        f"no rule matches new, and presets leave what is frozen beside trained parameters, {', '.join(left)}; add a rule, "
+        "or name them in skip"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        initialize(model, preset(), on_unmatched="raise")
+
+
+def test_a_rule_of_ones_own_fills_what_is_frozen_and_presets_fill_a_model_that_is_frozen_as_a_whole():
+    model = nn.Sequential(nn.Linear(4, 4).requires_grad_(False), nn.Linear(4, 4))
+    report = initialize(model, [Rule("0.*", init=2), *xavier()])
+    assert report.unmatched == ()
+    assert (model[0].weight == 2).all()
+    model.requires_grad_(False)
+    assert initialize(model, xavier(), on_unmatched="raise").unmatched == ()
+    assert not (model[0].weight == 2).any()
+
+
+def test_what_is_frozen_on_the_meta_device_has_no_values_to_keep():
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(4, 4).requires_grad_(False), nn.Linear(4, 4))
+    report = initialize(model, xavier(), on_unmatched="raise")
+    assert [row.name for row in report.rows] == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    assert all(math.isnan(row.std_before) for row in report.rows)  # and not what lay in the memory
+
+
 class PlainRMSNorm(nn.Module):
     def __init__(self, size, shift=0.0, other=None):
         super().__init__()
@@ -77,10 +122,24 @@ class Channels2dLayerNorm(nn.Module):
         return normal * self.weight[:, None, None] + self.bias[:, None, None]
 
 
+class PlainChannelsLayerNorm(nn.Module):
+    """As in ConvNeXt and SAM: of an input with the channels last it makes another shape, and does not raise."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.full((size,), 0.5)), nn.Parameter(torch.ones(size))
+
+    def forward(self, x):
+        mean = x.mean(1, keepdim=True)
+        normal = (x - mean) / ((x - mean).square().mean(1, keepdim=True) + 1e-6).sqrt()
+        return self.weight[:, None, None] * normal + self.bias[:, None, None]
+
+
 @pytest.mark.parametrize(
     ("norm", "neutral"),
     [
         (PlainRMSNorm(6), 1),
+        (PlainChannelsLayerNorm(6), 1),
         (PlainRMSNorm(6, shift=1.0), 0),
         (Channels2dLayerNorm(6), 1),
         (nn.LayerNorm(6), 1),

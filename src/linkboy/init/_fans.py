@@ -129,7 +129,9 @@ def _asked(module: nn.Module) -> int | None:
             low, high = (_normalised(module, weight, shape, value) for value in (0, 1))
         except Exception:  # noqa: BLE001 - its forward may take anything
             continue
-        if not high.any() or high.shape != shape:
+        if high.shape != shape:  # one for channels in the second dim, called with them in the last
+            continue
+        if not high.any():
             return None
         if not low.any():
             return 1

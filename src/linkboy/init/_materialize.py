@@ -41,6 +41,7 @@ def _resets(model: nn.Module, covered: set[int]) -> list[Reset]:
     """Return the modules whose own resets are needed, or raise for tensors that nothing would fill."""
     resets: list[Reset] = []
     unfilled: list[str] = []
+    rule_helps = False  # a rule fills parameters alone
     for path, module in model.named_modules():
         # The layer's own tensors only: MultiheadAttention resets its projection, and so does the projection.
         parameters, buffers = _meta_keys(module._parameters, covered), _meta_keys(module._buffers, set())
@@ -51,11 +52,12 @@ def _resets(model: nn.Module, covered: set[int]) -> list[Reset]:
         if reset is not None and needed:
             resets.append((module, reset))
         left = [key for key in parameters + buffers if reset is None or key not in needed]
+        rule_helps |= any(key in parameters for key in left)
         unfilled += [f"{path}.{key}" if path else key for key in left]
     if unfilled:
         raise ValueError(
             "the model is on the meta device, and no rule and no reset_parameters would fill "
-            f"{listed(unfilled, most=10)}; add a rule, or build the model on a real device"
+            f"{listed(unfilled, most=10)}; {'add a rule, or ' * rule_helps}build the model on a real device"
         )
     return resets
 

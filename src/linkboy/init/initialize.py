@@ -8,7 +8,7 @@ import inspect
 import math
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from linkboy._checks import check_choice, describe, did_you_mean
 from linkboy._random import check_generator
 from linkboy._report import listed
-from linkboy._tensors import work_dtype
+from linkboy._tensors import check_module, work_dtype
 from linkboy._walk import plain_name
 from linkboy.init._fans import Blocks, blocks_of
 from linkboy.init._materialize import materialize
@@ -36,6 +36,7 @@ class _Job:
     rule: Rule
     blocks: Blocks | None
     notes: list[str]
+    was_empty: bool = False  # on the meta device
 
 
 def initialize(
@@ -59,6 +60,7 @@ def initialize(
             A model on the meta device is materialised on the CPU first, ties kept; tensors that were there and that no
             rule names are filled by their layers' own `reset_parameters`.
         rules: a preset (`xavier()`, `kaiming()`, ...), one rule, or a sequence of rules, of which the first match counts.
+            Presets leave what is frozen beside trained parameters.
         skip: names of tensors to leave unchanged, such as pretrained parts; each may be a pattern (`"encoder.*"`).
         on_unmatched: what to do about parameters that no rule and no `skip` names: `"raise"` before anything is
             written, `"warn"`, or `"keep"` in silence (the report lists them in any case).
@@ -91,6 +93,7 @@ def initialize(
     Differs from the copied `for m in model.modules(): if isinstance(m, nn.Conv2d): ...`: nothing is left out in
     silence, and what that loop gets wrong (computed, fused and transposed weights, ties, padding) is right here.
     """
+    check_module("model", model)
     planned = [_bound(rule, model) for rule in _checked_rules(rules)]
     check_choice("on_unmatched", on_unmatched, ("raise", "warn", "keep"))
     check_generator(generator)
@@ -98,10 +101,10 @@ def initialize(
     plan = _plan(find_slots(model), planned, globs)
     on_meta = any(slot.tensor.is_meta for slot in plan.slots)
     if plan.unmatched and on_unmatched == "raise":
-        raise ValueError(f"no rule matches {_names(plan.unmatched)}; add a rule, or name them in skip")
+        raise ValueError(f"{_what_is_left(plan)}; add a rule, or name them in skip")
     if plan.unmatched and on_unmatched == "warn":  # before the first write: a filter may turn a warning into an error
         kept = "those on the meta device are filled by their layers' own reset" if on_meta else "they stay unchanged"
-        warnings.warn(f"no rule matches {_names(plan.unmatched)}; {kept}", UserWarning, stacklevel=2)
+        warnings.warn(f"{_what_is_left(plan)}; {kept}", UserWarning, stacklevel=2)
     for remark in plan.remarks:
         warnings.warn(remark, UserWarning, stacklevel=2)
     before = None if audit is None or on_meta else audit_activations(model, audit)
@@ -109,7 +112,8 @@ def initialize(
         jobs = plan.jobs
         if on_meta:
             undo.callback(materialize(model, {id(job.slot.tensor) for job in jobs}, generator))
-            jobs = _plan(find_slots(model), planned, globs).jobs  # the tensors are new ones
+            empty = {slot.name for slot in plan.slots if slot.tensor.is_meta}
+            jobs = _plan(find_slots(model), planned, globs, empty).jobs  # the tensors are new ones
         rows = _write_all(jobs, generator, undo)
         after = None if audit is None else audit_activations(model, audit)
         undo.pop_all()
@@ -128,7 +132,10 @@ def initialize(
 def _checked_rules(rules: Rule | Sequence[Rule]) -> list[Rule]:
     found = [rules] if isinstance(rules, Rule) else list(rules) if isinstance(rules, Iterable) else []
     if not found or not all(isinstance(rule, Rule) for rule in found):
-        raise TypeError(f"rules must be a Rule, a preset such as xavier(), or a sequence of rules, got {rules!r}")
+        spread = any(isinstance(rule, (list, tuple)) for rule in found)
+        fix = "; put a preset among rules of your own with a star: [Rule(...), *xavier()]" if spread else ""
+        got = describe(rules) if spread else repr(rules)
+        raise TypeError(f"rules must be a Rule, a preset such as xavier(), or a sequence of rules, got {got}{fix}")
     return found
 
 
@@ -150,6 +157,14 @@ def _names(slots: list[Slot]) -> str:
     return listed((slot.name for slot in slots), most=10)
 
 
+def _what_is_left(plan: "_Plan") -> str:
+    frozen = set(map(id, plan.frozen))
+    others = [slot for slot in plan.unmatched if id(slot) not in frozen]
+    texts = [f"no rule matches {_names(others)}"] * bool(others)
+    texts += [f"presets leave what is frozen beside trained parameters, {_names(plan.frozen)}"] * bool(plan.frozen)
+    return ", and ".join(texts)
+
+
 @dataclasses.dataclass
 class _Plan:
     """What is to be done to a model, worked out before the first write."""
@@ -158,23 +173,29 @@ class _Plan:
     skipped: list[Slot]
     jobs: list[_Job] = dataclasses.field(default_factory=list)
     unmatched: list[Slot] = dataclasses.field(default_factory=list)
+    frozen: list[Slot] = dataclasses.field(default_factory=list)  # of `unmatched`, what a preset left as it is frozen
     unused_rules: list[str] = dataclasses.field(default_factory=list)
     remarks: list[str] = dataclasses.field(default_factory=list)
 
 
-def _plan(slots: list[Slot], rules: list[Rule], skip: list[str]) -> _Plan:
+def _plan(slots: list[Slot], rules: list[Rule], skip: list[str], empty: Collection[str] = ()) -> _Plan:
     plan = _Plan(slots, _skipped(slots, skip))
     kept = {id(slot) for slot in plan.skipped}
     remaining = [slot for slot in slots if id(slot) not in kept]
     if lazy := [slot for slot in remaining if is_lazy(slot.tensor)]:
         raise ValueError(f"no shape yet: {_names(lazy)}; run one batch through the model first")
     _refuse_idle(rules, slots)
+    some_trained = any(map(_is_trained, slots))
     for slot in remaining:
-        found = [rule for rule in rules if _matching_place(rule, slot)]
-        if any(map(_KEPT.search, slot.names)):  # a rule of one's own may name them
-            found = [rule for rule in found if not _of_a_preset(rule)]
+        matching = [rule for rule in rules if _matching_place(rule, slot)]
+        # Such values were loaded from somewhere, but for those of a tensor that was on the meta device.
+        frozen = some_trained and _is_frozen(slot) and slot.name not in empty
+        kept = frozen or any(map(_KEPT.search, slot.names))  # a rule of one's own may name them
+        found = [rule for rule in matching if not (kept and _of_a_preset(rule))]
+        if frozen and matching and not found:
+            plan.frozen.append(slot)
         if found and slot.settable:
-            plan.jobs.append(_job(slot, found))
+            plan.jobs.append(_job(slot, found, was_empty=slot.name in empty))
         else:
             plan.unmatched.append(slot)
     used = {id(job.rule) for job in plan.jobs}
@@ -189,6 +210,17 @@ def _plan(slots: list[Slot], rules: list[Rule], skip: list[str]) -> _Plan:
 # What presets leave to the layers that made it, though it is the weight or bias of a Linear: LoRA begins with a product of
 # zero, and the bias of Mamba's time steps is the inverse softplus of their sizes.
 _KEPT = re.compile(r"(^|\.)(lora_[AB]|lora_embedding_[AB])(\.|$)|(^|\.)dt_proj\.bias$")
+
+
+def _is_trained(slot: Slot) -> bool:
+    return any(tensor.requires_grad for tensor in slot.originals or [slot.tensor])
+
+
+def _is_frozen(slot: Slot) -> bool:
+    """Return whether a tensor that has values and could be trained is not."""
+    tensor = slot.tensor
+    could_be = (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype.itemsize > 1
+    return could_be and tensor.layout is torch.strided and not tensor.is_meta and not _is_trained(slot)
 
 
 def _of_a_preset(rule: Rule) -> bool:
@@ -229,12 +261,14 @@ def _near(glob: str, slots: list[Slot]) -> str:
 
 def _no_match(rule: Rule, slots: list[Slot]) -> str:
     if isinstance(rule.target, str):
-        return f"{rule!r} matches no parameter{_near(rule.target, slots)}"
+        inside = [name for slot in slots for name in slot.names if name.startswith(f"{rule.target}.")]
+        near = f"; did you mean '{rule.target}.*'?" if inside else _near(rule.target, slots)
+        return f"{rule!r} matches no parameter{near}"
     kinds = sorted({type(module).__name__ for slot in slots for module, _ in slot.places})
     return f"{rule!r} matches no parameter; the model has parameters in {', '.join(kinds) or 'no module'}"
 
 
-def _job(slot: Slot, found: list[Rule]) -> _Job:
+def _job(slot: Slot, found: list[Rule], *, was_empty: bool) -> _Job:
     rule = found[0]
     _refuse_unfillable(slot, rule)
     module, key = _matching_place(rule, slot) or slot.places[0]
@@ -248,7 +282,7 @@ def _job(slot: Slot, found: list[Rule]) -> _Job:
             blocks = Blocks(1, *_checked_fan(fan, slot.name))
         elif blocks is None:
             raise ValueError(_no_fan(rule, slot))
-    return _Job(slot, rule, blocks, notes)
+    return _Job(slot, rule, blocks, notes, was_empty)
 
 
 def _refuse_unfillable(slot: Slot, rule: Rule) -> None:
@@ -288,7 +322,7 @@ def _no_fan(rule: Rule, slot: Slot) -> str:
         f"{name_of(rule.init)} needs a fan for {slot.name!r} of shape {shape}, which is not a weight of a known layer"
     )
     if len(shape) < 2:
-        return f"{text}; give it another rule, or restrict this one with param='weight'"
+        return f"{text}; give it another rule before this one, or restrict this one to layers: Rule(nn.Linear, 'weight', ...)"
     fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(torch.empty(shape, device="meta"))
     return f"{text}: give fan=(fan_in, fan_out); torch would take ({fan_in}, {fan_out})"
 
@@ -320,7 +354,7 @@ def _restore(tensor: Tensor, old: Tensor) -> None:
 
 def _fill(job: _Job, base: int | None, generator: torch.Generator | None) -> InitRow:
     slot, tensor = job.slot, job.slot.tensor
-    std_before = _std(tensor)
+    std_before = math.nan if job.was_empty else _std(tensor)
     values = _to_fill(slot, generator)
     fan = _draw(job, values, _own_generator(slot.name, base, generator))
     for module, _ in slot.places:
