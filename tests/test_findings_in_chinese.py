@@ -69,7 +69,7 @@ PAIRS = {"loss": ("the loss",), "gradient": ("the gradient", "a tensor", "net.0.
 CODE = re.compile(
     r"[\w.]*\w\(.*?\)+|\w*_\w+(\.\w+)*|\w+(\.\w+)+|\w+=[\w.'7]+|\.\w+|'\w*\.?'|encoding=|\[.*?\]|\b(numpy|argmax|worker|loader"
     r"|DataLoader|backward|forward|softmax|log-softmax|sigmoid|tanh|ReLU|LeakyReLU|GELU|dropout|squeeze|transpose|permute|view"
-    r"|logits?|exp|ln|acos|asin|id|eval|step|strict|GradScaler|detach|Linear|list|JSON|uXXXX|loss|ids|True|False)\b"
+    r"|logits?|exp|ln|acos|asin|id|eval|step|strict|GradScaler|LambdaLR|detach|Linear|list|JSON|uXXXX|loss|ids|True|False)\b"
 )
 
 

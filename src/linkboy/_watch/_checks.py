@@ -110,6 +110,13 @@ def stepped(record: Record) -> bool:
     return record.backwards > 0 and any(facts.steps for facts in record.optimizers)
 
 
+def nothing_trains(record: Record) -> bool:
+    """Return whether every step of every optimizer found no gradient, although there were backward passes."""
+    used = [facts for facts in record.optimizers if facts.steps]
+    steps = sum(facts.steps for facts in used)
+    return min(steps, record.backwards) >= 3 and all(facts.empty == facts.steps and not facts.wiped for facts in used)
+
+
 # ----------------------------------------------------------------------------------------------------------- parameters
 @check("unoptimized", lambda r: trained(r) and bool(r.optimizers), fit=True)
 def unoptimized(record: Record) -> Answer:
@@ -152,8 +159,10 @@ def _is_used_only(record: Record, number: int) -> bool:
     """Return whether a model of which the optimizers hold nothing is used, and is not meant to be trained.
 
     Such are a perceptual loss, an attacked classifier, and a copy of a trained model such as a target network. One in training
-    mode whose output feeds no trained tensor's past is a part that was forgotten.
+    mode whose output feeds no trained tensor's past is a part that was forgotten, and so is any where nothing else is trained.
     """
+    if nothing_trains(record):
+        return False
     root = record.roots[number]
     parts = [leaf for leaf in record.leaves.values() if leaf.root == number]
     if any(leaf.optimizers for leaf in parts):
@@ -233,6 +242,8 @@ _NUMBERED = re.compile(r"(?:(.*?)\.)?\d+(?:\.|$)")
 @check("cut", lambda r: trained(r) and r.walks >= 2, fit=True)
 def cut(record: Record) -> Answer:
     """Tensors of an optimizer whose layer ran, and that no loss reaches."""
+    if nothing_trains(record) and not any(facts.backwards for facts in record.optimizers):
+        return None if _in_no_optimizer(record) else _cut_off(record)
     lost = [leaf for leaf in _without_gradient(record) if leaf.ran]
     if not lost:
         return None
@@ -248,6 +259,22 @@ def cut(record: Record) -> Answer:
     )
     places = [*(leaf.cut_at for leaf in lost), *_called_at(record, lost)]
     return finding("cut", severity, sentence, fix, places, tensors=len(lost), numbers=count)
+
+
+def _cut_off(record: Record) -> TrainingFinding:
+    """Return the finding where no loss reaches any tensor that is trained."""
+    used = [facts for facts in record.optimizers if facts.steps]
+    sentence = (
+        f"no loss reaches a tensor that {used[0].kind} holds: its {plural(used[0].steps, 'step')} had no gradient at all, and "
+        "nothing is trained"
+    )
+    fix = (
+        "look for detach, no_grad, .data, .item(), numpy, argmax or a new tensor between the model and the loss; a "
+        "requires_grad that is set on the loss only hides it"
+    )
+    held = [leaf for leaf in record.leaves.values() if leaf.optimizers]
+    places = [*(leaf.cut_at for leaf in held), *_called_at(record, held), used[0].place_step]
+    return finding("cut", "FAULT", sentence, fix, places[-2:], steps=used[0].steps)
 
 
 @check("unused", lambda r: trained(r) and r.walks >= 2, fit=True)

@@ -402,6 +402,8 @@ class TrainingObserver:
                 leaf.walks, leaf.in_graphs = leaf.walks + 1, leaf.in_graphs + seen
             elif seen and not leaf.in_graphs and self._numbers[id(tensor)] in mine:
                 leaf.in_graphs = 1
+        facts.backwards += any(t.grad is not None for group in optimizer.param_groups for t in group["params"])
+        facts.empty += gradients_empty(optimizer, most=1 << 30)
         self._close_step(facts)
 
     def _read_losses(self, walked: _graph.Walked, *, full: bool) -> None:
@@ -540,14 +542,22 @@ class TrainingObserver:
     def _close_step(self, facts: OptimizerFacts) -> None:
         facts.steps += 1
         facts.since_step = 0
-        indices = {index for index, each in enumerate(self.record.optimizers) if each is facts}
+        mine = {leaf.root for leaf in self._leaves_of(facts)}
+        waiting: dict[
+            int, bool
+        ] = {}  # models of an optimizer that steps later, as those of an encoder and a decoder do
         for number, training in self.pending:
-            root = self.record.roots[number]
-            mine = any(leaf.root == number and indices.intersection(leaf.optimizers) for leaf in self._leaves_of(facts))
-            if mine:
-                root.training.append(training)
-        self.pending.clear()
+            if number in mine:
+                self.record.roots[number].training.append(training)
+            elif self._steps_of(number) >= len(self.record.roots[number].training):
+                waiting[number] = training
+        self.pending = list(waiting.items())
         self.record.steps += 1
+
+    def _steps_of(self, root: int) -> int:
+        """Return how many steps an optimizer has made that holds a part of a model; -1 where none does."""
+        holders = {index for leaf in self.record.leaves.values() if leaf.root == root for index in leaf.optimizers}
+        return max((self.record.optimizers[index].steps for index in holders), default=-1)
 
     def _leaves_of(self, facts: OptimizerFacts) -> list[Leaf]:
         return [self.record.leaves[number] for number in facts.leaves]
@@ -555,6 +565,8 @@ class TrainingObserver:
     def _note_gradients_used(self, optimizer: Optimizer, facts: OptimizerFacts) -> None:
         """Note a step on top of used gradients, on none, or on those of the step before."""
         empty, reached = gradients_empty(optimizer), facts.since_step > 0
+        # of many gradients a few were looked at, and an initialisation may leave just those at zero
+        facts.empty += empty and gradients_empty(optimizer, most=1 << 30)
         if facts.steps and reached and not empty and self._on_top(optimizer, facts):
             facts.stale += 1
         if reached and empty and self._filled.get(id(facts), False):

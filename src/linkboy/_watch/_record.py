@@ -120,6 +120,7 @@ class OptimizerFacts:
         stale: steps that followed a gradient which the step before had already used.
         wiped: steps whose gradients were all empty though a backward pass had filled them.
         doubled: steps without a backward pass since the last one, on the same gradient.
+        empty: steps without a closure whose gradients were all empty or zero.
         closure: whether it was stepped with a closure.
         stateful: whether it keeps averages between steps.
         weight_decay: the largest weight decay of its groups.
@@ -142,6 +143,7 @@ class OptimizerFacts:
     stale: int = 0
     wiped: int = 0
     doubled: int = 0
+    empty: int = 0
     closure: bool = False
     stateful: bool = True
     weight_decay: float = 0.0

@@ -4,8 +4,8 @@ from collections import defaultdict
 from statistics import median
 
 from linkboy._report import listed, plural
-from linkboy._watch import OptimizerFacts, Record, Severity, check
-from linkboy._watch._checks import Answer, few, finding, leaf_named, stepped, trained
+from linkboy._watch import OptimizerFacts, Record, Severity, TrainingFinding, check
+from linkboy._watch._checks import Answer, few, finding, leaf_named, nothing_trains, stepped, trained
 from linkboy.doctor._facts import facts_of
 
 
@@ -138,16 +138,46 @@ def decay(record: Record) -> Answer:
     return finding("decay", "FAULT", sentence, fix, places[:1], rows=rows, change=change)
 
 
-@check("vanishing", lambda r: len(facts_of(r).gradient_ratio) >= 3)
+@check(
+    "vanishing", lambda r: len(facts_of(r).gradient_ratio) >= 3 or bool(facts_of(r).zero_slopes) or nothing_trains(r)
+)
 def vanishing(record: Record) -> Answer:
-    """A gradient that is a millionth of another one in every step."""
-    ratios = facts_of(record).gradient_ratio
-    if max(ratio for ratio, _, _ in ratios) >= 1e-6:
+    """A gradient that is a millionth of another one in every step, or all of them zero."""
+    if nothing_trains(record):
+        return _all_zero(record) if any(facts.backwards for facts in record.optimizers) else None
+    facts = facts_of(record)
+    flat = [name for name, count in facts.slopes.items() if 8 <= count == facts.zero_slopes[name]]
+    if flat:
+        sentence = (
+            f"the gradient of {listed(flat, 4)} is exactly zero in every step, and that of other matrices is not; right where "
+            "a loss is multiplied by 0 for now"
+        )
+        fix = "look for round, sign, floor, a comparison or a softmax over one value on the way to the loss: they are flat"
+        places = [leaf_named(record, flat[0]).place]
+        return finding("vanishing", "LIKELY", sentence, fix, places, tensors=len(flat))
+    ratios = facts.gradient_ratio
+    if len(ratios) < 3 or max(ratio for ratio, _, _ in ratios) >= 1e-6:
         return None
     ratio, small, large = ratios[len(ratios) // 2]
     sentence = f"the gradient of {small} is {ratio:.1g} of that of {large} in every step: nothing arrives there"
     fix = "add shortcuts or norms between, use ReLU or GELU instead of sigmoid and tanh, or fewer layers"
     return finding("vanishing", "FAULT", sentence, fix, [leaf_named(record, small).place], ratio=ratio)
+
+
+def _all_zero(record: Record) -> TrainingFinding:
+    steps = sum(facts.steps for facts in record.optimizers)
+    one = next((each for each in record.softmaxes if each.shape and each.shape[each.dim] == 1), None)
+    why = "; a softmax over one value gives 1 whatever that is" if one is not None else ""
+    sentence = (
+        f"the gradient of every parameter is exactly zero in all of {plural(steps, 'step')}: nothing is trained{why}"
+    )
+    fix = (
+        "give the last layer one output for each class, or take a sigmoid of the one output"
+        if one is not None
+        else "look for round, sign, floor or a comparison between the model and the loss: they are flat"
+    )
+    places = ["" if one is None else one.place, *(facts.place_step for facts in record.optimizers)]
+    return finding("vanishing", "FAULT", sentence, fix, places[:2], steps=steps)
 
 
 @check("dead-units", lambda r: bool(r.units))

@@ -3,7 +3,7 @@
 from statistics import median
 
 from linkboy._report import format_count, plural
-from linkboy._watch import OptimizerFacts, Record, TrainingFinding, check
+from linkboy._watch import OptimizerFacts, Record, Severity, TrainingFinding, check
 from linkboy._watch._checks import Answer, finding, stepped
 from linkboy.doctor._facts import SchedulerFacts, facts_of
 
@@ -13,7 +13,11 @@ def lr_low(record: Record) -> Answer:
     """Steps that change next to nothing."""
     for facts in record.optimizers:
         steps = facts.relative
-        if len(steps) < 5 or max(steps) >= 3e-6 or max(steps) == 0 or _rising(facts.lrs):
+        if len(steps) < 5 or max(steps) >= 3e-6 or _rising(facts.lrs):
+            continue
+        if max(steps) == 0:
+            if not facts.empty:
+                return _no_change(record, facts)
             continue
         sentence = (
             f"a step of {facts.kind} changes the weights by {median(steps):.1g} of their size, at a rate of "
@@ -25,6 +29,19 @@ def lr_low(record: Record) -> Answer:
             "lr-low", "FAULT", sentence, fix, [facts.place, facts.place_step], relative=median(steps), lr=facts.lrs[0]
         )
     return None
+
+
+def _no_change(record: Record, facts: OptimizerFacts) -> TrainingFinding:
+    """Return the finding where steps with a gradient change no weight."""
+    rate = max(facts.lrs)
+    index = next(index for index, each in enumerate(record.optimizers) if each is facts)
+    turns = [each for each in facts_of(record).schedulers if each.optimizer == index]
+    rises = f"; right where {turns[0].kind} raises it from 0 later on" if turns and not rate else ""
+    sentence = f"{plural(facts.steps, 'step')} of {facts.kind} at a rate of {rate:.3g} changed no weight at all{rises}"
+    fix = "let the schedule begin above 0" if turns else "raise the rate"
+    severity: Severity = "LIKELY" if turns else "FAULT"
+    places = [*(each.place for each in turns), facts.place, facts.place_step]
+    return finding("lr-low", severity, sentence, fix, places, relative=0.0, lr=rate)
 
 
 def _rising(lrs: list[float]) -> bool:
@@ -75,6 +92,8 @@ def scheduler_order(record: Record) -> Answer:
         optimizer = None if each.optimizer is None else record.optimizers[each.optimizer]
         if optimizer is None or not each.early or not optimizer.steps or each.skipped_by_scaler:
             continue
+        if each.early == each.in_advance > 1:
+            continue  # brought to the epoch from which a run goes on
         sentence = (
             f"{each.kind} was stepped {plural(each.early, 'time')} before the first step of {optimizer.kind}: the "
             "first rates are skipped"
@@ -106,7 +125,8 @@ def scheduler_unused(record: Record) -> Answer:
                 )
                 fix = "make the schedule after the optimizer that is used"
                 return finding("scheduler-unused", "FAULT", sentence, fix, [each.place, used[0].place])
-        if not each.steps and _had_time(record):
+        taken_up = any(other.steps and other.optimizer == each.optimizer for other in facts.schedulers)
+        if not each.steps and not taken_up and _had_time(record):  # one may follow another, as SWALR does
             sentence = f"{each.kind} was made and never stepped in {record.steps} steps: the rate stays what it was"
             fix = "call scheduler.step() once per epoch, or per batch, as the schedule counts"
             return finding("scheduler-unused", "FAULT", sentence, fix, [each.place], steps=record.steps)
@@ -169,6 +189,8 @@ def _too_slow(record: Record, each: SchedulerFacts, optimizer: OptimizerFacts) -
     per_epoch = each.steps >= 2 and each.steps <= 0.34 * optimizer.steps
     if not base or not per_epoch or len(optimizer.lrs) < 8 or max(optimizer.lrs) >= 0.06 * base:
         return None
+    if optimizer.lrs[-1] <= optimizer.lrs[0]:
+        return _rate_as_factor(each, optimizer, base) if each.kind == "LambdaLR" and any(optimizer.lrs) else None
     sentence = (
         f"the rate never rose above {max(optimizer.lrs):.2g}, and {each.kind} is to reach {base:.2g}: it is stepped "
         "once per epoch and counts in batches"
@@ -177,3 +199,13 @@ def _too_slow(record: Record, each: SchedulerFacts, optimizer: OptimizerFacts) -
     return finding(
         "scheduler-pace", "FAULT", sentence, fix, [each.place_step, each.place], top=max(optimizer.lrs), base=base
     )
+
+
+def _rate_as_factor(each: SchedulerFacts, optimizer: OptimizerFacts, base: float) -> TrainingFinding:
+    top = max(optimizer.lrs)
+    sentence = (
+        f"LambdaLR multiplies the rate of the optimizer, {base:.2g}, by what its function returns: the highest rate of a step "
+        f"was {top:.2g}, and the factor {top / base:.2g}; right where it is to be so small"
+    )
+    fix = "return a factor, which is 1 for the rate of the optimizer, and not a rate"
+    return finding("scheduler-pace", "LIKELY", sentence, fix, [each.place, each.place_step], top=top, base=base)

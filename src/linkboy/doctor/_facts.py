@@ -17,6 +17,7 @@ class SchedulerFacts:
         optimizer: index of its optimizer; `None` where that was never seen.
         steps: how often it was stepped.
         early: steps before the optimizer's first one.
+        in_advance: steps before the first backward pass.
         place_step: where it is stepped.
         skipped_by_scaler: whether a GradScaler skipped steps of the optimizer.
         period: the number of steps after which a cosine has come down; 0 where there is none.
@@ -27,6 +28,7 @@ class SchedulerFacts:
     optimizer: int | None = None
     steps: int = 0
     early: int = 0
+    in_advance: int = 0
     place_step: str = ""
     skipped_by_scaler: bool = False
     period: int = 0
@@ -121,6 +123,7 @@ class Rerun:
         carried_by: the attribute that a call leaves changed.
         carried_at: where an attribute is set that keeps something between calls.
         future: whether later positions change earlier results; `None` where that could not be asked.
+        present: whether a position changes the result of the same place; `None` where that could not be asked.
         mask: how the result changes with what a mask hides: `"ignored"`, `"held"`, or empty.
         mask_name: the mask.
         ignored: inputs without influence: name, columns without influence, and all columns.
@@ -147,6 +150,7 @@ class Rerun:
     carried_by: str = ""
     carried_at: str = ""
     future: bool | None = None
+    present: bool | None = None
     mask: str = ""
     mask_name: str = ""
     ignored: tuple[tuple[str, int, int], ...] = ()
@@ -198,6 +202,11 @@ class Facts:
     same: int = 0
     sequence_batches: int = 0
     sequence_place: str = ""
+    sequence_input: str = ""  # the argument that the targets were compared with
+    zero_slopes: Counter[str] = dataclasses.field(
+        default_factory=Counter
+    )  # measured steps with a gradient of nothing but 0
+    slopes: Counter[str] = dataclasses.field(default_factory=Counter)  # measured steps with a gradient; by matrix
     ids: list[tuple[int, float, int, bool]] = dataclasses.field(
         default_factory=list
     )  # id, share, vocabulary, as padding

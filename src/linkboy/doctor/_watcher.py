@@ -316,6 +316,8 @@ class Watcher:
                     rms = float(grad.detach().float().square().mean().sqrt())
                     sizes.append((rms, leaf.name))
                     self._note_silent_rows(tensor, grad)
+        self.facts.slopes.update(name for _, name in sizes)
+        self.facts.zero_slopes.update(name for size, name in sizes if size == 0)
         alive = [each for each in sizes if each[0] > 0]
         if len(alive) >= 2:
             small, large = min(alive), max(alive)
