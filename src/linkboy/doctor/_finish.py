@@ -135,7 +135,8 @@ def _rerun_all(watcher: Watcher) -> None:
         if not record.roots[number].training or any(t.is_meta for t in example.model.parameters()):
             continue
         found = Rerun(number)
-        rerun(example.model, example.arguments, _argument_names(example.model), found, sequence=sequence)
+        asked = facts.sequence_input if sequence else None
+        rerun(example.model, example.arguments, _argument_names(example.model), found, sequence=asked)
         if found.carries and found.carried_by:
             found.carried_at = watcher.lines.attribute_set_at(found.carried_by)
         facts.reruns.append(found)

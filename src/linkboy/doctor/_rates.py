@@ -38,6 +38,7 @@ class Rates(Part):
         """Patch them."""
         patches = self.patches
         patches.wrap(LRScheduler, "__init__", self._scheduler_made)
+        patches.wrap(LRScheduler, "_initial_step", self._initial_step)
         for owner in (torch.nn.utils, torch.nn.utils.clip_grad):
             for name in ("clip_grad_norm_", "clip_grad_value_"):
                 patches.wrap(owner, name, self._clip)
@@ -62,12 +63,27 @@ class Rates(Part):
 
         return __init__
 
+    def _initial_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """See no step of the program where a schedule of schedules makes the first step of one, as `SequentialLR` does."""
+
+        def _initial_step(scheduler: LRScheduler) -> None:
+            self._scheduling += 1
+            try:
+                original(scheduler)
+            finally:
+                self._scheduling -= 1
+
+        return _initial_step
+
     def _scheduler(self, scheduler: Any, place: str = "") -> SchedulerFacts:
         known = self.schedulers.get(id(scheduler))
         if known is not None and known[0] is scheduler:
             return known[1]
         facts = SchedulerFacts(type(scheduler).__name__, place)
         facts.period = int(getattr(scheduler, "T_max", 0) or 0)
+        if (optimizer := _turned(scheduler)) is not None:
+            of = self.observer.optimizer(optimizer)
+            facts.optimizer = next(i for i, each in enumerate(self.record.optimizers) if each is of)
         self.schedulers[id(scheduler)] = (scheduler, facts)
         self.facts.schedulers.append(facts)
         return facts
@@ -88,15 +104,12 @@ class Rates(Part):
 
     def _note_scheduler_step(self, scheduler: Any) -> None:
         facts = self._scheduler(scheduler)
-        optimizer: Any = getattr(scheduler, "optimizer", None)
-        while (inner := getattr(optimizer, "optimizer", None)) is not None:
-            optimizer = inner  # of a wrapper, which may be an Optimizer itself
-        if not isinstance(optimizer, Optimizer):
+        if facts.optimizer is None:
             return
-        of = self.observer.optimizer(optimizer)
-        facts.optimizer = next(i for i, each in enumerate(self.record.optimizers) if each is of)
+        of = self.record.optimizers[facts.optimizer]
         facts.steps += 1
         facts.early += of.steps == 0
+        facts.in_advance += self.record.backwards == 0
         facts.skipped_by_scaler = facts.skipped_by_scaler or self.facts.scaler_steps > of.steps
         facts.place_step = facts.place_step or user_line()
 
@@ -207,6 +220,14 @@ class Rates(Part):
                 self.in_scaler = before
 
         return step
+
+
+def _turned(scheduler: Any) -> Optimizer | None:
+    """Return the optimizer whose rate a schedule turns."""
+    optimizer: Any = getattr(scheduler, "optimizer", None)
+    while (inner := getattr(optimizer, "optimizer", None)) is not None:
+        optimizer = inner  # of a wrapper, which may be an Optimizer itself
+    return optimizer if isinstance(optimizer, Optimizer) else None
 
 
 def _size(optimizer: Optimizer) -> float:

@@ -97,7 +97,7 @@ class Asked:
         }
 
 
-def rerun(model: nn.Module, arguments: Arguments, names: list[str], facts: Rerun, *, sequence: bool) -> None:
+def rerun(model: nn.Module, arguments: Arguments, names: list[str], facts: Rerun, *, sequence: str | None) -> None:
     """Fill in what running a model again shows.
 
     Args:
@@ -105,7 +105,8 @@ def rerun(model: nn.Module, arguments: Arguments, names: list[str], facts: Rerun
         arguments: the arguments of one call it was trained with.
         names: the names of the arguments of `forward`.
         facts: what is filled.
-        sequence: whether the targets are the inputs, or the inputs one place later.
+        sequence: the argument that holds the targets, or the targets one place earlier; empty where it has no name, and
+            `None` where nothing does.
     """
     asked = Asked(model, arguments, names)
     facts.batch = asked.size
@@ -131,9 +132,9 @@ def rerun(model: nn.Module, arguments: Arguments, names: list[str], facts: Rerun
             RuntimeError, ValueError, TypeError, IndexError, AssertionError, KeyError, AttributeError
         ):
             ask(asked, facts)
-    if sequence:
+    if sequence is not None:
         with contextlib.suppress(RuntimeError, ValueError, TypeError, IndexError):
-            _ask_future(asked, facts)
+            _ask_future(asked, facts, sequence)
 
 
 def _attributes(model: Any) -> dict[str, int]:
@@ -322,14 +323,12 @@ def _with_other_values(tensor: Tensor, where: Tensor) -> Tensor:
 
 
 # -------------------------------------------------------------------------------------------------------------- future
-def _ask_future(asked: Asked, facts: Rerun) -> None:
-    """Change the second half of the positions: the results of the first half must stay."""
-    place = next(
-        (n for n, (_, t) in enumerate(asked.inputs) if t.dim() >= 2 and t.shape[1] >= 4 and not _is_zero_one(t)), None
-    )
-    if place is None:
+def _ask_future(asked: Asked, facts: Rerun, wanted: str) -> None:
+    """Change the second half of the positions of an input: the results of the first half must stay."""
+    able = [(name, t) for name, t in asked.inputs if t.dim() >= 2 and t.shape[1] >= 4 and not _is_zero_one(t)]
+    if not able:
         return
-    given = asked.inputs[place][1]
+    given = next((t for name, t in able if name == wanted), able[0][1])
     rows, length = given.shape[:2]
     later = torch.zeros(rows, length, dtype=torch.bool, device=given.device)
     later[:, length // 2 :] = True
@@ -341,6 +340,7 @@ def _ask_future(asked: Asked, facts: Rerun) -> None:
         if one.dim() < 3 or tuple(one.shape[:2]) != (rows, length) or one.shape != two.shape:
             continue
         facts.future = differ(one[:, : length // 2], two[:, : length // 2])
+        facts.present = differ(one[:, length // 2], two[:, length // 2])
         return
 
 

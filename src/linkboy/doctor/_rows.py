@@ -115,9 +115,9 @@ class Rows:
             return
         target = target.detach()
         self._columns(target)
-        sequences = [tensor for _, tensor in self.inputs] + [ids for ids, _, _ in self._ids]
-        for tensor in sequences:
+        for name, tensor in [*self.inputs, *(("", ids) for ids, _, _ in self._ids)]:
             if self._sequence(call, tensor, target):
+                self.facts.sequence_input = name
                 break
         for ids, _, padding in self._ids:
             if ids.dim() == 2 and call.kind == "nll":
