@@ -574,7 +574,7 @@ def test_a_configuration_of_another_version_or_with_missing_parts_is_refused(cop
     config = json.loads((copy / "config.json").read_text("utf-8"))
     (copy / "config.json").write_text(json.dumps({**config, "format_version": 99}))
     assert load_message(copy) == (
-        f"{copy} has format version 99, this linkboy ({lb.__version__}) reads versions 1 and 2; update linkboy or train the "
+        f"{copy} has format version 99, this linkboy ({lb.__version__}) reads versions 1 to 3; update linkboy or train the "
         "classifier again"
     )
     (copy / "config.json").write_text(json.dumps({**config, "class_names": ["one"]}))

@@ -328,6 +328,6 @@ def test_the_final_rows_are_weighted_by_their_own_proportions():
         if member.coefficient:
             for columns, weights in problem.solve(member.loss, member.scale, member.strength, fit.report.steps):
                 expected[:, columns] += member.coefficient * weights
-    expected -= expected.mean(1, keepdim=True)
     expected[-1] += fit.report.prior_shift * torch.from_numpy(np.log(even / of_final)).float()
+    expected -= expected.mean(1, keepdim=True)
     torch.testing.assert_close(fit.weights, expected, rtol=1e-4, atol=1e-5)

@@ -219,7 +219,7 @@ def test_the_reliability_chart_names_its_figures():
 # --- the page in Chinese ---
 
 NAMES = re.compile(  # what is neither Chinese nor a sentence: names, data and figures
-    r"linkboy|reviews\.csv.*|sport|F1|Ngram\w+|TextCNN|Embedding\w*|Conv1d|Linear\w*|Dropout|Module\w*|[a-z_.-]*\d*"
+    r"linkboy|reviews\.csv.*|sport|F1|Ngram\w+|TextCNN|Embedding\w*|Conv1d|Linear\w*|Dropout|SoftCap|Module\w*|[a-z_.-]*\d*"
     r"|squared-hinge|cross-entropy|idf x log-odds|log-odds|Python|(Linux|Darwin|Windows).*|\d.*|AdamW"
 )
 

@@ -34,7 +34,7 @@ from linkboy.classify.linear._linear import (
 from linkboy.classify.linear._mixing import centred, mean_loss, mix
 from linkboy.classify.linear._solver import MemberLoss, one_thread, rows_of
 from linkboy.classify.models._centroids import CentroidClassifier, fit_centroids
-from linkboy.classify.models._models import NgramAndVectorClassifier, NgramClassifier, TextModel
+from linkboy.classify.models._models import NgramAndVectorClassifier, NgramClassifier, SoftCap, TextModel
 from linkboy.classify.reading._parts import Parts, keys_of, strata_of
 from linkboy.classify.reading._proportions import other_proportions
 from linkboy.classify.recipe import LARGE, Recipe, TrainingOptions
@@ -222,11 +222,14 @@ def _vectors(parts: Sequence[EncodedTexts]) -> Vectors:
 
 
 def _with_tuned(fit: LinearFit, tuned: Tuned) -> LinearFit:
-    """Return the fit with the linear layer of an encoder that was trained further, as much as it counts in the mix."""
+    """Return the fit with the linear layer of an encoder that was trained further, as much as it counts in the mix.
+
+    Its logits are centred over the classes, as those by which the mix and a cap were chosen.
+    """
     coefficient = next(member.coefficient for member in fit.report.members if member.scale == tuned.member.scale)
-    weights = fit.weights.clone()
-    weights[-1] += coefficient * tuned.bias
-    return dataclasses.replace(fit, weights=weights, of_vectors=coefficient * tuned.weights)
+    of_vectors, weights = tuned.weights - tuned.weights.mean(1, keepdim=True), fit.weights.clone()
+    weights[-1] += coefficient * (tuned.bias - tuned.bias.mean())
+    return dataclasses.replace(fit, weights=weights, of_vectors=coefficient * of_vectors)
 
 
 def _model_of(fit: LinearFit) -> NgramClassifier | NgramAndVectorClassifier:
@@ -242,6 +245,8 @@ def _model_of(fit: LinearFit) -> NgramClassifier | NgramAndVectorClassifier:
     with torch.no_grad():
         ngrams.bag.weight[:vocabulary] = fit.weights[:-1]
         ngrams.bias.copy_(fit.weights[-1])
+    if fit.report.logit_cap is not None:
+        model.soft_cap = SoftCap(fit.report.logit_cap, classes)
     return model
 
 
@@ -295,7 +300,7 @@ def _valid_logits(fit: LinearFit, task: Task, valid: NDArray[np.int64]) -> tuple
         logits = task.sparse(valid).times(fit.weights)
         if task.vectors is not None and fit.of_vectors is not None:
             logits += task.vectors.rows[torch.from_numpy(valid)] @ fit.of_vectors
-        return logits, None
+        return fit.capped(logits), None
     logits = torch.zeros(len(valid), task.classes)
     logits[torch.from_numpy(judged)] = fit.logits[torch.from_numpy(place[valid[judged]])]
     return logits, None if len(judged) == len(valid) else judged

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from linkboy._report import Block, Report, Table, format_count
 from linkboy.classify.encoding._features import FlatFeatures
+from linkboy.classify.linear._logit_correction import LogitCorrection, choose_logit_correction
 from linkboy.classify.linear._mixing import centred, label_biases, mean_loss, mix, row_losses
 from linkboy.classify.linear._solver import SCALES, DenseRows, MemberLoss, Problem, Scale, SparseRows
 
@@ -68,6 +69,11 @@ class LinearReport(Report):
         row_count: rows that the model was trained on in the end.
         tried_count: other strengths that were tried in a budget.
         class_count: of a model that has a centroid for each class instead of members, the number of classes; else 0.
+        gain_of_intercepts: how much intercepts of the classes by the judged rows lower their loss, each third of the rows with
+            those by the others; 0 where they are left as they were learned.
+        logit_cap: how large a logit of the sum can become, by `logit_cap * tanh(logit / logit_cap)`; `None` without such a
+            bound.
+        gain_of_cap: how much the bound lowers the loss of the judged rows, in the same way.
     """
 
     members: tuple[Member, ...]
@@ -79,6 +85,9 @@ class LinearReport(Report):
     row_count: int
     tried_count: int = 0
     class_count: int = 0
+    gain_of_intercepts: float = 0.0
+    logit_cap: float | None = None
+    gain_of_cap: float = 0.0
 
     @property
     def _and_vectors(self) -> str:
@@ -119,6 +128,14 @@ class LinearReport(Report):
             f"; {format_count(self.tried_count)} other strengths were tried in the budget" if self.tried_count else ""
         )
         yield f"mixed: {self.judged_loss:.4f}; trained on {format_count(self.row_count)} rows{shift}{tried}"
+        if self.gain_of_intercepts:
+            yield f"intercepts of the classes by the judged rows lower their loss by {self.gain_of_intercepts:.4f}"
+        if self.logit_cap is not None:
+            cap = f"{self.logit_cap:.3g}"
+            yield (
+                f"large logits are right less often than they say: each is {cap} * tanh(logit / {cap}), which lowers the loss of "
+                f"the judged rows by {self.gain_of_cap:.4f}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +146,7 @@ class LinearFit:
         weights: `(V + 1, C)`, the bias last.
         of_vectors: `(D, C)`, for the vectors as the encoder gives them; `None` without an encoder.
         judged: the numbers of the judged rows.
-        logits: `(len(judged), C)`, their logits under models that had not seen them.
+        logits: `(len(judged), C)`, their logits under models that had not seen them, and the cap.
         report: what was chosen.
     """
 
@@ -138,6 +155,11 @@ class LinearFit:
     judged: NDArray[np.int64]
     logits: Tensor
     report: LinearReport
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """Return the logits that the model gives where its weights give these."""
+        cap = self.report.logit_cap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -323,23 +345,36 @@ def fit_linear(
     if given is not None:
         tried.append(judge.with_loss(given[0], centred(given[1]).float()))
     coefficients, z = _mixed_members(judge, [logits for _, logits in tried])
+    if judge.several:
+        correction = LogitCorrection(1.0, label_biases(z, judge.targets, judge.weights))
+    else:
+        correction = choose_logit_correction(z, judge.targets, judge.weights, intercepts=prior is None)
+    coefficients, z = [correction.scale * a for a in coefficients], correction(z)
     members = [dataclasses.replace(m, coefficient=a) for (m, _), a in zip(tried, coefficients, strict=False)]
     towards = None if prior is None else _ratio(task.counts(final), prior[1])
     weights = _final(task, final, towards, judge.steps, members, progress)
+    weights[-1] += correction.intercepts.float()
     of_vectors = None
     if task.vectors is not None:
         of_vectors, bias = _of_vectors(task, task.vectors, final, towards, members, progress)
         weights[-1] += bias
-    if judge.several:
-        biases = label_biases(z, judge.targets, judge.weights)
-        weights[-1] += biases.float()
-        z = z + biases
     prior_shift = coefficients[-1] if prior is not None else 0.0
     if towards is not None:
-        weights[-1] += prior_shift * torch.from_numpy(np.log(towards)).float()
+        weights[-1] += prior_shift * centred(torch.from_numpy(np.log(towards))[None])[0].float()
     by = "validation part" if len(splits) == 1 else "folds"
-    loss = float(mean_loss(z, judge.targets, judge.weights))
-    report = LinearReport(tuple(members), len(judge.rows), by, loss, judge.steps, prior_shift, len(final), trials)
+    report = LinearReport(
+        tuple(members),
+        len(judge.rows),
+        by,
+        float(mean_loss(z, judge.targets, judge.weights)),
+        judge.steps,
+        prior_shift,
+        len(final),
+        trials,
+        gain_of_intercepts=correction.gain_of_intercepts,
+        logit_cap=correction.cap,
+        gain_of_cap=correction.gain_of_cap,
+    )
     return LinearFit(weights, of_vectors, judge.rows, z.float(), report)
 
 

@@ -33,7 +33,7 @@ def row_losses(logits: Tensor, targets: Tensor) -> Tensor:
 
 def mean_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """Return the mean negative log-likelihood of the rows."""
-    losses = [row_losses(logits[rows], targets[rows]) for rows in _blocks(len(logits), logits.shape[1])]
+    losses = [row_losses(logits[rows], targets[rows]) for rows in row_blocks(len(logits), logits.shape[1])]
     return (weights * torch.cat(losses)).sum() / weights.sum()
 
 
@@ -74,7 +74,7 @@ def mix(members: Sequence[Tensor], targets: Tensor, weights: Tensor) -> Tensor:
     return a
 
 
-def _blocks(rows: int, logits: int) -> Iterator[slice]:
+def row_blocks(rows: int, logits: int) -> Iterator[slice]:
     """Yield blocks of rows with so many logits each that stay in the cache; all rows need several times their logits."""
     size = max(1, BLOCK // max(logits, 1))
     for start in range(0, max(rows, 1), size):
@@ -85,7 +85,7 @@ def _derivatives(a: Tensor, members: Sequence[Tensor], targets: Tensor, share: T
     """Return the mean loss of the mixed logits and its first and second derivatives by `a`."""
     derivatives = _by_label if targets.ndim == 2 else _by_class
     value, slope, second = (torch.zeros((len(a),) * order, dtype=torch.float64) for order in range(3))
-    for rows in _blocks(len(targets), len(a) * members[0].shape[1]):
+    for rows in row_blocks(len(targets), len(a) * members[0].shape[1]):
         stacked, weight = torch.stack([logits[rows].double() for logits in members]), share[rows]
         z = torch.einsum("m,mnc->nc", a, stacked)
         value += (weight * row_losses(z, targets[rows])).sum()

@@ -12,7 +12,7 @@ from linkboy.classify.encoding._features import NgramEncoder
 from linkboy.classify.encoding._tokens import TokenEncoder
 from linkboy.classify.models._capsule import TextCapsuleNet
 from linkboy.classify.models._centroids import CentroidClassifier
-from linkboy.classify.models._models import NgramAndVectorClassifier, NgramClassifier, TextCNN, TextModel
+from linkboy.classify.models._models import NgramAndVectorClassifier, NgramClassifier, SoftCap, TextCNN, TextModel
 from linkboy.classify.models._transformer import TextTransformer
 from linkboy.classify.recipe import TOKEN_MODELS
 from linkboy.embeddings import PretrainedEmbedding
@@ -67,9 +67,12 @@ def restored_model(kind: str, encoder: Encoder, classes: int, state: Mapping[str
             if kind == "cnn":  # pretrained vectors may be of any width
                 embedding = nn.Embedding(len(encoder), state["embedding.weight"].shape[1], padding_idx=0)
             model = make_model(kind, encoder, classes, embedding=embedding)
+        if isinstance(model, (NgramClassifier, NgramAndVectorClassifier)) and "soft_cap.cap" in state:
+            model.soft_cap = SoftCap(1.0, classes)
     model.load_state_dict(dict(state), assign=True)
-    if isinstance(model, CentroidClassifier):
-        model.check()
+    for each in model.modules():
+        if isinstance(each, (CentroidClassifier, SoftCap)):
+            each.check()
     return model
 
 

@@ -1,5 +1,6 @@
 """The models of the main job: plain modules that take what their encoder collates."""
 
+import math
 from abc import abstractmethod
 
 import torch
@@ -27,11 +28,53 @@ class LinearHead(nn.Linear):
         self.bias.add_(shift.to(self.bias)).div_(temperature)
 
 
+class SoftCap(nn.Module):
+    """Keeps logits between `-cap` and `cap`: `cap * tanh(logits / cap)`, and what has been added to them since.
+
+    Source: Gemma Team 2024, section 2, https://arxiv.org/abs/2408.00118.
+
+    Args:
+        cap: above 0.
+        classes: number of classes.
+
+    Shape: `(B, classes)` -> `(B, classes)`.
+    """
+
+    def __init__(self, cap: float, classes: int) -> None:
+        super().__init__()
+        self.cap: Tensor
+        self.shift: Tensor
+        self.register_buffer("cap", torch.tensor(cap))
+        self.register_buffer("shift", torch.zeros(classes))
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Return capped logits `(B, classes)`."""
+        return self.cap * torch.tanh(logits / self.cap) + self.shift
+
+    def adjust_(self, shift: Tensor, temperature: float) -> None:
+        """Make of what it gives `(logits + shift) / temperature`, where what comes has been divided by the temperature."""
+        self.cap /= temperature
+        self.shift.add_(shift.to(self.shift)).div_(temperature)
+
+    def slope(self, one: float, other: float) -> float:
+        """Return the distance of two capped logits over their distance without a cap, between 0 and 1."""
+        cap = float(self.cap)
+        if abs(one - other) < 1e-6 * cap:
+            return 1 - math.tanh(one / cap) ** 2
+        return cap * (math.tanh(one / cap) - math.tanh(other / cap)) / (one - other)
+
+    def check(self) -> None:
+        """Raise a `ValueError` unless the cap is a number above 0, and the shift finite."""
+        if not (self.cap.ndim == 0 and 0 < float(self.cap) < math.inf and self.shift.isfinite().all()):
+            raise ValueError("the cap of logits must be a number above 0, with a finite shift for each class")
+
+
 class NgramClassifier(TextModel):
     """A linear model over weighted n-grams, as a bag of embeddings as wide as there are classes.
 
     With a `scale`, which is there in training only, the weight of an n-gram for a class is what is learned times its
-    scale: n-grams that tell classes apart move faster, and are punished less for being large.
+    scale: n-grams that tell classes apart move faster, and are punished less for being large. A `soft_cap` is there where
+    the logits that the sum gives are more certain of their largest than they are right.
 
     Args:
         vocabulary: number of n-grams.
@@ -46,6 +89,7 @@ class NgramClassifier(TextModel):
         self.bias = nn.Parameter(torch.zeros(classes))
         self.scale: Tensor | None
         self.register_buffer("scale", None, persistent=False)
+        self.soft_cap: SoftCap | None = None
         nn.init.zeros_(self.bag.weight)  # the problem is convex: zero is as good a start as any, and reproducible
 
     def forward(self, ids: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
@@ -53,7 +97,7 @@ class NgramClassifier(TextModel):
         weight = self.bag.weight if self.scale is None else self.bag.weight * self.scale
         weights = weights.to(weight.dtype)
         bags = F.embedding_bag(ids, weight, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True)
-        return bags + self.bias
+        return bags + self.bias if self.soft_cap is None else self.soft_cap(bags + self.bias)
 
     def of_classes(self, ids: Tensor, pair: tuple[int, int]) -> Tensor:
         """Return `(len(ids), 2)`: the weights of n-grams for two classes."""
@@ -66,11 +110,15 @@ class NgramClassifier(TextModel):
             self.bag.weight *= self.scale
             self.scale = None
         self.bag.weight /= temperature
-        self.bias.add_(shift.to(self.bias)).div_(temperature)
+        if self.soft_cap is None:
+            self.bias.add_(shift.to(self.bias)).div_(temperature)
+        else:
+            self.bias /= temperature
+            self.soft_cap.adjust_(shift, temperature)
 
 
 class NgramAndVectorClassifier(TextModel):
-    """A linear model over n-grams and over vectors, whose logits add up.
+    """A linear model over n-grams and over vectors, whose logits add up; a `soft_cap` is one of their sum.
 
     Args:
         vocabulary: number of n-grams.
@@ -84,16 +132,20 @@ class NgramAndVectorClassifier(TextModel):
         super().__init__()
         self.ngrams = NgramClassifier(vocabulary, classes)
         self.of_vectors = nn.Linear(width, classes, bias=False)
+        self.soft_cap: SoftCap | None = None
 
     def forward(self, ids: Tensor, offsets: Tensor, weights: Tensor, vectors: Tensor) -> Tensor:
         """Return logits `(B, classes)`."""
-        return self.ngrams(ids, offsets, weights) + self.of_vectors(vectors)
+        logits = self.ngrams(ids, offsets, weights) + self.of_vectors(vectors)
+        return logits if self.soft_cap is None else self.soft_cap(logits)
 
     @torch.no_grad()
     def adjust_(self, shift: Tensor, temperature: float) -> None:
         """Change the weights so that the logits are `(logits + shift) / temperature` from now on."""
-        self.ngrams.adjust_(shift, temperature)
+        self.ngrams.adjust_(shift if self.soft_cap is None else torch.zeros_like(shift), temperature)
         self.of_vectors.weight /= temperature
+        if self.soft_cap is not None:
+            self.soft_cap.adjust_(shift, temperature)
 
 
 class TextCNN(TextModel):

@@ -14,7 +14,8 @@ from linkboy._report import plural
 from linkboy._version import __version__
 
 FORMAT = "linkboy-classifier"
-FORMAT_VERSION, SEVERAL_VERSION = 1, 2  # the second where a text may have several labels, which version 1 does not know
+# A later one where a text may have several labels, or where logits are capped, which the versions before it do not know.
+FORMAT_VERSION, SEVERAL_VERSION, CAPPED_VERSION = 1, 2, 3
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 ENCODER_PREFIX = "encoder."  # of the arrays of the encoder, beside the weights of the model
 # A vocabulary of 64 MiB is the largest that is read from a file; weights are far below this for millions of n-grams.
@@ -72,10 +73,10 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise ValueError(
             f"{directory / CONFIG} does not belong to a linkboy classifier; name a directory that train_classifier has written"
         )
-    if config.get("format_version") not in (FORMAT_VERSION, SEVERAL_VERSION):
+    if config.get("format_version") not in (FORMAT_VERSION, SEVERAL_VERSION, CAPPED_VERSION):
         raise ValueError(
             f"{directory} has format version {config.get('format_version')}, this linkboy ({__version__}) reads versions "
-            f"{FORMAT_VERSION} and {SEVERAL_VERSION}; update linkboy or train the classifier again"
+            f"{FORMAT_VERSION} to {CAPPED_VERSION}; update linkboy or train the classifier again"
         )
     _check_thresholds(directory, config)
     names = config.get("class_names")

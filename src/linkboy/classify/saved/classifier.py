@@ -32,6 +32,7 @@ from linkboy.classify.reading._parts import memberships_of, targets_of, unknown_
 from linkboy.classify.reading.labelled import LabelledTexts, labelled_of
 from linkboy.classify.recipe import Model
 from linkboy.classify.saved._classifier_files import (
+    CAPPED_VERSION,
     CONFIG,
     ENCODER_PREFIX,
     FORMAT,
@@ -444,7 +445,7 @@ class Classifier:
         weights = save(tensors)
         config = {
             "format": FORMAT,
-            "format_version": SEVERAL_VERSION if self.several else FORMAT_VERSION,
+            "format_version": self._format_version,
             "linkboy": __version__,
             "model": self.kind,
             "class_names": self.class_names,
@@ -459,6 +460,12 @@ class Classifier:
             config["decisions"] = self.decisions.to_dict()
         own = self.encoder.files() if isinstance(self.encoder, NgramsAndVectors) else {}
         return {**own, WEIGHTS: weights, CONFIG: json.dumps(config, ensure_ascii=False, indent=1).encode()}
+
+    @property
+    def _format_version(self) -> int:
+        if self.several:
+            return SEVERAL_VERSION
+        return FORMAT_VERSION if getattr(self.model, "soft_cap", None) is None else CAPPED_VERSION
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write the classifier into a directory, which is made where it is missing."""

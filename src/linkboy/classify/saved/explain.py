@@ -54,6 +54,7 @@ class Explanation(Report):
         exact: whether the pieces add up: `log_odds = base + sum(piece.log_odds)`.
         base: the log-odds without any piece; `None` where the pieces do not add up.
         pieces: the pieces with the largest effect first, whichever class they speak for.
+        scale: what the weight of each n-gram is multiplied by, where the logits have a cap; else 1.
 
     Examples:
         >>> import tempfile, linkboy as lb
@@ -74,6 +75,7 @@ class Explanation(Report):
     exact: bool
     base: float | None
     pieces: Sequence[Contribution]
+    scale: float = 1.0
 
     def by_character(self) -> list[float]:
         """Return one number per character of the text: the log-odds of each piece, spread evenly over its characters."""
@@ -103,7 +105,7 @@ class Explanation(Report):
         yield (
             "the pieces are exact and add up to the log-odds" if self.exact else
             "log-odds lost when the piece is left out of the text; such figures do not add up"
-        )  # fmt: skip
+        ) + (f"; under the cap of the logits each counts {self.scale:.2f} of its weight" if self.scale != 1 else "")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,9 +163,9 @@ def explain_text(
         shares = logits.softmax(0)[[first, second]].tolist()
     pair = first, second
     if isinstance(model, (NgramClassifier, CentroidClassifier)) and isinstance(encoder, NgramEncoder):
-        exact, pieces = True, _contributions(model, encoder, text, pair)
+        exact, (pieces, scale) = True, _contributions(model, encoder, text, pair)
     else:
-        exact, pieces = False, _left_out(logits_of, text, pair, log_odds)
+        exact, pieces, scale = False, _left_out(logits_of, text, pair, log_odds), 1.0
     return Explanation(
         text=text,
         label=label,
@@ -174,25 +176,33 @@ def explain_text(
         exact=exact,
         base=log_odds - sum(piece.log_odds for piece in pieces) if exact else None,
         pieces=sorted(pieces, key=lambda piece: -abs(piece.log_odds)),
+        scale=scale,
     )
 
 
 def _contributions(
     model: NgramClassifier | CentroidClassifier, encoder: NgramEncoder, text: str, pair: tuple[int, int | None]
-) -> list[Contribution]:
-    """Return each n-gram's term of the sum that the linear model takes: weight in the text times weight of the class."""
+) -> tuple[list[Contribution], float]:
+    """Return each n-gram's term of the sum that the linear model takes: weight in the text times weight of the class.
+
+    The second is what the terms are multiplied by: a cap makes the difference of two sums smaller, and each term as much.
+    """
     found: dict[int, list[Ngram]] = {}
     for ngram in encoder.ngrams_of(text):
         found.setdefault(ngram.number, []).append(ngram)
     features = encoder.encode([text])
     first, second = pair[0], pair[0] if pair[1] is None else pair[1]
     of_class = model.of_classes(torch.from_numpy(features.ids), (first, second)).double().cpu()
-    beside = 0.0 if pair[1] is None else of_class[:, 1]
-    terms = torch.from_numpy(features.weights).double() * (of_class[:, 0] - beside)
+    weighted = torch.from_numpy(features.weights).double()[:, None] * of_class
+    scale = 1.0
+    if isinstance(model, NgramClassifier) and model.soft_cap is not None:
+        sums = weighted.sum(0) + model.bias.detach().double().cpu()[[first, second]]
+        scale = model.soft_cap.slope(*sums.tolist())
+    terms = scale * (weighted[:, 0] - (0.0 if pair[1] is None else weighted[:, 1]))
     return [
         Contribution(_shown(found[number][0].text), found[number][0].kind, term, tuple(n.span for n in found[number]))
         for number, term in zip(features.ids.tolist(), terms.tolist(), strict=True)
-    ]
+    ], scale
 
 
 def _left_out(logits_of: Logits, text: str, pair: tuple[int, int | None], log_odds: float) -> list[Contribution]:

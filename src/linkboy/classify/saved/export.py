@@ -74,11 +74,13 @@ class _PaddedNgrams(nn.Module):
 
     def __init__(self, model: NgramClassifier, *, alone: bool) -> None:
         super().__init__()
-        self.weight, self.bias, self.alone = model.bag.weight, model.bias, alone
+        self.weight, self.bias, self.soft_cap, self.alone = model.bag.weight, model.bias, model.soft_cap, alone
 
     def forward(self, ids: Tensor, weights: Tensor) -> Tensor:
         rows = F.embedding(ids, self.weight)  # (B, T, C)
         logits = (rows * weights[:, :, None]).sum(1) + self.bias
+        if self.soft_cap is not None:
+            logits = self.soft_cap(logits)
         return logits.sigmoid() if self.alone else logits.softmax(1)
 
 
