@@ -647,3 +647,133 @@ def test_a_factor_is_a_plain_number_where_it_is_real():
     nothing = function(product, lambda ctx, grad: (None, None))
     report = check_op(nothing, matrix(4, 3), matrix(4, 3), compile=False)
     assert report.failures[0].cause == "backward gives 0 times the derivative"
+
+
+# --- several outputs, ends of domains, numbers that are none ---
+
+
+def rows(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(3), requires_grad=True)
+
+
+SEVERAL_OUTPUTS = {
+    "each of its own input": lambda a, b: (a.sin(), b.cos()),
+    "an input as it is": lambda a, b: {"doubled": a * 2, "same": [b]},
+    "one of both": lambda a, b: (a.sin(), a * b[0], b * 2),
+    "one that is cut off": lambda a, b: (a.detach(), b.sin(), a.cos()),
+    "one that is an integer": lambda a, b: (a.argmax(-1), b.sin(), a.cos()),
+    "a grid": lambda a, b: torch.meshgrid(a[:, 0], b, indexing="ij"),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL_OUTPUTS)
+def test_outputs_may_depend_on_some_of_the_inputs_each(name):
+    report = check_op(SEVERAL_OUTPUTS[name], rows(4, 3), rows(2), compile=False)
+    assert report.ok, str(report)
+
+
+class OneOrBoth(torch.autograd.Function):
+    """Two outputs of two inputs, whose first gradient is wrong where the second input requires none."""
+
+    @staticmethod
+    def forward(ctx, a, b):
+        ctx.save_for_backward(a, b)
+        return a.sin(), b.sin()
+
+    @staticmethod
+    def backward(ctx, grad_a, grad_b):
+        a, b = ctx.saved_tensors
+        return grad_a * a.cos() * (1 if ctx.needs_input_grad[1] else 2), grad_b * b.cos()
+
+
+def test_a_gradient_that_depends_on_who_asks_is_found_behind_several_outputs():
+    report = check_op(OneOrBoth.apply, rows(4, 3), rows(2), compile=False)
+    assert outcomes(report, "failed") == ["subsets"]
+
+
+def probabilities(x):
+    if ((x < 0) | (x > 1)).any():
+        raise ValueError("not from 0 to 1")
+    return x * x
+
+
+AT_THE_END = {  # a function, its inputs at the ends of what it takes
+    "acos": (torch.acos, [1.0, 0.5, -1.0]),
+    "asin of what is clamped": (lambda x: torch.asin(x.clamp(-1, 1)), [1.0, 0.5, -1.0]),
+    "logit": (torch.logit, [0.0, 1.0, 0.5]),
+    "binary_cross_entropy": (
+        lambda x: torch.nn.functional.binary_cross_entropy(x, torch.full_like(x, 0.5)), [0.0, 1.0, 0.5],
+    ),
+    "a check of the arguments": (probabilities, [0.0, 1.0, 0.5]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AT_THE_END)
+def test_the_end_of_a_domain_is_no_fault(name):
+    fn, numbers = AT_THE_END[name]
+    report = check_op(fn, torch.tensor(numbers, requires_grad=True), compile=False)
+    assert report.ok, str(report)
+    assert report.row("gradient").found.startswith("beside the inputs given")
+
+
+def test_a_wrong_gradient_at_the_end_of_a_domain_is_found():
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return probabilities(x)
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * ctx.saved_tensors[0]
+
+    report = check_op(Square.apply, torch.tensor([0.0, 1.0, 0.5], requires_grad=True), compile=False)
+    assert report.row("gradient").cause == "backward gives 0.5 times the derivative"
+
+
+def test_a_domain_without_an_inside_is_skipped_with_what_was_raised():
+    def only_here(x):
+        if not torch.equal(x.round(), x):
+            raise ValueError("not a whole number")
+        return x * 2
+
+    report = check_op(only_here, torch.tensor([1.0, 2.0], requires_grad=True), compile=False)
+    assert report.row("gradient").outcome == "skipped"
+    assert report.row("gradient").found == "a step beside the inputs it raises ValueError: not a whole number"
+
+
+@pytest.mark.parametrize(
+    ("fn", "numbers", "found"),
+    [
+        (lambda x: torch.where(x > 0, x.log(), 0 * x), [0.0, 0.5, -1.0], "for args[0]: NaN in 1 of 3 numbers"),
+        (lambda x: x / x.norm(), [0.0, 0.0], "for args[0]: NaN in 2 of 2 numbers"),
+        (lambda x: torch.hypot(x, x), [0.0, 1.0], "for args[0]: NaN in 1 of 2 numbers"),
+    ],
+)
+def test_a_gradient_of_nan_is_explained(fn, numbers, found):
+    row = check_op(fn, torch.tensor(numbers, requires_grad=True), compile=False).row("gradient")
+    assert (row.outcome, row.found) == ("failed", found)
+    assert row.cause == (
+        "0 times infinity or 0 / 0 on the way, often where a result is not used: torch.where lets what it leaves out reach "
+        "backward"
+    )
+    assert row.fix == "give the operation a harmless input there: torch.where or clamp in front of it, too"
+
+
+def test_what_the_fix_of_nan_says_passes():
+    def repaired(x):
+        positive = x > 0
+        return torch.where(positive, torch.where(positive, x, 1.0).log(), 0 * x)
+
+    assert check_op(repaired, torch.tensor([0.25, 0.5, -1.0], requires_grad=True), compile=False).ok
+
+
+def test_a_constant_of_one_dtype_that_only_backward_refuses_is_named():
+    report = check_op(lambda x: torch.nn.functional.huber_loss(x, torch.zeros(4, 3)), rows(4, 3), compile=False)
+    assert outcomes(report, "failed") == ["dtypes"]
+    assert report.row("dtypes").cause == "two dtypes meet in backward, such as that of a constant made without dtype="
+    assert report.row("gradient").outcome == "passed"
+
+
+def test_equal_rows_that_make_a_matrix_singular_are_no_other_layout():
+    assert check_op(torch.linalg.slogdet, rows(3, 3), compile=False).ok

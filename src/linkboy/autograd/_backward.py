@@ -9,9 +9,10 @@ from torch.autograd.gradcheck import GradcheckError
 from torch.utils.checkpoint import CheckpointError, checkpoint, set_checkpoint_early_stop
 
 from linkboy.autograd._explain import ONCE, explain
-from linkboy.autograd._finite import agrees_beside, disagreement, mismatch
+from linkboy.autograd._finite import agrees_beside, disagreement, mismatch, outside
 from linkboy.autograd._forward import expanded, strided, transposed
 from linkboy.autograd._trial import (
+    BESIDE,
     WIDE,
     Trial,
     cotangents,
@@ -24,6 +25,7 @@ from linkboy.autograd._trial import (
 from linkboy.autograd._verdict import Verdict, failed, limited, passed, skipped
 
 ON_A_KINK = "beside the inputs given, which lie on a kink"
+AT_THE_END = "beside the inputs given, at which the domain ends"
 SIZES = (2.0, -1.0, 1e3, 1e-3)
 # Of numbers of the size of the input, the output or 1, which may be left of a gradient that should be 0.
 ROUNDINGS = 64
@@ -55,7 +57,20 @@ def gradient(trial: Trial) -> Verdict:
         if not any(g.isnan().any() for g in _gradients(trial)) and agrees_beside(trial):
             return passed(ON_A_KINK)
         return mismatch(trial)
-    raise error
+    return _inside(gradient, trial, error)
+
+
+def _inside(check: Callable[[Trial], Verdict], trial: Trial, error: Exception) -> Verdict:
+    """Repeat a check farther inside the domain, if that is why it raised an error; else raise that."""
+    raised = outside(trial)
+    if raised is None:
+        raise error
+    for attempt in BESIDE:
+        other = trial.beside(attempt)
+        if outside(other) is None:
+            verdict = check(other)
+            return passed(AT_THE_END) if verdict.outcome == "passed" else verdict
+    return skipped(f"a step beside the inputs it raises {said(raised)}")
 
 
 def _gradients(trial: Trial) -> list[Tensor]:
@@ -162,10 +177,10 @@ def second_order(trial: Trial) -> Verdict:
             "backward uses a tensor whose own dependence on the inputs is lost, such as a saved intermediate result",
             "save inputs and outputs only and compute the rest in backward, or mark backward once_differentiable",
         )
-    except (RuntimeError, NotImplementedError) as error:
+    except (RuntimeError, NotImplementedError, ValueError) as error:
         if "is not implemented" in str(error):
             return limited(said(error), *explain(error))
-        raise
+        return _inside(second_order, trial, error)
     return passed("" if trial.dtype == WIDE else f"in {trial.dtype} only")
 
 

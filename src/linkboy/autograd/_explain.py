@@ -89,6 +89,11 @@ CAUSES = [  # part of the text, likely cause, fix
         "convert with .to(x.dtype), or use torch.amp.custom_fwd and custom_bwd",
     ),
     (
+        "Found dtype",
+        "two dtypes meet in backward, such as that of a constant made without dtype=",
+        "make it with dtype=x.dtype, or convert with .to(x.dtype)",
+    ),
+    (
         "backward through the graph a second time",
         "what backward needs was freed or kept from an earlier call",
         "save it with ctx.save_for_backward in every forward",

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
 
-from linkboy.autograd._trial import WIDE, Leaves, Trial, cotangents, difference, differentiable, gradients
+from linkboy._report import plural
+from linkboy.autograd._trial import BESIDE, WIDE, Leaves, Trial, cotangents, difference, differentiable, gradients
 from linkboy.autograd._verdict import Verdict, failed
 
 EXACT_UP_TO = 64  # elements
@@ -15,13 +16,18 @@ DIRECTIONS = 3
 ON_PURPOSE = (
     "correct backward; if the gradient is meant to be another, pass surrogate=, the function whose gradient it is"
 )
+NOT_A_NUMBER = (
+    "0 times infinity or 0 / 0 on the way, often where a result is not used: torch.where lets what it leaves out reach "
+    "backward"
+)
+HARMLESS = "give the operation a harmless input there: torch.where or clamp in front of it, too"
 Function = Callable[..., Sequence[Tensor]]
 
 
 def disagreement(trial: Trial, leaves: Leaves, order: int = 1) -> Exception | None:
     """Return what speaks against the derivatives of that order, or `None`."""
     function, inputs = trial.of_inputs(leaves), trial.inputs(leaves)
-    options: dict[str, Any] = {} if trial.dtype == WIDE else {"eps": 1e-2, "atol": 5e-2, "rtol": 5e-2}
+    options: dict[str, Any] = {} if trial.dtype == WIDE else {"eps": _step(trial.dtype), "atol": 5e-2, "rtol": 5e-2}
     try:
         if sum(x.numel() for x in inputs) > EXACT_UP_TO:
             # Not the fast mode of gradcheck: its tolerance grows with the sizes, and half a gradient passed at 64 x 64.
@@ -39,11 +45,28 @@ def disagreement(trial: Trial, leaves: Leaves, order: int = 1) -> Exception | No
 
 def agrees_beside(trial: Trial) -> bool:
     """Return whether the gradient agrees beside the inputs, where those lie on a kink."""
-    for attempt in (1, 2):
+    for attempt in BESIDE:
         other = trial.beside(attempt)
         if disagreement(other, other.fresh()) is None:
             return True
     return False
+
+
+def outside(trial: Trial) -> Exception | None:
+    """Return what the operator raises where finite differences look, if it runs at the inputs themselves."""
+    function, inputs = trial.of_inputs(trial.fresh()), trial.inputs(trial.fresh())
+    for number in range(len(inputs)):
+        for step in (_step(trial.dtype), -_step(trial.dtype)):
+            moved = [x.detach() + step if place == number else x.detach() for place, x in enumerate(inputs)]
+            try:
+                function(*moved)
+            except Exception as error:  # noqa: BLE001 - told in a row
+                return error
+    return None
+
+
+def _step(dtype: torch.dtype) -> float:
+    return 1e-6 if dtype == WIDE else 1e-2
 
 
 def _gradient_of(function: Function, inputs: list[Tensor]) -> tuple[Function, list[Tensor]]:
@@ -60,7 +83,7 @@ def _gradient_of(function: Function, inputs: list[Tensor]) -> tuple[Function, li
 
 def _compare_along_directions(function: Function, inputs: list[Tensor], dtype: torch.dtype) -> None:
     """Raise unless backward and central differences agree; an error of the gradient hides from no random direction."""
-    eps, tolerance = (1e-6, 1e-5) if dtype == WIDE else (1e-2, 5e-2)
+    eps, tolerance = _step(dtype), 1e-5 if dtype == WIDE else 5e-2
     for number in range(DIRECTIONS):
         outputs = function(*inputs)
         weights = cotangents(outputs, 2 * number + 10)
@@ -97,17 +120,23 @@ def mismatch(trial: Trial) -> Verdict:
         looked_at = torch.linspace(0, x.numel() - 1, min(x.numel(), EXACT_UP_TO)).long()
         slope = slopes[place]
         analytic = torch.zeros_like(x.detach()) if slope is None else slope
+        name = trial.names[trial.diff[place]]
+        if analytic.isnan().any():
+            return failed(f"for {name}: NaN in {_share(analytic.isnan())}", NOT_A_NUMBER, HARMLESS)
         analytic = analytic.flatten()[looked_at]
         numeric = _numeric_slope(function, inputs, place, looked_at, weights, trial.dtype)
         found = difference([analytic], [numeric], 1e-4 if trial.dtype == WIDE else 5e-2)
         if found:
-            name = trial.names[trial.diff[place]]
             return failed(
                 f"for {name}, against finite differences: {found}",
                 _factor(analytic, numeric),
                 ON_PURPOSE,
             )
     return failed("finite differences give another Jacobian", "backward is not the derivative", "correct backward")
+
+
+def _share(mask: Tensor) -> str:
+    return f"{mask.sum().item()} of {plural(mask.numel(), 'number')}"
 
 
 def is_mismatch(found: str) -> bool:
@@ -119,7 +148,7 @@ def _numeric_slope(
     function: Function, inputs: list[Tensor], place: int, looked_at: Tensor, weights: list[Tensor], dtype: torch.dtype
 ) -> Tensor:
     """Return the derivative of the weighted outputs by some elements of one input, by central differences."""
-    eps = 1e-6 if dtype == WIDE else 1e-2
+    eps = _step(dtype)
     x = inputs[place].detach()
     slope = torch.zeros(len(looked_at), dtype=x.dtype, device=x.device)
     for k, element in enumerate(looked_at.tolist()):

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from linkboy import _calls, _random
 
 WIDE = torch.float64
+BESIDE, INWARDS = (1, 2, 3), 3  # attempts at inputs beside those given
 Leaves = list[Any]
 
 
@@ -102,14 +103,20 @@ class Trial:
         return pytree.tree_unflatten(kept[: self._spec.num_leaves], self._spec)
 
     def beside(self, attempt: int) -> "Trial":
-        """Return the same trial at other inputs: moved by one percent, and those that are 0 by up to 0.1."""
+        """Return the same trial at other inputs: moved by one percent, and those that are 0 by up to 0.15.
+
+        They move upwards in the first two attempts, and towards 0 in the third, as a domain that ends at them may demand.
+        """
 
         def move(i: int, x: Tensor) -> Tensor:
             if i not in self.diff:
                 return x
             generator = torch.Generator().manual_seed(1000 * attempt + i)  # two equal inputs become different ones
             noise = torch.rand(x.shape, generator=generator, dtype=WIDE).to(x.device, x.dtype) + 0.5
-            return x + noise * torch.where(x == 0, 0.1, 0.01 * (x.abs() + 0.1)).to(x.dtype)
+            inwards = attempt == INWARDS and not x.is_complex()
+            return x + noise * torch.where(x == 0, 0.1, 0.01 * (x.abs() + 0.1) * (-x.sign() if inwards else 1)).to(
+                x.dtype
+            )
 
         other = copy.copy(self)
         other.leaves = [x.detach() if isinstance(x, Tensor) else x for x in self.fresh(WIDE, diff=[], change=move)]
@@ -173,7 +180,10 @@ def gradients(
     ends = differentiable(outputs)
     if not ends or not asked:
         return [None] * len(inputs)
-    incoming = cotangents(ends) if incoming is None else incoming
+    if incoming is None:
+        # Drawn for the outputs that lead nowhere as well: each keeps its own where fewer inputs require grad.
+        numbers = [y for y in outputs if y.is_floating_point() or y.is_complex()]
+        incoming = [g for g, y in zip(cotangents(numbers), numbers, strict=True) if y.requires_grad]
     found = iter(torch.autograd.grad(ends, asked, incoming, allow_unused=True, **options))
     return [next(found) if x.requires_grad else None for x in inputs]
 

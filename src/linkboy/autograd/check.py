@@ -15,6 +15,7 @@ from linkboy.autograd import _backward, _compile, _forward, _lifetime, _transfor
 from linkboy.autograd._explain import explain
 from linkboy.autograd._finite import is_mismatch
 from linkboy.autograd._inputs import check_callable, check_inputs, check_surrogate
+from linkboy.autograd._trial import BESIDE as ATTEMPTS
 from linkboy.autograd._trial import Trial, global_state_kept, said
 from linkboy.autograd._verdict import Verdict, failed, passed
 from linkboy.autograd.report import OpReport, OpRow
@@ -143,7 +144,7 @@ def _row(name: str, check: Check, trial: Trial) -> OpRow:
     if (
         verdict.outcome == "failed"
         and name in BESIDE
-        and any(_verdict(check, trial.beside(attempt)).outcome == "passed" for attempt in (1, 2))
+        and any(_verdict(check, trial.beside(attempt)).outcome == "passed" for attempt in ATTEMPTS)
     ):
         verdict = passed(_backward.ON_A_KINK)
     return OpRow(name, verdict.outcome, verdict.found, verdict.cause, verdict.fix)
