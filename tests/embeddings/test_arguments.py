@@ -1,6 +1,7 @@
 """Arguments that do not fit, and paths that are no file, end in one sentence."""
 
 import os
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -35,6 +36,15 @@ def test_what_is_no_file_is_told(tmp_path):
             "abc", {}, TypeError,
             "vocab must be a list of words or a mapping from word to row, got str; read the words of a file into a list first",
         ),
+        (
+            {"a", "b"}, {}, TypeError,
+            "vocab must have an order, got a set, whose order is another in each run; pass sorted(vocab)",
+        ),
+        (
+            Counter("aab"), {}, TypeError,
+            "vocab must give each word its row, got a Counter, whose numbers are counts; pass list(vocab) and counts=vocab",
+        ),
+        ([b"a"], {}, TypeError, "vocab must hold words of type str, got b'a' of type bytes; decode them with .decode()"),
         ([], {}, ValueError, "vocab must hold at least one word, got none; pass vocab=None to load everything"),
         (["a", 1], {}, TypeError, "vocab must hold words of type str, got 1 of type int"),
         (["a", "b", "a"], {}, ValueError, "vocab must hold each word once, got 'a' at rows 0 and 2"),
@@ -74,8 +84,8 @@ def test_what_is_no_file_is_told(tmp_path):
         ),
         (
             ["y", "z"], {}, ValueError,
-            "vocab must share a word with {path}, got 2 words, none of which is in it; check the language and the tokens, "
-            "or pass unk_init='zeros'",
+            "vocab must share a word with {path}, got 2 words, none of which is in it; its first words are 'a', 'b'; check the "
+            "language and the tokens, or pass unk_init='zeros'",
         ),
     ],
 )  # fmt: skip
@@ -99,3 +109,46 @@ def test_a_matrix_without_words_needs_a_vocabulary_of_its_length(tmp_path):
     with pytest.raises(ValueError) as caught:
         load_embeddings(path)
     assert str(caught.value) == f"{str(path)!r} holds no words; pass vocab, in the order of its 2 rows"
+
+
+def test_what_the_message_for_a_counter_says_runs(tmp_path):
+    path = write_text(tmp_path / "vectors", ["a", "b"])
+    vocab = Counter("aab")
+    _, report = load_embeddings(path, list(vocab), counts=vocab)
+    assert (report.words, report.text_coverage) == (["a", "b"], 1.0)
+
+
+def test_rows_and_words_may_be_numpys(tmp_path):
+    path = write_text(tmp_path / "vectors", ["a", "b"])
+    _, report = load_embeddings(path, {"a": np.int64(1), "b": np.int32(0)})  # as scikit-learn numbers a vocabulary
+    assert report.words == ["b", "a"]
+    _, report = load_embeddings(path, np.array(["b", "z"]))
+    assert {type(word) for word in [*report.words, *report.missing]} == {str}
+
+
+def test_words_by_row_are_taken_by_their_rows(tmp_path):
+    path = tmp_path / "vectors.npy"
+    np.save(path, np.arange(6.0).reshape(3, 2))
+    weight, _ = load_embeddings(path, ["a", "b"], words={"b": 2, "a": 0})
+    assert weight.tolist() == [[0, 1], [4, 5]]
+    for words, message in (
+        ([b"a", "b", None], "words must hold words of type str, got b'a' of type bytes; decode them with .decode()"),
+        (["a", 3, None], "words must hold words of type str, got 3 of type int"),
+        (
+            Counter("aab"),
+            "words must give each word its row, got a Counter, whose numbers are counts; pass list(words)",
+        ),
+    ):
+        with pytest.raises(TypeError) as caught:
+            load_embeddings(path, ["a"], words=words)
+        assert str(caught.value) == message
+
+
+def test_an_array_of_strings_is_refused_as_that(tmp_path):
+    path = tmp_path / "vectors.npy"
+    np.save(path, np.array([["cat", "0.5"], ["dog", "1.5"]]))
+    with pytest.raises(ValueError) as caught:
+        load_embeddings(path, ["cat", "dog"])
+    assert str(caught.value) == (
+        f"{str(path)!r} must hold numbers, got <U3; save the numbers alone, as .astype(np.float32) gives them, and pass words"
+    )

@@ -1,9 +1,11 @@
 """Text files of vectors as people write them: separators, headers, columns and encodings are told by the content, or refused."""
 
 import contextlib
+import csv
 import random
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -100,7 +102,7 @@ REFUSED = {
     "numbers in brackets": (
         "cat [0.1, 0.2]\ndog [0.4, 0.5]\n",
         "{path} holds no vectors that can be read: its rows must be a word and numbers, most of its first rows are not, got "
-        "'cat [0.1, 0.2]' in line 1; write the numbers of a row without brackets, separated by spaces",
+        "'cat [0.1, 0.2]' in line 1; write the numbers of a row in one line, without brackets and separated by spaces",
     ),
     "numbers without words": (
         "0.5 1.5 2.5\n3.5 4.5 5.5\n",
@@ -193,6 +195,126 @@ def test_numbers_as_names_of_columns_are_left_out_beside_numbers_of_rows(tmp_pat
         weight, report = load_embeddings(path)
         assert list(report.words) == ["cat", "dog", "cow"]
         assert weight.tolist() == [[0.5, 1.5, 2.5], [3.5, 4.5, 5.5], [6.5, 7.5, 8.5]]
+
+
+TABLE = pd.DataFrame([["cat", 0.5, 1.5, 2.5], ["new york", 3.5, 4.5, 5.5], ["cow", 6.5, 7.5, 8.25]])
+NAMED = TABLE.rename(columns={0: "word", 1: "x", 2: "y", 3: "z"})
+FRAMES = {
+    "columns by number": TABLE,
+    "words as the index": TABLE.set_index(0),
+    "a column of words with a name": TABLE.rename(columns={0: "word"}),
+    "columns by name": NAMED,
+    "words as a named index": NAMED.set_index("word"),
+    "a dictionary turned": pd.DataFrame({row[0]: list(row[1:]) for row in TABLE.itertuples(index=False)}).T,
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"index": False}, {"header": False}, {"index": False, "header": False}])
+@pytest.mark.parametrize("separator", [",", "\t", " ", ";"])
+@pytest.mark.parametrize("name", FRAMES)
+def test_what_pandas_writes_is_read_or_refused_for_its_missing_words(name, separator, options, tmp_path):
+    frame = FRAMES[name]
+    if separator == " ":  # names with spaces would be quoted
+        frame = frame.replace("new york", "york").rename(index={"new york": "york"})
+    path = tmp_path / "vectors"
+    frame.to_csv(path, sep=separator, **options)
+    words = ["cat", "york" if separator == " " else "new york", "cow"]
+    without_words = name in ("words as the index", "words as a named index", "a dictionary turned")
+    if without_words and not options.get("index", True):
+        with pytest.raises(ValueError, match="must begin each row with a word, got numbers alone"):
+            load_embeddings(path)
+        return
+    weight, report = load_embeddings(path)
+    assert report.words == words
+    assert weight.tolist() == TABLE[[1, 2, 3]].to_numpy().tolist()
+    weight, report = load_embeddings(path, ["cow", "CAT"])
+    assert weight.tolist() == [[6.5, 7.5, 8.25], [0.5, 1.5, 2.5]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TABLE.replace("new york", "york").to_string(),
+        TABLE.replace("new york", "york").to_string(header=False),
+        '"V1" "V2" "V3"\n"cat" 0.5 1.5 2.5\n"york" 3.5 4.5 5.5\n"cow" 6.5 7.5 8.25\n',
+        "      V1  V2   V3\ncat  0.5 1.5 2.50\nyork 3.5 4.5 5.50\ncow  6.5 7.5 8.25\n",
+        "# word x y z\ncat 0.5 1.5 2.5\nyork 3.5 4.5 5.5\ncow 6.5 7.5 8.25\n",
+    ],
+    ids=["pandas prints", "pandas prints no header", "R writes", "R prints", "NumPy comments"],
+)
+def test_tables_as_programs_print_them_are_read(text, tmp_path):
+    path = tmp_path / "vectors"
+    path.write_text(text)
+    weight, report = load_embeddings(path)
+    assert report.words == ["cat", "york", "cow"]
+    assert weight.tolist() == TABLE[[1, 2, 3]].to_numpy().tolist()
+
+
+def test_a_first_row_of_whole_numbers_stays_a_row_beside_others(tmp_path):
+    path = tmp_path / "vectors"
+    path.write_text("0 1 2 3\n1 2 3 4\n2 4 5 6\n")  # words that are numbers
+    assert load_embeddings(path)[1].words == ["0", "1", "2"]
+    path.write_text("7 1 2 3\ncat 0.5 1.5 2.5\ndog 1.5 2.5 3.5\n")
+    assert load_embeddings(path)[1].words == ["7", "cat", "dog"]
+
+
+def test_counts_behind_the_words_are_pointed_at(tmp_path):
+    path = tmp_path / "vectors"
+    note = (
+        "the first number of each row is a whole one (100, 50, 7), and no other is: leave it out of the file if it counts the "
+        "words"
+    )
+    path.write_text("cat 100 0.5 0.25\ndog 50 1.5 2.5\ncow 7 3.5 4.5\n")
+    weight, report = load_embeddings(path)
+    assert (weight[0].tolist(), report.notes) == ([100.0, 0.5, 0.25], (note,))
+    path.write_text("word,freq,x\ncat,100,0.5\ndog,50,1.5\ncow,7,3.5\n")
+    assert note in load_embeddings(path)[1].notes
+    for text in (
+        "cat 1 2 3\ndog 4 5 6\ncow 7 8 9\n",
+        "cat 1.0 0.5\ndog 2.0 0.5\ncow 1.0 0.5\n",
+        "cat 1 0.5\ndog 2.5 0.5\na 1 1.5\n",
+    ):
+        path.write_text(text)
+        assert load_embeddings(path)[1].notes == ()
+
+
+@pytest.mark.parametrize("on_bad_row", ["raise", "skip"])
+@pytest.mark.parametrize("tab", [" ", "\t"])
+def test_arrays_as_numpy_prints_them_are_refused_with_what_to_do(tab, on_bad_row, tmp_path):
+    numbers = np.random.default_rng(0).normal(size=(30, 60))
+    path = tmp_path / "vectors"
+    path.write_text("".join(f"w{n}{tab}{row}\n" for n, row in enumerate(numbers)))
+    for vocab in (None, ["w3"]):
+        with pytest.raises(ValueError) as caught:
+            load_embeddings(path, vocab, on_bad_row=on_bad_row)
+        assert str(caught.value).endswith(
+            "in line 1; write the numbers of a row in one line, without brackets and separated by spaces"
+        )
+
+
+def test_numbers_in_quotes_are_named(tmp_path):
+    path = tmp_path / "vectors"
+    TABLE.to_csv(path, quoting=csv.QUOTE_ALL)
+    with pytest.raises(ValueError) as caught:
+        load_embeddings(path)
+    assert str(caught.value).endswith(
+        """got '"","0","1","2","3"' in line 1; its numbers are in quotes: write them without"""
+    )
+
+
+def test_the_first_words_of_a_file_that_has_none_of_the_vocabulary_are_shown(tmp_path):
+    path = tmp_path / "vectors"
+    path.write_text("3 2\n/c/en/cat 0.5 1.5\n/c/en/dog 2.5 3.5\n/c/en/cow 4.5 5.5\n")
+    with pytest.raises(ValueError, match="in it; its first words are '/c/en/cat', '/c/en/dog', '/c/en/cow'; check"):
+        load_embeddings(path, ["cat"])
+    path.write_bytes(
+        b"2 2\n" + b"".join(word + np.ones(2, "<f4").tobytes() + b"\n" for word in (b"cat|NOUN ", b"dog|NOUN "))
+    )
+    with pytest.raises(ValueError, match=r"in it; its first words are 'cat\|NOUN', 'dog\|NOUN'; check"):
+        load_embeddings(path, ["cat"])
+    np.save(tmp_path / "v.npy", np.ones((2, 3)))
+    with pytest.raises(ValueError, match="in it; its first words are 'cat 17', 'dog 4'; check"):
+        load_embeddings(tmp_path / "v.npy", ["cat"], words=["cat 17", "dog 4"])
 
 
 def test_words_in_quotes_lose_them_between_spaces_too(tmp_path):

@@ -24,6 +24,7 @@ _LONGEST_ITEM = 1 << 16
 _OF_WORDS = (".txt", ".vocab", ".words", ".tsv", "")
 _MOST_WORDS = 1 << 28  # bytes of a file of words that is counted for advice
 _MOST_BESIDE = 1000
+_SEEN = 8  # words at the start, a few of which a message may show
 _NAMES = ("weight", "vectors", "embeddings", "embedding")
 # What NumPy lets through, which reads a header as a Python literal.
 _HEADER_ERRORS = (ValueError, OverflowError, MemoryError, RecursionError, SyntaxError, TypeError, tokenize.TokenError)
@@ -143,6 +144,11 @@ def _read_rows(
     weights: NDArray[Any] | None = None,
 ) -> None:
     rows, dim = array.shape
+    if isinstance(array.dtype, np.dtype) and array.dtype.kind not in "biufc":
+        raise ValueError(
+            f"{str(source.path)!r} must hold numbers, got {array.dtype}; save the numbers alone, as .astype(np.float32) gives "
+            "them, and pass words"
+        )
     if isinstance(array.dtype, np.dtype) and array.dtype.kind == "c":
         raise ValueError(
             f"{str(source.path)!r} must hold real numbers, got {array.dtype.name}; save its real and imaginary parts side "
@@ -236,6 +242,8 @@ def _given_words(source: Source, rows: int, collector: VocabularyRows | AllRows)
             f"{str(source.path)!r} holds no words, {what} {plural(rows, 'row')}, got {format_count(len(given))}"
             + _words_beside(source.path, rows)
         )
+    if source.words is not None:
+        collector.findings.see((encode(word) for word in given[:_SEEN] if word is not None), "utf-8")
     return (None if word is None else encode(word) for word in given)
 
 

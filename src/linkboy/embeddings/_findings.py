@@ -1,8 +1,11 @@
 """What a reader notes while it goes through a vectors file."""
 
 import dataclasses
+from collections.abc import Iterable
 
 from linkboy.embeddings.report import SkippedRow
+
+_SHOWN = 3
 
 
 @dataclasses.dataclass
@@ -21,3 +24,9 @@ class Findings:
     non_finite_count: int = 0
     undecodable: int = 0
     notes: list[str] = dataclasses.field(default_factory=list)
+    first_words: list[str] = dataclasses.field(default_factory=list)  # of the file, for a message
+
+    def see(self, words: Iterable[bytes | None], codec: str) -> None:
+        """Record the first words of the file that are in the encoding."""
+        shown = (word.decode(codec, "replace") for word in words if word is not None)
+        self.first_words = [word for word in shown if "\ufffd" not in word][:_SHOWN]

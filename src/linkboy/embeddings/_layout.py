@@ -13,9 +13,11 @@ from linkboy.embeddings._source import BUFFER, Source
 MOST_NUMBERS = 1 << 20  # in one row
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SAMPLE = 16
+_SHOWN_WORDS = 3
 _LOOKED_AT = 1 << 16  # bytes behind a header, to tell text from numbers
 _COLUMNS = (b"", b"word", b"token", b"words", b"index")  # beside those of the numbers
 _WORD_LAST = re.compile(rb"[ \t]*([-+]?\d*\.\d+(e[-+]?\d+)?[ \t,;]+){2,}[^\d\s.+-]\S*\s*")
+_BRACKETED = re.compile(rb"\[[ \t]*[-+]?(\d+\.|\.\d|nan\b)")
 _MAY_STAND_AFTER_WORD = re.compile(rb"[:=,;|\t]")
 
 
@@ -31,6 +33,7 @@ class Layout(NamedTuple):
         quoted: every word is in quotes, which are left out.
         notes: what the report says about it.
         binary: what follows the header is not text.
+        words: the first words, for messages.
     """
 
     header: tuple[int, int] | None
@@ -41,6 +44,7 @@ class Layout(NamedTuple):
     quoted: bool = False
     notes: tuple[str, ...] = ()
     binary: bool = False
+    words: tuple[bytes, ...] = ()
 
     @property
     def is_plain(self) -> bool:
@@ -56,7 +60,7 @@ class Layout(NamedTuple):
         """Return the word of the field it stands in: without the number of its row, and unquoted as CSV quotes."""
         separator = self.dialect.separator
         if self.numbered:
-            field = field.partition(separator)[2]
+            field = _behind_number(field, separator)
         if len(field) < 2 or not field[:1] == b'"' == field[-1:]:
             return field
         inside = field[1:-1]
@@ -78,6 +82,8 @@ def look_at(source: Source, *, format: str, dim: int | None) -> Layout:
             "tr '\\r' '\\n' does"
         )
     matched = HEADER.fullmatch(lines[0]) if format != "glove" else None
+    if matched and matched.groups() == (b"0", b"1"):
+        matched = None  # the numbers of two columns
     rows = lines[1:] if matched else lines
     if matched and _is_binary(start[len(lines[0]) + 1 :], format):
         source.stream.readline()
@@ -128,6 +134,8 @@ def _choose(source: Source, rows: Sequence[bytes], dim: int | None, claimed: int
     plain = vote(PLAIN, rows, dim)
     if _is_surely_plain(rows, *plain):
         return PLAIN, *plain
+    if any(map(_BRACKETED.search, rows)):
+        return PLAIN, 0, 0  # an array as NumPy prints it, over several lines where it is long
     fitting = _fitting(rows, dim, claimed)
     if not fitting:
         return PLAIN, *plain
@@ -186,11 +194,13 @@ def _is_surely_plain(rows: Sequence[bytes], dim: int, alike: int) -> bool:
 
 def _all_end_their_words(dialect: Separators, rows: Sequence[bytes], dim: int, otherwise: Separators) -> bool:
     """Return whether in every row the word is followed by what follows words in this dialect, which it would else end in."""
-    rows = [row for row in rows if row.strip()]
+    rows = [row for row in rows if otherwise.count(otherwise.trimmed(row)) >= dim]  # no names of columns
     words = [otherwise.cut(otherwise.trimmed(row), dim)[0] for row in rows]
     if dialect == Separators(RUNS):
         indented = len(rows) > 1 and all(row[:1] in b" \t" for row in rows)
-        return indented or all(word.strip() and word[-1:] in b" \t" for word in words)
+        padded = [word.strip() and word[-1:] in b" \t" for word in words]
+        aligned = len(rows) > 2 and any(padded) and len(set(map(len, words))) == 1  # up to the longest word
+        return indented or aligned or all(padded)
     if dialect.after_word not in AFTER_WORD or len(rows) < 2:
         return False
     words = [word.rstrip(b" \t") for word in words]
@@ -202,45 +212,78 @@ def _details(source: Source, rows: Sequence[bytes], layout: Layout) -> Layout:
     dialect, dim = layout.dialect, layout.dim
     notes = [] if dialect == PLAIN else [f"its fields are {dialect}"]
     separator = dialect.separator
-    if separator in (b",", b"\t", b";", b"|") and _names_columns(rows, dialect, dim):
+    by_spaces = separator in (b" ", RUNS)
+    if dialect.after_word is None and _names_columns(rows, dialect, dim):
         notes.append(f"line {layout.skipped + 1} names the columns and was left out")
         layout, rows = layout._replace(skipped=layout.skipped + 1), rows[1:]
-    fields = [dialect.cut(dialect.trimmed(row), dim)[0] for row in rows if row.strip(PADDING)]
-    if separator in (b",", b"\t", b";", b"|") and _are_row_numbers(fields, separator):
+    parts = [dialect.cut(dialect.trimmed(row), dim) for row in rows if row.strip(PADDING)]
+    fields = [word for word, _ in parts]
+    if dialect.after_word is None and _are_row_numbers(fields, separator, 3 if by_spaces else 2):
         notes.append("its first column numbers the rows and was left out")
         layout = layout._replace(numbered=True)
-        fields = [field.partition(separator)[2] for field in fields]
-    enough = 1 if separator not in (b" ", RUNS) else 2  # one word in quotes may be a word of GloVe's
+        fields = [_behind_number(field, separator) for field in fields]
+    enough = 2 if by_spaces else 1  # one word in quotes may be a word of GloVe's
     if len(fields) >= enough and all(len(f) > 1 and f[:1] == b'"' == f[-1:] for f in fields):
         notes.append("its words are in quotes, which were left out")
         layout = layout._replace(quoted=True)
-    if len(fields) > 1 and all(b"." in field and is_number(field) for field in fields):
+    if counted := _counts(parts):
+        notes.append(
+            f"the first number of each row is a whole one ({', '.join(counted)}), and no other is: leave it out of the file "
+            "if it counts the words"
+        )
+    # The first one may be the number of a column.
+    if len(fields) > 1 and all(b"." in field and is_number(field) for field in fields[int(len(fields) > 2) :]):
         raise ValueError(
             f"{str(source.path)!r} must begin each row with a word, got numbers alone, {_shown(rows[0])!r}; put the words "
             "in front, or save the numbers as .npy and pass words"
         )
-    return layout._replace(notes=tuple(notes))
+    return layout._replace(notes=tuple(notes), words=tuple(fields[:_SHOWN_WORDS]))
 
 
 def _names_columns(rows: Sequence[bytes], dialect: Separators, dim: int) -> bool:
     """Return whether the first line holds names of columns, or their numbers as pandas writes them."""
-    if len(rows) < 2:
+    if len(rows) < 2 or dim < 2:
         return False
     text = dialect.trimmed(rows[0])
+    fields = text.split(dialect.separator or None)
     if not dialect.count(text):
-        return len(text.split(dialect.separator)) > dim and dialect.count(dialect.trimmed(rows[1])) >= dim
-    word, numbers = dialect.cut(text, dim)
-    counted = [[b"%d" % number for number in range(start, start + dim)] for start in (0, 1)]
-    names = [name.strip(b'" ').lower() for name in word.split(dialect.separator)]
-    return dim > 1 and numbers in counted and all(name in _COLUMNS for name in names)
-
-
-def _are_row_numbers(fields: Sequence[bytes], separator: bytes) -> bool:
-    """Return whether the fields of all words begin with 0, 1, 2 ... or 1, 2, 3 ... and something follows each."""
-    parts = [field.partition(separator) for field in fields]
-    if len(parts) < 2 or not all(found and rest for _, found, rest in parts):
+        return len(fields) >= dim and dialect.count(dialect.trimmed(rows[1])) >= dim
+    numbers = [field.strip(b'" ').lower() for field in fields]
+    while numbers and numbers[0] in _COLUMNS:
+        del numbers[0]
+    # The column of the words may have a number, too, and no name.
+    counted = [[b"%d" % (start + n) for n in range(length)] for start in (0, 1) for length in (dim, dim + 1)]
+    if numbers not in counted:
         return False
-    return any([first for first, _, _ in parts] == [b"%d" % (start + n) for n in range(len(parts))] for start in (0, 1))
+    if dialect.separator not in (b" ", RUNS) and len(numbers) < len(fields):
+        return True
+    others = [dialect.cut(dialect.trimmed(row), dim)[1] for row in rows[1:] if row.strip(PADDING)]
+    return all(any(b"." in number for number in row) for row in others)
+
+
+def _are_row_numbers(fields: Sequence[bytes], separator: bytes, enough: int) -> bool:
+    """Return whether the fields of all words begin with 0, 1, 2 ... or 1, 2, 3 ... and something follows each."""
+    parts = [field.split(separator or None, 1) for field in fields]
+    if len(parts) < enough or not all(len(part) == 2 and part[1] for part in parts):
+        return False
+    return any([part[0] for part in parts] == [b"%d" % (start + n) for n in range(len(parts))] for start in (0, 1))
+
+
+def _behind_number(field: bytes, separator: bytes) -> bytes:
+    """Return the word behind the number of a row."""
+    return [*field.split(separator or None, 1), b""][1]
+
+
+def _counts(parts: Sequence[tuple[bytes, list[bytes]]]) -> list[str]:
+    """Return the first numbers of the first rows, where these may be counts: whole ones, among others that are not."""
+    numbers = [row for _, row in parts]
+    if len(numbers) < 3 or not all(len(row) > 1 and row[0].isdigit() and row[0] != b"0" for row in numbers):
+        return []
+    return (
+        []
+        if any(b"." not in number for row in numbers for number in row[1:])
+        else [row[0].decode() for row in numbers[:_SHOWN_WORDS]]
+    )
 
 
 def check_layout(source: Source, layout: Layout, dim: int | None) -> None:
@@ -267,9 +310,11 @@ def _guesses(lines: Sequence[bytes]) -> Iterator[str]:
         if re.search(rb"[ \t]\d+:-?\d", line):
             yield "; pairs of index and value are sparse vectors: write every number of a row"
         if re.search(rb"\[ *-?\d", line):
-            yield "; write the numbers of a row without brackets, separated by spaces"
+            yield "; write the numbers of a row in one line, without brackets and separated by spaces"
         if "\N{MINUS SIGN}".encode() in line:
             yield "; its minus signs are U+2212: replace them by hyphens"
+        if re.search(rb'"[-+]?\d*\.\d+"', line):
+            yield "; its numbers are in quotes: write them without"
         if _WORD_LAST.fullmatch(line):
             yield "; put each word in front of its numbers"
         if b"\0" in line:

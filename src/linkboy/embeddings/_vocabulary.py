@@ -1,8 +1,11 @@
 """The wanted words: which rows of the result a word of the file may fill, and how well it fits."""
 
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from functools import cached_property
+
+import numpy as np
 
 from linkboy._checks import check_choice
 
@@ -171,24 +174,61 @@ def _checked_fallback(fallback: Sequence[str | Form]) -> tuple[str | Form, ...]:
     return tuple(fallback)
 
 
-def _checked_rows(words: Sequence[str] | Mapping[str, int]) -> dict[str, int]:
+def words_of_rows(words: Sequence[str | None] | Mapping[str, int]) -> list[str | None]:
+    """Return the word of each row of a matrix, as `words` gives them: in order, or by their rows; or raise."""
+    if isinstance(words, Mapping):
+        rows = _checked_rows(words, "words")
+        by_row: list[str | None] = [None] * (max(rows.values()) + 1)
+        for word, row in rows.items():
+            by_row[row] = word
+        return by_row
+    listed = list(words)
+    wrong = next((word for word in listed if word is not None and not isinstance(word, str)), None)
+    if wrong is not None:
+        raise TypeError(
+            f"words must hold words of type str, got {wrong!r} of type {type(wrong).__name__}{_as_str(wrong)}"
+        )
+    return listed
+
+
+def _as_str(word: object) -> str:
+    return "; decode them with .decode()" if isinstance(word, bytes) else ""
+
+
+def _checked_rows(words: Sequence[str] | Mapping[str, int], argument: str = "vocab") -> dict[str, int]:
     if isinstance(words, (str, bytes)) or not isinstance(words, Collection):
         raise TypeError(
-            f"vocab must be a list of words or a mapping from word to row, got {type(words).__name__}; "
+            f"{argument} must be a list of words or a mapping from word to row, got {type(words).__name__}; "
             "read the words of a file into a list first"
         )
+    if isinstance(words, (set, frozenset)):
+        raise TypeError(
+            f"{argument} must have an order, got a {type(words).__name__}, whose order is another in each run; "
+            f"pass sorted({argument})"
+        )
+    if isinstance(words, Counter):
+        raise TypeError(
+            f"{argument} must give each word its row, got a Counter, whose numbers are counts; pass list({argument})"
+            + f" and counts={argument}" * (argument == "vocab")
+        )
     if not len(words):  # also of an array of strings
-        raise ValueError("vocab must hold at least one word, got none; pass vocab=None to load everything")
+        raise ValueError(f"{argument} must hold at least one word, got none; pass {argument}=None to load everything")
     rows: dict[str, int] = {}
     taken: dict[int, str] = {}
-    for word, row in words.items() if isinstance(words, Mapping) else zip(words, range(len(words)), strict=True):
+    for word, given in words.items() if isinstance(words, Mapping) else zip(words, range(len(words)), strict=True):
+        row = int(given) if isinstance(given, np.integer) else given  # as scikit-learn numbers a vocabulary
         if not isinstance(word, str):
-            raise TypeError(f"vocab must hold words of type str, got {word!r} of type {type(word).__name__}")
+            raise TypeError(
+                f"{argument} must hold words of type str, got {word!r} of type {type(word).__name__}{_as_str(word)}"
+            )
         if isinstance(row, bool) or not isinstance(row, int) or row < 0:
-            raise ValueError(f"vocab must give each word a row of 0 or more, got {row!r} for {word!r}")
+            raise ValueError(f"{argument} must give each word a row of 0 or more, got {row!r} for {word!r}")
         if word in rows:
-            raise ValueError(f"vocab must hold each word once, got {word!r} at rows {rows[word]} and {row}")
+            raise ValueError(f"{argument} must hold each word once, got {word!r} at rows {rows[word]} and {row}")
         if row in taken:
-            raise ValueError(f"vocab must give each word its own row, got {row} for both {taken[row]!r} and {word!r}")
+            raise ValueError(
+                f"{argument} must give each word its own row, got {row} for both {taken[row]!r} and {word!r}"
+            )
+        word = word if type(word) is str else str(word)  # NumPy's show their type
         rows[word], taken[row] = row, word
     return rows

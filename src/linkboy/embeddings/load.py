@@ -15,7 +15,7 @@ from linkboy._checks import check_choice, check_number
 from linkboy._files import local_path
 from linkboy._random import check_generator
 from linkboy._reading import codec_of, read_lines
-from linkboy._report import format_count, plural
+from linkboy._report import format_count, listed, plural
 from linkboy.embeddings._arrays import read_npy, read_npz, read_safetensors
 from linkboy.embeddings._binary import read_binary
 from linkboy.embeddings._cache import Cache, Entry
@@ -29,7 +29,7 @@ from linkboy.embeddings._layout import check_layout, look_at
 from linkboy.embeddings._source import Source, open_vectors
 from linkboy.embeddings._text import read_text
 from linkboy.embeddings._unknown import UNK_INITS, fill_unknown
-from linkboy.embeddings._vocabulary import SUBWORD, Form, Vocabulary
+from linkboy.embeddings._vocabulary import SUBWORD, Form, Vocabulary, words_of_rows
 from linkboy.embeddings.report import EmbeddingReport
 
 ARRAYS = {"npy": read_npy, "npz": read_npz, "safetensors": read_safetensors}
@@ -48,7 +48,7 @@ def load_embeddings(
     format: Format = "auto",
     encoding: str | None = None,
     tensor: str | None = None,
-    words: Sequence[str | None] | str | os.PathLike[str] | None = None,
+    words: Sequence[str | None] | Mapping[str, int] | str | os.PathLike[str] | None = None,
     fallback: Sequence[Fallback] = ("exact", "lower", "nfkc", "subword"),
     unk_init: Literal["match", "mean", "zeros"] | Callable[[Tensor], Any] = "match",
     padding_idx: int | None = None,
@@ -77,8 +77,8 @@ def load_embeddings(
         encoding: of the words, such as `"latin-1"` or `"gb18030"`; `None` is UTF-8, or UTF-16 where the file begins with
             its byte order mark.
         tensor: the name of the matrix in an `.npz` or safetensors file that holds several.
-        words: the words of the rows of a matrix that comes without them, or a file with one word per line; without it
-            they are those of `vocab`.
+        words: the words of the rows of a matrix that comes without them, a mapping from word to row, or a file with one
+            word per line; without it they are those of `vocab`.
         fallback: the forms in which a word is looked for; an earlier form wins, wherever in the file it is. `"casefold"`
             ignores the case of the file's words too. A function from word to another form, or `None`, is a form as well.
             `"subword"` is what a fastText `.bin` makes of the pieces of a word that it does not know.
@@ -138,6 +138,7 @@ def load_embeddings(
         raise ValueError(
             f"vocab must share a word with {str(path)!r}, got {plural(len(known), 'word')}, none of which is in it; "
             + "".join(f"{note}; " for note in entry.findings.notes)
+            + _first_words(entry.findings)
             + "check the language and the tokens, or pass unk_init='zeros'"
         )
     weight = torch.from_numpy(entry.matrix)
@@ -145,6 +146,10 @@ def load_embeddings(
     if padding is not None:
         weight[padding], known[padding] = 0, False
     return weight.to(dtype), _report(path, entry, vocabulary, known, padding, counts, happened)
+
+
+def _first_words(findings: Findings) -> str:
+    return f"its first words are {listed(map(repr, findings.first_words), 3)}; " if findings.first_words else ""
 
 
 class _Asked(NamedTuple):
@@ -159,14 +164,16 @@ class _Asked(NamedTuple):
 
 
 def _located(
-    path: str | os.PathLike[str], words: Sequence[str | None] | str | os.PathLike[str] | None, asked: _Asked
+    path: str | os.PathLike[str],
+    words: Sequence[str | None] | Mapping[str, int] | str | os.PathLike[str] | None,
+    asked: _Asked,
 ) -> tuple[Path, _Asked]:
     """Return the file to read, and the words of its rows where they stand somewhere else."""
     path = local_path("path", path)
     if isinstance(words, str | os.PathLike):
         words = read_lines(local_path("words", words), MOST_WORDS)
     if words is not None:
-        words = list(words)
+        words = words_of_rows(words)
     if not path.is_dir():
         return path, asked._replace(words=words)
     file, tokens = open_folder(path, with_words=words is None)
@@ -234,6 +241,7 @@ def _read_rows(source: Source, collector: VocabularyRows | AllRows, asked: _Aske
         read_binary(source, layout, collector)
         return
     findings.notes += layout.notes
+    findings.see(layout.words, collector.codec)
     if note:
         findings.notes.append(note)
     check_layout(source, layout, asked.dim)
