@@ -452,7 +452,10 @@ def test_what_else_people_pass_is_refused_by_name(tmp_path):
         "the file of vectors in it": path.read_bytes(),
         "is a PDF file, which holds no vectors to read; convert it first": b"%PDF-1.7\n",
         "is a Parquet file, which holds no vectors to read; save its numbers as .npy, and pass its words": b"PAR1\x15\x04",
-        "is an HDF5 file, which holds no vectors to read; export what is needed from it": b"\x89HDF\r\n\x1a\n",
+        "is an HDF5 file, which holds no vectors to read; save its numbers as .npy, and pass its words": b"\x89HDF\r\n\x1a\n",
+        "is an Arrow file, which holds no vectors to read; save its numbers as .npy, and pass its words": b"ARROW1\0\0",
+        "is a Feather file, which holds no vectors to read; save its numbers as .npy, and pass its words": b"FEA1"
+        + bytes(9),
     }
     for message, content in contents.items():
         path.write_bytes(content)

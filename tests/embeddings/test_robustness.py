@@ -248,6 +248,27 @@ def test_binary_records_of_another_size_than_the_header_says_are_refused(dtype, 
     )
 
 
+@pytest.mark.parametrize("dim", [50, 300])
+@pytest.mark.parametrize(
+    ("dtype", "more", "newline"),
+    [(*kind, end) for kind in [("<f2", 0), ("<f4", -1), ("<f4", -25), ("<f8", 0)] for end in (b"", b"\n")]
+    + [("<f4", 1, b"\n")],
+)
+@pytest.mark.parametrize("words", ["words", "\u7532\u4e59\u4e19\u4e01"])
+def test_binary_rows_that_are_out_of_step_are_refused_with_and_without_newlines(
+    words, newline, dtype, more, dim, tmp_path
+):
+    numbers = np.random.default_rng(0).normal(size=(400, dim)) * 0.3
+    path = tmp_path / "v"
+    rows = [
+        f"{words[n % 4 :]}{n}".encode() + b" " + row.astype(dtype).tobytes() + newline for n, row in enumerate(numbers)
+    ]
+    path.write_bytes(f"400 {dim + more}\n".encode() + b"".join(rows))
+    for vocab in (None, [f"{words}0", f"{words[1:]}1"]):
+        with pytest.raises(ValueError, match="per word as its header claims"):
+            load_embeddings(path, vocab, on_bad_row="skip")
+
+
 def test_binary_numbers_of_the_other_byte_order_are_refused(tmp_path):
     path = tmp_path / "v.bin"
     path.write_bytes(b"50 8\n" + records(">f4", [b"w%d" % n for n in range(50)]))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from linkboy._encodings import decoded
+from linkboy._encodings import decoded, likely_encodings
 from linkboy._report import plural
 from linkboy.embeddings._collect import AllRows, VocabularyRows, rows_of_core
 from linkboy.embeddings._encodings import note_on_words
@@ -20,6 +20,7 @@ _LONGEST_WORD = 4096
 _CONTROL = bytes({*range(32)} - set(b"\t\n\r"))
 _LOOKED_AT = 4  # numbers at the start of a record
 _START = 1 << 16  # bytes of records that show what a file is
+_LOOKED_AT_WORDS = 50
 _SHOWN = 20
 _SMALL, _LARGE = 1e-10, 1e6  # between these, or zero, are the numbers of word vectors
 
@@ -66,12 +67,14 @@ def _check_start(
     words, starts, _ = records.cut(looked_at, at_end=len(looked_at) == len(start) < _CHUNK)
     if not words:
         return
+    collector.findings.see(words, collector.codec)
     numbers = _floats_at(looked_at, starts, min(_LOOKED_AT, dim))
-    odd = [word for word, some in zip(words, numbers, strict=True) if _is_odd(word, some, collector.codec)]
-    if 2 * len(odd) > len(words):
+    last = _floats_at(looked_at, starts + 4 * (dim - 1), 1)
+    odd = _out_of_step(words, numbers, last, collector.codec)
+    if odd is not None:
         raise ValueError(
             f"{str(source.path)!r} does not hold {plural(dim, 'float32 number')} per word as its header claims: behind the "
-            f"first there are words such as {odd[0][:_SHOWN]!r}; its numbers may be of another size or another count, so "
+            f"first there are words such as {odd[:_SHOWN]!r}; its numbers may be of another size or another count, so "
             "write it again as text"
         )
     swapped = numbers.view(">f4").astype("<f4")
@@ -84,9 +87,20 @@ def _check_start(
         collector.findings.notes.append(note)
 
 
+def _out_of_step(words: list[bytes], numbers: NDArray[Any], last: NDArray[Any], codec: str) -> bytes | None:
+    """Return a word which shows that records do not begin where the header says."""
+    odd = [word for word, some in zip(words, numbers, strict=True) if _is_odd(word, some, codec)]
+    if 2 * len(odd) > len(words):
+        return odd[0]
+    bad = [word for word in words if decoded(word, codec) is None]
+    if 2 * len(bad) > len(words) and not likely_encodings(b"\n".join(bad[:_LOOKED_AT_WORDS])):
+        return bad[0]  # with the end of a number in front, which no encoding reads
+    return words[-1] if _share(numbers) > 0.5 > _share(last) else None  # a row ends in the next word, read as a number
+
+
 def _is_odd(word: bytes, numbers: NDArray[Any], codec: str) -> bool:
     """Return whether this is no word, or hardly one before numbers that are hardly those of vectors."""
-    if b"\n" in word.strip(b"\n") or len(word.translate(None, _CONTROL)) < len(word):
+    if not word or b"\n" in word.strip(b"\n") or len(word.translate(None, _CONTROL)) < len(word):
         return True
     return decoded(word, codec) is None and not _usual(numbers)
 

@@ -10,9 +10,10 @@ from linkboy._reading import compression_of, foreign_kind
 FASTTEXT_MAGIC = 793712314
 # dim, ws, epoch, minCount, neg, wordNgrams, loss, model, bucket, minn, maxn, lrUpdateRate, t
 FASTTEXT_ARGUMENTS = struct.Struct("<12id")
+_AS_ARRAY = "save its numbers as .npy, and pass its words"
 # What people pass for vectors, beside what is no text at all.
 _MAGIC = (
-    (b"PAR1", "a Parquet file", "save its numbers as .npy, and pass its words"),
+    (b"PAR1", "a Parquet file", _AS_ARRAY),
     (b"GGUF", "a GGUF model", "name the safetensors file of the model"),
     (b"\x04\x22\x4d\x18", "packed by lz4", "unpack it"),
     (b"\x89PNG", "a picture", "get the file of vectors"),
@@ -42,6 +43,8 @@ def check_is_vectors(path: Path, head: bytes) -> None:
         if "tar archive" in what:
             what += f" whose first file is {head[:100].rstrip(bytes(1)).decode('utf-8', 'replace')!r}"
             fix += " with `tar xf` and name the file of vectors in it"
+        if "Parquet" in fix or "HDF5" in what:
+            fix = _AS_ARRAY
         raise ValueError(f"{str(path)!r} is {what}, which holds no vectors to read; {fix}")
     head = head.removeprefix(codecs.BOM_UTF8)
     if _JSON.match(head) and not _SPECIAL_WORDS.match(head):
