@@ -57,6 +57,15 @@ CASES = [
     (lambda x: x.view(3, 2), [z(2, 3)], ("reshape-permutes", "info"),
      "view only relabels (2, 3) as (3, 2): values of one row end up in another; to move dims use transpose, permute or "
      "einops.rearrange"),
+    (lambda x: x.view(2, 2, 6, 4), [z(2, 6, 8)], ("reshape-permutes", "info"),
+     "view only relabels (2, 6, 8) as (2, 2, 6, 4): values of one row end up in another; to move dims use transpose, permute "
+     "or einops.rearrange"),
+    (lambda x: x.reshape(2, 196, 768), [z(2, 768, 14, 14)], ("reshape-permutes", "info"),
+     "reshape only relabels (2, 768, 14, 14) as (2, 196, 768): values of one row end up in another; to move dims use "
+     "transpose, permute or einops.rearrange"),
+    (lambda q, i: q[:, i], [z(8, 5), z(8, dtype=torch.long)], ("index-pairs", "warn"),
+     "an index of (8,) took 8 entries from each of 8 rows: (8, 5) -> (8, 8); for one entry a row write "
+     "x[torch.arange(len(x)), i], or use gather"),
 ]  # fmt: skip
 
 
@@ -71,6 +80,8 @@ def test_each_rule_fires_with_its_text(case):
     [
         lambda p, y: (p - y) ** 2, lambda p, y: p == y, lambda p, y: torch.eq(p, y), lambda p, y: p * y, lambda p, y: y / p,
         lambda p, y: torch.where(p > 0, p, y), lambda p, y: torch.maximum(p, y), lambda p, y: p.sub_(0).pow(y),
+        lambda p, y: torch.max(p, y), lambda p, y: p.clamp(min=y), lambda p, y: p.masked_fill(y > 0, 0),
+        lambda p, y: torch.addcmul(y, p, y), lambda p, y: torch.logaddexp(p, y),
     ],
 )  # fmt: skip
 def test_column_with_row_is_seen_in_every_operator(compare):
@@ -85,6 +96,13 @@ def test_losses_on_different_shapes_are_seen_and_on_equal_ones_not(name):
     loss = getattr(F, name)
     assert found(loss, torch.rand(4, 1), torch.rand(4))[0] == [("loss-shapes", "warn")]
     assert found(loss, torch.rand(4), torch.rand(4))[0] == []
+
+
+@pytest.mark.parametrize(
+    "take", [lambda x, i: x[:, i], lambda x, i: x[:, i, :], lambda x, i: x[..., i % 4], lambda x, i: x[:, :, i % 4]]
+)
+def test_one_index_for_every_row_is_seen_in_every_spelling(take):
+    assert ("index-pairs", "warn") in found(take, z(8, 6, 4), z(8, dtype=torch.long))[0]
 
 
 def test_the_loss_that_a_copied_snippet_calls_directly_is_seen():
@@ -114,6 +132,16 @@ RIGHT = [
     (lambda x: x.repeat_interleave(2, dim=1), [z(2, 3)]),
     (lambda x: x.view(2, 1, 3), [z(2, 3)]),
     (lambda x: x.flatten(1), [z(0, 3, 4)]),
+    (lambda x: x.view(2, 6, 2, 4), [z(2, 6, 8)]),  # heads
+    (lambda x: x.view(12, 8).view(2, 6, 8), [z(2, 6, 8)]),
+    (lambda x: x.view(2, 3, 8, 4, 8, 4), [z(2, 3, 32, 32)]),  # patches
+    (lambda x: x.view(torch.int64), [z(3, 4)]),
+    (lambda q, i: q[torch.arange(8), i], [z(8, 5), z(8, dtype=torch.long)]),
+    (lambda q, i: q[i], [z(8, 5), z(8, dtype=torch.long)]),
+    (lambda q, i: q[:, i], [z(8, 5), z(3, dtype=torch.long)]),
+    (lambda q, i: q[:, i], [z(8, 8), z(8, dtype=torch.long)]),  # in another order
+    (lambda q, i: q[:, i > 0], [z(8, 5), z(5)]),
+    (lambda q, i: q[:, i], [z(1, 5), z(1, dtype=torch.long)]),
     (lambda x, y: F.cross_entropy(x, y), [z(4, 3), z(4, dtype=torch.long)]),
 ]
 

@@ -307,3 +307,207 @@ def test_what_only_a_large_batch_shows_is_found(model):
 def test_a_frozen_script_can_be_checked():
     model = torch.jit.freeze(torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval()))
     assert check_batch(model, lambda batch: torch.randn(batch, 4)).ok
+
+
+# --- results that cannot be compared ---------------------------------------------------------------------------------------
+def alone_without_its_dim(x):
+    if len(x) == 1:
+        return linear(x)[0]
+    return linear(x)
+
+
+def test_a_special_case_that_gives_another_shape_does_not_give_the_same_results():
+    report = check_batch(alone_without_its_dim, rows(4))
+    assert not any("gave the same results" in note for note in report.notes)
+    assert [(each.kind, each.batch, each.code) for each in report.findings] == [("control-flow", 1, "len(x) == 1")]
+
+
+def test_an_output_of_nan_is_no_mixing_and_the_call_that_gave_it_is_named():
+    report = check_batch(lambda x: linear(torch.log(-x.square())), rows(4))
+    assert (report.findings, report.ok) == ((), False)
+    assert report.untested[0].startswith("mixing was not tested: the output is NaN everywhere, first from ")
+    assert report.untested[0].endswith("`torch.log(-x.square())`")
+    report = check_batch(lambda x: torch.log(x), rows(4))
+    assert report.ok
+    assert len(report.notes) == 1
+    assert report.notes[0].endswith("`torch.log(x)`; NaN was taken for equal to NaN")
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "code"),
+    [
+        (
+            lambda q, a: linear(q)[:, a],
+            lambda batch: (torch.randn(batch, 4), torch.randint(4, (batch,))),
+            "linear(q)[:, a]",
+        ),
+        (lambda x, n: x[:, n - 1], lengths, "x[:, n - 1]"),
+    ],
+)
+def test_an_index_of_all_samples_in_each_row_is_found(model, inputs, code):
+    found = check_batch(model, inputs).findings
+    assert [(each.kind, each.got, each.code) for each in found] == [("hazard", "index-pairs", code)]
+
+
+def test_a_view_that_is_no_transpose_is_noted():
+    def heads(x):
+        q = x.view(len(x), 2, 6, 4)
+        return F.scaled_dot_product_attention(q, q, q)
+
+    report = check_batch(heads, rows(6, 8))
+    assert report.ok
+    assert len(report.notes) == 1
+    assert report.notes[0].endswith(
+        "`x.view(len(x), 2, 6, 4)`: view only relabels (5, 6, 8) as (5, 2, 6, 4): values of one row end up in another; to "
+        "move dims use transpose, permute or einops.rearrange"
+    )
+
+
+# --- samples that are no rows of a tensor ----------------------------------------------------------------------------------
+def graphs(batch):
+    """Five nodes and six links for each of several graphs, put together as PyTorch Geometric does."""
+    links = torch.randint(5, (2, batch, 6)) + 5 * torch.arange(batch)[:, None]
+    return torch.randn(5 * batch, 4), links.flatten(1), torch.arange(batch).repeat_interleave(5)
+
+
+def messages(nodes, links, owner):
+    around = torch.zeros_like(nodes).index_add_(0, links[1], linear(nodes)[links[0]])
+    return torch.zeros(int(owner.max()) + 1, 4).index_add_(0, owner, around)
+
+
+def bags(batch):
+    return torch.randint(256, (4 * batch,)), torch.arange(0, 4 * batch, 4)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs"),
+    [
+        (messages, graphs),
+        (bag, bags),
+        (lambda x: linear(x.view(-1, 6, 4)).sum(1), lambda batch: torch.randn(6 * batch, 4)),
+        (
+            lambda x: linear(x.view(6, -1, 4)).sum(0),
+            lambda batch: torch.randn(6 * batch, 4),
+        ),  # the first rows of all first
+        (lambda x: linear(x).chunk(2)[0] - linear(x).chunk(2)[1], lambda batch: torch.randn(2 * batch, 4)),
+    ],
+)
+def test_samples_of_several_rows_are_replaced_as_a_whole(model, inputs):
+    report = check_batch(model, inputs)
+    assert report.ok, str(report)
+    assert [each.kind for each in check_batch(lambda *args: model(*args).softmax(0), inputs).findings] == ["mixing"]
+
+
+def in_pieces(batch):
+    lengths = torch.randint(1, 5, (batch,))
+    return torch.randn(int(lengths.sum()), 4), lengths
+
+
+def starts(batch):
+    return torch.randint(256, (int(in_pieces(batch)[1].sum()),)), torch.arange(batch)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "shape"),
+    [
+        (lambda x, n: torch.stack([piece.sum(0) for piece in x.split(n.tolist())]), in_pieces, "(?, 4)"),
+        (bag, starts, "(?,)"),
+    ],
+)
+def test_samples_of_unknown_bounds_are_named_and_not_replaced(model, inputs, shape):
+    report = check_batch(model, inputs)
+    assert (report.findings, report.ok) == ((), False)
+    assert report.untested == (
+        f"mixing was not tested: an input of {shape} holds samples of unknown bounds; pass mixing=False to check shapes alone",
+    )
+    assert check_batch(model, inputs, mixing=False).ok
+
+
+def test_what_belongs_to_samples_of_unknown_bounds_is_not_moved_alone():
+    def inputs(batch):
+        owner = torch.arange(batch).repeat_interleave(torch.randint(1, 5, (batch,)))
+        return torch.randn(len(owner), 4), owner, torch.randn(batch, 4)
+
+    report = check_batch(lambda x, owner, each: torch.zeros_like(each).index_add_(0, owner, x) + each, inputs)
+    assert report.ok, str(report)
+
+
+def ragged(layout):
+    return lambda batch: torch.nested.nested_tensor(
+        [torch.randn(int(n), 4) for n in torch.randint(1, 5, (batch,))], layout=layout
+    )
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:Sparse CSR")
+@pytest.mark.parametrize(
+    ("model", "inputs"),
+    [
+        (lambda x: torch.stack([linear(row).sum(0) for row in x.unbind()]), ragged(torch.jagged)),
+        (lambda x: torch.stack([linear(row).sum(0) for row in x.unbind()]), ragged(torch.strided)),
+        (lambda x: linear(x.to_dense()), lambda batch: torch.randn(batch, 4).relu().to_sparse()),
+        (lambda x: linear(x.to_dense()), lambda batch: torch.randn(batch, 4).relu().to_sparse_csr()),
+    ],
+)
+def test_nested_and_sparse_inputs_are_replaced_sample_by_sample(model, inputs):
+    report = check_batch(model, inputs)
+    assert report.ok, str(report)
+    found = check_batch(lambda x: model(x).softmax(0), inputs).findings
+    assert [(each.kind, each.code) for each in found] == [("mixing", "model(x).softmax(0)")]
+
+
+def pictures(batch):
+    return [torch.randn(3, int(n), 8) for n in torch.randint(5, 9, (batch,))]
+
+
+def scores(images, target):
+    return torch.stack([image.mean((1, 2)) for image in images]) + target[:, None]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_tensor_behind_a_list_of_samples_is_told_by_its_name(order):
+    """At another batch size it is another number of tensor, which made of its dims sizes that depend on the values."""
+
+    def model(*args):
+        return scores(*args[::order])
+
+    def inputs(batch):
+        return (pictures(batch), torch.randn(batch))[::order]
+
+    report = check_batch(model, inputs)
+    assert report.ok, str(report)
+    assert report.inputs[::order][1] == "(B,)"
+    assert report.inputs[::order][0].startswith("B x (")
+    found = check_batch(lambda *args: model(*args).softmax(0), inputs).findings
+    assert [(each.kind, each.code) for each in found] == [("mixing", "model(*args).softmax(0)")]
+
+
+# --- make_inputs -----------------------------------------------------------------------------------------------------------
+def test_a_list_of_samples_without_a_tuple_around_it_is_said():
+    found = check_batch(lambda texts: torch.ones(len(texts)), lambda batch: ["text"] * batch).findings
+    assert [each.advice for each in found] == [
+        "a list holds the arguments; let make_inputs return a list that is one argument in a tuple: (samples,)"
+    ]
+    assert check_batch(embedded, words).ok
+
+
+def test_a_make_inputs_that_takes_no_size_is_refused():
+    with pytest.raises(TypeError) as caught:
+        check_batch(linear, lambda: torch.randn(3, 4))  # type: ignore[arg-type]
+    assert str(caught.value) == (
+        "make_inputs must take the batch size, got a function of (); pass one such as lambda n: torch.randn(n, 10)"
+    )
+
+
+def test_an_input_that_is_no_tensor_is_not_taken_for_a_place():
+    report = check_batch(lambda x: linear(torch.from_numpy(x)), lambda batch: torch.randn(batch, 4).numpy())
+    assert report.findings == ()
+    assert report.untested[0].startswith("mixing was not tested: there is nothing to replace")
+
+
+@pytest.mark.filterwarnings("ignore:.*(torch.ao|deprecated|reduce_range)")
+def test_dynamic_quantisation_is_told_what_it_does():
+    model = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), {nn.Linear})
+    found = check_batch(model, rows(4)).findings
+    assert [(each.kind, each.advice) for each in found] == [
+        ("mixing", "dynamic quantisation takes one scale for the whole batch; check the model before it is quantised")
+    ]

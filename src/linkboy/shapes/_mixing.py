@@ -15,7 +15,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from linkboy._calls import Arguments, Model, model_run, named_tensors, tensors_in, without_values
 from linkboy._random import same_random_numbers, seed
 from linkboy._report import listed, shorten
-from linkboy.shapes._calls import user_place
+from linkboy.shapes._calls import Call, CallMode, user_place
 from linkboy.shapes._fit import FittedShape, batch_dims, shape_text
 from linkboy.shapes._predict import DRAWS, Runs, at_row, from_error, lists_of_samples, samples_in_lists
 from linkboy.shapes._recorder import CallRecorder, Pick, cropped, differ
@@ -44,6 +44,9 @@ _ADVICE: dict[tuple[str, ...], str] = {
     ),
     ("batch_norm", "instance_norm"): (
         "statistics of the batch mix its samples; use the running statistics outside of training"
+    ),
+    ("linear_dynamic", "linear_relu_dynamic", "quantized_lstm", "quantized_gru"): (
+        "dynamic quantisation takes one scale for the whole batch; check the model before it is quantised"
     ),
     ("view", "reshape", "view_as", "reshape_as"): (
         "values of one sample end up in the place of another; to move dims use transpose, permute or einops.rearrange"
@@ -116,6 +119,7 @@ class _Test:
         # At every size, as a model may return as many tensors as a batch has samples.
         self._in_lists = lists_of_samples(runs)
         self._random, self._picks = False, 0
+        self._flat = self._flat_inputs()
         self._can_replace, self._answered = False, False
 
     def run(self) -> None:
@@ -136,7 +140,12 @@ class _Test:
         except Exception as error:  # noqa: BLE001 - an output that cannot be compared, such as a sparse one
             self._tested.untested.append(f"mixing was not tested: {_said(error)}")
             return
-        if not self._can_replace:
+        if not self._can_replace and self._flat:
+            self._tested.untested.append(
+                f"mixing was not tested: an input of {shape_text(self._flat[0])} holds samples of unknown bounds; pass "
+                "mixing=False to check shapes alone"
+            )
+        elif not self._can_replace:
             self._tested.untested.append(
                 "mixing was not tested: there is nothing to replace, because no input both follows the batch and holds "
                 "different values; let make_inputs draw random values"
@@ -166,13 +175,24 @@ class _Test:
                 "eval mode"
             )
 
+    def _say_what_is_not_a_number(self, arguments: Arguments, base: _Result) -> None:
+        """Note NaN in the output, where nothing can be compared, and the call that it comes from."""
+        if not any(_holds_nan(tensor) for tensor in base.tensors):
+            return
+        watcher = _FirstNaN()
+        self._outputs(arguments, mode=watcher)
+        where = f", first from {watcher.first}" if watcher.first else ""
+        if all(_is_dense(tensor) and bool(tensor.isnan().all()) for tensor in base.tensors):
+            raise _UntestedError(f"the output is NaN everywhere{where}")
+        self._tested.notes.append(f"the output holds NaN{where}; NaN was taken for equal to NaN")
+
     # ------------------------------------------------------------------------------------------------ the runs
     def _outputs(
         self,
         arguments: Arguments,
         *,
         number: int = 0,
-        mode: CallRecorder | None = None,
+        mode: CallMode | None = None,
         after: Arguments | None = None,
     ) -> _Result:
         """Return the outputs of a run, of its second call if there is to be one `after` a call with other arguments."""
@@ -247,10 +267,14 @@ class _Test:
         """Test one draw of values: a sample replaced, the samples in other places, alone, and in a smaller batch."""
         arguments = self._arguments(number)
         base = self._given(arguments)
+        self._say_what_is_not_a_number(arguments, base)
         sample = number % BATCH
         replaced = self._replaced(arguments, sample, number)
         found = self._compare("mixing", arguments, base, replaced, _without(sample))
-        if found or self._random:
+        if found and any(part and part[1] > 1 for part in map(_part_of, self._runs.inputs)):
+            replaced = self._replaced(arguments, sample, number, in_turn=True)
+            found = found if self._compare("mixing", arguments, base, replaced, _without(sample)) else None
+        if found or self._random or not self._can_replace:
             return found
         for kind, pick in _REARRANGED:
             picked = self._picked(arguments, pick)
@@ -321,14 +345,14 @@ class _Test:
         for one, two in self._samples(base, other, pick):
             for at, sample in kept:
                 (before, scale), (after, _) = one(sample), two(at)
-                if not torch.equal(before, after) and (exactly or differ(before, after, scale=scale, loose=loose)):
+                if not _same_bits(before, after) and (exactly or differ(before, after, scale=scale, loose=loose)):
                     changed.add(sample)
         return sorted(changed)
 
     def _answers(self, base: _Result, other: _Result, sample: int) -> bool:
         """Return whether the result of a replaced sample changed by a single bit."""
         pairs = self._samples(base, other, _without(sample))
-        return any(not torch.equal(one(sample)[0], two(sample)[0]) for one, two in pairs)
+        return any(not _same_bits(one(sample)[0], two(sample)[0]) for one, two in pairs)
 
     def _samples(self, base: _Result, other: _Result, pick: Pick) -> Iterable[tuple[Any, Any]]:
         """Yield, for each output, functions from a sample to its values and to those that tell their size."""
@@ -346,40 +370,57 @@ class _Test:
                 yield _from_tensor(one, dims), _from_tensor(two, dims)
 
     # ------------------------------------------------------------------------------------------------ changing inputs
-    def _replaced(self, arguments: Arguments, sample: int, number: int) -> Arguments:
-        """Return the arguments with one sample of another draw, or with random values where all draws are the same."""
+    def _replaced(self, arguments: Arguments, sample: int, number: int, *, in_turn: bool = False) -> Arguments:
+        """Return the arguments with one sample of another draw, or with random values where all draws are the same.
+
+        Args:
+            arguments: what to change.
+            sample: which one to replace.
+            number: of the draw.
+            in_turn: of dims that hold several entries of each sample, whether the first ones of all come first.
+        """
         other = self._arguments(DRAWS + number)
-        dims = [next(iter(batch_dims(fitted)), None) for fitted in self._runs.inputs]
         given, drawn = tensors_in((arguments.args, arguments.kwargs)), tensors_in((other.args, other.kwargs))
         slots = [
-            (tensor, dim) for tensor, dim in zip(given, dims, strict=False)
-            if dim is not None and tensor.dim() > dim and tensor.shape[dim] == BATCH
+            (tensor, *part) for tensor, fitted in self._with_fits(arguments)
+            if (part := self._entries_of(tensor, fitted, sample, in_turn=in_turn)) is not None
         ]  # fmt: skip
         fresh = dict(zip(map(id, given), drawn, strict=False))
-        made = {id(tensor): _with_sample(tensor, fresh.get(id(tensor)), dim, sample) for tensor, dim in slots}
+        made = {id(tensor): _with_sample(tensor, fresh.get(id(tensor)), dim, which) for tensor, dim, which in slots}
         lists = dict(_items(other))
         entries = [(values[sample], lists[key][sample]) for key, values in _items(arguments) if key in self._lists]
         changed = any(repr(before) != repr(after) for before, after in entries)
-        if not changed and all(torch.equal(made[id(tensor)], tensor) for tensor, _ in slots):
+        if not changed and all(_alike(made[id(tensor)], tensor) for tensor, _, _ in slots):
             with same_random_numbers():
                 seed(DRAWS + number)
-                made = {id(tensor): _with_random_sample(tensor, dim, sample) for tensor, dim in slots}
-        self._can_replace |= changed or any(not torch.equal(made[id(tensor)], tensor) for tensor, _ in slots)
+                made = {
+                    id(tensor): _with_random_sample(tensor, dim, which) if _is_dense(tensor) else tensor
+                    for tensor, dim, which in slots
+                }
+        self._can_replace |= changed or any(not _alike(made[id(tensor)], tensor) for tensor, _, _ in slots)
         new = arguments.map(lambda tensor: made.get(id(tensor), tensor))
         return self._with_lists(new, lambda key, values: [*values[:sample], lists[key][sample], *values[sample + 1 :]])
 
+    def _entries_of(
+        self, tensor: Tensor, fitted: FittedShape | None, sample: int, *, in_turn: bool
+    ) -> tuple[int, slice] | None:
+        """Return along which dim, and where there, an input holds a sample; `None` where that is not known."""
+        if tensor.is_nested:
+            return 0, slice(sample, sample + 1)
+        part = _part_of(fitted)
+        if part is None or (self._flat and not _is_real(tensor)):
+            return None
+        dim, each = part
+        if tensor.dim() <= dim or tensor.shape[dim] != each * BATCH:
+            return None
+        return dim, slice(sample, None, BATCH) if in_turn else slice(each * sample, each * (sample + 1))
+
     def _picked(self, arguments: Arguments, pick: Pick) -> Arguments | None:
         """Return the arguments for some of the samples, `None` where an input does not say which samples are which."""
-        fits: dict[int, FittedShape | None] = dict(
-            zip(map(id, tensors_in((arguments.args, arguments.kwargs))), self._runs.inputs, strict=False)
-        )
-        in_lists = {
-            id(tensor) for key, values in _items(arguments) if key in self._lists for tensor in tensors_in(values)
-        }
-        for key, fitted in fits.items():
-            if key in in_lists:
-                continue
-            if fitted is None or any(fit and fit.power and not fit.is_batch for fit in fitted):
+        fits = {id(tensor): fitted for tensor, fitted in self._told_by_shape(arguments)}
+        for fitted in fits.values():
+            merged = any(fit and fit.power and not fit.is_batch for fit in fitted or ())
+            if fitted is None or merged or fitted in self._flat:
                 note = (
                     f"an input of {shape_text(fitted)} holds samples of unknown bounds, so no other batch was compared"
                 )
@@ -388,11 +429,30 @@ class _Test:
         index = torch.tensor([sample for sample in pick if sample is not None])
 
         def picked(tensor: Tensor) -> Tensor:
-            for dim in batch_dims(None if id(tensor) in in_lists else fits.get(id(tensor))):
-                tensor = tensor.index_select(dim, index.to(tensor.device))
-            return tensor
+            if tensor.is_nested:
+                return _nested_like(tensor, _entries(tensor.unbind(), pick))
+            dense = tensor if _is_dense(tensor) else tensor.to_dense()
+            for dim in batch_dims(fits.get(id(tensor))):
+                dense = dense.index_select(dim, index.to(tensor.device))
+            return dense if _is_dense(tensor) else dense.to_sparse(layout=tensor.layout)
 
         return self._with_lists(arguments.map(picked), lambda _, values: _entries(values, pick))
+
+    def _with_fits(self, arguments: Arguments) -> list[tuple[Tensor, FittedShape | None]]:
+        """Return the tensors of arguments with what is known of their shapes."""
+        named = named_tensors((arguments.args, arguments.kwargs))
+        return [(tensor, self._runs.inputs_by_name.get(name)) for name, tensor in named]
+
+    def _told_by_shape(self, arguments: Arguments) -> list[tuple[Tensor, FittedShape | None]]:
+        """Return those whose samples only their shapes tell apart: they are in no list of samples and not nested."""
+        in_lists = {id(t) for key, value in _items(arguments) if key in self._lists for t in tensors_in(value)}
+        pairs = self._with_fits(arguments)
+        return [(tensor, fit) for tensor, fit in pairs if id(tensor) not in in_lists and not tensor.is_nested]
+
+    def _flat_inputs(self) -> list[FittedShape]:
+        """Return the shapes of inputs whose samples lie one behind the other, in pieces of another length each."""
+        fits = [fitted for _, fitted in self._told_by_shape(self._arguments(0)) if fitted]
+        return [fitted for fitted in fits if None in fitted and _part_of(fitted) is None]
 
     def _with_lists(
         self, arguments: Arguments, change: Callable[[int | str, Sequence[Any]], Sequence[Any]]
@@ -415,6 +475,23 @@ class _Test:
                 {key for key, value in _items(arguments) if type(value) in (list, tuple) and len(value) == batch}
             )
         return set.intersection(*found)
+
+
+class _FirstNaN(CallMode):
+    """Finds the first call that gives NaN where no operand has any."""
+
+    first = ""
+
+    def called(self, call: Call) -> None:
+        if self.first or not any(map(_holds_nan, call.outputs)) or any(map(_holds_nan, call.inputs)):
+            return
+        place = self.places.current()
+        if place is not None:
+            self.first = f"{place.where} `{place.text}`"
+
+
+def _holds_nan(tensor: Tensor) -> bool:
+    return _is_real(tensor) and _is_dense(tensor) and bool(tensor.isnan().any())
 
 
 class _ModelError(Exception):
@@ -499,18 +576,55 @@ def _from_tensor(tensor: Tensor, dims: Sequence[int]) -> Callable[[int], tuple[T
     return sample_of
 
 
-def _with_sample(tensor: Tensor, other: Tensor | None, dim: int, sample: int) -> Tensor:
+def _part_of(fitted: FittedShape | None) -> tuple[int, int] | None:
+    """Return the dim along which the samples of an input lie, and how many entries each has there."""
+    parts = [(dim, fit.per_sample) for dim, fit in enumerate(fitted or ()) if fit is not None and fit.per_sample]
+    return min(parts, key=lambda part: part[1], default=None)  # the batch itself if there is a dim that is it
+
+
+def _is_real(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _nested_like(tensor: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    return torch.nested.nested_tensor([part.detach() for part in parts], layout=tensor.layout)
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    """Return whether two results are equal, where NaN counts as equal to NaN."""
+    return torch.equal(one, other) or (
+        _is_real(one) and one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+    )
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    if one.is_nested:
+        return all(torch.equal(*parts) for parts in zip(one.unbind(), other.unbind(), strict=True))
+    return torch.equal(one, other) if _is_dense(one) else torch.equal(one.to_dense(), other.to_dense())
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not tensor.is_nested
+
+
+def _with_sample(tensor: Tensor, other: Tensor | None, dim: int, which: slice) -> Tensor:
+    if other is not None and tensor.is_nested and other.is_nested:
+        parts = list(tensor.unbind())
+        parts[which] = other.unbind()[which]
+        return _nested_like(tensor, parts)
     if other is None or other.shape != tensor.shape or other.dtype != tensor.dtype:
         return tensor
+    if tensor.layout is not torch.strided:
+        return _with_sample(tensor.to_dense(), other.to_dense(), dim, which).to_sparse(layout=tensor.layout)
     new = tensor.clone(memory_format=torch.contiguous_format)
-    new.select(dim, sample).copy_(other.select(dim, sample))
+    new.movedim(dim, 0)[which].copy_(other.movedim(dim, 0)[which])
     return new
 
 
-def _with_random_sample(tensor: Tensor, dim: int, sample: int) -> Tensor:
+def _with_random_sample(tensor: Tensor, dim: int, which: slice) -> Tensor:
     """Return a copy in which one sample has new random values, of the same scale or in the same range of integers."""
     new = tensor.clone(memory_format=torch.contiguous_format)
-    slot = new.select(dim, sample)
+    slot = new.movedim(dim, 0)[which]
     if tensor.is_floating_point() or tensor.is_complex():
         slot.add_(torch.randn_like(slot), alpha=3 * (float(tensor.abs().nan_to_num(0, 0, 0).mean()) or 1.0))
     elif tensor.numel():

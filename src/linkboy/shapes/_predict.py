@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from linkboy._calls import Model, Way, without_values
 from linkboy._report import plural
 from linkboy.shapes._calls import Place, Shape
-from linkboy.shapes._fit import Fit, FittedShape, batch_dims, fit_shapes, fit_size, follows_batch, shape_text
+from linkboy.shapes._fit import Fit, FittedShape, batch_dims, fit_shape, fit_shapes, fit_size, follows_batch, shape_text
 from linkboy.shapes._rows import ShapeRow
 from linkboy.shapes._runs import MakeInputs, Run, draw, run_once, seen_on_shapes
 from linkboy.shapes.hazards import Hazard
@@ -30,6 +30,7 @@ _LOST = (
 )
 _MOVED = "the samples lie along another dim from here on; move it back with transpose or movedim"
 _SAME_INPUTS = "the inputs are the same at every batch size; let make_inputs use the size that it is given"
+_SPREAD = "a list holds the arguments; let make_inputs return a list that is one argument in a tuple: (samples,)"
 _SPECIAL_CASE = "a special case for some batch sizes; let the same lines run for all"
 
 
@@ -81,8 +82,9 @@ class Runs:
 
     def _fit(self) -> None:
         first, second = (self.draws[batch] for batch in self.probe)
-        inputs = fit_shapes([run.inputs for run in first], [run.inputs for run in second], self.probe)
-        self.inputs = [self._as_given(position, fitted) for position, fitted in enumerate(inputs)]
+        # By name: behind a list of samples a tensor has another number at another batch size.
+        self.inputs_by_name = {name: self._fit_input(name, first, second) for name in first[0].input_names}
+        self.inputs = list(self.inputs_by_name.values())
         self.outputs = fit_shapes([run.outputs for run in first], [run.outputs for run in second], self.probe)
         self.dim = next((dims[0] for dims in map(batch_dims, self.inputs) if dims), 0)  # of the batch
         passes = {id(run): by_key(run.rows) for runs in self.draws.values() for run in runs}
@@ -95,11 +97,15 @@ class Runs:
         self.data_dependent = {key for key, count in self.counts.items() if count is None or self._varies(key)}
         self.varies = bool(self.data_dependent)  # whether some size was seen to depend on the values
 
-    def _as_given(self, position: int, fitted: FittedShape | None) -> FittedShape | None:
+    def _fit_input(self, name: str, first: list[Run], second: list[Run]) -> FittedShape | None:
         """Return the fitted shape of an input without the sizes that another batch size or draw contradicts."""
+        one, two = ([run.input_shape(name) for run in runs] for runs in (first, second))
+        if None in one or None in two:
+            return None
+        fitted = fit_shape([shape for shape in one if shape], [shape for shape in two if shape], self.probe)
         for run in itertools.chain(*self.draws.values()):
-            if fitted is not None and position < len(run.inputs) and len(run.inputs[position]) == len(fitted):
-                shape = run.inputs[position]
+            shape = run.input_shape(name)
+            if fitted is not None and shape is not None and len(shape) == len(fitted):
                 fitted = tuple(
                     fit if fit is None or fit.at(run.batch) in (None, size) else None
                     for fit, size in zip(fitted, shape, strict=True)
@@ -161,7 +167,10 @@ def compared(runs: Runs, output_batch_dim: int | None) -> tuple[list[Finding], l
     for run in runs.probes:
         if run.error is not None:
             always = all(runs.at(batch).error is not None for batch in runs.draws)
-            return [*_lost_before_error(runs), from_error(run.batch, run.error, run.error_place, always=always)], []
+            finding = from_error(run.batch, run.error, run.error_place, always=always)
+            if isinstance(run.error, TypeError) and all(each.argument_count == each.batch for each in runs.probes):
+                finding = dataclasses.replace(finding, advice=_SPREAD)
+            return [*_lost_before_error(runs), finding], []
     notes = []
     if not runs.probes[0].rows:
         notes.append("no call was seen (torch.jit.script, or another thread): only outputs were compared")
@@ -207,7 +216,7 @@ def _first_difference(runs: Runs, run: Run) -> Finding | None:
             return missing
     if finding is None and run.error is not None:
         return from_error(run.batch, run.error, run.error_place)
-    return finding or _wrong_output(runs, run)
+    return finding or wrong_output(runs, run)
 
 
 def _first_wrong_row(runs: Runs, run: Run) -> tuple[float, Finding | None]:
@@ -264,7 +273,8 @@ def _condition_around(row: ShapeRow) -> tuple[int, str]:
     return (row.line, row.code) if innermost is None else (innermost.lineno, ast.unparse(innermost.test))
 
 
-def _wrong_output(runs: Runs, run: Run) -> Finding | None:
+def wrong_output(runs: Runs, run: Run) -> Finding | None:
+    """Return the finding for an output whose shape is not that of the prediction."""
     for fitted, shape in zip(runs.outputs, run.outputs, strict=False):
         predicted = _at(fitted, run.batch)
         if not _fits(predicted, shape):
@@ -298,11 +308,19 @@ def lists_of_samples(runs: Runs) -> bool:
 
 def texts(fits: Sequence[FittedShape | None], names: Sequence[str], batch: int) -> tuple[str, ...]:
     """Return the shapes of tensors as text; those of a list with an entry for each sample as one, `B x (3, 8, 8)`."""
-    lists = samples_in_lists(names, batch)
-    if not lists:
-        return tuple(map(shape_text, fits))
-    every = [{shape_text(fits[position]) for position in positions} for positions in lists]
-    return tuple(f"B x {shapes.pop() if len(shapes) == 1 else '(?)'}" for shapes in every)
+    groups: dict[tuple[str, ...], list[int]] = {}
+    whole = bool(samples_in_lists(names, batch))
+    for position, name in enumerate(names):  # of arguments, the names begin with args or kwargs and the argument
+        groups.setdefault(() if whole else tuple(name.split(".")[:2]), []).append(position)
+    found: list[str] = []
+    for group in groups.values():
+        shapes = [fits[position] for position in group]
+        if lists := samples_in_lists([names[position] for position in group], batch):
+            every = [{shape_text(shapes[position]) for position in positions} for positions in lists]
+            found += [f"B x {one.pop() if len(one) == 1 else '(?)'}" for one in every]
+        else:
+            found += map(shape_text, shapes)
+    return tuple(found)
 
 
 def samples_in_lists(names: Sequence[str], batch: int) -> list[list[int]]:

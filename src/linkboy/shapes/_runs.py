@@ -29,12 +29,17 @@ class Run:
     outputs: tuple[Shape, ...] = ()
     input_names: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
+    argument_count: int = 0  # by position
     error: Exception | None = None
 
     @functools.cached_property
     def rows(self) -> tuple[ShapeRow, ...]:
         """The traced calls."""
         return self.trace.rows
+
+    def input_shape(self, name: str) -> Shape | None:
+        """Return the shape of an input by its path, `None` where this run has none of that path."""
+        return next((shape for key, shape in zip(self.input_names, self.inputs, strict=True) if key == name), None)
 
     @property
     def error_place(self) -> Place | None:
@@ -63,7 +68,7 @@ def run_once(model: Model, make_inputs: MakeInputs, batch: int, way: Way, *, num
             outputs, names = _shapes_in(output), tuple(name for name, _ in named_tensors(output))
     except Exception as raised:  # noqa: BLE001 - whatever a model raises at some batch size is a finding
         error = raised
-    return Run(batch, inputs, trace, outputs, input_names, names, error)
+    return Run(batch, inputs, trace, outputs, input_names, names, len(arguments.args), error)
 
 
 def padded(output: Any) -> Any:
@@ -83,7 +88,7 @@ def seen_on_shapes(arguments: Arguments) -> str:
 
     def note(value: Any) -> None:
         if isinstance(value, Tensor):
-            plain.append(tuple(value.shape))
+            plain.append(tuple(shape_of(value)))
         elif isinstance(value, Mapping):
             plain.extend(value)
             for item in value.values():

@@ -1,6 +1,7 @@
 """Check that a model treats its batch as a batch: predicted shapes, the leading dim, no mixing of samples."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -8,7 +9,7 @@ from linkboy._calls import HOW, How, Model, refuse_lazy, ways
 from linkboy._checks import check_choice, check_number, describe
 from linkboy._walk import unwrapped
 from linkboy.shapes._mixing import BATCH, Tested, find_mixing
-from linkboy.shapes._predict import Runs, compared, from_error, from_hazard, one_for_each_line, texts
+from linkboy.shapes._predict import Runs, compared, from_error, from_hazard, one_for_each_line, texts, wrong_output
 from linkboy.shapes._runs import MakeInputs
 from linkboy.shapes.hazards import Hazard
 from linkboy.shapes.report import BatchReport, Finding
@@ -75,10 +76,15 @@ def check_batch(
         findings.append(from_error(runs.first_error.batch, runs.first_error.error, runs.first_error.error_place))
     tested = find_mixing(model, make_inputs, runs) if mixing and not failed else Tested()
     if tested.sizes_agree:
-        findings, harmless = _without_harmless(findings)
+        findings, harmless = _without_harmless(findings, runs)
         notes += harmless
-    first = runs.probes[0]
-    warned = [from_hazard(first.batch, hazard) for hazard in _hazards(runs) if _is_finding(hazard, first.batch)]
+    first, hazards = runs.probes[0], _hazards(runs)
+    warned = [from_hazard(first.batch, hazard) for hazard in hazards if _is_finding(hazard, first.batch)]
+    notes += [
+        f"{hazard.file}:{hazard.line} `{hazard.code}`: {hazard.advice}"
+        for hazard in hazards
+        if hazard.rule == "reshape-permutes"  # which no result tells from what is meant
+    ]
     findings = [*findings, *tested.findings]
     findings = warned + findings if failed else findings + warned  # a hazard before an exception may be its cause
     every = (hazard for known in runs.draws.values() for one in known for hazard in one.trace.hazards)
@@ -111,9 +117,15 @@ def _is_finding(hazard: Hazard, batch: int) -> bool:
     return hazard.level == "warn" and not (hazard.rule in ("squeeze-no-dim", "mutual-broadcast") and without_batch)
 
 
-def _without_harmless(findings: list[Finding]) -> tuple[list[Finding], list[str]]:
+def _without_harmless(findings: list[Finding], runs: Runs) -> tuple[list[Finding], list[str]]:
     """Return the findings without special cases that were seen to give the same results, and a note for each of these."""
-    harmless = [finding for finding in findings if finding.kind == "control-flow" and finding.batch < BATCH]
+    harmless = [
+        finding
+        for finding in findings
+        if finding.kind == "control-flow"
+        and finding.batch < BATCH
+        and wrong_output(runs, runs.at(finding.batch)) is None  # results of another shape cannot be compared
+    ]
     notes = [
         f"a special case at batch {finding.batch}, {finding.file}:{finding.line} `{finding.code}`, gave the same results"
         for finding in harmless
@@ -172,12 +184,27 @@ def assert_batch_safe(
         raise AssertionError(str(report))
 
 
+def _takes_one(function: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(function).bind(1)
+    except TypeError:
+        return False
+    except ValueError:  # a function written in C may have no signature to read
+        return True
+    return True
+
+
 def _check_arguments(model: Model, make_inputs: object, sizes: object, probe: object, run: object) -> None:
     if not callable(model):
         raise TypeError(f"model must be callable, got {describe(model)}")
     if not callable(make_inputs):
         raise TypeError(
             f"make_inputs must be a function of the batch size, got {describe(make_inputs)}; "
+            "pass one such as lambda n: torch.randn(n, 10)"
+        )
+    if not _takes_one(make_inputs):
+        raise TypeError(
+            f"make_inputs must take the batch size, got a function of {inspect.signature(make_inputs)}; "
             "pass one such as lambda n: torch.randn(n, 10)"
         )
     if isinstance(model, type):

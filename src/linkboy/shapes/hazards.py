@@ -38,7 +38,8 @@ ELEMENTWISE = frozenset((
     "remainder", "fmod", "pow", "eq", "ne", "lt", "le", "gt", "ge", "maximum", "minimum", "fmax", "fmin", "where",
     "atan2", "hypot", "logical_and", "logical_or", "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor", "and",
     "or", "xor", "isclose", "greater", "greater_equal", "less", "less_equal", "not_equal", "copysign", "xlogy",
-    "rpow", "lerp", "squared_difference", "floordiv", "mod", "truediv",
+    "rpow", "lerp", "squared_difference", "floordiv", "mod", "truediv", "min", "max", "addcmul", "addcdiv", "arctan2",
+    "float_power", "logaddexp", "logaddexp2", "clamp", "clip", "masked_fill",
 ))  # fmt: skip
 
 
@@ -199,13 +200,39 @@ def _copies(call: Call, kind: Kind) -> Verdict | None:
 
 
 def _permutes(call: Call, _: Kind) -> Verdict | None:
-    before = [size for size in call.before[0] if size != 1]
-    after = [size for size in call.outputs[0].shape if size != 1]
-    if before == after or Counter(before) != Counter(after):
+    if _count(call.before[0]) != call.outputs[0].numel():  # view(dtype)
+        return None
+    before, after = _steps(call.before[0]), _steps(call.outputs[0].shape)
+    # A dim that is there before and after keeps its step through memory, unless its values end up in other dims.
+    if all(step == after.get(size, step) for size, step in before.items()):
         return None
     return "reshape-permutes", "info", (
         f"{call.name} only relabels {tuple(call.before[0])} as {tuple(call.outputs[0].shape)}: values of one row end up "
         "in another; to move dims use transpose, permute or einops.rearrange"
+    )  # fmt: skip
+
+
+def _steps(shape: Shape) -> dict[int, int]:
+    """Return, for each size above 1 that a shape has once, how many values lie between neighbours along that dim."""
+    sizes = Counter(shape)
+    return {size: _count(shape[dim + 1 :]) for dim, size in enumerate(shape) if size != 1 and sizes[size] == 1}
+
+
+def _indexes_pairs(call: Call, _: Kind) -> Verdict | None:
+    """Find `x[:, i]` that takes all entries of an index from each row, where one a row would fit as well."""
+    parts, rows = call.args[1], call.before[0]
+    if not isinstance(parts, tuple) or len(call.inputs) != 2 or call.before[1] != rows[:1]:
+        return None
+    at = next(place for place, part in enumerate(parts) if isinstance(part, Tensor))
+    others = [part for part in parts if not isinstance(part, Tensor)]
+    dim = len(rows) + at - len(parts) if Ellipsis in parts[:at] else at
+    if not all(part is Ellipsis or part == slice(None) for part in others) or dim == 0 or rows[dim] == rows[0]:
+        return None
+    if rows[0] == 1 or call.inputs[1].dtype is torch.bool or is_view_of(call.inputs[1], call.inputs[:1]):
+        return None
+    return "index-pairs", "warn", (
+        f"an index of {tuple(rows[:1])} took {rows[0]} entries from each of {rows[0]} rows: {tuple(rows)} -> "
+        f"{tuple(call.outputs[0].shape)}; for one entry a row write x[torch.arange(len(x)), i], or use gather"
     )  # fmt: skip
 
 
@@ -230,6 +257,7 @@ _RULES: dict[str, Rule] = {
     "contiguous": _copies,
     "view": _permutes,
     "view_as": _permutes,
+    "__getitem__": _indexes_pairs,
     "repeat": _repeats,
     "tile": _repeats,
     "repeat_interleave": _repeats,
