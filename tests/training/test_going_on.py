@@ -257,6 +257,94 @@ class Annealed(nn.Module):
         return self.factor * CROSS_ENTROPY(output, target)
 
 
+class Decayed(torch.optim.SGD):
+    """Divides its rate by a count of its own, as optimizers written for one program do."""
+
+    def __init__(self, parameters, lr):
+        super().__init__(parameters, lr=lr)
+        self._count = 0
+
+    def step(self, closure=None):
+        self._count += 1
+        for group in self.param_groups:
+            group["lr"] = 0.1 / self._count
+        return super().step(closure)
+
+
+class Saved(Decayed):
+    def state_dict(self):
+        return {**super().state_dict(), "count": self._count}
+
+    def load_state_dict(self, state):
+        super().load_state_dict({name: state[name] for name in ("state", "param_groups")})
+        self._count = state["count"]
+
+
+class Around(torch.optim.Optimizer):
+    """Steps with another optimizer, whose momentum it does not save."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, {"lr": 0.1})
+        self.base = torch.optim.SGD(self.param_groups, lr=0.1, momentum=0.9)
+
+    def step(self, closure=None):
+        self.base.step()
+
+
+class Subclass(torch.optim.Adam):
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+class OnTheClass(nn.Module):
+    calls = 0
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x):
+        OnTheClass.calls += 1
+        return self.linear(x)
+
+
+GENERATOR = np.random.default_rng(0)
+
+
+class DrawsGlobally(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.linear(self.noisy(x))
+
+    def noisy(self, x):
+        return x + float(GENERATOR.normal())
+
+
+class Slotted:
+    __slots__ = ("calls",)
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, event, state):
+        self.calls += 1
+
+
+class Keeper(nn.Module):
+    """Keeps a tensor of each call, all of one size, so that the next may have the memory of the last."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.last = nn.Linear(4, 3), None
+
+    def forward(self, x):
+        self.last = self.linear(x).detach()
+        return self.linear(x)
+
+
 COUNT = [0]
 
 
@@ -296,6 +384,12 @@ def scaled():
         (lambda: {"model": Caller()}, "model.calls"),
         (lambda: {"model": Averaging()}, "model.mean"),
         (lambda: {"loss_fn": Annealed()}, "loss_fn.factor"),
+        (lambda: {"make": lambda model: Decayed(model.parameters(), 0.1)}, "optimizer._count"),
+        (lambda: {"make": lambda model: Around(model.parameters())}, "optimizer.base.state"),
+        (lambda: {"model": OnTheClass()}, "model.calls"),
+        (lambda: {"model": DrawsGlobally()}, "model.noisy.GENERATOR"),
+        (lambda: {"model": Keeper()}, "model.last"),
+        (lambda: {"callbacks": [Slotted()]}, "callbacks[0].calls"),
     ],
 )
 def test_state_of_what_is_passed_is_found_and_named(tmp_path, options, path):
@@ -318,6 +412,33 @@ def test_what_is_passed_as_state_and_what_has_none_is_exact(tmp_path):
     callbacks = [counting, lambda event, state: table.get("a"), lambda event, state: state.optimizer.param_groups]
     history = run(tmp_path, callbacks=callbacks, state={"counting": counting}, model=small(dropout=0.3))
     assert (history.exact, history.exact_reason) == (True, "")
+
+
+@pytest.mark.parametrize("kind", [Saved, Subclass])
+def test_an_optimizer_that_saves_what_it_counts_is_exact(tmp_path, kind):
+    def part(directory, **options):
+        model = small()
+        return model, run(directory, model=model, make=lambda model: kind(model.parameters(), lr=0.1), **options)
+
+    uncut, _ = part(tmp_path / "uncut")
+    part(tmp_path / "cut", max_steps=3)
+    model, history = part(tmp_path / "cut")
+    assert torch.equal(uncut[0].weight, model[0].weight)
+    assert (history.exact, history.exact_reason) == (True, "")
+
+
+def test_an_attribute_with_the_name_of_a_global_is_not_that():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.COUNT = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.COUNT(x)
+
+    unsaved = Unsaved({"model": Model()}, ())
+    COUNT[0] += 1
+    assert unsaved.changed() == ""
 
 
 def test_a_table_that_is_made_in_the_first_call_is_not_state():

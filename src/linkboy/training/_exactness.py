@@ -1,13 +1,16 @@
 """Whether what the caller passed keeps state that no checkpoint holds, so that a resumed run may not have the same bits.
 
 The objects that take part in the training (the data set, callbacks, the loss, functions of the batch, the model's plain
-attributes and the buffers that it does not save) are walked at the start of a run and again at each save: attributes, items
-of containers, the variables that a function closes over and the global ones that it names, random generators. What changed
-in between is state. Nothing is copied: of a tensor its version is kept, of an array and of a generator a digest.
+attributes and the buffers that it does not save, an optimizer's that its `state_dict` leaves out) are walked when a run starts
+and again at each save: attributes, items of containers, random generators, the variables that a function closes over and the
+global ones that it reads, and those of the methods that the training calls, where the class is the caller's. What changed in
+between is state. Nothing is copied: of a large tensor the version is kept, of a small one, an array or a generator a digest.
 """
 
+import dis
 import functools
 import hashlib
+import inspect
 import itertools
 import random
 import sys
@@ -18,11 +21,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
+
+from linkboy._watch._places import in_library
 
 _MOST, _ITEMS = 5000, 64  # objects looked at in all, and items of each container
 _LARGE = 1 << 16
 _OF_TORCH = frozenset(vars(nn.Module()))
+# what torch itself keeps in an optimizer, also through its schedules, and saves or needs for one run only
+_OF_OPTIMIZER = frozenset(vars(torch.optim.SGD([torch.zeros(())], lr=0.1))) - {"state", "param_groups"} | {
+    "step", "_opt_called", "_warned_capturable_if_run_uncaptured",
+}  # fmt: skip
+_CALLED = ("forward", "__call__", "__getitem__", "__getitems__", "__iter__", "__next__", "step")
 
 
 class Unsaved:
@@ -87,6 +98,14 @@ class Unsaved:
 def _mark(thing: Any) -> Any:
     """Return what shows that an object itself has changed, its parts apart."""
     if isinstance(thing, Tensor):
+        if (
+            type(thing) is Tensor
+            and thing.device.type == "cpu"
+            and thing.layout is torch.strided
+            and thing.nbytes <= _LARGE
+        ):
+            # the memory of one that is gone is soon that of the next one of its size
+            return "tensor", tuple(thing.shape), _digest(thing.detach().reshape(-1).view(torch.uint8).numpy().tobytes())
         return "tensor", thing.data_ptr() if thing.layout is torch.strided else 0, thing._version, tuple(thing.shape)
     if (state := _state_of_generator(thing)) is not None:
         return "generator", state
@@ -103,7 +122,8 @@ def _parts(thing: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(thing, Tensor) or _state_of_generator(thing) is not None:
         return
     if isinstance(thing, dict):
-        yield from ((f"[{key!r}]", value) for key, value in itertools.islice(thing.items(), _ITEMS))
+        items = enumerate(itertools.islice(thing.items(), _ITEMS))
+        yield from ((f"[{place if isinstance(key, Tensor) else repr(key)}]", value) for place, (key, value) in items)
     elif isinstance(thing, (list, tuple, deque)):
         yield from ((f"[{place}]", value) for place, value in enumerate(itertools.islice(thing, _ITEMS)))
     elif isinstance(thing, types.MethodType):
@@ -118,8 +138,44 @@ def _parts(thing: Any) -> Iterator[tuple[str, Any]]:
             yield from ((f".{name}", value) for name, value in vars(thing).items() if name not in _OF_TORCH)
             yield from ((f".{name}", thing._buffers[name]) for name in thing._non_persistent_buffers_set)
         yield from ((f".{name}", part) for name, part in thing.named_children())
+        yield from _of_methods(thing)
+    elif isinstance(thing, Optimizer):
+        yield from _of_optimizer(thing)
+        yield from _of_methods(thing)
     else:
         yield from ((f".{name}", value) for name, value in getattr(thing, "__dict__", {}).items())
+        slots = [
+            name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ()) if hasattr(thing, name)
+        ]
+        yield from ((f".{name}", getattr(thing, name)) for name in slots if _is_ours(type(thing)))
+        yield from _of_methods(thing)
+
+
+def _of_optimizer(thing: Optimizer) -> Iterator[tuple[str, Any]]:
+    """Yield what a checkpoint does not hold of the caller's own optimizer, unless its `state_dict` holds more than torch's."""
+    if set(thing.state_dict()) > {"state", "param_groups"}:
+        return
+    yield from ((f".{name}", value) for name, value in vars(thing).items() if name not in _OF_OPTIMIZER)
+
+
+def _of_methods(thing: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what a class of the caller's holds itself, and what those of its methods read that the training calls."""
+    found = {key: each for kind in reversed(type(thing).__mro__) if _is_ours(kind) for key, each in vars(kind).items()}
+    yield from ((f".{key}", each) for key, each in found.items() if key[:2] != "__" and not hasattr(each, "__get__"))
+    names, known = list[str](_CALLED), set[str]()
+    for name in names:  # and those that they call
+        method = inspect.unwrap(each) if callable(each := found.get(name)) else None  # torch wraps `step`
+        if name not in known and isinstance(method, types.FunctionType):
+            known.add(name)
+            names += method.__code__.co_names
+            yield from ((f".{name}{step}", part) for step, part in _of_function(method))
+
+
+@functools.cache
+def _is_ours(kind: type) -> bool:
+    """Return whether a class is the caller's, and not one of Python or of an installed package."""
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return kind.__module__ != "builtins" and not (file and in_library(file))
 
 
 def _of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
@@ -129,14 +185,17 @@ def _of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
         except ValueError:  # not assigned yet
             continue
     yield from ((f".{place}", value) for place, value in enumerate(function.__defaults__ or ()))
-    for name in _names(function.__code__):
+    for name in _globals(function.__code__):
         if name in function.__globals__:
             yield f".{name}", function.__globals__[name]
 
 
-def _names(code: types.CodeType) -> set[str]:
-    inner = (_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return set(code.co_names).union(*inner)
+@functools.cache
+def _globals(code: types.CodeType) -> frozenset[str]:
+    """Return the global names that a function reads; an attribute may have the name of one."""
+    mine = {each.argval for each in dis.get_instructions(code) if each.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    inner = (_globals(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return frozenset(mine).union(*inner)
 
 
 def _state_of_generator(thing: Any) -> str | None:

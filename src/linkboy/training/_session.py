@@ -341,10 +341,12 @@ class Session:
 def _roots(loop: Loop) -> dict[str, Any]:
     """Return the caller's objects that take part in the training, by the names that a message has for them."""
     settings, loader = loop.settings, loop.source.loader
-    roots = {f"callbacks[{place}]": callback for place, callback in enumerate(settings.callbacks)}
+    roots: dict[str, Any] = {f"callbacks[{place}]": callback for place, callback in enumerate(settings.callbacks)}
     roots |= {name: getattr(settings, name) for name in ("loss_fn", "unpack", "sample_weight")}
     if isinstance(loop.source, MapSource):
         roots |= {"the data set": loader.dataset, "collate_fn": loader.collate_fn}  # type: ignore[attr-defined]
+    if not type(loop.optimizer).__module__.startswith(("torch.", "accelerate.")):
+        roots["optimizer"] = loop.optimizer
     return {**roots, "model": loop.model}
 
 
@@ -353,7 +355,8 @@ def _saved(loop: Loop) -> list[Any]:
     settings = loop.settings
     modules = [module for module in (loop.model, settings.loss_fn) if isinstance(module, nn.Module)]
     tensors = [t for module in modules for t in (*module.parameters(), *_persistent(module))]
-    others = [loop, loop.optimizer, settings.scheduler, *settings.state.values(), loop.source.loader]
+    optimizer = [loop.optimizer.param_groups, loop.optimizer.state, *loop.parameters]
+    others = [loop, *optimizer, settings.scheduler, *settings.state.values(), loop.source.loader]
     return [thing for thing in (*tensors, *others, *settings.metrics.values()) if thing is not None]
 
 
