@@ -848,8 +848,20 @@ OTHER = nn.Linear(1, 1)
         ),
         (
             ValueError,
-            "weight must have the dimensions of the losses, each equal or 1: the losses are f32[2, 2], weight is f32[2]",
+            "weight must have the dimensions of the losses, each equal or 1: the losses are f32[2, 2], weight is f32[2]; "
+            "where the third part of a batch is something else, pass unpack=",
             {"sample_weight": lambda batch: torch.ones(2), "unpack": lambda batch: batch[:2]},
+        ),
+        (
+            ValueError,
+            "the third part of a batch is its weight, got i64[4] with as many different whole numbers, as places in a dataset "
+            "are; pass unpack=, a function of the batch that leaves them out, or weights as floating point",
+            {"train_loader": [(torch.ones(4, 4), torch.ones(4, 2), torch.tensor([7, 3, 5, 0]))]},
+        ),
+        (
+            ValueError,
+            "metrics must have names of their own, got 'val_loss', which every epoch has; choose another one",
+            {"metrics": {"val_loss": lambda output, target: 0.0}, "val_loader": [(torch.ones(2, 4), torch.ones(2, 2))]},
         ),
         (
             ValueError,
@@ -1018,3 +1030,34 @@ def test_an_error_of_a_loss_says_what_it_was_called_with(target, told):
             progress=False,
         )
     assert caught.value.__notes__ == [told]
+
+
+@pytest.mark.parametrize(
+    "weight", [torch.tensor([0, 1, 1, 0]), torch.tensor([2.0, 1.0, 0.5, 4.0]), torch.tensor([2, 2, 3, 9])]
+)
+def test_weights_of_any_dtype_are_taken(weight):
+    weight = weight[:, None]
+    assert call(train_loader=[(torch.ones(4, 4), torch.ones(4, 2), weight)]).steps == 1
+
+
+@pytest.mark.parametrize(
+    ("figure", "mode", "note"),
+    [
+        ("accuracy", "min", 'takes less accuracy for better; pass {}="max" if more is'),
+        ("macro_f1", "min", 'takes less macro_f1 for better; pass {}="max" if more is'),
+        ("val_loss", "max", 'takes more val_loss for better; pass {}="min" if less is'),
+        ("accuracy", "max", None),
+        ("val_loss", "min", None),
+        ("brier", "min", None),
+        ("accuracy_error", "min", None),
+    ],
+)
+def test_the_wrong_end_of_a_figure_is_noted(tmp_path, figure, mode, note):
+    batch = torch.ones(2, 4), torch.ones(2, 2)
+    options = {"train_loader": [batch], "val_loader": [batch]}
+    if figure != "val_loss":
+        options["metrics"] = {figure: lambda output, target: 0.5}
+    stopped = call(**options, early_stopping=EarlyStopping(figure, mode=mode))
+    kept = call(**options, checkpoint=Checkpointer(tmp_path, keep_best=figure, best_mode=mode))
+    assert stopped.notes == (() if note is None else (f"early_stopping {note.format('mode')}",))
+    assert kept.notes == (() if note is None else (f"keep_best {note.format('best_mode')}",))

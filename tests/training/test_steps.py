@@ -525,8 +525,66 @@ def test_metrics_of_a_models_own_loss_see_its_outputs_and_the_labels():
 
 
 def test_without_loss_fn_a_model_without_a_loss_is_refused():
-    with pytest.raises(ValueError, match=r"^without loss_fn the model must return its loss, as `output.loss` or "):
+    with pytest.raises(ValueError) as caught:
         run(OwnLoss(), None, [{"ids": torch.zeros(2, 3, dtype=torch.long)}], None)
+    assert str(caught.value) == (
+        "without loss_fn the model must return its loss, as `output.loss`, `output['loss']` or the one scalar of a tuple, got "
+        "dict; pass loss_fn, give the model its labels as an input, or wrap it in a module that returns the loss"
+    )
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda logits, loss: (loss, logits),  # transformers
+        lambda logits, loss: (logits, loss),  # nanoGPT
+        lambda logits, loss: [logits, None, loss],
+        lambda logits, loss: (loss.reshape(1), logits),  # DataParallel
+        lambda logits, loss: loss,
+    ],
+)
+def test_the_loss_in_a_tuple_is_its_scalar_wherever_it_stands(returned):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, x, y):
+            logits = self.linear(x)
+            return returned(logits, nn.functional.cross_entropy(logits, y))
+
+    model, x, y = Model(), torch.randn(8, 4), torch.randint(3, (8,))
+    wanted = nn.functional.cross_entropy(model.linear(x), y).item()
+    assert run(model, None, [(x, y)], None).rows[0]["train_loss"] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("returned", [lambda logits, loss: (logits, loss, loss), lambda logits, loss: (logits, logits)])
+def test_a_tuple_that_does_not_say_which_is_the_loss_is_refused(returned):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, x, y):
+            logits = self.linear(x)
+            return returned(logits, nn.functional.cross_entropy(logits, y))
+
+    with pytest.raises(ValueError, match="the one scalar of a tuple, got tuple; pass loss_fn"):
+        run(Model(), None, [(torch.randn(8, 4), torch.randint(3, (8,)))], None)
+
+
+def test_a_key_of_the_batch_that_the_model_does_not_take_is_explained():
+    batch = {
+        "ids": torch.zeros(2, 3, dtype=torch.long),
+        "labels": torch.zeros(2, 3, dtype=torch.long),
+        "idx": torch.arange(2),
+    }
+    with pytest.raises(TypeError, match="idx") as caught:
+        run(OwnLoss(), None, [batch], None)
+    assert caught.value.__notes__ == [
+        "the model was called with the keys of the batch: 'ids', 'labels', 'idx'; unpack= chooses among them"
+    ]
 
 
 # --- metrics

@@ -32,11 +32,21 @@ def split(batch: Any, unpack: Unpack | None, sample_weight: SampleWeight | None)
             f"{source} must be (input, target) or (input, target, weight), got {got}; pass unpack=, a function of the batch"
         )
     weight = parts[2] if len(parts) == 3 else None
+    if unpack is None and isinstance(weight, Tensor) and _looks_like_places(weight):
+        raise ValueError(
+            f"the third part of a batch is its weight, got {describe(weight)} with as many different whole numbers, as places in "
+            "a dataset are; pass unpack=, a function of the batch that leaves them out, or weights as floating point"
+        )
     if sample_weight is not None:
         if weight is not None:
             raise ValueError("sample_weight cannot be given when the batch already holds a weight as its third part")
         weight = sample_weight(batch)
     return parts[0], parts[1], weight
+
+
+def _looks_like_places(weight: Tensor) -> bool:
+    whole = not (weight.is_floating_point() or weight.dtype is torch.bool or weight.is_complex())
+    return whole and weight.numel() >= 4 and weight.unique().numel() == weight.numel()
 
 
 def inputs_only(batch: Any, unpack: Unpack | None) -> Any:
@@ -76,7 +86,7 @@ def weigh(losses: Tensor, weight: Tensor | None, counted: Tensor | None = None) 
     if not fits or any(w not in (1, size) for w, size in zip(weight.shape, losses.shape, strict=True)):
         raise ValueError(
             f"weight must have the dimensions of the losses, each equal or 1: the losses are {describe(losses)}, "
-            f"weight is {describe(weight)}"
+            f"weight is {describe(weight)}; where the third part of a batch is something else, pass unpack="
         )
     share = losses.numel() / weight.numel() if weight.numel() else 0.0
     total = _sum(weight) * share if counted is None else _sum(weight.to(counted.device) * counted)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -86,6 +87,26 @@ class BestEpoch:
             return True
         gain = value - self.value if self.rule.mode == "max" else self.value - value
         return gain > self.rule.min_delta
+
+
+_HIGHER = re.compile(r"acc|f1|auc|precision|recall|iou|dice|bleu|rouge|kappa|mcc|ndcg|(^|_)r2", re.IGNORECASE)
+_LOWER = re.compile(r"loss|error|mse|mae|perplexity|ppl|(^|_)[wc]er$", re.IGNORECASE)
+
+
+def direction_note(figure: str, mode: str, argument: str) -> str | None:
+    """Return a note where the name of a figure says that the other direction is better.
+
+    Examples:
+        >>> direction_note("accuracy", "min", "early_stopping")
+        'early_stopping takes less accuracy for better; pass mode="max" if more is'
+        >>> direction_note("accuracy", "max", "early_stopping")
+    """
+    more, less = bool(_HIGHER.search(figure)), bool(_LOWER.search(figure))
+    if more == less or more == (mode == "max"):
+        return None
+    meant = {"early_stopping": "mode", "keep_best": "best_mode"}[argument]
+    one, other = ("less", "more") if more else ("more", "less")
+    return f'{argument} takes {one} {figure} for better; pass {meant}="{"max" if more else "min"}" if {other} is'
 
 
 def check_metric(rule: EarlyStopping, available: Iterable[str]) -> None:

@@ -64,8 +64,9 @@ class Objective:
             return torch.zeros(0)
         if loss is None:
             raise ValueError(
-                f"without loss_fn the model must return its loss, as `output.loss` or `output['loss']`, got {describe(output)}; "
-                "pass loss_fn, or labels among the inputs"
+                f"without loss_fn the model must return its loss, as `output.loss`, `output['loss']` or the one scalar of a "
+                f"tuple, got {describe(output)}; pass loss_fn, give the model its labels as an input, or wrap it in a module "
+                "that returns the loss"
             )
         return loss.reshape(1) if loss.ndim == 0 else loss
 
@@ -118,8 +119,11 @@ def _range_of(target: Any) -> str:
 
 def _loss_of(output: Any) -> Tensor | None:
     loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
-    if loss is None and isinstance(output, tuple) and output:
-        loss = output[0]
+    if loss is None and isinstance(output, (tuple, list)):
+        # (loss, logits) of transformers, (logits, loss) of others; DataParallel makes a row of the losses of its devices
+        scalars = [part for part in output if isinstance(part, Tensor) and part.ndim == 0]
+        rows = [part for part in output[:1] if isinstance(part, Tensor) and part.ndim == 1]
+        loss = scalars[0] if len(scalars) == 1 else rows[0] if rows and not scalars else None
     if loss is None and isinstance(output, Tensor) and output.ndim == 0:
         loss = output
     return loss if isinstance(loss, Tensor) and loss.is_floating_point() else None

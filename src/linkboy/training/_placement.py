@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from linkboy._calls import arguments_of, map_tensors
 from linkboy._checks import check_choice, describe
 from linkboy._compat import available_accelerator
+from linkboy._report import listed
 from linkboy._tensors import check_module
 from linkboy._untouched import untouched
 from linkboy.training import _processes
@@ -85,7 +86,13 @@ class Placement:
     def _run(self, function: Callable[..., Any], inputs: Any) -> Any:
         if isinstance(inputs, Tensor):  # most batches, so no time is spent on reading them
             return function(inputs)
-        return arguments_of(inputs, self.model, name="the input of a batch").call(function)
+        try:
+            return arguments_of(inputs, self.model, name="the input of a batch").call(function)
+        except TypeError as error:
+            if isinstance(inputs, Mapping) and "argument" in str(error):
+                keys = listed([repr(key) for key in inputs], 8)
+                error.add_note(f"the model was called with the keys of the batch: {keys}; unpack= chooses among them")
+            raise
 
     def move(self, batch: Any) -> Any:
         """Return a batch with its tensors on the device; on a CPU it is the batch itself."""

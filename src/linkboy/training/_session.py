@@ -18,6 +18,7 @@ from linkboy._progress import Progress
 from linkboy._report import plural
 from linkboy.training import _processes
 from linkboy.training._checkpoint import Checkpointer, is_checkpoint_name, read_part, step_of
+from linkboy.training._early_stopping import direction_note
 from linkboy.training._exactness import Unsaved
 from linkboy.training._logs import Logs
 from linkboy.training._loop import PAUSED, GroupTotals, Loop
@@ -147,6 +148,7 @@ class Session:
             self._streams, self._parts, then = own["streams"], None, own.get("recipe")
             self._saved_step = self._began = loop.at.step
             self.notes += changes(then or {}, asked, loop.at.step)
+        self.notes += self._directions()
         if isinstance(loop.source, IterableSource) and loop.world > 1:
             self.notes.append(
                 f"each of the {loop.world} processes reads train_loader for itself, as it has no indices: unless it gives each "
@@ -160,6 +162,14 @@ class Session:
             self._logs = Logs(self.settings.log, self.checkpointer.directory, step=loop.at.step)
             self.stack.callback(self._logs.close)
         self.notes += _processes.broadcast(self._logs.notes if self._logs is not None else [])
+
+    def _directions(self) -> list[str]:
+        """Return a note for each figure of which the wrong end seems to be taken for the best."""
+        rule, keeper = self.settings.early_stopping, self.checkpointer
+        given = [] if rule is None else [(rule.metric, rule.mode, "early_stopping")]
+        if keeper is not None and keeper.keep_best is not None:
+            given.append((keeper.keep_best, keeper.best_mode, "keep_best"))
+        return [note for each in given if (note := direction_note(*each)) is not None]
 
     def _check_schedule(self, scheduler: LRScheduler, loop: Loop) -> None:
         """Refuse a schedule that ends before the run, and note one that was made for epochs."""

@@ -18,6 +18,9 @@ from linkboy.training._early_stopping import EarlyStopping, check_metric
 from linkboy.training._evaluate import Metrics, check_metrics
 from linkboy.training._findings import OnFinding
 
+# what every epoch has, in its row or its line of the log
+FIGURES = frozenset({"epoch", "step", "train_loss", "val_loss", "lr", "grad_norm", "seconds", "examples_per_second"})
+
 Callback = Callable[[str, Any], object]
 
 
@@ -104,6 +107,10 @@ class Settings:
                 raise TypeError(f"state[{name!r}] must have state_dict and load_state_dict, got {describe(thing)}")
 
     def _check_together(self, model: nn.Module, optimizer: Optimizer, *, validated: bool) -> None:
+        for name in sorted(FIGURES.intersection(self.metrics)):
+            raise ValueError(
+                f"metrics must have names of their own, got {name!r}, which every epoch has; choose another one"
+            )
         if self.metrics and not validated:
             raise ValueError("metrics are computed on val_loader, which is missing")
         if self.early_stopping is not None:
