@@ -177,3 +177,49 @@ def test_the_picture_shows_where_it_goes_wrong():
     for axes in figure.axes:
         (line,) = [line for line in axes.lines if line.get_label() == "relu behind layers.1"]
         assert line.get_xdata()[0] == 3
+
+
+class Attention(nn.Module):
+    """Scores that are not divided by the root of the width, through a softmax that is called as a function or a layer."""
+
+    def __init__(self, softmax, scale=1.0, mask=None):
+        super().__init__()
+        self.q, self.k, self.v, self.softmax, self.scale, self.mask = (
+            *(nn.Linear(32, 32) for _ in range(3)),
+            softmax,
+            scale,
+            mask,
+        )
+        for layer in (self.q, self.k):
+            nn.init.normal_(layer.weight)
+
+    def forward(self, x):
+        scores = self.scale * self.q(x) @ self.k(x).transpose(1, 2)
+        if self.mask is not None:
+            scores = scores.masked_fill(self.mask, float("-inf"))
+        return self.softmax(scores) @ self.v(x)
+
+
+@pytest.mark.parametrize(
+    ("softmax", "name"),
+    [
+        (lambda scores: scores.softmax(-1), "softmax behind k"), (lambda scores: F.softmax(scores, dim=-1), "softmax behind k"),
+        (lambda scores: torch.softmax(scores, 2), "softmax behind k"), (nn.Softmax(-1), "softmax"),
+    ],
+)  # fmt: skip
+def test_attention_that_chooses_one_entry_from_the_start_is_seen(softmax, name):
+    torch.manual_seed(0)
+    x = torch.randn(8, 12, 32)
+    audit = audit_activations(Attention(softmax), x)
+    assert audit.layer == name
+    assert audit.verdict.startswith("saturates: ")
+    assert audit.verdict.endswith(f"% of the rows of {name} are at the end of its range")
+    assert audit_activations(Attention(softmax, scale=0.001), x).ok
+
+
+def test_rows_that_have_one_entry_to_choose_are_not_saturated():
+    torch.manual_seed(0)
+    first = torch.ones(12, 12, dtype=torch.bool).triu(1)
+    first[:10, 1:] = True  # ten rows of twelve see the first entry alone
+    assert audit_activations(Attention(nn.Softmax(-1), scale=0.001, mask=first), torch.randn(8, 12, 32)).ok
+    assert audit_activations(Attention(nn.Softmax(-1), scale=0.001), torch.randn(8, 1, 32)).ok  # one key

@@ -235,6 +235,17 @@ def test_compiled_model_respects_the_held_norm():
         ),
         ([], TypeError, "names must be a parameter name or pattern, or a sequence of them, got []"),
         (3, TypeError, "names must be a parameter name or pattern, or a sequence of them, got 3"),
+        (
+            nn.Linear(1, 1),
+            TypeError,
+            "names must be a parameter name or pattern, or a sequence of them, got a Linear; name what is in it, such as "
+            "'encoder.*'",
+        ),
+        (
+            list(nn.Linear(1, 1).parameters()),
+            TypeError,
+            "names must be a parameter name or pattern, or a sequence of them, got tensors; pass their names",
+        ),
     ],
 )
 def test_messages_and_nothing_half_applied(patterns, error, message):

@@ -124,6 +124,22 @@ def test_under_python_o_nothing_is_checked():
     assert optimized["assert_shape"](torch.zeros(2), "a b c") == {}
 
 
+def test_a_size_may_be_an_integer_of_numpy():
+    assert repr(assert_shape(torch.zeros(2, 3), "b t", b=np.int64(2))) == "{'b': 2, 't': 3}"
+    assert repr(assert_shape(torch.zeros(2, 3), "*b", b=(np.int32(2), 3))) == "{'b': (2, 3)}"
+    with pytest.raises(AssertionError, match=r"axis b is 2 here but 4 as given \(b=4\)$"):
+        assert_shape(torch.zeros(2, 3), "b t", b=np.int64(4))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_nested_tensor_of_the_old_layout_has_no_shape_to_check():
+    with pytest.raises(TypeError) as caught:
+        assert_shape(torch.nested.nested_tensor([torch.zeros(3, 2), torch.zeros(1, 2)]), "a b 2")
+    assert str(caught.value) == (
+        "x is a nested tensor of the old layout, which has no shape; pad it, or make it with layout=torch.jagged"
+    )
+
+
 def test_a_lazy_parameter_has_no_shape_to_check():
     with pytest.raises(TypeError, match="shape") as caught:
         assert_shape(torch.nn.LazyLinear(2).weight, "a b")

@@ -481,6 +481,17 @@ def test_a_tensor_behind_a_list_of_samples_is_told_by_its_name(order):
     assert [(each.kind, each.code) for each in found] == [("mixing", "model(*args).softmax(0)")]
 
 
+def test_a_value_that_only_real_data_refuse_is_said_to_be_one():
+    table = nn.Embedding(4, 2)
+    found = check_batch(lambda ids: table(ids), lambda batch: torch.randint(4, 9, (batch, 3))).findings
+    assert [(each.kind, each.advice) for each in found] == [
+        (
+            "error",
+            "real data raises here, though shapes are right: fix the model, or let make_inputs return values that it takes",
+        )
+    ]
+
+
 # --- make_inputs -----------------------------------------------------------------------------------------------------------
 def test_a_list_of_samples_without_a_tuple_around_it_is_said():
     found = check_batch(lambda texts: torch.ones(len(texts)), lambda batch: ["text"] * batch).findings

@@ -167,6 +167,9 @@ class _Probe(TorchFunctionMode):
             given = args[0] if args and isinstance(args[0], Tensor) else None
             if (record := self._observe(f"{kind} behind {behind}", kind, out, given)) is not None:
                 record["of"] = out
+                if kind == "softmax":
+                    dim = args[1] if len(args) > 1 else (kwargs or {}).get("dim")
+                    record["saturated"] = _peaked(out, given, dim)
         return out
 
     def open_gates(self, module: nn.Module, _: Any) -> None:
@@ -356,7 +359,7 @@ _FUNCTIONS = {
     "relu": "relu", "relu_": "relu", "relu6": "relu", "threshold": "relu", "threshold_": "relu", "sigmoid": "sigmoid",
     "sigmoid_": "sigmoid", "special_expit": "sigmoid", "expit": "sigmoid", "tanh": "tanh", "tanh_": "tanh", "gelu": "gelu",
     "silu": "silu", "mish": "mish", "elu": "elu", "celu": "elu", "selu": "elu", "softplus": "softplus",
-    "hardswish": "hardswish", "hardsigmoid": "hardsigmoid", "hardtanh": "hardtanh",
+    "hardswish": "hardswish", "hardsigmoid": "hardsigmoid", "hardtanh": "hardtanh", "softmax": "softmax",
 }  # fmt: skip
 # Below these inputs (and above, for the last two) a function hardly changes any more: its slope is under a thousandth.
 _FLAT = {
@@ -389,11 +392,22 @@ def _same_rows(values: Tensor) -> Tensor | bool | None:
 
 
 def _saturated(module: nn.Module | str, values: Tensor) -> Tensor | None:
-    if isinstance(module, nn.Softmax) and module.dim is not None:
-        return (values.amax(dim=module.dim) > 0.99).float().mean()
     kind = module if isinstance(module, str) else {nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}.get(type(module), "")
     ended = _ended(kind, values)
     return None if ended is None else ended.float().mean()
+
+
+_MASKED = -1e4  # and below: what is added to scores that must not be chosen
+
+
+def _peaked(values: Tensor, scores: Tensor | None, dim: object) -> Tensor | None:
+    """Return the share of rows of a softmax that choose one of several entries; `None` where no row has a choice."""
+    if scores is None or not isinstance(dim, int) or values.dim() == 0 or values.shape[dim] < 2:
+        return None
+    with torch._C.DisableTorchFunction():
+        choice = (scores.detach() > _MASKED).sum(dim) > 1
+        chosen = (values.detach().amax(dim) > 0.99) & choice
+        return chosen.sum() / choice.sum().clamp(min=1)
 
 
 def _ended(kind: str, values: Tensor) -> Tensor | None:
@@ -429,7 +443,7 @@ def _dead_or_saturated(rows: list[ActivationRow]) -> Found:
             how = "zero" if row.kind in _GIVE_ZERO else "flat"
             return f"dies: {row.dead:.0%} of the units of {row.name} are {how} for the whole batch", row.name
         if "saturated" in row.notes:
-            what = "gates" if row.kind in _GATED else "values"
+            what = "gates" if row.kind in _GATED else "rows" if row.kind.lower() == "softmax" else "values"
             return f"saturates: {row.saturated:.0%} of the {what} of {row.name} are at the end of its range", row.name
     return None
 

@@ -27,7 +27,7 @@ class ActivationRow:
         std: standard deviation of the output.
         dead: share of units that are zero for the whole batch after ReLU, or flat after GELU, SiLU and other activations.
         saturated: share of values beyond 95 % of the range of sigmoid or tanh, also of the gates of a recurrent layer, or of
-            rows of a softmax whose maximum is above 0.99.
+            rows of a softmax whose maximum is above 0.99, of those with more than one entry that no mask leaves out.
         gradient_std: standard deviation of the gradient at the output; `nan` where there is none.
         weighted: whether the layer multiplies by a weight; the verdict follows the scale along these layers.
         notes: `"not finite"`, `"gradient not finite"`, `"dead"`, `"saturated"`, `"units alike"` or `"zero weights"`.

@@ -147,7 +147,12 @@ class _Found:
 def _match(model: nn.Module, names: str | Sequence[str]) -> _Found:
     globs = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else []
     if not globs or not all(isinstance(glob, str) for glob in globs):
-        raise TypeError(f"names must be a parameter name or pattern, or a sequence of them, got {names!r}")
+        got = repr(names)
+        if isinstance(names, nn.Module):
+            got = f"a {type(names).__name__}; name what is in it, such as 'encoder.*'"
+        elif any(isinstance(glob, Tensor) for glob in globs):
+            got = "tensors; pass their names"
+        raise TypeError(f"names must be a parameter name or pattern, or a sequence of them, got {got}")
     modules, tensors = walk(model, plain=True)
     parameters = [each for each in tensors if each.is_parameter]
     hit: set[int] = set()

@@ -132,7 +132,8 @@ class _Test:
                     self._tested.findings.append(found)
                     return
         except _ModelError as raised:
-            self._tested.findings.append(from_error(BATCH, raised.error, user_place(raised.error)))
+            found = from_error(BATCH, raised.error, user_place(raised.error), on_values=self._runs.way != "values")
+            self._tested.findings.append(found)
             return
         except _UntestedError as stopped:
             self._tested.untested.append(f"mixing was not tested: {stopped}")

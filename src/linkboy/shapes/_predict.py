@@ -414,7 +414,9 @@ def at_row(kind: FindingKind, batch: int, row: ShapeRow | None, *, expected: str
     return Finding(kind, batch, *where, expected, got, advice)
 
 
-def from_error(batch: int, error: Exception | None, place: Place | None, *, always: bool = False) -> Finding:
+def from_error(
+    batch: int, error: Exception | None, place: Place | None, *, always: bool = False, on_values: bool = False
+) -> Finding:
     """Return the finding for an exception, on the user's line that raised it.
 
     Args:
@@ -422,6 +424,7 @@ def from_error(batch: int, error: Exception | None, place: Place | None, *, alwa
         error: what was raised.
         place: the user's line, if the exception passed through one.
         always: whether every batch size raises, so that the batch is not the cause.
+        on_values: whether a run on real data raised where the shapes alone did not.
 
     Returns:
         A finding of kind `"error"`.
@@ -431,6 +434,8 @@ def from_error(batch: int, error: Exception | None, place: Place | None, *, alwa
     advice = "make this line work for every batch size"
     if _NO_VARIANCE in said:
         advice = "BatchNorm in training mode has no variance to take; leave out a last batch of one with drop_last=True"
+    elif on_values:
+        advice = "real data raises here, though shapes are right: fix the model, or let make_inputs return values that it takes"
     elif always:
         advice = "every batch size raises: fix the model, or let make_inputs return the inputs that it takes"
     return Finding("error", batch, type(error).__name__, *where, "a result", f"{type(error).__name__}: {said}", advice)

@@ -1,6 +1,7 @@
 """State the expected shapes once, by the names of their axes."""
 
 import math
+import numbers
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -55,7 +56,8 @@ def assert_shape(x: object, spec: str | Mapping[str, Any], /, **axes: object) ->
     tensors = list(_fields("x", x, spec))
     for name, value in axes.items():
         if _is_size(value) or (isinstance(value, tuple) and all(map(_is_size, value))):
-            bound[name] = value, "as given"  # type: ignore[assignment]
+            sizes = tuple(map(_plain, value)) if isinstance(value, tuple) else _plain(value)
+            bound[name] = sizes, "as given"
         elif isinstance(value, tuple) and len(value) == 2:
             tensors += _fields(name, *value)
         elif value is not None:
@@ -84,7 +86,13 @@ def _fields(name: str, value: object, spec: object) -> Iterator[tuple[str, objec
 
 
 def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, numbers.Integral) or type(value).__name__ == "SymInt"  # of NumPy, or of an exported graph
+
+
+def _plain(size: Any) -> int:
+    return int(size) if isinstance(size, numbers.Integral) else size  # a size of an exported graph stays one
 
 
 class _Check:
@@ -93,8 +101,11 @@ class _Check:
     def __init__(self, name: str, tensor: object, spec: object, bound: Bound) -> None:
         try:
             shape = getattr(tensor, "shape", None)
-        except RuntimeError:  # of a lazy parameter
-            raise TypeError(f"{name} has no shape yet; run one batch through the model first") from None
+        except RuntimeError:  # of a lazy parameter, or of a nested tensor
+            what = "has no shape yet; run one batch through the model first"
+            if getattr(tensor, "is_nested", False):
+                what = "is a nested tensor of the old layout, which has no shape; pad it, or make it with layout=torch.jagged"
+            raise TypeError(f"{name} {what}") from None
         if shape is None or isinstance(tensor, type):
             raise TypeError(f"{name} must be a tensor or an array, got {type(tensor).__name__}")
         self._name, self._shape, self._spec, self._bound = name, tuple(shape), spec, bound

@@ -73,7 +73,8 @@ def check_batch(
     findings, notes = compared(runs, output_batch_dim)
     failed = any(known.error for known in runs.probes)
     if runs.first_error and not any(finding.kind == "error" for finding in findings):
-        findings.append(from_error(runs.first_error.batch, runs.first_error.error, runs.first_error.error_place))
+        first_error = runs.first_error
+        findings.append(from_error(first_error.batch, first_error.error, first_error.error_place, on_values=True))
     tested = find_mixing(model, make_inputs, runs) if mixing and not failed else Tested()
     if tested.sizes_agree:
         findings, harmless = _without_harmless(findings, runs)

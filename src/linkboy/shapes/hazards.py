@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import itertools
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import torch
@@ -200,11 +201,10 @@ def _copies(call: Call, kind: Kind) -> Verdict | None:
 
 
 def _permutes(call: Call, _: Kind) -> Verdict | None:
-    if _count(call.before[0]) != call.outputs[0].numel():  # view(dtype)
+    before, after = call.before[0], call.outputs[0].shape
+    if _count(before) != call.outputs[0].numel():  # view(dtype)
         return None
-    before, after = _steps(call.before[0]), _steps(call.outputs[0].shape)
-    # A dim that is there before and after keeps its step through memory, unless its values end up in other dims.
-    if all(step == after.get(size, step) for size, step in before.items()):
+    if not any(_keeps_a_size(*block) for block in _blocks(before, after)):
         return None
     return "reshape-permutes", "info", (
         f"{call.name} only relabels {tuple(call.before[0])} as {tuple(call.outputs[0].shape)}: values of one row end up "
@@ -212,10 +212,25 @@ def _permutes(call: Call, _: Kind) -> Verdict | None:
     )  # fmt: skip
 
 
-def _steps(shape: Shape) -> dict[int, int]:
-    """Return, for each size above 1 that a shape has once, how many values lie between neighbours along that dim."""
-    sizes = Counter(shape)
-    return {size: _count(shape[dim + 1 :]) for dim, size in enumerate(shape) if size != 1 and sizes[size] == 1}
+def _blocks(before: Shape, after: Shape) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield runs of neighbouring dims that a reshape made of each other, the shortest that there are."""
+    given, made = ([size for size in shape if size != 1] for shape in (before, after))
+    if 0 in given:
+        return
+    while given or made:
+        one, two = [given.pop()], [made.pop()]
+        while (difference := math.prod(one) - math.prod(two)) != 0:
+            if difference < 0:
+                one.append(given.pop())
+            else:
+                two.append(made.pop())
+        yield one, two
+
+
+def _keeps_a_size(before: list[int], after: list[int]) -> bool:
+    """Return whether dims that were split and merged have a size in common: a dim whose values ended up in other dims."""
+    old, new = Counter(before), Counter(after)
+    return len(before) > 1 and len(after) > 1 and any(old[size] == new[size] == 1 for size in old)
 
 
 def _indexes_pairs(call: Call, _: Kind) -> Verdict | None:
