@@ -26,6 +26,8 @@ def check_floating(argument: str, value: object) -> Tensor:
             if array
             else describe(value)
         )
+        if isinstance(getattr(value, "logits", None), Tensor):  # the output of a model of transformers
+            got += f"; pass {argument}.logits"
         raise TypeError(f"{argument} must be a floating point tensor, got {got}")
     if not value.is_floating_point():
         fix = "take .real or .abs()" if value.is_complex() else "convert it with .float()"

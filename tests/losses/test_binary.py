@@ -232,7 +232,7 @@ MESSAGES = [
     ({"pos_weight": "a"}, "pos_weight must be a tensor or hold numbers, got str"),
     ({"pos_weight": torch.inf}, "pos_weight must be finite, got inf"),
     ({"target": [0]}, "target must be a tensor of labels from 0 to 1, got list; convert it with torch.as_tensor(target)"),
-    ({"target": Y + 2}, "target must hold labels from 0 to 1, got 2"),
+    ({"target": Y + 2}, "target must hold labels from 0 to 1, got 2; if they count from 1, pass target - 1"),
     ({"target": Y - 1}, "target must hold labels from 0 to 1, got -1; if it marks what is ignored, pass ignore_index=-1"),
     ({"target": Y.bool(), "ignore_index": -1},
      "ignore_index needs numbers as target, got bool, which cannot hold it; use sample_weight"),
@@ -243,7 +243,8 @@ MESSAGES = [
      "one number per class belongs to the last dimension"),
     ({"pos_weight": -1.0}, "pos_weight must not be negative or NaN, got -1"),
     ({"sample_weight": torch.ones(2)},
-     "sample_weight must have one number per sample, shape (2, 3), got (2,)"),
+     "sample_weight must have one number per sample, shape (2, 3), got (2,); say which dimensions they belong to, for "
+     "example sample_weight[:, None].expand(2, 3)"),
     ({"gamma": -1}, "gamma must be a number of at least 0, got -1"),
     ({"gamma_positive": -1}, "gamma_positive must be a number of at least 0, got -1"),
     ({"gamma_negative": "a"}, "gamma_negative must be a number of at least 0, got 'a' of type str"),

@@ -623,7 +623,8 @@ MESSAGES = [
     ({"label_smoothing": 1.5}, "label_smoothing must be a number of at least 0 and of at most 1, got 1.5"),
     ({"sample_weight": -torch.ones(4)}, "sample_weight must not be negative or NaN, got -1"),
     ({"sample_weight": torch.ones(4, 1)},
-     "sample_weight must have one number per sample, shape (4,), got (4, 1)"),
+     "sample_weight must have one number per sample, shape (4,), got (4, 1); bring it to that shape with "
+     "sample_weight.reshape(4,)"),
     ({"sample_weight": [1, 1, 1, 1]}, "sample_weight must be a tensor, got list; "
      "convert it with torch.as_tensor(sample_weight)"),
     ({"reduction": "avg"}, "reduction must be one of ('none', 'mean', 'sum'), got 'avg'"),
@@ -637,7 +638,7 @@ MESSAGES = [
     ({"target": torch.tensor([0, 1, 3, 0])},
      "target must hold labels from 0 to 2 or ignore_index (-100), got 3"),
     ({"target": torch.tensor([0, -1, 1, 0])},
-     "target must hold labels from 0 to 2 or ignore_index (-100), got -1"),
+     "target must hold labels from 0 to 2 or ignore_index (-100), got -1; if it marks what is ignored, pass ignore_index=-1"),
     ({"target": LABELS[:, None]},
      "target must have shape (4,) for input of shape (4, 3), got (4, 1); "
      "drop the class dimension with target.squeeze(1)"),

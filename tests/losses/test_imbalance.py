@@ -113,7 +113,8 @@ MESSAGES = [
      "targets must hold every one of the 3 classes, got no label of class 2; "
      "leave the class out or set its weight by hand"),
     (lambda: class_weights([0, 3], num_classes=3), "targets must hold labels from 0 to 2, got 3"),
-    (lambda: class_weights([0, -1]), "targets must hold labels from 0 to 0, got -1"),
+    (lambda: class_weights([0, -1]),
+     "targets must hold labels from 0 to 0, got -1; if it marks what is ignored, pass ignore_index=-1"),
     (lambda: class_weights([]), "targets must hold at least one label, got none"),
     (lambda: class_weights(torch.eye(3)), "targets must hold integer class indices, got f32[3, 3]; turn one-hot rows into class "
      "indices with targets.argmax(1), or pass multi_hot=True"),

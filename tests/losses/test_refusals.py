@@ -95,7 +95,8 @@ def test_nothing_and_weights_of_0_cost_0(name):
         (lambda: lb.binary_focal_loss(X[:, :1], Y[:, 0]), ValueError,
          "target must have the shape of input (4, 1), got (4,); bring it to that shape with target.reshape(input.shape)"),
         (lambda: lb.binary_focal_loss(X, Y.masked_fill(Y == 1, 255)), ValueError,
-         "target must hold labels from 0 to 1, got 255; if it marks what is ignored, pass ignore_index=255"),
+         "target must hold labels from 0 to 1, got 255; if 255 stands for label 1, as in a picture, pass target / 255; if it "
+         "marks what is ignored, pass ignore_index=255"),
         (lambda: lb.binary_focal_loss(X, Y - 1), ValueError, "if it marks what is ignored, pass ignore_index=-1"),
         (lambda: lb.binary_focal_loss(X, Y, alpha=True), TypeError, "alpha must be a number or hold numbers, got True"),
         (lambda: lb.binary_focal_loss(X, Y, pos_weight=False), TypeError, "pos_weight must be a number or hold numbers"),
@@ -117,3 +118,112 @@ def test_counts_whose_sum_overflows_have_weights():
 
 def test_a_window_without_weight_is_0():
     assert lb.weighted_mean(V, torch.zeros(4, 3), total=0).item() == 0
+
+
+# --- what a message proposes runs, and gives the loss that was meant ---
+
+
+def proposed(error, argument):
+    """Return the code behind `pass` or `with` in a message, for one argument."""
+    return re.findall(rf"(?:pass|with|example) (\(?{argument}\b.+?)(?:; |$)", str(error))
+
+
+MASK = torch.tensor([[0, 1, 1], [0, 0, 1]])
+MASKS = {"eight bits": MASK * 255, "signs": MASK * 2 - 1, "counted from 1": MASK + 1}
+BINARY = [lb.binary_focal_loss, lambda x, t: lb.tversky_loss(x[:, None], t[:, None])]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.uint8])
+@pytest.mark.parametrize("loss", BINARY, ids=["binary_focal_loss", "tversky_loss"])
+@pytest.mark.parametrize("name", MASKS)
+def test_labels_of_another_code_get_code_that_gives_the_loss(name, loss, dtype):
+    if dtype is torch.uint8 and name == "signs":
+        pytest.skip("no negative numbers")
+    logits, target = torch.randn(2, 3), MASKS[name].to(dtype)
+    with pytest.raises(ValueError) as caught:
+        loss(logits, target)
+    code = proposed(caught.value, "target")[0]
+    assert loss(logits, eval(code)).item() == pytest.approx(loss(logits, MASK.float()).item())
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_class_indices_of_another_code_get_code_that_gives_the_loss(name):
+    logits, target = torch.randn(2, 2, 3), MASKS[name]
+    with pytest.raises(ValueError) as caught:
+        lb.focal_loss(logits, target)
+    assert lb.focal_loss(logits, eval(proposed(caught.value, "target")[0])).item() == lb.focal_loss(logits, MASK).item()
+
+
+ORDERS = {  # shapes of an input and of a target with as many numbers, and what brings the one to the other
+    "channels last": ((2, 3, 4, 5), (2, 4, 5, 3), "target.movedim(3, 1)"),
+    "time and classes": ((2, 3, 4), (2, 4, 3), "target.mT"),
+    "transposed": ((4, 2), (2, 4), "target.mT"),
+    "a dimension of 1": ((4, 1, 3), (4, 3), "target.reshape(input.shape)"),
+    "flattened": ((2, 3, 4), (2, 12), "target.reshape(input.shape)"),
+}
+
+
+@pytest.mark.parametrize("loss", [lb.binary_focal_loss, lb.mse_loss, lb.huber_loss], ids=lambda loss: loss.__name__)
+@pytest.mark.parametrize("name", ORDERS)
+def test_a_target_in_another_order_is_moved_and_not_reshaped(name, loss):
+    shape, given, code = ORDERS[name]
+    values, target = torch.rand(shape), torch.rand(given)
+    with pytest.raises(ValueError) as caught:
+        loss(values, target)
+    assert proposed(caught.value, "target") == [code]
+    assert eval(code, {"target": target, "input": values}).shape == shape
+    with pytest.raises(ValueError, match=r"got \(3, 4\)$"):
+        loss(torch.rand(2, 6), torch.rand(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda: lb.focal_loss(X[:, 0], T), ValueError, "got (4,); for one logit per label use binary_focal_loss"),
+        (lambda: lb.focal_loss(T, X), TypeError,
+         "input must hold logits and target labels, got i64[4] and f32[4, 3]; pass them the other way round"),
+        (lambda: lb.focal_loss(Output(X), T), TypeError, "got Output; pass input.logits"),
+        (lambda: lb.focal_loss(torch.zeros(2, 3, 4), torch.zeros(2, 4).long(), sample_weight=torch.ones(2)), ValueError,
+         "say which dimensions they belong to, for example sample_weight[:, None].expand(2, 4)"),
+        (lambda: lb.focal_loss(X, torch.tensor([0, 1, 255, 2])), ValueError,
+         "if it marks what is ignored, pass ignore_index=255"),
+        (lambda: lb.class_weights(torch.tensor([0, 1, 255])), ValueError,
+         "got no label of class 2; if 255 marks what is ignored, pass ignore_index=255"),
+        (lambda: lb.class_weights(torch.eye(3, dtype=torch.long)[T]), ValueError,
+         "targets must hold class indices, got one-hot rows i64[4, 3]; turn one-hot rows into class indices with "
+         "targets.argmax(1), or pass multi_hot=True"),
+        (lambda: lb.tversky_loss(torch.zeros(2, 3, 4), torch.zeros(2, 4).long(), alpha=0.3), ValueError,
+         "alpha needs one number per class, got 0.3; the weights of what is predicted in excess and of what is missed are "
+         "false_positive and false_negative"),
+        (lambda: lb.tversky_loss(X, T, alpha=0.3, beta=0.7), TypeError,
+         "has no argument 'beta': the weights of what is predicted in excess and of what is missed are false_positive and"),
+        (lambda: lb.huber_loss(X, X, beta=0.5), TypeError,
+         "has no argument 'beta': smooth_l1_loss(beta=b) of torch is huber_loss(delta=b) / b"),
+        (lambda: lb.quantile_loss(X, X, tau=0.5), TypeError, "has no argument 'tau': one or several are quantile"),
+    ],
+)  # fmt: skip
+def test_the_sentence_says_what_was_meant(call, kind, message):
+    with refused(kind, message):
+        call()
+
+
+class Output:
+    def __init__(self, logits):
+        self.logits = logits
+
+
+def test_smooth_l1_is_the_huber_loss_that_the_message_says():
+    ours = lb.huber_loss(X, X * 3, delta=0.5) / 0.5
+    assert ours.item() == pytest.approx(torch.nn.functional.smooth_l1_loss(X, X * 3, beta=0.5).item())
+
+
+def test_a_map_of_two_classes_is_not_taken_for_one_hot_rows():
+    labels = torch.tensor([[0, 1, 1], [0, 0, 1], [0, 1, 0]])
+    assert lb.class_weights(labels).tolist() == lb.class_weights(labels.flatten()).tolist()
+
+
+def test_the_target_of_several_quantiles_may_have_a_last_dimension_of_1():
+    forecast, truth = torch.rand(4, 3), torch.rand(4)
+    loss = lb.quantile_loss(forecast, truth, quantile=[0.1, 0.5, 0.9], sample_weight=truth)
+    again = lb.quantile_loss(forecast, truth[:, None], quantile=[0.1, 0.5, 0.9], sample_weight=truth[:, None])
+    assert loss.item() == again.item()

@@ -4,6 +4,7 @@ import functools
 import inspect
 import itertools
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, ParamSpec, get_args
 
@@ -219,15 +220,39 @@ def check_tensor(argument: str, value: object, what: str = "a tensor") -> Tensor
     raise TypeError(f"{argument} must be {what}, got {describe(value)}; convert it with torch.as_tensor({argument})")
 
 
-def proposed_expansion(argument: str, shape: Sequence[int], other: str, whole: Sequence[int]) -> str:
-    """Return `"; ..."` with code that brings numbers along some dimensions of `whole` to its shape, `""` where none does."""
+def proposed_expansion(argument: str, shape: Sequence[int], other: str | None, whole: Sequence[int]) -> str:
+    """Return `"; ..."` with code that brings numbers along some dimensions of `whole` to its shape, `""` where none does.
+
+    `other` is the name of a tensor of that shape, if there is one.
+    """
     if not 0 < len(shape) < len(whole):
         return ""
     rest = len(whole) - len(shape)
     for first in range(rest + 1):
         if tuple(shape) == tuple(whole[first : first + len(shape)]):
             axes = ", ".join(["None"] * first + [":"] * len(shape) + ["None"] * (rest - first))
-            return f"; say which dimensions they belong to, for example {argument}[{axes}].expand_as({other})"
+            expand = f"expand_as({other})" if other else f"expand{tuple(whole)}"
+            return f"; say which dimensions they belong to, for example {argument}[{axes}].{expand}"
+    return ""
+
+
+def proposed_shape(argument: str, shape: Sequence[int], other: str, wanted: Sequence[int]) -> str:
+    """Return `"; ..."` with code that brings a tensor to the shape of another with each number in its place, or `""`.
+
+    A reshape does where dimensions are only merged or split; where they stand in another order it would mix the numbers up.
+    """
+    if math.prod(shape) != math.prod(wanted) or not shape or not wanted:
+        return ""
+    ends, wanted_ends = (set(itertools.accumulate(sizes, operator.mul)) for sizes in (shape, wanted))
+    if ends <= wanted_ends or wanted_ends <= ends:
+        return f"; bring it to that shape with {argument}.reshape({other}.shape)"
+    for source, destination in itertools.permutations(range(len(shape)), 2):
+        moved = [*shape[:source], *shape[source + 1 :]]
+        moved.insert(destination, shape[source])
+        if tuple(moved) == tuple(wanted):
+            last = {source, destination} == {len(shape) - 1, len(shape) - 2}
+            code = "mT" if last else f"movedim({source}, {destination})"
+            return f"; its dimensions stand in another order: pass {argument}.{code}"
     return ""
 
 
@@ -314,14 +339,24 @@ def class_numbers(argument: str, value: Tensor | Sequence[float], input: Tensor)
     return value.to(wide_dtype(input.device)), low
 
 
-def check_logits(input: object) -> Tensor:
+def check_logits(input: object, target: object) -> Tensor:
     """Return `input` if it can hold a batch of logits, else raise."""
+    if (
+        isinstance(input, Tensor)
+        and not input.is_floating_point()
+        and isinstance(target, Tensor)
+        and target.is_floating_point()
+        and target.dim() == input.dim() + 1
+    ):
+        raise TypeError(
+            f"input must hold logits and target labels, got {describe(input)} and {describe(target)}; pass them the other way "
+            "round"
+        )
     logits = check_input("input", input)
     if logits.dim() < 2:
-        raise ValueError(
-            f"input must have shape (N, C) or (N, C, d1, ...), got {tuple(logits.shape)}; "
-            "add the batch dimension with input[None]"
-        )
+        alike = isinstance(target, Tensor) and target.shape == logits.shape and logits.dim() == 1
+        fix = "for one logit per label use binary_focal_loss" if alike else "add the batch dimension with input[None]"
+        raise ValueError(f"input must have shape (N, C) or (N, C, d1, ...), got {tuple(logits.shape)}; {fix}")
     if logits.shape[1] < 2:
         raise ValueError(
             f"input must have at least two classes in dimension 1, got shape {tuple(logits.shape)}; "
@@ -382,17 +417,32 @@ def check_labels(label: Tensor) -> None:
         low, high = bounds(label)
         if not (low >= 0 and high <= 1):
             wrong = high if low >= 0 else low
-            fix = f"; if it marks what is ignored, pass ignore_index={wrong:.0f}" if wrong in _USUAL_IGNORED else ""
-            raise ValueError(f"target must hold labels from 0 to 1, got {wrong:.6g}{fix}")
+            raise ValueError(f"target must hold labels from 0 to 1, got {wrong:.6g}{fix_of_labels(label, wrong, 2)}")
+
+
+def fix_of_labels(label: Tensor, wrong: float, classes: int, argument: str = "target") -> str:
+    """Return `"; ..."` with what labels outside of the classes may mean, and what to do then; `""` where nothing is known."""
+    found = set(label.detach().unique().tolist())
+    ignored = f"if it marks what is ignored, pass ignore_index={wrong:.0f}" if wrong in _USUAL_IGNORED else ""
+    meant, divide = "", "/" if label.is_floating_point() else "//"
+    if classes == 2 and found <= {0, 255} and 255 in found:  # a mask of eight bits, as a picture holds it
+        meant = f"if 255 stands for label 1, as in a picture, pass {argument} {divide} 255"
+    elif classes == 2 and found == {-1, 1}:
+        meant = f"if -1 stands for label 0, pass ({argument} + 1) {divide} 2"
+    elif classes > 1 and min(found) >= 1 and max(found) == classes:
+        meant = f"if they count from 1, pass {argument} - 1"
+    return "".join(f"; {part}" for part in (meant, ignored) if part)
 
 
 def check_sample_weight(sample_weight: object, shape: tuple[int, ...], input: Tensor) -> tuple[Tensor, float | None]:
     """Return one number per sample in the wide dtype, and the lowest if it can be read for free; or raise."""
     sample_weight = check_tensor("sample_weight", sample_weight)
     if sample_weight.shape != shape:
-        raise ValueError(
-            f"sample_weight must have one number per sample, shape {shape}, got {tuple(sample_weight.shape)}"
-        )
+        given = tuple(sample_weight.shape)
+        fix = proposed_expansion("sample_weight", given, None, shape)
+        if not fix and [size for size in given if size != 1] == [size for size in shape if size != 1]:
+            fix = f"; bring it to that shape with sample_weight.reshape{shape}"
+        raise ValueError(f"sample_weight must have one number per sample, shape {shape}, got {given}{fix}")
     check_device("sample_weight", sample_weight, input)
     low = check_weight_values("sample_weight", sample_weight)
     return sample_weight.to(wide_dtype(input.device)), low
@@ -438,7 +488,7 @@ def class_rows(
     allow_soft: bool = True,
 ) -> SampleRows:
     """Check the tensors of a multi-class loss and bring them into one shape."""
-    check_logits(input)
+    check_logits(input, target)
     target = check_class_target(input, target, allow_soft=allow_soft)
     if type(ignore_index) is not int:
         check_number("ignore_index", ignore_index, integer=True)
@@ -476,8 +526,10 @@ def kept_positions(target: Tensor, classes: int, ignore_index: int, *, visible: 
     kept = target != ignore_index
     if not _within(target * kept, classes):
         wrong = target[kept & ((target < 0) | (target >= classes))]
+        first = wrong[0].item()
         raise ValueError(
-            f"target must hold labels from 0 to {classes - 1} or ignore_index ({ignore_index}), got {wrong[0].item()}"
+            f"target must hold labels from 0 to {classes - 1} or ignore_index ({ignore_index}), got {first}"
+            + fix_of_labels(target[kept], first, classes)
         )
     return kept
 

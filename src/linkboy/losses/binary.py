@@ -22,6 +22,7 @@ from linkboy.losses._arguments import (
     check_weight_values,
     loss_function,
     number,
+    proposed_shape,
     to_numbers,
 )
 from linkboy.losses._binary import Elements, can_be_summed_at_once, focal_of_negatives
@@ -227,10 +228,8 @@ def _labels(input: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Te
     check_input("input", input)
     target = check_tensor("target", target, "a tensor of labels from 0 to 1")
     if target.shape != input.shape:
-        fix = ""
-        if target.numel() == input.numel():
-            fix = "; bring it to that shape with target.reshape(input.shape)"
-        elif input.dim() > 1 and target.shape == input.shape[:-1]:
+        fix = proposed_shape("target", target.shape, "input", input.shape)
+        if not fix and input.dim() > 1 and target.shape == input.shape[:-1]:
             fix = "; class indices belong to focal_loss"
         raise ValueError(f"target must have the shape of input {tuple(input.shape)}, got {tuple(target.shape)}{fix}")
     check_device("target", target, input)

@@ -19,6 +19,7 @@ from linkboy.losses._arguments import (
     check_weight_values,
     class_numbers,
     class_rows,
+    fix_of_labels,
     loss_function,
     number,
     to_numbers,
@@ -247,6 +248,8 @@ def _amounts(
         if labels.numel():
             raise TypeError(f"targets must hold integer class indices, got {describe(labels)}{_as_indices(labels)}")
         labels = labels.long()
+    if labels.dim() == 2 and len(labels) > 2 and labels.shape[1] > 1 and _are_one_hot(labels):
+        raise ValueError(f"targets must hold class indices, got one-hot rows {describe(labels)}{_as_indices(labels)}")
     weight = None
     kept = labels != ignore_index
     if sample_weight is not None:
@@ -259,11 +262,23 @@ def _amounts(
     classes = int(labels.max()) + 1 if num_classes is None else num_classes
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.numel():
-        raise ValueError(f"targets must hold labels from 0 to {classes - 1}, got {wrong[0].item()}")
+        first = wrong[0].item()
+        fix = fix_of_labels(labels, first, classes, "targets")
+        raise ValueError(f"targets must hold labels from 0 to {classes - 1}, got {first}{fix}")
     amount = torch.bincount(labels, minlength=classes) if weight is None else None
     if amount is None:
         amount = torch.zeros(classes, dtype=weight.dtype, device=labels.device).index_add_(0, labels, weight)  # type: ignore[union-attr]
+    if num_classes is None and classes == 256 and not amount.all():
+        raise ValueError(
+            f"targets must hold every one of the 256 classes, got no label of class {int((amount == 0).nonzero()[0])}; if 255 "
+            "marks what is ignored, pass ignore_index=255"
+        )
     return _refuse_empty(amount.to(wide_dtype(amount.device)))
+
+
+def _are_one_hot(labels: Tensor) -> bool:
+    """Return whether every row holds one 1 and zeros, which no map of labels does by chance."""
+    return bool(((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all())
 
 
 def _as_indices(labels: Tensor) -> str:

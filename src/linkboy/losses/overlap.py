@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from linkboy._checks import check_choice, check_flag, check_same_shape
+from linkboy._checks import check_choice, check_flag
 from linkboy._tensors import in_work_dtype, result_dtype, wide_dtype
 from linkboy.losses._arguments import (
     REDUCTIONS,
@@ -22,12 +22,23 @@ from linkboy.losses._arguments import (
     class_rows,
     loss_function,
     number,
+    proposed_shape,
 )
 
 Over = Literal["sample", "batch"]
 
 
-@loss_function(weight="weights per class are alpha, weights per position sample_weight")
+@loss_function(
+    weight="weights per class are alpha, weights per position sample_weight",
+    beta="the weights of what is predicted in excess and of what is missed are false_positive and false_negative",
+    include_background="a weight of 0 in alpha leaves a class out",
+    sigmoid="one channel, or multi_label=True, takes sigmoids",
+    softmax="several channels take a softmax, without multi_label=True",
+    from_logits="input holds logits always",
+    smooth_nr="smooth is added below the line",
+    smooth_dr="smooth is added below the line",
+    batch="over='batch' sums over the batch",
+)
 def tversky_loss(
     input: Tensor,
     target: Tensor,
@@ -97,6 +108,11 @@ def tversky_loss(
     single = input.dim() > 1 and input.shape[1] == 1
     rows = _binary_rows if multi_label or single else _class_rows
     share, rest, truth, weight = rows(input, target, sample_weight, ignore_index)
+    if isinstance(alpha, (int, float)) or (isinstance(alpha, Tensor) and not alpha.dim()):
+        raise ValueError(
+            f"alpha needs one number per class, got {alpha}; the weights of what is predicted in excess and of what is missed "
+            "are false_positive and false_negative"
+        )
     per_class = None if alpha is None else class_numbers("alpha", alpha, input)[0]
     dims = [*([0] if over == "batch" else []), *range(2, share.dim())]
     hits, excess, missed = (
@@ -155,7 +171,9 @@ def _binary_rows(
             f"input must have shape (N, C, d1, ...), got {tuple(input.shape)}; add dimensions with input[None]"
         )
     target = check_tensor("target", target, "a tensor of labels from 0 to 1")
-    check_same_shape("target", target, "input", input)
+    if target.shape != input.shape:
+        fix = proposed_shape("target", target.shape, "input", input.shape)
+        raise ValueError(f"target must have the shape of input {tuple(input.shape)}, got {tuple(target.shape)}{fix}")
     check_device("target", target, input)
     check_real("target", target)
     number("ignore_index", ignore_index)

@@ -20,6 +20,7 @@ from linkboy.losses._arguments import (
     loss_function,
     number,
     proposed_expansion,
+    proposed_shape,
     to_numbers,
 )
 from linkboy.losses._errors import ABSOLUTE, SQUARE, ErrorCost, error_sum, huber, masked, pinball
@@ -197,7 +198,13 @@ def rmsle_loss(
     return error_sum(*_logs(output, truth, weight, log_input, log_target), weight, SQUARE, mean=True, root=True)
 
 
-@loss_function(weight="weights per element are sample_weight", quantiles="one or several are quantile")
+@loss_function(
+    weight="weights per element are sample_weight",
+    quantiles="one or several are quantile",
+    q="one or several are quantile",
+    tau="one or several are quantile",
+    alpha="one or several are quantile",
+)
 def quantile_loss(
     input: Tensor,
     target: Tensor,
@@ -212,7 +219,7 @@ def quantile_loss(
 
     Args:
         input: predictions of any shape, floating point; for several quantiles these are the last dimension.
-        target: true values in exactly that shape; for several quantiles the last dimension may be left out.
+        target: true values in exactly that shape; for several quantiles the last dimension may be left out or 1.
         quantile: above 0 and below 1; 0.5 is half of `mae_loss`. Several, as a sequence or a tensor, give the mean of
             their losses.
         sample_weight: non-negative, in the shape of `target`; 0 masks the element.
@@ -238,11 +245,16 @@ def quantile_loss(
     """
     check_input("input", input)
     share = _quantiles(quantile, input)
-    if isinstance(share, Tensor) and isinstance(target, Tensor) and target.shape == input.shape[:-1]:
-        target = target.unsqueeze(-1).expand_as(input)
-        if isinstance(sample_weight, Tensor) and sample_weight.shape == input.shape[:-1]:
-            sample_weight = sample_weight.unsqueeze(-1).expand_as(input)
+    if isinstance(share, Tensor) and isinstance(target, Tensor) and _lacks_last(target, input):
+        target = target.reshape(*input.shape[:-1], 1).expand_as(input)
+        if isinstance(sample_weight, Tensor) and _lacks_last(sample_weight, input):
+            sample_weight = sample_weight.reshape(*input.shape[:-1], 1).expand_as(input)
     return _reduce(*_prepare(input, target, sample_weight, reduction), pinball(share), reduction)
+
+
+def _lacks_last(tensor: Tensor, input: Tensor) -> bool:
+    """Return whether a tensor has the shape of `input` without its last dimension, or with 1 in its place."""
+    return tensor.shape in (input.shape[:-1], (*input.shape[:-1], 1))
 
 
 def _quantiles(quantile: float | PerClass, input: Tensor) -> float | Tensor:
@@ -265,7 +277,10 @@ def _quantiles(quantile: float | PerClass, input: Tensor) -> float | Tensor:
     return shares
 
 
-@loss_function(weight="weights per element are sample_weight")
+@loss_function(
+    weight="weights per element are sample_weight",
+    beta="smooth_l1_loss(beta=b) of torch is huber_loss(delta=b) / b",
+)
 def huber_loss(
     input: Tensor,
     target: Tensor,
@@ -311,8 +326,8 @@ def _prepare(
     check_input("input", input)
     target = check_tensor("target", target)
     if target.shape != input.shape:
-        fix = ""
-        if target.numel() == input.numel():
+        fix = proposed_shape("target", target.shape, "input", input.shape)
+        if input.shape == (*target.shape, 1):
             fix = "; bring them to one shape with input.squeeze(-1) or target.reshape(input.shape)"
         raise ValueError(f"target must have the shape of input {tuple(input.shape)}, got {tuple(target.shape)}{fix}")
     check_device("target", target, input)
