@@ -71,6 +71,32 @@ def test_fit_names_a_loss_that_no_gradient_leaves():
         lb.fit(model, loss, adam(model), batches, seed=0, progress=False, log=(), on_finding="raise")
 
 
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_backward_that_is_never_called_is_named(closes):
+    model = net()
+    optimizer = torch.optim.LBFGS(model.parameters()) if closes else adam(model)
+    with lb.watch_training() as watch:
+        for _ in range(5):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(torch.randn(16, 6)), torch.randint(3, (16,)))
+            _ = loss.backward
+            optimizer.step(lambda loss=loss: loss) if closes else optimizer.step()
+    (found,) = watch.report().findings
+    assert (found.word, found.severity) == ("cut", "FAULT")
+    assert found.fix == "call loss.backward(), with its brackets, before optimizer.step()"
+
+
+def test_gradients_without_a_backward_pass_may_be_estimates():
+    model, optimizer = net(), None
+    with lb.watch_training() as watch:
+        optimizer = adam(model)
+        for _ in range(10):
+            for parameter in model.parameters():
+                parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+    assert watch.report().findings == ()
+
+
 def reloaded(model):
     file = io.BytesIO()
     torch.save(model, file)

@@ -75,6 +75,49 @@ def test_a_schedule_brought_to_its_epoch_is_right():
         assert trained(lambda o: StepLR(o, 30), step, before=forward(1)) == ["scheduler-order"]
 
 
+def test_a_rate_that_rises_from_very_little_is_right():
+    """A search for the rate multiplies it after every batch."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    with lb.watch_training() as watch:
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-7)
+        scheduler = ExponentialLR(optimizer, 1.4)
+        for _ in range(40):
+            optimizer.zero_grad()
+            F.cross_entropy(model(torch.randn(16, 6)), torch.randint(3, (16,))).backward()
+            optimizer.step()
+            scheduler.step()
+    assert [each.word for each in watch.report().findings if each.severity != "NOTE"] == []
+
+
+@pytest.mark.parametrize(("own", "words"), [(True, []), (False, ["leakage"])])
+@pytest.mark.parametrize("subsets", [True, False])
+def test_each_fold_may_have_a_model_of_its_own(own, words, subsets):
+    torch.manual_seed(0)
+    inputs = torch.randn(200, 6)
+    data, order = torch.utils.data.TensorDataset(inputs, inputs[:, :3].argmax(1)), torch.randperm(200).tolist()
+    model, optimizer = None, None
+
+    def part(rows):
+        return torch.utils.data.Subset(data, rows) if subsets else torch.utils.data.TensorDataset(*data[rows])
+
+    with lb.watch_training() as watch:
+        for fold in range(4):
+            held = order[50 * fold : 50 * fold + 50]
+            if own or model is None or optimizer is None:
+                model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+                optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+            others = [row for row in order if row not in held]
+            for batch, labels in torch.utils.data.DataLoader(part(others), 16, shuffle=True):
+                optimizer.zero_grad()
+                F.cross_entropy(model(batch), labels).backward()
+                optimizer.step()
+            with torch.no_grad():
+                for batch, _ in torch.utils.data.DataLoader(part(held), 16):
+                    model(batch).argmax(1)
+    assert [each.word for each in watch.report().findings if each.severity != "NOTE"] == words
+
+
 def game(*, sampled, judge_sleeps=False):
     torch.manual_seed(0)
     made = nn.Sequential(nn.Linear(4, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 2))

@@ -111,10 +111,14 @@ def stepped(record: Record) -> bool:
 
 
 def nothing_trains(record: Record) -> bool:
-    """Return whether every step of every optimizer found no gradient, although there were backward passes."""
+    """Return whether every step of every optimizer found no gradient."""
     used = [facts for facts in record.optimizers if facts.steps]
     steps = sum(facts.steps for facts in used)
-    return min(steps, record.backwards) >= 3 and all(facts.empty == facts.steps and not facts.wiped for facts in used)
+    return (
+        steps >= 3
+        and record.backwards not in (1, 2)
+        and all(facts.empty == facts.steps and not facts.wiped for facts in used)
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- parameters
@@ -239,7 +243,7 @@ def _list_of(leaf: Leaf) -> str:
 _NUMBERED = re.compile(r"(?:(.*?)\.)?\d+(?:\.|$)")
 
 
-@check("cut", lambda r: trained(r) and r.walks >= 2, fit=True)
+@check("cut", lambda r: (trained(r) and r.walks >= 2) or nothing_trains(r), fit=True)
 def cut(record: Record) -> Answer:
     """Tensors of an optimizer whose layer ran, and that no loss reaches."""
     if nothing_trains(record) and not any(facts.backwards for facts in record.optimizers):
@@ -271,6 +275,8 @@ def _cut_off(record: Record) -> TrainingFinding:
     fix = (
         "look for detach, no_grad, .data, .item(), numpy, argmax or a new tensor between the model and the loss; a "
         "requires_grad that is set on the loss only hides it"
+        if record.backwards
+        else "call loss.backward(), with its brackets, before optimizer.step()"
     )
     held = [leaf for leaf in record.leaves.values() if leaf.optimizers]
     places = [*(leaf.cut_at for leaf in held), *_called_at(record, held), used[0].place_step]

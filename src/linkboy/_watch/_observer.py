@@ -529,6 +529,8 @@ class TrainingObserver:
         self._used[id(facts)] = [g.detach().clone() for g in some_gradients(optimizer, 2)]
         self._emptied[id(facts)] = self._filled[id(facts)] = False
         self._note_moved(changes)
+        if facts.closure and not self.record.backwards:  # the closure has run, and differentiated nothing
+            facts.empty += gradients_empty(optimizer)
         self._asked.difference_update(id(t) for group in optimizer.param_groups for t in group["params"])
         self._close_step(facts)
         if self.on_step is not None:

@@ -120,7 +120,7 @@ class OptimizerFacts:
         stale: steps that followed a gradient which the step before had already used.
         wiped: steps whose gradients were all empty though a backward pass had filled them.
         doubled: steps without a backward pass since the last one, on the same gradient.
-        empty: steps without a closure whose gradients were all empty or zero.
+        empty: steps whose gradients were all empty or zero; those with a closure while there is no backward pass at all.
         closure: whether it was stepped with a closure.
         stateful: whether it keeps averages between steps.
         weight_decay: the largest weight decay of its groups.

@@ -164,7 +164,7 @@ def _too_fast(each: SchedulerFacts, optimizer: OptimizerFacts) -> TrainingFindin
     top = max(optimizer.lrs)
     if not _per_batch(each, optimizer) or top <= 0:
         return None
-    gone = sum(lr < 1e-3 * top for lr in optimizer.lrs)
+    gone = sum(lr < 1e-3 * top for lr in optimizer.lrs[optimizer.lrs.index(top) :])  # a rate may rise from very little
     turns = each.steps / each.period if each.period and each.kind == "CosineAnnealingLR" else 0
     if gone > 0.25 * len(optimizer.lrs):
         sentence = (

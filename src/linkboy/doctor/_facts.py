@@ -47,6 +47,7 @@ class LoaderFacts:
         taken: batches handed out.
         cut: passes that were ended early.
         backwards: backward passes while it was the last to hand out a batch.
+        roots: the models that were called on its batches.
         idle_calls: calls of a model in training mode, with gradient, on its batches, that no backward pass came after; by the
             number of the model.
         idle_place: where the first of them was.
@@ -63,6 +64,7 @@ class LoaderFacts:
     taken: int = 0
     cut: int = 0
     backwards: int = 0
+    roots: set[int] = dataclasses.field(default_factory=set)
     idle_calls: Counter[int] = dataclasses.field(default_factory=Counter)
     idle_place: str = ""
     in_order: bool = False

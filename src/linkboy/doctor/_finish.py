@@ -287,8 +287,8 @@ def _overlaps(watcher: Watcher) -> None:
     ]
     for one, first in trains:
         for other, second in tests:
-            if first.dataset == second.dataset:
-                continue
+            if first.dataset == second.dataset or (first.roots and second.roots and not first.roots & second.roots):
+                continue  # also where each fold has a model of its own
             shared = _data.shared_rows(one.dataset, other.dataset)
             if shared is not None:
                 facts.overlaps.append(Overlap(*shared, exact=True, place=second.place, made=first.made))
@@ -296,7 +296,7 @@ def _overlaps(watcher: Watcher) -> None:
         dataset, root = key
         if not watcher.record.roots[root].training:
             continue  # of a model that is not trained: a target network, an average, a teacher
-        trained_with = set(rows.trained.values())
+        trained_with = set(rows.trained.get(root, {}).values())
         shared, evaluated = _rows.overlap_of(rows, key)
         if dataset in trained_with and dataset != -1:
             continue  # the rows of the training itself

@@ -27,13 +27,14 @@ class Rows:
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self.inputs: NamedTensors = []  # of the last call with gradient
-        self.trained: dict[int, int] = {}  # hash of a row to the dataset it came from
+        self.trained: dict[int, dict[int, int]] = {}  # by root: hash of a row to the dataset it came from
         self.evaluated: dict[tuple[int, int], list[list[int]]] = {}
         self.eval_places: dict[tuple[int, int], str] = {}
         self._next: dict[int, int] = {}
         self._same_next = self._other_next = 0
         self._ids: list[tuple[Tensor, int, int | None]] = []
         self._waiting: list[int] = []
+        self._waits_for = -1  # the model that was called on them
         self._eval_targets: dict[int, int] = {}
         self._last_eval = 0
 
@@ -46,7 +47,7 @@ class Rows:
         hashes = row_hashes(inputs)
         if trains:
             self.inputs = inputs
-            self._waiting = hashes
+            self._waiting, self._waits_for = hashes, root
             return
         self._last_eval = self._last_eval or hash(tuple(hashes))
         if len(hashes) >= 8:
@@ -82,14 +83,15 @@ class Rows:
         if not hashes:
             return
         self.facts.batch_hashes.append(hash(tuple(hashes)))
+        trained = self.trained.setdefault(self._waits_for, {})
         for row, after in itertools.pairwise(hashes):
             before = self._next.get(row)
-            if before is not None and len(self.trained) < MOST_ROWS:
+            if before is not None and len(trained) < MOST_ROWS:
                 self._same_next += before == after
                 self._other_next += before != after
             self._next[row] = after
-        if len(self.trained) < MOST_ROWS:
-            self.trained |= dict.fromkeys(hashes, dataset)
+        if len(trained) < MOST_ROWS:
+            trained |= dict.fromkeys(hashes, dataset)
         self.facts.rows_regrouped = self._other_next >= 4 and self._other_next > self._same_next
 
     def evaluated_target(self, target: Tensor) -> None:
@@ -265,20 +267,20 @@ def row_hashes(inputs: Iterable[tuple[str, Tensor]]) -> list[int]:
 
 
 def overlap_of(rows: Rows, key: tuple[int, int]) -> tuple[int, int]:
-    """Return how many different evaluated rows were trained on, and how many there were.
+    """Return on how many different evaluated rows the model was trained, and how many there were.
 
     Without a loader only the values of rows say what is held out. Rows that are evaluated once may be those of a rollout that
     is learned from afterwards, and calls on trained rows alone that cover most of them are the accuracy on the training part.
     """
-    calls = rows.evaluated[key]
+    calls, trained = rows.evaluated[key], rows.trained.get(key[1], {})
     if key[0] == -1:
         times = Counter(row for call in calls for row in call)
         calls = [[row for row in call if times[row] >= 2] for call in calls]
-    shares = [(sum(row in rows.trained for row in call), len(call)) for call in calls if call]
+    shares = [(sum(row in trained for row in call), len(call)) for call in calls if call]
     evaluated = {row for call in calls for row in call}
-    shared = {row for row in evaluated if row in rows.trained}
-    whole = all(trained in (0, count) for trained, count in shares)
-    if key[0] == -1 and whole and len(shared) >= 0.6 * len(rows.trained):
+    shared = {row for row in evaluated if row in trained}
+    whole = all(known in (0, count) for known, count in shares)
+    if key[0] == -1 and whole and len(shared) >= 0.6 * len(trained):
         return 0, len(evaluated)
     return len(shared), len(evaluated)
 

@@ -413,6 +413,8 @@ class Watcher:
             )
         place = "" if trains else user_line()
         self.rows.called(inputs, trains=trains, dataset=self.loaders.dataset_now(), root=number, place=place)
+        if self.loaders.last is not None:
+            self.loaders.last.roots.add(number)
         if trains:
             self.loaders.trains_on(number, self.record.backwards)
         dims = sum(tensor.dim() for _, tensor in inputs)
