@@ -68,6 +68,15 @@ def test_layer_decay_runs_from_the_embeddings_to_the_head():
     assert len(groups) == 8
 
 
+def test_what_lies_between_two_stacks_learns_like_the_layer_before_it():
+    model, _ = zoo.ARCHITECTURES["t5"]()
+    groups = param_groups(model, weight_decay=0.1, layer_decay=0.5, lr=1.0)
+    rate = {name: group["lr"] for group in groups for name in group["param_names"]}
+    last = max(int(name.split(".")[2]) for name in rate if name.startswith("encoder.block."))
+    assert rate["encoder.final_layer_norm.weight"] == rate[f"encoder.block.{last}.layer.0.layer_norm.weight"] < 0.5
+    assert rate["decoder.final_layer_norm.weight"] == 1.0
+
+
 def all_parameters_once(model, groups):
     ids = [id(p) for group in groups for p in group["params"]]
     assert len(ids) == len(set(ids))

@@ -96,7 +96,10 @@ def _spared(parameter: NamedTensor, no_decay: str) -> bool:
 
 
 def _depths(modules: Sequence[tuple[str, nn.Module]]) -> dict[str, int]:
-    """Number the layers: 0 before the first numbered container, then one for each, and one more after the last."""
+    """Number the layers: 0 before the first numbered container, then one for each, and one more after the last.
+
+    What lies between two stacks, such as the last norm of an encoder, learns like the layer before it.
+    """
     layers: dict[str, int] = {}
     places = [
         (f"{path}.{key}" if path else key, owner)
@@ -112,10 +115,13 @@ def _depths(modules: Sequence[tuple[str, nn.Module]]) -> dict[str, int]:
             "layer_decay found no numbered layers (such as 'layers.0', 'layer.0', 'h.0' or 'blocks.0') in the names of the model"
         )
     depths: dict[str, int] = {}
-    seen = False
-    for name, owner in places:
-        match = _LAYER.search(name)
-        seen |= match is not None
-        outside = len(layers) + 1 if seen and not isinstance(owner, (nn.Embedding, nn.EmbeddingBag)) else 0
-        depths[name] = layers[name[: match.end()]] if match else outside
+    last = max(number for number, (name, _) in enumerate(places) if _LAYER.search(name))
+    before = 0
+    for number, (name, owner) in enumerate(places):
+        if match := _LAYER.search(name):
+            before = depths[name] = layers[name[: match.end()]]
+        elif isinstance(owner, (nn.Embedding, nn.EmbeddingBag)):
+            depths[name] = 0
+        else:
+            depths[name] = before if number < last else len(layers) + 1
     return depths
