@@ -272,6 +272,68 @@ def test_nvfp4_weights_count_two_in_a_byte(tmp_path, weight, second):
     assert (count.logical, count.uncounted) == (64 * 64 + 64, ())
 
 
+PACKED = {
+    "bitnet": (
+        {"weight": torch.zeros(16, 64, dtype=torch.uint8), "weight_scale": torch.zeros(1)},
+        {"quantization_config": {"quant_method": "bitnet"}},
+    ),
+    "mlx": (
+        {"weight": torch.zeros(64, 8, dtype=torch.uint32), "scales": torch.zeros(64, 1), "biases": torch.zeros(64, 1)},
+        {"quantization": {"group_size": 64, "bits": 4}},
+    ),
+    "hqq": (
+        {
+            "W_q": torch.zeros(32, 64, dtype=torch.uint8), "scale": torch.zeros(64), "zero": torch.zeros(64),
+            "nbits": torch.tensor(4),
+        },
+        {"quantization_config": {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4}}}},
+    ),
+    "eetq": (
+        {"weight": torch.zeros(64, 64, dtype=torch.int8), "weight_scales": torch.zeros(64)},
+        {"quantization_config": {"quant_method": "eetq"}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", PACKED)
+def test_integers_beside_a_scale_count_what_the_configuration_says(tmp_path, method):
+    tensors, config = PACKED[method]
+    save_file({f"layer.q.{key}": tensor for key, tensor in tensors.items()}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    count = count_parameters(tmp_path)
+    assert (count.logical, count.uncounted) == (64 * 64, ())
+    assert count.nbytes == sum(tensor.nbytes for tensor in tensors.values())
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"weight": torch.zeros(64, 32, dtype=torch.uint8), "weight_scale": torch.zeros(64, 2, dtype=torch.uint8)},
+        {
+            "codes": torch.zeros(64, 8, 2, dtype=torch.int16),
+            "codebooks": torch.zeros(2, 9),
+            "scales": torch.zeros(64, 1),
+        },
+    ],
+)
+def test_integers_beside_a_scale_whose_width_nothing_tells_are_a_lower_bound(tmp_path, tensors):
+    save_file({f"q.{key}": tensor for key, tensor in tensors.items()}, tmp_path / "model.safetensors")
+    count = count_parameters(tmp_path)
+    assert count.uncounted == (f"q.{next(iter(tensors))}",)
+    assert str(count).startswith("model.safetensors: at least ")
+
+
+def test_a_layer_with_a_scale_and_a_counter_is_not_taken_for_packed(tmp_path):
+    tensors = {
+        "act.scale": torch.zeros(8),
+        "act.seen": torch.zeros(1, dtype=torch.int32),
+        "act.biases": torch.zeros(2, 8),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    count = count_parameters(tmp_path)
+    assert (count.total, count.logical, count.uncounted) == (8 + 1 + 16, 8 + 1 + 16, ())
+
+
 def test_an_index_says_how_many_parameters_there_are(tmp_path):
     shard = "m-1.safetensors"
 

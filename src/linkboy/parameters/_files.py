@@ -25,8 +25,10 @@ _BUFFER_NAMES = frozenset((
 _SCALE_NAMES = frozenset((
     "absmax", "quant_map", "nested_absmax", "nested_quant_map", "SCB", "weight_format", "qzeros", "scales", "g_idx",
     "weight_scale", "weight_scale_inv", "input_scale", "weight_shape", "weight_zero_point", "weight_g_idx",
-    "weight_global_scale", "input_global_scale", "weight_scale_2",
+    "weight_global_scale", "input_global_scale", "weight_scale_2", "weight_scales",
 ))  # fmt: skip
+# The same under names that a layer may have for a parameter, told by the packed tensor beside them (MLX, HQQ, AQLM).
+_SCALES_BESIDE = {"biases": "scales", "scale": "W_q", "zero": "W_q", "nbits": "W_q", "codebooks": "codes"}
 _OF_QUANTISED = ("scale", "zero_point")  # of the output of a layer of torch.ao
 _WEIGHT_KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
 _SAFETENSORS_DTYPES = {
@@ -452,12 +454,18 @@ def _is_parameter(name: str, tensor: FileTensor, weights: Tensors) -> bool:
     packed_state = "quant_state." in name and name.partition(".quant_state.")[0] in weights
     beside_blocks = name.endswith("_scales") and f"{name[:-7]}_blocks" in weights  # MXFP4
     quantised = last in _OF_QUANTISED and all(f"{name[: -len(last)]}{each}" in weights for each in _OF_QUANTISED)
-    scale = beside_blocks or quantised or (last in _SCALE_NAMES and last != name)
+    scale = beside_blocks or quantised or (last in _SCALE_NAMES and last != name) or _is_scale_beside(name, weights)
     return not (packed_state or last in _BUFFER_NAMES or scale)
 
 
-def _is_scale(name: str) -> bool:
-    return name.rpartition(".")[2] in _SCALE_NAMES or ".quant_state." in name or name.endswith("_scales")
+def _is_scale_beside(name: str, weights: Tensors) -> bool:
+    prefix, _, last = name.rpartition(".")
+    return last in _SCALES_BESIDE and f"{prefix}.{_SCALES_BESIDE[last]}" in weights
+
+
+def _is_scale(name: str, weights: Tensors) -> bool:
+    known = name.rpartition(".")[2] in _SCALE_NAMES or _is_scale_beside(name, weights)
+    return known or ".quant_state." in name or name.endswith("_scales")
 
 
 def _all_names(weights: Tensors, aliases: dict[str, str]) -> list[list[str]]:
@@ -521,7 +529,7 @@ def _sorted(tensors: Tensors, weights: Tensors) -> tuple[Tensors, Tensors, Tenso
     """Return parameters, scales of packed parameters, and buffers."""
     parameters = {name: each for name, each in tensors.items() if _is_parameter(name, each, weights)}
     rest = {name: each for name, each in tensors.items() if name not in parameters}
-    scales = {name: each for name, each in rest.items() if _is_scale(name)}
+    scales = {name: each for name, each in rest.items() if _is_scale(name, weights)}
     return parameters, scales, {name: each for name, each in rest.items() if name not in scales}
 
 

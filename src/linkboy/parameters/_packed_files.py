@@ -12,7 +12,8 @@ _FOUR_BIT = (".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4")
 _NVFP4 = ("weight_scale_2", "weight_global_scale")  # the second scale of its blocks, as two libraries call it
 _CONFIGS = ("config.json", "quantize_config.json", "quant_config.json")
 _MOST_BYTES = 1 << 20  # of a configuration
-_INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
+_INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "uint32")
+_SCALES = ("weight_scale", "weight_scales", "scales")  # beside a weight of integers
 
 
 def numel_behind(parameters: Tensors, scales: Tensors, folder: Path) -> tuple[int, list[str]]:
@@ -28,8 +29,7 @@ def numel_behind(parameters: Tensors, scales: Tensors, folder: Path) -> tuple[in
     unknown: list[str] = []
     bits_of_all: float | None = None
     for name, tensor in parameters.items():
-        packed = name.endswith((".qweight", ".weight_packed", "_blocks")) or f"{name}_scale_2" in scales
-        if not packed or tensor.dtype not in _INTEGERS:
+        if tensor.dtype not in _INTEGERS or not _is_packed(name, tensor, scales):
             continue
         bits = _bits_by_shape(name, tensor, scales)
         if bits is None:
@@ -40,6 +40,14 @@ def numel_behind(parameters: Tensors, scales: Tensors, folder: Path) -> tuple[in
         else:
             more += round(tensor.numel * 8 * DTYPES[tensor.dtype] / bits) - tensor.numel
     return more, unknown
+
+
+def _is_packed(name: str, tensor: FileTensor, scales: Tensors) -> bool:
+    if name.endswith((".qweight", ".weight_packed", "_blocks", ".W_q")) or f"{name}_scale_2" in scales:
+        return True
+    # An int8 is a weight by itself; integers of another kind beside a scale hold several (BitNet, MLX, AQLM, Quark).
+    beside = (f"{name.rpartition('.')[0]}.{key}" for key in _SCALES)
+    return tensor.dtype != "int8" and len(tensor.shape) > 1 and not scales.keys().isdisjoint(beside)
 
 
 def _bits_by_shape(name: str, tensor: FileTensor, scales: Tensors) -> float | None:
@@ -74,10 +82,12 @@ def _bits_in_config(folder: Path) -> float:
 
 
 def _stated_bits(config: Any, levels: int) -> float:
-    """Return the first `bits`, `w_bit` or `num_bits` in a nested configuration."""
+    """Return the first `bits`, `w_bit`, `num_bits` or `nbits` in a nested configuration; BitNet has three values, in two bits."""
     if not isinstance(config, dict) or not levels:
         return 0
-    for key in ("bits", "w_bit", "num_bits"):
+    if config.get("quant_method") == "bitnet":
+        return 2
+    for key in ("bits", "w_bit", "num_bits", "nbits"):
         if isinstance(config.get(key), int) and 1 <= config[key] <= 16:
             return config[key]
     return next((bits for value in config.values() if (bits := _stated_bits(value, levels - 1))), 0)
