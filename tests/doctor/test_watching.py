@@ -151,6 +151,30 @@ def test_the_watch_ends_after_its_steps_and_the_block_goes_on():
     assert watch.report().steps == 5
 
 
+NOT_TRAINED = (
+    "the losses depend on no parameter that trains: all of the model is frozen, or the output was detached or turned into "
+    "integers on the way to the loss"
+)
+
+
+class TwoParts(nn.Module):
+    """Returns logits and loss as `returns` puts them."""
+
+    def __init__(self, returns=lambda logits, loss: {"logits": logits}):
+        super().__init__()
+        self.linear, self.returns = nn.Linear(1, 1), returns
+
+    def forward(self, x, y):
+        logits = self.linear(x)
+        return self.returns(logits, F.mse_loss(logits, y))
+
+
+def trained_once(model=None, loss=F.mse_loss):
+    model = model or (TwoParts() if loss is None else nn.Linear(1, 1))
+    batch = torch.ones(8, 1), torch.arange(8.0)[:, None]
+    return lb.check_training(model, loss, torch.optim.SGD(model.parameters(), lr=0.1), batch)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -180,6 +204,22 @@ def test_the_watch_ends_after_its_steps_and_the_block_goes_on():
             lambda: lb.check_training(nn.Linear(1, 1), F.mse_loss, torch.optim.SGD([torch.ones(1)]), iter(())),
             "batches must hold at least one batch, got none",
         ),
+        (
+            lambda: lb.check_training(
+                nn.Linear(1, 1), F.mse_loss, torch.optim.SGD([torch.ones(1)]),
+                torch.utils.data.TensorDataset(torch.ones(9, 1), torch.ones(9, 1)),
+            ),
+            "batches must be a loader, an iterable of batches or one batch, got TensorDataset, whose items are samples; "
+            "pass DataLoader(it, batch_size=32, shuffle=True)",
+        ),
+        (lambda: trained_once(loss=lambda out, y: F.mse_loss(out, y).item()),
+            "loss_fn must return a tensor, got float; leave out .item()"),
+        (lambda: trained_once(loss=lambda out, y: F.mse_loss(out, y).detach()), NOT_TRAINED),
+        (lambda: trained_once(loss=lambda out, y: (out.argmax(1) - y).float().mean()), NOT_TRAINED),
+        (lambda: trained_once(nn.Linear(1, 1).requires_grad_(False)), NOT_TRAINED),
+        (lambda: trained_once(loss=None),
+            "without loss_fn the model must return its loss, as `output.loss`, `output['loss']` or the one scalar of a tuple, "
+            "got dict; pass loss_fn, give the model its labels as an input, or wrap it in a module that returns the loss"),
         (lambda: lb.check_script("train.py", steps=0), "steps must be an integer of at least 1, got 0"),
     ],
 )  # fmt: skip
@@ -187,6 +227,53 @@ def test_what_is_refused_is_refused_by_its_text(call, message):
     with pytest.raises((ValueError, TypeError)) as caught:
         call()
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("returns", [lambda logits, loss: (logits, loss), lambda logits, loss: (loss, logits)])
+def test_the_loss_of_a_model_is_the_scalar_of_its_tuple(returns):
+    check = trained_once(TwoParts(returns), None)
+    (first,) = [float(part.split()[2].rstrip(",")) for part in check.seen if part.startswith("first loss ")]
+    assert 5 < first < 50  # a mean of squares up to 49, and not the mean of the logits, which is below 2
+
+
+def test_an_optimizer_with_a_closure_is_given_one():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    x = torch.randn(32, 3)
+    batch, optimizer = (x, x.sum(1, keepdim=True)), torch.optim.LBFGS(model.parameters())
+    before = [p.clone() for p in model.parameters()]
+    with torch.no_grad():  # whatever the caller has switched off
+        check = lb.check_training(model, F.mse_loss, optimizer, batch, accumulate=2, steps=2)
+    assert (check.findings, check.steps) == ((), 2)
+    assert all(map(torch.equal, before, model.parameters()))
+
+
+def test_parts_of_a_batch_that_the_model_does_not_take_are_explained():
+    model = nn.Linear(1, 1)
+    batch = torch.ones(8, 1), torch.ones(8, 1), torch.arange(8)
+    with pytest.raises(TypeError) as caught:
+        lb.check_training(model, F.mse_loss, torch.optim.SGD(model.parameters(), lr=0.1), batch)
+    assert caught.value.__notes__ == ["a batch of 3 parts was taken for 2 inputs and a target; pass unpack= otherwise"]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_scripted_model_is_watched():
+    model = torch.jit.script(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)))
+    batch = torch.randn(16, 3), torch.randint(2, (16,))
+    assert lb.check_training(model, F.cross_entropy, torch.optim.Adam(model.parameters()), batch).ok
+
+
+def test_a_complex_gradient_is_measured_without_a_warning():
+    class Complex(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 3, dtype=torch.cfloat))
+
+        def forward(self, x):
+            return (x.to(torch.cfloat) @ self.weight).abs()
+
+    model, batch = Complex(), (torch.randn(16, 4), torch.randint(3, (16,)))
+    assert lb.check_training(model, F.cross_entropy, torch.optim.Adam(model.parameters()), batch).ok
 
 
 def test_a_directory_is_no_script(tmp_path):

@@ -138,7 +138,7 @@ class Lines(Part):
 
     def entered(self, module: nn.Module, stack: list[nn.Module]) -> None:
         """Note the code of a module, and whether it runs without gradient inside a model that was called with one."""
-        code = getattr(type(module).forward, "__code__", None)
+        code = getattr(getattr(type(module), "forward", None), "__code__", None)  # a scripted module's class has none
         if code is not None and not in_library(code.co_filename):
             self._codes[code] = None
         if len(stack) > 1 and not torch.is_grad_enabled() and id(module) not in self.without_gradient:

@@ -313,7 +313,8 @@ class Watcher:
                     continue
                 if facts.steps < 12 or facts.steps % 10 == 0:
                     leaf = self.observer.leaf(tensor)
-                    rms = float(grad.detach().float().square().mean().sqrt())
+                    size = grad.detach().abs() if grad.is_complex() else grad.detach()
+                    rms = float(size.float().square().mean().sqrt())
                     sizes.append((rms, leaf.name))
                     self._note_silent_rows(tensor, grad)
         self.facts.slopes.update(name for _, name in sizes)

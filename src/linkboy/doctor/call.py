@@ -2,20 +2,25 @@
 
 import contextlib
 import copy
+import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import Dataset, IterableDataset
 
 from linkboy import _random
-from linkboy._calls import arguments_of, tensors_in
+from linkboy._calls import arguments_of
 from linkboy._checks import check_number, describe
 from linkboy._untouched import untouched
 from linkboy.doctor._finish import check_words, finish
 from linkboy.doctor._watcher import Watcher
 from linkboy.doctor.report import TrainingCheck
+from linkboy.training._batches import check_trains
+from linkboy.training._objective import loss_of, no_loss
+from linkboy.training._settings import needs_closure
 
 Batches = Any
 
@@ -56,7 +61,7 @@ def check_training(
 
     Raises:
         TypeError: an argument is not what it must be.
-        ValueError: a number or a word is not allowed, or there is no batch.
+        ValueError: a number or a word is not allowed, there is no batch, or the loss depends on no parameter that trains.
 
     Examples:
         >>> import torch
@@ -71,7 +76,7 @@ def check_training(
     _check_arguments(model, loss_fn, optimizer, accumulate, steps)
     ignored = check_words("ignore", ignore)
     watcher = Watcher()
-    with _put_back(model, loss_fn, optimizer, scheduler):
+    with torch.enable_grad(), _put_back(model, loss_fn, optimizer, scheduler):
         watcher.start()
         try:
             _train(model, loss_fn, optimizer, batches, val_batches, scheduler, unpack, accumulate, steps)
@@ -131,13 +136,26 @@ def _train(
     steps: int,
 ) -> None:
     stream = _endless(batches)
-    optimizer.zero_grad()
+    group: list[Any] = []
+
+    def losses() -> Tensor:
+        optimizer.zero_grad()
+        total = torch.zeros(())
+        for batch in group:
+            loss = _loss(model, loss_fn, batch, unpack)
+            check_trains(loss)
+            (loss / accumulate if accumulate > 1 else loss).backward()
+            total = total + loss.detach().cpu()
+        return total / accumulate
+
     for step in range(steps):
         model.train()
-        for _ in range(accumulate):
-            loss = _loss(model, loss_fn, next(stream), unpack)
-            (loss / accumulate if accumulate > 1 else loss).backward()
-        optimizer.step()
+        group[:] = itertools.islice(stream, accumulate)
+        if needs_closure(optimizer):
+            optimizer.step(cast(Any, losses))  # torch's annotation wants a float
+        else:
+            losses()
+            optimizer.step()
         optimizer.zero_grad()
         if scheduler is not None:
             scheduler.step()
@@ -153,12 +171,23 @@ def _loss(
 ) -> Tensor:
     if loss_fn is None:
         output = arguments_of(batch, model, name="batches").call(model)
-        loss = getattr(output, "loss", None)
+        loss = output if isinstance(output, Tensor) else loss_of(output)
         if loss is None:
-            loss = output["loss"] if isinstance(output, dict) and "loss" in output else tensors_in(output)[0]
+            raise ValueError(no_loss(output))
         return loss.mean()
     inputs, target = unpack(batch) if unpack is not None else _split(batch)
-    return loss_fn(arguments_of(inputs, model, name="batches").call(model), target).mean()
+    try:
+        output = arguments_of(inputs, model, name="batches").call(model)
+    except TypeError as error:
+        if unpack is None and len(batch) > 2 and "argument" in str(error):
+            error.add_note(
+                f"a batch of {len(batch)} parts was taken for {len(batch) - 1} inputs and a target; pass unpack= otherwise"
+            )
+        raise
+    loss = loss_fn(output, target)
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"loss_fn must return a tensor, got {describe(loss)}; leave out .item()")
+    return loss.mean()
 
 
 def _split(batch: Any) -> tuple[Any, Any]:
@@ -174,15 +203,18 @@ def _is_batch(batches: Any) -> bool:
     if isinstance(batches, Tensor):
         return True
     if isinstance(batches, (tuple, list)):
-        return (
-            len(batches) >= 1 and isinstance(batches[0], (Tensor, dict)) and not isinstance(batches[0], (tuple, list))
-        )
+        return len(batches) >= 1 and (isinstance(batches[0], (Tensor, dict)) or hasattr(batches[0], "__array__"))
     return isinstance(batches, dict)
 
 
 def _each(batches: Any) -> Iterator[Any]:
     if _is_batch(batches):
         return iter([batches])
+    if isinstance(batches, Dataset) and not isinstance(batches, IterableDataset):
+        raise TypeError(
+            f"batches must be a loader, an iterable of batches or one batch, got {describe(batches)}, whose items are samples; "
+            "pass DataLoader(it, batch_size=32, shuffle=True)"
+        )
     try:
         return iter(batches)
     except TypeError:

@@ -105,13 +105,18 @@ def weighted_sum(losses: Tensor, weight: Tensor | float) -> Tensor:
     return (losses * weight if isinstance(weight, Tensor) else losses).sum(dtype=wide_dtype(losses.device))
 
 
-def backward(losses: Tensor, weight: Tensor | float, divisor: float) -> None:
-    """Back-propagate `sum(w * l) / divisor`: the weights are the gradient of the losses, so the graph needs no sum."""
+def check_trains(losses: Tensor) -> None:
+    """Refuse losses that no parameter has a part in."""
     if not losses.requires_grad:
         raise ValueError(
             "the losses depend on no parameter that trains: all of the model is frozen, or the output was detached "
             "or turned into integers on the way to the loss"
         )
+
+
+def backward(losses: Tensor, weight: Tensor | float, divisor: float) -> None:
+    """Back-propagate `sum(w * l) / divisor`: the weights are the gradient of the losses, so the graph needs no sum."""
+    check_trains(losses)
     if isinstance(weight, Tensor):
         losses.backward((weight / divisor).expand_as(losses))
     else:

@@ -59,15 +59,11 @@ class Objective:
                 raise
             _batches.check_losses(losses)
             return losses
-        loss = _loss_of(output)
+        loss = loss_of(output)
         if loss is None and not self.by_model:
             return torch.zeros(0)
         if loss is None:
-            raise ValueError(
-                f"without loss_fn the model must return its loss, as `output.loss`, `output['loss']` or the one scalar of a "
-                f"tuple, got {describe(output)}; pass loss_fn, give the model its labels as an input, or wrap it in a module "
-                "that returns the loss"
-            )
+            raise ValueError(no_loss(output))
         return loss.reshape(1) if loss.ndim == 0 else loss
 
     def counted(
@@ -88,6 +84,14 @@ class Objective:
         labels = target[..., 1:] if self.shifts and target.ndim > 1 else target
         count = labels.numel() if labels.is_floating_point() else int((labels != _IGNORED).sum())
         return torch.tensor([float(count)]), None
+
+
+def no_loss(output: Any) -> str:
+    """Return what to say of an output without a loss."""
+    return (
+        "without loss_fn the model must return its loss, as `output.loss`, `output['loss']` or the one scalar of a tuple, got "
+        f"{describe(output)}; pass loss_fn, give the model its labels as an input, or wrap it in a module that returns the loss"
+    )
 
 
 def rows_of(value: Any) -> int:
@@ -117,7 +121,8 @@ def _range_of(target: Any) -> str:
     return f" from {low.item()} to {high.item()}"
 
 
-def _loss_of(output: Any) -> Tensor | None:
+def loss_of(output: Any) -> Tensor | None:
+    """Return the loss that a model has put into its output, `None` where it does not say which part that is."""
     loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
     if loss is None and isinstance(output, (tuple, list)):
         # (loss, logits) of transformers, (logits, loss) of others; DataParallel makes a row of the losses of its devices

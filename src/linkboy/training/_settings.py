@@ -162,12 +162,17 @@ def check_optimizer(optimizer: object) -> None:
     """Refuse anything but an optimizer of torch that steps with the gradients it finds."""
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {describe(optimizer)}")
-    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
+    if needs_closure(optimizer):
         raise ValueError(
             f"optimizer {type(optimizer).__name__} computes the loss several times in a step and needs a closure, which fit "
             "does not have; use an optimizer that steps once with the gradient, or write the loop for this one"
         )
+
+
+def needs_closure(optimizer: Optimizer) -> bool:
+    """Return whether an optimizer computes the loss itself, as LBFGS does."""
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
 
 
 def as_list(argument: str, need: str, value: Any) -> tuple[Any, ...]:
