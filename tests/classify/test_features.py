@@ -20,6 +20,7 @@ TEXTS = st.lists(st.text(ALPHABET, max_size=12), min_size=1, max_size=12)
 
 def plain_ngrams(text, longest, words):
     """The n-grams of a text as strings, by the definition."""
+    text = " ".join(text.split())
     marked = START + text.lower() + END
     grams = [marked[i : i + n] for n in range(1, longest + 1) for i in range(len(marked) - n + 1)]
     grams = [gram for gram in grams if gram not in (START, END)]
@@ -46,6 +47,29 @@ def test_counts_and_weights_equal_the_definition(texts, longest, words):
         norm = math.sqrt(sum(weight * weight for weight in expected))
         got = encoded.weights[encoded.offsets[row] : encoded.offsets[row + 1]]
         np.testing.assert_allclose(np.sort(got), np.sort([weight / norm for weight in expected]), rtol=1e-5)
+
+
+def test_white_space_counts_as_one_space():
+    texts = ["good  film", "good\tfilm", " good film\n", "good\u3000film", "good\r\n\u00a0film", "good film"]
+    encoder = NgramEncoder.fit(texts)
+    rows = [encoder.encode([text]) for text in texts]
+    for row in rows:
+        assert row.ids.tolist() == rows[-1].ids.tolist()
+        assert row.weights.tolist() == rows[-1].weights.tolist()
+    assert encoder.normalized("  a\n\n b ") == "a b"
+    assert len(NgramEncoder.fit([" \n", "\t"])) == len(NgramEncoder.fit(["", ""]))
+
+
+def test_an_encoder_that_was_saved_before_takes_white_space_as_it_is():
+    made = NgramEncoder.fit(["a  b", "a  b", "a b", "a b"], longest=4, words=False)
+    settings = made.settings()
+    assert settings.pop("collapse_whitespace") is True
+    before = NgramEncoder.restore(settings, made.arrays())
+    assert before.settings() == settings
+    assert before.encode(["a b"]).ids.tolist() == made.encode(["a b"]).ids.tolist()
+    assert before.encode(["a  b"]).ids.tolist() != made.encode(["a  b"]).ids.tolist()
+    with pytest.raises(TypeError):
+        NgramEncoder.restore({**settings, "collapse_whitespace": 1}, made.arrays())
 
 
 def test_character_weights_equal_scikit_learn():

@@ -1,6 +1,7 @@
 """The n-grams of the compiled core beside those of the NumPy path: the same numbers, bit for bit."""
 
 import copy
+import dataclasses
 import pickle
 
 import numpy as np
@@ -43,10 +44,13 @@ def assert_same_bits(made, plain, texts):
         assert np.array_equal(one, other)
 
 
+@pytest.mark.parametrize("collapse", [False, True])
 @pytest.mark.parametrize("binary", [False, True])
 @pytest.mark.parametrize(("longest", "words"), [(1, False), (3, True), (5, True), (16, False)])
-def test_every_bit_is_that_of_the_numpy_path(longest, words, binary):
+def test_every_bit_is_that_of_the_numpy_path(longest, words, binary, collapse):
     made, plain = encoders(longest=longest, words=words, binary=binary)
+    made, plain = (dataclasses.replace(each, collapse_whitespace=collapse) for each in (made, plain))
+    plain.__dict__["_core"] = None
     assert made._core is not None
     assert len(made) > 20
     assert_same_bits(made, plain, TEXTS)

@@ -1,6 +1,7 @@
 """Labelled texts from memory: frames of polars and pandas, texts and labels; what is shown, and how a signal ends a run."""
 
 import contextlib
+import dataclasses
 import signal
 
 import numpy as np
@@ -209,3 +210,13 @@ def test_texts_and_labels_the_other_way_round_are_refused():
         "does; pass (texts, labels)"
     )
     assert lb.read_labelled((texts, [0, 1] * 20)).labels[:2] == ["0", "1"]
+
+
+def test_texts_in_memory_are_stripped_as_those_of_files_are(tmp_path, make_rows):
+    rows = make_rows(240)
+    padded = dataclasses.replace(rows, texts=[f"  {text} \n" for text in rows.texts])
+    plain, spaced = (lb.train_classifier(each, tmp_path / name) for name, each in (("a", rows), ("b", padded)))
+    first, second = ((report.directory / "model.safetensors").read_bytes() for report in (plain, spaced))
+    assert first == second
+    assert plain.metrics["test"].accuracy == spaced.metrics["test"].accuracy
+    assert (plain.directory / "predictions.csv").read_bytes() == (spaced.directory / "predictions.csv").read_bytes()

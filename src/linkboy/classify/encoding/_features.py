@@ -72,7 +72,7 @@ class Ngram:
         number: its place in the vocabulary.
         text: its characters, lower-case, with `START` and `END` for the borders of the text.
         kind: `"characters"`, `"word"` or `"word pair"`.
-        span: where it begins in the text as given, and where it ends, exclusive.
+        span: where it begins in the normalized text, and where it ends, exclusive.
     """
 
     number: int
@@ -85,6 +85,9 @@ class Ngram:
 class NgramEncoder:
     """Character n-grams, and words with word pairs where the script has them, weighted by TF-IDF or by presence.
 
+    White space counts as one space, however much of it there is, and as none at the borders of a text: how far apart words
+    stand tells more about where a text comes from than about its class.
+
     The weight of an n-gram is `(1 + ln count) * (ln((1 + N) / (1 + df)) + 1)`, or 1 if `binary`, and each text is scaled
     to unit length; n-grams outside the vocabulary are dropped.
 
@@ -94,6 +97,8 @@ class NgramEncoder:
         hashes: `(V,)` uint64, sorted: the vocabulary.
         idf: `(V,)` float32.
         binary: whether an n-gram that occurs weighs 1, whatever its count and idf.
+        collapse_whitespace: whether white space counts as one space; those of classifiers that were saved before take it as it
+            is.
     """
 
     longest: int
@@ -101,6 +106,7 @@ class NgramEncoder:
     hashes: NDArray[np.uint64]
     idf: NDArray[np.float32]
     binary: bool = False
+    collapse_whitespace: bool = True
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -124,7 +130,7 @@ class NgramEncoder:
         Where `longest` or `words` is `None` the texts decide: scripts without spaces get 3 and no words; others get words,
         and 5, or 4 where texts are as short as names. Of more than four million characters a part is looked at, drawn evenly.
         """
-        texts = texts[:: max(1, sum(map(len, texts)) // MOST_CHARACTERS)]
+        texts = [_collapsed(text) for text in texts[:: max(1, sum(map(len, texts)) // MOST_CHARACTERS)]]
         spaced = unspaced_share(texts) < 0.5
         if longest is None:
             longest = 3 if not spaced else 4 if np.median([len(text) for text in texts]) < 30 else 5
@@ -142,11 +148,16 @@ class NgramEncoder:
 
     def encode(self, texts: Sequence[str]) -> FlatFeatures:
         """Turn texts into weighted n-grams; a text without a known one gets an empty row."""
+        texts = list(map(self.normalized, texts))
         # The core needs no memory for what is between texts and n-grams, so that chunks are for several threads alone.
         chunks = [texts] if self._core is not None and torch.get_num_threads() == 1 else _chunks(texts)
         parts = in_threads(self._encode_chunk, chunks)
         ids, weights, lengths = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
         return FlatFeatures(ids, weights, np.concatenate(([0], np.cumsum(lengths))))
+
+    def normalized(self, text: str) -> str:
+        """Return the text whose n-grams count."""
+        return _collapsed(text) if self.collapse_whitespace else text
 
     @cached_property
     def _core(self) -> Any:
@@ -169,7 +180,7 @@ class NgramEncoder:
         return ids, weights, np.bincount(rows, minlength=len(texts))
 
     def ngrams_of(self, text: str) -> list[Ngram]:
-        """Return every known n-gram of a text with its characters, which the encoded features do not hold."""
+        """Return every known n-gram of a normalized text with its characters, which the encoded features do not hold."""
         marked = f"{START}{text.lower()}{END}"
         # A character may have more than one in lower case; the borders of the text stand at its first and last place.
         origin = np.repeat(np.arange(len(text)), [len(character.lower()) for character in text])
@@ -188,7 +199,8 @@ class NgramEncoder:
 
     def settings(self) -> dict[str, Any]:
         """Return what JSON can hold of the encoder."""
-        return {"longest": self.longest, "words": self.words, "binary": self.binary}
+        own = {"longest": self.longest, "words": self.words, "binary": self.binary}
+        return {**own, "collapse_whitespace": True} if self.collapse_whitespace else own
 
     def arrays(self) -> dict[str, Tensor]:
         """Return the tensors of the encoder."""
@@ -199,9 +211,14 @@ class NgramEncoder:
     def restore(cls, settings: dict[str, Any], arrays: dict[str, Tensor]) -> Self:
         """Build the encoder that `settings` and `arrays` were taken from."""
         longest, words, binary = settings["longest"], settings["words"], settings.get("binary", False)
-        if not isinstance(longest, int) or not 1 <= longest <= 16 or not {type(words), type(binary)} == {bool}:
+        collapse = settings.get("collapse_whitespace", False)
+        if (
+            not isinstance(longest, int)
+            or not 1 <= longest <= 16
+            or not {type(words), type(binary), type(collapse)} == {bool}
+        ):
             raise TypeError("the encoder needs a longest n-gram of 1 to 16 characters, and to know whether words count")
-        return cls(longest, words, arrays["hashes"].numpy(), arrays["idf"].numpy(), binary)
+        return cls(longest, words, arrays["hashes"].numpy(), arrays["idf"].numpy(), binary, collapse)
 
 
 def log_odds(
@@ -238,6 +255,10 @@ def log_odds_of(inside: Tensor, outside: Tensor, unseen: float = 1.0) -> Tensor:
     """
     inside, outside = inside + unseen, outside + unseen
     return (inside / inside.sum(0)).log() - (outside / outside.sum(0)).log()
+
+
+def _collapsed(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -241,7 +241,7 @@ def labelled_of(
         ValueError: it is bad or can be read in two ways.
     """
     if isinstance(value, LabelledTexts):
-        return value
+        return dataclasses.replace(value, texts=[text.strip() for text in value.texts])  # as texts of files are read
     if not (isinstance(value, (str, os.PathLike)) or is_frame(value) or is_pair(value)):
         raise TypeError(f"{name} must be {ACCEPTED}, got {type(value).__name__}; see read_labelled")
     return read_rows(value, Reading(wanted_columns(None, None, None, known=known, known_label=known_label)))

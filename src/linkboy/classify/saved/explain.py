@@ -45,7 +45,7 @@ class Explanation(Report):
     """Why one text was given one class and not another.
 
     Attributes:
-        text: the text as the classifier sees it, without surrounding space.
+        text: the text as the classifier sees it: without surrounding space, and for n-grams with one space for white space.
         label: the class that is explained.
         probability: the probability of that class.
         against: the class that it is compared with; where a text may have several labels, `"not x"` for the label x.
@@ -148,7 +148,7 @@ def explain_text(
         against: the class to compare it with; by default the likeliest one other than `label`.
         alone: whether each label is decided by itself, so that a text may have several.
     """
-    text = text.strip()
+    text = encoder.normalized(text) if isinstance(encoder, NgramEncoder) else text.strip()
     logits = logits_of([text])[0].double()
     ranked = [names[number] for number in logits.argsort(descending=True, stable=True).tolist()]
     label = label or next(name for name in ranked if name != against)
