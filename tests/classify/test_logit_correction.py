@@ -55,38 +55,34 @@ def test_intercepts_are_found_where_a_class_is_given_too_often():
     moved = [0.8, -0.3, -0.5]
     logits, targets, weights = judged(6000, moved=moved)
     found = choose_logit_correction(logits, targets, weights, intercepts=True)
-    assert found.cap is None
+    assert found.cap is None or found.cap > 10
     assert found.intercepts.tolist() == pytest.approx(moved, abs=0.15)
     assert found.gain_of_intercepts > 0.01
     shares = found(logits).softmax(1).mean(0)
     assert shares.tolist() == pytest.approx((np.bincount(targets) / 6000).tolist(), abs=2e-3)
-    alike = choose_logit_correction(logits, targets, weights, intercepts=False).intercepts
-    assert alike.tolist() == [float(alike[0])] * 3
+    assert choose_logit_correction(logits, targets, weights, intercepts=False).intercepts.tolist() == [0.0] * 3
 
 
 def test_they_are_at_the_minimum_of_what_is_written():
-    logits, targets, weights = judged(900, cap=1.5, moved=[0.5, 0.0, -0.5])
-    weights = torch.from_numpy(np.random.default_rng(1).uniform(0.2, 2, 900))
+    logits, targets, weights = judged(3000, cap=1.5, moved=[1.0, 0.0, -1.0])
+    weights = torch.from_numpy(np.random.default_rng(1).uniform(0.2, 2, 3000))
     z, share = logits.numpy(), (weights / weights.sum()).numpy()
 
-    def of_intercepts(p):
-        return share @ losses(np.exp(p[0]) * z + p[1:], targets) + _logit_correction.WORTH_OF_INTERCEPTS / 1800 * (
-            p @ p
-        )
-
-    first = minimize(of_intercepts, np.zeros(4)).x
-    z = np.exp(first[0]) * z + first[1:]
     start = np.array([0, 0, math.log(_logit_correction.CAP_AT_FIRST * np.sqrt(np.square(z).mean()))])
 
-    def of_cap(p):
-        capped = np.exp(p[2]) * np.tanh((np.exp(p[0]) * z - p[1]) / np.exp(p[2]))
-        return share @ losses(capped, targets) + (p - start) @ (p - start) / 1800
+    def capped(p):
+        return np.exp(p[2]) * np.tanh((np.exp(p[0]) * z - p[1]) / np.exp(p[2]))
 
-    second = minimize(of_cap, start).x
+    first = minimize(lambda p: share @ losses(capped(p), targets) + (p - start) @ (p - start) / 6000, start, tol=1e-9).x
+    between, worth = capped(first), _logit_correction.WORTH_OF_INTERCEPTS / 6000
+    second = minimize(
+        lambda p: share @ losses(np.exp(p[0]) * between + p[1:], targets) + worth * (p @ p), np.zeros(4), tol=1e-9
+    ).x
     found = choose_logit_correction(logits, targets, weights, intercepts=True)
-    assert found.cap == pytest.approx(math.exp(second[2]), rel=1e-3)
+    assert found.cap == pytest.approx(math.exp(first[2] + second[0]), rel=1e-3)
     assert found.scale == pytest.approx(math.exp(first[0] + second[0]), rel=1e-3)
-    assert found.intercepts.numpy() == pytest.approx(np.exp(second[0]) * first[1:] - second[1], abs=1e-3)
+    assert found.level == pytest.approx(first[1] * math.exp(second[0]), abs=1e-3)
+    assert found.intercepts.numpy() == pytest.approx(second[1:], abs=1e-3)
 
 
 def test_rows_in_blocks_give_the_same(monkeypatch):
@@ -224,8 +220,9 @@ def test_an_explanation_under_a_cap_adds_up_and_says_what_counts(trained):
     numbers = [classifier.class_names.index(name) for name in (explanation.label, explanation.against)]
     assert explanation.log_odds == pytest.approx(float(logits[numbers[0]] - logits[numbers[1]]), abs=1e-6)
     assert explanation.base + sum(piece.log_odds for piece in explanation.pieces) == pytest.approx(explanation.log_odds)
-    bias = classifier.model.bias.detach().double()
-    assert explanation.base == pytest.approx(explanation.scale * float(bias[numbers[0]] - bias[numbers[1]]), abs=1e-5)
+    bias, shift = (each.detach().double()[numbers] for each in (classifier.model.bias, classifier.model.soft_cap.shift))
+    expected = explanation.scale * float(bias[0] - bias[1]) + float(shift[0] - shift[1])
+    assert explanation.base == pytest.approx(expected, abs=1e-5)
     assert f"under the cap of the logits each counts {explanation.scale:.2f} of its weight" in str(explanation)
 
 

@@ -245,8 +245,9 @@ def _model_of(fit: LinearFit) -> NgramClassifier | NgramAndVectorClassifier:
     with torch.no_grad():
         ngrams.bag.weight[:vocabulary] = fit.weights[:-1]
         ngrams.bias.copy_(fit.weights[-1])
-    if fit.report.logit_cap is not None:
-        model.soft_cap = SoftCap(fit.report.logit_cap, classes)
+    if fit.correction.cap is not None:
+        model.soft_cap = SoftCap(fit.correction.cap, classes)
+        model.soft_cap.shift.copy_(fit.correction.intercepts)
     return model
 
 

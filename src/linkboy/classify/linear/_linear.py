@@ -128,14 +128,14 @@ class LinearReport(Report):
             f"; {format_count(self.tried_count)} other strengths were tried in the budget" if self.tried_count else ""
         )
         yield f"mixed: {self.judged_loss:.4f}; trained on {format_count(self.row_count)} rows{shift}{tried}"
-        if self.gain_of_intercepts:
-            yield f"intercepts of the classes by the judged rows lower their loss by {self.gain_of_intercepts:.4f}"
         if self.logit_cap is not None:
             cap = f"{self.logit_cap:.3g}"
             yield (
                 f"large logits are right less often than they say: each is {cap} * tanh(logit / {cap}), which lowers the loss of "
                 f"the judged rows by {self.gain_of_cap:.4f}"
             )
+        if self.gain_of_intercepts:
+            yield f"intercepts of the classes by the judged rows lower their loss by {self.gain_of_intercepts:.4f}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +148,7 @@ class LinearFit:
         judged: the numbers of the judged rows.
         logits: `(len(judged), C)`, their logits under models that had not seen them, and the cap.
         report: what was chosen.
+        correction: what was chosen for the logits of the sum; without a cap it is all in the weights.
     """
 
     weights: Tensor
@@ -155,11 +156,11 @@ class LinearFit:
     judged: NDArray[np.int64]
     logits: Tensor
     report: LinearReport
+    correction: LogitCorrection
 
     def capped(self, logits: Tensor) -> Tensor:
         """Return the logits that the model gives where its weights give these."""
-        cap = self.report.logit_cap
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        return logits if self.correction.cap is None else self.correction.behind(logits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -353,7 +354,9 @@ def fit_linear(
     members = [dataclasses.replace(m, coefficient=a) for (m, _), a in zip(tried, coefficients, strict=False)]
     towards = None if prior is None else _ratio(task.counts(final), prior[1])
     weights = _final(task, final, towards, judge.steps, members, progress)
-    weights[-1] += correction.intercepts.float()
+    weights[-1] -= correction.level
+    if correction.cap is None:
+        weights[-1] += correction.intercepts.float()
     of_vectors = None
     if task.vectors is not None:
         of_vectors, bias = _of_vectors(task, task.vectors, final, towards, members, progress)
@@ -375,7 +378,7 @@ def fit_linear(
         logit_cap=correction.cap,
         gain_of_cap=correction.gain_of_cap,
     )
-    return LinearFit(weights, of_vectors, judge.rows, z.float(), report)
+    return LinearFit(weights, of_vectors, judge.rows, z.float(), report, correction)
 
 
 def _mixed_members(judge: Judge, logits: Sequence[Tensor]) -> tuple[list[float], Tensor]:

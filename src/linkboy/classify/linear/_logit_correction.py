@@ -1,4 +1,4 @@
-"""What a mix still gets wrong, by the rows that judge it: the intercepts of the classes, and how sure a large logit is."""
+"""What a mix still gets wrong, by the rows that judge it: how sure a large logit is, and the intercepts of the classes."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ from linkboy.classify.linear._mixing import row_blocks, row_losses
 
 FOLDS = 3
 STEPS = 100
-LEAST = 1e-9  # what a step must gain
+LEAST = 1e-10  # what a step must gain
 WORTH_OF_INTERCEPTS = 5.0  # rows: how strongly they are drawn towards 0
 CAP_AT_FIRST = 4.0  # times the root mean square of the logits
 LEAST_GAIN = 5e-4  # of a correction, in the mean negative log-likelihood of a row
@@ -21,26 +21,32 @@ Form = Callable[[Tensor, Tensor], Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class LogitCorrection:
-    """Logits as `cap * tanh((scale * logits + intercepts) / cap)`; a linear model takes scale and intercepts into its weights.
+    """Logits as `cap * tanh((scale * logits - level) / cap) + intercepts`, or `scale * logits + intercepts` without a cap.
 
     Args:
-        scale: what they are multiplied by.
-        intercepts: `(C,)` float64, added after that.
+        scale: what they are multiplied by, which a linear model takes into its weights.
+        intercepts: `(C,)` float64.
+        level: that of the logits at which the cap changes nothing, which a linear model takes into its bias.
         cap: what no logit goes beyond; `None` without one.
-        gain_of_intercepts: how much intercepts that were chosen by other rows lower the mean negative log-likelihood of a row.
-        gain_of_cap: the same of the cap.
+        gain_of_cap: how much a cap that was chosen by other rows lowers the mean negative log-likelihood of a row.
+        gain_of_intercepts: the same of the intercepts.
     """
 
     scale: float
     intercepts: Tensor
+    level: float = 0.0
     cap: float | None = None
-    gain_of_intercepts: float = 0.0
     gain_of_cap: float = 0.0
+    gain_of_intercepts: float = 0.0
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Return what it makes of logits `(N, C)`."""
-        logits = self.scale * logits + self.intercepts
-        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+        return self.behind(self.scale * logits - self.level)
+
+    def behind(self, logits: Tensor) -> Tensor:
+        """Return what it makes of logits that have scale and level in them."""
+        capped = logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+        return capped + self.intercepts.to(logits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,31 +82,39 @@ def choose_logit_correction(logits: Tensor, targets: Tensor, weights: Tensor, *,
     """
     every = math.ceil(max(logits.numel(), 1) / MOST_LOGITS)
     rows = _Judged(logits, targets, weights.double()).part(slice(None, None, every))
-    found = LogitCorrection(1.0, torch.zeros(logits.shape[1], dtype=torch.float64))
-    if intercepts:
-        start = torch.zeros(1 + logits.shape[1], dtype=torch.float64)
-        made, gain = _chosen(_with_intercepts, start, torch.full_like(start, WORTH_OF_INTERCEPTS), rows)
-        if made is not None:
-            found = LogitCorrection(float(made[0].exp()), made[1:], gain_of_intercepts=gain)
-            rows = dataclasses.replace(rows, logits=found(rows.logits))
+    found = _with_chosen_cap(LogitCorrection(1.0, torch.zeros(logits.shape[1], dtype=torch.float64)), rows)
+    return _with_chosen_intercepts(found, rows) if intercepts else found
+
+
+def _with_chosen_cap(found: LogitCorrection, rows: _Judged) -> LogitCorrection:
     size = float(rows.logits.square().mean().sqrt())
     if not 0 < size < math.inf:
         return found
     start = torch.tensor([0.0, 0.0, math.log(CAP_AT_FIRST * size)], dtype=torch.float64)
-    made, gain = _chosen(_with_cap, start, torch.ones_like(start), rows)
+    made, gain = _chosen(_under_cap, start, torch.ones_like(start), rows)
     if made is None:
         return found
     scale, level, cap = float(made[0].exp()), float(made[1]), float(made[2].exp())
-    moved = scale * found.intercepts - level
-    return dataclasses.replace(found, scale=scale * found.scale, intercepts=moved, cap=cap, gain_of_cap=gain)
+    return dataclasses.replace(found, scale=scale, level=level, cap=cap, gain_of_cap=gain)
 
 
-def _with_intercepts(parameters: Tensor, logits: Tensor) -> Tensor:
+def _with_chosen_intercepts(found: LogitCorrection, rows: _Judged) -> LogitCorrection:
+    start = torch.zeros(1 + len(found.intercepts), dtype=torch.float64)
+    rows = dataclasses.replace(rows, logits=found(rows.logits))
+    made, gain = _chosen(_under_intercepts, start, torch.full_like(start, WORTH_OF_INTERCEPTS), rows)
+    if made is None:
+        return found
+    scale = float(made[0].exp())
+    cap = None if found.cap is None else scale * found.cap
+    return LogitCorrection(scale * found.scale, made[1:], scale * found.level, cap, found.gain_of_cap, gain)
+
+
+def _under_intercepts(parameters: Tensor, logits: Tensor) -> Tensor:
     """Return logits under the logarithm of a scale, and an intercept for each class."""
     return parameters[0].exp() * logits + parameters[1:]
 
 
-def _with_cap(parameters: Tensor, logits: Tensor) -> Tensor:
+def _under_cap(parameters: Tensor, logits: Tensor) -> Tensor:
     """Return logits under the logarithm of a scale, the level that the cap leaves where it is, and the logarithm of the cap."""
     scale, level, cap = parameters[0].exp(), parameters[1], parameters[2].exp()
     return cap * torch.tanh((scale * logits - level) / cap)

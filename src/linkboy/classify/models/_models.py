@@ -29,7 +29,7 @@ class LinearHead(nn.Linear):
 
 
 class SoftCap(nn.Module):
-    """Keeps logits between `-cap` and `cap`: `cap * tanh(logits / cap)`, and what has been added to them since.
+    """Keeps logits between `-cap` and `cap`, and adds a shift of each class: `cap * tanh(logits / cap) + shift`.
 
     Source: Gemma Team 2024, section 2, https://arxiv.org/abs/2408.00118.
 
