@@ -85,6 +85,8 @@ def test_xlm_keeps_four_lists_of_layers_side_by_side():
         for name in ("attentions", "layer_norm1", "ffns", "layer_norm2"):
             edit.keep_layers(name, [0, 2])
     assert not said(edit.report)
+    assert model.config.n_layers == 2
+    assert not [note for note in edit.report.notes if "optimizer" not in note]  # one field is the depth of all four
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")

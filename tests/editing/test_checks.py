@@ -153,7 +153,7 @@ def test_a_model_that_did_not_run_before_may_be_cured():
     model, _ = models.mlp()
     gray = torch.ones(3, 5)
     report = replace_layer(model, "0", nn.Linear(5, 8), example=gray)
-    assert report.notes[-1].startswith(
+    assert report.notes[0].startswith(
         "the example did not run before the edit: 0 (Linear, weight f32[8, 8]) got f32[3, 5]"
     )
     assert report.outputs[0].before == "-"

@@ -32,6 +32,31 @@ def test_a_buffer_over_the_words_follows_the_config():
     assert "final_logits_bias follows: (1, 64) -> (1, 70)" in report.repairs
 
 
+def test_numbers_of_words_follow_wherever_a_fresh_model_would_have_the_new_one(tmp_path):
+    model = hf.XLMWithLMHeadModel(hf.XLMConfig(vocab_size=64, emb_dim=16, n_layers=1, n_heads=2, pad_index=0)).eval()
+    report = resized(model, 70, {"input_ids": IDS})
+    assert (model.pred_layer.n_words, model.transformer.n_words) == (70, 70)
+    assert "n_words of pred_layer: 64 -> 70" in report.repairs
+    assert not [note for note in report.notes if "optimizer" not in note]
+    model(input_ids=IDS, labels=IDS).loss.backward()  # it reshapes to n_words
+
+
+def test_the_width_of_a_weight_over_the_words_follows():
+    sizes = {
+        "hidden_size": 16,
+        "embedding_size": 8,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+    }
+    config = hf.MobileBertConfig(vocab_size=64, intra_bottleneck_size=8, true_hidden_size=8, **sizes)
+    model = hf.MobileBertForMaskedLM(config).eval()
+    report = resized(model, 70, {"input_ids": IDS})
+    dense = model.cls.predictions.dense
+    assert (dense.in_features, dense.weight.shape) == (70, (8, 70))
+    assert not [note for note in report.notes if "optimizer" not in note]
+
+
 def test_the_bias_of_an_untied_output_follows_and_can_be_loaded(tmp_path):
     model, example = models.bert(hf.BertForMaskedLM, tie_word_embeddings=False)
     resized(model, 70, example)

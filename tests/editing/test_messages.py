@@ -201,10 +201,23 @@ def test_wrapped_models_are_refused_with_the_part_to_edit():
         assert str(caught.value) == f"model is wrapped in {type(wrapper).__name__}; edit {path} and wrap it again"
     with pytest.raises(TypeError) as caught:
         surgery(nn.Sequential(nn.DataParallel(inner)))
-    assert str(caught.value) == "'0' is wrapped in DataParallel; edit model.0.module and wrap it again"
+    assert str(caught.value) == (
+        "'0' is wrapped in DataParallel; put what is inside back, model.set_submodule('0', model.get_submodule('0.module')), "
+        "and wrap it again after the edit"
+    )
     with pytest.raises(TypeError) as caught:
         surgery("model")
     assert str(caught.value) == "model must be an nn.Module, got str"
+
+
+def test_what_the_message_for_a_compiled_part_says_runs():
+    model = nn.Sequential(torch.compile(nn.Linear(4, 4), backend="eager"), nn.Linear(4, 2))
+    with pytest.raises(TypeError) as caught:
+        replace_layer(model, "1", nn.Linear(4, 3))
+    code = str(caught.value).split("put what is inside back, ")[1].split(", and wrap")[0]
+    eval(code)
+    replace_layer(model, "1", nn.Linear(4, 3), example=torch.ones(1, 4))
+    assert [type(part).__name__ for part in model] == ["Linear", "Linear"]
 
 
 def test_models_on_several_devices_are_refused_by_the_name_of_their_class():

@@ -104,3 +104,33 @@ def test_a_config_that_could_not_be_built_before_is_not_named():
     model = Strict(hf.BertConfig(**models.TINY), 1).eval()
     report = keep_layers(model, "encoder.layer", [0, 1], example={"input_ids": IDS})
     assert not [note for note in report.notes if "could not be built" in note]
+
+
+class Dense(nn.ModuleDict):
+    """Hands each layer the list of all that came before, as DenseNet does."""
+
+    def forward(self, x):
+        features = [x]
+        for layer in self.values():
+            features.append(layer(features))
+        return torch.cat(features, -1)
+
+
+class Widened(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.inner = nn.Linear(width, 2)
+
+    def forward(self, features):
+        return self.inner(torch.cat(features, -1))
+
+
+def test_a_removal_that_the_rest_cannot_follow_is_told_where_it_came_furthest():
+    """What stands in for a layer may fail at once, and says nothing of the layer that is too wide now."""
+    model = nn.Sequential(Dense({"one": Widened(4), "two": Widened(6)}), nn.LayerNorm(8))
+    with pytest.raises(RuntimeError) as caught:
+        remove_layer(model, "0.two", example=X)
+    assert str(caught.value).startswith(
+        "the edited model does not run: 1 (LayerNorm, weight f32[8]) got f32[2, 3, 6] from 0: "
+    )
+    assert list(model[0]) == ["one", "two"]

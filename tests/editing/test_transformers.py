@@ -445,3 +445,71 @@ def test_what_a_config_did_not_rebuild_before_the_edit_is_no_news_after_it():
     assert report.notes[1:] == ()
     report = replace_layer(model, "encoder.layer.0.output.dense", nn.Sequential(nn.Linear(32, 16)))
     assert any("encoder.layer.0.output.dense.0.weight" in note for note in report.notes)
+
+
+class Layer(nn.Module):
+    """The first layer computes a bias that all others are handed, and has no flag that says so."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.inner = nn.Linear(8, 8)
+        if number == 0:
+            self.bias_of_all = nn.Linear(8, 8)
+
+    def forward(self, x, bias=None):
+        bias = self.bias_of_all(x) if bias is None else bias
+        return self.inner(x).tanh() + bias, bias
+
+
+class Stack(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([Layer(number) for number in range(4)])
+
+    def forward(self, x):
+        bias = None
+        for layer in self.layers:
+            x, bias = layer(x, bias)
+        return x
+
+
+@pytest.mark.parametrize("kept", [[1, 2, 3], [2, 0, 1], [3], [1, 0]])
+def test_what_the_first_layer_alone_has_moves_where_the_run_misses_it(kept):
+    torch.manual_seed(0)
+    model, x = Stack(), torch.randn(2, 8)
+    owned, layers = model.layers[0].bias_of_all, list(model.layers)
+    optimizer = torch.optim.AdamW(model.parameters())
+    report = keep_layers(model, "layers", kept, example=x, optimizer=optimizer)
+    assert [hasattr(layer, "bias_of_all") for layer in model.layers] == [True, *[False] * (len(kept) - 1)]
+    assert model.layers[0].bias_of_all is owned
+    assert "bias_of_all of the first layer of layers moved to the new first layer" in report.repairs
+    expected, bias = x, owned(x)
+    for number in kept:
+        expected = layers[number].inner(expected).tanh() + bias
+    assert torch.equal(model(x), expected)
+    held = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
+    assert held == {id(tensor) for tensor in model.parameters()}
+
+
+def test_a_layer_that_misses_what_no_first_layer_had_is_refused():
+    model = Stack()
+    del model.layers[0].bias_of_all
+    with pytest.raises(RuntimeError, match="'Layer' object has no attribute 'bias_of_all'"):
+        keep_layers(model, "layers", [1, 2], example=torch.ones(1, 8))
+    model = Stack()
+    with pytest.raises(RuntimeError):
+        replace_layer(model, "layers.0", nn.Linear(8, 8), example=torch.ones(1, 8))
+    assert [hasattr(layer, "bias_of_all") for layer in model.layers] == [True, False, False, False]
+
+
+@pytest.mark.skipif(not hasattr(hf, "WavLMModel"), reason="WavLM")
+def test_wavlm_keeps_its_position_bias_when_the_first_layer_goes(tmp_path):
+    sizes = {key: value for key, value in models.TINY.items() if key not in ("vocab_size", "max_position_embeddings")}
+    convolutions = {"conv_dim": (8, 8), "conv_stride": (4, 2), "conv_kernel": (8, 2), "num_feat_extract_layers": 2}
+    places = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "mask_time_prob": 0.0}
+    model = hf.WavLMModel(hf.WavLMConfig(**sizes, **convolutions, **places)).eval()
+    example = {"input_values": torch.linspace(-9, 9, 800).reshape(2, 400).sin()}
+    keep_layers(model, "encoder.layers", [2, 3], example=example)
+    model.save_pretrained(tmp_path)
+    again = hf.WavLMModel.from_pretrained(tmp_path).eval()
+    assert torch.equal(again(**example).last_hidden_state, model(**example).last_hidden_state)

@@ -118,6 +118,7 @@ class Changes:
         shared_layers: whether the caller asked for one layer object in two positions.
         built: the parts that transformers builds from a config, before the edit, by `id`.
         sizes: kind, module, old and new number of outputs or rows.
+        depths: the `id` of each config whose depth was set, with the old and the new depth.
         alive: things whose `id` must not be used again.
     """
 
@@ -136,6 +137,7 @@ class Changes:
     untied: set[int] = dataclasses.field(default_factory=set)
     shared_layers: bool = False
     sizes: list[Size] = dataclasses.field(default_factory=list)
+    depths: set[tuple[int, int, int]] = dataclasses.field(default_factory=set)
     built: dict[int, BuiltPart] = dataclasses.field(default_factory=dict)
     alive: list[Any] = dataclasses.field(default_factory=list)
 

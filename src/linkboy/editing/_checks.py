@@ -19,6 +19,7 @@ from linkboy.editing._caching import NOTHING, Cached, compare_cache
 from linkboy.editing._changes import Changes
 from linkboy.editing._names import ModulePlace, kind_of, named_once, places_of
 from linkboy.editing._recorder import RecordedRun, Refused, record
+from linkboy.editing._repairs import lend_to_first
 from linkboy.editing.report import OutputChange
 
 _NOT_ON_SHAPES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
@@ -96,7 +97,7 @@ def check(changes: Changes, example: Arguments | None, how: How, before: Before)
     settle_removals(changes, example, how, before)
     if example is None:
         return Checked("not run, as no example was given")
-    after, said = _run_after(changes.model, example, how, before)
+    after, said = _run_after(changes, example, how, before)
     if before.failure is not None:
         changes.notes.append(f"the example did not run before the edit: {before.failure}")
     _note_dead_modules(changes, before, after)
@@ -107,11 +108,13 @@ def check(changes: Changes, example: Arguments | None, how: How, before: Before)
     return Checked(said, before, after, outputs, cached)
 
 
-def _run_after(model: nn.Module, example: Arguments, how: How, before: Before) -> tuple[RecordedRun, str]:
+def _run_after(changes: Changes, example: Arguments, how: How, before: Before) -> tuple[RecordedRun, str]:
     """Run the edited model on values, or where there are none on shapes; return the run, and how it was run."""
     # Values show all that shapes do, and a run on shapes takes as long as one of a small model.
-    way = _ways(model, example, how)[-1]
-    run = record(model, example, way)
+    way = _ways(changes.model, example, how)[-1]
+    run = record(changes.model, example, way)
+    while lend_to_first(changes, run.error):
+        run = record(changes.model, example, way)
     _demand(run, before)
     return run, "run on values" if run.on_values else f"run {_ON_SHAPES}, not on values"
 
@@ -220,8 +223,8 @@ def settle_removals(changes: Changes, example: Arguments | None, how: How, befor
     elif example is not None:
         called = None if before.good is None else before.good.called
         needed = [(place, old) for place, old in pending if called is None or id(old) in called]
-        _stand_in_where_needed(changes, example, how, needed)
-        _check_training(changes, example, how, before, [item for item in pending if item[0].is_empty])
+        if _stand_in_where_needed(changes, example, how, needed):
+            _check_training(changes, example, how, before, [item for item in pending if item[0].is_empty])
     for place, _ in pending:
         now = None if place.is_empty else place.module
         what = "gone" if now is None else f"{'an' if isinstance(now, nn.Identity) else 'a'} {_named(now)} now"
@@ -233,17 +236,27 @@ def _named(module: nn.Module) -> str:
     return "nn.Identity" if isinstance(module, nn.Identity) else f"{kind_of(module)} with p=0"
 
 
-def _stand_in_where_needed(changes: Changes, example: Arguments, how: How, removals: list[Removal]) -> None:
-    if not removals or _runs(changes, example, how):
-        return
+def _stand_in_where_needed(changes: Changes, example: Arguments, how: How, removals: list[Removal]) -> bool:
+    """Put something harmless where the forward calls what was removed; return whether it runs then."""
+    if not removals:
+        return True
+    without = _last_run(changes, example, how, training=False)
+    if without.failure is None:
+        return True
     _stand_in(changes, removals)
-    if len(removals) == 1 or not _runs(changes, example, how):
-        return
+    run = _last_run(changes, example, how, training=False)
+    stand_ins = {id(place.module) for place, _ in removals}
+    if run.failure is not None and len(run.called - stand_ins) < len(without.called):
+        for place, _ in removals:  # nothing in their place came further, so that its failure is the one to tell
+            place.leave_out()
+    if len(removals) == 1 or run.failure is not None:
+        return run.failure is None
     for place, _ in removals:  # one failure does not say which of several was missed
         identity = place.parent._modules[place.key]
         place.leave_out()
         if not _runs(changes, example, how):
             place.parent._modules[place.key] = identity
+    return True
 
 
 def _check_training(changes: Changes, example: Arguments, how: How, before: Before, removed: list[Removal]) -> None:

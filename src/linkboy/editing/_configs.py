@@ -138,10 +138,13 @@ def set_depth(changes: Changes, stack: StackChange) -> None:
         one for one in held if not any(part.isdigit() for part in one.path.split("."))
     ]  # a stack in a layer is no depth
     fields = [(one, field) for one in held for field in _depth_fields(one, stack)]
+    lengths = len(stack.old), len(stack.new)
     for one, field in fields:
         set_field(changes, one.config, field, len(stack.new))
         _set_stages(changes, one, stack)
-    if held and not fields and len(stack.new) != len(stack.old):
+        changes.depths.add((id(one.config), *lengths))
+    beside = any((id(one.config), *lengths) in changes.depths for one in held)  # XLM keeps four lists of a depth
+    if held and not fields and not beside and len(stack.new) != len(stack.old):
         changes.notes.append(
             f"no field of {kind_of(held[0].config)} holds the old depth {len(stack.old)} of {stack.name}: saving and "
             f"reloading may not rebuild the {plural(len(stack.new), 'layer')} there are now"

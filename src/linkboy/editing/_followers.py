@@ -1,5 +1,6 @@
 """What follows a size that was changed: entries of configs, attributes of modules, and tensors such as biases over words."""
 
+from collections.abc import Set
 from typing import Any
 
 from torch import nn
@@ -8,7 +9,7 @@ from linkboy.editing._changes import Changes, Size, Structure, TensorPlace, dist
 from linkboy.editing._checks import Checked
 from linkboy.editing._configs import configs_for, set_field
 from linkboy.editing._names import places_of
-from linkboy.editing._rebuild import build, parts_with_config, saved_shapes
+from linkboy.editing._rebuild import build, parts_with_config, plain_differences, saved_shapes
 from linkboy.editing._recorder import RecordedRun
 from linkboy.editing._rows import TABLES, rows_like, set_rows
 from linkboy.editing._tables import ancestors
@@ -72,15 +73,16 @@ def set_sizes(changes: Changes, sizes: list[Size]) -> None:
 
 
 def follow_config(changes: Changes) -> None:
-    """Resize the tensors that a model built from the resized config would have in the new size, such as biases over words."""
+    """Give tensors and numbers the new size that a model built from the resized config has, such as biases over words."""
     pairs = {(old, new) for _, _, old, new in changes.sizes if old != new}
     if not pairs or changes.config != "auto":
         return
     for part in parts_with_config(changes.model).values():
         try:
-            wanted = saved_shapes(Structure.of(build(part.module, part.config)))
+            fresh = build(part.module, part.config)
         except Exception:  # noqa: BLE001 - a class may refuse its own config in any way; the check of the config says so
             continue
+        wanted = saved_shapes(Structure.of(fresh))
         for place in Structure.of(part.module).tensors:
             shape, new = tuple(place.tensor.shape), wanted.get(place.name)
             dims = [dim for dim, pair in enumerate(zip(shape, new or (), strict=False)) if pair[0] != pair[1]]
@@ -91,6 +93,20 @@ def follow_config(changes: Changes) -> None:
                 and (shape[dims[0]], new[dims[0]]) in pairs
             ):
                 _follow(changes, place, dims[0], new[dims[0]])
+        twins = dict(fresh.named_modules())
+        for path, module in part.module.named_modules():
+            if path in twins and type(module) is type(twins[path]):
+                _follow_numbers(changes, ".".join(filter(None, (part.name, path))), module, twins[path], pairs)
+
+
+def _follow_numbers(
+    changes: Changes, name: str, module: nn.Module, twin: nn.Module, pairs: Set[tuple[int, int]]
+) -> None:
+    """Set the numbers of a module that are an old size, and the new one in a fresh model, such as XLM's `n_words`."""
+    for key, (mine, theirs) in list(plain_differences(module, twin)):
+        if type(mine) is int and (mine, theirs) in pairs:
+            _set_attribute(changes, module, key, theirs)  # type: ignore[arg-type]  # an int, as in a pair
+            changes.repairs.append(f"{key} of {name or 'the model'}: {mine} -> {theirs}")
 
 
 def _outputs_of(module: nn.Module) -> int | None:

@@ -206,8 +206,12 @@ def check_editable(model: object) -> None:
         inner, is_sharded = kinds[type(module)]
         where = f"{name!r}" if name else "model"
         if inner is not None:
-            path = f"model.{name}.{inner}" if name else f"model.{inner}"
-            raise TypeError(f"{where} is wrapped in {kind_of(module)}; edit {path} and wrap it again")
+            if not name:
+                raise TypeError(f"model is wrapped in {kind_of(module)}; edit model.{inner} and wrap it again")
+            raise TypeError(
+                f"{where} is wrapped in {kind_of(module)}; put what is inside back, model.set_submodule({name!r}, "
+                f"model.get_submodule('{name}.{inner}')), and wrap it again after the edit"
+            )
         if is_sharded:
             raise TypeError(f"{where} is sharded by fully_shard; edit the model before sharding it")
         if _is_offloaded(module):

@@ -173,14 +173,14 @@ def _other_settings(
         if twin is None or path in told or any(path.startswith(f"{other}.") for other in others):
             continue
         if kind_of(part) == kind_of(twin):
-            found += [(path, key, *pair) for key, pair in _plain_differences(part, twin)]
+            found += [(path, key, *pair) for key, pair in plain_differences(part, twin)]
         elif not isinstance(part, TiedLinear) and not any(name.startswith(f"{path}.") for name in told):
             found.append((path, "", kind_of(part), kind_of(twin)))
             others.append(path)
     return found
 
 
-def _plain_differences(part: nn.Module, twin: nn.Module) -> Iterable[tuple[str, tuple[object, object]]]:
+def plain_differences(part: nn.Module, twin: nn.Module) -> Iterable[tuple[str, tuple[object, object]]]:
     for key, value in part.__dict__.items():
         if isinstance(value, (bool, int, float, str)) and key != "training" and not key.startswith("_"):
             theirs = twin.__dict__.get(key, value)

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from linkboy._report import plural
-from linkboy.editing._changes import Changes, StackChange, TensorPlace
+from linkboy.editing._changes import Changes, StackChange, TensorPlace, changed_stacks
 from linkboy.editing._configs import configs_above, set_field
 from linkboy.editing._names import children_of, kind_of, named_once, places_of, references
 from linkboy.editing._tied import TiedLinear
@@ -116,6 +116,36 @@ def _move_owned(
             del part._modules[key]
         for flag, (first, other) in flags.items():
             setattr(part, flag, first if position == 0 else other)
+
+
+def lend_to_first(changes: Changes, error: BaseException | None) -> bool:
+    """Give a new first layer the module that a run missed there and that the old first layer alone had.
+
+    WavLM's first layer owns the position bias of all layers, and RWKV's a norm in front, without a flag that says so.
+    """
+    part, key = getattr(error, "obj", None), getattr(error, "name", None)
+    if not isinstance(error, AttributeError) or not isinstance(part, nn.Module) or not isinstance(key, str):
+        return False
+    for stack in changed_stacks(changes):
+        path = (
+            next((path for path, inner in stack.new[0].named_modules() if inner is part), None) if stack.new else None
+        )
+        owner = None if path is None else _part(stack.old[0], path)
+        if path is None or owner is None or owner is part or type(owner) is not type(part):
+            continue
+        child = owner._modules.get(key)
+        others = [_part(layer, path) for layer in stack.old[1:]]
+        if child is None or any(other is not None and other._modules.get(key) is not None for other in others):
+            continue
+        changes.snapshot.keep(part)
+        part._modules[key] = child
+        if any(inner is owner for inner in changes.model.modules()):
+            changes.snapshot.keep(owner)
+            del owner._modules[key]
+        owned = ".".join(filter(None, (path, key)))
+        changes.repairs.append(f"{owned} of the first layer of {stack.name} moved to the new first layer")
+        return True
+    return False
 
 
 def retie(changes: Changes) -> None:

@@ -172,8 +172,8 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         if isinstance(self._config, Mapping):
             set_given(changes, self._config)
         _followers.follow_config(changes)
-        rewire(changes, self._optimizer)
         checked = check(changes, self._example, self._how, self._before)
+        rewire(changes, self._optimizer)  # once it is settled which modules stay
         _followers.set_sizes_seen(changes, checked)
         check_config(changes)
         for stack in stacks:
