@@ -250,6 +250,13 @@ def test_tables_as_programs_print_them_are_read(text, tmp_path):
     assert weight.tolist() == TABLE[[1, 2, 3]].to_numpy().tolist()
 
 
+def test_a_line_of_prose_in_front_is_no_header_of_columns(tmp_path):
+    path = tmp_path / "vectors"
+    path.write_text("These vectors were made by hand\ncat 0.5 1.5\nyork 3.5 4.5\ncow 6.5 7.5\n")
+    with pytest.raises(ValueError, match=r"line 1 \(word 'These'\): 'by' is not a number"):
+        load_embeddings(path)
+
+
 def test_a_first_row_of_whole_numbers_stays_a_row_beside_others(tmp_path):
     path = tmp_path / "vectors"
     path.write_text("0 1 2 3\n1 2 3 4\n2 4 5 6\n")  # words that are numbers

@@ -454,6 +454,9 @@ def test_what_else_people_pass_is_refused_by_name(tmp_path):
         "is a Parquet file, which holds no vectors to read; save its numbers as .npy, and pass its words": b"PAR1\x15\x04",
         "is an HDF5 file, which holds no vectors to read; save its numbers as .npy, and pass its words": b"\x89HDF\r\n\x1a\n",
         "is an Arrow file, which holds no vectors to read; save its numbers as .npy, and pass its words": b"ARROW1\0\0",
+        "is a Matrix Market file, which holds no vectors to read; save its numbers as .npy, and pass its words": (
+            b"%%MatrixMarket matrix coordinate real general\n3 2 3\n1 1 0.5\n2 1 0.5\n3 2 1.5\n"
+        ),
         "is a Feather file, which holds no vectors to read; save its numbers as .npy, and pass its words": b"FEA1"
         + bytes(9),
     }

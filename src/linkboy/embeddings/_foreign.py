@@ -14,6 +14,7 @@ _AS_ARRAY = "save its numbers as .npy, and pass its words"
 # What people pass for vectors, beside what is no text at all.
 _MAGIC = (
     (b"PAR1", "a Parquet file", _AS_ARRAY),
+    (b"%%MatrixMarket", "a Matrix Market file", _AS_ARRAY),
     (b"GGUF", "a GGUF model", "name the safetensors file of the model"),
     (b"\x04\x22\x4d\x18", "packed by lz4", "unpack it"),
     (b"\x89PNG", "a picture", "get the file of vectors"),

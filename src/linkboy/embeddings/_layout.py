@@ -246,8 +246,11 @@ def _names_columns(rows: Sequence[bytes], dialect: Separators, dim: int) -> bool
         return False
     text = dialect.trimmed(rows[0])
     fields = text.split(dialect.separator or None)
+    by_spaces = dialect.separator in (b" ", RUNS)
     if not dialect.count(text):
-        return len(fields) >= dim and dialect.count(dialect.trimmed(rows[1])) >= dim
+        # A line of prose has spaces, too: names stand for the numbers, the words, and the numbers of rows.
+        enough = len(fields) >= dim and (not by_spaces or len(fields) <= dim + 2)
+        return enough and dialect.count(dialect.trimmed(rows[1])) >= dim
     numbers = [field.strip(b'" ').lower() for field in fields]
     while numbers and numbers[0] in _COLUMNS:
         del numbers[0]
@@ -255,7 +258,7 @@ def _names_columns(rows: Sequence[bytes], dialect: Separators, dim: int) -> bool
     counted = [[b"%d" % (start + n) for n in range(length)] for start in (0, 1) for length in (dim, dim + 1)]
     if numbers not in counted:
         return False
-    if dialect.separator not in (b" ", RUNS) and len(numbers) < len(fields):
+    if not by_spaces and len(numbers) < len(fields):
         return True
     others = [dialect.cut(dialect.trimmed(row), dim)[1] for row in rows[1:] if row.strip(PADDING)]
     return all(any(b"." in number for number in row) for row in others)
