@@ -73,7 +73,18 @@ def test_bare_import_loads_neither_torch_nor_any_room():
     assert run_fresh(code).stdout.strip() == "['linkboy', 'linkboy._version']"
 
 
-def test_the_check_above_can_fail():
+def test_a_classifier_that_is_solved_loads_no_compiler_of_torch(tmp_path):
+    code = f"""
+import sys, torch, linkboy as lb
+loaded = "torch._dynamo" in sys.modules
+texts = [f"{{word}} {{n}}" for n in range(20) for word in ("good", "bad")]
+lb.train_classifier((texts, ["yes", "no"] * 20), {str(tmp_path / "model")!r})
+print(loaded or "torch._dynamo" not in sys.modules)
+"""
+    assert run_fresh(code).stdout.strip() == "True"
+
+
+def test_the_check_of_a_bare_import_can_fail():
     code = (
         "import sys, linkboy._report, rich; print(sorted(m for m in sys.modules if m in ('rich', 'linkboy._report')))"
     )

@@ -29,10 +29,6 @@ from linkboy._watch._places import in_library
 _MOST, _ITEMS = 5000, 64  # objects looked at in all, and items of each container
 _LARGE = 1 << 16
 _OF_TORCH = frozenset(vars(nn.Module()))
-# what torch itself keeps in an optimizer, also through its schedules, and saves or needs for one run only
-_OF_OPTIMIZER = frozenset(vars(torch.optim.SGD([torch.zeros(())], lr=0.1))) - {"state", "param_groups"} | {
-    "step", "_opt_called", "_warned_capturable_if_run_uncaptured",
-}  # fmt: skip
 _CALLED = ("forward", "__call__", "__getitem__", "__getitems__", "__iter__", "__next__", "step")
 
 
@@ -155,7 +151,18 @@ def _of_optimizer(thing: Optimizer) -> Iterator[tuple[str, Any]]:
     """Yield what a checkpoint does not hold of the caller's own optimizer, unless its `state_dict` holds more than torch's."""
     if set(thing.state_dict()) > {"state", "param_groups"}:
         return
-    yield from ((f".{name}", value) for name, value in vars(thing).items() if name not in _OF_OPTIMIZER)
+    own = _of_torch_optimizers()
+    yield from ((f".{name}", value) for name, value in vars(thing).items() if name not in own)
+
+
+@functools.cache
+def _of_torch_optimizers() -> frozenset[str]:
+    """Return what torch itself keeps in an optimizer, also through its schedules, and saves or needs for one run only.
+
+    Not at import: the first optimizer of a process loads torch's compiler, for more than a second.
+    """
+    kept = set(vars(torch.optim.SGD([torch.zeros(())], lr=0.1))) - {"state", "param_groups"}
+    return frozenset(kept | {"step", "_opt_called", "_warned_capturable_if_run_uncaptured"})
 
 
 def _of_methods(thing: Any) -> Iterator[tuple[str, Any]]:
