@@ -53,7 +53,14 @@ class Arguments:
 
     def call(self, model: Model) -> Any:
         """Return what the model returns for these arguments."""
-        return model(*self.args, **self.kwargs)
+        try:
+            return model(*self.args, **self.kwargs)
+        except TypeError as error:
+            if len(self.args) > 1 and not _takes(model, self) and _takes(model, Arguments(self.args[:1], {})):
+                error.add_note(
+                    f"{len(self.args)} arguments were given, the model takes one; of a pair of input and target pass the input"
+                )
+            raise
 
 
 def arguments_of(example: Any, model: Model | None = None, *, name: str = "example") -> Arguments:
@@ -73,7 +80,7 @@ def arguments_of(example: Any, model: Model | None = None, *, name: str = "examp
         The `Arguments`, with the tensors of the example themselves.
 
     Raises:
-        TypeError: the example is a bare shape, such as `(2, 3)`.
+        TypeError: the example is a bare shape, such as `(2, 3)`, or a loader.
 
     Examples:
         >>> x = torch.zeros(2, 3)
@@ -94,6 +101,8 @@ def arguments_of(example: Any, model: Model | None = None, *, name: str = "examp
         if len(example) > 1 and all(type(size) is int for size in example):
             raise TypeError(f"{name} must hold tensors, got what looks like a shape; pass torch.zeros{tuple(example)}")
         return Arguments(tuple(example), {})
+    if isinstance(example, torch.utils.data.DataLoader):
+        raise TypeError(f"{name} must be one batch, got a DataLoader; pass next(iter(loader))")
     if isinstance(example, Mapping) and not _is_the_argument(example, model):
         return Arguments((), dict(example))
     if isinstance(example, (dict, collections.UserDict)):  # of other mappings a copy may hold less
@@ -104,10 +113,8 @@ def arguments_of(example: Any, model: Model | None = None, *, name: str = "examp
 def _is_the_argument(example: Mapping[Any, Any], model: Model | None) -> bool:
     if model is None:
         return False
-    model = unwrapped(model)  # a wrapper's own forward takes anything
-    try:
-        signature = inspect.signature(model.forward if isinstance(model, nn.Module) else model)
-    except (TypeError, ValueError):  # some builtins have none
+    signature = _signature(model)
+    if signature is None:
         return False
     try:
         signature.bind(**example)
@@ -118,6 +125,26 @@ def _is_the_argument(example: Mapping[Any, Any], model: Model | None) -> bool:
         needed = [p for p in positional if p.default is p.empty]
         return len(positional) == 1 or (len(needed) == 1 and signature.parameters.keys().isdisjoint(example))
     return False
+
+
+def _takes(model: Model, arguments: Arguments) -> bool:
+    """Return whether a model can be called with so many arguments of these names, as far as its signature tells."""
+    signature = _signature(model)
+    if signature is None:
+        return True
+    try:
+        signature.bind(*arguments.args, **arguments.kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def _signature(model: Model) -> inspect.Signature | None:
+    model = unwrapped(model)  # a wrapper's own forward takes anything
+    try:
+        return inspect.signature(model.forward if isinstance(model, nn.Module) else model)
+    except (TypeError, ValueError):  # some builtins have none
+        return None
 
 
 # ------------------------------------------------------------------------------------------------- tensors in containers

@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from linkboy import Rule, audit_activations, initialize
-from linkboy.init import kaiming, orthogonal, trunc_normal, xavier
+from linkboy import Rule, audit_activations, compare_models, initialize
+from linkboy.init import gpt2, kaiming, orthogonal, trunc_normal, xavier
 from linkboy.init._residual import residual_projections
 
 
@@ -229,3 +230,125 @@ def test_nested_and_sparse_inputs_have_the_figures_of_their_dense_rows():
         rows = audit_activations(model, (given,)).rows
         assert [row.mean for row in rows] == pytest.approx([row.mean for row in dense])
         assert [row.std for row in rows] == pytest.approx([row.std for row in dense])
+
+
+# --- initialisers of one's own ---------------------------------------------------------------------------------------------
+def init_weights(module):
+    """The function that people pass to `model.apply`, which takes a module."""
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.weight)
+
+
+@pytest.mark.parametrize("seeded", [False, True])
+def test_an_initialiser_that_does_nothing_is_said_to(seeded):
+    """With a generator the weights became what lay in the memory."""
+    model = nn.Linear(64, 64)
+    before = {name: tensor.clone() for name, tensor in model.named_parameters()}
+    message = "weight, bias: unchanged: init is called with the tensor to fill, and not with its module"
+    with pytest.warns(UserWarning, match=f"^{message}$"):
+        report = initialize(
+            model, Rule(nn.Linear, init=init_weights), generator=torch.Generator().manual_seed(0) if seeded else None
+        )
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.named_parameters())
+    assert {row.notes for row in report.rows} == {(message.partition(": ")[2],)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("seeded", [False, True])
+@pytest.mark.parametrize(
+    "init", [lambda w: w.mul_(2), lambda w: 2 * w, lambda w: w.data.mul_(2), lambda w: w.copy_(2 * w)]
+)
+def test_an_initialiser_may_read_what_is_there(init, seeded, dtype):
+    layer = nn.Linear(4, 4, dtype=dtype)
+    before = layer.weight.clone()
+    generator = torch.Generator().manual_seed(0) if seeded else None
+    report = initialize(layer, [Rule("weight", init=init), Rule("bias", init=nn.init.zeros_)], generator=generator)
+    assert torch.equal(layer.weight, 2 * before)
+    assert all(row.notes == () for row in report.rows)
+
+
+def test_an_initialiser_that_writes_what_is_there_already_did_something():
+    layer = nn.Linear(2, 2)
+    nn.init.zeros_(layer.bias)
+    assert initialize(layer, Rule("*", init=lambda w: w.fill_(0))).rows[1].notes == ()
+
+
+def test_an_exception_of_an_initialiser_names_rule_and_tensor():
+    with pytest.raises(ValueError, match="2 or more dimensions") as caught:
+        initialize(nn.Linear(3, 3), Rule("*", init=nn.init.orthogonal_))
+    assert caught.value.__notes__ == ["raised by Rule('*', orthogonal_) for 'bias' of shape (3,)"]
+
+
+def test_a_model_on_the_meta_device_gets_the_values_of_one_that_is_not():
+    def build():
+        return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+    with torch.device("meta"):
+        on_meta = build()
+    model = build()
+    for each in (model, on_meta):
+        initialize(each, xavier(), generator=torch.Generator().manual_seed(1))
+    assert compare_models(model, on_meta).ok
+
+
+def test_a_forget_bias_without_an_lstm_is_refused():
+    with pytest.raises(ValueError, match=r"^Rule\(is_input_bias, forget_gate_\) matches no parameter; .* in GRU$"):
+        initialize(nn.GRU(3, 4), xavier(forget_bias=1))
+
+
+def test_a_stack_of_more_blocks_than_layers_is_said():
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), 4)
+    message = "the model has a stack of 4 blocks, and layers is 2; pass layers=4"
+    with pytest.warns(UserWarning, match=f"^{message}$"):
+        assert initialize(model, gpt2(layers=2)).notes == (message,)
+    assert initialize(model, gpt2(layers=4)).notes == ()
+
+
+# --- what is given for a target, a loss or a batch -------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: Rule(nn.Linear(2, 2), init=0),
+            TypeError,
+            "target must be a class, a pattern or a function, got a Linear; name what is in it ('0.*'), or pass its class",
+        ),
+        (
+            lambda: Rule("*", init=torch.eye(3)),
+            TypeError,
+            "init must be a function that fills a tensor or a number, got a tensor; pass lambda w: w.copy_(value)",
+        ),
+        (
+            lambda: initialize(nn.Sequential(nn.Linear(2, 2)), Rule("Linear", init=0)),
+            ValueError,
+            "Rule('Linear', 0) matches no parameter; for all layers of a class pass the class, without quotes",
+        ),
+        (
+            lambda: initialize(nn.Sequential(nn.Linear(2, 2)), xavier(), skip="0"),
+            ValueError,
+            "skip pattern '0' matches no parameter; did you mean '0.*'?",
+        ),
+        (
+            lambda: audit_activations(nn.Linear(3, 3), torch.ones(2, 3), loss=F.cross_entropy),
+            TypeError,
+            "loss must take the output of the model alone, got cross_entropy; pass lambda output: cross_entropy(output, target)",
+        ),
+        (
+            lambda: audit_activations(nn.Linear(3, 3), DataLoader(TensorDataset(torch.ones(2, 3)))),
+            TypeError,
+            "batch must be one batch, got a DataLoader; pass next(iter(loader))",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_what_to_pass(call, error, message):
+    with pytest.raises(error) as caught:
+        call()
+    assert str(caught.value) == message
+
+
+def test_a_pair_of_input_and_target_is_pointed_at():
+    with pytest.raises(TypeError) as caught:
+        audit_activations(nn.Linear(3, 3), (torch.ones(2, 3), torch.ones(2)))
+    assert caught.value.__notes__[0] == (
+        "2 arguments were given, the model takes one; of a pair of input and target pass the input"
+    )

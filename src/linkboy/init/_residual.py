@@ -41,6 +41,8 @@ class ResidualProjections:
                 f"structure of the model, expected {self.expected} (2 * "
                 "layers); name those to scale with residual=, and check layers"
             )
+        elif len(found) > self.expected and (count := _blocks_of_one_stack(model)) * 2 == len(found):
+            remark = f"the model has a stack of {count} blocks, and layers is {self.expected // 2}; pass layers={count}"
         return Projections(frozenset(map(id, found)), remark)
 
 
@@ -83,15 +85,27 @@ def residual_projections(model: nn.Module) -> list[nn.Module]:
         >>> residual_projections(nn.ModuleList([block]))
         [Linear(in_features=32, out_features=8, bias=True)]
     """
+    blocks = _blocks(model)
+    several = [leaves for leaves in blocks.values() if len(leaves) > 1]
+    if not blocks:
+        several = [list(_leaves(model))]
+    return [module for leaves in several for module in _closing(leaves)]
+
+
+def _blocks(model: nn.Module) -> dict[str, list[_Leaf]]:
+    """Return the layers of each numbered module, by its path."""
     blocks: dict[str, list[_Leaf]] = {}
     for leaf in _leaves(model):
         block = re.match(r"(.*?\.)?\d+(?=\.)", leaf.name)
         if block is not None:
             blocks.setdefault(block[0], []).append(leaf)
-    several = [leaves for leaves in blocks.values() if len(leaves) > 1]
-    if not blocks:
-        several = [list(_leaves(model))]
-    return [module for leaves in several for module in _closing(leaves)]
+    return blocks
+
+
+def _blocks_of_one_stack(model: nn.Module) -> int:
+    """Return how many blocks have residual projections if they are all in one list, 0 if they are in several."""
+    names = [name for name, leaves in _blocks(model).items() if len(leaves) > 1 and any(True for _ in _closing(leaves))]
+    return len(names) if len({name.rstrip("0123456789") for name in names}) == 1 else 0
 
 
 def _leaves(model: nn.Module) -> Iterator[_Leaf]:

@@ -1,6 +1,7 @@
 """Whether a signal gets through a model: scale, dead and saturated units, gradients, layer by layer."""
 
 import contextlib
+import inspect
 import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -47,7 +48,7 @@ def audit_activations(
         that changes steadily, and by more than a factor of 100, over the layers that multiply by a weight.
 
     Raises:
-        TypeError: `model` is not a module, or `batch` is a bare shape.
+        TypeError: `model` is not a module, `batch` is a bare shape or a loader, or `loss` wants more than the output.
         ValueError: `loss` does not give a scalar with a gradient, or the model is lazy, a script or on the meta device.
 
     Examples:
@@ -67,6 +68,8 @@ def audit_activations(
     layers = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
     if not layers:
         raise ValueError("model must have layers that can be looked at, got a script; pass the module it was made of")
+    if loss is not None:
+        _check_loss(loss)
     arguments = arguments_of(batch, model, name="batch")
     probe = _Probe(alike=all(map(_all_alike, tensors_in((arguments.args, arguments.kwargs)))))
     with model_run(model, arguments, "values", grad=loss is not None) as run:
@@ -82,6 +85,19 @@ def audit_activations(
     rows = probe.rows()
     found = _judge(rows, set() if probe.alike else probe.same_for_all)
     return ActivationAudit(found is None, () if found is None else found[:1], found and found[1], tuple(rows))
+
+
+def _check_loss(loss: Callable[[Any], Tensor]) -> None:
+    """Refuse a loss that wants a target as well, as those of torch do."""
+    try:
+        inspect.signature(loss).bind(None)
+    except TypeError:
+        name = getattr(loss, "__name__", type(loss).__name__)
+        raise TypeError(
+            f"loss must take the output of the model alone, got {name}; pass lambda output: {name}(output, target)"
+        ) from None
+    except ValueError:  # a function written in C may have no signature to read
+        return
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

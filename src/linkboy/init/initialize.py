@@ -108,13 +108,16 @@ def initialize(
     for remark in plan.remarks:
         warnings.warn(remark, UserWarning, stacklevel=2)
     before = None if audit is None or on_meta else audit_activations(model, audit)
+    base = None if generator is None else int(torch.randint(2**62, (), generator=generator, device=generator.device))
     with contextlib.ExitStack() as undo:  # what is put on it is done when anything in the block raises
         jobs = plan.jobs
         if on_meta:
             undo.callback(materialize(model, {id(job.slot.tensor) for job in jobs}, generator))
             empty = {slot.name for slot in plan.slots if slot.tensor.is_meta}
             jobs = _plan(find_slots(model), planned, globs, empty).jobs  # the tensors are new ones
-        rows = _write_all(jobs, generator, undo)
+        rows = _write_all(jobs, base, generator, undo)
+        if idle := [row.name for row in rows if _DID_NOTHING in row.notes]:
+            warnings.warn(f"{listed(idle, most=10)}: {_DID_NOTHING}", UserWarning, stacklevel=2)
         after = None if audit is None else audit_activations(model, audit)
         undo.pop_all()
     return InitReport(
@@ -256,15 +259,17 @@ def _matching_place(rule: Rule, slot: Slot) -> tuple[nn.Module, str] | None:
 
 
 def _near(glob: str, slots: list[Slot]) -> str:
-    return did_you_mean(glob, [name for slot in slots for name in slot.names])
+    names = [name for slot in slots for name in slot.names]
+    inside = any(name.startswith(f"{glob}.") for name in names)
+    return f"; did you mean '{glob}.*'?" if inside else did_you_mean(glob, names)
 
 
 def _no_match(rule: Rule, slots: list[Slot]) -> str:
-    if isinstance(rule.target, str):
-        inside = [name for slot in slots for name in slot.names if name.startswith(f"{rule.target}.")]
-        near = f"; did you mean '{rule.target}.*'?" if inside else _near(rule.target, slots)
-        return f"{rule!r} matches no parameter{near}"
     kinds = sorted({type(module).__name__ for slot in slots for module, _ in slot.places})
+    if rule.target in kinds:
+        return f"{rule!r} matches no parameter; for all layers of a class pass the class, without quotes"
+    if isinstance(rule.target, str):
+        return f"{rule!r} matches no parameter{_near(rule.target, slots)}"
     return f"{rule!r} matches no parameter; the model has parameters in {', '.join(kinds) or 'no module'}"
 
 
@@ -327,8 +332,9 @@ def _no_fan(rule: Rule, slot: Slot) -> str:
     return f"{text}: give fan=(fan_in, fan_out); torch would take ({fan_in}, {fan_out})"
 
 
-def _write_all(jobs: list[_Job], generator: torch.Generator | None, undo: contextlib.ExitStack) -> list[InitRow]:
-    base = None if generator is None else int(torch.randint(2**62, (), generator=generator, device=generator.device))
+def _write_all(
+    jobs: list[_Job], base: int | None, generator: torch.Generator | None, undo: contextlib.ExitStack
+) -> list[InitRow]:
     rows: list[InitRow] = []
     written: dict[int, str] = {}
     with torch.no_grad():
@@ -378,7 +384,8 @@ def _to_fill(slot: Slot, generator: torch.Generator | None) -> Tensor:
         return tensor
     half = tensor.is_floating_point() and tensor.dtype.itemsize < 4
     device = tensor.device if generator is None else generator.device
-    return torch.empty(tensor.shape, dtype=work_dtype(tensor) if half else tensor.dtype, device=device)
+    # A copy of what is there: an initialiser may read it, as one that scales does.
+    return torch.empty(tensor.shape, dtype=work_dtype(tensor) if half else tensor.dtype, device=device).copy_(tensor)
 
 
 def _own_generator(name: str, base: int | None, generator: torch.Generator | None) -> torch.Generator | None:
@@ -402,7 +409,7 @@ def _draw(job: _Job, values: Tensor, generator: torch.Generator | None) -> tuple
         target = part
         if rule.init in FAN_BASED and part.dim() < 2:  # torch counts fans from two dimensions on
             target = part.view(1, -1) if part.dim() else part.view(1, 1)
-        _call(rule, target, generator, job.slot.name)
+        _call(job, target, generator)
         if rule.init in FAN_BASED and fan is not None:
             scale = fan_scale(rule, nn.init._calculate_fan_in_and_fan_out(target), fan)
             if scale != 1:
@@ -417,7 +424,26 @@ def _draw(job: _Job, values: Tensor, generator: torch.Generator | None) -> tuple
 _UNIFORM = (nn.init.xavier_uniform_, nn.init.kaiming_uniform_)
 
 
-def _call(rule: Rule, values: Tensor, generator: torch.Generator | None, name: str) -> None:
+def _call(job: _Job, values: Tensor, generator: torch.Generator | None) -> None:
+    """Call an initialiser; say of what if it raises, and note one that did nothing."""
+    before, version = (None if _is_known(job.rule.init) else values.clone()), values._version
+    try:
+        _call_init(job.rule, values, generator, job.slot.name)
+    except Exception as error:
+        error.add_note(f"raised by {job.rule!r} for {job.slot.name!r} of shape {tuple(job.slot.tensor.shape)}")
+        raise
+    if before is not None and values._version == version and torch.equal(before, values):
+        job.notes.append(_DID_NOTHING)
+
+
+_DID_NOTHING = "unchanged: init is called with the tensor to fill, and not with its module"
+
+
+def _is_known(init: object) -> bool:
+    return getattr(init, "__module__", "").startswith(("torch.nn.init", "linkboy."))
+
+
+def _call_init(rule: Rule, values: Tensor, generator: torch.Generator | None, name: str) -> None:
     init: Any = rule.init
     keywords = rule.keywords()
     if generator is None:

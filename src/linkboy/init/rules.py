@@ -85,6 +85,15 @@ class Rule:
         classes = target if isinstance(target, tuple) else (target,)
         if not isinstance(target, str) and not all(callable(kind) for kind in classes):
             raise TypeError(f"target must be a module class, a tuple of them, a pattern or a function, got {target!r}")
+        if isinstance(target, nn.Module):
+            raise TypeError(
+                f"target must be a class, a pattern or a function, got a {type(target).__name__}; name what is in it ('0.*'), or "
+                "pass its class"
+            )
+        if isinstance(init, Tensor):
+            raise TypeError(
+                "init must be a function that fills a tensor or a number, got a tensor; pass lambda w: w.copy_(value)"
+            )
         if isinstance(init, bool) or not (callable(init) or isinstance(init, (int, float))):
             raise TypeError(f"init must be a function that fills a tensor or a number, got {init!r}")
         if fan is not None and init not in FAN_BASED:
@@ -239,7 +248,7 @@ def _preset(*matrix: Rule, embedding_std: float, forget_bias: float | None = Non
             gates[1] = forget_bias
             return tensor
 
-        forget = [Rule(is_input_bias, init=forget_gate_, optional=True)]
+        forget = [Rule(is_input_bias, init=forget_gate_)]
     return [
         Rule(is_embedding, init=nn.init.normal_, optional=True, std=embedding_std),
         *matrix,
