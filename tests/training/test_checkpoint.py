@@ -164,7 +164,8 @@ def test_what_is_neither_tensor_nor_plain_is_refused_by_its_place(tmp_path):
     with pytest.raises(TypeError) as caught:
         Checkpointer(tmp_path).save({"a": [1, {"b": object()}]}, 1)
     assert str(caught.value) == (
-        "state.a.1.b must be a tensor, a plain value or a dict, list or tuple of them, got object"
+        "state.a.1.b must be a tensor, a plain value or a dict, list or tuple of them, got object; convert it, as with "
+        "torch.from_numpy, list or str"
     )
     assert not list(tmp_path.iterdir())
 
@@ -247,7 +248,19 @@ def test_a_step_that_would_not_be_found_again_is_refused(tmp_path, error, step, 
     [
         (torch.ones(2, device="meta"), "must be a dense tensor, got one on the meta device, without values"),
         (torch.ones(2).to_sparse(), "must be a dense tensor, got one of layout torch.sparse_coo"),
-        (np.ones(2), "must be a tensor, a plain value or a dict, list or tuple of them, got ndarray"),
+        (
+            np.ones(2),
+            "must be a tensor, a plain value or a dict, list or tuple of them, got ndarray; convert it, as with "
+            "torch.from_numpy, list or str",
+        ),
+        (
+            torch.ones(2, dtype=torch.complex128),
+            "must have a dtype that safetensors has, got torch.complex128; convert it first",
+        ),
+        (
+            torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
+            "must be a dense tensor, got a nested one",
+        ),
     ],
 )
 def test_what_cannot_be_kept_is_named_and_nothing_is_written(tmp_path, value, message):
@@ -255,6 +268,14 @@ def test_what_cannot_be_kept_is_named_and_nothing_is_written(tmp_path, value, me
         Checkpointer(tmp_path).save({"model": {"weight": value}}, 1)
     assert str(caught.value) == f"state.model.weight {message}"
     assert not list(tmp_path.iterdir())
+
+
+def test_scalars_of_numpy_come_back_as_plain_numbers(tmp_path):
+    state = {"best": np.float32(1.5), "epoch": np.int64(3), "found": np.bool_(True), "mean": np.float64(0.1)}
+    keeper = Checkpointer(tmp_path)
+    loaded = keeper.load(keeper.save(state, 1))
+    assert loaded == {"best": 1.5, "epoch": 3, "found": True, "mean": 0.1}
+    assert [type(value) for value in loaded.values()] == [float, int, bool, float]
 
 
 # Forks a child that saves without pause for every line it reads, so that torch is imported once for all kills.

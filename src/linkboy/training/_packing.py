@@ -1,10 +1,12 @@
 """Nested Python values with tensors in them, as one flat dict of tensors and one JSON value, and back."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, strided
 
+_NOT_KEPT = re.compile(r"torch\.(complex(32|128)|u?int[1-7]|q.*|bits.*)")  # dtypes that safetensors does not have
 _TENSOR, _TUPLE, _ITEMS = "__tensor__", "__tuple__", "__items__"
 
 
@@ -18,6 +20,7 @@ def pack(state: Any) -> tuple[dict[str, Tensor], Any]:
     used: set[int] = set()
 
     def walk(value: Any, path: str) -> Any:
+        value = _without_numpy(value)
         if value is None or isinstance(value, (bool, int, float, str)):
             # A NumPy or torch scalar that is a float by inheritance must not come back as another type.
             return value if type(value) in (type(None), bool, int, float, str) else _plain_number(value)
@@ -45,6 +48,7 @@ def pack(state: Any) -> tuple[dict[str, Tensor], Any]:
 
 def check_packable(state: Any, path: str = "") -> None:
     """Raise what `pack` would raise, and copy nothing."""
+    state = _without_numpy(state)
     if isinstance(state, Mapping):
         for key, item in state.items():
             check_packable(key, path)
@@ -61,11 +65,19 @@ def _check_leaf(value: Any, path: str) -> None:
     name = f"state{path.replace('/', '.')}"
     if not isinstance(value, Tensor):
         raise TypeError(
-            f"{name} must be a tensor, a plain value or a dict, list or tuple of them, got {type(value).__name__}"
+            f"{name} must be a tensor, a plain value or a dict, list or tuple of them, got {type(value).__name__}; convert it, "
+            "as with torch.from_numpy, list or str"
         )
-    if value.is_meta or value.layout is not strided:
+    if value.is_meta or value.is_nested or value.layout is not strided:
         kind = "on the meta device, without values" if value.is_meta else f"of layout {value.layout}"
-        raise TypeError(f"{name} must be a dense tensor, got one {kind}")
+        raise TypeError(f"{name} must be a dense tensor, got {'a nested one' if value.is_nested else f'one {kind}'}")
+    if _NOT_KEPT.fullmatch(str(value.dtype)):
+        raise TypeError(f"{name} must have a dtype that safetensors has, got {value.dtype}; convert it first")
+
+
+def _without_numpy(value: Any) -> Any:
+    """Return a scalar of NumPy as the plain number that it is."""
+    return value.item() if type(value).__module__ == "numpy" and getattr(value, "shape", None) == () else value
 
 
 def unpack(tensors: dict[str, Tensor], packed: Any) -> Any:
