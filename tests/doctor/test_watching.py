@@ -372,9 +372,10 @@ def test_a_script_is_ended_after_its_steps_and_finally_blocks_run(script, capsys
     ("body", "code", "note"),
     [
         ("print('no training')", 2, ""),
-        ("for _ in range(9): step()\nraise KeyError('mine')", 0, "KeyError: 'mine'"),
+        ("for _ in range(9): step()\nraise KeyError('mine')", 2, "KeyError: 'mine'"),
         ("import sys\nfor _ in range(9): step()\nsys.exit(3)", 0, "the script ended itself with exit status 3"),
         ("import os\nos.chdir('/')\nfor _ in range(9): step()", 0, ""),
+        ("net[2] = nn.Linear(16, 3)\nfor _ in range(9): step()\nraise KeyError('mine')", 1, "KeyError: 'mine'"),
         ("raise RuntimeError('at once')", 2, "RuntimeError: at once"),
         ("net[2] = nn.Linear(16, 3)\nfor _ in range(9): step()", 1, ""),
     ],

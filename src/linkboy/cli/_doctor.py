@@ -32,8 +32,8 @@ def doctor(
     linkboy doctor -m package.train --config small
 
     The options of linkboy come before the script, and everything after it belongs to the script. What the script prints is
-    printed; the page goes to the standard error. The exit status is 0 if nothing above a note was found, 1 for a fault, and 2 if
-    nothing can be said, because no training was seen.
+    printed; the page goes to the standard error. The exit status is 1 for a fault, 2 if nothing can be said,
+    because no training was seen or the script ended in an error, and otherwise 0.
 
     Parameters
     ----------

@@ -43,7 +43,7 @@ class ScriptCheck(TrainingCheck):
         seen: as in `TrainingCheck`.
         notes: as in `TrainingCheck`.
         source: as in `TrainingCheck`.
-        exit_code: 0 where nothing above a note was found, 1 for a fault, 2 where nothing can be said.
+        exit_code: 1 for a fault, 2 where nothing can be said: no training was seen, or the script ended in an error; otherwise 0.
     """
 
     exit_code: int = 0
@@ -127,6 +127,7 @@ class _Run:
         self.write, self.strict, self.ignored, self.done = write, strict, ignored, done
         self.watcher = Watcher()
         self.notes: list[str] = []
+        self.failed = False  # whether the script ended in an error
         self.result: ScriptCheck | None = None
         self.process = os.getpid()
         self.names: dict[str, Any] = {}
@@ -174,6 +175,7 @@ class _Run:
         if isinstance(error, SystemExit):
             self.notes.append(f"the script ended itself with exit status {error.code}")
             return
+        self.failed = True
         lines = traceback.format_exception(error)
         own = [line for line in lines if f"linkboy{os.sep}doctor" not in line and "<frozen runpy>" not in line]
         self.notes.append("the script's own error:\n" + "".join(own).rstrip())
@@ -201,7 +203,7 @@ class _Run:
         severities = {found.severity for found in check.findings}
         if "FAULT" in severities or (self.strict and "LIKELY" in severities):
             return 1
-        return 0 if self.watcher.record.backwards and check.steps else 2
+        return 0 if self.watcher.record.backwards and check.steps and not self.failed else 2
 
     def _swallowed(self) -> None:
         """Write the page and leave: the script catches everything around its step, and would go on for ever."""
