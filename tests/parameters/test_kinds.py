@@ -349,6 +349,32 @@ def test_the_counter_of_an_averaged_model_is_no_parameter(tmp_path):
     assert count_parameters(tmp_path / "swa.pt").total == count_parameters(model).total == 15
 
 
+class Buffers(nn.Module):
+    """What tutorials and models register as buffers, beside a bias of each shape that is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.conv = nn.Linear(4, 3), nn.Conv2d(1, 1, 4)
+        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
+        for name, tensor in (
+            ("pe", torch.zeros(5, 1, 4)), ("tril", torch.zeros(6, 6)), ("attn_mask", torch.zeros(2, 4, 4)),
+            ("final_logits_bias", torch.zeros(1, 7)), ("betas", torch.zeros(9)), ("sqrt_alphas_cumprod", torch.zeros(9)),
+            ("seen", torch.tensor(3)), ("used", torch.zeros(4, dtype=torch.bool)),
+        ):  # fmt: skip
+            self.register_buffer(name, tensor)
+        self.attention = nn.Module()
+        self.attention.register_buffer("bias", torch.ones(6, 6).tril()[None, None])  # as in GPT-2
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_the_usual_buffers_of_a_file_are_no_parameters(tmp_path, suffix):
+    model, path = Buffers(), tmp_path / f"model{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(model.state_dict(), path)
+    count, live = count_parameters(path), count_parameters(model)
+    assert (count.total, count.buffer_count) == (live.total, live.buffer_count)
+    assert any(note.startswith("taken for buffers by their names: ") for note in count.notes)
+
+
 def test_an_archive_of_another_kind_is_refused_with_what_to_do(tmp_path):
     np.savez(tmp_path / "a.npz", weight=np.zeros(3))
     with pytest.raises(

@@ -20,6 +20,9 @@ from linkboy.parameters.report import ParameterCount, ParameterRow
 _BUFFER_NAMES = frozenset((
     "running_mean", "running_var", "num_batches_tracked", "position_ids", "token_type_ids", "inv_freq",
     "original_inv_freq", "masked_bias", "relative_position_index", "weight_mask", "bias_mask", "n_averaged",
+    "relative_coords_table", "attn_mask", "causal_mask", "mask", "tril", "pe", "cos_cached", "sin_cached", "freqs_cis",
+    "final_logits_bias", "e_score_correction_bias", "_float_tensor", "betas", "posterior_variance",
+    "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2",
 ))  # fmt: skip
 # What packed weights keep beside themselves (bitsandbytes, GPTQ, AWQ): stored, but not a parameter.
 _SCALE_NAMES = frozenset((
@@ -455,7 +458,16 @@ def _is_parameter(name: str, tensor: FileTensor, weights: Tensors) -> bool:
     beside_blocks = name.endswith("_scales") and f"{name[:-7]}_blocks" in weights  # MXFP4
     quantised = last in _OF_QUANTISED and all(f"{name[: -len(last)]}{each}" in weights for each in _OF_QUANTISED)
     scale = beside_blocks or quantised or (last in _SCALE_NAMES and last != name) or _is_scale_beside(name, weights)
-    return not (packed_state or last in _BUFFER_NAMES or scale)
+    return not (packed_state or scale or last in _BUFFER_NAMES or _cannot_be_trained(last, tensor))
+
+
+def _cannot_be_trained(last: str, tensor: FileTensor) -> bool:
+    """Return whether a tensor is a flag, a counter, the mask of GPT-2's attention, or of the noise of a diffusion model."""
+    counts = not tensor.shape and "int" in tensor.dtype
+    causal = (
+        last == "bias" and len(tensor.shape) == 4 and tensor.shape[:2] == (1, 1) and tensor.shape[2] == tensor.shape[3]
+    )
+    return tensor.dtype == "bool" or counts or causal or "alphas_cumprod" in last
 
 
 def _is_scale_beside(name: str, weights: Tensors) -> bool:
