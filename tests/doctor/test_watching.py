@@ -253,7 +253,7 @@ def test_parts_of_a_batch_that_the_model_does_not_take_are_explained():
     batch = torch.ones(8, 1), torch.ones(8, 1), torch.arange(8)
     with pytest.raises(TypeError) as caught:
         lb.check_training(model, F.mse_loss, torch.optim.SGD(model.parameters(), lr=0.1), batch)
-    assert caught.value.__notes__ == ["a batch of 3 parts was taken for 2 inputs and a target; pass unpack= otherwise"]
+    assert "a batch of 3 parts was taken for 2 inputs and a target; pass unpack= otherwise" in caught.value.__notes__
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
@@ -575,6 +575,34 @@ def test_an_evaluation_on_inputs_of_another_size_is_named(factor, found):
                 net((x[64:] - 0.5) * factor).argmax(1)
     check = watch.report()
     assert ("eval-scale" in [each.word for each in check.findings]) == found, str(check)
+
+
+@pytest.mark.parametrize(
+    ("last", "target", "loss", "share"),
+    [
+        (nn.Sigmoid(), lambda x: 40 * x.sum(1, keepdim=True), F.mse_loss, "of the targets are outside [0, 1], and a sigmoid"),
+        (nn.ReLU(), lambda x: x.sum(1, keepdim=True) - 3, F.smooth_l1_loss, "of the targets are outside [0, inf), and a relu"),
+        (nn.Tanh(), lambda x: 9 * x.sum(1, keepdim=True), F.huber_loss, "of the targets are outside [-1, 1], and a tanh"),
+        (
+            nn.Identity(), lambda x: 255 * (x[:, :1] > 0.5), lambda out, y: F.binary_cross_entropy_with_logits(out, y.float()),
+            "of the targets of a cross-entropy with logits are outside 0 to 1, and are no probabilities",
+        ),
+        (nn.Sigmoid(), lambda x: x[:, :1], F.mse_loss, ""),
+        (nn.Sigmoid(), lambda x: 1.04 * (x[:, :1] > 0.5), F.mse_loss, ""),  # smoothed labels
+        (nn.Tanh(), lambda x: 2 * x[:, :1] - 1, F.mse_loss, ""),
+        (nn.ReLU(), lambda x: x[:, :1], F.mse_loss, ""),
+        (nn.Tanh(), lambda x: 40 * x[:, :1], lambda out, y: F.mse_loss(40 * out, y), ""),
+        (nn.Identity(), lambda x: x[:, :1], F.binary_cross_entropy_with_logits, ""),
+    ],
+)  # fmt: skip
+def test_targets_that_no_output_can_reach_are_named(last, target, loss, share):
+    torch.manual_seed(0)
+    x = torch.rand(64, 6)
+    net = nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Linear(16, 1), last)
+    check = lb.check_training(net, loss, torch.optim.SGD(net.parameters(), lr=1e-3), (x, target(x)))
+    (said,) = [each.sentence for each in check.findings if each.word == "unscaled-target"] or [""]
+    assert share in said, said
+    assert bool(said) == bool(share), str(check)
 
 
 # ------------------------------------------------------------------------------------------------------------ programs

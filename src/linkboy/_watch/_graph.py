@@ -6,6 +6,7 @@ read are those that torch saves for its own backward pass; no node is kept.
 
 import dataclasses
 import functools
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -242,6 +243,8 @@ def _loss_of(node: Node, kind: str) -> tuple[Node, LossCall, Tensor | None, Tens
     call.reduction = REDUCTIONS[reduction] if 0 <= reduction < 3 else "mean"
     if given is not None:
         call.shape = tuple(given.shape)
+    if kind in BOUNDED_KINDS and (before := input_of(node)) is not None:
+        call.before = op_of(before).lower()
     if kind == "nll":
         before = input_of(node)
         call.from_log_softmax = before is not None and op_of(before) == "LogSoftmax"
@@ -250,6 +253,11 @@ def _loss_of(node: Node, kind: str) -> tuple[Node, LossCall, Tensor | None, Tens
         if given is not None:
             call.class_count = given.shape[1 if given.dim() > 1 else 0]
     return node, call, given, target
+
+
+BOUNDED_KINDS = ("mse", "l1", "smooth_l1", "huber")
+RANGES = {"relu": (0.0, math.inf), "sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0)}
+BEYOND = 0.05  # so far outside a target may lie by rounding, or to be clear of the end
 
 
 def _saved(node: Node, name: str) -> Tensor | None:
@@ -284,6 +292,9 @@ def fill_values(call: LossCall, given: Tensor | None, target: Tensor | None, *, 
                 low, high = torch.aminmax(target.detach().float())
                 call.target_low, call.target_high = low.item(), high.item()
                 call.target_rms = target.detach().float().square().mean().sqrt().item()
+                low, high = RANGES.get("sigmoid" if call.kind == "bce_logits" else call.before, (-math.inf, math.inf))
+                outside = (target.detach() < low - BEYOND) | (target.detach() > high + BEYOND)
+                call.outside = outside.float().mean().item()
         if full and given is not None and given.numel():
             _fill_input(call, given.detach(), target)
 

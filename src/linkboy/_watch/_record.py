@@ -182,6 +182,8 @@ class LossCall:
         target_rms: root mean square of the target.
         output_rms: root mean square of the input.
         part_at: where a part of the losses is taken, of an unreduced loss.
+        before: the operation directly before a loss of regression.
+        outside: the share of the targets that no output can reach after it, or that are no probabilities.
         made_by_hand: whether the target was made by `torch.ones`, `torch.zeros` or the like.
     """
 
@@ -204,6 +206,8 @@ class LossCall:
     target_high: float | None = None
     target_rms: float | None = None
     output_rms: float | None = None
+    before: str = ""
+    outside: float = 0.0
     made_by_hand: bool = False
     from_log_softmax: bool = False
     distribution: bool = False

@@ -65,10 +65,16 @@ def _only_value(calls: list[LossCall]) -> float | None:
     return values.pop() if len(values) == 1 else None
 
 
-@check("unscaled-target", lambda r: any(call.kind in REGRESSIONS for call in r.losses) or bool(facts_of(r).residuals))
+@check(
+    "unscaled-target",
+    lambda r: any(call.kind in (*REGRESSIONS, "bce_logits") for call in r.losses) or bool(facts_of(r).residuals),
+)
 def unscaled_target(record: Record) -> Answer:
-    """Targets of a size that the outputs cannot reach in the steps seen."""
+    """Targets that the outputs cannot reach, at all or in the steps seen."""
     for (kind, place), calls in by_site(record.losses).items():
+        beyond = [call.outside for call in calls if call.outside >= 0.05]
+        if len(beyond) >= max(3, 0.8 * len(calls)):
+            return _out_of_reach(kind, calls[0].before, median(beyond), place)
         known = [call for call in calls if call.target_rms is not None and call.output_rms is not None]
         if kind not in REGRESSIONS or len(known) < 3:
             continue
@@ -81,6 +87,24 @@ def unscaled_target(record: Record) -> Answer:
         if residual > 1e3 and residual > 50 * output and not _halved(record):
             return _unscaled(residual, output, "")
     return None
+
+
+_REACH = {"relu": "[0, inf)", "sigmoid": "[0, 1]", "softmax": "[0, 1]", "tanh": "[-1, 1]"}
+
+
+def _out_of_reach(kind: str, before: str, share: float, place: str) -> TrainingFinding:
+    if kind == "bce_logits":
+        sentence = (
+            f"{share:.0%} of the targets of a cross-entropy with logits are outside 0 to 1, and are no probabilities"
+        )
+        fix = "divide masks of 0 and 255 by 255; take a loss of regression for other numbers"
+    else:
+        sentence = (
+            f"{share:.0%} of the targets are outside {_REACH[before]}, and a {before} directly before the loss keeps all outputs "
+            "in there"
+        )
+        fix = "leave out the last activation, or scale the targets into its range"
+    return finding("unscaled-target", "FAULT", sentence, fix, [place], outside=share)
 
 
 def _unscaled(target: float, output: float, place: str) -> Answer:
