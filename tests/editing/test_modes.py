@@ -134,3 +134,44 @@ def test_a_removal_that_the_rest_cannot_follow_is_told_where_it_came_furthest():
         "the edited model does not run: 1 (LayerNorm, weight f32[8]) got f32[2, 3, 6] from 0: "
     )
     assert list(model[0]) == ["one", "two"]
+
+
+class Block(nn.Module):
+    """A residual block, with a norm in front of its branch and one behind it."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.norm, self.mlp, self.last, self.drop = nn.LayerNorm(4), nn.Linear(4, 4), nn.LayerNorm(4), nn.Dropout(0.1)
+        self.in_place = in_place
+
+    def forward(self, x):
+        branch = self.drop(self.last(self.mlp(self.norm(x)))) if self.training else self.mlp(self.norm(x))
+        if self.in_place:
+            branch += x
+            return branch
+        return x + branch
+
+
+@pytest.mark.parametrize("run", ["values", "shapes"])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_branch_of_a_residual_sum_that_passes_its_input_on_is_noted(in_place, run):
+    model = nn.Sequential(*[Block(in_place) for _ in range(4)])
+    report = remove_layer(model, "*.mlp", example=X, run=run)
+    assert report.notes[0] == (
+        "the forward adds to something what 0.mlp, 1.mlp, 2.mlp and 1 more passes on, its input, as a residual sum does; to take "
+        "the branch out, replace it by a module that returns zeros"
+    )
+    model = nn.Sequential(Block(in_place), Block(in_place))
+    assert not [note for note in remove_layer(model, "*.norm", example=X, run=run).notes if "adds to" in note]
+    assert not [note for note in remove_layer(model, "*.drop", example=X, run=run).notes if "adds to" in note]
+
+
+def test_what_the_note_on_a_branch_says_takes_it_out():
+    class Zeros(nn.Module):
+        def forward(self, x):
+            return torch.zeros_like(x)
+
+    model = nn.Sequential(Block(False), nn.Linear(4, 4))
+    report = replace_layer(model, "0.mlp", Zeros(), example=X)
+    assert not [note for note in report.notes if "adds to" in note]
+    assert torch.equal(model(X), model[1](X))

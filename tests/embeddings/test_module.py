@@ -349,6 +349,10 @@ def test_compiled_without_a_break_it_gives_the_same(freeze):
             "mask = torch.zeros(num_embeddings, dtype=torch.bool); mask[rows] = True",
         ),
         (
+            (nn.Embedding(2, 3),), {}, TypeError,
+            "weight must be a tensor or a number of rows, got Embedding; pass its .weight",
+        ),
+        (
             ([[1.0, 2.0]],), {}, TypeError,
             "weight must be a tensor or a number of rows, got list; write torch.as_tensor(weight)",
         ),

@@ -14,6 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from linkboy._calls import Arguments, How, Way, named_tensors, tensors_in, ways, without_values
 from linkboy._checks import describe
+from linkboy._report import listed
 from linkboy._tensors import wide_dtype
 from linkboy.editing._caching import NOTHING, Cached, compare_cache
 from linkboy.editing._changes import Changes
@@ -101,6 +102,7 @@ def check(changes: Changes, example: Arguments | None, how: How, before: Before)
     if before.failure is not None:
         changes.notes.append(f"the example did not run before the edit: {before.failure}")
     _note_dead_modules(changes, before, after)
+    _note_residuals(changes, after)
     outputs = _outputs(before.good, after)
     changes.notes += [f"the output {one.name} is no longer there" for one in outputs if one.after == "-"]
     cached = _compare_cache(changes.model, example, after)
@@ -128,6 +130,22 @@ def _demand(after: RecordedRun, before: Before) -> None:
             f"the edited model cannot be checked on shapes alone: {after.failure}; run='auto' checks it on values"
         ) from after.error
     raise RuntimeError(f"the edited model does not run: {after.failure}{also}") from after.error
+
+
+def _note_residuals(changes: Changes, after: RecordedRun) -> None:
+    """Say where what is left in the place of a branch with weights passes its input on, and that is added once more."""
+    names = named_once(changes.model)
+    found = [
+        names[id(place.module)]
+        for place, old in changes.removals
+        if not place.is_empty and isinstance(place.module, nn.Identity) and any(x.dim() > 1 for x in old.parameters())
+        if names.get(id(place.module)) in after.added
+    ]
+    if found:
+        changes.notes.append(
+            f"the forward adds to something what {listed(sorted(found), most=3)} passes on, its input, as a residual sum does; "
+            "to take the branch out, replace it by a module that returns zeros"
+        )
 
 
 def _note_dead_modules(changes: Changes, before: Before, after: RecordedRun) -> None:

@@ -34,6 +34,9 @@ _SAME_VALUES = frozenset((
 ))  # fmt: skip
 
 
+_SUMS = frozenset(("add", "add_", "__add__", "__radd__", "__iadd__"))
+
+
 class Refused(Exception):  # noqa: N818 - it never leaves this room
     """A check of this room failed during a run; its text is the reason."""
 
@@ -46,6 +49,7 @@ class RecordedRun:
         on_values: whether it computed values, not shapes alone.
         shapes: what each module gave at its first call, by its `id`.
         called: the `id` of each module that ended its forward.
+        added: the name of each module whose very output was added to something.
         output: what the model returned.
         failure: why and where it failed; `None` if it did not.
         error: the exception behind it.
@@ -54,6 +58,7 @@ class RecordedRun:
     on_values: bool
     shapes: dict[int, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     called: set[int] = dataclasses.field(default_factory=set)
+    added: set[str] = dataclasses.field(default_factory=set)
     output: Any = None
     failure: str | None = None
     error: Exception | None = None
@@ -108,6 +113,9 @@ class Recorder(TorchFunctionMode):
             self._check_dtypes(args)
         elif func is F.embedding:
             self._check_ids(*args[:2])
+        elif getattr(func, "__name__", "") in _SUMS:
+            makers = [self.makers.get(arg, ("", False)) for arg in args if isinstance(arg, Tensor)]
+            self.run.added |= {name for name, exact in makers if exact}
         result = func(*args, **kwargs)
         if isinstance(result, Tensor) and result not in self.makers:
             source = next((arg for arg in args if isinstance(arg, Tensor) and arg in self.makers), None)

@@ -218,9 +218,8 @@ def _table(
             raise ValueError(f"weight must have the shape (num_embeddings, embedding_dim), got {describe(weight)}")
         return weight.detach()
     if not isinstance(weight, int):
-        raise TypeError(
-            f"weight must be a tensor or a number of rows, got {describe(weight)}; write torch.as_tensor(weight)"
-        )
+        fix = "pass its .weight" if isinstance(weight, nn.Module) else "write torch.as_tensor(weight)"
+        raise TypeError(f"weight must be a tensor or a number of rows, got {describe(weight)}; {fix}")
     check_number("num_embeddings", weight, minimum=1, integer=True)
     check_number("embedding_dim", embedding_dim, minimum=1, integer=True)
     return torch.randn(weight, embedding_dim or 0, device=device, dtype=dtype)
