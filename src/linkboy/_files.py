@@ -26,6 +26,8 @@ def local_path(argument: str, path: str | os.PathLike[str]) -> Path:
         ('rows.csv', True)
     """
     name = os.fspath(path)
+    if isinstance(path, Path):
+        name = re.sub(r"^(https?|ftp|s3|gs|hf):/(?!/)", r"\1://", name)  # of an address it has dropped a slash
     if re.match(r"[a-z][a-z0-9+.-]+://", name, re.IGNORECASE):
         raise ValueError(
             f"{argument} must be a path on this machine, got {name!r}; download it first, linkboy downloads nothing"

@@ -84,8 +84,8 @@ def test_what_is_no_file_is_told(tmp_path):
         ),
         (
             ["y", "z"], {}, ValueError,
-            "vocab must share a word with {path}, got 2 words, none of which is in it; its first words are 'a', 'b'; check the "
-            "language and the tokens, or pass unk_init='zeros'",
+            "vocab must share a word with {path}, got 2 words ('y', 'z'), none of which is in it; its first words are 'a', "
+            "'b'; check the language and the tokens, or pass unk_init='zeros'",
         ),
     ],
 )  # fmt: skip

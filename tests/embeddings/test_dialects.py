@@ -425,7 +425,8 @@ def test_words_in_another_encoding_are_said_with_the_option(encoding, likely, tm
     with pytest.raises(ValueError) as caught:
         load_embeddings(path, words)
     assert str(caught.value) == (
-        f"vocab must share a word with {str(path)!r}, got 3 words, none of which is in it; {note}; check the language and the "
+        f"vocab must share a word with {str(path)!r}, got 3 words ({', '.join(map(repr, words))}), "
+        f"none of which is in it; {note}; check the language and the "
         "tokens, or pass unk_init='zeros'"
     )
     assert load_embeddings(path, words, encoding=likely)[1].missing == ()

@@ -183,3 +183,31 @@ def test_a_report_prints_and_becomes_plain_values(path):
     assert not {"words", "known"} & values.keys()
     assert json.loads(report.to_json())["missing"] == ["ç", "missing"]
     assert np.isfinite(report.coverage)
+
+
+def test_what_cannot_be_written_is_told_before_anything_is_read(path, tmp_path):
+    content = path.read_bytes()
+    (tmp_path / "link").symlink_to(path)
+    for out in (path, tmp_path / "link"):
+        with pytest.raises(ValueError) as caught:
+            convert_embeddings(path, out)
+        assert str(caught.value) == f"out must be another file than the one that is read, got {str(out)!r} for both"
+    assert path.read_bytes() == content
+    with pytest.raises(IsADirectoryError) as caught:
+        convert_embeddings(path, tmp_path)
+    assert str(caught.value) == f"out must be a file to write, got the directory {str(tmp_path)!r}; name a file in it"
+    with pytest.raises(FileNotFoundError) as caught:
+        convert_embeddings(tmp_path / "not read", tmp_path / "none" / "v.safetensors")
+    assert str(caught.value) == f"there is no folder {str(tmp_path / 'none')!r} for out; make it first"
+
+
+def test_the_command_gives_no_advice_that_it_cannot_take(path, tmp_path, capsys):
+    words = tmp_path / "words.json"
+    words.write_text('{"zebra": 0, "quagga": 1, "and": "many more words of a long line"}')
+    arguments = [str(path), "--out", str(tmp_path / "v.safetensors"), "--vocab", str(words), "--on-bad-row", "skip"]
+    assert cli.run(["vectors", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert """got 1 word ('{"zebra": 0, "quagga": 1, "and": "many m'), none of which is in it""" in said
+    assert said.rstrip().endswith("check the language and the tokens")
+    assert cli.run(["vectors", "https://example.org/glove.zip", "--out", str(tmp_path / "v.safetensors")]) == 2
+    assert "got 'https://example.org/glove.zip'; download it first" in capsys.readouterr().err

@@ -99,5 +99,8 @@ def vectors(
     from linkboy import convert_embeddings
 
     options = {"dim": dim, "format": format, "encoding": encoding, "tensor": tensor, "words": words}
-    report = convert_embeddings(file, out, vocab, on_bad_row=on_bad_row, **options)
+    try:
+        report = convert_embeddings(file, out, vocab, on_bad_row=on_bad_row, **options)
+    except ValueError as error:  # rows of zeros alone are no file to write
+        raise ValueError(str(error).replace(", or pass unk_init='zeros'", "")) from None
     show_report(report, json=json)

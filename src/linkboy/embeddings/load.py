@@ -1,5 +1,6 @@
 """From a vectors file and a vocabulary to a weight matrix and a report of what was found."""
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from linkboy._checks import check_choice, check_number
 from linkboy._files import local_path
 from linkboy._random import check_generator
 from linkboy._reading import codec_of, read_lines
-from linkboy._report import format_count, listed, plural
+from linkboy._report import format_count, plural
 from linkboy.embeddings._arrays import read_npy, read_npz, read_safetensors
 from linkboy.embeddings._binary import read_binary
 from linkboy.embeddings._cache import Cache, Entry
@@ -37,6 +38,7 @@ Format = Literal[
     "auto", "glove", "word2vec-text", "word2vec-bin", "fasttext-vec", "fasttext-bin", "npy", "npz", "safetensors"
 ]
 Fallback = Literal["exact", "lower", "nfkc", "casefold", "subword"] | Form
+_SHOWN = 40  # characters of a word in a message
 MOST_WORDS = 1 << 30  # bytes of a file with one word per line
 
 
@@ -136,7 +138,8 @@ def load_embeddings(
     known = entry.rank != NOT_FOUND
     if not known.any() and unk_init in ("match", "mean"):
         raise ValueError(
-            f"vocab must share a word with {str(path)!r}, got {plural(len(known), 'word')}, none of which is in it; "
+            f"vocab must share a word with {str(path)!r}, got {plural(len(known), 'word')} ({_first(entry.words)}), none of "
+            "which is in it; "
             + "".join(f"{note}; " for note in entry.findings.notes)
             + _first_words(entry.findings)
             + "check the language and the tokens, or pass unk_init='zeros'"
@@ -149,7 +152,12 @@ def load_embeddings(
 
 
 def _first_words(findings: Findings) -> str:
-    return f"its first words are {listed(map(repr, findings.first_words), 3)}; " if findings.first_words else ""
+    return f"its first words are {', '.join(map(repr, findings.first_words))}; " if findings.first_words else ""
+
+
+def _first(words: Sequence[str | None]) -> str:
+    shown = [repr(word[:_SHOWN]) for word in itertools.islice((word for word in words if word is not None), 4)]
+    return ", ".join([*shown[:3], "..."] if len(shown) > 3 else shown)
 
 
 class _Asked(NamedTuple):
