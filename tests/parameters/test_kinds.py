@@ -333,6 +333,40 @@ def test_the_directory_of_a_trainer_has_one_file_of_weights(tmp_path):
     assert count_parameters(tmp_path).total == 15
 
 
+def trained():
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    return model.state_dict(), optimizer.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("pack", "beside"),
+    [
+        (lambda weights, moments: {"G": weights, "opt_G": moments}, "'opt_G (optimizer)' (32 elements)"),
+        (lambda weights, moments: (weights, moments), "'1 (optimizer)' (32 elements)"),
+        (lambda weights, moments: {"g": weights, "g_ema": weights}, "'g_ema' (15 elements)"),
+        (lambda weights, moments: {"params": weights, "params_ema": weights}, "'params_ema' (15 elements)"),
+        (lambda weights, moments: {"params_ema": weights}, ""),
+        (lambda weights, moments: {"net": weights, "rng": {"cpu": torch.get_rng_state()}}, "'rng' (5,056 elements)"),
+    ],
+)
+def test_moments_copies_and_random_states_are_beside_the_weights_under_any_name(tmp_path, pack, beside):
+    torch.save(pack(*trained()), tmp_path / "last.pt")
+    count = count_parameters(tmp_path / "last.pt")
+    assert count.total == 15
+    assert [note for note in count.notes if "beside the weights" in note] == (
+        [f"beside the weights the file holds {beside}, which are not counted"] if beside else []
+    )
+
+
+@pytest.mark.parametrize("name", ["8f7d2c", "pytorch_model.bin", "model.ckpt"])
+def test_a_safetensors_file_is_told_by_what_is_in_it(tmp_path, name):
+    save_file({"weight": torch.zeros(3)}, tmp_path / name)
+    assert count_parameters(tmp_path / name).total == 3
+
+
 def test_a_lazy_parameter_in_a_file_makes_the_total_a_lower_bound(tmp_path):
     model = nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 2))
     for each in (model, model.state_dict()):

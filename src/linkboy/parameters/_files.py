@@ -21,7 +21,7 @@ _BUFFER_NAMES = frozenset((
     "running_mean", "running_var", "num_batches_tracked", "position_ids", "token_type_ids", "inv_freq",
     "original_inv_freq", "masked_bias", "relative_position_index", "weight_mask", "bias_mask", "n_averaged",
     "relative_coords_table", "attn_mask", "causal_mask", "mask", "tril", "pe", "cos_cached", "sin_cached", "freqs_cis",
-    "final_logits_bias", "e_score_correction_bias", "_float_tensor", "betas", "posterior_variance",
+    "rng_state", "final_logits_bias", "e_score_correction_bias", "_float_tensor", "betas", "posterior_variance",
     "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2",
 ))  # fmt: skip
 # What packed weights keep beside themselves (bitsandbytes, GPTQ, AWQ): stored, but not a parameter.
@@ -145,7 +145,7 @@ def _read(path: Path, notes: list[str]) -> tuple[Sections, dict[str, str]]:
         return _read_archive(path, notes), {}
     if _is_legacy(head):
         return _read_legacy(path, notes), {}
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or head[8:9] == b"{":  # in a cache its name may be a hash
         tensors, aliases = _read_safetensors(path)
         if not aliases:
             notes.append(_NO_TIES)
@@ -393,15 +393,29 @@ def _sections(value: object, notes: list[str]) -> Sections:
     """Split a training checkpoint by its top-level keys; a plain state dict or module is one section named ''."""
     if isinstance(value, FileTensor):
         return {"": {"(tensor)": value}}
-    if isinstance(value, dict) and value.keys() >= {"state", "param_groups"} and value.keys().isdisjoint(_WEIGHT_KEYS):
+    if _is_optimizer(value):
         raise ValueError("it holds the state of an optimizer and no weights; name the file of the model")
-    parts = {str(key): item for key, item in value.items()} if _is_checkpoint(value) else {"": value}
+    if isinstance(value, (list, tuple)) and any(map(_is_optimizer, value)):
+        value = dict(enumerate(value))
+    parts = {"": value}
+    if _is_checkpoint(value):
+        parts = {_section_name(key, item): item for key, item in value.items()}
     sections = {key: _tensors(item) for key, item in parts.items()}
     sections = {key: tensors for key, tensors in sections.items() if tensors}
     if not sections:
         raise ValueError("it holds no tensors")
     notes += [f"an object of class {name} was read but not built" for name in _classes(value)]
     return sections
+
+
+def _section_name(key: object, item: object) -> str:
+    return f"{key} (optimizer)" if _is_optimizer(item) and "optim" not in str(key) else str(key)
+
+
+def _is_optimizer(value: object) -> bool:
+    return (
+        isinstance(value, dict) and value.keys() >= {"state", "param_groups"} and value.keys().isdisjoint(_WEIGHT_KEYS)
+    )
 
 
 def _is_checkpoint(value: object) -> TypeGuard[dict[object, object]]:
@@ -435,11 +449,15 @@ def _weights(sections: Sections, notes: list[str]) -> Tensors:
 
 
 def _model_sections(sections: Sections) -> list[str]:
-    others = ("optim", "sched", "scaler")
     loose = [key for key in sections if list(sections[key]) == [""]]  # a tensor by itself
-    likely = [key for key in sections if not any(word in key for word in others) and key not in loose] or loose
+    likely = [key for key in sections if not _NOT_THE_MODEL.search(key) and key not in loose] or loose
+    likely = [key for key in likely if not _AVERAGED.search(key)] or likely
     named = [key for key in _WEIGHT_KEYS if key in likely][:1]
     return named if len(likely) > 1 and named else likely
+
+
+_NOT_THE_MODEL = re.compile(r"optim|sched|scaler|(^|_)rng(_|$)")
+_AVERAGED = re.compile(r"(^|_)ema(_|$)")  # a copy of the weights beside them
 
 
 def _numel(tensors: Tensors) -> int:
