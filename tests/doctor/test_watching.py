@@ -605,6 +605,38 @@ def test_targets_that_no_output_can_reach_are_named(last, target, loss, share):
     assert bool(said) == bool(share), str(check)
 
 
+@pytest.mark.parametrize(
+    ("loss", "found"),
+    [
+        (F.l1_loss, True),  # torch builds it of operations, and expands both sides itself
+        (F.mse_loss, True),
+        (F.smooth_l1_loss, True),
+        (lambda out, y: (out - y).abs().mean(), True),
+        (lambda out, y: F.l1_loss(out, y[:, None]), False),
+        (lambda out, y: (out.expand(16, 16) - out.T.expand(16, 16)).abs().mean(), False),  # all pairs, on purpose
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_a_column_against_a_row_is_named_in_every_loss(loss, found):
+    torch.manual_seed(0)
+    net = nn.Linear(6, 1)
+    batch = torch.randn(16, 6), torch.randn(16)
+    check = lb.check_training(net, loss, torch.optim.SGD(net.parameters(), lr=0.01), batch)
+    assert ("broadcast" in [each.word for each in check.findings]) == found, str(check)
+
+
+@pytest.mark.parametrize(("last", "found"), [(20, True), (19, False)])
+def test_a_window_of_a_series_that_holds_its_target_is_named(last, found):
+    torch.manual_seed(0)
+    series = torch.sin(torch.arange(200) / 9.0) + 0.1 * torch.randn(200)
+    windows = torch.stack([series[start : start + last] for start in range(160)])[..., None]
+    net = nn.Sequential(nn.Flatten(), nn.Linear(last, 8), nn.Tanh(), nn.Linear(8, 1))
+    data = torch.utils.data.TensorDataset(windows, series[19:179, None])
+    loader = torch.utils.data.DataLoader(data, 16, shuffle=True)
+    check = lb.check_training(net, F.mse_loss, torch.optim.Adam(net.parameters(), lr=0.01), loader)
+    assert ("target-leak" in [each.word for each in check.findings]) == found, str(check)
+
+
 # ------------------------------------------------------------------------------------------------------------ programs
 def word_of(path: Path) -> str:
     first = path.read_text("utf8").split("\n", 1)[0].lstrip("# ")

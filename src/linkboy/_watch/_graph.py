@@ -362,7 +362,7 @@ def _squash(word: str, before: Node, after: str, node: Node) -> Squashed:
 # --------------------------------------------------------------------------------------------------------------- tables
 def broadcasts(roots: Iterable[Tensor]) -> Iterator[Broadcasted]:
     """Yield the operations near a loss that made a table of all pairs out of `(N, 1)` and `(N,)` by accident."""
-    waiting = [(root.grad_fn, "") for root in roots if root.grad_fn is not None]
+    waiting: list[tuple[Node, tuple[Node, ...]]] = [(root.grad_fn, ()) for root in roots if root.grad_fn is not None]
     seen = {node for node, _ in waiting}
     while waiting:
         node, above = waiting.pop()
@@ -370,12 +370,19 @@ def broadcasts(roots: Iterable[Tensor]) -> Iterator[Broadcasted]:
         if op not in _HEAD:
             continue
         # An expand of the user's own is meant; that of a loss of torch is what it does to shapes that differ.
-        if (op in _PAIRWISE or (op == "Expand" and above in LOSSES)) and (found := _table(node, op)) is not None:
+        if (op in _PAIRWISE or (op == "Expand" and _in_a_loss(above))) and (found := _table(node, op)) is not None:
             yield found
         for below, _ in node.next_functions:
             if below is not None and below not in seen and getattr(below, "variable", None) is None:
                 seen.add(below)
-                waiting.append((below, op))
+                waiting.append((below, (*above[-1:], node)))
+
+
+def _in_a_loss(above: tuple[Node, ...]) -> bool:
+    """Return whether the last of some nodes is a loss of torch, of which `l1_loss` is an absolute difference to a target."""
+    ops = [op_of(node) for node in above]
+    absolute = ops == ["Abs", "Sub"] and any(below is None for below, _ in above[-1].next_functions)
+    return absolute or (bool(ops) and ops[-1] in LOSSES)
 
 
 def _table(node: Node, op: str) -> Broadcasted | None:

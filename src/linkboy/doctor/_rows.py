@@ -132,8 +132,10 @@ class Rows:
             self._columns(target.detach())
 
     def _columns(self, target: Tensor) -> None:
-        table = next((t for _, t in self.inputs if t.dim() == 2 and t.is_floating_point() and t.shape[1] >= 2), None)
-        if table is None or target.numel() != table.shape[0] or table.shape[0] < 4 or table.shape[1] > 4096:
+        # of a row, or of a window of a series, which holds what is to come if it is too long
+        able = (t.flatten(1) for _, t in self.inputs if t.dim() in (2, 3) and t.is_floating_point() and len(t) >= 4)
+        table = next((t for t in able if 2 <= t.shape[1] <= 4096), None)
+        if table is None or target.numel() != table.shape[0]:
             return
         column = target.reshape(-1, 1).to(table.dtype)
         if bool((column == column[0]).all()):
