@@ -509,3 +509,20 @@ def test_a_run_on_values_needs_an_example_with_values():
     assert str(error.value) == "a run on values needs an example with values, got a tensor on the meta device"
     with model_run(nn.ReLU(), example, "meta") as run:
         assert run.call().shape == (2,)
+
+
+def test_a_list_of_shapes_is_refused_with_what_to_pass():
+    message = "example must hold tensors, got what looks like shapes; pass [torch.zeros(2, 4), torch.zeros(2, 5)]"
+    for shapes in ([(2, 4), (2, 5)], ((2, 4), torch.Size([2, 5]))):
+        with pytest.raises(TypeError) as caught:
+            arguments_of(shapes)
+        assert str(caught.value) == message
+    tokens = [[1, 2], [3, 4]]  # lists may be what a model takes
+    assert arguments_of(tokens).args == ([1, 2], [3, 4])
+
+
+def test_a_loader_is_refused_with_what_to_pass():
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(2, 3)))
+    with pytest.raises(TypeError) as caught:
+        arguments_of(loader, name="batch")
+    assert str(caught.value) == "batch must be one batch, got a DataLoader; pass next(iter(loader))"

@@ -100,6 +100,9 @@ def arguments_of(example: Any, model: Model | None = None, *, name: str = "examp
             return Arguments((example,), {})
         if len(example) > 1 and all(type(size) is int for size in example):
             raise TypeError(f"{name} must hold tensors, got what looks like a shape; pass torch.zeros{tuple(example)}")
+        if example and all(map(_is_shape, example)):
+            zeros = ", ".join(f"torch.zeros{tuple(shape)}" for shape in example)
+            raise TypeError(f"{name} must hold tensors, got what looks like shapes; pass [{zeros}]")
         return Arguments(tuple(example), {})
     if isinstance(example, torch.utils.data.DataLoader):
         raise TypeError(f"{name} must be one batch, got a DataLoader; pass next(iter(loader))")
@@ -108,6 +111,10 @@ def arguments_of(example: Any, model: Model | None = None, *, name: str = "examp
     if isinstance(example, (dict, collections.UserDict)):  # of other mappings a copy may hold less
         return Arguments((_mapping_like(example, dict(example)),), {})
     return Arguments((example,), {})
+
+
+def _is_shape(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) > 1 and all(type(size) is int for size in value)
 
 
 def _is_the_argument(example: Mapping[Any, Any], model: Model | None) -> bool:

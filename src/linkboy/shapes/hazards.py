@@ -201,15 +201,22 @@ def _copies(call: Call, kind: Kind) -> Verdict | None:
 
 
 def _permutes(call: Call, _: Kind) -> Verdict | None:
-    before, after = call.before[0], call.outputs[0].shape
-    if _count(before) != call.outputs[0].numel():  # view(dtype)
+    try:
+        moved = _moves_a_dim(call.before[0], call.outputs[0].shape)
+    except TypeError:  # sizes of an exported graph have no hash, nor one value
         return None
-    if not any(_keeps_a_size(*block) for block in _blocks(before, after)):
+    if not moved:
         return None
     return "reshape-permutes", "info", (
         f"{call.name} only relabels {tuple(call.before[0])} as {tuple(call.outputs[0].shape)}: values of one row end up "
         "in another; to move dims use transpose, permute or einops.rearrange"
     )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=4096)  # a model asks for the same few shapes in every layer
+def _moves_a_dim(before: Shape, after: Shape) -> bool:
+    """Return whether a reshape puts a dim elsewhere; `view(dtype)` is none."""
+    return _count(before) == _count(after) and any(_keeps_a_size(*block) for block in _blocks(before, after))
 
 
 def _blocks(before: Shape, after: Shape) -> Iterator[tuple[list[int], list[int]]]:
