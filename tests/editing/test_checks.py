@@ -162,6 +162,27 @@ def test_a_model_that_did_not_run_before_may_be_cured():
     assert str(caught.value).endswith("; it did not run before the edit either, so check the example first")
 
 
+class Detector(nn.Module):
+    """Takes a list of pictures of any size, as those of torchvision do."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 4, 1), nn.Linear(4, 91)
+
+    def forward(self, images, targets=None):
+        return [self.head(self.body(image).mean((1, 2))) for image in images]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_list_that_forward_takes_as_it_is_has_its_place_in_a_tuple(count):
+    pictures = [torch.rand(3, 4 + number, 5) for number in range(count)]
+    with pytest.raises(RuntimeError) as caught:
+        replace_layer(Detector(), "head", nn.Linear(4, 3), example=pictures)
+    assert str(caught.value).endswith("check the example first: where forward takes the list itself, pass (example,)")
+    report = replace_layer(Detector(), "head", nn.Linear(4, 3), example=(pictures,))
+    assert [one.after for one in report.outputs] == ["f32[3]"] * count
+
+
 def test_a_forward_that_raises_by_design_is_reported_with_its_own_words():
     class Refusing(nn.Module):
         def forward(self, x):

@@ -34,6 +34,7 @@ class Before:
 
     run: RecordedRun | None = None
     cached: Cached = NOTHING
+    listed: bool = False  # the example is a list, of which each entry was taken for an argument
 
     @property
     def failure(self) -> str | None:
@@ -57,12 +58,12 @@ class Checked:
     cached: Cached = NOTHING
 
 
-def run_before(model: nn.Module, example: Arguments | None, how: How) -> Before:
+def run_before(model: nn.Module, example: Arguments | None, how: How, *, listed: bool = False) -> Before:
     """Run the unedited model, for comparison; that it fails is not an error, as the edit may be the cure."""
     if example is None:
         return Before()
     run = record(model, example, _ways(model, example, how)[-1])
-    return Before(run, _compare_cache(model, example, run))
+    return Before(run, _compare_cache(model, example, run), listed)
 
 
 def check_ways(model: nn.Module, example: Arguments, how: How) -> None:
@@ -125,6 +126,8 @@ def _demand(after: RecordedRun, before: Before) -> None:
     if after.failure is None:
         return
     also = "; it did not run before the edit either, so check the example first" if before.failure is not None else ""
+    if also and before.listed:
+        also += ": where forward takes the list itself, pass (example,)"
     if isinstance(after.error, _NOT_ON_SHAPES):
         raise RuntimeError(
             f"the edited model cannot be checked on shapes alone: {after.failure}; run='auto' checks it on values"

@@ -91,6 +91,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
         self._model, self._config = model, config
         self._how: How = run
         self._example = None if example is None else arguments_of(example, model)
+        self._listed = isinstance(example, list)
         if self._example is not None:
             refuse_lazy(model)
             check_ways(model, self._example, run)
@@ -119,7 +120,7 @@ class surgery:  # noqa: N801 - a context manager reads as a verb
             raise RuntimeError("this model is in an open transaction; do all edits in one, or end that one first")
         check_transformers(self._model)
         self._used = True
-        self._before = run_before(self._model, self._example, self._how)
+        self._before = run_before(self._model, self._example, self._how, listed=self._listed)
         snapshot = Snapshot(self._model, self._optimizer, [*all_configs(self._model), *adapter_configs(self._model)])
         self._changes = Changes(self._model, Structure.of(self._model), snapshot, self._config)
         if self._config is not None:
