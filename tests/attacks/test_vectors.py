@@ -81,7 +81,7 @@ HOSTILE = {
     "objects in an npz": (
         saved(np.savez, words=np.array(["a", Bomb()], object), vectors=np.zeros((2, 6))),
         "'words.npy' in {path} holds Python objects, that is a pickle, which is never opened; save it as numbers or as "
-        "strings of a fixed width",
+        "strings of a fixed width, or pass words",
     ),
     "a model of fastText": (
         b"\xba\x16\x4f\x2f" + bytes(100),

@@ -125,6 +125,17 @@ def test_dtypes(path):
         assert weight.tolist() == torch.tensor([vector(2)]).to(dtype).tolist()
 
 
+def test_numbers_beyond_half_precision_are_said(tmp_path):
+    path = tmp_path / "vectors"
+    path.write_text("cat 0.5 1e5\ndog 1.5 -7e4\ncow inf 1.5\n")
+    _, report = load_embeddings(path, dtype=torch.float16)
+    assert report.notes == (
+        "2 rows hold numbers beyond 65,504, which are infinite in float16; dtype=torch.bfloat16 holds them",
+    )
+    weight, report = load_embeddings(path, dtype=torch.bfloat16)
+    assert (weight[:2].isfinite().all(), report.notes) == (True, ())
+
+
 # --- numbers ---
 
 

@@ -266,6 +266,23 @@ def test_an_array_of_an_npz_is_read_by_its_name(tmp_path):
     assert torch.equal(load_embeddings(tmp_path / "v.npz", ["a", "b", "c"], tensor="second")[0], TABLE + 1)
 
 
+def test_words_of_an_npz_that_are_python_objects_do_no_harm_where_words_are_given(tmp_path):
+    words = ["cat", "dog", "Paris"]
+    np.savez(tmp_path / "v.npz", words=np.array(words, dtype=object), vectors=TABLE.numpy())
+    for given in (words, dict(zip(words, range(3), strict=True))):
+        assert torch.equal(load_embeddings(tmp_path / "v.npz", ["dog"], words=given)[0], TABLE[1:2])
+    with pytest.raises(ValueError, match=r"save it as numbers or as strings of a fixed width, or pass words$"):
+        load_embeddings(tmp_path / "v.npz", ["dog"])
+
+
+def test_whole_numbers_of_an_npz_are_read_where_there_are_no_others(tmp_path):
+    whole = (TABLE * 4).short().numpy()
+    np.savez(tmp_path / "v.npz", words=np.array(["cat", "dog", "Paris"]), vectors=whole, counts=np.arange(3))
+    assert load_embeddings(tmp_path / "v.npz", ["dog"])[0].tolist() == whole[1:2].tolist()
+    np.savez(tmp_path / "v.npz", words=np.array(["cat", "dog", "Paris"]), vectors=TABLE.numpy(), other=whole)
+    assert torch.equal(load_embeddings(tmp_path / "v.npz", ["dog"])[0], TABLE[1:2])
+
+
 def test_words_that_stand_elsewhere_allow_any_vocabulary(tmp_path):
     np.save(tmp_path / "v.npy", TABLE.numpy())
     (tmp_path / "words.txt").write_text("cat\ndog\nParis\n")

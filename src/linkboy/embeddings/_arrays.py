@@ -41,7 +41,7 @@ class _Array(NamedTuple):
 
 def read_npy(source: Source, collector: VocabularyRows | AllRows) -> None:
     """Read a matrix whose rows are those of the vocabulary, or of the words given."""
-    array = _npy_header(source, source.stream, "the file")
+    array = cast("_Array", _npy_header(source, source.stream, "the file"))
     if len(array.shape) != 2:
         raise ValueError(
             f"{str(source.path)!r} must hold a matrix, a row for each word, got an array of the shape {array.shape}; "
@@ -52,8 +52,14 @@ def read_npy(source: Source, collector: VocabularyRows | AllRows) -> None:
 
 def read_npz(source: Source, collector: VocabularyRows | AllRows) -> None:
     """Read the one matrix of an archive, with the words of its one array of strings where it has one."""
-    arrays = {name: _npy_header(source, open_array(source, name), name) for name in array_names(source)}
-    matrices = {n.removesuffix(".npy"): a for n, a in arrays.items() if len(a.shape) == 2 and _is_float(a)}
+    # Words as Python objects are of no use, and do no harm where words were given.
+    skips = source.words is not None
+    headers = {name: _npy_header(source, open_array(source, name), name, skips=skips) for name in array_names(source)}
+    arrays = {name: array for name, array in headers.items() if array is not None}
+    matrices = {n.removesuffix(".npy"): a for n, a in arrays.items() if len(a.shape) == 2 and _is_of_kind(a, "f")}
+    matrices = matrices or {
+        n.removesuffix(".npy"): a for n, a in arrays.items() if len(a.shape) == 2 and _is_of_kind(a, "iu")
+    }
     texts = [a for a in arrays.values() if len(a.shape) == 1 and isinstance(a.dtype, np.dtype) and a.dtype.kind in "US"]
     matrix = matrices[_choose(source, sorted(matrices))]
     if not texts or source.words is not None:
@@ -281,11 +287,12 @@ def _likeliest(names: Sequence[str]) -> str:
     return next((name for name in names if "embed" in name.lower()), names[0])
 
 
-def _is_float(array: _Array) -> bool:
-    return isinstance(array.dtype, np.dtype) and array.dtype.kind == "f"
+def _is_of_kind(array: _Array, kinds: str) -> bool:
+    return isinstance(array.dtype, np.dtype) and array.dtype.kind in kinds
 
 
-def _npy_header(source: Source, stream: Stream, name: str) -> _Array:
+def _npy_header(source: Source, stream: Stream, name: str, *, skips: bool = False) -> _Array | None:
+    """Return an array to be read; `None` where it holds Python objects and such are to be skipped."""
     formats: Any = np.lib.format
     try:
         version = formats.read_magic(stream)
@@ -295,10 +302,12 @@ def _npy_header(source: Source, stream: Stream, name: str) -> _Array:
         # NumPy's own sentences are worth showing; what Python's parser says about a broken literal changes with its version.
         problem = " ".join(str(error).split())[:120] if isinstance(error, ValueError) else "its header is damaged"
         raise ValueError(f"{name!r} in {str(source.path)!r} is not an array of NumPy ({problem})") from None
+    if dtype.hasobject and skips:
+        return None
     if dtype.hasobject:
         raise ValueError(
             f"{name!r} in {str(source.path)!r} holds Python objects, that is a pickle, which is never opened; save it as "
-            "numbers or as strings of a fixed width"
+            "numbers or as strings of a fixed width" + ", or pass words" * name.endswith(".npy")
         )
     if dtype.itemsize > _LONGEST_ITEM:
         raise ValueError(

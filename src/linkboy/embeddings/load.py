@@ -148,7 +148,13 @@ def load_embeddings(
     fill_unknown(weight, known, unk_init, generator)
     if padding is not None:
         weight[padding], known[padding] = 0, False
-    return weight.to(dtype), _report(path, entry, vocabulary, known, padding, counts, happened)
+    result = weight.to(dtype)
+    if dtype == torch.float16 and (lost := int((result.isinf() & weight.isfinite()).any(1).sum())):
+        entry.findings.notes.append(
+            f"{plural(lost, 'row holds', 'rows hold')} numbers beyond 65,504, which are infinite in float16; "
+            "dtype=torch.bfloat16 holds them"
+        )
+    return result, _report(path, entry, vocabulary, known, padding, counts, happened)
 
 
 def _first_words(findings: Findings) -> str:
