@@ -160,3 +160,16 @@ def test_the_net_says_what_does_not_fit(call, error, message):
     with pytest.raises(error) as caught:
         call()
     assert str(caught.value) == message
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*deprecated")
+@pytest.mark.parametrize("gradient", ["last", "full"])
+def test_a_traced_layer_takes_another_batch_and_can_be_saved(gradient, tmp_path):
+    """The batch of the example was a constant of the graph, and the derivative an operator that no file can hold."""
+    torch.manual_seed(0)
+    layer = lb.CapsuleLinear(3, 4, 2, 5, routing_grad=gradient).eval()
+    torch.jit.trace(layer, torch.randn(2, 3, 4)).save(tmp_path / "layer.pt")
+    traced = torch.jit.load(tmp_path / "layer.pt")
+    for batch in (1, 5):
+        x = torch.randn(batch, 3, 4)
+        torch.testing.assert_close(traced(x), layer(x))

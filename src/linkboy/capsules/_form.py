@@ -37,8 +37,8 @@ def agreement(weight: Tensor, input: Tensor, output: Tensor) -> Tensor:
 
 
 def _derivative(wanted: int, *factors: Tensor | None) -> Tensor:
-    # torch.compile and torch.func see through plain operations, and only through these.
-    if torch.compiler.is_compiling() or transforms_active():
+    # torch.compile, torch.func and torch.jit.trace see through plain operations, and only through these.
+    if torch.compiler.is_compiling() or transforms_active() or torch.jit.is_tracing():
         return _KERNELS[wanted](*(factor for factor in factors if factor is not None))
     return _Derivative.apply(wanted, *factors)
 

@@ -102,7 +102,9 @@ class CapsuleLinear(nn.Module):
 
     def _couple(self, weight: Tensor, input: Tensor) -> Tensor:
         """Return the couplings of the last weighted sum, `(num_out, B, num_in)` in the input's dtype."""
-        logits = torch.zeros(self.num_out, len(input), self.num_in, dtype=work_dtype(input), device=input.device)
+        # The size is read from the shape, which torch.jit.trace follows; `len` would be a constant in its graph.
+        shape = self.num_out, input.shape[0], self.num_in
+        logits = torch.zeros(shape, dtype=work_dtype(input), device=input.device)
         for _ in range(self.routing_iters - 1):
             output = squash(weighted_sum(weight, logits.softmax(0).to(input.dtype), input))
             logits = logits + agreement(weight, input, output)
