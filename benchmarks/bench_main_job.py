@@ -71,12 +71,13 @@ TASKS = {
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a method predicts for the test part, by what it was trained on, and its seconds."""
+    """What a method predicts for the test part, by what it was trained on, its seconds, and the probabilities it gives."""
 
     name: str
     training_part: Sequence[str]
     both_parts: Sequence[str]
     seconds: float
+    probabilities: Sequence[float] = ()
 
 
 def read_parts(name: str) -> Parts:
