@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.jit._trace import is_tracing
 
 from linkboy._tensors import transforms_active
 
@@ -38,7 +39,7 @@ def agreement(weight: Tensor, input: Tensor, output: Tensor) -> Tensor:
 
 def _derivative(wanted: int, *factors: Tensor | None) -> Tensor:
     # torch.compile, torch.func and torch.jit.trace see through plain operations, and only through these.
-    if torch.compiler.is_compiling() or transforms_active() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or transforms_active() or is_tracing():
         return _KERNELS[wanted](*(factor for factor in factors if factor is not None))
     return _Derivative.apply(wanted, *factors)
 
