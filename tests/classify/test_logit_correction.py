@@ -94,12 +94,31 @@ def test_rows_in_blocks_give_the_same(monkeypatch):
     assert found.intercepts.numpy() == pytest.approx(expected.intercepts.numpy(), abs=1e-6)
 
 
-def test_of_too_many_logits_every_so_many_rows_choose(monkeypatch):
-    logits, targets, weights = judged(3000, cap=1.5)
-    monkeypatch.setattr(_logit_correction, "MOST_LOGITS", 4500)
-    found = choose_logit_correction(logits, targets, weights, intercepts=True)
-    expected = choose_logit_correction(logits[::2], targets[::2], weights[::2], intercepts=True)
-    assert found.cap == expected.cap
+@pytest.mark.parametrize(("classes", "most"), [(3, 2**21), (4, 6000)])
+def test_rows_that_go_through_the_classes_in_turn_choose_as_any_others(monkeypatch, classes, most):
+    monkeypatch.setattr(_logit_correction, "MOST_LOGITS", most)
+    logits, targets, weights = judged(9000, classes, moved=np.linspace(0.8, -0.8, classes))
+    each = 600
+    in_turn = torch.stack([torch.nonzero(targets == number)[:each, 0] for number in range(classes)], 1).flatten()
+    assert (targets[in_turn] == torch.arange(classes).repeat(each)).all()
+    by_chance = in_turn[torch.from_numpy(np.random.default_rng(0).permutation(classes * each))]
+    found, expected = (
+        choose_logit_correction(logits[rows], targets[rows], weights[rows], intercepts=True)
+        for rows in (in_turn, by_chance)
+    )
+    assert found.gain_of_intercepts == pytest.approx(expected.gain_of_intercepts, abs=0.03)
+    assert found.gain_of_intercepts > 0.005
+    assert found.intercepts.tolist() == pytest.approx(expected.intercepts.tolist(), abs=0.3)
+
+
+@pytest.mark.parametrize("rows", [30, 90, 900])
+def test_rows_without_a_mistake_ask_for_no_more_certainty(rows):
+    for seed in range(4):
+        logits, _, weights = judged(rows, seed=seed)
+        found = choose_logit_correction(logits, logits.argmax(1), weights, intercepts=True)
+        assert found.scale == 1
+        assert found.cap is None
+        assert found.intercepts.tolist() == [0.0] * 3
 
 
 def test_rows_without_weight_count_for_nothing():
@@ -275,6 +294,33 @@ def test_a_damaged_cap_is_refused(trained, tmp_path, name, value):
     with pytest.raises(ValueError) as caught:
         lb.load_classifier(tmp_path / "copy")
     assert "the cap of logits must be a number above 0, with a finite shift for each class" in str(caught.value)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_cap_and_its_format_version_belong_together(trained, tmp_path, kept):
+    copy = lb.load_classifier(trained[0].directory)
+    if not kept:
+        copy.model.soft_cap = None
+    copy.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    assert config["format_version"] == (3 if kept else 1)
+    config["format_version"] = version = 1 if kept else 3
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(ValueError) as caught:
+        lb.load_classifier(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path / 'model.safetensors'} must hold a cap of logits in format version 3 and in no other, got "
+        f"{'one' if kept else 'none'} in version {version}; train it again"
+    )
+
+
+@pytest.mark.parametrize("without_gradients", [torch.no_grad, torch.inference_mode])
+def test_training_needs_no_gradients_of_its_caller(trained, tmp_path, without_gradients):
+    with without_gradients():
+        report = lb.train_classifier(noisy(), tmp_path / "model")
+    assert (report.directory / "model.safetensors").read_bytes() == (
+        trained[0].directory / "model.safetensors"
+    ).read_bytes()
 
 
 def test_a_repeated_training_ends_with_the_same_bits(trained, tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,6 +66,8 @@ class _Judged:
         return row_losses(form(parameters, self.logits), self.targets)
 
 
+@torch.inference_mode(mode=False)
+@torch.enable_grad()  # whoever trains a classifier may have switched gradients off
 def choose_logit_correction(logits: Tensor, targets: Tensor, weights: Tensor, *, intercepts: bool) -> LogitCorrection:
     """Return what makes the rows likelier.
 
@@ -80,8 +83,9 @@ def choose_logit_correction(logits: Tensor, targets: Tensor, weights: Tensor, *,
         weights: `(N,)` non-negative.
         intercepts: whether the classes may have others.
     """
-    every = math.ceil(max(logits.numel(), 1) / MOST_LOGITS)
-    rows = _Judged(logits, targets, weights.double()).part(slice(None, None, every))
+    # In an order of its own: a file may go through its classes in turn, and every so many rows of it lack some.
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(targets))[: MOST_LOGITS // logits.shape[1]])
+    rows = _Judged(logits, targets, weights.double()).part(order)
     found = _with_chosen_cap(LogitCorrection(1.0, torch.zeros(logits.shape[1], dtype=torch.float64)), rows)
     return _with_chosen_intercepts(found, rows) if intercepts else found
 
@@ -109,6 +113,11 @@ def _with_chosen_intercepts(found: LogitCorrection, rows: _Judged) -> LogitCorre
     return LogitCorrection(scale * found.scale, made[1:], scale * found.level, cap, found.gain_of_cap, gain)
 
 
+def _under_scale(parameters: Tensor, logits: Tensor) -> Tensor:
+    """Return logits under the logarithm of a scale."""
+    return parameters[0].exp() * logits
+
+
 def _under_intercepts(parameters: Tensor, logits: Tensor) -> Tensor:
     """Return logits under the logarithm of a scale, and an intercept for each class."""
     return parameters[0].exp() * logits + parameters[1:]
@@ -121,19 +130,25 @@ def _under_cap(parameters: Tensor, logits: Tensor) -> Tensor:
 
 
 def _chosen(form: Form, start: Tensor, worth: Tensor, rows: _Judged) -> tuple[Tensor | None, float]:
-    """Return the parameters that all rows choose, and what rows gain by those that others chose; `None` unless it is enough."""
+    """Return the parameters that all rows choose, and what rows gain by those that others chose; `None` unless it is enough.
+
+    It must also be enough where another scale, the first parameter, is all that the others choose: rows without a mistake
+    become likelier with every larger one, which says nothing about the other parameters, and which the mix has refused.
+    """
     count = len(rows.targets)
     if count < FOLDS:
         return None, 0.0
-    fold, gains = torch.arange(count) % FOLDS, row_losses(rows.logits, rows.targets)
+    fold, gains = torch.arange(count) % FOLDS, torch.zeros(2, count, dtype=torch.float64)
     for number in range(FOLDS):
-        made = _likeliest(form, start, worth, rows.part(fold != number))
-        gains[fold == number] -= rows.part(fold == number).losses(form, made)
+        others, own = rows.part(fold != number), rows.part(fold == number)
+        scale, made = _likeliest(_under_scale, start[:1], worth[:1], others), _likeliest(form, start, worth, others)
+        before = torch.stack([row_losses(own.logits, own.targets), own.losses(_under_scale, scale)])
+        gains[:, fold == number] = before - own.losses(form, made)
     gains *= rows.weights / rows.weights.mean()
-    gain = float(gains.mean())
-    if not gain > max(LEAST_GAIN, float(gains.std() / math.sqrt(count))):
+    gain, error = gains.mean(1), gains.std(1) / math.sqrt(count)
+    if not (gain > error.clamp_min(LEAST_GAIN)).all():
         return None, 0.0
-    return _likeliest(form, start, worth, rows), gain
+    return _likeliest(form, start, worth, rows), float(gain[0])
 
 
 def _likeliest(form: Form, start: Tensor, worth: Tensor, rows: _Judged) -> Tensor:

@@ -135,6 +135,12 @@ def _check_header(directory: Path, config: Mapping[str, Any]) -> None:
         found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is not a mapping)
         dtypes = {name: piece.get_dtype() for name, piece in found.items()}
         shapes = {name: piece.get_shape() for name, piece in found.items()}
+    version, capped = config["format_version"], "soft_cap.cap" in shapes
+    if capped != (version == CAPPED_VERSION):
+        raise ValueError(
+            f"{path} must hold a cap of logits in format version {CAPPED_VERSION} and in no other, got "
+            f"{'one' if capped else 'none'} in version {version}; train it again"
+        )
     heads = [shapes[name] for name in _HEADS if name in shapes]
     expected = {name: _DTYPES.get(name, "F32") for name in found}
     wrong = next((name for name in expected if dtypes[name] != expected[name]), None)

@@ -52,7 +52,8 @@ class Explanation(Report):
         against_probability: the probability of that class.
         log_odds: the logarithm of the ratio of the two probabilities.
         exact: whether the pieces add up: `log_odds = base + sum(piece.log_odds)`.
-        base: the log-odds without any piece; `None` where the pieces do not add up.
+        base: the log-odds without any piece, or, where the logits have a cap, what the bias adds beside the pieces; `None` where
+            the pieces do not add up.
         pieces: the pieces with the largest effect first, whichever class they speak for.
         scale: what the weight of each n-gram is multiplied by, where the logits have a cap; else 1.
 
