@@ -44,6 +44,47 @@ def test_a_precision_gets_the_threshold_that_covers_most():
         assert point.precision >= wanted
 
 
+@pytest.mark.parametrize("rows", [3, 300, 5000])
+@pytest.mark.parametrize("spread", [1.0, 1e-4, 1e-9])
+def test_what_is_printed_covers_the_same_rows_when_it_is_typed(rows, spread):
+    # Under a cap of the logits, the probabilities of all confident rows are those of the cap but for the last digits.
+    generator = np.random.default_rng(rows)
+    confidence = 0.7404 - spread * np.round(generator.random(rows) ** 3, 6) * 0.7
+    right = generator.random(rows) < 0.7
+    curve = DecisionCurve.of(confidence, right)
+    for wanted in (0.5, 0.6, float(max(np.array(curve.right) / np.array(curve.covered)))):
+        point = curve.for_precision(wanted)
+        typed = float(re.search(r"probability of (\S+) on", str(point))[1])
+        coverage, precision = counted(confidence, right, typed)
+        assert (point.coverage, point.precision) == (pytest.approx(coverage), pytest.approx(precision))
+        assert curve.at(typed).coverage == point.coverage
+    one_class = [ClassMetrics("a", 0.7, 0.7, 0.7, rows, rows)]
+    (row,) = thresholds_by_class(
+        np.zeros(rows, int), confidence, right | (confidence > np.median(confidence)), one_class
+    ).cells()
+    typed, kept = float(row[4]), row[5]
+    assert kept == f"{(confidence >= typed).mean():.2%}"
+
+
+def test_thresholds_have_no_more_digits_than_they_need():
+    curve = DecisionCurve.of(np.array([0.98765, 0.98712, 0.5, 0.0001]), np.array([True, True, True, False]))
+    assert curve.thresholds == (0.9876, 0.987, 0.5, 0.0)
+    assert DecisionCurve.of(np.array([1.0, np.nextafter(1.0, 0)]), np.array([True, False])).thresholds[0] == 1.0
+
+
+def test_a_point_says_how_sure_its_precision_is():
+    curve = DecisionCurve.of(
+        np.array([0.9] * 10 + [0.6] * 290), np.arange(300) % 4 < np.where(np.arange(300) < 10, 4, 3)
+    )
+    assert str(curve.for_precision(0.95)) == (
+        "from a probability of 0.9 on: precision 100.00% (95% interval 72.2 to 100.0), coverage 3.33%, on 300 rows that the "
+        "model has not learned from"
+    )
+    assert str(curve.at(0.95)) == (
+        "from a probability of 0.95 on: precision -, coverage 0.00%, on 300 rows that the model has not learned from"
+    )
+
+
 def test_a_precision_that_cannot_be_had_is_refused():
     curve = DecisionCurve.of(np.array([0.9, 0.8, 0.7]), np.array([False, True, True]))
     message = "abstain=0.9 cannot be reached: the highest precision on 3 validation rows is 66.67%, at a coverage"

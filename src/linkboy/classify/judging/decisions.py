@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from linkboy._checks import check_number
 from linkboy._report import Block, Report, Table, format_count, format_percent, plural
-from linkboy.classify.judging.metrics import ClassMetrics, weakest_first
+from linkboy.classify.judging.metrics import ClassMetrics, weakest_first, wilson_interval
 from linkboy.classify.judging.multilabel import MultilabelMetrics
 
 MOST_POINTS = 1000
+LEAST_DIGITS, MOST_DIGITS = 3, 15  # behind the point of a threshold
 WANTED = 0.95  # precision of the table by class
 SHOWN = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
@@ -34,9 +35,14 @@ class OperatingPoint(Report):
     row_count: int
 
     def _blocks(self) -> Iterator[Block]:
+        covered, interval = round(self.coverage * self.row_count), ""
+        if covered:
+            low, high = wilson_interval(self.precision, covered)
+            interval = f" (95% interval {100 * low:.1f} to {100 * high:.1f})"
         yield (
-            f"from a probability of {self.threshold:.4g} on: precision {format_percent(self.precision)}, coverage "
-            f"{format_percent(self.coverage)}, on {plural(self.row_count, 'row')} that the model has not learned from"
+            f"from a probability of {written_probability(self.threshold)} on: precision {format_percent(self.precision)}"
+            f"{interval}, coverage {format_percent(self.coverage)}, on {plural(self.row_count, 'row')} that the model has not "
+            "learned from"
         )
 
 
@@ -46,7 +52,7 @@ class DecisionCurve(Report):
 
     Attributes:
         row_count: rows that this was counted on, which the model has not learned from.
-        thresholds: probabilities, falling, at most a thousand.
+        thresholds: probabilities, falling, at most a thousand, each with as few digits as tell which rows it covers.
         covered: for each threshold, the rows whose likeliest class is at least as probable.
         right: for each threshold, how many of these are predicted right.
     """
@@ -106,8 +112,8 @@ class DecisionCurve(Report):
         ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # equal rows are covered together
         if len(ends) > MOST_POINTS:
             ends = ends[np.unique(np.linspace(0, len(ends) - 1, MOST_POINTS).astype(np.int64))]
-        columns = ranked[ends].tolist(), (ends + 1).tolist(), hits[ends].tolist()
-        return cls(len(confidence), *map(tuple, columns))
+        thresholds = _shortest(ranked[ends], np.append(ranked, -1.0)[ends + 1])
+        return cls(len(confidence), *map(tuple, (thresholds.tolist(), (ends + 1).tolist(), hits[ends].tolist())))
 
     @classmethod
     def restore(cls, saved: object) -> "DecisionCurve | None":
@@ -126,6 +132,26 @@ class DecisionCurve(Report):
         if min(lists[1]) < 1:
             return None
         return cls(rows, *map(tuple, lists))
+
+
+def _shortest(high: NDArray[np.float64], low: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the numbers with the fewest digits that are above `low` and at most `high`.
+
+    A threshold is read and typed again: rounded, it would cover other rows, all of them where the logits have a cap, under
+    which many probabilities differ in the fifth digit.
+    """
+    found, is_open = high.copy(), np.ones(len(high), bool)
+    for digits in range(LEAST_DIGITS, MOST_DIGITS + 1):
+        shorter = np.floor(high * 10.0**digits) / 10.0**digits
+        fits = is_open & (low < shorter) & (shorter <= high)
+        found[fits] = shorter[fits]
+        is_open &= ~fits
+    return found
+
+
+def written_probability(probability: float) -> str:
+    """Return a probability with all its digits, as it is to be typed."""
+    return repr(float(probability)).removesuffix(".0")
 
 
 def _is_number(value: Any) -> bool:
@@ -155,7 +181,7 @@ def thresholds_by_class(
             shares = np.array(curve.right) / np.array(curve.covered)
             if (shares >= WANTED).any():
                 point = curve.for_precision(WANTED)
-                threshold, kept = f"{point.threshold:.3f}", format_percent(point.coverage)
+                threshold, kept = written_probability(point.threshold), format_percent(point.coverage)
         precision = format_percent(float(right[own].mean())) if own.any() else "-"
         count = format_count(int(own.sum()))
         rows.append((figures.label, format_percent(figures.f1), count, precision, threshold, kept))

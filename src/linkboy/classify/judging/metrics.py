@@ -96,13 +96,8 @@ class ClassificationMetrics(Report):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the accuracy on other rows of the same kind lies, with 95% confidence.
-
-        Source: Wilson 1927, the score interval, which also holds near 0 and 1 and for few rows.
-        """
-        n, z, share = self.row_count, 1.959964, self.accuracy
-        middle, spread = share + z * z / (2 * n), z * float(np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)))
-        return (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)
+        """Where the accuracy on other rows of the same kind lies, with 95% confidence (Wilson)."""
+        return wilson_interval(self.accuracy, self.row_count)
 
     @property
     def largest_share(self) -> float:
@@ -134,6 +129,16 @@ class ClassificationMetrics(Report):
     def most_confused(self, count: int = 5) -> list[tuple[str, str, int]]:
         """Return the pairs (true class, predicted class, rows) that go wrong most often."""
         return list(self.confused[:count])
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """Return where the share of other rows of the same kind lies, with 95% confidence.
+
+    Source: Wilson 1927, the score interval, which also holds near 0 and 1 and for few rows.
+    """
+    z = 1.959964
+    middle, spread = share + z * z / (2 * count), z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    return (middle - spread) / (1 + z * z / count), (middle + spread) / (1 + z * z / count)
 
 
 def weakest_first(per_class: Iterable[Figures]) -> list[Figures]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linkboy._checks import check_number, did_you_mean
+from linkboy.classify.judging.decisions import written_probability
 
 Threshold = float | Mapping[str, float]
 
@@ -62,6 +63,8 @@ def label_thresholds(chosen: Sequence[float], names: Sequence[str], threshold: T
 def threshold_note(threshold: Threshold, *, several: bool) -> str:
     """Return in a sentence what the thresholds do."""
     if not isinstance(threshold, Mapping):
-        return f"{'each label' if several else 'a class'} is given from a probability of {threshold:g} on"
-    each = ", ".join(f"{name!r} is given from a probability of {least:g} on" for name, least in threshold.items())
+        return f"{'each label' if several else 'a class'} is given from a probability of {written_probability(threshold)} on"
+    each = ", ".join(
+        f"{name!r} is given from a probability of {written_probability(least)} on" for name, least in threshold.items()
+    )
     return each if several else f"{each}; otherwise the likeliest of the other classes"
