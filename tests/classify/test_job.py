@@ -169,6 +169,23 @@ def test_classes_of_very_unequal_size_show_both_points_and_change_nothing_by_the
     assert asked.metrics["test"].macro_f1 == pytest.approx(report.macro_f1_point.macro_f1)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_said_of_macro_f1_is_what_asking_for_it_gives(tmp_path, seed):
+    # The validation part alone, with a few rows of the rare classes, would choose another adjustment than all judged rows.
+    generator = np.random.default_rng(seed)
+    texts, labels = [], []
+    for n in range(900):
+        kind = int(generator.choice(3, p=(0.8, 0.15, 0.05)))
+        words = [f"w{generator.integers(60)}" for _ in range(6)] + [f"k{generator.choice((kind, 0, 1, 2))}"]
+        texts.append(f"{' '.join(generator.permutation(words))} {n}")
+        labels.append(f"c{kind}")
+    rows = lb.LabelledTexts("x", texts, labels, range(900))
+    said = lb.train_classifier(rows, tmp_path / "one").macro_f1_point
+    asked = lb.train_classifier(rows, tmp_path / "two", options=lb.TrainingOptions(metric="macro-f1")).metrics["test"]
+    assert said is not None
+    assert (said.accuracy, said.macro_f1) == (asked.accuracy, asked.macro_f1)
+
+
 def test_long_texts_whose_features_are_not_kept_give_the_same_model(tmp_path, make_rows, finished, monkeypatch):
     monkeypatch.setattr("linkboy.classify.encoding._dataset.MOST_CHARACTERS", 100)
     report = lb.train_classifier(make_rows(240), tmp_path / "model", options=QUICK)

@@ -61,6 +61,7 @@ class Outcome:
         tuned: an encoder that was trained further, in the place of the one that encoded the texts; `None` where none was.
         recipe: how it was trained.
         thresholds: from which probability on each label is given; `None` where a text has one class.
+        judged: calibrated logits and targets of the rows by which an operating point is chosen, where these are not `valid_rows`.
     """
 
     model: TextModel
@@ -73,6 +74,7 @@ class Outcome:
     tuned: NgramsAndVectors | None = None
     recipe: Recipe | None = None
     thresholds: tuple[float, ...] | None = None
+    judged: tuple[Tensor, NDArray[np.int64]] | None = None
 
 
 def is_solved(options: TrainingOptions, parts: Parts) -> bool:
@@ -211,9 +213,10 @@ def _calibrated(
     calibration.build_into(model)
     logits, rows = _valid_logits(fit, task, valid)
     made = Outcome(model, _by_rows(calibration.apply(logits)), calibration, fit.report, valid_rows=rows)
+    targets = task.targets[fit.judged]
     if parts.several:
-        made = dataclasses.replace(made, thresholds=_thresholds(options, fit.logits, task.targets[fit.judged]))
-    return made
+        return dataclasses.replace(made, thresholds=_thresholds(options, fit.logits, targets))
+    return dataclasses.replace(made, judged=(calibration.apply(fit.logits), targets))
 
 
 def _vectors(parts: Sequence[EncodedTexts]) -> Vectors:

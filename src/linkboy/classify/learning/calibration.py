@@ -31,7 +31,8 @@ class LogitAdjustment(Report):
     Attributes:
         metric: the metric by which `tau` was chosen.
         tau: how far; 0 leaves the logits unchanged.
-        before: the metric on the validation part without an adjustment.
+        before: the metric without an adjustment, on the rows by which it was chosen: those of the validation part, or all that
+            judged an n-gram model.
         after: the metric with the best adjustment, which is used only if its gain is above the standard error.
         standard_error: standard error of the gain, by resampling the rows.
     """
@@ -45,7 +46,7 @@ class LogitAdjustment(Report):
     def _blocks(self) -> Iterator[Block]:
         name, _ = SCORES[self.metric]
         gain = (
-            f"{name} of the validation part {format_percent(self.before)} -> {format_percent(self.after)}, "
+            f"{name} of the judged rows {format_percent(self.before)} -> {format_percent(self.after)}, "
             f"standard error of the gain {format_percent(self.standard_error)}"
         )
         if self.tau:
@@ -53,7 +54,7 @@ class LogitAdjustment(Report):
         elif self.standard_error:
             yield f"class priors: no adjustment, since the gain of the best one is within its standard error ({gain})"
         else:
-            yield f"class priors: no adjustment; none is better ({name} of the validation part {format_percent(self.before)})"
+            yield f"class priors: no adjustment; none is better ({name} of the judged rows {format_percent(self.before)})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +175,7 @@ def towards_rare_classes(logits: torch.Tensor, target: NDArray[np.int64], counts
 
 
 def choose_adjustment(logits: Floats, target: NDArray[np.int64], log_prior: Floats, *, metric: str) -> LogitAdjustment:
-    """Choose `tau` by a metric of the validation part, and 0 unless the gain is above its standard error.
+    """Choose `tau` by a metric of rows that the model has not learned from, and 0 unless the gain is above its standard error.
 
     Below 0 it lifts the frequent classes, which takes back what an adjusted loss or class weights did too much of.
 

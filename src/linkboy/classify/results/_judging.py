@@ -108,7 +108,7 @@ def _judge_classes(inputs: TrainingInputs, outcome: Outcome) -> Judgement:
 
 
 def _shift_for_macro_f1(measured: _Measured) -> Tensor | None:
-    """Return what macro-F1 would add to the logits, as the validation part chooses; `None` where nobody would ask for it."""
+    """Return what macro-F1 would add to the logits, by the rows that would choose it; `None` where nobody would ask for it."""
     parts, outcome = measured.inputs.parts, measured.outcome
     if (
         measured.inputs.options.metric != "auto"
@@ -116,8 +116,8 @@ def _shift_for_macro_f1(measured: _Measured) -> Tensor | None:
         or len(parts.class_names) > MOST_IN_TABLE
     ):
         return None
-    logits = outcome.valid(measured.rows["valid"])
-    return torch.tensor(towards_rare_classes(logits, measured.targets("valid"), parts.class_counts).shift)
+    logits, targets = outcome.judged or (outcome.valid(measured.rows["valid"]), measured.targets("valid"))
+    return torch.tensor(towards_rare_classes(logits, targets, parts.class_counts).shift)
 
 
 def _judge_labels(inputs: TrainingInputs, outcome: Outcome) -> Judgement:
