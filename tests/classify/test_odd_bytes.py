@@ -88,3 +88,16 @@ def test_a_letter_of_another_encoding_at_the_end_of_a_line_is_no_cut(tmp_path):
     path.write_bytes(b"text,label\n" + rows + b"bon,caf\xe9\n" + rows)
     with pytest.raises(ValueError, match="the line, unlike most others, reads 'bon,café' with encoding='cp1252'"):
         read_labelled(path)
+
+
+def test_where_most_lines_are_in_another_encoding_that_is_said_before_the_columns_are_asked_for(file):
+    # Only the names of the columns can be read, and such names do not say which column is what.
+    path = file(b"Bewertung;Sterne\r\n" + "".join(f"schön {n};{n % 3}\r\n" for n in range(9)).encode("cp1252"))
+    with pytest.raises(ValueError) as caught:
+        read_labelled(path)
+    assert str(caught.value) == (
+        f"{path} line 2: byte 4 is not UTF-8 (0xf6), but the line reads 'schön 0;0' with encoding='cp1252'; correct the line or "
+        "pass on_bad_row='skip'"
+    )
+    data = read_labelled(path, encoding="cp1252", text_column="Bewertung", label_column="Sterne")
+    assert (data.texts[0], data.labels[0], len(data)) == ("schön 0", "0", 9)

@@ -138,6 +138,9 @@ def table_of(content: Content, asked: Reading, bad_row: BadRow) -> TextTable:
         return json_table(content.path, objects, "JSON lines", encoding, bad_row, looked_at=content.looked_at)
     head, lines, all_read = peeked(lines, content.looked_at)
     first = next((number for number, line in head if line is None or line.strip()), 0)
+    readable = sum(bool(line and line.strip()) for _, line in head)
+    if undecoded and len(undecoded) >= readable:  # the rest does not show which column is what
+        first = min(undecoded)
     if first in undecoded:  # what follows cannot be understood without it
         bad_row(first, undecoded.pop(first))
     if not any(line and line.strip() for _, line in head):
