@@ -85,6 +85,13 @@ def test_a_sentence_is_translated_with_its_values_and_data_stays():
     assert translate("Fix:", "zh") == "改法："
     assert translate_filled("7 steps watched", "en") == "7 steps watched"
     assert translate_filled("Adam 0.1, 3 steps", "zh") == "Adam 0.1，3 步"
+    gain = "macro-F1 of the judged rows 50.00% -> 60.00%, standard error of the gain 1.00%"
+    prior = f"class priors: 0.5 * log(prior) is subtracted from each logit, chosen by {gain}"
+    assert translate_filled(prior, "zh") == (
+        "类别先验：每个 logit 减去 0.5 * log(先验)，依据是评估行上的 macro-F1 50.00% -> 60.00%，增益的标准误 1.00%"
+    )
+    capped = "Net: 1,234 parameters, all trainable, 4.8 KiB; buffers 4, 16 B"
+    assert translate_filled(capped, "zh") == "Net：1,234 个参数，全部可训练，4.8 KiB；缓冲区 4 个元素，16 B"
     assert translate_filled("a (file), with 100% of it", "zh") == "a (file), with 100% of it"
     with pytest.raises(KeyError):
         translate("a sentence of nobody", "zh")
