@@ -181,6 +181,7 @@ def _other_settings(
 
 
 def plain_differences(part: nn.Module, twin: nn.Module) -> Iterable[tuple[str, tuple[object, object]]]:
+    """Yield the plain settings that differ between two modules, such as a number or a name, with both values."""
     for key, value in part.__dict__.items():
         if isinstance(value, (bool, int, float, str)) and key != "training" and not key.startswith("_"):
             theirs = twin.__dict__.get(key, value)

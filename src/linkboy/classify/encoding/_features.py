@@ -97,8 +97,8 @@ class NgramEncoder:
         hashes: `(V,)` uint64, sorted: the vocabulary.
         idf: `(V,)` float32.
         binary: whether an n-gram that occurs weighs 1, whatever its count and idf.
-        collapse_whitespace: whether white space counts as one space; those of classifiers that were saved before take it as it
-            is.
+        collapse_whitespace: whether white space counts as one space; a classifier that was saved without this setting takes
+            it as it is.
     """
 
     longest: int

@@ -27,7 +27,7 @@ class LogitCorrection:
     Args:
         scale: what they are multiplied by, which a linear model takes into its weights.
         intercepts: `(C,)` float64.
-        level: that of the logits at which the cap changes nothing, which a linear model takes into its bias.
+        level: what is subtracted from all classes, since a cap bends least around 0; a linear model takes it into its bias.
         cap: what no logit goes beyond; `None` without one.
         gain_of_cap: how much a cap that was chosen by other rows lowers the mean negative log-likelihood of a row.
         gain_of_intercepts: the same of the intercepts.
@@ -46,8 +46,7 @@ class LogitCorrection:
 
     def behind(self, logits: Tensor) -> Tensor:
         """Return what it makes of logits that have scale and level in them."""
-        capped = logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
-        return capped + self.intercepts.to(logits)
+        return (logits if self.cap is None else _capped(logits, self.cap)) + self.intercepts.to(logits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,9 +123,13 @@ def _under_intercepts(parameters: Tensor, logits: Tensor) -> Tensor:
 
 
 def _under_cap(parameters: Tensor, logits: Tensor) -> Tensor:
-    """Return logits under the logarithm of a scale, the level that the cap leaves where it is, and the logarithm of the cap."""
+    """Return logits under the logarithm of a scale, a level that is subtracted, and the logarithm of a cap."""
     scale, level, cap = parameters[0].exp(), parameters[1], parameters[2].exp()
-    return cap * torch.tanh((scale * logits - level) / cap)
+    return _capped(scale * logits - level, cap)
+
+
+def _capped(logits: Tensor, cap: Tensor | float) -> Tensor:
+    return cap * torch.tanh(logits / cap)
 
 
 def _chosen(form: Form, start: Tensor, worth: Tensor, rows: _Judged) -> tuple[Tensor | None, float]:
